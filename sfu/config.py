@@ -1,0 +1,257 @@
+"""Environment to one frozen dataclass: every setting, its default, its unit and what it is for.
+
+The fields of `Config` are the only list of settings. `sfu --help` prints it and `docs/operating.md` repeats it, which a
+test holds against this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sfu.errors import ConfigError
+
+PREFIX = "SFU_"
+ANY_HOST = "*"
+"""The `host` that means every IPv4 and IPv6 address of every interface."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the settings table. `default` is as a person would write it; `unit` is empty where there is none."""
+
+    variable: str
+    attribute: str
+    default: str
+    unit: str
+    help: str
+
+
+def _setting(default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", shown: str = "") -> Any:
+    """A field of Config. `parse` raises ValueError with what is accepted; `shown` is the default for help texts."""
+    shown = shown or (f"{default:g}" if isinstance(default, float) else str(default))
+    return field(default=default, metadata={"parse": parse, "unit": unit, "help": text, "shown": shown})
+
+
+def _bytes(default: int, low: int, high: int, text: str) -> Any:
+    return _setting(default, _whole(low, high), text, unit="bytes")
+
+
+def _seconds(default: float, text: str) -> Any:
+    return _setting(default, _decimal(0.1, 3600), text, unit="seconds")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not _DECIMAL.fullmatch(text) or "." in text or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _decimal(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not _DECIMAL.fullmatch(text) or not low <= float(text) <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
+
+
+def _choice(accepted: Mapping[str, Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if text.lower() not in accepted:
+            raise ValueError(" or ".join(accepted))
+        return accepted[text.lower()]
+
+    return parse
+
+
+def _items(text: str) -> Iterator[str]:
+    return (item for item in (part.strip() for part in text.split(",")) if item)
+
+
+def _host(text: str) -> str:
+    if text == ANY_HOST:
+        return text
+    try:
+        return str(ip_address("127.0.0.1" if text == "localhost" else text.strip("[]")))
+    except ValueError:
+        raise ValueError("an IPv4 or IPv6 address of this machine, localhost, or * for every address") from None
+
+
+def _public_ip(text: str) -> tuple[str, ...]:
+    accepted = "IPv4 or IPv6 addresses without port, separated by commas"
+    found = []
+    for item in _items(text):
+        try:
+            address = ip_address(item)
+        except ValueError:
+            raise ValueError(f"{accepted}; {item!r} is none") from None
+        if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
+            raise ValueError(f"{accepted}; nobody can send to {item!r}")
+        found.append(str(address))
+    return tuple(dict.fromkeys(found))
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454 section 6.2): scheme and host in lower case, no default port, no path."""
+    found = []
+    for item in _items(text):
+        parts = urlsplit(item.lower())
+        default_port = {"http": 80, "https": 443}.get(parts.scheme)
+        try:
+            port, host = parts.port, parts.hostname
+        except ValueError:
+            port, host = None, None
+        more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+        if default_port is None or not host or more or not item.isascii():
+            raise ValueError(f"origins such as https://example.org, separated by commas; {item!r} is none")
+        host = f"[{host}]" if ":" in host else host
+        found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default_port) else ""))
+    return tuple(dict.fromkeys(found))
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = []
+    for item in _items(text):
+        try:
+            found.append(ip_network(item))
+        except ValueError:
+            raise ValueError(f"addresses or networks such as 10.0.0.0/8, comma-separated; {item!r} is none") from None
+    return tuple(found)
+
+
+def _file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError("the name of a file that exists")
+    if not os.access(path, os.R_OK):
+        raise ValueError("the name of a file that this user may read")
+    return path
+
+
+def _cores() -> int:
+    """Cores this process may use; macOS has no affinity to ask for."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting. `Config()` is the default server; `from_env` is what `sfu serve` runs with."""
+
+    host: str = _setting(ANY_HOST, _host, "Address to listen on; * is every one, 0.0.0.0 every IPv4, :: every IPv6.")
+    port: int = _setting(8080, _whole(1, 65535), "TCP and UDP port. A second worker takes the next UDP port.")
+    public_ip: tuple[str, ...] = _setting(
+        (), _public_ip, "Addresses browsers are to send media to, comma-separated.", shown="every address listened on"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), _origins, "Origins of other sites whose pages may connect, comma-separated.", shown="none"
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        (), _networks, "Proxies whose X-Forwarded-For and -Proto are believed, comma-separated.", shown="none"
+    )
+    tls_cert: Path | None = _setting(None, _file, "PEM file of a certificate with its chain: https only.", shown="none")
+    tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
+    workers: int = _setting(max(1, _cores() - 1), _whole(1, 256), "Media processes.", shown="cores - 1, at least 1")
+    limits: bool = _setting(
+        True,
+        _choice({"on": True, "off": False}),
+        "off, for load tests on a loopback SFU_HOST: no rates, no maxima of peers and tracks.",
+        shown="on",
+    )
+    max_peers: int = _setting(100, _whole(1, 10_000), "Peers in one room.")
+    max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
+    max_candidates: int = _setting(32, _whole(1, 1000), "ICE candidates one peer may send.")
+    message_bytes: int = _bytes(65536, 1024, 1 << 24, "Longest WebSocket message.")
+    section_bytes: int = _bytes(4096, 512, 65536, "An answer may be this long for each section of its offer.")
+    messages_per_s: int = _setting(20, _whole(1, 10_000), "WebSocket messages from one peer.", unit="per second")
+    messages_burst: int = _setting(60, _whole(1, 10_000), "WebSocket messages from one peer at once.")
+    head_bytes: int = _bytes(16384, 1024, 1 << 20, "Longest head of an HTTP request.")
+    head_s: float = _seconds(5.0, "Time for the head of an HTTP request to arrive.")
+    body_bytes: int = _bytes(65536, 0, 1 << 24, "Longest body of an HTTP request.")
+    keep_alive_s: float = _seconds(75.0, "Time an idle HTTP connection is kept.")
+    join_s: float = _seconds(10.0, "Time from the connection to the first offer.")
+    answer_s: float = _seconds(15.0, "Time for an offer to be answered.")
+    ice_s: float = _seconds(15.0, "Time for a media path to be found (ICE).")
+    dtls_s: float = _seconds(10.0, "Time for the media encryption to be set up (DTLS).")
+    send_s: float = _seconds(10.0, "Time for one WebSocket message or HTTP write to leave.")
+    ping_s: float = _seconds(20.0, "Time between WebSocket pings.")
+    pong_s: float = _seconds(10.0, "Time for a WebSocket ping to be answered.")
+    log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Config:
+        """Reads every SFU_* variable that is a setting; an empty one counts as unset.
+
+        Raises ConfigError, a sentence with the variable's name, its value and what is accepted.
+        """
+        values = {}
+        for spec in fields(cls):
+            variable = _variable(spec.name)
+            text = env.get(variable, "").strip()
+            if not text:
+                continue
+            try:
+                values[spec.name] = spec.metadata["parse"](text)
+            except ValueError as error:
+                raise ConfigError(f"{variable}={text!r} is not accepted: it must be {error}.") from None
+        config = cls(**values)
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        """What no setting can be asked about alone."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("SFU_TLS_CERT", "SFU_TLS_KEY") if self.tls_cert else ("SFU_TLS_KEY", "SFU_TLS_CERT")
+            raise ConfigError(f"{given} is set but {missing} is not: both files are needed, or neither.")
+        if not self.limits and not self.loopback:
+            raise ConfigError(
+                f"SFU_LIMITS=off is not accepted while SFU_HOST is {self.host!r}: without limits the server must "
+                "listen on loopback only, such as SFU_HOST=127.0.0.1."
+            )
+        if self.port + self.workers - 1 > 65535:
+            raise ConfigError(
+                f"SFU_PORT={self.port} is not accepted with {self.workers} workers (SFU_WORKERS): each takes one more "
+                "UDP port, and the last would be above 65535."
+            )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host != ANY_HOST and ip_address(self.host).is_loopback
+
+
+def settings() -> list[Setting]:
+    """The settings table, in the order of Config."""
+    return [
+        Setting(_variable(spec.name), spec.name, spec.metadata["shown"], spec.metadata["unit"], spec.metadata["help"])
+        for spec in fields(Config)
+    ]
+
+
+def unknown(env: Mapping[str, str]) -> list[str]:
+    """A warning for each SFU_* variable that is no setting, with the setting it may have been meant to be."""
+    known = [_variable(spec.name) for spec in fields(Config)]
+    found = []
+    for name in sorted(name for name in env if name.startswith(PREFIX) and name not in known):
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        found.append(f"{name} is not a setting and is ignored." + (f" Did you mean {close[0]}?" if close else ""))
+    return found
+
+
+def _variable(attribute: str) -> str:
+    return PREFIX + attribute.upper()

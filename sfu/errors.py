@@ -1,0 +1,178 @@
+"""Everything that can be refused or go wrong, each with a stable wire code.
+
+`code` is what clients match on and never changes; the text is for people and may. An error reaches a client in one of
+three forms: an `error` event (the connection goes on), an HTTP refusal with `status`, or a `bye` event followed by a
+WebSocket close with `close_code` (RFC 6455 section 7.4; 4000-4999 are ours).
+"""
+
+from __future__ import annotations
+
+
+class SfuError(Exception):
+    """Base of all errors with a wire code. `str(error)` is a sentence fit for the person it concerns."""
+
+    code = "internal"
+    status = 500
+    close_code = 1011
+    default = "The server met an unexpected condition."
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.default)
+
+
+class ConfigError(SfuError):
+    """A setting that cannot be used; raised at start, before anything listens."""
+
+    code = "bad_config"
+
+
+# --- the peer's fault: an `error` event, the room untouched ----------------------------------------------------------
+
+
+class BadMessage(SfuError):
+    code, status, close_code = "bad_message", 400, 1007
+    default = "The message is not a JSON object with an event and data."
+
+
+class UnknownEvent(SfuError):
+    code, status, close_code = "unknown_event", 400, 1007
+    default = "The server does not know this event."
+
+
+class BadAnswer(SfuError):
+    code, status, close_code = "bad_answer", 400, 4400
+    default = "The answer does not fit the offer."
+
+
+class UnexpectedAnswer(SfuError):
+    code, status, close_code = "unexpected_answer", 409, 4409
+    default = "No offer is waiting for an answer."
+
+
+class BadCandidate(SfuError):
+    code, status, close_code = "bad_candidate", 400, 4400
+    default = "The candidate is not one of RFC 8839."
+
+
+class TooManyCandidates(SfuError):
+    code, status, close_code = "too_many_candidates", 429, 4429
+    default = "More candidates than one peer may send."
+
+
+class TooManyTracks(SfuError):
+    code, status, close_code = "too_many_tracks", 429, 4429
+    default = "More tracks than one peer may publish."
+
+
+class BadSource(SfuError):
+    code, status, close_code = "bad_source", 400, 4400
+    default = "No track with this source is published."
+
+
+class NotAllowed(SfuError):
+    code, status, close_code = "not_allowed", 403, 4403
+    default = "This peer may not do that."
+
+
+class ChatTooLong(SfuError):
+    code, status, close_code = "chat_too_long", 413, 4413
+    default = "The chat message is longer than the server allows."
+
+
+# --- refusals and ends: HTTP status before the upgrade, `bye` and a close code after it ------------------------------
+
+
+class BadRequest(SfuError):
+    code, status = "bad_request", 400
+    default = "The request cannot be understood."
+
+
+class UpgradeRequired(SfuError):
+    code, status = "upgrade_required", 426
+    default = "This address speaks WebSocket only."
+
+
+class BadName(SfuError):
+    code, status, close_code = "bad_name", 400, 4400
+    default = "The name is empty or too long."
+
+
+class OriginNotAllowed(SfuError):
+    code, status, close_code = "origin_not_allowed", 403, 4403
+    default = "Pages of this origin may not use this server."
+
+
+class RoomFull(SfuError):
+    code, status, close_code = "room_full", 403, 4403
+    default = "The room is full."
+
+
+class ServerFull(SfuError):
+    code, status, close_code = "server_full", 503, 1013
+    default = "The server is full. Try again later."
+
+
+class MediaUnavailable(SfuError):
+    code, status, close_code = "media_unavailable", 503, 1013
+    default = "The media part of the server is starting. Try again in a second."
+
+
+class RateLimited(SfuError):
+    code, status, close_code = "rate_limited", 429, 4429
+    default = "Too many messages in too short a time."
+
+
+class MessageTooLarge(SfuError):
+    code, status, close_code = "message_too_large", 413, 1009
+    default = "The message is larger than the server allows."
+
+
+class AnswerTimeout(SfuError):
+    code, close_code = "answer_timeout", 4408
+    default = "The offer was not answered in time."
+
+
+class IceTimeout(SfuError):
+    code, close_code = "ice_timeout", 4408
+    default = "No media path to the server could be found. A firewall may block UDP."
+
+
+class DtlsFailed(SfuError):
+    code, close_code = "dtls_failed", 4408
+    default = "The encrypted media connection could not be set up."
+
+
+class MediaLost(SfuError):
+    code, close_code = "media_lost", 4408
+    default = "The media path to this peer went silent."
+
+
+class MediaRestarted(SfuError):
+    code, status, close_code = "media_restarted", 503, 1012
+    default = "The media part of the server was restarted. Join again."
+
+
+class SlowConsumer(SfuError):
+    code, close_code = "slow_consumer", 4408
+    default = "The connection does not take messages as fast as they come."
+
+
+class Unresponsive(SfuError):
+    code, close_code = "unresponsive", 4408
+    default = "The connection stopped answering."
+
+
+class ServerStopping(SfuError):
+    code, status, close_code = "server_stopping", 503, 1001
+    default = "The server is stopping or restarting."
+
+
+def all_codes() -> dict[str, type[SfuError]]:
+    """Every error class by its wire code; the base class stands for `internal`."""
+    found: dict[str, type[SfuError]] = {SfuError.code: SfuError}
+    pending = list(SfuError.__subclasses__())
+    while pending:
+        cls = pending.pop()
+        found[cls.code] = cls
+        pending += cls.__subclasses__()
+    return found

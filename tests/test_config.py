@@ -1,0 +1,152 @@
+"""Settings: what is read, what is refused and in which words, and that the document lists just what there is."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfu.config import Config, settings, unknown
+from sfu.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+ACCEPTED = [
+    ("HOST", "*", "*"),
+    ("HOST", "localhost", "127.0.0.1"),
+    ("HOST", "0.0.0.0", "0.0.0.0"),
+    ("HOST", "[::1]", "::1"),
+    ("HOST", " 192.0.2.7 ", "192.0.2.7"),
+    ("PORT", "1", 1),
+    ("PORT", "65535", 65535),
+    ("PUBLIC_IP", "203.0.113.9", ("203.0.113.9",)),
+    ("PUBLIC_IP", "203.0.113.9, 2001:DB8::1,203.0.113.9,", ("203.0.113.9", "2001:db8::1")),
+    ("ALLOWED_ORIGINS", "https://Example.org", ("https://example.org",)),
+    (
+        "ALLOWED_ORIGINS",
+        "https://a.example:443/, http://b.example:8080",
+        ("https://a.example", "http://b.example:8080"),
+    ),
+    ("ALLOWED_ORIGINS", "http://[2001:db8::1]:81", ("http://[2001:db8::1]:81",)),
+    ("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8", (ip_network("127.0.0.1/32"), ip_network("10.0.0.0/8"))),
+    ("WORKERS", "3", 3),
+    ("LIMITS", "ON", True),
+    ("MAX_PEERS", "7", 7),
+    ("MESSAGES_PER_S", "5", 5),
+    ("HEAD_S", "0.5", 0.5),
+    ("JOIN_S", "30", 30.0),
+    ("LOG_LEVEL", "DEBUG", "debug"),
+]
+
+REFUSED = [
+    ("HOST", "example.org", "address"),
+    ("HOST", "127.0.0.1:80", "address"),
+    ("PORT", "0", "1 to 65535"),
+    ("PORT", "65536", "1 to 65535"),
+    ("PORT", "80.5", "1 to 65535"),
+    ("PORT", "-1", "1 to 65535"),
+    ("PORT", "٨٠", "1 to 65535"),
+    ("PORT", "8080x", "1 to 65535"),
+    ("PUBLIC_IP", "meet.example.org", "'meet.example.org' is none"),
+    ("PUBLIC_IP", "203.0.113.9:8080", "'203.0.113.9:8080' is none"),
+    ("PUBLIC_IP", "0.0.0.0", "nobody can send to"),
+    ("PUBLIC_IP", "224.0.0.1", "nobody can send to"),
+    ("PUBLIC_IP", "fe80::1%eth0", "nobody can send to"),
+    ("ALLOWED_ORIGINS", "example.org", "'example.org' is none"),
+    ("ALLOWED_ORIGINS", "*", "'*' is none"),
+    ("ALLOWED_ORIGINS", "https://example.org/page", "is none"),
+    ("ALLOWED_ORIGINS", "https://user@example.org", "is none"),
+    ("ALLOWED_ORIGINS", "https://example.org:99999", "is none"),
+    ("ALLOWED_ORIGINS", "wss://example.org", "is none"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8", "'10.0.0.1/8' is none"),
+    ("TRUSTED_PROXIES", "*", "'*' is none"),
+    ("TLS_CERT", "/nonexistent.pem", "file that exists"),
+    ("WORKERS", "0", "1 to 256"),
+    ("LIMITS", "no", "on or off"),
+    ("MAX_TRACKS", "1", "2 to 64"),
+    ("ANSWER_S", "nan", "0.1 to 3600"),
+    ("ANSWER_S", "inf", "0.1 to 3600"),
+    ("ANSWER_S", "1e3", "0.1 to 3600"),
+    ("ANSWER_S", "0", "0.1 to 3600"),
+    ("LOG_LEVEL", "loud", "debug or info or warning or error"),
+]
+
+
+def test_defaults_need_no_environment() -> None:
+    assert Config.from_env({}) == Config()
+    assert (Config().host, Config().port, Config().limits) == ("*", 8080, True)
+
+
+@pytest.mark.parametrize(("name", "text", "value"), ACCEPTED)
+def test_accepted(name: str, text: str, value: Any) -> None:
+    config = Config.from_env({f"SFU_{name}": text})
+    assert getattr(config, name.lower()) == value
+    assert config == Config(**{name.lower(): value})
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), REFUSED)
+def test_refused_with_name_value_and_what_is_accepted(name: str, text: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        Config.from_env({f"SFU_{name}": text})
+    assert str(refusal.value).startswith(f"SFU_{name}={text!r} is not accepted: it must be ")
+    assert reason in str(refusal.value)
+
+
+@given(st.sampled_from([setting.variable for setting in settings()]), st.text())
+def test_no_text_raises_anything_else(variable: str, text: str) -> None:
+    with suppress(ConfigError):
+        Config.from_env({variable: text})
+
+
+def test_empty_counts_as_unset() -> None:
+    assert Config.from_env({"SFU_PORT": "", "SFU_PUBLIC_IP": "  "}) == Config()
+
+
+def test_tls_needs_both_files(tmp_path: Path) -> None:
+    file = tmp_path / "some.pem"
+    file.touch()
+    for given_, missing in (("SFU_TLS_CERT", "SFU_TLS_KEY"), ("SFU_TLS_KEY", "SFU_TLS_CERT")):
+        with pytest.raises(ConfigError, match=f"^{given_} is set but {missing} is not"):
+            Config.from_env({given_: str(file)})
+    assert Config.from_env({"SFU_TLS_CERT": str(file), "SFU_TLS_KEY": str(file)}).tls_key == file
+
+
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "::", "192.0.2.1"])
+def test_limits_stay_on_where_others_can_connect(host: str) -> None:
+    with pytest.raises(ConfigError, match="SFU_LIMITS=off is not accepted while SFU_HOST is"):
+        Config.from_env({"SFU_LIMITS": "off", "SFU_HOST": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_limits_may_be_off_on_loopback(host: str) -> None:
+    assert Config.from_env({"SFU_LIMITS": "off", "SFU_HOST": host}).limits is False
+
+
+def test_every_worker_has_a_port() -> None:
+    assert Config.from_env({"SFU_PORT": "65534", "SFU_WORKERS": "2"}).workers == 2
+    with pytest.raises(ConfigError, match="SFU_PORT=65534 is not accepted with 3 workers"):
+        Config.from_env({"SFU_PORT": "65534", "SFU_WORKERS": "3"})
+
+
+def test_unknown_settings_are_named_with_the_nearest() -> None:
+    assert unknown({"SFU_PORT": "1", "PATH": "/bin"}) == []
+    assert unknown({"SFU_PROT": "1", "SFU_QQQQQQQQQ": "x"}) == [
+        "SFU_PROT is not a setting and is ignored. Did you mean SFU_PORT?",
+        "SFU_QQQQQQQQQ is not a setting and is ignored.",
+    ]
+
+
+def test_the_document_lists_every_setting() -> None:
+    """The table of docs/operating.md, row for row; a row that is not as in config.py shows how it should be."""
+    rows = re.findall(r"^\| `SFU_.*$", (ROOT / "docs" / "operating.md").read_text(), re.MULTILINE)
+    expected = []
+    for setting in settings():
+        default = f"{setting.default} {setting.unit}".strip()
+        expected.append(f"| `{setting.variable}` | {default} | {setting.help} |")
+    assert rows == expected
