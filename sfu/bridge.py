@@ -1,0 +1,216 @@
+"""What crosses between the control plane (trio) and a media worker (asyncio): message types and the channel.
+
+One Unix socket pair a worker, one JSON object a line, one-way messages: commands down, events up. anyio runs on both
+loops, so both ends share this file and nothing else. A peer is named by its id, a room by its key; the worker holds no
+names of people and the control plane no SSRCs.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import anyio
+from anyio.abc import UNIXSocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+LINE_BYTES = 16 << 20
+"""Longest message; an offer or answer of a room of 100 is well under it. A longer one means a broken peer process."""
+
+Kind = Literal["audio", "video"]
+
+# --- commands: control plane to worker -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """First command: where to listen and what to advertise. The worker answers Ready or exits.
+
+    `hosts` are the local addresses to bind one UDP socket each to; empty means every address of every interface.
+    `advertise` replaces the bound addresses in candidates; empty means what is bound.
+    """
+
+    port: int
+    hosts: list[str]
+    advertise: list[str]
+    max_tracks: int
+    answer_s: float
+    ice_s: float
+    dtls_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A peer enters a room; an Offer event follows. `full`: the client speaks sfu.v1."""
+
+    peer: str
+    room: str
+    full: bool
+    publish: bool
+    subscribe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    peer: str
+    sdp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    peer: str
+    source: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublish:
+    peer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    peer: str
+    source: str
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The peer is gone; no event about it follows. Unknown peers are ignored."""
+
+    peer: str
+
+
+Command = Configure | Join | Answer | Publish | Unpublish | Mute | Leave
+
+# --- events: worker to control plane ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker listens on UDP `port` at `addresses`, and advertises `advertised`."""
+
+    port: int
+    addresses: list[str]
+    advertised: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """The worker cannot start and exits; `message` names what to change."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """`send`: mid → source the peer may send there. `receive`: mid → [publishing peer, source]."""
+
+    peer: str
+    sdp: str
+    send: dict[str, str]
+    receive: dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An address the worker listens on since the last offer."""
+
+    peer: str
+    candidate: str
+    mid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """DTLS is up; `address` is where the peer's media comes from."""
+
+    peer: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """The peer's answer says it sends this source from now on."""
+
+    peer: str
+    source: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEnded:
+    peer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The peer's last command was refused with an error code; the peer goes on."""
+
+    peer: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The peer's media is over; the control plane is to end it (and send Leave)."""
+
+    peer: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Once a second: counters since start, by name, for /metrics. Its absence means the worker hangs."""
+
+    counters: dict[str, float]
+
+
+Event = Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Refused | Failed | Stats
+
+COMMANDS: dict[str, type] = {cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Leave)}
+EVENTS: dict[str, type] = {
+    cls.__name__: cls for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Refused, Failed, Stats)
+}
+
+
+class Channel:
+    """One end of a bridge. Both planes are ours, so a message that does not decode is a bug and raises."""
+
+    def __init__(self, stream: UNIXSocketStream, incoming: dict[str, type]) -> None:
+        self._stream = stream
+        self._lines = BufferedByteReceiveStream(stream)
+        self._incoming = incoming
+
+    @classmethod
+    async def open(cls, sock: socket.socket, incoming: dict[str, type]) -> Channel:
+        """Takes ownership of a connected Unix socket. `incoming` is EVENTS in the control plane, COMMANDS in a
+        worker."""
+        return cls(await UNIXSocketStream.from_socket(sock), incoming)
+
+    async def send(self, message: Command | Event) -> None:
+        """One task at a time. Raises anyio.BrokenResourceError or ClosedResourceError when the other end is gone."""
+        line = json.dumps([type(message).__name__, asdict(message)], separators=(",", ":"))
+        await self._stream.send(line.encode() + b"\n")
+
+    async def receive(self) -> AsyncIterator[Any]:
+        """Messages until the other end closes."""
+        while True:
+            try:
+                line = await self._lines.receive_until(b"\n", LINE_BYTES)
+            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+            name, body = json.loads(line)
+            cls = self._incoming[name]
+            yield cls(**{f.name: body[f.name] for f in fields(cls)})
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,1 @@
+"""The media plane: one asyncio process a core. Nothing here imports trio, Quart or SQL."""

@@ -1,0 +1,106 @@
+"""Uplink: telling a publisher what arrived when, so that its browser can find the bitrate its network carries. Pure.
+
+Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): the publisher numbers every packet of its
+transport, we answer every FEEDBACK_MS with what arrived and when. Without it Chromium stays at about 300 kbps.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from struct import Struct
+
+FEEDBACK_MS = 50.0
+REPORT_PACKETS = 240
+"""How far a number may be from the first one pending; a larger jump starts a new report. It bounds a report, whatever a
+publisher numbers its packets, to 2 x 240 arrivals of 2 bytes among 3 x 240 statuses: 1,200 bytes, one datagram."""
+TICK_US = 250
+REFERENCE_US = 64_000
+
+_head = Struct("!HH")
+_u16 = Struct("!H")
+_i16 = Struct("!h")
+
+MISSING, SMALL, LARGE = 0, 1, 2
+
+
+class TransportFeedback:
+    """Arrivals of one publisher's transport since the last report."""
+
+    __slots__ = ("_arrivals", "_count", "_last_ext", "_next_ext")
+
+    def __init__(self) -> None:
+        self._arrivals: dict[int, int] = {}
+        self._last_ext = -1
+        self._next_ext = -1  # the report's first number: one after the last one reported
+        self._count = 0
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._arrivals)
+
+    def arrived(self, seq16: int, now_us: int) -> None:
+        """A packet with this transport-wide number arrived at `now_us`, a monotonic clock in microseconds."""
+        around = self._last_ext if self._last_ext >= 0 else seq16 + 0x10000
+        ext = around + ((seq16 - around + 0x8000) & 0xFFFF) - 0x8000
+        if ext < self._next_ext:
+            return  # already reported as missing; a late packet cannot be taken back
+        if self._arrivals and not -REPORT_PACKETS < ext - next(iter(self._arrivals)) < REPORT_PACKETS:
+            self._arrivals.clear()
+            self._next_ext = -1
+        self._last_ext = max(self._last_ext, ext)
+        self._arrivals.setdefault(ext, now_us)
+
+    def report(self) -> bytes:
+        """The FCI of one feedback packet for what is pending, which must not be empty; clears it."""
+        seqs = sorted(self._arrivals)
+        first = seqs[0]
+        if 0 <= self._next_ext <= first < self._next_ext + REPORT_PACKETS:
+            first = self._next_ext
+        times, self._arrivals = self._arrivals, {}
+        reference = times[seqs[0]] // REFERENCE_US
+        statuses, deltas, at_us = [], b"", reference * REFERENCE_US
+        for ext in range(first, seqs[-1] + 1):
+            if ext not in times:
+                statuses.append(MISSING)
+                continue
+            ticks = (times[ext] - at_us) // TICK_US
+            if not -0x8000 <= ticks < 0x8000:
+                ticks = max(-0x8000, min(0x7FFF, ticks))
+            at_us += ticks * TICK_US  # carry the rounding, not the error
+            small = 0 <= ticks <= 0xFF
+            statuses.append(SMALL if small else LARGE)
+            deltas += bytes([ticks]) if small else _i16.pack(ticks)
+        self._next_ext = seqs[-1] + 1
+        head = (
+            _head.pack(first & 0xFFFF, len(statuses)) + (reference & 0xFFFFFF).to_bytes(3, "big") + bytes([self._count])
+        )
+        self._count = (self._count + 1) & 0xFF
+        fci = head + _chunks(statuses) + deltas
+        return fci + bytes(-len(fci) % 4)
+
+
+def _chunks(statuses: list[int]) -> bytes:
+    """Packet status chunks (section 3.1.3 and 3.1.4): long runs as run lengths, the rest as vectors of seven
+    symbols."""
+    out = b""
+    at = 0
+    runs = [(status, len(list(group))) for status, group in groupby(statuses)]
+    while runs:
+        status, length = runs[0]
+        if length >= 7:
+            out += _u16.pack(status << 13 | min(length, 0x1FFF))
+            taken = min(length, 0x1FFF)
+        else:
+            symbols = statuses[at : at + 7]
+            word = 0b11 << 14
+            for i, symbol in enumerate(symbols):
+                word |= symbol << (12 - 2 * i)
+            out += _u16.pack(word)
+            taken = len(symbols)
+        at += taken
+        while taken:
+            status, length = runs[0]
+            used = min(taken, length)
+            taken -= used
+            runs[0:1] = [(status, length - used)] if length > used else []
+    return out

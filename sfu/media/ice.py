@@ -1,0 +1,153 @@
+"""An ICE-lite agent (RFC 8445 section 2.5): it answers authenticated checks and follows what the browser nominates.
+
+The server has one reachable port, so it probes nothing: no timers a peer, and no address of a client's choosing is ever
+sent to before a check from that very address proved to know the password. An Agent is also the ICE transport that
+aiortc's RTCDtlsTransport runs on (`role`, `_recv`, `_send`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aioice import stun
+
+if TYPE_CHECKING:
+    from sfu.media.srtp import Packet
+    from sfu.media.udp import Endpoint
+
+MAX_PATHS = 32
+"""Addresses remembered of one peer, the oldest forgotten first: a phone changing networks uses a handful."""
+DTLS_QUEUE = 64
+SILENT_S = 3.0
+"""After this long without anything on the selected path, a check from elsewhere moves it even without USE-CANDIDATE:
+Firefox nominates once, so it cannot say that its NAT gave it another port."""
+
+_ALPHABET = string.ascii_letters + string.digits
+_BINDING_REQUEST = b"\x00\x01"
+_COOKIE = b"\x21\x12\xa4\x42"
+
+
+Address = tuple[Any, ...]
+"""As the socket gives it: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
+
+
+class Path(NamedTuple):
+    """Where a peer is: the local socket that it reached, and its own address as the socket gives it."""
+
+    endpoint: Endpoint
+    address: Address
+
+
+class Check(NamedTuple):
+    """A connectivity check that parsed; nothing in it is believed before `verify`."""
+
+    ufrag: str
+    message: stun.Message
+    nominates: bool
+
+    def verify(self, pwd: str) -> bool:
+        return self.message.check_message_integrity(pwd.encode())
+
+
+def parse_check(data: bytes) -> Check | None:
+    """A binding request with USERNAME and MESSAGE-INTEGRITY, or None for anything else.
+
+    aioice raises struct.error, KeyError, IndexError and more on malformed messages (32 of 35 tried), so every exception
+    means the same here.
+    """
+    if len(data) < 20 or data[:2] != _BINDING_REQUEST or data[4:8] != _COOKIE:
+        return None
+    try:
+        message = stun.parse_message(data)
+        username = message.attributes["USERNAME"]
+        if "MESSAGE-INTEGRITY" not in message.attributes:
+            return None
+        return Check(str(username).partition(":")[0], message, "USE-CANDIDATE" in message.attributes)
+    except Exception:  # noqa: BLE001 as said above; an exception's type tells nothing here
+        return None
+
+
+class Agent:
+    """One peer's end of ICE. Owned by its peer; known to the UdpPort between `open` and `close`."""
+
+    role = "controlled"
+
+    def __init__(self, on_media: Callable[[Packet], bool], on_path: Callable[[Path], None]) -> None:
+        """`on_media` gets each SRTP or SRTCP datagram, in a buffer that is its own until it returns whether the
+        datagram was authentic; `on_path` gets each newly selected path."""
+        self.ufrag = _token(8)
+        self.pwd = _token(24)
+        self.on_media = on_media
+        self.paths: list[Path] = []
+        self.selected: Path | None = None
+        self.connected = asyncio.Event()
+        self.last_seen_s = 0.0
+        self._on_path = on_path
+        self._path_seen_s = 0.0
+        self._closed = False
+        self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue(DTLS_QUEUE)
+
+    def learn(self, path: Path) -> Path | None:
+        """Remembers an address that proved to be the peer's; returns the one that is forgotten for it, if any."""
+        if path in self.paths:  # another peer had it in between
+            self.paths.remove(path)
+        self.paths.append(path)
+        if len(self.paths) <= MAX_PATHS:
+            return None
+        return self.paths.pop(0 if self.paths[0] != self.selected else 1)
+
+    def check(self, check: Check, path: Path, now_s: float) -> None:
+        """Answers a verified check (RFC 8445 section 7.3) and follows a nomination."""
+        response = stun.Message(
+            message_method=stun.Method.BINDING,
+            message_class=stun.Class.RESPONSE,
+            transaction_id=check.message.transaction_id,
+        )
+        response.attributes["XOR-MAPPED-ADDRESS"] = path.address[:2]
+        response.add_message_integrity(self.pwd.encode())
+        path.endpoint.send(bytes(response), path.address)
+        moved = path != self.selected
+        if moved and (check.nominates or (self.selected is not None and now_s - self._path_seen_s > SILENT_S)):
+            self.selected = path
+            self.connected.set()
+            self._on_path(path)
+        self.seen(path, now_s)
+
+    def seen(self, path: tuple[Endpoint, Address], now_s: float) -> None:
+        """Something authenticated came from `path`: consent to send (RFC 7675) and liveness."""
+        self.last_seen_s = now_s
+        if path == self.selected:
+            self._path_seen_s = now_s
+
+    def dtls(self, data: bytes) -> None:
+        """A DTLS record for the handshake; past the bound it is dropped and DTLS sends it again."""
+        if not self._closed and not self._dtls.full():
+            self._dtls.put_nowait(data)
+
+    async def _recv(self) -> bytes:
+        data = None if self._closed else await self._dtls.get()
+        if data is None:
+            raise ConnectionError("ICE agent closed")
+        return data
+
+    async def _send(self, data: bytes) -> None:
+        if self._closed or self.selected is None:
+            raise ConnectionError("no ICE path")
+        self.selected.endpoint.send(data, self.selected.address)
+
+    def close(self) -> None:
+        """Idempotent; whoever waits in `_recv` gets ConnectionError."""
+        if not self._closed:
+            self._closed = True
+            if self._dtls.full():
+                self._dtls.get_nowait()
+            self._dtls.put_nowait(None)
+
+
+def _token(length: int) -> str:
+    """ice-char text (RFC 8839 section 5.4); 24 characters are 142 bits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))

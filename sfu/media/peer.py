@@ -1,0 +1,472 @@
+"""One peer: its negotiation, its DTLS on aiortc, its RTP and RTCP in and out.
+
+The server offers; one offer is in flight at a time, and what changes meanwhile goes into the next. Sections are reused,
+so the SDP is as long as the most tracks the room ever had at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiortc import RTCCertificate
+from aiortc.rtcdtlstransport import (
+    SRTP_AEAD_AES_128_GCM,
+    SRTP_PROFILES,
+    RTCDtlsFingerprint,
+    RTCDtlsParameters,
+    RTCDtlsTransport,
+)
+
+from sfu import bridge
+from sfu.errors import (
+    AnswerTimeout,
+    BadAnswer,
+    BadSource,
+    DtlsFailed,
+    IceTimeout,
+    MediaLost,
+    NotAllowed,
+    SfuError,
+    TooManyTracks,
+    UnexpectedAnswer,
+)
+from sfu.media import rtp, sdp
+from sfu.media.bitrate import TransportFeedback
+from sfu.media.forward import Track
+from sfu.media.ice import Agent, Path
+from sfu.media.srtp import Context, Packet
+from sfu.media.udp import UdpPort
+
+log = logging.getLogger("sfu.media")
+
+SILENT_S = 30.0
+"""Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
+PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
+"""AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
+
+
+@dataclass(slots=True)
+class Room:
+    """The peers of a room on this worker, by id. Isolation is that a peer looks no further than its room."""
+
+    key: str
+    peers: dict[str, Peer] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all peers of a worker share."""
+
+    config: bridge.Configure
+    udp: UdpPort
+    certificate: RTCCertificate
+    emit: Callable[[bridge.Event], None]
+    counters: Counter[str]
+    candidates: list[str]
+    out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One m-line of a peer. A receiving slot belongs to a source, a sending one to a track, in turn to several.
+
+    `settled` is false from the moment a slot loses its use until an answer has seen it inactive; only then may it be
+    used again, so that a browser never takes a new track for the old one.
+    """
+
+    kind: Literal["audio", "video"]
+    receives: bool
+    source: str | None = None
+    track: Track | None = None
+    accepted: bool = False
+    settled: bool = True
+
+
+class Peer:
+    """Created by Join, ended by `close` (Leave, a failure, or the worker's end)."""
+
+    def __init__(self, join: bridge.Join, room: Room, shared: Shared) -> None:
+        self.id, self.full = join.peer, join.full
+        self.may_publish, self.may_subscribe = join.publish, join.subscribe
+        self.room, self.shared = room, shared
+        self.published: dict[str, Track] = {}  # by source
+        self.agent = Agent(self._on_media, self._on_path)
+        self._by_ssrc: dict[int, Track] = {}
+        self._muted: set[str] = set()
+        self._slots: list[Slot] = []
+        self._dtls: RTCDtlsTransport | None = None
+        self._fingerprints: tuple[tuple[str, str], ...] = ()
+        self._rx: Context | None = None
+        self._tx: Context | None = None
+        self._feedback = TransportFeedback()
+        self._feedback_ssrc = 0
+        self._session, self._version = secrets.randbits(53), 0
+        self._offered: list[tuple[sdp.Section, Track | None]] | None = None  # in flight
+        self._dirty = self._scheduled = self._closed = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        if self.may_publish:
+            self._slots = [Slot("audio", True, source="microphone"), Slot("video", True, source="camera")]
+        shared.udp.register(self.agent)
+        room.peers[self.id] = self
+        self.changed()
+
+    # --- negotiation -------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Something the next offer must show changed. Any number of calls in a row make one offer."""
+        if self._offered is not None:
+            self._dirty = True
+        elif not self._scheduled and not self._closed:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._offer)
+
+    def publish(self, source: str, kind: Literal["audio", "video"]) -> None:
+        """One more slot to receive in, or another try at one the client left inactive."""
+        if not self.may_publish:
+            raise NotAllowed("This peer may not publish.")
+        slot = self._receiving(source)
+        if slot is None:
+            if sum(s.receives and s.source is not None for s in self._slots) >= self.shared.config.max_tracks:
+                raise TooManyTracks(f"A peer may publish {self.shared.config.max_tracks} tracks.")
+            slot = self._free_slot(kind, receives=True)
+            slot.source = source
+        elif slot.kind != kind:
+            raise BadSource(f"The source {source!r} is {slot.kind}.")
+        self.changed()
+
+    def unpublish(self, source: str) -> None:
+        slot = self._receiving(source)
+        if slot is None:
+            raise BadSource
+        self._end_track(source)
+        self._muted.discard(source)
+        if self._slots.index(slot) > 1:  # microphone and camera keep their places
+            slot.source, slot.settled = None, False
+        self.changed()
+
+    def mute(self, source: str, muted: bool) -> None:
+        (self._muted.add if muted else self._muted.discard)(source)
+        if source in self.published:
+            self.published[source].set_muted(muted)
+
+    def _receiving(self, source: str) -> Slot | None:
+        return next((s for s in self._slots if s.receives and s.source == source), None)
+
+    def _free_slot(self, kind: Literal["audio", "video"], *, receives: bool) -> Slot:
+        for slot in self._slots:
+            unused = slot.source is None and slot.track is None
+            if unused and slot.settled and slot.kind == kind and slot.receives == receives:
+                return slot
+        self._slots.append(Slot(kind, receives))
+        return self._slots[-1]
+
+    def _subscribe(self) -> None:
+        """Makes the sending slots hold the room's tracks, all but our own."""
+        wanted = {
+            track: None
+            for peer in self.room.peers.values()
+            if peer is not self and self.may_subscribe
+            for track in peer.published.values()
+        }
+        for slot in self._slots:
+            if slot.track is not None and slot.track not in wanted:
+                slot.track.remove_leg(self)
+                slot.track, slot.accepted, slot.settled = None, False, False
+            elif slot.track is not None:
+                del wanted[slot.track]
+        for track in wanted:
+            self._free_slot(track.kind, receives=False).track = track
+
+    def _offer(self) -> None:
+        self._scheduled = self._dirty = False
+        if self._closed:
+            return
+        self._subscribe()
+        if not self._slots:
+            return  # a listener in an empty room: an offer without sections has no answer
+        self._version += 1
+        self._offered = [(self._section(slot), slot.track) for slot in self._slots]
+        transport = sdp.Transport(self.agent.ufrag, self.agent.pwd, self._local_fingerprint(), self.shared.candidates)
+        text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
+        send = {str(mid): s.source for mid, s in enumerate(self._slots) if s.source is not None}
+        receive = {str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._slots) if s.track}
+        self.shared.emit(bridge.Offer(self.id, text, send, receive))
+        self._deadline = self._later(self.shared.config.answer_s, AnswerTimeout())
+
+    @staticmethod
+    def _section(slot: Slot) -> sdp.Section:
+        if slot.receives:
+            return sdp.Section(slot.kind, "recvonly" if slot.source is not None else "inactive")
+        if slot.track is None:
+            return sdp.Section(slot.kind, "inactive")
+        publisher = slot.track.publisher.id
+        return sdp.Section(
+            slot.kind, "sendonly", sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}")
+        )
+
+    def _local_fingerprint(self) -> str:
+        return next(f.value for f in self.shared.certificate.getFingerprints() if f.algorithm == "sha-256")
+
+    def answer(self, text: str) -> None:
+        """Applies the client's answer. Raises UnexpectedAnswer or BadAnswer; the offer then stays in flight."""
+        if self._offered is None:
+            raise UnexpectedAnswer
+        answer = sdp.parse_answer(text, [section for section, _ in self._offered])
+        if self._fingerprints and answer.fingerprints != self._fingerprints:
+            raise BadAnswer("The fingerprint changed within a session.")
+        offered, self._offered = self._offered, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for slot, said, (section, track) in zip(self._slots, answer.sections, offered, strict=False):
+            self._settle(slot, said, section, track)
+        if not self._fingerprints:
+            self._fingerprints = answer.fingerprints
+            self._start(self._connect(answer))
+        self._attach()
+        if self._dirty:
+            self.changed()
+
+    def _settle(self, slot: Slot, said: sdp.AnswerSection, section: sdp.Section, track: Track | None) -> None:
+        """One section of an answer; `section` and `track` are what was offered, the slot may have moved on since."""
+        if section.direction == "inactive":
+            slot.settled = True
+        elif not slot.receives:
+            slot.accepted = said.receives and slot.track is track
+            if slot.track is not None and not slot.accepted:
+                slot.track.remove_leg(self)
+        elif slot.source is not None:
+            if said.sends:
+                self._begin_track(slot, said.ssrcs)
+            else:
+                self._end_track(slot.source)
+
+    def _begin_track(self, slot: Slot, ssrcs: tuple[int, ...]) -> None:
+        assert slot.source is not None
+        track = self.published.get(slot.source)
+        if track is not None and ssrcs and track.remote_ssrc not in (None, ssrcs[0]):
+            self._end_track(slot.source)  # another stream, with numbers and times of its own
+            track = None
+        if track is None:
+            track = self.published[slot.source] = Track(self, slot.source, slot.kind, self.shared.counters)
+            track.muted = slot.source in self._muted
+            self.shared.emit(bridge.Track(self.id, slot.source, slot.kind))
+            self._tell_others()
+        if ssrcs:  # the first line is the media's, a second one its retransmissions'
+            track.remote_ssrc = ssrcs[0]
+            self._by_ssrc[ssrcs[0]] = track
+
+    def _end_track(self, source: str) -> None:
+        track = self.published.pop(source, None)
+        if track is not None:
+            if track.remote_ssrc is not None and self._by_ssrc.get(track.remote_ssrc) is track:
+                del self._by_ssrc[track.remote_ssrc]
+            track.close()
+            self.shared.emit(bridge.TrackEnded(self.id, source))
+            self._tell_others()
+
+    def _tell_others(self) -> None:
+        for peer in self.room.peers.values():
+            if peer is not self and peer.may_subscribe:
+                peer.changed()
+
+    def _attach(self) -> None:
+        """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
+        if self._tx is not None:
+            for slot in self._slots:
+                if slot.track is not None and slot.accepted:
+                    slot.track.add_leg(self)
+
+    # --- transport ---------------------------------------------------------------------------------------------------
+
+    async def _connect(self, answer: sdp.AnswerSdp) -> None:
+        """ICE, then DTLS, each with its deadline; afterwards media flows. What fails ends the peer."""
+        config = self.shared.config
+        try:
+            await asyncio.wait_for(self.agent.connected.wait(), config.ice_s)
+        except TimeoutError:
+            self._fail(IceTimeout())
+            return
+        # the agent is all that RTCDtlsTransport needs of an RTCIceTransport: role, _recv and _send
+        transport: Any = self.agent
+        self._dtls = dtls = RTCDtlsTransport(transport, [self.shared.certificate])
+        dtls._srtp_profiles = PROFILES
+        dtls._set_role("server" if answer.setup == "active" else "client")
+        fingerprints = [RTCDtlsFingerprint(algorithm, value) for algorithm, value in answer.fingerprints]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(dtls.start(RTCDtlsParameters(fingerprints)), config.dtls_s)
+        if dtls.state != "connected" or self._closed:
+            self._fail(DtlsFailed())
+            return
+        dtls.on("statechange", self._dtls_changed)
+        self._rx, self._tx = Context(dtls._rx_srtp), Context(dtls._tx_srtp)
+        assert self.agent.selected is not None
+        self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
+        self._attach()
+
+    def _dtls_changed(self) -> None:
+        if self._dtls is not None and self._dtls.state in ("closed", "failed"):
+            self._fail(MediaLost("The client closed its media connection."))
+
+    def _on_path(self, path: Path) -> None:
+        self.shared.counters["paths_selected"] += 1
+
+    def check_liveness(self, now_s: float) -> None:
+        if self._tx is not None and now_s - self.agent.last_seen_s > SILENT_S:
+            self._fail(MediaLost())
+
+    def _later(self, delay_s: float, error: SfuError) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay_s, self._fail, error)
+
+    def _fail(self, error: SfuError) -> None:
+        if not self._closed:
+            self.shared.emit(bridge.Failed(self.id, error.code, str(error)))
+            self.close()
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("media_task_failed peer=%s error=%r", self.id, error, exc_info=error)
+            self._fail(SfuError())
+
+    def close(self) -> None:
+        """Everything of this peer ends; its room forgets it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        del self.room.peers[self.id]
+        for slot in self._slots:
+            if slot.track is not None:
+                slot.track.remove_leg(self)
+        for track in self.published.values():
+            track.close()
+        self.published.clear()
+        self._tell_others()
+        self._rx = self._tx = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._dtls is not None:
+            self._dtls.remove_all_listeners()
+            goodbye = asyncio.get_running_loop().create_task(self._dtls.stop())
+            goodbye.add_done_callback(lambda _: self.agent.close())
+        else:
+            self.agent.close()
+        self.shared.udp.unregister(self.agent)
+
+    # --- media in ----------------------------------------------------------------------------------------------------
+
+    def _on_media(self, packet: Packet) -> bool:
+        if self._rx is None:
+            return False
+        counters = self.shared.counters
+        try:
+            if rtp.is_rtcp(packet.view[1]):
+                if not self._rx.unprotect_rtcp(packet):
+                    counters["srtcp_refused"] += 1
+                    return False
+                self._on_rtcp(bytes(packet.view[: packet.n]))
+            else:
+                if not self._rx.unprotect(packet):
+                    counters["srtp_refused"] += 1
+                    return False
+                counters["packets_in"] += 1
+                self._on_rtp(packet)
+        except ValueError:
+            counters["rtp_malformed"] += 1
+        return True
+
+    def _on_rtp(self, packet: Packet) -> None:
+        """Raises ValueError when the packet is cut short."""
+        view, n = packet.view, packet.n
+        rtp.payload_offset(view, n)
+        ssrc = rtp.ssrc_of(view)
+        for extension, at, length in list(rtp.extensions(view, n)):
+            if extension == sdp.TRANSPORT_CC_ID and length == 2:
+                self._feedback.arrived(view[at] << 8 | view[at + 1], time.monotonic_ns() // 1000)
+                self._feedback_ssrc = ssrc
+                # subscribers' browsers would answer another transport's numbers as if they were ours
+                rtp.erase_extension(view, at, length)
+        kind = sdp.PAYLOAD_KINDS.get(view[1] & 0x7F)
+        if kind is None:
+            self.shared.counters["packets_ignored"] += 1  # retransmissions nobody asked for, and probes
+            return
+        track = self._by_ssrc.get(ssrc) or self._latch(ssrc, kind)
+        if track is not None and track.kind == kind:
+            track.forward(packet)
+        else:
+            self.shared.counters["packets_unknown"] += 1
+
+    def _latch(self, ssrc: int, kind: str) -> Track | None:
+        """An SSRC the answer did not name belongs to the one track of its kind that still has none."""
+        waiting = [t for t in self.published.values() if t.kind == kind and t.remote_ssrc is None]
+        if len(waiting) != 1:
+            return None
+        waiting[0].remote_ssrc = ssrc
+        self._by_ssrc[ssrc] = waiting[0]
+        return waiting[0]
+
+    def _on_rtcp(self, data: bytes) -> None:
+        """Raises ValueError where the compound is cut; what came before it counted."""
+        for packet in rtp.rtcp_packets(data):
+            if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
+                track = self._by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
+                if track is not None:
+                    track.sender_report(packet)
+            elif packet.type == rtp.RTCP_RTPFB and packet.format == rtp.RTPFB_NACK:
+                self.shared.counters["nack_received"] += 1
+                track = self._subscribed(rtp.feedback_media_ssrc(packet))
+                if track is not None:
+                    track.resend(self.id, rtp.nacked(packet), time.monotonic())
+            elif packet.type == rtp.RTCP_PSFB and packet.format in (rtp.PSFB_PLI, rtp.PSFB_FIR):
+                self.shared.counters["pli_received"] += 1
+                asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
+                for ssrc in asked:
+                    if (track := self._subscribed(ssrc)) is not None:
+                        track.request_keyframe()
+
+    def _subscribed(self, ssrc: int) -> Track | None:
+        return next((s.track for s in self._slots if s.track is not None and s.accepted and s.track.ssrc == ssrc), None)
+
+    # --- media out ---------------------------------------------------------------------------------------------------
+
+    def send_rtp(self, data: bytes) -> None:
+        """Encrypts and sends one packet; before DTLS is up and after the end it does nothing."""
+        if self._tx is None or self.agent.selected is None:
+            return
+        out, path = self.shared.out, self.agent.selected
+        out.load(data, len(data))
+        if self._tx.protect(out):
+            self.shared.counters["packets_out"] += 1
+            path.endpoint.send(out.view[: out.n], path.address)
+        else:
+            self.shared.counters["protect_failed"] += 1
+
+    def send_rtcp(self, data: bytes) -> None:
+        if self._tx is None or self.agent.selected is None:
+            return
+        out, path = self.shared.out, self.agent.selected
+        out.load(data, len(data))
+        if self._tx.protect_rtcp(out):
+            path.endpoint.send(out.view[: out.n], path.address)
+        else:
+            self.shared.counters["protect_failed"] += 1
+
+    def send_feedback(self) -> None:
+        """Transport-wide feedback for what arrived since the last call, if anything did."""
+        if self._feedback.pending:
+            self.send_rtcp(rtp.transport_feedback(self._feedback.report(), self._feedback_ssrc))

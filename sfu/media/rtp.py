@@ -1,0 +1,174 @@
+"""RTP and RTCP headers, read and written in place. Pure: bytes in, bytes and numbers out.
+
+Every reader takes a buffer and its length `n` and never looks past it. Sequence numbers wrap at 16 bits (`seq16`),
+timestamps at 32 (RFC 3550 section 5.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+RTP_HEADER = 12
+RTCP_SR, RTCP_RR, RTCP_SDES, RTCP_BYE, RTCP_RTPFB, RTCP_PSFB = 200, 201, 202, 203, 205, 206
+RTPFB_NACK, RTPFB_TRANSPORT_CC = 1, 15
+PSFB_PLI, PSFB_FIR = 1, 4
+ONE_BYTE_PROFILE = 0xBEDE
+SENDER_SSRC = 1
+"""Our own SSRC in feedback: the server sends no media of its own."""
+
+_u16 = Struct("!H")
+_u32 = Struct("!I")
+_feedback = Struct("!BBHII")
+_nack = Struct("!HH")
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Rtcp(NamedTuple):
+    """One packet of a compound. `format` is the count of reports or the feedback message type, `body` what follows the
+    4-byte header, padding included."""
+
+    type: int
+    format: int
+    body: bytes
+
+
+def is_rtcp(second_byte: int) -> bool:
+    """RFC 5761 section 4: with RTP and RTCP on one port, 192 to 223 is RTCP."""
+    return 192 <= second_byte <= 223
+
+
+def ssrc_of(packet: Buffer) -> int:
+    return int(_u32.unpack_from(packet, 8)[0])
+
+
+def set_ssrc(packet: bytearray | memoryview, ssrc: int) -> None:
+    _u32.pack_into(packet, 8, ssrc)
+
+
+def seq16_of(packet: Buffer) -> int:
+    return int(_u16.unpack_from(packet, 2)[0])
+
+
+def set_seq16(packet: bytearray | memoryview, seq16: int) -> None:
+    _u16.pack_into(packet, 2, seq16)
+
+
+def payload_offset(packet: Buffer, n: int) -> int:
+    """Bytes before the payload: fixed header, CSRCs and extension. Raises ValueError when the packet is cut short."""
+    if n < RTP_HEADER:
+        raise ValueError("shorter than an RTP header")
+    offset = RTP_HEADER + 4 * (packet[0] & 0x0F)
+    if packet[0] & 0x10:
+        if n < offset + 4:
+            raise ValueError("cut in the extension header")
+        offset += 4 + 4 * int(_u16.unpack_from(packet, offset + 2)[0])
+    if offset > n:
+        raise ValueError("cut in the header")
+    return offset
+
+
+def extensions(packet: Buffer, n: int) -> Iterator[tuple[int, int, int]]:
+    """(id, offset of the value, length) of each header extension, one- and two-byte forms (RFC 8285 section 4).
+
+    Ends without a word where the block is malformed: what was read up to there is valid. Raises ValueError when the
+    packet is cut short.
+    """
+    end = payload_offset(packet, n)
+    if not packet[0] & 0x10:
+        return
+    start = RTP_HEADER + 4 * (packet[0] & 0x0F)
+    profile = int(_u16.unpack_from(packet, start)[0])
+    at = start + 4
+    if profile == ONE_BYTE_PROFILE:
+        while at < end:
+            head = packet[at]
+            if head == 0:
+                at += 1
+                continue
+            length = (head & 0x0F) + 1
+            if head >> 4 in (0, 15) or at + 1 + length > end:  # section 4.2: both ids end the block
+                return
+            yield head >> 4, at + 1, length
+            at += 1 + length
+    elif profile >> 4 == 0x100:
+        while at < end:
+            if packet[at] == 0:
+                at += 1
+                continue
+            if at + 2 > end or at + 2 + packet[at + 1] > end:
+                return
+            yield packet[at], at + 2, packet[at + 1]
+            at += 2 + packet[at + 1]
+
+
+def erase_extension(packet: bytearray | memoryview, offset: int, length: int) -> None:
+    """Turns one element found by `extensions` into padding (RFC 8285 section 4.1.1); no byte moves."""
+    profile_at = RTP_HEADER + 4 * (packet[0] & 0x0F)
+    head = 1 if int(_u16.unpack_from(packet, profile_at)[0]) == ONE_BYTE_PROFILE else 2
+    packet[offset - head : offset + length] = bytes(head + length)
+
+
+# --- RTCP ------------------------------------------------------------------------------------------------------------
+
+
+def rtcp_packets(data: bytes) -> Iterator[Rtcp]:
+    """The packets of a compound (RFC 3550 section 6.1) or reduced-size one (RFC 5506). Raises ValueError where it is
+    cut."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < 4 or data[at] >> 6 != 2:
+            raise ValueError("not RTCP")
+        end = at + 4 + 4 * int(_u16.unpack_from(data, at + 2)[0])
+        if end > len(data):
+            raise ValueError("cut RTCP")
+        yield Rtcp(data[at + 1], data[at] & 0x1F, data[at + 4 : end])
+        at = end
+
+
+def feedback_media_ssrc(packet: Rtcp) -> int:
+    """The media source of a transport or payload feedback packet (RFC 4585 section 6.1). Raises ValueError if cut."""
+    if len(packet.body) < 8:
+        raise ValueError("cut feedback")
+    return int(_u32.unpack_from(packet.body, 4)[0])
+
+
+def fir_ssrcs(packet: Rtcp) -> list[int]:
+    """The media sources a Full Intra Request asks of; in FIR they stand in the FCI (RFC 5104 section 4.3.1)."""
+    return [int(_u32.unpack_from(packet.body, at)[0]) for at in range(8, len(packet.body) - 7, 8)]
+
+
+def nacked(packet: Rtcp) -> list[int]:
+    """The seq16 a generic NACK asks for, in its order (RFC 4585 section 6.2.1)."""
+    found = []
+    for at in range(8, len(packet.body) - 3, 4):
+        first, mask = _nack.unpack_from(packet.body, at)
+        found.append(first)
+        found += [(first + 1 + bit) & 0xFFFF for bit in range(16) if mask >> bit & 1]
+    return found
+
+
+def pli(media_ssrc: int) -> bytes:
+    """Picture Loss Indication (RFC 4585 section 6.3.1)."""
+    return _feedback.pack(0x80 | PSFB_PLI, RTCP_PSFB, 2, SENDER_SSRC, media_ssrc)
+
+
+def transport_feedback(fci: bytes, media_ssrc: int) -> bytes:
+    """A transport-wide feedback packet around its FCI, whose length must be a multiple of 4."""
+    return _feedback.pack(0x80 | RTPFB_TRANSPORT_CC, RTCP_RTPFB, 2 + len(fci) // 4, SENDER_SSRC, media_ssrc) + fci
+
+
+def sender_report(packet: Rtcp, ssrc: int, cname: str) -> bytes:
+    """The sender information of a report under another SSRC, with the CNAME a compound needs (RFC 3550 section 6.4.1).
+
+    Report blocks are left out: they speak of streams between the publisher and us. NTP and RTP time stay, which is what
+    keeps audio and video in step. Raises ValueError if the report is cut.
+    """
+    if len(packet.body) < 24:
+        raise ValueError("cut sender report")
+    report = _u32.pack(0x80 << 24 | RTCP_SR << 16 | 6) + _u32.pack(ssrc) + packet.body[4:24]
+    item = bytes([1, len(cname)]) + cname.encode()
+    chunk = _u32.pack(ssrc) + item + bytes(4 - len(item) % 4)
+    return report + _u32.pack(0x81 << 24 | RTCP_SDES << 16 | len(chunk) // 4) + chunk

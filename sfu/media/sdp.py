@@ -1,0 +1,219 @@
+"""SDP: builds the server's offers, reads clients' answers. Pure.
+
+The server always offers (RFC 8829 with roles fixed), so it chooses mids, payload types, header-extension ids and SSRCs,
+one choice for the whole room: a forwarded packet needs no remapping. Sections are only ever appended or reused, as JSEP
+demands; a section out of use is `inactive`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sfu.errors import BadAnswer
+
+Kind = Literal["audio", "video"]
+Direction = Literal["sendonly", "recvonly", "inactive"]
+
+TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+TRANSPORT_CC_ID = 5
+SECTION_BYTES = 4096
+ANSWER_SSRCS = 16
+"""SSRC lines read of one section; browsers write two or four."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A payload type, its rtpmap and fmtp, and the payload type of its retransmissions (RFC 4588)."""
+
+    payload_type: int
+    rtpmap: str
+    fmtp: str = ""
+    feedback: tuple[str, ...] = ()
+    rtx: int | None = None
+
+
+OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc",))
+VP8 = Codec(96, "VP8/90000", "", ("transport-cc", "ccm fir", "nack", "nack pli"), rtx=97)
+CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8,)}
+PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
+"""Kind by payload type, retransmissions left out: what is not here is not forwarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a sendonly section carries: `stream` groups a peer's tracks that play in step, `cname` likewise."""
+
+    ssrc: int
+    stream: str
+    track: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One m-line of an offer, directions as the server sees them. Its mid is its index."""
+
+    kind: Kind
+    direction: Direction
+    stream: Stream | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """What all sections share: one ICE-lite agent, one DTLS certificate, the candidates."""
+
+    ufrag: str
+    pwd: str
+    fingerprint: str  # sha-256, upper case hex with colons
+    candidates: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSection:
+    """What a client said of one section. `sends` and `receives` are from the client's side."""
+
+    mid: str
+    kind: str
+    sends: bool
+    receives: bool
+    ssrcs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSdp:
+    """A checked answer. `setup` is `active` where the client starts DTLS, else `passive`."""
+
+    fingerprints: tuple[tuple[str, str], ...]
+    setup: Literal["active", "passive"]
+    sections: tuple[AnswerSection, ...] = field(default=())
+
+
+def candidate_line(index: int, address: str, port: int) -> str:
+    """A UDP host candidate (RFC 8839 section 5.1), the earlier ones preferred (RFC 8445 section 5.1.2)."""
+    priority = 126 << 24 | (65535 - index) << 8 | 255
+    return f"candidate:{index + 1} 1 udp {priority} {address} {port} typ host"
+
+
+def build_offer(session: int, version: int, transport: Transport, sections: Sequence[Section]) -> str:
+    """The offer for `sections`; `session` and `version` are those of the o-line (RFC 8829 section 5.2)."""
+    lines = ["v=0", f"o=- {session} {version} IN IP4 127.0.0.1", "s=-", "t=0 0", "a=ice-lite"]
+    lines.append("a=group:BUNDLE " + " ".join(str(mid) for mid in range(len(sections))))
+    lines += ["a=extmap-allow-mixed", "a=msid-semantic: WMS *"]
+    for mid, section in enumerate(sections):
+        lines += _section_lines(mid, section, transport)
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable[str]:
+    # retransmissions are asked of publishers only: towards subscribers the same SSRC serves in every browser
+    receives = section.direction == "recvonly"
+    codecs = CODECS[section.kind]
+    types = [pt for codec in codecs for pt in (codec.payload_type, codec.rtx if receives else None) if pt is not None]
+    yield f"m={section.kind} 9 UDP/TLS/RTP/SAVPF " + " ".join(map(str, types))
+    yield "c=IN IP4 0.0.0.0"
+    yield "a=rtcp:9 IN IP4 0.0.0.0"
+    yield f"a=ice-ufrag:{transport.ufrag}"
+    yield f"a=ice-pwd:{transport.pwd}"
+    yield f"a=fingerprint:sha-256 {transport.fingerprint}"
+    yield "a=setup:actpass"
+    yield f"a=mid:{mid}"
+    yield f"a={section.direction}"
+    yield "a=rtcp-mux"
+    yield "a=rtcp-rsize"
+    for codec in codecs:
+        yield f"a=rtpmap:{codec.payload_type} {codec.rtpmap}"
+        if codec.fmtp:
+            yield f"a=fmtp:{codec.payload_type} {codec.fmtp}"
+        for feedback in codec.feedback:
+            if receives or feedback != "transport-cc":
+                yield f"a=rtcp-fb:{codec.payload_type} {feedback}"
+        if receives and codec.rtx is not None:
+            yield f"a=rtpmap:{codec.rtx} rtx/90000"
+            yield f"a=fmtp:{codec.rtx} apt={codec.payload_type}"
+    if receives:
+        yield f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC}"
+    if section.stream is not None:
+        yield f"a=msid:{section.stream.stream} {section.stream.track}"
+        yield f"a=ssrc:{section.stream.ssrc} cname:{section.stream.stream}"
+    if mid == 0:  # the others are bundled with it
+        yield from (f"a={candidate}" for candidate in transport.candidates)
+        yield "a=end-of-candidates"
+
+
+_FINGERPRINT = re.compile(r"([a-z0-9-]{3,16}) ((?:[0-9A-F]{2}:){7,63}[0-9A-F]{2})\Z", re.IGNORECASE)
+_HASH_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+"""What aiortc verifies; fingerprints of other hashes are passed over (RFC 8122 section 5)."""
+_MEDIA = re.compile(r"m=(audio|video) ([0-9]{1,5}) UDP/TLS/RTP/SAVPF( [0-9]{1,3})+\Z")
+_SSRC = re.compile(r"a=ssrc:([0-9]{1,10}) ")
+_DIRECTIONS = {
+    "a=sendrecv": (True, True),
+    "a=sendonly": (True, False),
+    "a=recvonly": (False, True),
+    "a=inactive": (False, False),
+}
+
+
+def parse_answer(sdp: str, offered: Sequence[Section]) -> AnswerSdp:
+    """What the media plane needs of an answer to an offer of these sections. Raises BadAnswer, saying what is wrong.
+
+    Sizes are checked before anything is read: at most SECTION_BYTES a section, as many sections as were offered, the
+    same mids and kinds in the same order.
+    """
+    if len(sdp) > SECTION_BYTES * (len(offered) + 1):
+        raise BadAnswer("The answer is too long for its offer.")
+    head, *blocks = re.split(r"\r?\n(?=m=)", sdp)
+    if len(blocks) != len(offered):
+        raise BadAnswer(f"The answer has {len(blocks)} sections, the offer {len(offered)}.")
+    shared = head.split("\n")
+    fingerprints: list[tuple[str, str]] = []
+    setups: list[str] = []
+    sections = []
+    for mid, (block, section) in enumerate(zip(blocks, offered, strict=True)):
+        if len(block) > SECTION_BYTES:
+            raise BadAnswer(f"Section {mid} of the answer is longer than {SECTION_BYTES} bytes.")
+        lines = [line.rstrip("\r") for line in block.split("\n")]
+        sections.append(_answer_section(str(mid), section, lines))
+        if not fingerprints:
+            _read_transport([*lines, *(line.rstrip("\r") for line in shared)], fingerprints, setups)
+    if not fingerprints:
+        raise BadAnswer("The answer has no usable fingerprint.")
+    if not setups or setups[0] not in ("active", "passive"):
+        raise BadAnswer("The answer must choose a=setup:active or passive.")
+    return AnswerSdp(tuple(fingerprints[:8]), "active" if setups[0] == "active" else "passive", tuple(sections))
+
+
+def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSection:
+    media = _MEDIA.match(lines[0])
+    if media is None or media[1] != offered.kind:
+        raise BadAnswer(f"Section {mid} of the answer is not the offered {offered.kind} section.")
+    if f"a=mid:{mid}" not in lines:
+        raise BadAnswer(f"Section {mid} of the answer has another mid.")
+    sends, receives = next((_DIRECTIONS[line] for line in lines if line in _DIRECTIONS), (True, True))
+    # a rejected section (RFC 8829 section 5.3.1) has port 0; so has none of the offered codecs
+    types = {int(pt) for pt in lines[0].split()[3:]}
+    usable = int(media[2]) != 0 and any(codec.payload_type in types for codec in CODECS[offered.kind])
+    ssrcs = dict.fromkeys(int(found[1]) for found in map(_SSRC.match, lines) if found)
+    return AnswerSection(
+        mid,
+        offered.kind,
+        sends and usable and offered.direction == "recvonly",
+        receives and usable and offered.direction == "sendonly",
+        tuple(ssrc for ssrc in list(ssrcs)[:ANSWER_SSRCS] if 0 < ssrc <= 0xFFFFFFFF),
+    )
+
+
+def _read_transport(lines: list[str], fingerprints: list[tuple[str, str]], setups: list[str]) -> None:
+    for line in lines:
+        if line.startswith("a=fingerprint:"):
+            found = _FINGERPRINT.match(line[len("a=fingerprint:") :])
+            if found is None:
+                raise BadAnswer("The answer's fingerprint is malformed.")
+            algorithm, value = found[1].lower(), found[2].upper()
+            if algorithm in _HASH_BYTES:
+                if len(value) != 3 * _HASH_BYTES[algorithm] - 1:
+                    raise BadAnswer("The answer's fingerprint is malformed.")
+                fingerprints.append((algorithm, value))
+        elif line.startswith("a=setup:"):
+            setups.append(line[len("a=setup:") :])

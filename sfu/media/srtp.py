@@ -1,0 +1,79 @@
+"""SRTP through libsrtp on reused buffers.
+
+pylibsrtp's Session copies each packet three times; its compiled binding works in place, which is what forwarding needs.
+`pylibsrtp._binding`, `Session._srtp` and the sessions inside aiortc's DTLS transport are private: the versions are
+pinned and tests/test_srtp.py holds the seam. A libsrtp session belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pylibsrtp._binding import ffi, lib
+
+BUFFER_BYTES = 2048
+"""Room for a datagram of at most 1,500 bytes and libsrtp's trailer (SRTP_MAX_TRAILER_LEN, 144)."""
+MAX_SSRCS = 128
+"""SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
+retransmissions are 48."""
+
+
+class Packet:
+    """A packet in memory that libsrtp can work on. `view` shows all of it; `n` bytes of it are in use."""
+
+    __slots__ = ("_memory", "_size", "view")
+
+    def __init__(self) -> None:
+        self._memory = ffi.new("char[]", BUFFER_BYTES)
+        self._size = ffi.new("int *")
+        self.view = memoryview(ffi.buffer(self._memory)).cast("B")
+
+    @property
+    def n(self) -> int:
+        return int(self._size[0])
+
+    @n.setter
+    def n(self, value: int) -> None:
+        self._size[0] = value
+
+    def load(self, data: bytes | memoryview, n: int) -> None:
+        self.view[:n] = data
+        self._size[0] = n
+
+
+class Context:
+    """One direction of a peer's SRTP session, taken from a connected aiortc RTCDtlsTransport."""
+
+    __slots__ = ("_handle", "_session", "_ssrcs")
+
+    def __init__(self, session: Any) -> None:
+        self._session = session  # keeps the native session alive
+        self._handle = session._srtp[0]
+        self._ssrcs: set[int] = set()
+
+    def unprotect(self, packet: Packet) -> bool:
+        """Verifies and decrypts in place. False: forged, replayed, malformed or of one SSRC too many; the packet is
+        then worthless."""
+        if lib.srtp_unprotect(self._handle, packet._memory, packet._size) != 0:
+            return False
+        return self._admits(int.from_bytes(packet.view[8:12], "big"))
+
+    def unprotect_rtcp(self, packet: Packet) -> bool:
+        if lib.srtp_unprotect_rtcp(self._handle, packet._memory, packet._size) != 0:
+            return False
+        return self._admits(int.from_bytes(packet.view[4:8], "big"))
+
+    def _admits(self, ssrc: int) -> bool:
+        if ssrc not in self._ssrcs:
+            if len(self._ssrcs) >= MAX_SSRCS:
+                self._session.remove_stream(ssrc)
+                return False
+            self._ssrcs.add(ssrc)
+        return True
+
+    def protect(self, packet: Packet) -> bool:
+        """Encrypts in place; the packet grows by the tag. One sequence number twice must be the same bytes twice."""
+        return bool(lib.srtp_protect(self._handle, packet._memory, packet._size) == 0)
+
+    def protect_rtcp(self, packet: Packet) -> bool:
+        return bool(lib.srtp_protect_rtcp(self._handle, packet._memory, packet._size) == 0)

@@ -1,0 +1,189 @@
+"""A media worker: one process, one asyncio loop, one UDP port. `python -m sfu.media.worker FD` with a bridge on FD.
+
+It ends when the bridge does: a control plane that was killed leaves no worker behind. It holds no state that outlives
+it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+
+import anyio
+from aiortc import RTCCertificate
+
+from sfu import bridge
+from sfu.errors import SfuError
+from sfu.media import sdp
+from sfu.media.bitrate import FEEDBACK_MS
+from sfu.media.peer import Peer, Room, Shared
+from sfu.media.udp import UdpPort, interface_addresses
+
+log = logging.getLogger("sfu.media")
+
+EVENT_QUEUE = 10_000
+"""Events waiting for a control plane that does not read; past it the worker gives up, to be started again."""
+STATS_S = 1.0
+ADDRESSES_S = 10.0
+"""How often the interfaces are looked at again, for an address that came after the start."""
+
+
+class Worker:
+    """The peers and rooms of this process. Commands come in one at a time; nothing awaits while handling one."""
+
+    def __init__(self, configure: bridge.Configure) -> None:
+        self.peers: dict[str, Peer] = {}
+        self.rooms: dict[str, Room] = {}
+        self.counters: Counter[str] = Counter()
+        self.udp = UdpPort(self.counters)
+        self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
+        self.shared = Shared(
+            configure, self.udp, RTCCertificate.generateCertificate(), self.emit, self.counters, candidates=[]
+        )
+        self._started_s = time.monotonic()
+        self._tick_due_s = 0.0
+
+    def emit(self, event: bridge.Event) -> None:
+        """Queues an event for the control plane. A failed peer is forgotten here: its Leave may take a while."""
+        if isinstance(event, bridge.Failed):
+            self._forget(event.peer)
+        self.outbox.put_nowait(event)
+
+    def listen(self) -> list[str]:
+        """Binds what the interfaces offer now; returns candidates that are new. Raises OSError at a taken port."""
+        config = self.shared.config
+        self.udp.open(interface_addresses(config.hosts), config.port or self.udp.port)
+        advertised = config.advertise or list(self.udp.endpoints)
+        before = set(self.shared.candidates)
+        self.shared.candidates = [sdp.candidate_line(i, host, self.udp.port) for i, host in enumerate(advertised)]
+        return [line for line in self.shared.candidates if line not in before]
+
+    def handle(self, command: bridge.Command) -> None:
+        """Carries out one command; what the peer did wrong becomes a Refused event."""
+        assert not isinstance(command, bridge.Configure), "configured twice"
+        if isinstance(command, bridge.Join):
+            room = self.rooms.setdefault(command.room, Room(command.room))
+            self.peers[command.peer] = Peer(command, room, self.shared)
+            return
+        peer = self.peers.get(command.peer)
+        if peer is None:
+            return  # it failed while the command was on its way
+        try:
+            match command:
+                case bridge.Answer():
+                    peer.answer(command.sdp)
+                case bridge.Publish():
+                    peer.publish(command.source, command.kind)
+                case bridge.Unpublish():
+                    peer.unpublish(command.source)
+                case bridge.Mute():
+                    peer.mute(command.source, command.muted)
+                case bridge.Leave():
+                    self._forget(command.peer)
+                    peer.close()
+        except SfuError as error:
+            self.emit(bridge.Refused(command.peer, error.code, str(error)))
+
+    def _forget(self, peer_id: str) -> None:
+        peer = self.peers.pop(peer_id, None)
+        if peer is not None and not (peer.room.peers.keys() - {peer_id}):
+            del self.rooms[peer.room.key]
+
+    async def tick(self) -> None:
+        """Feedback to publishers every FEEDBACK_MS, and how late the loop runs."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + FEEDBACK_MS / 1e3
+            await asyncio.sleep(FEEDBACK_MS / 1e3)
+            self.counters["loop_lag_us_max"] = max(self.counters["loop_lag_us_max"], int((loop.time() - due) * 1e6))
+            for peer in self.peers.values():
+                peer.send_feedback()
+
+    async def report(self) -> None:
+        """Stats every second, by which the control plane also knows that the worker lives; and peers that went
+        silent."""
+        while True:
+            await asyncio.sleep(STATS_S)
+            now_s = time.monotonic()
+            for peer in list(self.peers.values()):
+                peer.check_liveness(now_s)
+            stats: dict[str, float] = dict(self.counters)
+            stats |= {
+                "peers": len(self.peers),
+                "rooms": len(self.rooms),
+                "tracks": sum(len(peer.published) for peer in self.peers.values()),
+                "cpu_seconds": time.process_time(),
+                "uptime_seconds": now_s - self._started_s,
+            }
+            self.counters["loop_lag_us_max"] = 0
+            self.emit(bridge.Stats(stats))
+
+    async def watch_addresses(self) -> None:
+        """Takes up addresses that interfaces get later, and trickles them to everyone (RFC 8838)."""
+        while True:
+            await asyncio.sleep(ADDRESSES_S)
+            try:
+                new = self.listen()
+            except OSError as error:
+                log.warning("address_unusable error=%s", error)
+                continue
+            for line in new:
+                log.info("address_new candidate=%r", line)
+                for peer in self.peers:
+                    self.emit(bridge.Candidate(peer, line, "0"))
+
+    def close(self) -> None:
+        for peer in list(self.peers.values()):
+            peer.close()
+        self.udp.close()
+
+
+async def serve(sock: socket.socket) -> None:
+    """Runs until the bridge ends."""
+    channel = await bridge.Channel.open(sock, bridge.COMMANDS)
+    commands = channel.receive()
+    configure = await anext(commands, None)
+    if not isinstance(configure, bridge.Configure):
+        return
+    worker = Worker(configure)
+    try:
+        worker.listen()
+    except OSError as error:
+        await channel.send(bridge.Fatal(f"Cannot listen: {error}. Free the port or set SFU_PORT to another."))
+        return
+    gc.collect()
+    gc.freeze()
+    worker.emit(
+        bridge.Ready(worker.udp.port, list(worker.udp.endpoints), configure.advertise or list(worker.udp.endpoints))
+    )
+
+    async def send_events() -> None:
+        while True:
+            await channel.send(await worker.outbox.get())
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            for task in (send_events, worker.tick, worker.report, worker.watch_addresses):
+                tasks.start_soon(task)
+            async for command in commands:
+                worker.handle(command)
+            tasks.cancel_scope.cancel()
+    finally:
+        worker.close()
+        await channel.aclose()
+
+
+def main() -> None:
+    logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=logging.INFO)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
+    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,576 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiortc.rtp import (
+    RtcpPsfbPacket,
+    RtcpReceiverInfo,
+    RtcpRtpfbPacket,
+    RtcpSenderInfo,
+    RtcpSrPacket,
+    RtpPacket,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from media_client import Client, LocalControl, clients, local_worker, rtp_packet, until
+
+from sfu import bridge
+from sfu.media import rtp
+from sfu.media.forward import Numbering, Track
+from sfu.media.keyframe import HOLD_MS
+from sfu.media.nack import HISTORY, RESEND_BURST, RESEND_PER_S
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def track(control: LocalControl, peer: str, source: str = "camera") -> Track:
+    return control.worker.peers[peer].published[source]
+
+
+async def reached(control: LocalControl, packets_in: int) -> None:
+    """Waits until the worker has seen this many media packets."""
+    await until(lambda: control.worker.counters["packets_in"] == packets_in, f"{packets_in}: {control.worker.counters}")
+
+
+async def quiet(control: LocalControl) -> None:
+    """Waits until every keyframe that somebody asked for, as all do who join, was asked of its publisher."""
+    cameras = [track(control, peer) for peer in control.worker.peers]
+    await until(lambda: not any(camera._keyframes._wanted for camera in cameras), "no keyframe is wanted")
+
+
+async def nack(client: Client, ssrc: int, *lost: int) -> None:
+    await client.send(bytes(RtcpRtpfbPacket(fmt=1, ssrc=1, media_ssrc=ssrc, lost=list(lost))))
+
+
+def lose(client: Client, seq16: int) -> None:
+    """The next media packet under this number gets lost on its way to the client."""
+    assert client.ice is not None
+    lost = client.ice.lost
+
+    def picks(data: bytes) -> bool:
+        return not lost and not rtp.is_rtcp(data[1]) and 128 <= data[0] < 192 and rtp.seq16_of(data) == seq16
+
+    client.ice.lose = picks
+
+
+async def pli(client: Client, ssrc: int) -> None:
+    await client.send(bytes(RtcpPsfbPacket(fmt=1, ssrc=1, media_ssrc=ssrc)))
+
+
+# --- media ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["microphone", "camera"])
+@pytest.mark.parametrize("seq16", [0, 1, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF])
+def test_only_the_ssrc_changes(source: str, seq16: int) -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
+            for step in range(3):
+                await a.send_rtp(source, seq16 + step, b"payload %d" % step, timestamp=0xFFFFFFFF)
+                sent = rtp_packet(
+                    seq16 + step,
+                    track(control, "a", source).ssrc,
+                    b"payload %d" % step,
+                    pt=111 if source == "microphone" else 96,
+                    timestamp=0xFFFFFFFF,
+                )
+                for client in (b, c):
+                    assert client.ssrc_of("a", source) == track(control, "a", source).ssrc
+                    assert await client.raw_rtp() == sent
+
+    run(test)
+
+
+def test_everyone_hears_everyone_else() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as made:
+            for client in made:
+                await client.send_rtp("microphone", 5, client.id.encode())
+            for client in made:
+                heard = [await client.rtp() for _ in range(2)]
+                assert {(p.payload.decode(), p.ssrc) for p in heard} == {
+                    (other.id, track(control, other.id, "microphone").ssrc) for other in made if other is not client
+                }
+
+    run(test)
+
+
+def test_header_extensions_pass_but_for_our_own() -> None:
+    """A subscriber would answer another transport's packet numbers as if they were ours."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            block = bytes.fromhex("22 010203 51 abcd 31 0506 0000")
+            head = struct.pack("!BBHII", 0x92, 0x80 | 96, 7, 1000, a.ssrcs["camera"]) + bytes(range(8))
+            await a.send(head + struct.pack("!HH", 0xBEDE, len(block) // 4) + block + b"payload")
+            got = await b.raw_rtp()
+            assert len(got) == len(head) + 4 + len(block) + 7
+            assert [(i, got[at : at + n]) for i, at, n in rtp.extensions(got, len(got))] == [
+                (2, b"\x01\x02\x03"),
+                (3, b"\x05\x06"),
+            ]
+            assert b"\xab\xcd" not in got
+            assert (got[0], got[1], got[12:20], got[-7:]) == (0x92, 0x80 | 96, bytes(range(8)), b"payload")
+            report = await a.rtcp(rtp.RTCP_RTPFB, rtp.RTPFB_TRANSPORT_CC)
+            assert struct.unpack_from("!HH", report.body, 8) == (0xABCD, 1)
+            assert rtp.feedback_media_ssrc(report) == a.ssrcs["camera"]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("source", "pt", "counter"),
+    [
+        ("camera", 97, "packets_ignored"),
+        ("camera", 100, "packets_ignored"),
+        ("camera", 111, "packets_unknown"),
+        ("microphone", 96, "packets_unknown"),
+        ("unknown", 96, "packets_unknown"),
+        ("unknown", 97, "packets_ignored"),
+    ],
+)
+def test_what_no_track_sends_is_not_forwarded(source: str, pt: int, counter: str) -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send(rtp_packet(1, a.ssrcs.get(source, 4242), b"wrong", pt=pt))
+            await a.send_rtp("camera", 2, b"right")
+            assert (await b.rtp()).payload == b"right"
+            assert control.worker.counters[counter] == 1
+
+    run(test)
+
+
+def test_cut_packets_are_counted_and_nothing_more() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            assert a.dtls is not None
+            await a.send(struct.pack("!BBHI", 0x80, 200, 40, a.ssrcs["camera"]))  # says it is longer than it is
+            await a.send(struct.pack("!BBHIIHH", 0x81, 205, 4, 1, 2, 3, 4))
+            await a.send_rtp("camera", 2, b"right")
+            assert (await b.rtp()).payload == b"right"
+            assert control.worker.counters["rtp_malformed"] == 2
+
+    run(test)
+
+
+def test_forged_packets_are_counted_and_nothing_more() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            assert a.ice is not None
+            a.ice.send(rtp_packet(1, a.ssrcs["camera"], bytes(40)))
+            a.ice.send(rtp.pli(1) + bytes(20))
+            a.ice.send(b"\x80")
+            await a.send_rtp("camera", 2, b"right")
+            assert (await b.rtp()).payload == b"right"
+            assert control.worker.counters["srtp_refused"] + control.worker.counters["srtcp_refused"] == 3
+
+    run(test)
+
+
+# --- mute -------------------------------------------------------------------------------------------------------------
+
+
+async def silently(control: LocalControl, client: Client, source: str, *seqs: int) -> None:
+    """Mutes the source, sends these packets, and unmutes it once the worker has seen them."""
+    await control.send(bridge.Mute(client.id, source, True))
+    seen = control.worker.counters["packets_in"]
+    for seq16 in seqs:
+        await client.send_rtp(source, seq16, b"muted")
+    await reached(control, seen + len(seqs))
+    await control.send(bridge.Mute(client.id, source, False))
+
+
+@pytest.mark.parametrize("source", ["microphone", "camera"])
+def test_a_muted_track_is_not_forwarded(source: str) -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp(source, 1, b"before")
+            assert (await b.rtp()).payload == b"before"
+            await silently(control, a, source, 2, 3)
+            await a.send_rtp(source, 4, b"after")
+            assert (await b.rtp()).payload == b"after"
+
+    run(test)
+
+
+def test_mute_before_the_track_begins() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "b") as (b,):
+            a = await Client(control, "a").join()
+            await control.send(bridge.Mute("a", "camera", True))
+            await a.negotiate()
+            await a.connect()
+            await b.takes_from("a")
+            assert track(control, "a").muted
+            await a.send_rtp("camera", 1, b"muted")
+            await a.send_rtp("microphone", 1, b"heard")
+            assert (await b.rtp()).payload == b"heard"
+            await a.aclose()
+
+    run(test)
+
+
+@pytest.mark.parametrize("seq16", [10, 0x7FF0, 0xFFFD])
+@pytest.mark.parametrize("packets", [1, 1000, 32768, 50_000, 65_530, 65_536, 65_540, 200_000])
+def test_a_mute_leaves_a_gap_of_one(seq16: int, packets: int) -> None:
+    """However long it was: past 32,768 SRTP takes a gap for a step back and refuses it, and 65,536 packets later it
+    would encrypt new packets under the old ones' numbers."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            for step in range(3):
+                await a.send_rtp("camera", seq16 + step, b"before")
+                assert (await b.rtp()).payload == b"before"
+            last = seq16 + 2
+            await silently(control, a, "camera", *range(last + 1, last + packets, 20_000), last + packets)
+            lose(b, (last + 3) & 0xFFFF)
+            for step in range(1, 4):
+                await a.send_rtp("camera", last + packets + step, b"after")
+            got = [await b.rtp() for _ in range(2)]
+            await nack(b, b.ssrc_of("a", "camera"), (last + 3) & 0xFFFF)
+            got.append(await b.rtp())
+            assert [(p.payload, p.sequence_number) for p in got] == [
+                (b"after", (last + step) & 0xFFFF) for step in (2, 4, 3)
+            ]
+
+    run(test)
+
+
+def test_what_was_on_its_way_during_a_mute_stays_out() -> None:
+    """Its number is another packet's by now."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp("camera", 100, b"before")
+            await b.rtp()
+            await silently(control, a, "camera", 101, 102, 105)
+            await a.send_rtp("camera", 106, b"after")
+            await a.send_rtp("camera", 103, b"late")
+            await a.send_rtp("camera", 104, b"late")
+            await a.send_rtp("camera", 108, b"after")
+            await a.send_rtp("camera", 107, b"after")  # out of order, but of now
+            got = [await b.rtp() for _ in range(3)]
+            assert [(p.payload, p.sequence_number) for p in got] == [(b"after", 102), (b"after", 104), (b"after", 103)]
+
+    run(test)
+
+
+def test_a_long_stream_after_a_mute() -> None:
+    """The number where it began is forgotten once half the numbers have passed."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp("camera", 0, b"x")
+            await b.rtp()
+            await silently(control, a, "camera", 1)
+            for ext in range(2, 200_000, 16_000):
+                await a.send_rtp("camera", ext, b"x")
+                assert (await b.rtp()).sequence_number == ext & 0xFFFF
+
+    run(test)
+
+
+@given(
+    st.integers(0, 0xFFFF),
+    st.lists(st.tuples(st.integers(-30, 60), st.booleans()), min_size=1, max_size=80),
+)
+def test_no_number_stands_for_two_packets(start: int, steps: list[tuple[int, bool]]) -> None:
+    """Whatever order packets come in and wherever the mutes are; and each mute leaves at least one number out."""
+    numbering, ext, sent = Numbering(), start + 0x10000, dict[int, int]()
+    last: int | None = None
+    for step, mute in steps:
+        if mute:
+            numbering.leave_gap()
+        ext += step
+        seq16 = numbering.outgoing(ext & 0xFFFF)
+        if seq16 is None:
+            continue
+        assert sent.setdefault(seq16, ext) == ext
+        if mute and last is not None:
+            assert (seq16 - last - 2) & 0xFFFF == 0
+        if last is None or 0 < (seq16 - last) & 0xFFFF < 0x8000:
+            last = seq16
+
+
+# --- retransmission ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seq16", [100, 0xFFFE])
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_what_is_sent_again_is_what_was_sent(seq16: int, step: int) -> None:
+    """To the encrypted byte, so that one number never stands for two packets."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
+            number = (seq16 + step) & 0xFFFF
+            lose(b, number)
+            for i in range(4):
+                await a.send_rtp("camera", seq16 + i, b"packet %d" % i, twcc=i)
+            for _ in range(3):
+                assert (await b.rtp()).sequence_number != number
+            arrived = [await c.raw_rtp() for _ in range(4)]
+            again: list[bytes] = []
+            assert b.ice is not None
+            b.ice.lose = lambda data: again.append(data) is not None
+            await nack(b, b.ssrc_of("a", "camera"), number)
+            assert await b.raw_rtp() == arrived[step]
+            assert again == b.ice.lost
+            assert c.dtls is not None
+            assert c.dtls.rtp.empty()
+
+    run(test)
+
+
+def test_who_joined_later_gets_what_was_before() -> None:
+    """Harmless, and what makes a keyframe whole whose start came while the answer was on its way."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a") as (a,):
+            await a.send_rtp("camera", 100, b"early")
+            await reached(control, 1)
+            b = await Client(control, "b").start()
+            await b.takes_from("a")
+            await until(lambda: track(control, "a").legs, "b attached")
+            await a.send_rtp("camera", 101, b"live")
+            assert (await b.rtp()).payload == b"live"
+            await nack(b, b.ssrc_of("a", "camera"), 100)
+            assert (await b.rtp()).payload == b"early"
+            await b.aclose()
+
+    run(test)
+
+
+def test_what_is_gone_or_not_theirs_is_not_sent_again() -> None:
+    async def test() -> None:
+        async with (
+            local_worker() as control,
+            clients(control, "a", "b") as (a, b),
+            clients(control, "x", room="2") as (x,),
+        ):
+            for step in range(2):
+                await a.send_rtp("camera", step * HISTORY, b"video")
+                await b.rtp()
+            await a.send_rtp("microphone", 1, b"audio")
+            await b.rtp()
+            await nack(b, b.ssrc_of("a", "camera"), 0, 300)  # overwritten, never sent
+            await until(lambda: control.worker.counters["nack_missed"] == 2, "missed")
+            await nack(b, b.ssrc_of("a", "microphone"), 1)  # audio keeps no history
+            await nack(b, 4242, HISTORY)
+            await nack(x, b.ssrc_of("a", "camera"), HISTORY)  # of another room
+            await nack(a, b.ssrc_of("a", "camera"), HISTORY)  # its own
+            await until(lambda: control.worker.counters["nack_received"] == 5, "received")
+            assert control.worker.counters["nack_answered"] == 0
+            for client in (a, b, x):
+                assert client.dtls is not None
+                assert client.dtls.rtp.empty()
+
+    run(test)
+
+
+def test_nacks_do_not_multiply_traffic() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp("camera", 1, bytes(1000))
+            await b.rtp()
+            began_s = asyncio.get_running_loop().time()
+            ssrc = b.ssrc_of("a", "camera")
+            body = struct.pack("!II", 1, ssrc) + struct.pack("!HH", 1, 0) * 250
+            for _ in range(20):
+                await b.send(struct.pack("!BBH", 0x81, 205, len(body) // 4) + body)
+            await until(lambda: control.worker.counters["nack_received"] == 20, "all came")
+            passed_s = asyncio.get_running_loop().time() - began_s
+            answered = control.worker.counters["nack_answered"]
+            assert RESEND_BURST <= answered <= RESEND_BURST + RESEND_PER_S * passed_s
+
+    run(test)
+
+
+# --- keyframes --------------------------------------------------------------------------------------------------------
+
+
+async def asked(client: Client) -> int:
+    """The SSRC of which the client's next keyframe is wanted."""
+    return rtp.feedback_media_ssrc(await client.rtcp(rtp.RTCP_PSFB, rtp.PSFB_PLI))
+
+
+def test_a_new_subscriber_asks_for_a_keyframe() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a") as (a,):
+            b = await Client(control, "b").start()
+            assert await asked(a) == a.ssrcs["camera"]
+            await b.aclose()
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["pli", "fir"])
+def test_a_subscribers_request_reaches_the_publisher(kind: str) -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            assert await asked(a) == a.ssrcs["camera"]
+            ssrc = b.ssrc_of("a", "camera")
+            if kind == "pli":
+                await pli(b, ssrc)
+            else:
+                await b.send(bytes(RtcpPsfbPacket(fmt=4, ssrc=1, media_ssrc=0, fci=struct.pack("!IBxxx", ssrc, 1))))
+            assert await asked(a) == a.ssrcs["camera"]
+
+    run(test)
+
+
+def test_many_requests_are_one() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
+            await quiet(control)
+            before = control.worker.counters["pli_sent"]
+            received = control.worker.counters["pli_received"]
+            began_s = asyncio.get_running_loop().time()
+            for _ in range(20):
+                await pli(b, b.ssrc_of("a", "camera"))
+                await pli(c, c.ssrc_of("a", "camera"))
+            await until(lambda: control.worker.counters["pli_received"] == received + 40, "all came")
+            await until(lambda: not track(control, "a")._keyframes._wanted, "the last one served")
+            passed_ms = (asyncio.get_running_loop().time() - began_s) * 1e3
+            assert 1 <= control.worker.counters["pli_sent"] - before <= 1 + passed_ms / HOLD_MS
+            assert await asked(a) == a.ssrcs["camera"]
+
+    run(test)
+
+
+def test_requests_that_ask_nothing() -> None:
+    """Of audio, of what one does not receive, of a muted track."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await quiet(control)
+            before = control.worker.counters["pli_sent"]
+            await control.send(bridge.Mute("a", "camera", True))
+            await pli(b, b.ssrc_of("a", "camera"))
+            await pli(b, b.ssrc_of("a", "microphone"))
+            await pli(b, 4242)
+            await pli(a, b.ssrc_of("a", "camera"))
+            await until(lambda: control.worker.counters["pli_received"] == 4, "all came")
+            assert not track(control, "a")._keyframes._wanted
+            assert control.worker.counters["pli_sent"] == before
+
+    run(test)
+
+
+def test_unmuting_asks_for_a_keyframe() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, _):
+            assert await asked(a) == a.ssrcs["camera"]
+            await silently(control, a, "camera")
+            assert await asked(a) == a.ssrcs["camera"]
+            await silently(control, a, "microphone")
+            assert not track(control, "a", "microphone")._keyframes._wanted
+
+    run(test)
+
+
+def test_who_has_the_picture_asks_for_none_when_others_leave() -> None:
+    """Every leave renegotiates with everyone; a keyframe from everyone each time would flood the room."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
+            peers = control.worker.peers
+            await quiet(control)
+            before = control.worker.counters["pli_sent"]
+            await c.leave()
+            await a.takes_from("b")
+            await b.takes_from("a")
+            assert not any(track(control, p)._keyframes._wanted for p in "ab")
+            assert control.worker.counters["pli_sent"] == before
+            assert [len(track(control, p).legs) for p in "ab"] == [1, 1]
+            assert set(peers) == {"a", "b"}
+
+    run(test)
+
+
+def test_a_request_before_the_first_packet_is_not_lost() -> None:
+    """Of a publisher whose answer named no SSRC nothing can be asked; its first packet starts a stream anyhow."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "b") as (b,):
+            a = Client(control, "a")
+            a.names_ssrcs = False
+            await a.start()
+            await b.takes_from("a")
+            await until(lambda: track(control, "a").legs, "b attached")
+            a.ssrcs["camera"] = 555
+            await a.send_rtp("camera", 1, b"first")
+            assert (await b.rtp()).payload == b"first"
+            await pli(b, b.ssrc_of("a", "camera"))
+            assert await asked(a) == 555
+            await a.aclose()
+
+    run(test)
+
+
+def test_an_ssrc_no_answer_named_is_the_one_track_that_waits() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "b") as (b,):
+            a = Client(control, "a")
+            a.names_ssrcs = False
+            await a.start()
+            await b.takes_from("a")
+            await until(lambda: track(control, "a").legs and track(control, "a", "microphone").legs, "b attached")
+            await a.send(rtp_packet(1, 555, b"video", pt=96))
+            await a.send(rtp_packet(1, 556, b"audio", pt=111))
+            await a.send(rtp_packet(1, 557, b"neither", pt=96))
+            await a.send(rtp_packet(2, 555, b"video", pt=96))
+            got = [await b.rtp() for _ in range(3)]
+            assert [p.payload for p in got] == [b"video", b"audio", b"video"]
+            assert [p.ssrc for p in got] == [b.ssrc_of("a", source) for source in ("camera", "microphone", "camera")]
+            await a.aclose()
+
+    run(test)
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["microphone", "camera"])
+def test_sender_reports_pass_under_the_new_ssrc(source: str) -> None:
+    """NTP and RTP time stay: they are what keeps sound and picture in step."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            info = RtcpSenderInfo(0xE0000000_12345678, 90_000, 10, 1000)
+            report = RtcpSrPacket(a.ssrcs[source], info, [RtcpReceiverInfo(9, 1, 2, 3, 4, 5, 6)])
+            await a.send(bytes(report))
+            got = await b.rtcp(rtp.RTCP_SR)
+            assert got.body[:4] == struct.pack("!I", b.ssrc_of("a", source))
+            assert RtcpSenderInfo.parse(got.body[4:24]) == info
+            assert (got.format, len(got.body)) == (0, 24)
+            description = await b.rtcp(rtp.RTCP_SDES)
+            assert description.body.startswith(struct.pack("!IBB", b.ssrc_of("a", source), 1, 1) + b"a")
+
+    run(test)
+
+
+def test_reports_of_unknown_streams_stay_here() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send(bytes(RtcpSrPacket(4242, RtcpSenderInfo(1, 2, 3, 4), [])))
+            await a.send(bytes(RtcpSrPacket(a.ssrcs["camera"], RtcpSenderInfo(5, 6, 7, 8), [])))
+            assert RtcpSenderInfo.parse((await b.rtcp(rtp.RTCP_SR)).body[4:24]) == RtcpSenderInfo(5, 6, 7, 8)
+
+    run(test)
+
+
+def test_media_parses_at_the_other_end() -> None:
+    """What arrives is what aiortc's own parser reads, extension blocks turned to padding included."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp("camera", 1, b"payload", twcc=9)
+            assert RtpPacket.parse(await b.raw_rtp()).payload == b"payload"
+
+    run(test)

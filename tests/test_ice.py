@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import asyncio
+import binascii
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aioice import stun
+from hypothesis import given
+from hypothesis import strategies as st
+from media_client import check
+
+from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, SILENT_S, Agent, Check, Path, parse_check
+from sfu.media.srtp import Packet
+from sfu.media.udp import Endpoint
+
+PWD = "passwordpasswordpassword"
+
+
+def refuse_media(packet: Packet) -> bool:
+    return False
+
+
+class Sockets:
+    """An endpoint of the worker, and any number of addresses a peer may have."""
+
+    def __init__(self) -> None:
+        self.endpoint = Endpoint("127.0.0.1", 0, Counter())
+        self.opened: list[socket.socket] = []
+
+    def path(self) -> Path:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(5)
+        self.opened.append(sock)
+        return Path(self.endpoint, sock.getsockname())
+
+    def received(self, path: Path) -> bytes:
+        sock = next(s for s in self.opened if s.getsockname() == path.address)
+        return sock.recv(2000)
+
+    def close(self) -> None:
+        for sock in (self.endpoint.socket, *self.opened):
+            sock.close()
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    made = Sockets()
+    yield made
+    made.close()
+
+
+class Followed(Agent):
+    """An agent and the paths it selected."""
+
+    def __init__(self) -> None:
+        self.moves: list[Path] = []
+        super().__init__(refuse_media, self.moves.append)
+
+
+def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, pwd: str = "") -> stun.Message:
+    """A check as the UDP port hands it on; returns the request."""
+    request = check(agent.ufrag, pwd or agent.pwd, nominate=nominate)
+    parsed = parse_check(bytes(request))
+    assert parsed is not None
+    assert parsed.verify(agent.pwd)
+    agent.check(parsed, path, now_s)
+    return request
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nominate", [False, True])
+def test_a_check_is_read(nominate: bool) -> None:
+    parsed = parse_check(bytes(check("ufrag", PWD, nominate=nominate)))
+    assert parsed is not None
+    assert (parsed.ufrag, parsed.nominates) == ("ufrag", nominate)
+    assert parsed.verify(PWD)
+
+
+@pytest.mark.parametrize("pwd", ["", "x", PWD[:-1], PWD + "x", PWD.upper()])
+def test_another_password_is_refused(pwd: str) -> None:
+    parsed = parse_check(bytes(check("ufrag", PWD)))
+    assert parsed is not None
+    assert not parsed.verify(pwd)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("!HH", kind, len(value)) + value + bytes(-len(value) % 4)
+
+
+def message(*attributes: bytes, kind: int = 1, cookie: int = 0x2112A442, length: int | None = None) -> bytes:
+    body = b"".join(attributes)
+    return struct.pack("!HHI12s", kind, len(body) if length is None else length, cookie, b"transaction!") + body
+
+
+USERNAME = attribute(0x0006, b"ufrag:client")
+INTEGRITY = attribute(0x0008, bytes(20))
+
+
+def fingerprint(data: bytes) -> bytes:
+    data = data[:2] + struct.pack("!H", len(data) - 20 + 8) + data[4:]
+    return attribute(0x8028, struct.pack("!I", (binascii.crc32(data) ^ 0x5354554E) ^ 1))
+
+
+MALFORMED = {
+    "empty": b"",
+    "one byte": b"\0",
+    "cut header": message()[:19],
+    "length too great": message(USERNAME, INTEGRITY, length=4),
+    "length beyond the end": message(USERNAME, INTEGRITY, length=0xFFFF),
+    "length not a multiple of 4": message(USERNAME, INTEGRITY, length=41),
+    "other cookie": message(USERNAME, INTEGRITY, cookie=0),
+    "no attributes": message(),
+    "no username": message(INTEGRITY),
+    "no integrity": message(USERNAME),
+    "username after integrity": message(INTEGRITY, USERNAME),
+    "username not UTF-8": message(attribute(0x0006, b"\xff\xfe\xbe"), INTEGRITY),
+    "username cut": message(struct.pack("!HH", 0x0006, 500) + b"ufrag", INTEGRITY)[:30],
+    "attribute header cut": message(USERNAME, INTEGRITY) + b"\0\x25",
+    "wrong fingerprint": message(USERNAME, INTEGRITY, fingerprint(message(USERNAME, INTEGRITY))),
+    "fingerprint of 2 bytes": message(USERNAME, INTEGRITY, attribute(0x8028, b"ab")),
+    "error code of 3 bytes": message(USERNAME, attribute(0x0009, b"abc"), INTEGRITY),
+    "error reason not UTF-8": message(USERNAME, attribute(0x0009, b"\0\0\4\0\xff"), INTEGRITY),
+    "software not UTF-8": message(USERNAME, attribute(0x8022, b"\xff"), INTEGRITY),
+    "realm not UTF-8": message(USERNAME, attribute(0x0014, b"\xff"), INTEGRITY),
+    "channel of 1 byte": message(USERNAME, attribute(0x000C, b"a"), INTEGRITY),
+    "lifetime empty": message(USERNAME, attribute(0x000D, b""), INTEGRITY),
+    "change request of 5 bytes": message(USERNAME, attribute(0x0003, b"abcde"), INTEGRITY),
+    "unknown method": message(USERNAME, INTEGRITY, kind=0x0FFF),
+    "indication": message(USERNAME, INTEGRITY, kind=0x0011),
+    "response": message(USERNAME, INTEGRITY, kind=0x0101),
+    "error response": message(USERNAME, INTEGRITY, kind=0x0111),
+    "allocate": message(USERNAME, INTEGRITY, kind=0x0003),
+    **{
+        f"{name} of {size} bytes": message(USERNAME, attribute(kind, bytes(size)), INTEGRITY)
+        for name, kind, sizes in [
+            ("priority", 0x0024, (0, 3, 5)),
+            ("controlling", 0x802A, (0, 4, 7, 9)),
+            ("controlled", 0x8029, (0, 4, 7, 9)),
+            ("mapped address", 0x0001, (0, 3, 4, 8, 20)),
+            ("xor mapped address", 0x0020, (0, 3, 4, 8, 20)),
+            ("xor peer address", 0x0012, (0, 5)),
+            ("response origin", 0x802B, (0, 7)),
+        ]
+        for size in sizes
+    },
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_messages_are_nobodys_check(data: bytes) -> None:
+    parsed = parse_check(data)
+    assert parsed is None or not parsed.verify(PWD)
+
+
+@pytest.mark.parametrize("size", [0, 1, 19, 21, 255])
+def test_integrity_of_another_size_is_refused(size: int) -> None:
+    parsed = parse_check(message(USERNAME, attribute(0x0008, bytes(size))))
+    assert parsed is None or not parsed.verify(PWD)
+
+
+def test_use_candidate_after_integrity_does_not_count() -> None:
+    """RFC 8489 section 9: it is not authenticated."""
+    signed = bytes(check("ufrag", PWD, nominate=False))[:-8]  # without the fingerprint
+    data = signed + attribute(0x0025, b"")
+    data = data[:2] + struct.pack("!H", len(data) - 20) + data[4:]
+    parsed = parse_check(data)
+    assert parsed is not None
+    assert not parsed.nominates
+    assert parsed.verify(PWD)
+
+
+def read(data: bytes) -> Check | None:
+    parsed = parse_check(data)
+    assert parsed is None or isinstance(parsed.ufrag, str)
+    return parsed
+
+
+@given(st.binary(max_size=1500))
+def test_bytes_never_raise(data: bytes) -> None:
+    read(data)
+    read(b"\0\1" + data[2:4] + b"\x21\x12\xa4\x42" + data[8:])
+
+
+@given(st.lists(st.tuples(st.sampled_from([*stun.ATTRIBUTES_BY_TYPE, 0x7777]), st.binary(max_size=40)), max_size=12))
+def test_any_attributes_never_raise(attributes: list[tuple[int, bytes]]) -> None:
+    read(message(*(attribute(kind, value) for kind, value in attributes)))
+    read(message(USERNAME, INTEGRITY, *(attribute(kind, value) for kind, value in attributes)))
+
+
+@given(st.data())
+def test_a_changed_check_is_not_believed(choose: st.DataObject) -> None:
+    """Any change up to and including the integrity makes it void; only the two lengths around it are not covered."""
+    data = bytearray(bytes(check("ufrag", PWD))[:-8])
+    at = choose.draw(st.sampled_from([i for i in range(len(data)) if i not in (2, 3, len(data) - 22, len(data) - 21)]))
+    data[at] ^= choose.draw(st.integers(1, 255))
+    data[2:4] = struct.pack("!H", len(data) - 20)  # or nothing would be parsed at all
+    parsed = read(bytes(data))
+    assert parsed is None or not parsed.verify(PWD)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_cut_checks_never_raise(start: int, end: int) -> None:
+    read(bytes(check("ufrag", PWD))[start:end])
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+def test_credentials_are_long_and_fresh() -> None:
+    """RFC 8445 section 5.3: at least 24 bits of ufrag and 128 of password, of ice-char."""
+    agents = [Agent(refuse_media, lambda path: None) for _ in range(100)]
+    assert len({a.ufrag for a in agents}) == len({a.pwd for a in agents}) == 100
+    assert all(len(a.ufrag) == 8 and len(a.pwd) == 24 and (a.ufrag + a.pwd).isalnum() for a in agents)
+
+
+def test_a_check_is_answered(sockets: Sockets) -> None:
+    """RFC 8445 section 7.3.1: the mapped address is the source, and the response is signed."""
+    agent, path = Followed(), sockets.path()
+    request = arrive(agent, path, 100.0)
+    response = stun.parse_message(sockets.received(path))
+    assert (response.message_method, response.message_class) == (stun.Method.BINDING, stun.Class.RESPONSE)
+    assert response.transaction_id == request.transaction_id
+    assert response.check_message_integrity(agent.pwd.encode())
+    assert response.attributes["XOR-MAPPED-ADDRESS"] == path.address
+    assert "FINGERPRINT" in response.attributes
+
+
+def test_only_a_nomination_selects(sockets: Sockets) -> None:
+    agent, path = Followed(), sockets.path()
+    arrive(agent, path, 100.0)
+    assert agent.selected is None
+    assert not agent.connected.is_set()
+    arrive(agent, path, 100.1, nominate=True)
+    assert agent.selected == path
+    assert agent.connected.is_set()
+    arrive(agent, path, 100.2, nominate=True)
+    assert agent.moves == [path]
+
+
+def test_another_nomination_is_followed(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0, nominate=True)
+    assert agent.selected == second
+    arrive(agent, first, 100.1, nominate=True)
+    assert agent.moves == [first, second, first]
+
+
+def test_without_nomination_it_moves_only_after_silence(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0 + SILENT_S)
+    assert agent.selected == first
+    arrive(agent, second, 100.1 + SILENT_S)
+    assert agent.selected == second
+
+
+def test_what_comes_on_the_path_keeps_it(sockets: Sockets) -> None:
+    """Checks and media on the selected path count, those elsewhere do not."""
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    now_s = 100.0
+    for beat in range(10):
+        now_s += 0.9 * SILENT_S
+        agent.seen(first, now_s) if beat % 2 else arrive(agent, first, now_s)
+        arrive(agent, second, now_s + 0.5 * SILENT_S)
+        assert agent.selected == first
+    agent.seen(second, now_s + SILENT_S)
+    arrive(agent, second, now_s + 1.1 * SILENT_S)
+    assert agent.selected == second
+
+
+def test_liveness_counts_every_path(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 101.0)
+    assert agent.last_seen_s == 101.0
+    agent.seen(second, 102.0)
+    assert agent.last_seen_s == 102.0
+
+
+def test_paths_are_bounded_and_the_selected_one_is_kept(sockets: Sockets) -> None:
+    agent = Followed()
+    paths = [Path(sockets.endpoint, ("192.0.2.1", port)) for port in range(1, 4 * MAX_PATHS)]
+    agent.selected = paths[0]
+    forgotten = [agent.learn(path) for path in paths]
+    assert forgotten[:MAX_PATHS] == [None] * MAX_PATHS
+    assert forgotten[MAX_PATHS:] == paths[1 : len(paths) - MAX_PATHS + 1]
+    assert agent.paths == [paths[0], *paths[-(MAX_PATHS - 1) :]]
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 10))
+
+
+def test_records_reach_dtls_in_order_and_past_the_bound_are_dropped() -> None:
+    async def test() -> None:
+        agent = Followed()
+        for i in range(DTLS_QUEUE + 10):
+            agent.dtls(bytes([i]))
+        assert [await agent._recv() for _ in range(DTLS_QUEUE)] == [bytes([i]) for i in range(DTLS_QUEUE)]
+        agent.dtls(b"later")
+        assert await agent._recv() == b"later"
+
+    run(test)
+
+
+@pytest.mark.parametrize("queued", [0, 1, DTLS_QUEUE])
+def test_closing_ends_whoever_waits(queued: int) -> None:
+    async def test() -> None:
+        agent = Followed()
+        waiter = asyncio.ensure_future(agent._recv()) if not queued else None
+        await asyncio.sleep(0)
+        for _ in range(queued):
+            agent.dtls(b"record")
+        agent.close()
+        agent.close()
+        if waiter is not None:
+            with pytest.raises(ConnectionError):
+                await waiter
+        with pytest.raises(ConnectionError):
+            await agent._recv()
+        with pytest.raises(ConnectionError):
+            await agent._send(b"record")
+        agent.dtls(b"late")
+
+    run(test)
+
+
+def test_dtls_goes_where_the_peer_nominated(sockets: Sockets) -> None:
+    async def test() -> None:
+        agent, first, second = Followed(), sockets.path(), sockets.path()
+        with pytest.raises(ConnectionError):
+            await agent._send(b"too early")
+        for path in (first, second):
+            arrive(agent, path, 100.0, nominate=True)
+            sockets.received(path)
+            await agent._send(b"flight")
+            assert sockets.received(path) == b"flight"
+
+    run(test)

@@ -1,0 +1,188 @@
+"""The seam to libsrtp: what pylibsrtp and aiortc keep private is used here, so that a new version of them shows."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from aiortc import RTCCertificate
+from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCDtlsTransport
+from media_client import DEADLINE_S, rtp_packet
+from pylibsrtp import Error, Policy, Session
+
+from sfu.media.peer import PROFILES
+from sfu.media.rtp import pli
+from sfu.media.srtp import BUFFER_BYTES, MAX_SSRCS, Context, Packet
+
+KEY = bytes(range(46))
+GCM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM
+TAGS = {
+    Policy.SRTP_PROFILE_AES128_CM_SHA1_80: 10,
+    Policy.SRTP_PROFILE_AES128_CM_SHA1_32: 4,
+    GCM: 16,
+    Policy.SRTP_PROFILE_AEAD_AES_256_GCM: 16,
+}
+every_profile = pytest.mark.parametrize("profile", TAGS)
+
+
+def session(direction: int, profile: int = GCM) -> Session:
+    """As aiortc makes them."""
+    policy = Policy(key=KEY, ssrc_type=direction, srtp_profile=profile)
+    policy.allow_repeat_tx = True
+    policy.window_size = 1024
+    return Session(policy)
+
+
+def sender(profile: int = GCM) -> Session:
+    return session(Policy.SSRC_ANY_OUTBOUND, profile)
+
+
+def receiver(profile: int = GCM) -> Session:
+    return session(Policy.SSRC_ANY_INBOUND, profile)
+
+
+def loaded(data: bytes) -> Packet:
+    packet = Packet()
+    packet.load(data, len(data))
+    return packet
+
+
+def content(packet: Packet) -> bytes:
+    return bytes(packet.view[: packet.n])
+
+
+@every_profile
+def test_what_a_session_protects_a_context_reads(profile: int) -> None:
+    theirs, ours = sender(profile), Context(receiver(profile))
+    for seq16 in (65534, 65535, 0, 1):
+        plain = rtp_packet(seq16, 7, b"media")
+        packet = loaded(theirs.protect(plain))
+        assert ours.unprotect(packet)
+        assert content(packet) == plain
+    packet = loaded(theirs.protect_rtcp(pli(9)))
+    assert ours.unprotect_rtcp(packet)
+    assert content(packet) == pli(9)
+
+
+@every_profile
+@pytest.mark.parametrize("size", [0, 1, 1200, 1500 - 12 - 16])
+def test_what_a_context_protects_a_session_reads(profile: int, size: int) -> None:
+    ours, theirs = Context(sender(profile)), receiver(profile)
+    plain = rtp_packet(1, 7, b"x" * size)
+    packet = loaded(plain)
+    assert ours.protect(packet)
+    assert packet.n == len(plain) + TAGS[profile]
+    assert theirs.unprotect(content(packet)) == plain
+    packet = loaded(pli(9))
+    assert ours.protect_rtcp(packet)
+    assert theirs.unprotect_rtcp(content(packet)) == pli(9)
+
+
+@every_profile
+def test_the_same_packet_again_is_the_same_bytes(profile: int) -> None:
+    """What a retransmission is; the receiver's replay check then takes whichever comes first."""
+    ours, theirs = Context(sender(profile)), receiver(profile)
+    sent = []
+    for seq16 in (1, 2, 3, 2):
+        packet = loaded(rtp_packet(seq16, 7))
+        assert ours.protect(packet)
+        sent.append(content(packet))
+    assert sent[3] == sent[1]
+    for data in (sent[0], sent[2], sent[3]):  # the second was lost, its retransmission arrives last
+        theirs.unprotect(data)
+    with pytest.raises(Error, match="replay"):
+        theirs.unprotect(sent[1])
+
+
+@every_profile
+def test_forged_and_replayed_packets_are_refused(profile: int) -> None:
+    theirs, ours = sender(profile), Context(receiver(profile))
+    data = theirs.protect(rtp_packet(1, 7))
+    for at in range(len(data)):
+        assert not ours.unprotect(loaded(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]))
+    assert ours.unprotect(loaded(data))
+    assert not ours.unprotect(loaded(data))
+
+
+@every_profile
+@pytest.mark.parametrize("first", [0x80, 0x8F, 0x90, 0xBF])
+def test_cut_packets_are_refused(profile: int, first: int) -> None:
+    ours, packet = Context(receiver(profile)), Packet()
+    data = sender(profile).protect(rtp_packet(1, 7, bytes(40)))
+    for n in range(len(data)):
+        packet.load(bytes([first]) + data[1:], len(data))
+        packet.n = n
+        assert not ours.unprotect(packet)
+        packet.load(bytes([first]) + data[1:], len(data))
+        packet.n = n
+        assert not ours.unprotect_rtcp(packet)
+
+
+def test_a_packet_holds_its_buffer_and_no_more() -> None:
+    packet = Packet()
+    assert len(packet.view) == BUFFER_BYTES
+    with pytest.raises(ValueError, match="different"):
+        packet.load(bytes(BUFFER_BYTES + 1), BUFFER_BYTES + 1)
+
+
+def test_ssrcs_are_bounded() -> None:
+    """libsrtp keeps a stream for every SSRC and looks through them one by one: 20,000 make a packet take 60 µs."""
+    theirs, ours = sender(), Context(receiver())
+    for ssrc in range(1, MAX_SSRCS + 1):
+        assert ours.unprotect(loaded(theirs.protect(rtp_packet(1, ssrc))))
+    for ssrc in range(MAX_SSRCS + 1, 3 * MAX_SSRCS):
+        assert not ours.unprotect(loaded(theirs.protect(rtp_packet(1, ssrc))))
+        assert not ours.unprotect_rtcp(loaded(theirs.protect_rtcp(pli(1)[:4] + ssrc.to_bytes(4, "big") + bytes(4))))
+    assert ours.unprotect(loaded(theirs.protect(rtp_packet(2, 1))))
+    assert not ours.unprotect(loaded(theirs.protect(rtp_packet(2, 2 * MAX_SSRCS))))
+
+
+def test_the_cheapest_profile_comes_first() -> None:
+    assert PROFILES[0].openssl_profile == b"SRTP_AEAD_AES_128_GCM"
+    assert {p.openssl_profile for p in PROFILES} == {p.openssl_profile for p in SRTP_PROFILES}
+    assert all(a is PROFILES[0] or SRTP_PROFILES.index(a) < SRTP_PROFILES.index(b) for a, b in pairwise(PROFILES))
+
+
+class Wire:
+    """What RTCDtlsTransport needs of an ICE transport, and the other end of it."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.peer: Wire = self
+        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def _recv(self) -> bytes:
+        return await self._inbox.get()
+
+    async def _send(self, data: bytes) -> None:
+        self.peer._inbox.put_nowait(data)
+
+
+def test_the_sessions_inside_aiortc() -> None:
+    """After a real handshake a Context on either end's private sessions speaks with the other end's."""
+
+    async def handshake() -> list[Any]:
+        wires = [Wire("controlling"), Wire("controlled")]
+        wires[0].peer, wires[1].peer = wires[1], wires[0]
+        ends = [RTCDtlsTransport(wire, [RTCCertificate.generateCertificate()]) for wire in wires]  # type: ignore[arg-type]
+        ends[0]._srtp_profiles = PROFILES
+        ends[0]._set_role("server")
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.gather(
+                ends[0].start(ends[1].getLocalParameters()), ends[1].start(ends[0].getLocalParameters())
+            )
+        assert [end.state for end in ends] == ["connected", "connected"]
+        for end in ends:
+            await end.stop()
+        return ends
+
+    ends = asyncio.run(handshake())
+    assert ends[0]._ssl.get_selected_srtp_profile() == b"SRTP_AEAD_AES_128_GCM"
+    for one, other in (ends, reversed(ends)):
+        tx, rx = Context(one._tx_srtp), Context(other._rx_srtp)
+        packet = loaded(rtp_packet(1, 7))
+        assert tx.protect(packet)
+        assert rx.unprotect(packet)
+        assert content(packet) == rtp_packet(1, 7)

@@ -1,0 +1,375 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aioice import stun
+from media_client import check, rtp_packet, until
+
+from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
+from sfu.media.srtp import Packet
+from sfu.media.udp import MAX_DATAGRAM, UdpPort, interface_addresses
+
+CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)
+ALERT = struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40])
+MEDIA = rtp_packet(1, 7)
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+
+
+class Port(UdpPort):
+    """A UdpPort, what its agents were given, and addresses to send to it from."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        super().__init__(self.counters)
+        self.media: list[bytes] = []
+        self.authentic = True
+        self.senders: list[socket.socket] = []
+
+    def agent(self) -> Agent:
+        agent = Agent(self._on_media, lambda path: None)
+        self.register(agent)
+        return agent
+
+    def _on_media(self, packet: Packet) -> bool:
+        self.media.append(bytes(packet.view[: packet.n]))
+        return self.authentic
+
+    def sender(self, host: str = "127.0.0.1") -> socket.socket:
+        """A socket of somebody's, connected to this port."""
+        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((host, 0))
+        sock.connect((host, self.port))
+        sock.settimeout(5)
+        self.senders.append(sock)
+        return sock
+
+    async def prove(self, sock: socket.socket, agent: Agent, *, nominate: bool = True) -> stun.Message:
+        """Sends an authentic check and returns the response."""
+        sock.send(bytes(check(agent.ufrag, agent.pwd, nominate=nominate)))
+        return stun.parse_message(await asyncio.to_thread(sock.recv, 2000))
+
+    async def counted(self, name: str, count: int) -> None:
+        await until(lambda: self.counters[name] == count, f"{name} is {count}: {self.counters}")
+
+
+@contextlib.asynccontextmanager
+async def opened(*addresses: str) -> AsyncIterator[Port]:
+    port = Port()
+    port.open(addresses or ["127.0.0.1"], 0)
+    try:
+        yield port
+    finally:
+        port.close()
+        for sock in port.senders:
+            sock.close()
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+# --- the gate ---------------------------------------------------------------------------------------------------------
+
+
+STRANGERS = {
+    "empty": (b"", "gate_length"),
+    "long": (bytes(MAX_DATAGRAM + 1), "gate_length"),
+    "longer than the buffer": (bytes(9000), "gate_length"),
+    "media": (MEDIA, "gate_stranger"),
+    "media of one byte": (b"\x80", "gate_stranger"),
+    "hello": (CLIENT_HELLO, "gate_stranger"),
+    "alert": (ALERT, "gate_stranger"),
+    "turn": (b"\x40" + bytes(20), "gate_stranger"),
+    "zrtp": (b"\x13" + bytes(20), "gate_stranger"),
+    "no protocol": (b"\xff", "gate_stranger"),
+    "stun of one byte": (b"\x00", "gate_stun_malformed"),
+    "stun without cookie": (b"\x00\x01" + bytes(18), "gate_stun_malformed"),
+    "stun for nobody": (bytes(check("nobody00", "x" * 24)), "gate_stun_refused"),
+}
+
+
+@pytest.mark.parametrize(("data", "counter"), STRANGERS.values(), ids=STRANGERS)
+def test_a_stranger_reaches_nobody(data: bytes, counter: str) -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent, stranger = port.agent(), port.sender()
+            stranger.send(data)
+            await port.counted(counter, 1)
+            assert sum(port.counters.values()) == 1
+            assert port.media == []
+            assert agent._dtls.empty()
+            stranger.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                stranger.recv(2000)  # nor gets an answer
+
+    run(test)
+
+
+def test_a_wrong_password_opens_nothing() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent, stranger = port.agent(), port.sender()
+            stranger.send(bytes(check(agent.ufrag, "x" * 24)))
+            stranger.send(MEDIA)
+            await port.counted("gate_stun_refused", 1)
+            await port.counted("gate_stranger", 1)
+            assert agent.selected is None
+            assert port.media == []
+
+    run(test)
+
+
+def test_a_proof_opens_the_gate_for_its_address_only() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent, peer, stranger = port.agent(), port.sender(), port.sender()
+            response = await port.prove(peer, agent)
+            assert response.attributes["XOR-MAPPED-ADDRESS"] == peer.getsockname()
+            stranger.send(MEDIA)
+            stranger.send(CLIENT_HELLO)
+            await port.counted("gate_stranger", 2)
+            peer.send(MEDIA)
+            peer.send(CLIENT_HELLO)
+            assert await asyncio.wait_for(agent._recv(), 5) == CLIENT_HELLO
+            assert port.media == [MEDIA]
+            for first in (4, 19, 64, 127, 192, 255):  # RFC 7983: none of STUN, DTLS and SRTP
+                peer.send(bytes([first]) + bytes(20))
+            await port.counted("gate_protocol", 6)
+
+    run(test)
+
+
+def test_peers_are_told_apart() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agents = [port.agent() for _ in range(20)]
+            peers = [port.sender() for _ in agents]
+            for peer, agent in zip(peers, agents, strict=True):
+                await port.prove(peer, agent)
+            for i, peer in enumerate(peers):
+                peer.send(CLIENT_HELLO + bytes([i]))
+            for i, agent in enumerate(agents):
+                assert await asyncio.wait_for(agent._recv(), 5) == CLIENT_HELLO + bytes([i])
+
+    run(test)
+
+
+def test_an_address_is_whose_proof_came_last() -> None:
+    """Two peers behind one NAT: the mapping of the one may later be the other's."""
+
+    async def test() -> None:
+        async with opened() as port:
+            first, second, nat = port.agent(), port.agent(), port.sender()
+            await port.prove(nat, first)
+            await port.prove(nat, second)
+            nat.send(CLIENT_HELLO)
+            assert await asyncio.wait_for(second._recv(), 5) == CLIENT_HELLO
+            assert first._dtls.empty()
+            port.unregister(first)  # and does not take the address away with it
+            nat.send(ALERT)
+            assert await asyncio.wait_for(second._recv(), 5) == ALERT
+
+    run(test)
+
+
+def test_only_authentic_media_keeps_a_peer_alive() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent, peer = port.agent(), port.sender()
+            await port.prove(peer, agent)
+            before = agent.last_seen_s
+            port.authentic = False
+            peer.send(MEDIA)
+            await until(lambda: len(port.media) == 1, "media came")
+            assert agent.last_seen_s == before
+            port.authentic = True
+            peer.send(MEDIA)
+            await until(lambda: len(port.media) == 2, "media came")
+            assert agent.last_seen_s > before
+
+    run(test)
+
+
+def test_an_unregistered_peer_is_a_stranger() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent, peer = port.agent(), port.sender()
+            await port.prove(peer, agent)
+            port.unregister(agent)
+            peer.send(MEDIA)
+            await port.counted("gate_stranger", 1)
+            peer.send(bytes(check(agent.ufrag, agent.pwd)))
+            await port.counted("gate_stun_refused", 1)
+
+    run(test)
+
+
+def test_forgotten_addresses_are_strangers_again() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent = port.agent()
+            peers = [port.sender() for _ in range(MAX_PATHS + 2)]
+            await port.prove(peers[0], agent)
+            for peer in peers[1:]:
+                await port.prove(peer, agent, nominate=False)
+            assert len(agent.paths) == MAX_PATHS
+            for peer in peers[1:3]:  # the oldest but the selected one
+                peer.send(MEDIA)
+            await port.counted("gate_stranger", 2)
+            for peer in (peers[0], *peers[3:]):
+                peer.send(MEDIA)
+            await until(lambda: len(port.media) == MAX_PATHS, "media of every address that is known")
+
+    run(test)
+
+
+def test_one_address_learnt_again_and_again_takes_one_place() -> None:
+    """Two peers that prove the same address in turn must not make either forget one that is in use."""
+
+    async def test() -> None:
+        async with opened() as port:
+            first, second, shared, other = port.agent(), port.agent(), port.sender(), port.sender()
+            await port.prove(other, first)
+            for _ in range(MAX_PATHS + 2):
+                await port.prove(shared, second, nominate=False)
+                await port.prove(shared, first, nominate=False)
+            assert len(first.paths) == 2
+            shared.send(MEDIA)
+            await until(lambda: len(port.media) == 1, f"media: {port.counters}")
+
+    run(test)
+
+
+def test_a_flood_for_dtls_is_bounded() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            agent, peer = port.agent(), port.sender()
+            await port.prove(peer, agent)
+            for _ in range(4 * DTLS_QUEUE):
+                peer.send(CLIENT_HELLO)
+            peer.send(MEDIA)
+            await until(lambda: port.media, "all came")
+            assert agent._dtls.qsize() == DTLS_QUEUE
+
+    run(test)
+
+
+# --- sockets ----------------------------------------------------------------------------------------------------------
+
+
+@needs_ipv6
+def test_ipv6() -> None:
+    async def test() -> None:
+        async with opened("127.0.0.1", "::1") as port:
+            agent = port.agent()
+            for host in ("::1", "127.0.0.1"):
+                peer = port.sender(host)
+                response = await port.prove(peer, agent)
+                assert response.attributes["XOR-MAPPED-ADDRESS"] == peer.getsockname()[:2]
+                assert agent.selected is not None
+                assert agent.selected.address == peer.getsockname()
+                peer.send(MEDIA)
+                await agent._send(CLIENT_HELLO)
+                assert await asyncio.to_thread(peer.recv, 2000) == CLIENT_HELLO
+            await until(lambda: port.media == [MEDIA, MEDIA], "media over both")
+
+    run(test)
+
+
+def test_a_taken_port_is_named() -> None:
+    async def test() -> None:
+        async with opened() as port, opened("127.0.0.2") as other:
+            with pytest.raises(OSError, match=rf"127\.0\.0\.1 UDP port {port.port}: Address already in use") as caught:
+                Port().open(["127.0.0.1"], port.port)
+            assert caught.value.errno == errno.EADDRINUSE
+            with pytest.raises(OSError, match=r"192\.0\.2\.1 UDP port"):
+                other.open(["127.0.0.2", "192.0.2.1"], 0)
+            assert list(other.endpoints) == ["127.0.0.2"]
+
+    run(test)
+
+
+def test_addresses_come_and_go() -> None:
+    async def test() -> None:
+        async with opened("127.0.0.1") as port:
+            assert port.open(["127.0.0.1"], port.port) == []
+            assert port.open(["127.0.0.1", "127.0.0.2"], port.port) == ["127.0.0.2"]
+            agent = port.agent()
+            gone, kept = port.sender("127.0.0.2"), port.sender("127.0.0.1")
+            await port.prove(gone, agent)
+            assert port.open(["127.0.0.1"], port.port) == []
+            assert list(port.endpoints) == ["127.0.0.1"]
+            await agent._send(CLIENT_HELLO)  # the selected path is gone: counted, not raised
+            assert port.counters["send_failed"] == 1
+            await port.prove(kept, agent)
+            await agent._send(CLIENT_HELLO)
+            assert await asyncio.to_thread(kept.recv, 2000) == CLIENT_HELLO
+
+    run(test)
+
+
+def test_what_the_kernel_refuses_is_counted() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            endpoint = port.endpoints["127.0.0.1"]
+            endpoint.send(bytes(70_000), ("127.0.0.1", 9))
+            assert port.counters["send_failed"] == 1
+
+    run(test)
+
+
+def test_the_answer_comes_from_the_address_that_was_asked() -> None:
+    """A connected socket takes nothing else, and neither does a browser."""
+
+    async def test() -> None:
+        async with opened("127.0.0.1", "127.0.0.2", "127.0.0.3") as port:
+            agent = port.agent()
+            for host in port.endpoints:
+                await port.prove(port.sender(host), agent)
+
+    run(test)
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def test_named_hosts_are_taken_as_they_are() -> None:
+    assert interface_addresses(["192.0.2.7"]) == ["192.0.2.7"]
+    assert interface_addresses(["127.0.0.1", "192.0.2.7", "127.0.0.1"]) == ["192.0.2.7", "127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "versions"), [([], {4, 6}), (["0.0.0.0"], {4}), (["::"], {6}), (["0.0.0.0", "::"], {4, 6})]
+)
+def test_every_interface(hosts: list[str], versions: set[int]) -> None:
+    found = [ipaddress.ip_address(address) for address in interface_addresses(hosts)]
+    assert {address.version for address in found} <= versions
+    assert ("127.0.0.1" in map(str, found)) == (4 in versions)
+    assert not any(address.is_unspecified for address in found)
+    assert not any(address.version == 6 and address.is_link_local for address in found)
+    loopback = [address.is_loopback for address in found]
+    assert loopback == sorted(loopback)
+    assert len(set(found)) == len(found)
+
+
+def test_public_addresses_come_first() -> None:
+    hosts = ["127.0.0.1", "10.0.0.1", "2606:4700::1111", "::1", "8.8.8.8"]
+    assert interface_addresses(hosts) == ["8.8.8.8", "2606:4700::1111", "10.0.0.1", "127.0.0.1", "::1"]
