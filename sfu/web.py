@@ -1,0 +1,226 @@
+"""The HTTP side of the server: the page and its files, /health and /metrics, and what every response carries.
+
+The files of `public/` are read once, at start: nothing a request says becomes a path, and an ETag is a hash of the
+content, which stays right when an installer gives every file the same time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from sfu.counters import Counters, family
+from sfu.errors import SfuError, UpgradeRequired
+
+if TYPE_CHECKING:
+    from sfu.config import Config
+    from sfu.rooms import Rooms
+    from sfu.workers import Workers
+
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+"""What is served from `public/`; files with another suffix are not. (`mimetypes` differs between machines.)"""
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data: blob:",
+            "media-src 'self' blob: mediastream:",
+            "connect-src 'self'",  # covers ws: and wss: of the same host since Safari 15.4, the last to learn it (2022)
+            "font-src 'self'",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    "Permissions-Policy": ", ".join(
+        f"{feature}=(self)"
+        for feature in ("camera", "microphone", "display-capture", "autoplay", "fullscreen", "speaker-selection")
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""On every response, the edge's own refusals included."""
+
+PROBLEM_TYPE = "application/problem+json"
+CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+    431: "head_too_large",
+    500: "internal",
+    505: "http_version",
+}
+"""Wire codes of refusals that only HTTP knows; those with a class in errors.py carry their own."""
+
+
+def problem(status: int, detail: str, code: str = "") -> str:
+    """The JSON body of a refusal (RFC 9457), with our wire code beside its standard members."""
+    title = HTTPStatus(status).phrase
+    code = code or CODES.get(status, f"http_{status}")
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}) + "\n"
+
+
+def public_dir() -> Path:
+    """Where the page's files are: in the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    root = package if (package / "public").is_dir() else package.parent
+    return root / "public"
+
+
+def create_app(config: Config, rooms: Rooms, workers: Workers, counters: Counters) -> QuartTrio:
+    """The application for `edge.serve`. It owns nothing: what it shows is read when it is asked."""
+    app = QuartTrio("sfu", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
+    app.config["BODY_TIMEOUT"] = config.send_s
+    app.url_map.merge_slashes = False  # a redirect would repeat the Host header of whoever asks
+    _add_files(app, public_dir())
+    _add_state(app, rooms, workers, counters)
+    _add_errors(app, counters)
+
+    @app.get("/ws")
+    async def signaling() -> Response:
+        """A request that asks for a WebSocket never gets here (edge.py); RFC 9110 section 15.5.22 on the headers."""
+        counters.add("sfu_refused_total", code=UpgradeRequired.code)
+        response = _refuse(UpgradeRequired())
+        response.headers["Upgrade"] = "websocket"
+        response.headers["Connection"] = "Upgrade"
+        return response
+
+    @app.after_request
+    async def protect(response: Response) -> Response:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    return app
+
+
+def _add_files(app: QuartTrio, root: Path) -> None:
+    """A route for each file, and `/` for index.html, so that routing knows 404 from 405."""
+    for path in sorted(root.rglob("*")):
+        if path.suffix in TYPES and path.is_file():
+            name = path.relative_to(root).as_posix()
+            view = _file_view(path.read_bytes(), TYPES[path.suffix])
+            app.add_url_rule("/" + name, endpoint="file:" + name.replace(".", "-"), view_func=view, methods=["GET"])
+            if name == "index.html":
+                app.add_url_rule("/", endpoint="page", view_func=view, methods=["GET"])
+
+
+def _file_view(content: bytes, content_type: str) -> Callable[[], Awaitable[Response]]:
+    etag = hashlib.sha256(content).hexdigest()[:32]
+
+    async def view() -> Response:
+        response = Response(content, content_type=content_type)
+        response.set_etag(etag)
+        return await response.make_conditional(request)
+
+    return view
+
+
+def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        ready = workers.ready
+        body = {
+            "status": "ok" if ready else "starting",
+            "message": "The server takes calls." if ready else "The media workers are starting.",
+            "timestamp": _now(),
+            "peers": len(rooms.peers),
+        }
+        return _json(body, 200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        # text first: it is the answer to `*/*`, and to the list of types Prometheus sends
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+            return _json(
+                {
+                    "active_connections": len(rooms.peers),
+                    "total_connections_created": rooms.created,
+                    "rooms_active": len(rooms.rooms),
+                    "timestamp": _now(),
+                }
+            )
+        text = _state_text(rooms, workers) + counters.render() + _worker_text(workers.stats)
+        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _state_text(rooms: Rooms, workers: Workers) -> str:
+    rows = (
+        ("sfu_peers", "gauge", "Peers connected now.", len(rooms.peers)),
+        ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
+        ("sfu_peers_created_total", "counter", "Peers that ever joined a room.", rooms.created),
+        ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
+    )
+    return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
+
+
+def _worker_text(stats: Iterable[Mapping[str, float]]) -> str:
+    """What the workers count, one metric a name and one line a worker; a name that ends in `_total` is a counter."""
+    metrics: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for worker, values in enumerate(stats):
+        for name, value in values.items():
+            metrics.setdefault(re.sub(r"\W", "_", name, flags=re.ASCII), []).append(({"worker": str(worker)}, value))
+    return "".join(
+        family(f"sfu_worker_{name}", "counter" if name.endswith("_total") else "gauge", f"Worker: {name}.", samples)
+        for name, samples in sorted(metrics.items())
+    )
+
+
+def _add_errors(app: QuartTrio, counters: Counters) -> None:
+    @app.errorhandler(SfuError)
+    async def refused(error: SfuError) -> Response:
+        counters.add("sfu_refused_total", code=error.code)
+        return _refuse(error)
+
+    @app.errorhandler(HTTPException)
+    async def failed(error: HTTPException) -> Response:
+        status = error.code or 500
+        detail = SfuError.default if status >= 500 else error.description or ""
+        response = Response(problem(status, detail), status, content_type=PROBLEM_TYPE)
+        for name, value in error.get_headers():
+            if name.lower() != "content-type":
+                response.headers[name] = value  # such as Allow
+        return response
+
+
+def _refuse(error: SfuError) -> Response:
+    return Response(problem(error.status, str(error), error.code), error.status, content_type=PROBLEM_TYPE)
+
+
+def _json(body: Mapping[str, object], status: int = 200) -> Response:
+    return Response(json.dumps(body) + "\n", status, content_type="application/json")
+
+
+def _now() -> str:
+    """RFC 3339, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
