@@ -1,0 +1,198 @@
+/** The stage: a tile for everybody and for every shared screen, as large as the window allows. */
+
+const GAP_PX = 12;
+const WIDEST = 16 / 9;
+const TONES = 6;
+
+export function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+export function icon(name) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  svg.setAttribute('class', 'i');
+  svg.setAttribute('aria-hidden', 'true');
+  svg.append(document.createElementNS(svg.namespaceURI, 'use'));
+  setIcon(svg, name);
+  return svg;
+}
+
+export function setIcon(svg, name) {
+  svg.firstElementChild.setAttribute('href', `#i-${name}`);
+}
+
+/** The class that gives a name its colour, the same wherever the name is shown. */
+export function toneOf(name) {
+  let sum = 0;
+  for (const character of name) sum = (sum * 31 + character.codePointAt(0)) >>> 0;
+  return `tone-${sum % TONES}`;
+}
+
+export function initialsOf(name) {
+  const words = name.split(/[\s._-]+/u).filter(Boolean);
+  const first = [...(words[0] ?? '?')];
+  const letters = words.length > 1 ? first[0] + [...words.at(-1)][0] : first.slice(0, 2).join('');
+  return letters.toUpperCase();
+}
+
+/** The size of n equal tiles that cover most of width × height: between 16:9 and `squarest`, the last row centred. */
+function bestSize(n, width, height, gap) {
+  const squarest = width >= height ? 4 / 3 : 3 / 4;
+  let best = { width: 0, height: 0, area: 0 };
+  for (let columns = 1; columns <= n; columns++) {
+    const rows = Math.ceil(n / columns);
+    const cell = { width: (width - gap * (columns - 1)) / columns, height: (height - gap * (rows - 1)) / rows };
+    const w = Math.floor(Math.min(cell.width, cell.height * WIDEST));
+    const h = Math.floor(Math.min(cell.height, w / squarest));
+    if (w > 0 && h > 0 && w * h > best.area) best = { width: w, height: h, area: w * h };
+  }
+  return best;
+}
+
+class Tile {
+  #stream = new MediaStream();
+  #isSelf;
+  #onblocked;
+
+  constructor({ peer, source, isSelf }, onblocked) {
+    this.#isSelf = isSelf;
+    this.#onblocked = onblocked;
+    this.element = element('article', 'tile');
+    Object.assign(this.element.dataset, { peer, source });
+    this.element.classList.toggle('is-self', isSelf);
+    this.initials = element('span', 'initials');
+    this.initials.setAttribute('aria-hidden', 'true');
+    this.video = element('video');
+    this.video.autoplay = true;
+    this.video.playsInline = true;
+    this.video.muted = isSelf;
+    this.plate = element('p', 'plate');
+    this.label = element('bdi', 'cut');
+    this.off = icon('microphone-off');
+    this.plate.append(this.off, this.label);
+    this.element.append(this.initials, this.video, this.plate);
+  }
+
+  /** `sound` and `picture` are tracks or null; `muted` is null where there is no microphone to speak of. */
+  update({ name, label, sound, picture, muted }) {
+    this.element.classList.toggle('has-picture', Boolean(picture));
+    this.label.textContent = label;
+    this.plate.title = label;
+    this.off.classList.toggle('is-gone', !muted);
+    this.element.setAttribute('aria-label', [label, muted && 'muted', !picture && 'no picture'].filter(Boolean).join(', '));
+    this.initials.textContent = initialsOf(name);
+    this.initials.className = `initials ${toneOf(name)}`;
+    this.#play([sound, picture].filter(Boolean));
+  }
+
+  resume() {
+    if (this.#isSelf) return;
+    this.video.muted = false;
+    this.#start();
+  }
+
+  close() {
+    this.video.srcObject = null;
+    this.element.remove();
+  }
+
+  #play(tracks) {
+    const now = this.#stream.getTracks();
+    if (tracks.length === now.length && tracks.every((track) => now.includes(track))) return;
+    if (!now.length) this.#stream = new MediaStream(); // an emptied stream does not always come back to life
+    for (const track of now) if (!tracks.includes(track)) this.#stream.removeTrack(track);
+    for (const track of tracks) this.#stream.addTrack(track);
+    if (this.video.srcObject !== this.#stream) this.video.srcObject = this.#stream;
+    if (tracks.length) this.#start();
+  }
+
+  #start() {
+    this.video.play().catch((error) => {
+      if (error.name !== 'NotAllowedError' || this.video.muted) return;
+      this.video.muted = true; // a picture without sound until somebody taps
+      this.video.play().catch(() => {});
+      this.#onblocked();
+    });
+  }
+}
+
+export class Tiles {
+  #box;
+  #tiles = new Map();
+  #on;
+
+  /** `on.blocked()`: the browser holds sound back. `on.change()`: a track has begun or stopped to bring frames, sync again. */
+  constructor(box, on) {
+    this.#box = box;
+    this.#on = on;
+    new ResizeObserver(() => this.#layOut()).observe(box);
+  }
+
+  /** Shows the room as it is now; `me` is { name, picture, muted, screen }. */
+  sync(room, me) {
+    const seats = [];
+    for (const person of room.participants.values()) seats.push(...this.#seatsOf(room, person));
+    const self = { peer: room.self ?? 'self', isSelf: true, name: me.name };
+    if (me.screen) seats.push({ ...self, source: 'screen', label: 'Your screen', picture: me.screen });
+    seats.push({ ...self, source: 'camera', label: 'You', picture: me.picture, muted: me.muted });
+    this.#seat(seats);
+  }
+
+  #seatsOf(room, { peer, name, tracks }) {
+    const picture = (source) => {
+      const track = tracks.get(source)?.muted ? null : room.media(peer, source);
+      if (!track) return null;
+      // a player waits for the picture before it plays the sound: no picture track before there are frames
+      track.onmute = track.onunmute = this.#on.change;
+      return track.muted ? null : track;
+    };
+    const microphone = tracks.get('microphone');
+    const seats = [...tracks.entries()]
+      .filter(([source, { kind }]) => kind === 'video' && source !== 'camera')
+      .map(([source]) => ({ peer, source, name, label: `${name} (${source})`, picture: picture(source) }));
+    const muted = !microphone || microphone.muted;
+    return [...seats, { peer, source: 'camera', name, label: name, sound: room.media(peer, 'microphone'), picture: picture('camera'), muted }];
+  }
+
+  /** Lets sound be heard after a tap, where the browser held it back. */
+  resume() {
+    for (const tile of this.#tiles.values()) tile.resume();
+  }
+
+  clear() {
+    this.#seat([]);
+  }
+
+  #seat(seats) {
+    const keys = new Map(seats.map((seat) => [`${seat.peer} ${seat.source}`, seat]));
+    for (const [key, tile] of this.#tiles) {
+      if (keys.has(key)) continue;
+      tile.close();
+      this.#tiles.delete(key);
+    }
+    let previous = null;
+    for (const [key, seat] of keys) {
+      let tile = this.#tiles.get(key);
+      if (!tile) this.#tiles.set(key, (tile = new Tile({ isSelf: false, ...seat }, this.#on.blocked)));
+      tile.update(seat);
+      // moving a playing video in the document interrupts it, so only where the order changed
+      const next = previous ? previous.nextSibling : this.#box.firstChild;
+      if (tile.element !== next) this.#box.insertBefore(tile.element, next);
+      previous = tile.element;
+    }
+    this.#layOut();
+  }
+
+  #layOut() {
+    const tiles = [...this.#tiles.values()].map((tile) => tile.element);
+    const corner = tiles.length <= 2; // one or two people: you are in the corner, the seat is the other's
+    for (const tile of tiles) tile.classList.toggle('is-corner', corner && tile.matches('.is-self[data-source=camera]'));
+    const { clientWidth: width, clientHeight: height } = this.#box;
+    const size = corner ? { width, height } : bestSize(tiles.length, width, height, GAP_PX);
+    this.#box.style.setProperty('--w', `${size.width}px`);
+    this.#box.style.setProperty('--h', `${size.height}px`);
+  }
+}

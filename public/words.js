@@ -1,0 +1,84 @@
+/** What the page says when something is wrong: what happened, then what to do. No page elements. */
+
+const BOTH = 'camera and microphone';
+
+/** One device problem in words: { text, action }, the action being the label of a button that tries again. */
+function deviceText(problem, what) {
+  const its = what === BOTH ? 'them' : 'it';
+  switch (problem) {
+    case 'insecure':
+      return { text: 'This page isn’t secure. Browsers share a camera or microphone only with https pages and with localhost. You can still watch, listen and write.' };
+    case 'none':
+      return { text: `No ${what === BOTH ? 'camera or microphone' : what} found. ${ALTERNATIVE[what]}`, action: 'Look again' };
+    case 'refused':
+      return { text: `Your browser is blocking the ${what}. Choose Allow at the icon in the address bar, then try again. ${ALTERNATIVE[what]}`, action: 'Try again' };
+    case 'busy':
+      return { text: `The ${what} can’t be started: another program may be using ${its}. Close it there, then try again.`, action: 'Try again' };
+    default:
+      return { text: `This browser can’t use the ${what}. Another browser, or a newer version, can. ${ALTERNATIVE[what]}` };
+  }
+}
+
+const ALTERNATIVE = {
+  microphone: 'You can still watch, listen and write.',
+  camera: 'Your voice is enough to join.',
+  [BOTH]: 'You can still watch, listen and write.',
+};
+
+/** Problems of microphone and camera together: a list of { text, action, sources, insecure }, empty when all is well. */
+export function deviceProblems(microphone, camera) {
+  const isProblem = (status) => !['on', 'off', 'starting'].includes(status);
+  if (microphone === camera && isProblem(camera)) {
+    return [{ ...deviceText(camera, BOTH), sources: ['microphone', 'camera'], insecure: camera === 'insecure' }];
+  }
+  const list = [];
+  if (isProblem(camera)) list.push({ ...deviceText(camera, 'camera'), sources: ['camera'] });
+  if (isProblem(microphone)) list.push({ ...deviceText(microphone, 'microphone'), sources: ['microphone'] });
+  return list;
+}
+
+/** Why the call is not on, while the page keeps trying: [title, text]. `since_s` is how long, `answers` whether pages load. */
+export function waitingText(error, { since_s, answers, host, port, inCall }) {
+  if (navigator.onLine === false) return ['This device is offline', 'You go back in by itself when it has a network again.'];
+  switch (error.code) {
+    case 'server_stopping':
+      return ['The server is restarting', 'You go back in by itself, usually within a minute.'];
+    case 'media_restarted':
+    case 'media_unavailable':
+      return ['Sound and video are restarting', 'You go back in by itself, usually within a few seconds.'];
+    case 'room_full':
+      return ['The room is full', 'Keep this page open: you go in when someone leaves.'];
+    case 'server_full':
+      return ['The server is full', 'Keep this page open: you go in when there is room again.'];
+    case 'ice_timeout':
+    case 'dtls_failed':
+      return [
+        'This network blocks video and sound',
+        'A firewall between you and the server stops the call. Another network, such as a phone hotspot, usually fixes it at once. ' +
+          `For the network’s administrator: allow UDP ${port ? `port ${port} ` : ''}to ${host}.`,
+      ];
+  }
+  if (!inCall && answers) {
+    return ['The server takes no call from this page', 'For its owner: allow this address with SFU_ALLOWED_ORIGINS, and let a proxy in front pass WebSockets and the Host header.'];
+  }
+  if (!inCall) return ['The server can’t be reached', 'The page keeps trying. Check the address and your network.'];
+  return ['Reconnecting', `The connection dropped ${since_s} s ago. Nobody hears you until it is back.`];
+}
+
+/** Why the call is over: { title, text, again }, `again` being the label of the button that joins again. */
+export function endText(error, room) {
+  switch (error.code) {
+    case 'left':
+      return { title: `You left ${room}`, text: 'Your camera and microphone are off.', again: 'Rejoin' };
+    case 'room_full':
+      return { title: 'The room is full', text: `All seats in ${room} are taken. Try again when someone has left.`, again: 'Try again' };
+    case 'bad_name':
+      return { title: 'This name can’t be used', text: error.message, again: 'Change it' };
+    case 'origin_not_allowed':
+      return { title: 'This page may not use the server', text: 'The server’s owner has to allow this address. Ask for a link on the server’s own address.', again: 'Try again' };
+    case 'no_webrtc':
+      return { title: 'This browser can’t hold calls', text: 'It has no WebRTC, or an extension turned it off. Open the page in another browser.', again: 'Try again' };
+    default:
+      return { title: `You are out of ${room}`, text: error.message, again: 'Rejoin' };
+  }
+}
