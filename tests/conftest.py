@@ -1,0 +1,57 @@
+"""What all tests share: a server process, and no skipped test where CI=true says that everything must run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
+
+import hypothesis
+import pytest
+from process import Server
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+hypothesis.settings.register_profile("untimed", deadline=None)  # machines that run tests are slow at times
+hypothesis.settings.load_profile("untimed")
+
+NOTHING_SKIPPED = os.environ.get("CI") == "true"
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
+    """Starts servers; each is over at the test's end, and its output stands in the report of a test that failed."""
+    servers = []
+
+    def start(*options: str, **settings: str) -> Server:
+        servers.append(Server(*options, **settings))
+        return servers[-1].start()
+
+    yield start
+    for server in servers:
+        print(server.output)
+        server.close()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server]) -> Server:
+    """A running server with default settings."""
+    return start_server()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _unskipped((yield), item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _unskipped((yield), collector.nodeid)
+
+
+def _unskipped(report: Report, name: str) -> Report:
+    if NOTHING_SKIPPED and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{name} was skipped, and under CI nothing may be: {report.longrepr}"
+    return report

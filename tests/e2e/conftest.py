@@ -1,0 +1,41 @@
+"""Browsers and people for the tests of whole calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from people import FAKE_DEVICES, Person, launch
+from playwright.sync_api import Browser, Playwright, sync_playwright
+from process import Server
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """A browser with a fake camera and a fake microphone."""
+    with launch(playwright, FAKE_DEVICES) as running:
+        yield running
+
+
+@pytest.fixture
+def person(browser: Browser) -> Iterator[Callable[..., Person]]:
+    """Makes people; `allowed` is whether the browser lets pages use its devices, `on` another browser."""
+    people: list[Person] = []
+
+    def make(server: Server, name: str, *, allowed: bool = True, on: Browser = browser) -> Person:
+        permissions = ["camera", "microphone"] if allowed else []
+        context = on.new_context(permissions=permissions, ignore_https_errors=True)
+        people.append(Person(context, server, name))
+        return people[-1]
+
+    yield make
+    problems = [f"{one.name}: {problem}" for one in people for problem in one.problems]
+    for one in people:
+        one.context.close()
+    assert problems == []

@@ -1,0 +1,106 @@
+"""People in a call: browser pages, driven and watched from outside."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from process import Server, eventually
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable")
+FAKE_DEVICES = "--use-fake-device-for-media-stream=fps=15"
+HERE = "rooms.test"
+"""A name for 127.0.0.1 that browsers know of no reason to trust: without TLS its pages are not a secure context."""
+
+FRAMES = 10
+"""Frames that count as a moving picture."""
+
+_FRAMES_JS = """(peer) => {
+    const video = document.querySelector(`.tile[data-peer="${peer}"][data-source="camera"] video`);
+    return video && video.videoWidth ? video.getVideoPlaybackQuality().totalVideoFrames : 0;
+}"""
+_INBOUND_JS = """async (kind) => {
+    const found = [];
+    for (const report of (await window.room.pc?.getStats())?.values() ?? []) {
+        if (report.type === 'inbound-rtp' && report.kind === kind) found.push(report);
+    }
+    return found;
+}"""
+
+
+def launch(playwright: Playwright, *arguments: str) -> Browser:
+    """The Chromium this machine has; the test is skipped where there is none."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    flags = [*quiet, "--autoplay-policy=no-user-gesture-required", f"--host-resolver-rules=MAP {HERE} 127.0.0.1"]
+    return playwright.chromium.launch(executable_path=found, args=[*flags, *arguments])
+
+
+class Person:
+    """One page in a browser profile of its own. `problems` are errors that no code of the page expected."""
+
+    def __init__(self, context: BrowserContext, server: Server, name: str) -> None:
+        self.name = name
+        self.context = context
+        self.page: Page = context.new_page()
+        self.problems: list[str] = []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self._server = server
+
+    def join(self, room: str, host: str = "127.0.0.1") -> Person:
+        """Opens a link that leads straight into the room."""
+        self.page.goto(f"{self._server.scheme}://{host}:{self._server.port}/?room={room}&username={self.name}")
+        eventually(lambda: self.peer, f"{self.name} is in {room}")
+        return self
+
+    @property
+    def peer(self) -> str | None:
+        """The id the server knows this page by, while it is in a room."""
+        found: str | None = self.page.evaluate("window.room?.state === 'joined' ? window.room.self : null")
+        return found
+
+    def has_come_back(self, old: str | None) -> bool:
+        """Whether this page is in the room, as another peer than before."""
+        return self.peer not in (None, old)
+
+    def tile(self, other: Person) -> str:
+        """A selector for the other's tile on this page."""
+        return f'.tile[data-peer="{other.peer}"][data-source="camera"]'
+
+    def others(self) -> list[str]:
+        """Names of whom this page shows, without itself."""
+        return [text.strip() for text in self.page.locator(".tile:not(.is-self) .plate").all_inner_texts()]
+
+    def inbound(self, kind: str) -> list[dict[str, Any]]:
+        """The WebRTC statistics of what arrives, one a track (W3C webrtc-stats, RTCInboundRtpStreamStats)."""
+        found: list[dict[str, Any]] = self.page.evaluate(_INBOUND_JS, kind)
+        return found
+
+    def sees(self, other: Person) -> None:
+        """Waits until the other's picture moves."""
+        self.moves(lambda: self.frames(other.peer), f"sees {other.name}")
+
+    def frames(self, peer: str | None) -> int:
+        """How many frames of a peer's camera this page has shown."""
+        found: int = self.page.evaluate(_FRAMES_JS, peer)
+        return found
+
+    def hears(self) -> None:
+        """Waits until there is sound in what arrives. The fake microphone beeps once a second."""
+        energy = [0.0]
+
+        def louder() -> bool:
+            energy.append(sum(report.get("totalAudioEnergy", 0) for report in self.inbound("audio")))
+            return energy[-1] > energy[-2] > 0
+
+        eventually(louder, f"{self.name} hears sound")
+
+    def moves(self, count: Callable[[], int], what: str) -> None:
+        """Waits until a count of frames is there and grows."""
+        first = eventually(count, f"{self.name} {what} at all")
+        eventually(lambda: count() >= first + FRAMES, f"{self.name} {what} move")

@@ -1,0 +1,90 @@
+"""A page that knows pion sfu-ws's three events only gets a full call, with its like and with our page."""
+
+from __future__ import annotations
+
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from people import Person
+from process import Server, eventually
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+PAGE = (Path(__file__).parent / "bare.html").read_bytes()
+
+
+class Site(BaseHTTPRequestHandler):
+    """Somebody else's site, which has the page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The origin of a site that is not our server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server], site: str) -> Server:
+    """A server that the site's pages may use."""
+    return start_server(allowed_origins=site)
+
+
+@pytest.fixture
+def bare(server: Server, site: str, person: People) -> People:
+    """Makes people who enter the room by way of the site."""
+
+    def make(name: str) -> Person:
+        made = person(server, name)
+        socket = f"ws://127.0.0.1:{server.port}/ws?room=team&username={name}"
+        made.page.goto(f"{site}/?{urllib.parse.urlencode({'socket': socket})}")
+        return made
+
+    return make
+
+
+def frames(person: Person) -> list[int]:
+    """Frames shown so far, a number for each video on the bare page."""
+    found: list[int] = person.page.evaluate("window.shown?.() ?? []")
+    return found
+
+
+def sees_moving(person: Person, pictures: int) -> None:
+    eventually(lambda: len(frames(person)) == pictures, f"{person.name} has {pictures} pictures")
+    person.moves(lambda: min(frames(person)), f"sees {pictures} pictures")
+
+
+def test_two_bare_pages_call_each_other(bare: People) -> None:
+    alice, bob = bare("alice"), bare("bob")
+    sees_moving(alice, 1)
+    sees_moving(bob, 1)
+    for one in (alice, bob):
+        assert set(one.page.evaluate("events")) <= {"offer", "candidate"}
+    bob.page.close()
+    eventually(lambda: frames(alice) == [], "the picture of who left is gone")
+
+
+def test_a_bare_page_and_ours_call_each_other(server: Server, bare: People, person: People) -> None:
+    alice = bare("alice")
+    full = person(server, "full").join("team")
+    sees_moving(alice, 1)
+    (peer,) = full.page.evaluate("[...room.participants.keys()]")
+    full.moves(lambda: full.frames(peer), "sees the bare page")
+    full.hears()
+    assert full.others() == ["alice"]

@@ -1,0 +1,169 @@
+"""The `sfu` command as a process: what it prints, how it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import psutil
+import pytest
+from process import ROOT, Server, environment, eventually, free_port, run, sfu, workers
+
+from sfu import __version__
+from sfu.config import settings
+
+LOG_LINE = re.compile(r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=[A-Z]+ logger=sfu\S* \S")
+
+UPGRADE = (
+    b"GET /ws?room=team&username=mute HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def test_version() -> None:
+    done = sfu("--version")
+    assert (done.returncode, done.stdout) == (0, f"sfu {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help")])
+def test_help_lists_every_setting(arguments: tuple[str, ...]) -> None:
+    done = sfu(*arguments, env=environment() | {"COLUMNS": "200"})
+    assert done.returncode == 0
+    for setting in settings():
+        default = f"{setting.default} {setting.unit}".strip()
+        row = rf"^  {setting.variable} +{re.escape(f'{setting.help} [{default}]')}$"
+        assert re.search(row, done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong", "words"),
+    [
+        ((), {"port": "banana"}, "SFU_PORT='banana' is not accepted: it must be a whole number from 1 to 65535."),
+        ((), {"limits": "off", "host": "*"}, "SFU_LIMITS=off is not accepted while SFU_HOST is '*'"),
+        (("--self-signed",), {"tls_cert": __file__, "tls_key": __file__}, "--self-signed and SFU_TLS_CERT exclude"),
+        ((), {"tls_cert": __file__, "tls_key": __file__}, f"SFU_TLS_CERT={__file__!r}"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_status_2(options: tuple[str, ...], wrong: dict[str, str], words: str) -> None:
+    done = sfu("serve", *options, env=environment(**{"host": "127.0.0.1", "port": str(free_port())} | wrong))
+    assert (done.returncode, done.stdout) == (2, "")
+    refusals = [line for line in done.stderr.splitlines() if not LOG_LINE.match(line)]
+    assert len(refusals) == 1
+    assert refusals[0].startswith(f"sfu: {words}")
+
+
+@pytest.mark.parametrize("arguments", [(), ("dance",), ("serve", "--fast")])
+def test_a_wrong_command_line_is_refused(arguments: tuple[str, ...]) -> None:
+    done = sfu(*arguments)
+    assert done.returncode == 2
+    assert "usage: sfu" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_optimised_python_is_refused() -> None:
+    done = run("-O", "-m", "sfu", "serve")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sfu: Python's -O")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_taken_port_is_named(kind: socket.SocketKind) -> None:
+    with socket.socket(type=kind) as taken:
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        done = sfu("serve", env=environment(host="127.0.0.1", port=str(port)))
+    assert done.returncode == 2
+    refusal = done.stderr.splitlines()[-1]
+    assert refusal.startswith("sfu: ")
+    assert str(port) in refusal
+    assert "SFU_PORT" in refusal
+    assert "Traceback" not in done.stderr
+
+
+def test_start_says_where_and_ends_in_order(server: Server) -> None:
+    lines = server.output
+    assert f"sfu {__version__} is ready." in lines
+    assert f"http://localhost:{server.port}\n" in lines
+    assert f"TCP {server.port} and UDP {server.port}, with media at 127.0.0.1\n" in lines
+    assert "Note" not in lines
+    assert server.stop() == 0
+    assert "level=ERROR" not in server.output
+    logged = [line for line in server.output.splitlines() if line.startswith("time=")]
+    assert logged
+    assert all(LOG_LINE.match(line) for line in logged)
+
+
+def test_self_signed_is_https_and_says_so(start_server: Callable[..., Server]) -> None:
+    server = start_server("--self-signed")
+    assert f"https://localhost:{server.port}\n" in server.output
+    assert "The certificate is made anew at every start" in server.output
+    assert server.stop() == 0
+
+
+def test_listening_everywhere_names_each_address_and_the_need_of_https(start_server: Callable[..., Server]) -> None:
+    server = start_server(host="*", public_ip="127.0.0.1,192.0.2.7,2001:db8::7")
+    for host in ("localhost", "192.0.2.7", "[2001:db8::7]"):
+        assert f"http://{host}:{server.port}\n" in server.output
+    assert "sfu serve --self-signed" in server.output
+
+
+def test_unknown_settings_warn_and_do_not_stop_the_start(start_server: Callable[..., Server]) -> None:
+    server = start_server(max_peer="5", database_url="sqlite:///x.db")
+    assert "sfu: SFU_MAX_PEER is not a setting and is ignored. Did you mean SFU_MAX_PEERS?\n" in server.output
+    assert "sfu: SFU_DATABASE_URL is not a setting and is ignored.\n" in server.output
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_its_workers(server: Server, signum: signal.Signals) -> None:
+    children = workers(server.pid)
+    assert children
+    assert server.stop(signum) == 0
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_a_killed_server_leaves_no_worker(server: Server) -> None:
+    children = workers(server.pid)
+    assert children
+    server.kill()
+    assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+def test_a_signal_during_the_start_ends_it() -> None:
+    command = [sys.executable, "-m", "sfu", "serve"]
+    env = environment(host="127.0.0.1", port=str(free_port()), log_level="debug")
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        eventually(lambda: workers(process.pid), "a worker starts")
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=15)
+    assert process.returncode == 0, output
+    assert b"Traceback" not in output[1]
+
+
+def test_the_second_signal_ends_it_at_once(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as mute:
+        mute.sendall(UPGRADE)  # and never answers a close frame, so that an end in order takes seconds
+        eventually(lambda: server.get("/health")["peers"] == 1, "the peer is in")
+        psutil.Process(server.pid).terminate()
+        eventually(lambda: "stopping signal=SIGTERM" in server.output, "the first signal is seen")
+        assert server.stop(signal.SIGINT) == 128 + signal.SIGINT
+
+
+def test_open_files_are_raised() -> None:
+    script = """
+import resource
+from sfu.__main__ import _raise_open_files
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+_raise_open_files()
+soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+assert soft == 65536 or soft == hard, (soft, hard)
+"""
+    done = run("-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
