@@ -1,0 +1,132 @@
+"""Rooms, peers and their tracks: plain synchronous state. Whoever changes it gets back what is to be sent to whom.
+
+Nothing here awaits or does I/O, so a change is whole before anyone else can look. Lookup, join and leave are O(1) apart
+from the messages they cause, which are O(peers of that room); no method looks at a second room.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sfu.config import Config
+from sfu.errors import RoomFull
+from sfu.messages import (
+    BARE_EVENTS,
+    CHAT_BYTES,
+    EVENT_OF,
+    ChatLine,
+    Joined,
+    Kind,
+    Left,
+    Limits,
+    Muted,
+    Participant,
+    ServerMessage,
+    Track,
+    TrackEnded,
+    TrackInfo,
+    Welcome,
+)
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
+
+    `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
+    come before the answer that starts the track.
+    """
+
+    id: str
+    name: str
+    room: Room
+    full: bool
+    tracks: dict[str, Kind] = field(default_factory=dict)
+    muted: set[str] = field(default_factory=set)
+
+    def takes(self, message: ServerMessage) -> bool:
+        """Whether the client knows this kind of message."""
+        return self.full or EVENT_OF[type(message)] in BARE_EVENTS
+
+    def described(self) -> Participant:
+        tracks = tuple(TrackInfo(source, kind, source in self.muted) for source, kind in self.tracks.items())
+        return Participant(self.id, self.name, tracks)
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """Its peers by id, in the order they came; all their media is on one worker."""
+
+    key: str
+    worker: int
+    peers: dict[str, Peer] = field(default_factory=dict)
+
+
+Deliveries = list[tuple[Peer, ServerMessage]]
+
+
+class Rooms:
+    """Every room and peer of this server. `created` counts the peers there ever were."""
+
+    def __init__(self, config: Config) -> None:
+        self.rooms: dict[str, Room] = {}
+        self.peers: dict[str, Peer] = {}
+        self.created = 0
+        self._max_peers = config.max_peers if config.limits else None
+        self._limits = Limits(CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s)
+
+    def join(self, key: str, name: str, *, full: bool, pick: Callable[[], int]) -> tuple[Peer, Deliveries]:
+        """A new peer in the room `key`, which is created on the worker `pick` names if it does not exist.
+
+        Raises RoomFull, or what `pick` raises; then nothing has changed.
+        """
+        room = self.rooms.get(key)
+        if room is None:
+            room = self.rooms[key] = Room(key, pick())
+        elif self._max_peers is not None and len(room.peers) >= self._max_peers:
+            raise RoomFull(f"The room is full: {self._max_peers} people are in it.")
+        participants = tuple(peer.described() for peer in room.peers.values())
+        peer = Peer(secrets.token_urlsafe(9), name, room, full)
+        room.peers[peer.id] = self.peers[peer.id] = peer
+        self.created += 1
+        welcome = Welcome(peer.id, key, name, participants, self._limits)
+        return peer, _to([peer], welcome) + _others(peer, Joined(peer.id, name))
+
+    def leave(self, peer: Peer, reason: str) -> Deliveries:
+        """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""
+        if self.peers.pop(peer.id, None) is None:
+            return []
+        del peer.room.peers[peer.id]
+        if not peer.room.peers:
+            del self.rooms[peer.room.key]
+        return _others(peer, Left(peer.id, reason))
+
+    def track(self, peer: Peer, source: str, kind: Kind) -> Deliveries:
+        """The peer publishes a track from now on."""
+        peer.tracks[source] = kind
+        return _others(peer, Track(peer.id, source, kind, source in peer.muted))
+
+    def track_ended(self, peer: Peer, source: str) -> Deliveries:
+        """The peer no longer publishes the track. Whether it is muted stays known."""
+        if peer.tracks.pop(source, None) is None:
+            return []
+        return _others(peer, TrackEnded(peer.id, source))
+
+    def mute(self, peer: Peer, source: str, muted: bool) -> Deliveries:
+        """The peer muted or unmuted a source; before its track exists this is only remembered."""
+        (peer.muted.add if muted else peer.muted.discard)(source)
+        return _others(peer, Muted(peer.id, source, muted)) if source in peer.tracks else []
+
+    def chat(self, peer: Peer, text: str, time_ms: int) -> Deliveries:
+        """A line for everyone in the room, the sender included, so that all see one order."""
+        return _to(peer.room.peers.values(), ChatLine(peer.id, peer.name, text, time_ms))
+
+
+def _to(peers: Iterable[Peer], message: ServerMessage) -> Deliveries:
+    return [(peer, message) for peer in peers if peer.takes(message)]
+
+
+def _others(sender: Peer, message: ServerMessage) -> Deliveries:
+    return _to((peer for peer in sender.room.peers.values() if peer is not sender), message)

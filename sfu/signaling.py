@@ -1,0 +1,207 @@
+"""Every WebSocket: who may open one and under which name, how the others are told why not, and who hears what.
+
+What becomes of one that is admitted is in session.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from urllib.parse import parse_qs, urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
+
+from sfu import bridge, errors, messages
+from sfu.config import Config
+from sfu.counters import Counters
+from sfu.edge import PacedStream, Upgraded
+from sfu.errors import SfuError
+from sfu.messages import SUBPROTOCOL
+from sfu.rooms import Deliveries, Rooms
+from sfu.session import CLOSE_S, Session, bye
+from sfu.web import PROBLEM_TYPE, SECURITY_HEADERS, problem
+from sfu.workers import Workers
+
+log = logging.getLogger("sfu.signaling")
+
+FRAME_QUEUE = 8
+"""Frames trio-websocket may read ahead. With its default of one, a pong waits behind a message not yet handled."""
+QUIET_S, LINGER_BYTES = 0.25, 1 << 20
+"""A closing connection is read until it is quiet for so long, and this much of it regardless of the reading pace."""
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port (RFC 6454, section 4)."""
+
+
+class Signaling:
+    """Every session of this server. Becomes the `on_event` and `on_death` of `workers`."""
+
+    def __init__(self, config: Config, rooms: Rooms, workers: Workers, counters: Counters) -> None:
+        self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
+        self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
+        self._sessions: dict[str, Session] = {}
+        self._handshakes: set[trio.CancelScope] = set()
+        self._stopping = False
+        workers.on_event, workers.on_death = self._on_event, self._on_death
+
+    async def serve(self, connection: Upgraded) -> None:
+        """Runs one WebSocket to its end and closes its stream. Raises nothing but Cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:  # trio-websocket's reader lives here
+                request = await self._handshake(nursery, connection)
+                if request is not None:
+                    await self._admit(request, connection)
+                nursery.cancel_scope.cancel()
+            await _linger(connection.stream)
+        except* (ConnectionClosed, LocalProtocolError, UnicodeError):
+            # in trio-websocket's reader, by a ping after our close frame or a Host that is no name: the client's doing
+            self.counters.add("sfu_connection_failures_total", kind="websocket")
+        except* Exception:
+            log.exception("connection_failed client=%s", connection.client)
+        finally:
+            await trio.aclose_forcefully(connection.stream)  # ws.aclose() does not after 1009, nor with a mute peer
+
+    def stop(self) -> None:
+        """Ends every peer with ServerStopping and admits no more."""
+        self._stopping = True
+        for scope in self._handshakes:
+            scope.cancel()
+        for session in self._sessions.values():
+            session.end(errors.ServerStopping())
+
+    def deliver(self, deliveries: Deliveries) -> None:
+        """Queues messages for the peers they are for; encodes each once, however many get it."""
+        last: messages.ServerMessage | None = None
+        text = ""
+        for peer, message in deliveries:
+            if message is not last:
+                last, text = message, messages.encode(message)
+            if (session := self._sessions.get(peer.id)) is not None:
+                session.send(text)
+
+    def forget(self, session: Session) -> None:
+        """The peer is out: its room, its worker and its tracks no longer know it, and the others are told."""
+        peer, code = session.peer, session.code
+        if self._sessions.pop(peer.id, None) is None:
+            return
+        self.workers.send(peer.room.worker, bridge.Leave(peer.id))
+        self.workers.release(peer.room.worker)
+        self.deliver(self.rooms.leave(peer, code))
+        self.counters.add("sfu_ends_total", code=code)
+        log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
+
+    async def _handshake(self, nursery: trio.Nursery, connection: Upgraded) -> WebSocketRequest | None:
+        """None when no request came in time: a bad one makes trio-websocket answer it and then wait for ever."""
+        with trio.move_on_after(self.config.join_s) as scope:
+            self._handshakes.add(scope)
+            try:
+                return await wrap_server_stream(nursery, connection.stream, FRAME_QUEUE, self.config.message_bytes)
+            finally:
+                self._handshakes.discard(scope)
+        return None
+
+    async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
+        try:
+            session = self._join(request, connection)
+        except SfuError as error:
+            self.counters.add("sfu_refused_total", code=error.code)
+            log.info("refused client=%s code=%s", connection.client, error.code)
+            with trio.move_on_after(CLOSE_S):
+                await _refuse(request, error)
+            return
+        await session.run(request)
+
+    def _join(self, request: WebSocketRequest, connection: Upgraded) -> Session:
+        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there."""
+        if self._stopping:
+            raise errors.ServerStopping
+        check_origin(connection, self._origins)
+        key, name = _names(connection.target)
+        room = self.rooms.rooms.get(key)
+        if room is not None and not self.workers.is_ready(room.worker):
+            raise errors.MediaUnavailable  # its peers are on their way out
+        full = SUBPROTOCOL in request.proposed_subprotocols
+        peer, deliveries = self.rooms.join(key, name, full=full, pick=self.workers.pick)
+        self.workers.place(peer.room.worker)
+        session = self._sessions[peer.id] = Session(self, peer, connection.stream)
+        log.info("joined room=%r peer=%s client=%s full=%s", key, peer.id, connection.client, full)
+        self.deliver(deliveries)
+        return session
+
+    def _on_event(self, worker: int, event: bridge.Event) -> None:
+        session = self._sessions.get(getattr(event, "peer", ""))
+        if session is not None:
+            session.post(event)
+
+    def _on_death(self, worker: int) -> None:
+        for session in self._sessions.values():
+            if session.peer.room.worker == worker:
+                session.end(errors.MediaRestarted())
+
+
+def _names(target: str) -> tuple[str, str]:
+    """The room and the name a request asks for. Raises BadName or BadRequest."""
+    try:
+        query = parse_qs(urlsplit(target).query, max_num_fields=16)
+    except ValueError:
+        raise errors.BadRequest("The query cannot be read.") from None
+    room, name = query.get("room", ["default"])[0], query.get("username", ["guest"])[0]
+    return messages.clean_name(room, "room name"), messages.clean_name(name, "name")
+
+
+def origin_of(text: str) -> Origin | None:
+    """The origin `text` names; None for what has none, such as `null`."""
+    try:
+        url = urlsplit(text)
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+    except (ValueError, KeyError):
+        return None
+    return (url.scheme, url.hostname, port) if url.hostname else None
+
+
+def check_origin(connection: Upgraded, allowed: Collection[Origin]) -> None:
+    """Raises OriginNotAllowed for a page of another site. What is not a browser sends no Origin (RFC 6455, 10.2)."""
+    own = origin_of(f"{'https' if connection.secure else 'http'}://{connection.host}")
+    for header, value in connection.headers:
+        if header.lower() == b"origin":
+            text = value.decode("latin-1")
+            found = origin_of(text)
+            if found is None or (found != own and found not in allowed):
+                raise errors.OriginNotAllowed(
+                    f"Pages of {text[:100]!r} may not use this server. SFU_ALLOWED_ORIGINS lists those that may."
+                )
+
+
+async def _refuse(request: WebSocketRequest, error: SfuError) -> None:
+    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused."""
+    ours = not isinstance(error, (errors.OriginNotAllowed, errors.BadRequest))  # or nobody to shake hands with
+    try:
+        if ours and SUBPROTOCOL in request.proposed_subprotocols:
+            ws = await request.accept(subprotocol=SUBPROTOCOL)
+            await ws.send_message(messages.encode(bye(error)))
+            await ws.aclose(error.close_code, str(error))
+            return
+        headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
+        await request.reject(
+            error.status,
+            extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+            body=problem(error.status, str(error), error.code).encode(),
+        )
+    except ConnectionClosed:
+        pass  # the refused one did not wait for it
+
+
+async def _linger(stream: PacedStream) -> None:
+    """Reads what a closing connection still sends: closing over unread data resets it, and the close frame is lost."""
+    stream.credit(LINGER_BYTES)
+    quiet = False
+    try:
+        with trio.move_on_after(CLOSE_S):
+            while not quiet:
+                with trio.move_on_after(QUIET_S) as scope:
+                    quiet = not await stream.receive_some(65536)
+                quiet = quiet or scope.cancelled_caught
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass

@@ -1,0 +1,214 @@
+"""The control plane as it runs, with worker processes that have no media (worker_child.py), and clients for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import LocalProtocolError
+
+from sfu import edge
+from sfu.config import Config
+from sfu.counters import Counters
+from sfu.messages import BARE_EVENTS
+from sfu.rooms import Rooms
+from sfu.signaling import Signaling
+from sfu.web import create_app
+from sfu.workers import Workers
+
+DEADLINE_S = 10.0
+HANDSHAKE = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+CHILD = str(Path(__file__).with_name("worker_child.py"))
+
+
+def child(folder: Path, plan: str = "ready") -> tuple[str, ...]:
+    """The command of a worker process without media; `folder` is the test's own."""
+    return sys.executable, CHILD, plan, str(folder / "starts")
+
+
+async def eventually(condition: Callable[[], object], within_s: float = DEADLINE_S) -> None:
+    """Returns once `condition()` holds; fails when it does not in time."""
+    with trio.move_on_after(within_s):
+        while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
+            await trio.sleep(0.005)
+    assert condition()
+
+
+@dataclass
+class Server:
+    config: Config
+    counters: Counters
+    rooms: Rooms
+    workers: Workers
+    signaling: Signaling
+    port: int
+    stop: trio.Event
+
+    @asynccontextmanager
+    async def client(self, room: str = "team", name: str = "alice", *, full: bool = True) -> AsyncIterator[Client]:
+        """A client on a connection of its own; it does nothing by itself."""
+        async with self.connect(f"/ws?{urlencode({'room': room, 'username': name})}", full=full) as client:
+            yield client
+
+    @asynccontextmanager
+    async def connect(self, target: str, *, full: bool = True, origin: str = "") -> AsyncIterator[Client]:
+        try:
+            async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream, trio.open_nursery() as nursery:
+                ws = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    f"127.0.0.1:{self.port}",
+                    target,
+                    subprotocols=["other", "sfu.v1"] if full else None,
+                    extra_headers=[(b"Origin", origin.encode())] if origin else None,
+                    max_message_size=1 << 24,
+                )
+                yield Client(ws)
+                with trio.move_on_after(1):
+                    await ws.aclose()
+                nursery.cancel_scope.cancel()
+        except* LocalProtocolError:
+            pass  # trio-websocket's, where a ping comes between its close frame and the server's
+
+    async def refused(self, target: str, *, full: bool = False, origin: str = "") -> dict[str, Any]:
+        """The problem (RFC 9457) that a handshake is refused with, after which the server closes."""
+        lines = [f"GET {target} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *HANDSHAKE]
+        lines += ["Sec-WebSocket-Protocol: sfu.v1"] * full + [f"Origin: {origin}"] * bool(origin)
+        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
+            await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+            with trio.fail_after(DEADLINE_S):
+                answer = b"".join([data async for data in stream])
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"\r\ncontent-type: application/problem+json" in head.lower()
+        problem: dict[str, Any] = json.loads(body)
+        assert problem.keys() == {"type", "title", "status", "detail", "code"}
+        assert head.startswith(f"HTTP/1.1 {problem['status']} ".encode())
+        return problem
+
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[trio.SocketStream]:
+        """A connection in the room `team` after its handshake, on which nobody answers pings and close frames."""
+        lines = ["GET /ws?room=team HTTP/1.1", "Host: x", "Sec-WebSocket-Protocol: sfu.v1", *HANDSHAKE, "", ""]
+        async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
+            await stream.send_all("\r\n".join(lines).encode())
+            answer = await stream.receive_some(12)
+            assert answer == b"HTTP/1.1 101"
+            yield stream
+
+    @asynccontextmanager
+    async def joined(self, room: str = "team", name: str = "alice") -> AsyncIterator[Client]:
+        """A client of the full protocol that has read its welcome and its first offer."""
+        async with self.client(room, name) as client:
+            client.welcome = await client.expect("welcome")
+            client.peer = client.welcome["peer"]
+            await client.expect("offer")
+            yield client
+
+
+class Client:
+    def __init__(self, ws: WebSocketConnection) -> None:
+        self.ws = ws
+        self.welcome: dict[str, Any] = {}
+        self.peer = ""
+
+    async def send(self, event: str, data: Any = None) -> None:
+        if event in BARE_EVENTS:
+            data = json.dumps(data)
+        await self.ws.send_message(json.dumps({"event": event, "data": data}))
+
+    async def answer(self, sdp: str = "v=0") -> None:
+        await self.send("answer", {"type": "answer", "sdp": sdp})
+
+    async def do(self, *events: tuple[str, dict[str, Any]]) -> None:
+        """Makes the worker send these events; their `peer` is this client unless they say otherwise."""
+        await self.answer("do:" + json.dumps(events))
+
+    async def flood(self, peer: str, offers: int, n_bytes: int) -> None:
+        """Makes the worker send a peer so many offers of that length."""
+        await self.answer("flood:" + json.dumps([peer, offers, n_bytes]))
+
+    async def spam(self, messages: int) -> None:
+        """Sends harmless messages as fast as it can, until the server has had enough."""
+        with suppress(ConnectionClosed):
+            for _ in range(messages):
+                await self.send("candidate", {"candidate": ""})
+
+    async def receive(self) -> tuple[str, Any]:
+        with trio.fail_after(DEADLINE_S):
+            frame = json.loads(await self.ws.get_message())
+        data = frame["data"]
+        return frame["event"], json.loads(data) if frame["event"] in BARE_EVENTS else data
+
+    async def expect(self, event: str) -> Any:
+        """The data of the next event, which must be this one."""
+        found, data = await self.receive()
+        assert found == event, (found, data)
+        return data
+
+    async def closed(self) -> int:
+        """The code of the close frame, which must come before any other message."""
+        with trio.fail_after(DEADLINE_S):
+            await self.ws._close_handshake.wait()
+        assert self.ws.closed is not None
+        return self.ws.closed.code
+
+    async def expect_bye(self, code: str, close_code: int, *, rejoin: bool) -> None:
+        """The next event is `bye`, and the close frame follows."""
+        data = await self.expect("bye")
+        assert (data["code"], data["rejoin"]) == (code, rejoin)
+        assert data["message"]
+        assert await self.closed() == close_code
+
+    async def commands(self) -> list[tuple[str, dict[str, Any]]]:
+        """What the worker was told since it started, in order."""
+        await self.answer("do:commands")
+        offer = await self.expect("offer")
+        return [(name, fields) for name, fields in json.loads(offer["sdp"])]
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, config: Config | None = None, *, plan: str = "ready", command: tuple[str, ...] = ()
+) -> AsyncIterator[Server]:
+    """A server on a free port of 127.0.0.1 with its workers up; at the end everything of it is gone."""
+    config = config or settings()
+    counters = Counters()
+    rooms, workers = Rooms(config), Workers(config, counters, command or child(folder, plan))
+    signaling = Signaling(config, rooms, workers, counters)
+    app, stop = create_app(config, rooms, workers, counters), trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(workers.run)
+        serve = partial(edge.serve, config, app, signaling.serve, counters, ssl_context=None, stop=stop)
+        listeners = await nursery.start(serve)
+        port = listeners[0].socket.getsockname()[1]
+        await trio.testing.wait_all_tasks_blocked()  # so that the number of tasks is that of an idle server
+        yield Server(config, counters, rooms, workers, signaling, port, stop)
+        nursery.cancel_scope.cancel()
+
+
+def settings(**changes: Any) -> Config:
+    return Config(**{"host": "127.0.0.1", "port": 0, "workers": 1, **changes})
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living

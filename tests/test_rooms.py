@@ -1,0 +1,219 @@
+"""Rooms: who is told what, and that a room is there exactly as long as somebody is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle as Peers
+from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from sfu.config import Config
+from sfu.errors import MediaUnavailable, RoomFull
+from sfu.messages import (
+    Candidate,
+    ChatLine,
+    Joined,
+    Left,
+    Limits,
+    Muted,
+    Offer,
+    Participant,
+    Track,
+    TrackEnded,
+    TrackInfo,
+    Welcome,
+)
+from sfu.rooms import Deliveries, Peer, Rooms
+
+
+def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:
+    return rooms.join(key, name, full=full, pick=lambda: worker)[0]
+
+
+def told(deliveries: Deliveries) -> list[tuple[str, Any]]:
+    return [(peer.name, message) for peer, message in deliveries]
+
+
+def test_the_first_is_welcomed_to_a_new_room() -> None:
+    rooms = Rooms(Config())
+    peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
+    assert told(deliveries) == [("alice", Welcome(peer.id, "team", "alice", (), Limits(4096, 8, 65536, 20, 64)))]
+    assert rooms.rooms["team"].worker == 3
+    assert rooms.rooms["team"].peers == rooms.peers == {peer.id: peer}
+
+
+def test_the_second_learns_who_is_there_and_the_first_who_comes() -> None:
+    rooms = Rooms(Config())
+    alice = join(rooms)
+    rooms.track(alice, "camera", "video")
+    rooms.mute(alice, "camera", True)
+    bob, deliveries = rooms.join("team", "bob", full=True, pick=lambda: 1)
+    welcome = deliveries[0][1]
+    assert isinstance(welcome, Welcome)
+    assert welcome.participants == (Participant(alice.id, "alice", (TrackInfo("camera", "video", muted=True),)),)
+    assert told(deliveries[1:]) == [("alice", Joined(bob.id, "bob"))]
+    assert rooms.rooms["team"].worker == 0, "a room stays on its worker"
+
+
+def test_ids_are_not_to_be_guessed() -> None:
+    rooms = Rooms(Config(limits=False))
+    ids = {join(rooms).id for _ in range(1000)}
+    assert len(ids) == 1000
+    assert {len(peer_id) for peer_id in ids} == {12}
+
+
+def test_who_leaves_is_gone_and_the_others_are_told() -> None:
+    rooms = Rooms(Config())
+    alice, bob, carol = join(rooms), join(rooms, name="bob"), join(rooms, name="carol")
+    left = Left(bob.id, "ice_timeout")
+    assert told(rooms.leave(bob, "ice_timeout")) == [("alice", left), ("carol", left)]
+    assert rooms.leave(bob, "left") == []
+    assert list(rooms.rooms["team"].peers) == list(rooms.peers) == [alice.id, carol.id]
+
+
+def test_an_empty_room_is_gone() -> None:
+    rooms = Rooms(Config())
+    alice = join(rooms)
+    assert rooms.leave(alice, "left") == []
+    assert not rooms.rooms
+    assert not rooms.peers
+    assert join(rooms, worker=1).room.worker == 1, "a room of that name is a new one"
+    assert rooms.created == 2
+
+
+def test_a_full_room_refuses_and_stays_as_it_was() -> None:
+    rooms = Rooms(Config(max_peers=2))
+    alice, _ = join(rooms), join(rooms, name="bob")
+    with pytest.raises(RoomFull, match="2"):
+        join(rooms, name="carol")
+    assert len(rooms.rooms["team"].peers) == len(rooms.peers) == rooms.created == 2
+    join(rooms, "other", "carol")
+    rooms.leave(alice, "left")
+    join(rooms, name="carol")
+
+
+def test_without_limits_no_room_is_full() -> None:
+    rooms = Rooms(Config(max_peers=1, limits=False))
+    assert len([join(rooms) for _ in range(3)]) == len(rooms.rooms["team"].peers)
+
+
+def test_without_a_worker_there_is_no_new_room() -> None:
+    rooms = Rooms(Config())
+
+    def pick() -> int:
+        raise MediaUnavailable
+
+    with pytest.raises(MediaUnavailable):
+        rooms.join("team", "alice", full=True, pick=pick)
+    assert not rooms.rooms
+    assert not rooms.peers
+    assert rooms.created == 0
+
+
+def test_a_track_is_told_to_the_others() -> None:
+    rooms = Rooms(Config())
+    alice, _ = join(rooms), join(rooms, name="bob")
+    assert told(rooms.track(alice, "camera", "video")) == [("bob", Track(alice.id, "camera", "video", muted=False))]
+    assert told(rooms.mute(alice, "camera", True)) == [("bob", Muted(alice.id, "camera", muted=True))]
+    assert told(rooms.mute(alice, "camera", False)) == [("bob", Muted(alice.id, "camera", muted=False))]
+    assert told(rooms.track_ended(alice, "camera")) == [("bob", TrackEnded(alice.id, "camera"))]
+    assert rooms.track_ended(alice, "camera") == []
+
+
+def test_a_mute_before_its_track_is_remembered() -> None:
+    rooms = Rooms(Config())
+    alice, _ = join(rooms), join(rooms, name="bob")
+    assert rooms.mute(alice, "camera", True) == []
+    for _ in range(2):  # and stays when the track ends and begins again
+        assert told(rooms.track(alice, "camera", "video")) == [("bob", Track(alice.id, "camera", "video", muted=True))]
+        rooms.track_ended(alice, "camera")
+
+
+def test_chat_comes_back_to_its_sender() -> None:
+    rooms = Rooms(Config())
+    alice, _ = join(rooms), join(rooms, name="bob")
+    line = ChatLine(alice.id, "alice", "hello", 1_700_000_000_123)
+    assert told(rooms.chat(alice, "hello", 1_700_000_000_123)) == [("alice", line), ("bob", line)]
+
+
+def test_a_bare_client_is_told_nothing_of_this() -> None:
+    rooms = Rooms(Config())
+    alice = join(rooms)
+    bare, deliveries = rooms.join("team", "bare", full=False, pick=lambda: 0)
+    assert told(deliveries) == [("alice", Joined(bare.id, "bare"))]
+    changes: list[Callable[[], Deliveries]] = [
+        lambda: rooms.track(alice, "camera", "video"),
+        lambda: rooms.mute(alice, "camera", True),
+        lambda: rooms.chat(alice, "hello", 0),
+        lambda: rooms.track_ended(alice, "camera"),
+        lambda: rooms.leave(alice, "left"),
+    ]
+    assert all(bare not in [peer for peer, _ in change()] for change in changes)
+    assert bare.takes(Offer("offer", ""))
+    assert bare.takes(Candidate(""))
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever peers do in whatever order, the books agree and nothing leaves its room."""
+
+    peers: Peers[Peer] = Peers("peers")
+    keys = st.sampled_from(["a", "b", "c"])
+    sources = st.sampled_from(["microphone", "camera", "screen"])
+
+    @initialize()
+    def start(self) -> None:
+        self.rooms = Rooms(Config(max_peers=3))
+        self.there: dict[str, list[Peer]] = {"a": [], "b": [], "c": []}
+
+    def heard(self, sender: Peer, deliveries: Deliveries, *, sender_too: bool = False) -> None:
+        others = [p for p in self.there[sender.room.key] if p.full and (sender_too or p is not sender)]
+        assert [peer for peer, _ in deliveries] == others
+
+    @rule(target=peers, key=keys, full=st.booleans())
+    def join(self, key: str, full: bool) -> Any:
+        before = list(self.there[key])
+        try:
+            peer, deliveries = self.rooms.join(key, "x", full=full, pick=lambda: 0)
+        except RoomFull:
+            assert len(before) == 3
+            return multiple()
+        assert [p for p, _ in deliveries] == [peer] * full + [p for p in before if p.full]
+        self.there[key].append(peer)
+        return peer
+
+    @rule(peer=consumes(peers))
+    def leave(self, peer: Peer) -> None:
+        self.there[peer.room.key].remove(peer)
+        self.heard(peer, self.rooms.leave(peer, "left"))
+
+    @rule(peer=peers, source=sources)
+    def track(self, peer: Peer, source: str) -> None:
+        self.heard(peer, self.rooms.track(peer, source, "video"))
+
+    @rule(peer=peers, source=sources)
+    def end_track(self, peer: Peer, source: str) -> None:
+        published = source in peer.tracks
+        deliveries = self.rooms.track_ended(peer, source)
+        if published:
+            self.heard(peer, deliveries)
+        else:
+            assert deliveries == []
+
+    @rule(peer=peers)
+    def chat(self, peer: Peer) -> None:
+        self.heard(peer, self.rooms.chat(peer, "x", 0), sender_too=True)
+
+    @invariant()
+    def books_agree(self) -> None:
+        assert {key: list(room.peers.values()) for key, room in self.rooms.rooms.items()} == {
+            key: peers for key, peers in self.there.items() if peers
+        }
+        assert self.rooms.peers == {peer.id: peer for peers in self.there.values() for peer in peers}
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

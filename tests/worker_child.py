@@ -1,0 +1,109 @@
+"""A media worker without media, for tests of the control plane: a process at the other end of a bridge.
+
+`worker_child.py PLAN STARTS FD`: the n-th start does what the n-th word of the comma-separated PLAN says (the last
+counts for all later ones); the file STARTS grows by a byte a start. `ready` works; `mute` never makes an offer; `fatal`
+cannot start; `crash` dies at once; `stubborn` works, ignores SIGTERM and outlives its bridge; `garbled` answers the
+first Join with what is no event; `silent` is ready but never reports.
+
+A working one offers at Join and Publish. An answer starts a microphone track the first time. An answer that is `do:`
+and a JSON list of [event, fields] makes it send those instead; `do:commands` makes it offer an SDP that is the JSON of
+the commands it got; `flood:` and [peer, offers, bytes] makes it send that many offers of that length to a peer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from sfu import bridge
+
+SDP = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
+STATS_S = 0.1
+
+
+class Child:
+    def __init__(self, channel: bridge.Channel, mode: str) -> None:
+        self.channel, self.mode = channel, mode
+        self.commands: list[tuple[str, object]] = []
+        self.sources: dict[str, list[str]] = {}
+        self.publishing: set[str] = set()
+        self.sending = asyncio.Lock()
+
+    async def send(self, event: bridge.Event) -> None:
+        async with self.sending:
+            await self.channel.send(event)
+
+    async def handle(self, command: bridge.Command) -> None:
+        self.commands.append((type(command).__name__, asdict(command)))
+        match command:
+            case bridge.Configure():
+                await self.send(bridge.Ready(command.port, ["127.0.0.1"], [str(os.getpid())]))
+            case bridge.Join(peer):
+                if self.mode == "garbled":
+                    os.write(int(sys.argv[3]), b'["Nonsense",{}]\n')
+                self.sources[peer] = ["microphone", "camera"]
+                await self.offer(peer)
+            case bridge.Publish(peer, source):
+                self.sources[peer].append(source)
+                await self.offer(peer)
+            case bridge.Answer(peer, sdp) if sdp == "do:commands":
+                await self.send(bridge.Offer(peer, json.dumps(self.commands), {}, {}))
+            case bridge.Answer(peer, sdp) if sdp.startswith("do:"):
+                for name, fields in json.loads(sdp.removeprefix("do:")):
+                    await self.send(bridge.EVENTS[name](**{"peer": peer, **fields}))
+            case bridge.Answer(_, sdp) if sdp.startswith("flood:"):
+                peer, offers, n_bytes = json.loads(sdp.removeprefix("flood:"))
+                for _ in range(offers):
+                    await self.send(bridge.Offer(peer, "x" * n_bytes, {}, {}))
+            case bridge.Answer(peer) if peer not in self.publishing:
+                self.publishing.add(peer)
+                await self.send(bridge.Track(peer, "microphone", "audio"))
+
+    async def offer(self, peer: str) -> None:
+        if self.mode != "mute":
+            send = {str(mid): source for mid, source in enumerate(self.sources[peer])}
+            await self.send(bridge.Offer(peer, SDP, send, {}))
+
+    async def report(self) -> None:
+        while True:
+            await asyncio.sleep(STATS_S)
+            await self.send(bridge.Stats({"commands": float(len(self.commands))}))
+
+
+async def serve(mode: str) -> None:
+    channel = await bridge.Channel.open(socket.socket(fileno=int(sys.argv[3])), bridge.COMMANDS)
+    child = Child(channel, mode)
+    if mode == "fatal":
+        await child.send(bridge.Fatal("UDP port 8080 is taken."))
+        return
+    report = None if mode == "silent" else asyncio.create_task(child.report())
+    async for command in channel.receive():
+        await child.handle(command)
+    if report is not None:
+        report.cancel()
+
+
+def main() -> None:
+    starts = Path(sys.argv[2])
+    with starts.open("ab") as file:
+        file.write(b".")
+    plan = sys.argv[1].split(",")
+    mode = plan[min(starts.stat().st_size, len(plan)) - 1]
+    if mode == "crash":
+        os._exit(3)
+    if mode == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    asyncio.run(serve(mode))
+    if mode == "stubborn":
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()
