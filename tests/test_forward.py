@@ -391,6 +391,23 @@ def test_nacks_do_not_multiply_traffic() -> None:
     run(test)
 
 
+def test_nacks_for_what_never_was_cost_little() -> None:
+    """One datagram can ask for 6,000 packets; looking for them all took 5 ms."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (_, b):
+            began_s = asyncio.get_running_loop().time()
+            body = struct.pack("!II", 1, b.ssrc_of("a", "camera")) + struct.pack("!HH", 1, 0xFFFF) * 330
+            for _ in range(20):
+                await b.send(struct.pack("!BBH", 0x81, 205, len(body) // 4) + body)
+            await until(lambda: control.worker.counters["nack_received"] == 20, "all came")
+            passed_s = asyncio.get_running_loop().time() - began_s
+            missed = control.worker.counters["nack_missed"]
+            assert RESEND_BURST <= missed <= RESEND_BURST + RESEND_PER_S * passed_s
+
+    run(test)
+
+
 # --- keyframes --------------------------------------------------------------------------------------------------------
 
 

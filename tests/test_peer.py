@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
-from media_client import Client, LocalControl, check, clients, local_worker, rtp_packet, until
+from media_client import Client, LocalControl, check, clients, local_worker, needs_ipv6, rtp_packet, until
 
 from sfu import bridge
 from sfu.media.peer import SILENT_S
@@ -626,6 +626,18 @@ def test_either_side_may_start_dtls(setup: str) -> None:
             if setup == "active":  # else the client chooses
                 assert a.dtls._ssl.get_selected_srtp_profile() == b"SRTP_AEAD_AES_128_GCM"
             await a.aclose()
+
+    run(test)
+
+
+@needs_ipv6
+def test_a_call_over_ipv6() -> None:
+    async def test() -> None:
+        async with local_worker(hosts=["::1"]) as control, clients(control, "a", "b") as (a, b):
+            assert a.ice is not None
+            assert a.ice.address[0] == "::1"
+            await a.send_rtp("camera", 1, b"picture")
+            assert (await b.rtp()).payload == b"picture"
 
     run(test)
 

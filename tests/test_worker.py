@@ -100,6 +100,25 @@ def test_it_ends_with_the_bridge() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("commands", [1, 5000])
+def test_it_ends_quietly_when_the_control_plane_was_killed(commands: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing, or with more events than the socket holds, on their way."""
+    monkeypatch.setattr(worker.gc, "freeze", lambda: None)
+
+    async def test() -> None:
+        ours, theirs = socket.socketpair()
+        channel = await bridge.Channel.open(ours, bridge.EVENTS)
+        serving = asyncio.ensure_future(serve(theirs))
+        await channel.send(configure())
+        await channel.send(bridge.Join("a", "room", True, True, True))
+        for _ in range(commands):
+            await channel.send(bridge.Answer("a", "nonsense"))
+        await channel.aclose()
+        await asyncio.wait_for(serving, DEADLINE_S)
+
+    run(test)
+
+
 @pytest.mark.parametrize("command", [b'["Leave",{"peer":"a"}]\n', b""])
 def test_it_ends_when_the_first_command_is_no_configure(command: bytes) -> None:
     ours, theirs = socket.socketpair()
@@ -484,7 +503,7 @@ def test_commands_for_peers_that_are_gone_are_ignored() -> None:
             ):
                 await control.send(command)
             assert control.worker.outbox.empty()
-            with pytest.raises(RuntimeError):
+            with pytest.raises(TypeError, match="configured twice"):
                 await control.send(configure())
 
     run(test)

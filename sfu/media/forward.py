@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp
@@ -121,16 +122,20 @@ class Track:
         for leg in self.legs.values():
             leg.peer.send_rtcp(compound)
 
-    def resend(self, subscriber: str, seqs: list[int], now_s: float) -> None:
-        """Answers a subscriber's NACK on the same SSRC, with the very bytes sent before."""
+    def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
+        """Answers a subscriber's NACK on the same SSRC, with the very bytes sent before. What is gone costs its budget
+        too, and past it the rest is left."""
         leg = self.legs.get(subscriber)
         if leg is None or self._history is None:
             return
         for seq16 in seqs:
+            if not leg.resends.take(now_s):
+                self._counters["nack_over_budget"] += 1
+                return
             data = self._history.find(seq16)
             if data is None:
                 self._counters["nack_missed"] += 1
-            elif leg.resends.take(now_s):
+            else:
                 self._counters["nack_answered"] += 1
                 leg.peer.send_rtp(data)
 

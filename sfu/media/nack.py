@@ -6,7 +6,7 @@ HISTORY = 512
 """Packets a video track remembers: 1.7 s at 300 packets/s, 0.6 MB at most."""
 RESEND_PER_S = 500.0
 RESEND_BURST = 250.0
-"""What one subscriber may have resent, so that NACKs cannot be used to multiply traffic."""
+"""What one subscriber may ask for of one track, so that NACKs multiply neither traffic nor work."""
 
 
 class History:

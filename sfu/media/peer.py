@@ -99,7 +99,8 @@ class Peer:
         self.room, self.shared = room, shared
         self.published: dict[str, Track] = {}  # by source
         self.agent = Agent(self._on_media, self._on_path)
-        self._by_ssrc: dict[int, Track] = {}
+        self._by_ssrc: dict[int, Track] = {}  # our own tracks by the publisher's SSRC
+        self._taken: dict[int, Track] = {}  # others' tracks by the SSRC they have here
         self._muted: set[str] = set()
         self._slots: list[Slot] = []
         self._dtls: RTCDtlsTransport | None = None
@@ -180,6 +181,7 @@ class Peer:
         for slot in self._slots:
             if slot.track is not None and slot.track not in wanted:
                 slot.track.remove_leg(self)
+                self._taken.pop(slot.track.ssrc, None)
                 slot.track, slot.accepted, slot.settled = None, False, False
             elif slot.track is not None:
                 del wanted[slot.track]
@@ -280,10 +282,10 @@ class Peer:
 
     def _attach(self) -> None:
         """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
+        self._taken = {slot.track.ssrc: slot.track for slot in self._slots if slot.track is not None and slot.accepted}
         if self._tx is not None:
-            for slot in self._slots:
-                if slot.track is not None and slot.accepted:
-                    slot.track.add_leg(self)
+            for track in self._taken.values():
+                track.add_leg(self)
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -429,18 +431,15 @@ class Peer:
                     track.sender_report(packet)
             elif packet.type == rtp.RTCP_RTPFB and packet.format == rtp.RTPFB_NACK:
                 self.shared.counters["nack_received"] += 1
-                track = self._subscribed(rtp.feedback_media_ssrc(packet))
+                track = self._taken.get(rtp.feedback_media_ssrc(packet))
                 if track is not None:
                     track.resend(self.id, rtp.nacked(packet), time.monotonic())
             elif packet.type == rtp.RTCP_PSFB and packet.format in (rtp.PSFB_PLI, rtp.PSFB_FIR):
                 self.shared.counters["pli_received"] += 1
                 asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
                 for ssrc in asked:
-                    if (track := self._subscribed(ssrc)) is not None:
+                    if (track := self._taken.get(ssrc)) is not None:
                         track.request_keyframe()
-
-    def _subscribed(self, ssrc: int) -> Track | None:
-        return next((s.track for s in self._slots if s.track is not None and s.accepted and s.track.ssrc == ssrc), None)
 
     # --- media out ---------------------------------------------------------------------------------------------------
 

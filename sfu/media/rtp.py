@@ -140,14 +140,14 @@ def fir_ssrcs(packet: Rtcp) -> list[int]:
     return [int(_u32.unpack_from(packet.body, at)[0]) for at in range(8, len(packet.body) - 7, 8)]
 
 
-def nacked(packet: Rtcp) -> list[int]:
-    """The seq16 a generic NACK asks for, in its order (RFC 4585 section 6.2.1)."""
-    found = []
+def nacked(packet: Rtcp) -> Iterator[int]:
+    """The seq16 a generic NACK asks for, in its order (RFC 4585 section 6.2.1). Lazy: a datagram can ask for 6,000."""
     for at in range(8, len(packet.body) - 3, 4):
         first, mask = _nack.unpack_from(packet.body, at)
-        found.append(first)
-        found += [(first + 1 + bit) & 0xFFFF for bit in range(16) if mask >> bit & 1]
-    return found
+        yield first
+        for bit in range(16):
+            if mask >> bit & 1:
+                yield (first + 1 + bit) & 0xFFFF
 
 
 def pli(media_ssrc: int) -> bytes:

@@ -7,6 +7,7 @@ it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -66,7 +67,8 @@ class Worker:
 
     def handle(self, command: bridge.Command) -> None:
         """Carries out one command; what the peer did wrong becomes a Refused event."""
-        assert not isinstance(command, bridge.Configure), "configured twice"
+        if isinstance(command, bridge.Configure):
+            raise TypeError("configured twice")
         if isinstance(command, bridge.Join):
             room = self.rooms.setdefault(command.room, Room(command.room))
             self.peers[command.peer] = Peer(command, room, self.shared)
@@ -164,8 +166,9 @@ async def serve(sock: socket.socket) -> None:
     )
 
     async def send_events() -> None:
-        while True:
-            await channel.send(await worker.outbox.get())
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader sees the end too
+            while True:
+                await channel.send(await worker.outbox.get())
 
     try:
         async with anyio.create_task_group() as tasks:
