@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import aioice.ice
+import pytest
 from aioice import stun
 from aiortc import RTCCertificate, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -34,6 +35,16 @@ DEADLINE_S = 10.0
 _ssrcs = itertools.count(0x10000001, 0x101)
 
 T = TypeVar("T")
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.bind(("::1", 0))
+        return True
+    return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
 async def until(predicate: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -485,7 +496,10 @@ async def settled(control: Control, made: list[Client]) -> None:
 
 
 class FullClient:
-    """aiortc's RTCPeerConnection, answering every offer. `frames` counts what it decoded, by track id."""
+    """aiortc's RTCPeerConnection, answering every offer. `frames` holds what it decoded, by track id.
+
+    Start one after the other: aiortc never starts the receivers of an offer that comes while it connects.
+    """
 
     def __init__(self, control: Control, peer: str, tracks: list[MediaStreamTrack], relay: Relay | None = None) -> None:
         self.control, self.id, self.tracks, self.relay = control, peer, tracks, relay

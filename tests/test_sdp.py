@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,9 +55,10 @@ def said(name: str) -> list[tuple[bool, bool]]:
 # --- offers -----------------------------------------------------------------------------------------------------------
 
 
-@given(sections)
-def test_offers_parse_and_come_back(offer: list[Section]) -> None:
-    parsed = SessionDescription.parse(build_offer(77, 3, TRANSPORT, offer))
+@given(sections, st.booleans())
+def test_offers_parse_and_come_back(offer: list[Section], bundled: bool) -> None:
+    transport = replace(TRANSPORT, bundled=bundled)
+    parsed = SessionDescription.parse(build_offer(77, 3, transport, offer))
     again = SessionDescription.parse(str(parsed))
     for description in (parsed, again):
         assert [m.kind for m in description.media] == [s.kind for s in offer]
@@ -70,7 +72,8 @@ def test_offers_parse_and_come_back(offer: list[Section]) -> None:
     assert all(m.ice.iceLite for m in parsed.media)
     assert all((m.ice.usernameFragment, m.ice.password) == (TRANSPORT.ufrag, TRANSPORT.pwd) for m in parsed.media)
     assert all(m.dtls.fingerprints[0].value == TRANSPORT.fingerprint for m in parsed.media)
-    assert [len(m.ice_candidates) for m in parsed.media] == [1] + [0] * (len(offer) - 1)
+    others = 0 if bundled else 1
+    assert [len(m.ice_candidates) for m in parsed.media] == [1] + [others] * (len(offer) - 1)
 
 
 @given(sections)

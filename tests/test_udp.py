@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aioice import stun
-from media_client import check, rtp_packet, until
+from media_client import check, needs_ipv6, rtp_packet, until
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
 from sfu.media.srtp import Packet
@@ -21,16 +21,6 @@ from sfu.media.udp import MAX_DATAGRAM, UdpPort, interface_addresses
 CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)
 ALERT = struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40])
 MEDIA = rtp_packet(1, 7)
-
-
-def has_ipv6() -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-        sock.bind(("::1", 0))
-        return True
-    return False
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 
 
 class Port(UdpPort):

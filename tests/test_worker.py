@@ -231,7 +231,8 @@ def test_two_in_a_room_see_and_hear_each_other_and_a_third_elsewhere_nothing() -
                     name: FullClient(control, name, [AudioStreamTrack(), Grey(luma)]) for name, luma in lumas.items()
                 }
                 try:
-                    await asyncio.gather(*(made[name].start("two" if name != "c" else "alone") for name in made))
+                    for name, client in made.items():
+                        await client.start("two" if name != "c" else "alone")
                     for client, other in ((made["a"], "b"), (made["b"], "a")):
                         wanted = {f"{other}-microphone", f"{other}-camera"}
                         await until(lambda c=client, w=wanted: c.frames.keys() == w, f"{other}'s tracks")
@@ -264,7 +265,8 @@ def test_a_lost_packet_is_sent_again() -> None:
                 relay.lose = lose
                 a, b = FullClient(control, "a", [Grey(200)]), FullClient(control, "b", [], relay)
                 try:
-                    await asyncio.gather(a.start(), b.start())
+                    await a.start()
+                    await b.start()
                     await until(lambda: sum(n > 1 for n in seen.values()) >= 3, "packets sent again")
                     await until(lambda: len(b.frames.get("a-camera", [])) > 30, "video goes on")
                 finally:
@@ -282,7 +284,8 @@ def test_a_client_whose_nat_changes_ports_keeps_its_call() -> None:
                 relay = await Relay((await ready(control)).port).open()
                 a, b = FullClient(control, "a", [Grey(200)]), FullClient(control, "b", [Grey(50)], relay)
                 try:
-                    await asyncio.gather(a.start(), b.start())
+                    await a.start()
+                    await b.start()
                     for client, track in ((a, "b-camera"), (b, "a-camera")):
                         await until(lambda c=client, t=track: len(c.frames.get(t, [])) > 5, f"{track} begins")
                     await relay.rebind()

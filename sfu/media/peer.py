@@ -197,7 +197,13 @@ class Peer:
             return  # a listener in an empty room: an offer without sections has no answer
         self._version += 1
         self._offered = [(self._section(slot), slot.track) for slot in self._slots]
-        transport = sdp.Transport(self.agent.ufrag, self.agent.pwd, self._local_fingerprint(), self.shared.candidates)
+        transport = sdp.Transport(
+            self.agent.ufrag,
+            self.agent.pwd,
+            self._local_fingerprint(),
+            self.shared.candidates,
+            bundled=bool(self._fingerprints),
+        )
         text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
         send = {str(mid): s.source for mid, s in enumerate(self._slots) if s.source is not None}
         receive = {str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._slots) if s.track}

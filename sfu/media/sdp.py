@@ -62,12 +62,15 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """What all sections share: one ICE-lite agent, one DTLS certificate, the candidates."""
+    """What all sections share: one ICE-lite agent, one DTLS certificate, the candidates. `bundled`: an answer has
+    agreed to that, so the candidates need stand in the first section only (RFC 8829 section 5.2.2); aiortc reads the
+    last's."""
 
     ufrag: str
     pwd: str
     fingerprint: str  # sha-256, upper case hex with colons
     candidates: Sequence[str]
+    bundled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
     if section.stream is not None:
         yield f"a=msid:{section.stream.stream} {section.stream.track}"
         yield f"a=ssrc:{section.stream.ssrc} cname:{section.stream.stream}"
-    if mid == 0:  # the others are bundled with it
+    if mid == 0 or not transport.bundled:
         yield from (f"a={candidate}" for candidate in transport.candidates)
         yield "a=end-of-candidates"
 
