@@ -62,9 +62,11 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """What all sections share: one ICE-lite agent, one DTLS certificate, the candidates. `bundled`: an answer has
-    agreed to that, so the candidates need stand in the first section only (RFC 8829 section 5.2.2); aiortc reads the
-    last's."""
+    """What all sections share: one ICE-lite agent, one DTLS certificate, the candidates.
+
+    `bundled`: an answer has agreed to that, so the candidates need stand in the first section only (RFC 8829 section
+    5.2.2). Before, every section has them, as some clients read the last one's.
+    """
 
     ufrag: str
     pwd: str
