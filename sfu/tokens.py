@@ -1,0 +1,326 @@
+"""Join tokens: JWT (RFC 7519) to Grant and back. Pure; the clock is an argument.
+
+HS256 only, whatever the header says. The header's `kid` is the company's id: it tells whose secret to verify with, is
+trusted for nothing else, and must equal the signed `company_id`. Whether a token was revoked or used, only the database
+knows.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+
+from sfu.refusals import (
+    BadValue,
+    TokenAlgorithm,
+    TokenAudience,
+    TokenClaim,
+    TokenCompany,
+    TokenError,
+    TokenExpired,
+    TokenLifetime,
+    TokenMalformed,
+    TokenNotYetValid,
+    TokenSignature,
+)
+
+ALGORITHM = "HS256"
+ISSUER = "sfu"
+AUDIENCE = "webrtc"
+LEEWAY_S = 60
+"""How far two clocks may be apart."""
+
+MAX_LIFE_S = 24 * 3600
+TOKEN_BYTES = 8192
+NAME_CHARACTERS = 255
+UNSEEN = (
+    r"\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000"
+    r"\ufeff\ufff9-\ufffb"
+)
+"""What no name holds: control and direction characters, and every space but the plain one. (Part of a pattern.)"""
+
+_UNSEEN = re.compile(f"[{UNSEEN}\ud800-\udfff]")
+_LAST_SECOND = 253402300799
+"""The end of the year 9999, as late as datetime goes."""
+
+_NOBODY = secrets.token_bytes(32)
+"""Verifies tokens of companies that do not exist, so that they fail as slowly as any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a peer may do in its room. `moderate` also lets its token manage the room over REST."""
+
+    publish: bool = True
+    subscribe: bool = True
+    chat: bool = True
+    moderate: bool = False
+
+    @classmethod
+    def of(cls, value: object) -> Permissions:
+        """From a JSON object with some of the names; missing ones keep their default. Raises BadValue."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(value, Mapping):
+            raise BadValue("permissions: must be an object.")
+        for name, allowed in value.items():
+            if name not in names:
+                raise BadValue(f"permissions: {str(name)[:40]!r} is none of {', '.join(names)}.")
+            if type(allowed) is not bool:
+                raise BadValue(f"permissions.{name}: must be true or false.")
+        return cls(**value)
+
+    def to_json(self) -> dict[str, bool]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a valid token says: who may enter which room of which company, until when, to do what. Times are UTC."""
+
+    id: str
+    company_id: str
+    room_id: str
+    user_name: str
+    permissions: Permissions
+    issued_at: datetime
+    not_before: datetime
+    expires_at: datetime
+
+
+def grant(
+    *,
+    company_id: str,
+    room_id: str,
+    user_name: str,
+    duration_s: int,
+    now: datetime,
+    permissions: Permissions | None = None,
+) -> Grant:
+    """A new grant, valid from now on. Raises BadValue for what no token may say."""
+    if not 1 <= duration_s <= MAX_LIFE_S:
+        raise BadValue(f"duration: must be 1 to {MAX_LIFE_S} seconds.")
+    for field, value in (("room_id", room_id), ("user_name", user_name)):
+        if not is_name(value):
+            raise BadValue(f"{field}: must be 1 to {NAME_CHARACTERS} characters.")
+    start = now.astimezone(UTC).replace(microsecond=0)
+    return Grant(
+        id=str(uuid.uuid4()),
+        company_id=company_id,
+        room_id=room_id,
+        user_name=user_name,
+        permissions=permissions or Permissions(),
+        issued_at=start,
+        not_before=start,
+        expires_at=start + timedelta(seconds=duration_s),
+    )
+
+
+def encode(grant: Grant, secret: bytes) -> str:
+    """The token, signed with the company's secret."""
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": grant.user_name,
+        "jti": grant.id,
+        "company_id": grant.company_id,
+        "room_id": grant.room_id,
+        "user_name": grant.user_name,
+        "permissions": grant.permissions.to_json(),
+        "iat": int(grant.issued_at.timestamp()),
+        "nbf": int(grant.not_before.timestamp()),
+        "exp": int(grant.expires_at.timestamp()),
+    }
+    return jwt.encode(claims, secret, ALGORITHM, headers={"kid": grant.company_id})
+
+
+def peek(token: str) -> str:
+    """The id of the company that claims to have signed it: only good for finding the secret to `decode` with.
+
+    Raises TokenMalformed or TokenAlgorithm.
+    """
+    return _kid(_header(token))
+
+
+def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
+    """What a token grants, verified. `secret` is that of the company `peek` named, None if there is no such company.
+
+    Raises one of the TokenErrors, whatever `token` holds.
+    """
+    company_id = peek(token)
+    try:
+        claims = jwt.decode(
+            token,
+            _NOBODY if secret is None else secret,
+            algorithms=[ALGORITHM],
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            options={
+                "strict_aud": True,
+                "require": ["iss", "aud"],
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                "verify_sub": False,
+                "verify_jti": False,
+            },
+        )
+    except jwt.InvalidSignatureError:
+        raise TokenSignature from None
+    except (jwt.InvalidAudienceError, jwt.InvalidIssuerError, jwt.MissingRequiredClaimError) as error:
+        raise TokenAudience(f"The token was not made for this service: {error}.") from None
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        raise TokenMalformed from None
+    found = _grant(claims)
+    if found.company_id != company_id:
+        raise TokenCompany
+    _check_times(found, now)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A token explained to the person who made it. `header` and `claims` are what it says, true or not."""
+
+    valid: bool
+    code: str
+    message: str
+    advice: str
+    header: dict[str, Any] | None
+    claims: dict[str, Any] | None
+
+
+def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenError | None = None) -> Inspection:
+    """Why a token is or is not accepted now. `recorded` is what the database holds against it, if anything."""
+    header, claims = _unverified(token)
+    try:
+        found = decode(token, secret, now)
+        if recorded is not None:
+            raise recorded
+    except TokenError as error:
+        return Inspection(False, error.code, str(error), error.advice, header, claims)
+    allowed = [name for name, yes in found.permissions.to_json().items() if yes]
+    message = (
+        f"{found.user_name} may enter room {found.room_id} until {_clock(found.expires_at)}, "
+        f"{_span(found.expires_at - now)} from now, and may {_listed(allowed)} there."
+    )
+    return Inspection(True, "valid", message, "", header, claims)
+
+
+# --- the parts -------------------------------------------------------------------------------------------------------
+
+
+def _header(token: str) -> dict[str, Any]:
+    if not token.isascii() or len(token) > TOKEN_BYTES:
+        raise TokenMalformed
+    try:
+        header = jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        raise TokenMalformed from None
+    if header.get("alg") != ALGORITHM:
+        raise TokenAlgorithm(f"The token is signed with {str(header.get('alg'))[:40]!r}, not with HS256.")
+    return header
+
+
+def _kid(header: Mapping[str, Any]) -> str:
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not _is_uuid(kid):
+        raise TokenMalformed("The token's header has no key id (`kid`), so nobody can tell who signed it.")
+    return kid
+
+
+def _unverified(token: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    if not token.isascii() or len(token) > TOKEN_BYTES:
+        return None, None
+    try:
+        whole = jwt.decode_complete(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        return None, None
+    return whole["header"], whole["payload"]
+
+
+def _grant(claims: Mapping[str, Any]) -> Grant:
+    """Every claim, present and of its type, or TokenClaim naming it."""
+    for name in ("jti", "company_id"):
+        if not _is_uuid(claims.get(name)):
+            raise TokenClaim(f"The claim `{name}` is missing or no UUID.")
+    for name in ("sub", "room_id", "user_name"):
+        if not is_name(claims.get(name)):
+            raise TokenClaim(f"The claim `{name}` is missing or not text of 1 to {NAME_CHARACTERS} characters.")
+    if claims["sub"] != claims["user_name"]:
+        raise TokenClaim("The claims `sub` and `user_name` differ.")
+    for name in ("iat", "nbf", "exp"):
+        value = claims.get(name)
+        if type(value) is not int or not 0 <= value <= _LAST_SECOND:
+            raise TokenClaim(f"The claim `{name}` is missing or no time in whole seconds since 1970.")
+    if "permissions" not in claims:
+        raise TokenClaim("The claim `permissions` is missing.")
+    try:
+        permissions = Permissions.of(claims["permissions"])
+    except BadValue as error:
+        raise TokenClaim(f"The claim {error}") from None
+    return Grant(
+        id=claims["jti"],
+        company_id=claims["company_id"],
+        room_id=claims["room_id"],
+        user_name=claims["user_name"],
+        permissions=permissions,
+        issued_at=datetime.fromtimestamp(claims["iat"], UTC),
+        not_before=datetime.fromtimestamp(claims["nbf"], UTC),
+        expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+    )
+
+
+def _check_times(found: Grant, now: datetime) -> None:
+    leeway, longest = timedelta(seconds=LEEWAY_S), timedelta(seconds=MAX_LIFE_S)
+    if found.expires_at - min(found.issued_at, found.not_before) > longest:
+        raise TokenLifetime
+    start = max(found.issued_at, found.not_before)
+    if start - now > leeway:
+        raise TokenNotYetValid(
+            f"The token is valid from {_clock(start)} on, {_span(start - now)} from now. "
+            f"The server's time is {_clock(now)}."
+        )
+    if now - found.expires_at >= leeway:
+        raise TokenExpired(
+            f"The token expired {_span(now - found.expires_at)} ago, at {_clock(found.expires_at)}. "
+            f"The server's time is {_clock(now)}."
+        )
+
+
+def is_name(value: object) -> bool:
+    """Whether a room or a person may be called so."""
+    return isinstance(value, str) and 1 <= len(value) <= NAME_CHARACTERS and not _UNSEEN.search(value)
+
+
+def _is_uuid(value: object) -> bool:
+    """Whether it is a UUID as `str` writes one: one spelling, so that texts can be compared."""
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False
+
+
+def _clock(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _span(time: timedelta) -> str:
+    """In the largest unit of which there are at least two: `90 minutes`."""
+    seconds = max(0, int(time.total_seconds()))
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return "1 second" if seconds == 1 else f"{seconds} seconds"
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) < 2:
+        return "".join(names) or "only watch the list of people"
+    return ", ".join(names[:-1]) + " and " + names[-1]
