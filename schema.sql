@@ -1,0 +1,75 @@
+-- The schema and its history: numbered steps, only ever added to. A database remembers in schema_steps which it has had,
+-- and a start applies the rest in one transaction. One text for SQLite from 3.35 and PostgreSQL from 12. Times are UTC.
+
+-- step 1: companies
+CREATE TABLE companies (
+    id            UUID PRIMARY KEY,
+    name          TEXT NOT NULL UNIQUE,
+    key_prefix    TEXT NOT NULL,                    -- the visible start of the API key
+    key_hash      TEXT NOT NULL,                    -- SHA-256 of the API key, hex
+    sealed_secret TEXT NOT NULL,                    -- signs tokens; AES-256-GCM under the server key
+    tier          TEXT NOT NULL DEFAULT 'free' CHECK (tier IN ('free', 'pro', 'enterprise')),
+    is_active     BOOLEAN NOT NULL DEFAULT TRUE,
+    is_default    BOOLEAN NOT NULL DEFAULT FALSE,   -- whose rooms are entered without a token
+    created_at    TIMESTAMPTZ NOT NULL,
+    updated_at    TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX companies_by_key ON companies (key_prefix);
+CREATE UNIQUE INDEX companies_default ON companies (is_default) WHERE is_default;
+
+-- step 2: rooms
+CREATE TABLE rooms (
+    id               UUID PRIMARY KEY,
+    company_id       UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id          TEXT NOT NULL,                 -- what people call it: team-meeting
+    name             TEXT NOT NULL DEFAULT '',
+    description      TEXT NOT NULL DEFAULT '',
+    max_participants INTEGER NOT NULL DEFAULT 100 CHECK (max_participants > 0),
+    access           TEXT NOT NULL DEFAULT 'open' CHECK (access IN ('open', 'token')),
+    metadata         JSONB NOT NULL DEFAULT '{}',
+    version          INTEGER NOT NULL DEFAULT 1,    -- goes up with every edit
+    created_at       TIMESTAMPTZ NOT NULL,
+    updated_at       TIMESTAMPTZ NOT NULL,
+    last_join_at     TIMESTAMPTZ,                   -- written first by every join: the lock that keeps the count right
+    UNIQUE (company_id, room_id)
+);
+
+-- step 3: tokens
+CREATE TABLE tokens (
+    id          UUID PRIMARY KEY,                   -- the token's jti
+    company_id  UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    token_hash  TEXT NOT NULL,                      -- SHA-256 of the token, hex
+    room_id     TEXT NOT NULL,
+    user_name   TEXT NOT NULL,
+    permissions JSONB NOT NULL DEFAULT '{}',
+    single_use  BOOLEAN NOT NULL DEFAULT FALSE,
+    created_at  TIMESTAMPTZ NOT NULL,
+    expires_at  TIMESTAMPTZ NOT NULL,
+    used_at     TIMESTAMPTZ,                        -- first join with it
+    revoked_at  TIMESTAMPTZ
+);
+CREATE INDEX tokens_by_company ON tokens (company_id, created_at DESC, id DESC);
+CREATE INDEX tokens_by_room ON tokens (company_id, room_id);
+
+-- step 4: sessions
+CREATE TABLE sessions (
+    id              UUID PRIMARY KEY,
+    company_id      UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id         TEXT NOT NULL,                  -- no foreign key: history outlives its room
+    user_name       TEXT NOT NULL,
+    token_id        UUID REFERENCES tokens (id) ON DELETE SET NULL,
+    server          TEXT NOT NULL,                  -- the server that holds the connection
+    peer_address    TEXT NOT NULL DEFAULT '',
+    connected_at    TIMESTAMPTZ NOT NULL,
+    last_seen_at    TIMESTAMPTZ NOT NULL,
+    disconnected_at TIMESTAMPTZ,
+    leave_reason    TEXT,
+    day             DATE NOT NULL,                  -- of connected_at, UTC
+    duration_s      DOUBLE PRECISION,               -- once closed
+    concurrency     INTEGER NOT NULL,               -- how many were in the room with this one, itself included
+    metadata        JSONB NOT NULL DEFAULT '{}'
+);
+CREATE INDEX sessions_by_room ON sessions (company_id, room_id, connected_at DESC, id DESC);
+CREATE INDEX sessions_by_day ON sessions (company_id, day DESC, room_id, user_name, duration_s, concurrency);
+CREATE INDEX sessions_open ON sessions (company_id, room_id, user_name) WHERE disconnected_at IS NULL;
+CREATE INDEX sessions_by_token ON sessions (token_id) WHERE token_id IS NOT NULL;

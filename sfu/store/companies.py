@@ -1,0 +1,140 @@
+"""Companies: who owns rooms and tokens, by which API key, and with which secret their tokens are signed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+from sfu.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
+from sfu.refusals import CompanyExists, CompanyNotFound
+from sfu.store.database import Database, Row
+from sfu.store.records import Company, Tier, canonical_id
+
+DEFAULT_NAME = "default"
+
+
+class Companies:
+    """API keys and secrets pass through here in clear; none reaches the database so."""
+
+    def __init__(self, database: Database, server_key: ServerKey, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._server_key = server_key
+        self._clock = clock
+
+    async def create(self, name: str, tier: Tier = "free") -> tuple[Company, Secret[str]]:
+        """The company and its API key, which nothing can show again. Raises CompanyExists."""
+        company, api_key = await self._add(name, tier, is_default=False)
+        if company is None:
+            raise CompanyExists(f"There is a company {name!r} already.")
+        return company, api_key
+
+    DEFAULT = "SELECT * FROM companies WHERE is_default"
+
+    async def ensure_default(self) -> Company:
+        """The company of anonymous rooms, made at the first start. Nobody knows its API key: `rotate_key` gives one.
+
+        Raises ConfigError when the server key is not the one this database was made with.
+        """
+        row = await self._database.read_one(self.DEFAULT)
+        if row is None:
+            await self._add(DEFAULT_NAME, "free", is_default=True)
+            row = await self._database.read_one(self.DEFAULT)
+        company = _found(row)
+        self.secret(company)
+        return company
+
+    LIST = "SELECT * FROM companies ORDER BY name"
+
+    async def list(self) -> tuple[Company, ...]:
+        return tuple(Company.of(row) for row in await self._database.read(self.LIST))
+
+    BY_KEY = "SELECT * FROM companies WHERE key_prefix = :key_prefix"
+
+    async def by_api_key(self, api_key: str) -> Company | None:
+        """Whose key it is, disabled or not. Keys are compared in constant time, and one nobody has takes as long."""
+        rows = await self._database.read(self.BY_KEY, key_prefix=visible_prefix(api_key))
+        found = matching(api_key, [row["key_hash"] for row in rows])
+        return next((Company.of(row) for row in rows if row["key_hash"] == found), None)
+
+    BY_ID = "SELECT * FROM companies WHERE id = :company_id"
+
+    async def by_id(self, company_id: str) -> Company | None:
+        """Takes any text, such as the `kid` of a token nobody has verified yet."""
+        known = canonical_id(company_id)
+        row = await self._database.read_one(self.BY_ID, company_id=known) if known else None
+        return Company.of(row) if row else None
+
+    BY_NAME = "SELECT * FROM companies WHERE name = :name"
+
+    async def by_name(self, name: str) -> Company | None:
+        row = await self._database.read_one(self.BY_NAME, name=name)
+        return Company.of(row) if row else None
+
+    def secret(self, company: Company) -> Secret[bytes]:
+        """What signs its tokens. Raises ConfigError when the server key is not the one it was sealed with."""
+        return self._server_key.unseal(company.sealed_secret, company.id)
+
+    ROTATE_KEY = """
+        UPDATE companies SET key_prefix = :key_prefix, key_hash = :key_hash, updated_at = :now
+        WHERE id = :company_id RETURNING *
+    """
+
+    async def rotate_key(self, company_id: str) -> tuple[Company, Secret[str]]:
+        """A new API key; the old one stops working at once. Raises CompanyNotFound."""
+        api_key = new_api_key()
+        row = await self._database.write_one(
+            self.ROTATE_KEY,
+            company_id=company_id,
+            key_prefix=visible_prefix(api_key.reveal()),
+            key_hash=digest(api_key.reveal()),
+            now=self._clock(),
+        )
+        return _found(row), api_key
+
+    ROTATE_SECRET = """
+        UPDATE companies SET sealed_secret = :sealed_secret, updated_at = :now WHERE id = :company_id RETURNING *
+    """
+
+    async def rotate_secret(self, company_id: str) -> Company:
+        """A new signing secret; every token of the company stops working at once. Raises CompanyNotFound."""
+        sealed = self._server_key.seal(new_signing_secret(), company_id)
+        row = await self._database.write_one(
+            self.ROTATE_SECRET, company_id=company_id, sealed_secret=sealed, now=self._clock()
+        )
+        return _found(row)
+
+    SET_ACTIVE = "UPDATE companies SET is_active = :active, updated_at = :now WHERE id = :company_id RETURNING *"
+
+    async def set_active(self, company_id: str, active: bool) -> Company:
+        """Disables or enables. A disabled company's keys and tokens are to be refused. Raises CompanyNotFound."""
+        row = await self._database.write_one(self.SET_ACTIVE, company_id=company_id, active=active, now=self._clock())
+        return _found(row)
+
+    ADD = """
+        INSERT INTO companies (id, name, key_prefix, key_hash, sealed_secret, tier, is_default, created_at, updated_at)
+        VALUES (:id, :name, :key_prefix, :key_hash, :sealed_secret, :tier, :is_default, :now, :now)
+        ON CONFLICT DO NOTHING RETURNING *
+    """
+
+    async def _add(self, name: str, tier: Tier, *, is_default: bool) -> tuple[Company | None, Secret[str]]:
+        """None when there is one of this name, or a default one, already."""
+        company_id, api_key = str(uuid.uuid4()), new_api_key()
+        row = await self._database.write_one(
+            self.ADD,
+            id=company_id,
+            name=name,
+            key_prefix=visible_prefix(api_key.reveal()),
+            key_hash=digest(api_key.reveal()),
+            sealed_secret=self._server_key.seal(new_signing_secret(), company_id),
+            tier=tier,
+            is_default=is_default,
+            now=self._clock(),
+        )
+        return (Company.of(row) if row else None), api_key
+
+
+def _found(row: Row | None) -> Company:
+    if row is None:
+        raise CompanyNotFound
+    return Company.of(row)

@@ -1,0 +1,100 @@
+"""What was and is going on, for people: a room's sessions, a person's rooms, a company's days. Reads only."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from sfu.refusals import BadCursor
+from sfu.store.database import Database
+from sfu.store.records import Page, RoomDay, Session, UserRoom, decode_cursor, moment, page, utc
+
+ANALYTICS_S = 30.0
+_NEWEST = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+
+
+class History:
+    """Every method is about one company; another's rooms and people do not exist for it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    ROOM_SESSIONS = """
+        SELECT * FROM sessions
+        WHERE company_id = :company_id AND room_id = :room_id AND (connected_at, id) < (:connected_at, :id)
+        ORDER BY connected_at DESC, id DESC LIMIT :count
+    """
+
+    async def room_sessions(
+        self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100
+    ) -> Page[Session]:
+        """The newest first, those that go on included. Raises BadCursor."""
+        connected_at, after = moment(decode_cursor(cursor, 2) if cursor else _NEWEST)
+        rows = await self._database.read(
+            self.ROOM_SESSIONS,
+            company_id=company_id,
+            room_id=room_id,
+            connected_at=connected_at,
+            id=after,
+            count=limit + 1,
+        )
+        return page([Session.of(row) for row in rows], limit, lambda s: (s.connected_at.isoformat(), s.id))
+
+    PARTICIPANTS = """
+        SELECT * FROM sessions WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+        ORDER BY connected_at, id
+    """
+
+    async def participants(self, company_id: str, room_id: str) -> tuple[Session, ...]:
+        """Who is in the room now, the first to come first."""
+        rows = await self._database.read(self.PARTICIPANTS, company_id=company_id, room_id=room_id)
+        return tuple(Session.of(row) for row in rows)
+
+    USER_ROOMS = """
+        SELECT mine.room_id, mine.since, COALESCE(r.name, '') AS name, (
+            SELECT count(*) FROM sessions AS s
+            WHERE s.company_id = :company_id AND s.room_id = mine.room_id AND s.disconnected_at IS NULL
+        ) AS participants
+        FROM (
+            SELECT room_id, min(connected_at) AS since FROM sessions
+            WHERE company_id = :company_id AND user_name = :user_name AND disconnected_at IS NULL
+            GROUP BY room_id
+        ) AS mine
+        LEFT JOIN rooms AS r ON r.company_id = :company_id AND r.room_id = mine.room_id
+        ORDER BY mine.room_id
+    """
+
+    async def user_rooms(self, company_id: str, user_name: str) -> tuple[UserRoom, ...]:
+        """The rooms somebody of this name is in now."""
+        rows = await self._database.read(self.USER_ROOMS, company_id=company_id, user_name=user_name)
+        return tuple(UserRoom(row["room_id"], row["name"], row["participants"], utc(row["since"])) for row in rows)
+
+    ROOM_DAYS = """
+        SELECT day, room_id, count(DISTINCT user_name) AS unique_users, count(*) AS sessions,
+            avg(duration_s) AS avg_duration_s, COALESCE(sum(duration_s), 0) AS total_duration_s,
+            max(concurrency) AS peak_concurrency
+        FROM sessions
+        WHERE company_id = :company_id AND day BETWEEN :first AND :last AND (day < :last OR room_id > :after)
+        GROUP BY day, room_id ORDER BY day DESC, room_id LIMIT :count
+    """
+
+    async def room_days(
+        self, company_id: str, first: date, last: date, *, cursor: str | None = None, limit: int = 1000
+    ) -> Page[RoomDay]:
+        """Every room on every day it was used, `first` and `last` included, the last day first. Raises BadCursor."""
+        after = ""
+        if cursor:
+            text, after = decode_cursor(cursor, 2)
+            try:
+                last = min(last, date.fromisoformat(text))
+            except ValueError:
+                raise BadCursor from None
+        rows = await self._database.read(
+            self.ROOM_DAYS,
+            ANALYTICS_S,
+            company_id=company_id,
+            first=first,
+            last=last,
+            after=after,
+            count=limit + 1,
+        )
+        return page([RoomDay.of(row) for row in rows], limit, lambda item: (item.day.isoformat(), item.room_id))

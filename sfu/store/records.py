@@ -1,0 +1,281 @@
+"""What the store gives out: frozen, with aware UTC times, ids as text and JSON as dict, whatever the engine. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any, Generic, Literal, TypeVar
+
+from sfu.refusals import BadCursor, BadValue
+from sfu.tokens import Permissions
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+Tier = Literal["free", "pro", "enterprise"]
+Access = Literal["open", "token"]
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A tenant. Of its API key only `key_prefix` can be shown; `Companies.secret` opens `sealed_secret`."""
+
+    id: str
+    name: str
+    key_prefix: str
+    sealed_secret: str = field(repr=False)
+    tier: Tier
+    is_active: bool
+    is_default: bool
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: Row) -> Company:
+        return cls(
+            id=str(row["id"]),
+            name=row["name"],
+            key_prefix=row["key_prefix"],
+            sealed_secret=row["sealed_secret"],
+            tier=row["tier"],
+            is_active=bool(row["is_active"]),
+            is_default=bool(row["is_default"]),
+            created_at=utc(row["created_at"]),
+            updated_at=utc(row["updated_at"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSettings:
+    """What an editor of a room sets. `access` is `open` (anonymous joins too, in the default company) or `token`."""
+
+    name: str = ""
+    description: str = ""
+    max_participants: int = 100
+    access: Access = "open"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """`id` is the database's, `room_id` the company's own name for it. `participants` counts who is in it now."""
+
+    id: str
+    company_id: str
+    room_id: str
+    name: str
+    description: str
+    max_participants: int
+    access: Access
+    metadata: dict[str, Any]
+    version: int
+    participants: int
+    created_at: datetime
+    updated_at: datetime
+    last_join_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row) -> Room:
+        return cls(
+            id=str(row["id"]),
+            company_id=str(row["company_id"]),
+            room_id=row["room_id"],
+            name=row["name"],
+            description=row["description"],
+            max_participants=row["max_participants"],
+            access=row["access"],
+            metadata=json.loads(row["metadata"]),
+            version=row["version"],
+            participants=row["participants"],
+            created_at=utc(row["created_at"]),
+            updated_at=utc(row["updated_at"]),
+            last_join_at=maybe_utc(row["last_join_at"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The record of a token that was issued; the token itself is not kept. `id` is its jti."""
+
+    id: str
+    company_id: str
+    room_id: str
+    user_name: str
+    permissions: Permissions
+    single_use: bool
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Row) -> Token:
+        return cls(
+            id=str(row["id"]),
+            company_id=str(row["company_id"]),
+            room_id=row["room_id"],
+            user_name=row["user_name"],
+            permissions=Permissions.of(json.loads(row["permissions"])),
+            single_use=bool(row["single_use"]),
+            created_at=utc(row["created_at"]),
+            expires_at=utc(row["expires_at"]),
+            used_at=maybe_utc(row["used_at"]),
+            revoked_at=maybe_utc(row["revoked_at"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One stay of one person in one room. `concurrency`: how many were there, itself included, when it began."""
+
+    id: str
+    company_id: str
+    room_id: str
+    user_name: str
+    token_id: str | None
+    server: str
+    peer_address: str
+    connected_at: datetime
+    last_seen_at: datetime
+    disconnected_at: datetime | None
+    leave_reason: str | None
+    duration_s: float | None
+    concurrency: int
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, row: Row) -> Session:
+        return cls(
+            id=str(row["id"]),
+            company_id=str(row["company_id"]),
+            room_id=row["room_id"],
+            user_name=row["user_name"],
+            token_id=None if row["token_id"] is None else str(row["token_id"]),
+            server=row["server"],
+            peer_address=row["peer_address"],
+            connected_at=utc(row["connected_at"]),
+            last_seen_at=utc(row["last_seen_at"]),
+            disconnected_at=maybe_utc(row["disconnected_at"]),
+            leave_reason=row["leave_reason"],
+            duration_s=row["duration_s"],
+            concurrency=row["concurrency"],
+            metadata=json.loads(row["metadata"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UserRoom:
+    """A room somebody is in now, since when, and how many people are there."""
+
+    room_id: str
+    name: str
+    participants: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDay:
+    """One room on one UTC day. A session counts on the day it began; open ones have no duration yet."""
+
+    room_id: str
+    day: date
+    unique_users: int
+    sessions: int
+    avg_duration_s: float | None
+    total_duration_s: float
+    peak_concurrency: int
+
+    @classmethod
+    def of(cls, row: Row) -> RoomDay:
+        return cls(
+            row["room_id"],
+            day_of(row["day"]),
+            row["unique_users"],
+            row["sessions"],
+            row["avg_duration_s"],
+            row["total_duration_s"],
+            row["peak_concurrency"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a list. `next` is the cursor to the rest, None at the end."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+def utc(value: datetime | str) -> datetime:
+    """SQLite gives text without a zone."""
+    return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
+
+
+@lru_cache(maxsize=512)
+def day_of(value: date | str) -> date:
+    """SQLite gives text, and a year of rooms gives each day many times."""
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def maybe_utc(value: datetime | str | None) -> datetime | None:
+    return None if value is None else utc(value)
+
+
+def json_text(name: str, value: Mapping[str, Any]) -> str:
+    """An object as the database keeps it. Raises BadValue for what JSON, or PostgreSQL's JSONB, cannot hold."""
+    try:
+        text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadValue(f"{name}: cannot be kept as JSON: {error}.") from None
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise BadValue(f"{name}: must not contain NUL.")
+    return text
+
+
+def canonical_id(text: str) -> str | None:
+    """A UUID in the one spelling the database has it in; None for anything else, which no row can have."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        return None
+
+
+def encode_cursor(*key: str) -> str:
+    """Opaque to clients: the sort key of a page's last item."""
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, length: int) -> tuple[str, ...]:
+    """Raises BadCursor."""
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, RecursionError):
+        raise BadCursor from None
+    if not isinstance(key, list) or len(key) != length or not all(isinstance(part, str) for part in key):
+        raise BadCursor
+    return tuple(key)
+
+
+def moment(key: tuple[str, ...]) -> tuple[datetime, str]:
+    """The sort key (time, id) out of a cursor. Raises BadCursor."""
+    time, found = key
+    known = canonical_id(found)
+    try:
+        at = datetime.fromisoformat(time)
+        in_utc = at.astimezone(UTC)  # near the ends of datetime's range there is none
+    except (ValueError, OverflowError):
+        raise BadCursor from None
+    if known is None or at.tzinfo is None:
+        raise BadCursor
+    return in_utc, known
+
+
+def page(items: list[T], limit: int, key: Callable[[T], tuple[str, ...]]) -> Page[T]:
+    """The first `limit` of the `limit` + 1 items that were asked for; `key` is the list's sort key."""
+    kept = tuple(items[:limit])
+    return Page(kept, encode_cursor(*key(kept[-1])) if len(items) > limit else None)

@@ -1,0 +1,144 @@
+"""Rooms as their companies define them. Who is in them now is the sessions' business, and counted from there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+from sfu.refusals import RoomChanged, RoomExists, RoomNotFound
+from sfu.store.database import Database, Statements
+from sfu.store.records import Page, Room, RoomSettings, decode_cursor, json_text, page
+
+ROOM_DELETED = "room_deleted"
+"""The leave reason of sessions that a deleted room ended."""
+
+
+class Rooms:
+    """Every method is about one company's rooms; another's do not exist for it."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    GET = """
+        SELECT r.*, (
+            SELECT count(*) FROM sessions AS s
+            WHERE s.company_id = r.company_id AND s.room_id = r.room_id AND s.disconnected_at IS NULL
+        ) AS participants
+        FROM rooms AS r WHERE r.company_id = :company_id AND r.room_id = :room_id
+    """
+
+    async def get(self, company_id: str, room_id: str) -> Room | None:
+        row = await self._database.read_one(self.GET, company_id=company_id, room_id=room_id)
+        return Room.of(row) if row else None
+
+    LIST = """
+        SELECT r.*, (
+            SELECT count(*) FROM sessions AS s
+            WHERE s.company_id = r.company_id AND s.room_id = r.room_id AND s.disconnected_at IS NULL
+        ) AS participants
+        FROM rooms AS r WHERE r.company_id = :company_id AND r.room_id > :after
+        ORDER BY r.room_id LIMIT :count
+    """
+
+    async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Room]:
+        """By room id. Raises BadCursor."""
+        (after,) = decode_cursor(cursor, 1) if cursor else ("",)
+        rows = await self._database.read(self.LIST, company_id=company_id, after=after, count=limit + 1)
+        return page([Room.of(row) for row in rows], limit, lambda room: (room.room_id,))
+
+    CREATE = """
+        INSERT INTO rooms (
+            id, company_id, room_id, name, description, max_participants, access, metadata, created_at, updated_at
+        )
+        VALUES (:id, :company_id, :room_id, :name, :description, :max_participants, :access, :metadata, :now, :now)
+        ON CONFLICT DO NOTHING RETURNING *, 0 AS participants
+    """
+
+    async def create(self, company_id: str, room_id: str, settings: RoomSettings) -> Room:
+        """Raises RoomExists, or BadValue for metadata that cannot be kept."""
+        row = await self._database.write_one(
+            self.CREATE,
+            id=str(uuid.uuid4()),
+            company_id=company_id,
+            room_id=room_id,
+            name=settings.name,
+            description=settings.description,
+            max_participants=settings.max_participants,
+            access=settings.access,
+            metadata=json_text("metadata", settings.metadata),
+            now=self._clock(),
+        )
+        if row is None:
+            raise RoomExists(f"There is a room {room_id!r} already.")
+        return Room.of(row)
+
+    UPDATE = """
+        UPDATE rooms SET name = :name, description = :description, max_participants = :max_participants,
+            access = :access, metadata = :metadata, updated_at = :now, version = version + 1
+        WHERE company_id = :company_id AND room_id = :room_id
+            AND (CAST(:version AS INTEGER) IS NULL OR version = CAST(:version AS INTEGER))
+        RETURNING *
+    """
+
+    async def update(
+        self, company_id: str, room_id: str, settings: RoomSettings, *, version: int | None = None
+    ) -> Room:
+        """Replaces the settings, if the room still has `version` (None: whatever it has).
+
+        Raises RoomNotFound, RoomChanged, or BadValue for metadata that cannot be kept.
+        """
+        metadata, now = json_text("metadata", settings.metadata), self._clock()
+
+        async def work(statements: Statements) -> Room:
+            row = await statements.one(
+                self.UPDATE,
+                company_id=company_id,
+                room_id=room_id,
+                name=settings.name,
+                description=settings.description,
+                max_participants=settings.max_participants,
+                access=settings.access,
+                metadata=metadata,
+                version=version,
+                now=now,
+            )
+            current = await statements.one(self.GET, company_id=company_id, room_id=room_id)
+            if current is None:
+                raise RoomNotFound
+            if row is None:
+                raise RoomChanged
+            return Room.of(current)
+
+        return await self._database.transaction(work)
+
+    DELETE = """
+        DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id
+            AND (CAST(:version AS INTEGER) IS NULL OR version = CAST(:version AS INTEGER))
+        RETURNING id
+    """
+    CLOSE_SESSIONS = """
+        UPDATE sessions SET disconnected_at = :now, last_seen_at = :now, leave_reason = :reason,
+            duration_s = greatest(0, CAST(:now_s AS DOUBLE PRECISION) - date_part('epoch', connected_at))
+        WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+    """
+    REVOKE_TOKENS = """
+        UPDATE tokens SET revoked_at = :now
+        WHERE company_id = :company_id AND room_id = :room_id AND revoked_at IS NULL AND expires_at > :now
+    """
+
+    async def delete(self, company_id: str, room_id: str, *, version: int | None = None) -> None:
+        """The room, with its open sessions closed and its tokens revoked, or the next join would bring it back.
+
+        Its history stays. Raises RoomNotFound or RoomChanged.
+        """
+        now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
+
+        async def work(statements: Statements) -> None:
+            if not await statements.one(self.DELETE, **key, version=version):
+                raise RoomChanged if await statements.one(self.GET, **key) else RoomNotFound
+            await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=ROOM_DELETED)
+            await statements.run(self.REVOKE_TOKENS, **key, now=now)
+
+        await self._database.transaction(work)

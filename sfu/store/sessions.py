@@ -1,0 +1,251 @@
+"""Who is in which room, from the join to the leave, and what becomes of it when the server or the database dies."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import trio
+
+from sfu.errors import RoomFull
+from sfu.keys import digest
+from sfu.refusals import CompanyDisabled, DatabaseUnavailable, TokenRequired
+from sfu.store import tokens
+from sfu.store.database import Database, Statements, bound
+from sfu.store.records import Session, json_text
+from sfu.tokens import Grant
+
+SERVER_LOST = "server_lost"
+"""The leave reason of sessions whose server died: it wrote no better one."""
+
+ABANDONED_S = 300
+"""A server not heard of for so long is dead, whatever its name."""
+
+RETRY_S = 1.0
+BATCH = 200
+
+log = logging.getLogger(__name__)
+
+
+class Sessions:
+    """Joins are written before they take place, leaves after: those are queued and nobody waits for them.
+
+    The queue is bounded. While the database is away nobody can join, so it never needs to hold more than were in a call
+    when it went; a leave beyond the bound is dropped and logged, and the next start closes its session.
+    """
+
+    def __init__(
+        self, database: Database, server: str, clock: Callable[[], datetime], *, max_participants: int, max_leaves: int
+    ) -> None:
+        self._database = database
+        self._server = server
+        self._clock = clock
+        self._max_participants = max_participants
+        self._max_leaves = max_leaves
+        self._leaves: deque[dict[str, Any]] = deque()
+        """The values of CLOSE, each with the time it ended, not the time the database hears of it."""
+        self._leaving = trio.Event()
+        self._flushing = trio.Lock()
+
+    async def admit(
+        self, grant: Grant, token: str, *, peer_address: str = "", metadata: Mapping[str, Any] | None = None
+    ) -> Session:
+        """Opens the session of somebody with a valid token, using the token up if it is for one use.
+
+        Raises RoomFull, CompanyDisabled, TokenRevoked, TokenUsed or TokenUnknown; the token is then as it was.
+        """
+        now = self._clock()
+
+        async def use_token(statements: Statements, _access: str) -> None:
+            await tokens.use(statements, grant.company_id, grant.id, digest(token), now)
+
+        who = {"company_id": grant.company_id, "room_id": grant.room_id, "user_name": grant.user_name}
+        return await self._admit(who, grant.id, use_token, peer_address, metadata, now)
+
+    async def admit_anonymous(
+        self,
+        company_id: str,
+        room_id: str,
+        user_name: str,
+        *,
+        peer_address: str = "",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Opens the session of somebody without a token. Raises RoomFull, CompanyDisabled or TokenRequired."""
+
+        async def look_at_access(_statements: Statements, access: str) -> None:
+            if access != "open":
+                raise TokenRequired
+
+        who = {"company_id": company_id, "room_id": room_id, "user_name": user_name}
+        return await self._admit(who, None, look_at_access, peer_address, metadata, self._clock())
+
+    LOCK_ROOM = """
+        INSERT INTO rooms (id, company_id, room_id, max_participants, created_at, updated_at, last_join_at)
+        SELECT :id, c.id, :room_id, :max_participants, :now, :now, :now
+        FROM companies AS c WHERE c.id = :company_id AND c.is_active
+        ON CONFLICT (company_id, room_id) DO UPDATE SET last_join_at = excluded.last_join_at
+        RETURNING max_participants, access
+    """
+    ADMIT = """
+        INSERT INTO sessions (
+            id, company_id, room_id, user_name, token_id, server, peer_address, connected_at, last_seen_at, day,
+            concurrency, metadata
+        )
+        SELECT :id, :company_id, :room_id, :user_name, :token_id, :server, :peer_address, :now, :now, :day,
+            present.n + 1, :metadata
+        FROM (
+            SELECT count(*) AS n FROM sessions
+            WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+        ) AS present
+        WHERE present.n < :max_participants
+        RETURNING *
+    """
+
+    async def _admit(
+        self,
+        who: Mapping[str, str],
+        token_id: str | None,
+        check: Callable[[Statements, str], Any],
+        peer_address: str,
+        metadata: Mapping[str, Any] | None,
+        now: datetime,
+    ) -> Session:
+        """Writes the room's row first, making it if need be: whoever else joins waits there, so the count is right."""
+        details = json_text("metadata", metadata or {})
+
+        async def work(statements: Statements) -> Session:
+            room = await statements.one(
+                self.LOCK_ROOM,
+                id=str(uuid.uuid4()),
+                company_id=who["company_id"],
+                room_id=who["room_id"],
+                max_participants=self._max_participants,
+                now=now,
+            )
+            if room is None:
+                raise CompanyDisabled
+            await check(statements, room["access"])
+            row = await statements.one(
+                self.ADMIT,
+                **who,
+                id=str(uuid.uuid4()),
+                token_id=token_id,
+                server=self._server,
+                peer_address=peer_address,
+                now=now,
+                day=now.astimezone(UTC).date(),
+                max_participants=room["max_participants"],
+                metadata=details,
+            )
+            if row is None:
+                raise RoomFull
+            return Session.of(row)
+
+        await self.flush()  # or who has just left would still be counted
+        return await self._database.transaction(work)
+
+    def close(self, session: Session, reason: str, metadata: Mapping[str, Any] | None = None) -> None:
+        """Ends a session now and has it written soon; never blocks. `metadata`, if given, replaces the session's.
+
+        Raises BadValue for what cannot be stored: in the queue it would keep everything behind it from being written.
+        """
+        if len(self._leaves) >= self._max_leaves:
+            log.error("session=%s leave=dropped reason=queue_full", session.id)
+            return
+        now = self._clock()
+        leave = {
+            "company_id": session.company_id,
+            "id": session.id,
+            "at": now,
+            "at_s": now.timestamp(),
+            "reason": reason,
+            "metadata": None if metadata is None else json_text("metadata", metadata),
+        }
+        self._leaves.append(bound(leave))
+        self._leaving.set()
+
+    @property
+    def unwritten(self) -> int:
+        """Leaves the database has not heard of yet."""
+        return len(self._leaves)
+
+    CLOSE = """
+        UPDATE sessions SET disconnected_at = :at, last_seen_at = :at, leave_reason = :reason,
+            duration_s = greatest(0, CAST(:at_s AS DOUBLE PRECISION) - date_part('epoch', connected_at)),
+            metadata = COALESCE(:metadata, metadata)
+        WHERE company_id = :company_id AND id = :id AND disconnected_at IS NULL
+    """
+
+    async def flush(self) -> None:
+        """Writes the queued leaves, or raises DatabaseUnavailable and keeps them; one written twice changes nothing."""
+        async with self._flushing:
+            while self._leaves:
+                batch = list(islice(self._leaves, BATCH))
+                await self._database.transaction(partial(Statements.run_many, sql=self.CLOSE, values=batch))
+                for _ in batch:
+                    self._leaves.popleft()
+
+    TOUCH = "UPDATE sessions SET last_seen_at = :now WHERE server = :server AND disconnected_at IS NULL"
+
+    async def touch(self) -> None:
+        """The heartbeat: every open session of this server was seen now."""
+        await self._database.run(self.TOUCH, server=self._server, now=self._clock())
+
+    CLOSE_STALE = """
+        UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason,
+            duration_s = greatest(0, date_part('epoch', last_seen_at) - date_part('epoch', connected_at))
+        WHERE disconnected_at IS NULL AND (server = :server OR last_seen_at < :abandoned)
+        RETURNING id
+    """
+
+    async def close_stale(self) -> int:
+        """Closes, as of when they were last seen, what a dead server left open: this one's last run, or another's.
+
+        Only before this server admits anybody. Returns how many.
+        """
+        abandoned = self._clock() - timedelta(seconds=ABANDONED_S)
+        rows = await self._database.write(
+            self.CLOSE_STALE, server=self._server, abandoned=abandoned, reason=SERVER_LOST
+        )
+        return len(rows)
+
+    REVOKED = """
+        SELECT s.* FROM sessions AS s
+        JOIN companies AS c ON c.id = s.company_id
+        LEFT JOIN tokens AS t ON t.id = s.token_id
+        WHERE s.server = :server AND s.disconnected_at IS NULL AND (t.revoked_at IS NOT NULL OR NOT c.is_active)
+    """
+
+    async def revoked(self) -> tuple[Session, ...]:
+        """Who is in a call here and must go: the token was revoked, or the company disabled, by whatever process."""
+        return tuple(Session.of(row) for row in await self._database.read(self.REVOKED, server=self._server))
+
+    async def run(self, heartbeat_s: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the database in step until cancelled: what was left open at first, then leaves and heartbeats.
+
+        Raises DatabaseUnavailable only before it has started.
+        """
+        lost = await self.close_stale()
+        if lost:
+            log.warning("sessions_closed=%d reason=%s", lost, SERVER_LOST)
+        task_status.started()
+        next_beat = trio.current_time() + heartbeat_s
+        while True:
+            if not self._leaves:
+                self._leaving = trio.Event()
+                with trio.move_on_at(next_beat):
+                    await self._leaving.wait()
+            try:
+                await self.flush()
+                if trio.current_time() >= next_beat:
+                    await self.touch()
+                    next_beat = trio.current_time() + heartbeat_s
+            except DatabaseUnavailable:
+                await trio.sleep(RETRY_S)

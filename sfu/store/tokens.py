@@ -1,0 +1,114 @@
+"""The records of issued tokens: to revoke them, to let some be used once, and to tell what became of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+
+from sfu import tokens
+from sfu.keys import digest
+from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
+from sfu.store.database import Database, Statements
+from sfu.store.records import Page, Token, canonical_id, decode_cursor, moment, page
+
+_START = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+
+
+class Tokens:
+    """Every method is about one company's tokens; another's do not exist for it."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    ADD = """
+        INSERT INTO tokens (
+            id, company_id, token_hash, room_id, user_name, permissions, single_use, created_at, expires_at
+        )
+        VALUES (
+            :id, :company_id, :token_hash, :room_id, :user_name, :permissions, :single_use, :created_at, :expires_at
+        )
+        RETURNING *
+    """
+
+    async def add(self, grant: tokens.Grant, token: str, *, single_use: bool = False) -> Token:
+        """Records an issued token by its hash."""
+        row = await self._database.write_one(
+            self.ADD,
+            id=grant.id,
+            company_id=grant.company_id,
+            token_hash=digest(token),
+            room_id=grant.room_id,
+            user_name=grant.user_name,
+            permissions=json.dumps(grant.permissions.to_json()),
+            single_use=single_use,
+            created_at=grant.issued_at,
+            expires_at=grant.expires_at,
+        )
+        assert row is not None
+        return Token.of(row)
+
+    GET = "SELECT * FROM tokens WHERE company_id = :company_id AND id = :id"
+
+    async def get(self, company_id: str, token_id: str) -> Token | None:
+        """Takes any text for `token_id`."""
+        known = canonical_id(token_id)
+        row = await self._database.read_one(self.GET, company_id=company_id, id=known) if known else None
+        return Token.of(row) if row else None
+
+    LIST = """
+        SELECT * FROM tokens WHERE company_id = :company_id AND (created_at, id) < (:created_at, :id)
+        ORDER BY created_at DESC, id DESC LIMIT :count
+    """
+
+    async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Token]:
+        """The newest first. Raises BadCursor."""
+        created_at, after = moment(decode_cursor(cursor, 2) if cursor else _START)
+        rows = await self._database.read(
+            self.LIST, company_id=company_id, created_at=created_at, id=after, count=limit + 1
+        )
+        return page([Token.of(row) for row in rows], limit, lambda token: (token.created_at.isoformat(), token.id))
+
+    REVOKE = """
+        UPDATE tokens SET revoked_at = COALESCE(revoked_at, :now)
+        WHERE company_id = :company_id AND id = :id RETURNING *
+    """
+
+    async def revoke(self, company_id: str, token_id: str) -> Token | None:
+        """For good; revoking twice changes nothing. None if the company has no such token. Takes any text."""
+        known = canonical_id(token_id)
+        if known is None:
+            return None
+        row = await self._database.write_one(self.REVOKE, company_id=company_id, id=known, now=self._clock())
+        return Token.of(row) if row else None
+
+
+def held_against(token: Token | None) -> TokenError | None:
+    """Why the record of a token, if there is one, forbids to enter with it."""
+    if token is None:
+        return TokenUnknown()
+    if token.revoked_at is not None:
+        return TokenRevoked(f"The token was revoked at {token.revoked_at:%Y-%m-%dT%H:%M:%SZ}.")
+    if token.single_use and token.used_at is not None:
+        return TokenUsed(f"The token was for one use and was used at {token.used_at:%Y-%m-%dT%H:%M:%SZ}.")
+    return None
+
+
+USE = """
+    UPDATE tokens SET used_at = COALESCE(used_at, :now)
+    WHERE company_id = :company_id AND id = :id AND token_hash = :token_hash
+        AND revoked_at IS NULL AND (used_at IS NULL OR NOT single_use)
+    RETURNING id
+"""
+
+
+async def use(statements: Statements, company_id: str, token_id: str, token_hash: str, now: datetime) -> None:
+    """Marks a token used, within a transaction: of two who present a single-use token, one gets in.
+
+    Raises TokenRevoked, TokenUsed or TokenUnknown.
+    """
+    key = {"company_id": company_id, "id": token_id}
+    if await statements.one(USE, **key, token_hash=token_hash, now=now) is None:
+        row = await statements.one(Tokens.GET, **key)
+        raise held_against(Token.of(row) if row else None) or TokenUnknown()
