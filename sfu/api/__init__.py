@@ -1,0 +1,165 @@
+"""REST under /api/v1: a Quart blueprint made from the table of routes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from quart import Blueprint, Response, request
+from werkzeug.routing import PathConverter
+
+from sfu.api import openapi, tables
+from sfu.api.auth import Auth, Failures
+from sfu.api.handlers import Answer, Call, Calls, Handlers
+from sfu.api.refusals import BadBody, BadField, BodyNotJson
+from sfu.api.routes import PREFIX, ROUTES, Route
+from sfu.api.schema import DEFINITIONS, check, from_text
+from sfu.config import Config
+from sfu.counters import Counters
+from sfu.refusals import Refusal
+from sfu.store import Store
+from sfu.web import PROBLEM_TYPE, problem, public_dir
+
+__all__ = ["Calls", "create_api"]
+
+
+class _RoomId(PathConverter):
+    """People choose room ids, slashes included; `…/sessions` is another route."""
+
+    regex = "[^/].*?(?<!/sessions)"
+
+
+CONVERTERS = {"room_id": "room_id:", "token_id": "uuid:", "user_name": "path:"}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_api(
+    config: Config, store: Store, calls: Calls, counters: Counters, clock: Callable[[], datetime] = _now
+) -> Blueprint:
+    """The blueprint. It keeps nothing but the addresses that failed lately; `calls` ends what a request ends."""
+    api = Blueprint("api", __name__, url_prefix=PREFIX)
+    auth = Auth(store, clock, Failures() if config.limits else None)
+    handlers = Handlers(store, calls, clock, config.max_peers)
+    fixed = {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
+    api.record_once(lambda state: state.app.url_map.converters.update(room_id=_RoomId))
+    for route in ROUTES:
+        view = _fixed_view(route, fixed[route.name]) if route.name in fixed else _view(route, auth, handlers)
+        rule = re.sub(r"{(\w+)}", lambda found: f"<{CONVERTERS.get(found[1], '')}{found[1]}>", route.path)
+        api.add_url_rule(rule, route.name, view, methods=[route.method], provide_automatic_options=False)
+
+    @api.app_errorhandler(Refusal)
+    async def refused(refusal: Refusal) -> Response:
+        counters.add("sfu_refused_total", code=refusal.code)
+        return _refuse(refusal)
+
+    return api
+
+
+def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitable[Response]]:
+    handle: Callable[[Call], Awaitable[Answer]] = getattr(handlers, route.name)
+
+    async def view(**parts: object) -> Response:
+        path = {name: str(part) for name, part in parts.items()}
+        headers = request.headers
+        address = request.remote_addr or ""
+        caller = await auth.caller(route.access, headers.get("Authorization"), address, path.get("room_id"))
+        query = _query(route)
+        body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
+        if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
+        answer = await handle(Call(caller.company, path, query, body, if_match))
+        return _respond(route, query, answer)
+
+    return view
+
+
+def _fixed_view(route: Route, text: str) -> Callable[..., Awaitable[Response]]:
+    async def view() -> Response:
+        _query(route)
+        return Response(text, content_type=route.content_type)
+
+    return view
+
+
+def _query(route: Route) -> dict[str, Any]:
+    """The query's parameters, checked. Raises BadField for one that is wrong, unknown or there twice."""
+    found = {name: schema["default"] for name, schema in route.query.items() if "default" in schema}
+    for name, values in request.args.lists():
+        if name not in route.query:
+            raise BadField(name, "is not a parameter of this request")
+        if len(values) > 1:
+            raise BadField(name, "may be given once")
+        found[name] = from_text(route.query[name], values[0], name)
+    return found
+
+
+async def _body() -> Any:
+    """The JSON that was sent. Raises BadBody, BodyNotJson, or 413 for more than `config.body_bytes`."""
+    raw = cast(bytes, await request.get_data(cache=False))
+    if request.mimetype != "application/json":
+        raise BodyNotJson
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(constant)
+
+    try:
+        return json.loads(raw.decode("utf-8"), parse_constant=refuse)  # NaN is Python's, not JSON's
+    except (ValueError, RecursionError):
+        raise BadBody from None
+
+
+def _respond(route: Route, query: Mapping[str, Any], answer: Answer) -> Response:
+    response: Response
+    if answer.body is None:
+        response = Response("", route.status)
+        response.headers.pop("Content-Type", None)
+    elif route.rows and _wants_csv(query):
+        text = tables.to_csv(list(DEFINITIONS[route.rows]["properties"]), answer.body["items"])
+        response = Response(text, route.status, content_type="text/csv; charset=utf-8")
+        response.headers["Content-Disposition"] = f'attachment; filename="{route.name.removeprefix("list_")}.csv"'
+    else:
+        text = json.dumps(answer.body, ensure_ascii=False) + "\n"
+        response = Response(text, route.status, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    if route.rows:
+        response.headers["Vary"] = "Accept"
+    if answer.body is not None and (cursor := answer.body.get("next")):
+        more = {name: value for name, value in request.args.items() if name != "cursor"}
+        response.headers["Link"] = (
+            f'<{request.script_root}{_quoted_path()}?{urlencode(more | {"cursor": cursor})}>; rel="next"'
+        )
+    response.headers.update(answer.headers)
+    return response
+
+
+def _quoted_path() -> str:
+    """The request's path as it came: decoded, a name in it could end the link."""
+    raw: bytes = request.scope.get("raw_path") or request.path.encode()
+    return raw.decode("ascii", "ignore").translate(dict.fromkeys(map(ord, "<>\r\n")))
+
+
+def _wants_csv(query: Mapping[str, Any]) -> bool:
+    asked = query.get("format")
+    if asked is not None:
+        return bool(asked == "csv")
+    return request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
+
+
+def _refuse(refusal: Refusal) -> Response:
+    body = json.loads(problem(refusal.status, str(refusal), refusal.code))
+    if isinstance(refusal, BadField):
+        body["field"] = refusal.field
+    response = Response(json.dumps(body) + "\n", refusal.status, content_type=PROBLEM_TYPE)
+    response.headers["Cache-Control"] = "no-store"
+    if refusal.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="sfu"'  # RFC 9110 section 15.5.2
+    retry_after_s = getattr(refusal, "retry_after_s", None)
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(retry_after_s)
+    return response

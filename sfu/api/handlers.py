@@ -1,0 +1,248 @@
+"""What each route of the table does: a checked request in, an answer out. A method is named as its route."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from sfu import tokens
+from sfu.admission import verified
+from sfu.api.refusals import BadField, TokenNotFound
+from sfu.api.routes import PREFIX
+from sfu.refusals import RoomChanged, RoomNotFound, TokenError
+from sfu.store import Store
+from sfu.store.records import Company, Room, RoomDay, RoomSettings, Session, Token
+from sfu.store.tokens import held_against
+
+DEFAULT_DAYS = 30
+TRIES = 5
+"""At an edit that names no version, while others edit too."""
+
+_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+
+
+class Calls(Protocol):
+    """The calls of this server that the API can end. Neither waits nor raises."""
+
+    def end_token(self, token_id: str) -> None:
+        """Ends the connections that were entered with a token that is revoked now."""
+
+    def end_room(self, company_id: str, room_id: str) -> None:
+        """Ends the call in a room that is deleted now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose caller is known and whose parts fit the table. `if_match` is the header's text or None."""
+
+    company: Company
+    path: Mapping[str, str]
+    query: Mapping[str, Any]
+    body: Mapping[str, Any]
+    if_match: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    body: dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class Handlers:
+    def __init__(self, store: Store, calls: Calls, clock: Callable[[], datetime], max_participants: int) -> None:
+        self._store = store
+        self._calls = calls
+        self._clock = clock
+        self._max_participants = max_participants
+
+    # --- tokens -------------------------------------------------------------------------------------------------------
+
+    async def issue_token(self, call: Call) -> Answer:
+        grant = tokens.grant(
+            company_id=call.company.id,
+            room_id=call.body["room_id"],
+            user_name=call.body["user_name"],
+            duration_s=call.body["duration"],
+            now=self._clock(),
+            permissions=tokens.Permissions.of(call.body.get("permissions", {})),
+        )
+        token = tokens.encode(grant, self._store.companies.secret(call.company).reveal())
+        await self._store.tokens.add(grant, token, single_use=call.body["single_use"])
+        body = {
+            "token": token,
+            "expires_at": moment(grant.expires_at),
+            "room_id": grant.room_id,
+            "user_name": grant.user_name,
+        }
+        return Answer(body, {"Location": f"{PREFIX}/tokens/{grant.id}"})
+
+    async def list_tokens(self, call: Call) -> Answer:
+        page = await self._store.tokens.list(
+            call.company.id, cursor=call.query.get("cursor"), limit=call.query["limit"]
+        )
+        return Answer({"items": [_token(token) for token in page.items], "next": page.next})
+
+    async def revoke_token(self, call: Call) -> Answer:
+        token = await self._store.tokens.revoke(call.company.id, call.path["token_id"])
+        if token is None:
+            raise TokenNotFound
+        self._calls.end_token(token.id)
+        return Answer()
+
+    async def inspect_token(self, call: Call) -> Answer:
+        """Another company's token is explained as one that nobody signed."""
+        token, now = call.body["token"], self._clock()
+        secret, recorded = None, None
+        try:
+            if tokens.peek(token) == call.company.id:
+                secret = self._store.companies.secret(call.company).reveal()
+                _, grant = await verified(self._store, token, now)
+                recorded = held_against(await self._store.tokens.get(call.company.id, grant.id))
+        except TokenError:
+            pass  # inspect meets it again, and explains it
+        found = tokens.inspect(token, secret, now, recorded)
+        return Answer({spec.name: getattr(found, spec.name) for spec in fields(found)})
+
+    # --- rooms --------------------------------------------------------------------------------------------------------
+
+    async def list_rooms(self, call: Call) -> Answer:
+        page = await self._store.rooms.list(call.company.id, cursor=call.query.get("cursor"), limit=call.query["limit"])
+        return Answer({"items": [_room(room) for room in page.items], "next": page.next})
+
+    async def create_room(self, call: Call) -> Answer:
+        changes = {name: value for name, value in call.body.items() if name != "room_id"}
+        settings = RoomSettings(**{"max_participants": self._max_participants, **changes})
+        room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings)
+        answer = await self._described(room)
+        return Answer(answer.body, answer.headers | {"Location": f"{PREFIX}/rooms/{quote(room.room_id, safe='')}"})
+
+    async def get_room(self, call: Call) -> Answer:
+        return await self._described(await self._room(call))
+
+    async def change_room(self, call: Call) -> Answer:
+        for _ in range(TRIES):
+            room = await self._room(call)
+            _require(call.if_match, room)
+            kept = {spec.name: getattr(room, spec.name) for spec in fields(RoomSettings)}
+            settings = RoomSettings(**{**kept, **call.body})
+            try:
+                changed = await self._store.rooms.update(call.company.id, room.room_id, settings, version=room.version)
+            except RoomChanged:
+                if call.if_match is not None:
+                    raise
+            else:
+                return await self._described(changed)
+        raise RoomChanged
+
+    async def delete_room(self, call: Call) -> Answer:
+        version = None
+        if call.if_match is not None:
+            room = await self._room(call)
+            _require(call.if_match, room)
+            version = room.version
+        await self._store.rooms.delete(call.company.id, call.path["room_id"], version=version)
+        self._calls.end_room(call.company.id, call.path["room_id"])
+        return Answer()
+
+    async def _room(self, call: Call) -> Room:
+        room = await self._store.rooms.get(call.company.id, call.path["room_id"])
+        if room is None:
+            raise RoomNotFound
+        return room
+
+    async def _described(self, room: Room) -> Answer:
+        present = await self._store.history.participants(room.company_id, room.room_id)
+        people = [
+            {"session_id": one.id, "user_name": one.user_name, "connected_at": moment(one.connected_at)}
+            for one in present
+        ]
+        return Answer(_room(room) | {"participant_count": len(people), "participants": people}, {"ETag": _etag(room)})
+
+    # --- history ------------------------------------------------------------------------------------------------------
+
+    async def list_sessions(self, call: Call) -> Answer:
+        page = await self._store.history.room_sessions(
+            call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
+        )
+        if not page.items and not call.query.get("cursor"):
+            await self._room(call)  # history outlives its room; where there is neither, there is nothing
+        return Answer({"items": [_session(session) for session in page.items], "next": page.next})
+
+    async def user_rooms(self, call: Call) -> Answer:
+        rooms = await self._store.history.user_rooms(call.company.id, call.path["user_name"])
+        items = [
+            {"room_id": r.room_id, "name": r.name, "participant_count": r.participants, "since": moment(r.since)}
+            for r in rooms
+        ]
+        return Answer({"items": items})
+
+    async def room_days(self, call: Call) -> Answer:
+        last = _day(call.query.get("to")) or self._clock().astimezone(UTC).date()
+        first = _day(call.query.get("from")) or max(date.min + timedelta(DEFAULT_DAYS), last) - timedelta(
+            DEFAULT_DAYS - 1
+        )
+        if first > last:
+            raise BadField("from", "must not be after `to`")
+        page = await self._store.history.room_days(
+            call.company.id, first, last, cursor=call.query.get("cursor"), limit=call.query["limit"]
+        )
+        items = [_room_day(day) for day in page.items]
+        return Answer({"from": first.isoformat(), "to": last.isoformat(), "items": items, "next": page.next})
+
+
+def _etag(room: Room) -> str:
+    """Changes with every edit, and differs for a room that was deleted and made again; not with who is in the room."""
+    return f'"{room.id[:8]}.{room.version}"'
+
+
+def _require(if_match: str | None, room: Room) -> None:
+    """If-Match compares strongly (RFC 9110 section 13.1.1): a weak tag never matches. Raises RoomChanged."""
+    if if_match is not None and if_match.strip() != "*" and _etag(room) not in _ETAG.findall(if_match):
+        raise RoomChanged
+
+
+def _token(token: Token) -> dict[str, Any]:
+    names = ("id", "room_id", "user_name", "single_use", "created_at", "expires_at", "used_at", "revoked_at")
+    return _plain(token, names) | {"permissions": token.permissions.to_json()}
+
+
+def _room(room: Room) -> dict[str, Any]:
+    names = ("id", "room_id", "name", "description", "max_participants", "access", "metadata")
+    times = ("created_at", "updated_at", "last_join_at")
+    return _plain(room, names + times) | {"participant_count": room.participants}
+
+
+def _session(session: Session) -> dict[str, Any]:
+    names = ("id", "room_id", "user_name", "token_id", "peer_address", "connected_at", "last_seen_at")
+    return _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s"))
+
+
+def _room_day(day: RoomDay) -> dict[str, Any]:
+    return {
+        "date": day.day.isoformat(),
+        "room_id": day.room_id,
+        "unique_users": day.unique_users,
+        "total_sessions": day.sessions,
+        "avg_session_duration_s": day.avg_duration_s,
+        "total_duration_s": day.total_duration_s,
+        "peak_concurrency": day.peak_concurrency,
+    }
+
+
+def _plain(record: object, names: Iterable[str]) -> dict[str, Any]:
+    values = {name: getattr(record, name) for name in names}
+    return {name: moment(value) if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def moment(time: datetime) -> str:
+    """RFC 3339, UTC; milliseconds where there are some."""
+    precision = "milliseconds" if time.microsecond else "seconds"
+    return time.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def _day(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)

@@ -1,0 +1,147 @@
+"""The OpenAPI 3.1 description, made from the table of routes. Pure."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from sfu import __version__
+from sfu.api.routes import PREFIX, ROUTES, Route
+from sfu.api.schema import DEFINITIONS
+
+ABOUT = """\
+Rooms, join tokens and history of one company. Times are UTC, durations seconds. A refusal is a problem (RFC 9457) whose
+`code` is stable. Lists come in pages: ask again with `cursor` set to `next` until that is null. Lists also come as CSV,
+with `Accept: text/csv` or `?format=csv`. After 10 requests with a wrong key within a minute, an address gets 429.
+"""
+WHY = {
+    400: "The request cannot be read.",
+    401: "The key or token is missing, wrong, expired or revoked.",
+    403: "The company is disabled, or the token may not do this.",
+    404: "There is no such thing in this company, or the cursor is none of this list's.",
+    409: "There is one already.",
+    412: "Somebody else changed it: If-Match does not match.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    422: "A field is missing, unknown or wrong; `field` names it.",
+    431: "The head of the request is too large.",
+    429: "Too many failures from this address; Retry-After says for how long.",
+    503: "The database is away; Retry-After says when to try again.",
+}
+TAGS = {"tokens": "Who may enter", "rooms": "Rooms", "history": "Sessions and use", "about": "This description"}
+_SECURITY: dict[str, list[dict[str, list[str]]]] = {
+    "public": [],
+    "key": [{"apiKey": []}],
+    "moderator": [{"apiKey": []}, {"moderatorToken": []}],
+}
+
+
+_PATH: dict[str, Any] = {
+    "room_id": {"type": "string", "minLength": 1},
+    "token_id": {"type": "string", "format": "uuid"},
+    "user_name": {"type": "string", "minLength": 1},
+}
+
+
+def document() -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(PREFIX + route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "sfu-rooms", "version": __version__, "description": ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": DEFINITIONS,
+            "securitySchemes": {
+                "apiKey": {"type": "http", "scheme": "bearer", "description": "A company's API key, `pk_…`."},
+                "moderatorToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A token with the permission `moderate`, for its own room.",
+                },
+            },
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "security": _SECURITY[route.access],
+        "parameters": _parameters(route),
+        "responses": {str(route.status): _success(route)}
+        | {str(status): _problem(status) for status in _refused(route)},
+    }
+    if route.body:
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{route.body}"}}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": _PATH[name]} for name in route.parameters
+    ]
+    for name, schema in route.query.items():
+        found.append({"name": name, "in": "query", "required": False, "schema": schema})
+    if route.if_match:
+        text = "The ETag of what is being changed: refused with 412 if somebody else changed it since."
+        found.append(
+            {"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
+        )
+    return found
+
+
+def _refused(route: Route) -> list[int]:
+    """The statuses a route may refuse with."""
+    when = {
+        400: True,
+        401: route.access != "public",
+        403: route.access != "public",
+        404: route.not_found or "cursor" in route.query,
+        409: route.conflict,
+        412: route.if_match,
+        413: True,
+        415: bool(route.body),
+        422: True,
+        431: True,
+        429: route.access != "public",
+        503: route.access != "public",
+    }
+    return [status for status, may in when.items() if may]
+
+
+def _success(route: Route) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
+    if route.answer:
+        schema: dict[str, Any] = {"$ref": f"#/components/schemas/{route.answer}"}
+        answer["content"] = {"application/json": {"schema": schema}}
+        if route.rows:
+            answer["content"]["text/csv"] = {"schema": {"type": "string"}}
+    elif route.status != 204:
+        text = {"type": "string"} if route.content_type.startswith("text/") else {"type": "object"}
+        answer["content"] = {route.content_type.partition(";")[0]: {"schema": text}}
+    headers = {}
+    if route.answer == "Room":
+        headers["ETag"] = _header("The room's version, for If-Match.")
+    if route.status == 201:
+        headers["Location"] = _header("Where it is from now on.")
+    if "cursor" in route.query:
+        headers["Link"] = _header('The next page, with rel="next".')
+    return answer | ({"headers": headers} if headers else {})
+
+
+def _header(text: str) -> dict[str, Any]:
+    return {"description": text, "schema": {"type": "string"}}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    headers = {"Retry-After": _header("Seconds.")} if status in (429, 503) else {}
+    return {"description": WHY[status], "content": content} | ({"headers": headers} if headers else {})

@@ -1,0 +1,56 @@
+"""What the REST API refuses a request for, beside what the store refuses."""
+
+from __future__ import annotations
+
+from sfu.refusals import Refusal
+
+
+class ApiKeyMissing(Refusal):
+    code, status = "api_key_missing", 401
+    default = "The request has no API key. Send it as `Authorization: Bearer pk_…`."
+
+
+class ApiKeyInvalid(Refusal):
+    code, status = "api_key_invalid", 401
+    default = "The API key is not a company's. `sfu company rotate-key` gives a new one."
+
+
+class ModeratorRequired(Refusal):
+    code, status = "not_allowed", 403
+    default = "The token does not have the permission `moderate`."
+
+
+class TooManyFailures(Refusal):
+    """`retry_after_s` goes into the Retry-After header (RFC 9110 section 10.2.3)."""
+
+    code, status = "too_many_failures", 429
+    default = "Too many requests with a wrong key or token came from this address."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+class BadBody(Refusal):
+    code = "bad_json"
+    default = "The body is not JSON."
+
+
+class BodyNotJson(Refusal):
+    code, status = "unsupported_media_type", 415
+    default = "The body must be JSON, with `Content-Type: application/json`."
+
+
+class BadField(Refusal):
+    """`field` is the path of the one that is wrong, such as `permissions.chat`."""
+
+    code, status = "bad_field", 422
+
+    def __init__(self, field: str, fault: str) -> None:
+        self.field = field[:100].encode("utf-8", "replace").decode() or "body"
+        super().__init__(f"{self.field}: {fault}.")
+
+
+class TokenNotFound(Refusal):
+    code, status = "token_not_found", 404
+    default = "There is no such token."

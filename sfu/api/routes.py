@@ -1,0 +1,80 @@
+"""The table of everything under /api/v1: what each route takes, answers and may refuse, and who may ask.
+
+The server, its OpenAPI description and the tests are made from this table; a route that is not in it does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sfu.api.auth import Access
+from sfu.api.schema import DATE, Schema
+
+PREFIX = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` has its parameters in braces. `body`, `answer` and `rows` (a line of CSV) name schemas.
+
+    The last flags tell which refusals it may answer with, beyond those that every route of its kind may.
+    """
+
+    name: str
+    method: Literal["GET", "POST", "PUT", "DELETE"]
+    path: str
+    tag: str
+    summary: str
+    status: int = 200
+    access: Access = "key"
+    query: dict[str, Schema] = field(default_factory=dict)
+    body: str = ""
+    answer: str = ""
+    rows: str = ""
+    if_match: bool = False
+    not_found: bool = False
+    conflict: bool = False
+    content_type: str = "application/json"
+
+    @property
+    def parameters(self) -> list[str]:
+        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+
+
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items on a page."}
+CURSOR: Schema = {"type": "string", "description": "`next` of the page before."}
+FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Instead of the Accept header."}
+PAGED = {"limit": LIMIT, "cursor": CURSOR, "format": FORMAT}
+
+ROUTES = (
+    Route("issue_token", "POST", "/tokens", "tokens", "Make a token to enter a room with", 201,
+          body="TokenRequest", answer="IssuedToken"),
+    Route("list_tokens", "GET", "/tokens", "tokens", "Tokens that were made, the newest first",
+          query=PAGED, answer="Tokens", rows="Token"),
+    Route("inspect_token", "POST", "/tokens/inspect", "tokens", "Whether a token is accepted now, and if not, why",
+          body="InspectRequest", answer="Inspection"),
+    Route("revoke_token", "DELETE", "/tokens/{token_id}", "tokens",
+          "Revoke a token for good, and end the call of whoever entered with it", 204, not_found=True),
+    Route("list_rooms", "GET", "/rooms", "rooms", "Rooms by their id", query=PAGED, answer="Rooms", rows="RoomSummary"),
+    Route("create_room", "POST", "/rooms", "rooms", "Make a room. (Joining makes one, too.)", 201,
+          body="RoomRequest", answer="Room", conflict=True),
+    Route("get_room", "GET", "/rooms/{room_id}", "rooms", "A room and who is in it now", access="moderator",
+          answer="Room", not_found=True),
+    Route("change_room", "PUT", "/rooms/{room_id}", "rooms", "Change a room; what is left out keeps its value",
+          access="moderator", body="RoomChange", answer="Room", if_match=True, not_found=True),
+    Route("delete_room", "DELETE", "/rooms/{room_id}", "rooms",
+          "Delete a room: its call ends and its tokens are revoked; its history stays", 204, access="moderator",
+          if_match=True, not_found=True),
+    Route("list_sessions", "GET", "/rooms/{room_id}/sessions", "history",
+          "Who was and is in a room, the newest first", query=PAGED, answer="Sessions", rows="Session", not_found=True),
+    Route("user_rooms", "GET", "/users/{user_name}/rooms", "history", "The rooms somebody is in now",
+          query={"format": FORMAT}, answer="UserRooms", rows="UserRoom"),
+    Route("room_days", "GET", "/analytics/rooms", "history", "Use of each room on each day (UTC), the last day first",
+          query={"from": {**DATE, "description": "29 days before `to` if left out."},
+                 "to": {**DATE, "description": "Today if left out. Included."}, **PAGED},
+          answer="RoomDays", rows="RoomDay"),
+    Route("openapi", "GET", "/openapi.json", "about", "This description", access="public"),
+    Route("docs", "GET", "/docs", "about", "This description for people", access="public",
+          content_type="text/html; charset=utf-8"),
+)  # fmt: skip

@@ -1,0 +1,299 @@
+"""What requests and answers hold, as JSON Schema (the part OpenAPI 3.1 and this file share), and the check against it.
+
+The same data is shown in the OpenAPI description and decides what is accepted, so the two cannot differ.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+from sfu.api.refusals import BadField
+from sfu.tokens import UNSEEN
+
+Schema = Mapping[str, Any]
+
+MAX_DEPTH = 32
+"""Of objects and arrays in each other; metadata is the only place where they may be."""
+
+LINE = rf"^[^{UNSEEN}]*$"
+NAME = rf"^[^ {UNSEEN}](?:[^{UNSEEN}]*[^ {UNSEEN}])?$"
+ROOM_ID = rf"^[^ ./{UNSEEN}](?:[^/{UNSEEN}]*[^ /{UNSEEN}])?$"
+TEXT = r"^[^\u0000]*$"
+"""What every database can store, apart from half characters: no pattern can speak of those (`_check_text`)."""
+
+
+def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
+    """`value` with the defaults of absent properties filled in. Raises BadField with the path of what does not fit."""
+    if depth > MAX_DEPTH:
+        raise BadField(field, f"is nested deeper than {MAX_DEPTH} levels")
+    if "anyOf" in schema:
+        return _check_any(schema["anyOf"], value, field, depth)
+    if "$ref" in schema:
+        return check(DEFINITIONS[schema["$ref"].rpartition("/")[2]], value, field, depth)
+    kind = schema["type"]
+    if kind == "integer" and type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) not in _TYPES[kind]:
+        raise BadField(field, f"must be {_ARTICLES[kind]}")
+    if kind == "object":
+        return _check_object(schema, value, field, depth)
+    if kind == "array":
+        return [check(schema["items"], item, f"{field}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if "enum" in schema and value not in schema["enum"]:
+        raise BadField(field, f"must be one of {', '.join(schema['enum'])}")
+    if kind == "string":
+        _check_text(schema, value, field)
+    if type(value) is float and not math.isfinite(value):
+        raise BadField(field, "must be a number that is not infinite")
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise BadField(field, f"must be from {low} to {high}")
+    return value
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "object": (dict,),
+    "array": (list,),
+    "null": (type(None),),
+}
+_ARTICLES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "an object",
+    "array": "an array",
+    "null": "null",
+}
+
+
+def _check_any(choices: list[Schema], value: Any, field: str, depth: int) -> Any:
+    """The choices differ in type, so at most one of them is meant."""
+    for choice in choices:
+        if type(value) in _TYPES[choice["type"]]:
+            return check(choice, value, field, depth)
+    raise BadField(field, "must be " + " or ".join(_ARTICLES[choice["type"]] for choice in choices))
+
+
+def _check_object(schema: Schema, value: dict[str, Any], field: str, depth: int) -> dict[str, Any]:
+    known, other = schema.get("properties", {}), schema.get("additionalProperties", False)
+    names = schema.get("propertyNames")
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        path = f"{field}.{name}" if field else name
+        if name not in known and other is False:
+            raise BadField(path, f"is not a field of this {'object' if field else 'request'}")
+        if names is not None:
+            check({"type": "string", **names}, name, path)
+        found[name] = check(known.get(name, other), item, path, depth + 1)
+    for name in schema.get("required", ()):
+        if name not in found:
+            raise BadField(f"{field}.{name}" if field else name, "is missing")
+    for name, property_schema in known.items():
+        if name not in found and "default" in property_schema:
+            found[name] = property_schema["default"]
+    return found
+
+
+def _check_text(schema: Schema, value: str, field: str) -> None:
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
+    if len(value) < low or (high is not None and len(value) > high):
+        raise BadField(field, f"must be {low} to {high} characters")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadField(field, "holds half a character")
+    pattern = schema.get("pattern")
+    if pattern is not None and not re.search(pattern.removesuffix("$") + r"\Z", value):
+        raise BadField(field, schema.get("description") or "holds characters that are not accepted")
+    if schema.get("format") == "date":
+        try:
+            fits = date.fromisoformat(value).isoformat() == value
+        except ValueError:
+            fits = False
+        if not fits:
+            raise BadField(field, "must be a date such as 2026-01-31")
+
+
+def from_text(schema: Schema, text: str, field: str) -> Any:
+    """The value of a query parameter, checked."""
+    if schema["type"] == "integer" and re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
+        return check(schema, int(text), field)
+    return check(schema, text, field)
+
+
+# --- what there is ---------------------------------------------------------------------------------------------------
+
+
+def _object(required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
+    """An answer's object by default: everything is there."""
+    needed = list(properties) if required is None else required
+    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+
+
+def _maybe(schema: Schema) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _page(name: str, **more: Schema) -> dict[str, Any]:
+    items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    return _object(
+        **more, items=items, next=_maybe(_described(_STRING, "The cursor of the next page; null on the last."))
+    )
+
+
+def _described(schema: Schema, description: str) -> dict[str, Any]:
+    return {**schema, "description": description}
+
+
+_STRING: Schema = {"type": "string"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_ID: Schema = {"type": "string", "format": "uuid"}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_BOOLEAN: Schema = {"type": "boolean"}
+_SECONDS: Schema = {"type": "number"}
+_ROOM_ID: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": ROOM_ID,
+    "description": "must be printable, without slash, not begin with a dot, and not begin or end with a blank",
+}
+_USER_NAME: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 255,
+    "pattern": NAME,
+    "description": "must be printable and not begin or end with a blank",
+}
+_PERMISSION_NAMES = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
+_SETTINGS: Mapping[str, Schema] = {
+    "name": {"type": "string", "maxLength": 255, "pattern": LINE},
+    "description": {"type": "string", "maxLength": 4096, "pattern": TEXT},
+    "max_participants": {"type": "integer", "minimum": 1, "maximum": 10_000},
+    "access": {"type": "string", "enum": ["open", "token"]},
+    "metadata": {"$ref": "#/components/schemas/Metadata"},
+}
+_ROOM: Mapping[str, Schema] = {
+    "id": _ID,
+    "room_id": _STRING,
+    "name": _STRING,
+    "description": _STRING,
+    "max_participants": _COUNT,
+    "access": _SETTINGS["access"],
+    "metadata": {"type": "object", "additionalProperties": True},
+    "participant_count": _described(_COUNT, "How many are in it now."),
+    "created_at": _TIME,
+    "updated_at": _TIME,
+    "last_join_at": _maybe(_TIME),
+}
+_METADATA_VALUE: list[Schema] = [
+    {"type": "null"},
+    {"type": "boolean"},
+    {"type": "number"},
+    {"type": "string", "pattern": TEXT},
+    {"type": "array", "items": {"$ref": "#/components/schemas/MetadataValue"}},
+    {
+        "type": "object",
+        "propertyNames": {"pattern": TEXT},
+        "additionalProperties": {"$ref": "#/components/schemas/MetadataValue"},
+    },
+]
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    "TokenRequest": _object(
+        ["room_id", "user_name"],
+        room_id=_ROOM_ID,
+        user_name=_USER_NAME,
+        duration={"type": "integer", "minimum": 1, "maximum": 86400, "default": 3600, "description": "Seconds."},
+        permissions=_described(
+            _object([], **{name: {**_BOOLEAN, "default": yes} for name, yes in _PERMISSION_NAMES.items()}),
+            "`moderate` lets the token manage its room over REST.",
+        ),
+        single_use=_described({**_BOOLEAN, "default": False}, "Good for one join only."),
+    ),
+    "IssuedToken": _object(token=_STRING, expires_at=_TIME, room_id=_STRING, user_name=_STRING),
+    "InspectRequest": _object(["token"], token={"type": "string", "minLength": 1, "maxLength": 8192, "pattern": TEXT}),
+    "Inspection": _object(
+        valid=_BOOLEAN,
+        code=_described(_STRING, "`valid`, or the code a join would be refused with."),
+        message=_STRING,
+        advice=_described(_STRING, "What to do about it; empty if the token is valid."),
+        header={"type": ["object", "null"], "additionalProperties": True},
+        claims={"type": ["object", "null"], "additionalProperties": True},
+    ),
+    "Token": _object(
+        id=_described(_ID, "The token's `jti`."),
+        room_id=_STRING,
+        user_name=_STRING,
+        permissions=_object(**dict.fromkeys(_PERMISSION_NAMES, _BOOLEAN)),
+        single_use=_BOOLEAN,
+        created_at=_TIME,
+        expires_at=_TIME,
+        used_at=_maybe(_TIME),
+        revoked_at=_maybe(_TIME),
+    ),
+    "Metadata": {
+        "type": "object",
+        "description": "Anything of yours, as JSON.",
+        "propertyNames": {"pattern": TEXT},
+        "additionalProperties": {"$ref": "#/components/schemas/MetadataValue"},
+    },
+    "MetadataValue": {"anyOf": _METADATA_VALUE},
+    "RoomRequest": _object(["room_id"], room_id=_ROOM_ID, **_SETTINGS),
+    "RoomChange": _described(_object([], **_SETTINGS), "What is left out keeps its value."),
+    "Participant": _object(session_id=_ID, user_name=_STRING, connected_at=_TIME),
+    "RoomSummary": _object(**_ROOM),
+    "Room": _object(**_ROOM, participants={"type": "array", "items": {"$ref": "#/components/schemas/Participant"}}),
+    "Session": _object(
+        id=_ID,
+        room_id=_STRING,
+        user_name=_STRING,
+        token_id=_maybe(_ID),
+        peer_address=_STRING,
+        connected_at=_TIME,
+        last_seen_at=_TIME,
+        disconnected_at=_maybe(_TIME),
+        leave_reason=_maybe(_STRING),
+        duration_s=_maybe(_SECONDS),
+    ),
+    "UserRoom": _object(room_id=_STRING, name=_STRING, participant_count=_COUNT, since=_TIME),
+    "RoomDay": _object(
+        date={"type": "string", "format": "date"},
+        room_id=_STRING,
+        unique_users=_COUNT,
+        total_sessions=_COUNT,
+        avg_session_duration_s=_described(_maybe(_SECONDS), "Of the sessions that have ended; null if none has."),
+        total_duration_s=_SECONDS,
+        peak_concurrency=_COUNT,
+    ),
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457. `code` is stable; `field` names what is wrong with the request, where that is one.",
+        "properties": {
+            "type": _STRING,
+            "title": _STRING,
+            "status": {"type": "integer"},
+            "detail": _STRING,
+            "code": _STRING,
+            "field": _STRING,
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+    },
+}
+DEFINITIONS |= {
+    "Tokens": _page("Token"),
+    "Rooms": _page("RoomSummary"),
+    "Sessions": _page("Session"),
+    "UserRooms": _object(items={"type": "array", "items": {"$ref": "#/components/schemas/UserRoom"}}),
+    "RoomDays": _page(
+        "RoomDay", **{"from": {"type": "string", "format": "date"}, "to": {"type": "string", "format": "date"}}
+    ),
+}
+DATE: Schema = {"type": "string", "format": "date"}
