@@ -17,6 +17,11 @@ run *options: setup
 test *options: _dev _chromium
     @exec {{ bin }}/pytest -n auto --dist loadgroup "$@"
 
+# Measure the database on this machine, SQLite and PostgreSQL: `just bench --help` tells the options
+[no-exit-message]
+bench *options: _dev
+    @exec {{ bin }}/python tests/bench/store.py "$@"
+
 # Check style and types
 check: _dev
     {{ bin }}/ruff check
@@ -33,7 +38,7 @@ setup: (_install "run" ".")
 
 # Remove everything that recipes and tools made
 clean:
-    rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+    rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis build dist
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 _dev: (_install "dev" ".[dev]")

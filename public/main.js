@@ -11,9 +11,12 @@ const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpecte
 const NAME_KEY = 'sfu.name';
 const reloadKey = () => `sfu.call${location.search}`; // the name in this tab's call: loading it again goes straight back
 
+const tokenKey = () => `sfu.token${location.search}`;
+
 const view = new View();
 const devices = new Devices();
 let room = null;
+let token = ''; // what the link said, kept out of the address bar
 let lostAt = 0;
 let ticking = 0;
 let answers = false; // whether the server serves pages although it takes no calls
@@ -53,19 +56,32 @@ function remember(storage, key, value) {
 
 // --- joining and leaving ---
 
+/** Room and name in a token; whether they are true, the server knows. */
+function spoken(text) {
+  try {
+    const bytes = Uint8Array.from(atob(text.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (letter) => letter.charCodeAt(0));
+    const { room_id: roomName, user_name: name } = JSON.parse(new TextDecoder().decode(bytes));
+    return { room: String(roomName), name: String(name) };
+  } catch {
+    return { room: 'the room', name: '' };
+  }
+}
+
 async function enter({ room: roomName, name }) {
   if (typeof RTCPeerConnection === 'undefined') {
     view.showEnd(endText({ code: 'no_webrtc' }, roomName));
     return;
   }
-  remember('localStorage', NAME_KEY, name);
+  if (!token) remember('localStorage', NAME_KEY, name);
   const here = new URL(location.href);
   here.searchParams.set('room', roomName);
+  here.searchParams.delete('token'); // it lets its holder in as somebody: not for histories, screens and copied addresses
   here.searchParams.delete('username'); // an address copied by hand must not bring a second person of this name
   history.replaceState(null, '', here);
   remember('sessionStorage', reloadKey(), name);
+  remember('sessionStorage', tokenKey(), token);
   if (room?.room !== roomName) view.clearChat();
-  const current = (room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name }));
+  const current = (room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
   follow(current);
   view.showCall(roomName);
   view.setDevices(devices);
@@ -94,6 +110,7 @@ function follow(current) {
   on('left', ({ name }) => tell(`${name} left`));
   for (const type of ['track', 'trackended', 'mute']) on(type, show);
   on('chat', (line) => view.addChat(line, line.peer === room.self));
+  on('expiring', ({ seconds }) => view.notice('expiring', `Your link ends in ${seconds} seconds, and your call with it.`));
   on('error', ({ code, message }) => QUIET_ERRORS.has(code) || view.notice('error', message));
 }
 
@@ -110,6 +127,7 @@ function stateChanged({ state, error }) {
     idle = SOURCES.filter((source) => devices.status(source) === 'on');
     devices.close();
     remember('sessionStorage', reloadKey(), '');
+    remember('sessionStorage', tokenKey(), '');
     view.showEnd(endText(error, room.room));
     return;
   }
@@ -222,7 +240,10 @@ const actions = {
     else if (room) enter({ room: room.room, name: room.name });
     else location.reload();
   },
-  another: () => preview({ room: '', name: room?.name ?? '' }),
+  another: () => {
+    token = '';
+    preview({ room: '', name: room?.name ?? '' });
+  },
   refresh: show,
 };
 for (const [type, action] of Object.entries(actions)) view.addEventListener(type, ({ detail }) => action(detail));
@@ -236,6 +257,8 @@ document.addEventListener('visibilitychange', () => document.visibilityState ===
 const query = new URLSearchParams(location.search);
 const asked = { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() ?? '' };
 const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
+token = query.get('token') ?? (reloaded ? recall('sessionStorage', tokenKey()) : '');
 const nameBefore = reloaded && recall('sessionStorage', reloadKey());
-if (asked.room && (asked.name || nameBefore)) enter({ room: asked.room, name: asked.name || nameBefore });
+if (token) enter(spoken(token));
+else if (asked.room && (asked.name || nameBefore)) enter({ room: asked.room, name: asked.name || nameBefore });
 else preview({ room: asked.room, name: asked.name || recall('localStorage', NAME_KEY) });

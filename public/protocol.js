@@ -6,6 +6,8 @@
  *   room.publish('microphone', track, stream);   // before or after join(), as often as the device changes
  *   room.join();
  *
+ * With `token` instead of `room` and `name`, the server goes by what the token says.
+ *
  * A room keeps itself joined: when the connection or the media path is lost it dials again, with growing pauses, and
  * publishes the same tracks with the same mute states. Only leave() and a final `bye` end it.
  *
@@ -13,7 +15,7 @@
  *   state          'idle' → 'joining' → 'joined' ⇄ 'waiting' (for the next try) → 'ended'
  *   connected      whether media flows; joined comes first
  *   error          { code, message, rejoin } of the last loss, null again once connected
- *   self, limits   own peer id, and what the server accepts, from `welcome`
+ *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
  *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted } }, without yourself
  *   mediaPort      UDP port of the server's media, as its last offer names it
  *   pc             the current RTCPeerConnection, null between connections
@@ -25,6 +27,7 @@
  *   track      { peer, source, track }    a MediaStreamTrack to play; trackended { peer, source } when it is to stop
  *   mute       { peer, source, muted }    somebody else's source was announced, muted or unmuted
  *   chat       { peer, name, text, time }
+ *   expiring   { seconds }                the token ends then, and with it the call
  *   error      { code, message }          the server refused something; the call goes on
  *   bye        { code, message, rejoin }  the server ended the connection; `state` follows
  * Leaving the state 'joined' ends every track.
@@ -58,10 +61,10 @@ class Link {
   #opened = false;
   #closed = false;
 
-  constructor(url, local, on) {
+  constructor(url, token, local, on) {
     this.#local = local;
     this.#on = on;
-    this.#socket = new WebSocket(url, SUBPROTOCOL);
+    this.#socket = new WebSocket(url, token ? [SUBPROTOCOL, `token.${token}`] : SUBPROTOCOL); // not in a URL, which is logged
     this.#socket.onmessage = ({ data }) => this.#receive(data);
     this.#socket.onopen = () => (this.#opened = true);
     this.#socket.onclose = () => {
@@ -213,7 +216,9 @@ export class Room extends EventTarget {
   limits = null;
   participants = new Map();
   mediaPort = null;
+  permissions = null;
   #url;
+  #token = '';
   #link = null;
   #local = new Map();
   #media = new Map(); // mid → { peer, source, track }
@@ -222,12 +227,16 @@ export class Room extends EventTarget {
   #joinedAt = 0;
 
   /** `url` is the server's /ws; `http:` and `https:` will do. */
-  constructor({ url, room, name }) {
+  constructor({ url, room = '', name = '', token = '' }) {
     super();
     this.#url = new URL(url);
     this.#url.protocol = this.#url.protocol.replace('http', 'ws');
-    this.#url.searchParams.set('room', room);
-    this.#url.searchParams.set('username', name);
+    if (/^[\w.-]+$/.test(token)) this.#token = token;
+    else if (token) this.#url.searchParams.set('token', token); // no token at all: the server says so
+    else {
+      this.#url.searchParams.set('room', room);
+      this.#url.searchParams.set('username', name);
+    }
     this.room = room;
     this.name = name;
   }
@@ -240,7 +249,7 @@ export class Room extends EventTarget {
   join() {
     if (this.#link) return;
     clearTimeout(this.#timer);
-    const link = new Link(this.#url, this.#local, {
+    const link = new Link(this.#url, this.#token, this.#local, {
       event: (event, data) => this.#handle(event, data),
       media: (media, port) => this.#remap(media, port),
       connected: () => {
@@ -321,13 +330,13 @@ export class Room extends EventTarget {
     } else if (event === 'track_ended') {
       person?.tracks.delete(data.source);
       this.#remap(new Map([...this.#media].filter(([, one]) => one.peer !== data.peer || one.source !== data.source)));
-    } else if (event === 'chat' || event === 'error') this.#emit(event, data);
+    } else if (['chat', 'expiring', 'error'].includes(event)) this.#emit(event, data);
     // anything else is from a newer server: the protocol allows new events at any time
   }
 
-  #welcome({ peer, room, name, participants, limits }) {
+  #welcome({ peer, room, name, participants, limits, permissions }) {
     this.self = peer;
-    this.limits = limits;
+    Object.assign(this, { limits, permissions });
     Object.assign(this, { room, name });
     this.participants = new Map(
       participants.map((one) => [one.peer, { ...one, tracks: new Map(one.tracks.map((track) => [track.source, track])) }]),

@@ -46,6 +46,8 @@ export function waitingText(error, { since_s, answers, host, port, inCall }) {
     case 'media_restarted':
     case 'media_unavailable':
       return ['Sound and video are restarting', 'You go back in by itself, usually within a few seconds.'];
+    case 'database_unavailable':
+      return ['Nobody can be let in right now', 'Calls that are on go on. You go in by itself, usually within a minute.'];
     case 'room_full':
       return ['The room is full', 'Keep this page open: you go in when someone leaves.'];
     case 'server_full':
@@ -78,7 +80,24 @@ export function endText(error, room) {
       return { title: 'This page may not use the server', text: 'The server’s owner has to allow this address. Ask for a link on the server’s own address.', again: 'Try again' };
     case 'no_webrtc':
       return { title: 'This browser can’t hold calls', text: 'It has no WebRTC, or an extension turned it off. Open the page in another browser.', again: 'Try again' };
+    case 'token_expired':
+      return { title: 'Your time in this room is over', text: 'The link was good until now. Ask whoever sent it for a new one.', again: 'Try again' };
+    case 'token_revoked':
+      return { title: 'Your link was withdrawn', text: 'Ask whoever sent it for a new one.', again: 'Try again' };
+    case 'token_used':
+      return { title: 'This link has been used', text: 'It was good for one visit. Ask whoever sent it for a new one.', again: 'Try again' };
+    case 'token_required':
+      return { title: 'This room needs an invitation', text: 'Ask whoever holds the meeting for a link.', again: 'Try again' };
+    case 'token_not_yet_valid':
+      return { title: 'It is too early', text: error.message, again: 'Try again' };
+    case 'room_deleted':
+      return { title: 'The meeting was ended', text: 'The room was closed for everybody.', again: 'Try again' };
+    case 'company_disabled':
+      return { title: 'This room is closed', text: 'Whoever holds the meeting can find out why.', again: 'Try again' };
     default:
+      if (error.code.startsWith('token_')) {
+        return { title: 'This link doesn’t work', text: `${error.message} Ask whoever sent it for a new one.`, again: 'Try again' };
+      }
       return { title: `You are out of ${room}`, text: error.message, again: 'Rejoin' };
   }
 }

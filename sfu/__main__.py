@@ -18,12 +18,18 @@ from ipaddress import ip_address
 
 import trio
 
-from sfu import __version__, edge, tls
+from sfu import __version__, company, edge, tls
+from sfu.admission import Admission
+from sfu.api import create_api
 from sfu.config import Config, settings, unknown
 from sfu.counters import Counters
+from sfu.data import open_data
 from sfu.errors import ConfigError
+from sfu.refusals import Refusal
 from sfu.rooms import Rooms
 from sfu.signaling import Signaling
+from sfu.store import Store
+from sfu.store.records import Company
 from sfu.web import create_app
 from sfu.workers import Workers
 
@@ -40,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     status = 0
     try:
-        trio.run(serve, _prepare(), options.self_signed)
-    except* ConfigError as group:
+        trio.run(options.command, _prepare(), options)
+    except* (ConfigError, Refusal) as group:
         print(f"sfu: {_first(group)}", file=sys.stderr)
         status = REFUSED
     except* KeyboardInterrupt:  # Ctrl-C before the signals were taken over
@@ -61,15 +67,26 @@ def _prepare() -> Config:
     return config
 
 
-async def serve(config: Config, self_signed: bool) -> None:
-    """Runs the server until SIGTERM or SIGINT. Raises ConfigError, alone or in a group, when it cannot start."""
-    if self_signed and config.tls_cert:
+async def serve(config: Config, options: argparse.Namespace) -> None:
+    """Runs the server until SIGTERM or SIGINT.
+
+    Raises ConfigError or DatabaseUnavailable, alone or in a group, when it cannot start.
+    """
+    if options.self_signed and config.tls_cert:
         raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: leave one of them out.")
+    async with open_data(config) as store:
+        await _serve(config, store, options.self_signed)
+    log.info("stopped")
+
+
+async def _serve(config: Config, store: Store, self_signed: bool) -> None:
     counters = Counters()
     rooms = Rooms(config)
     workers = Workers(config, counters)
-    signaling = Signaling(config, rooms, workers, counters)
-    app = create_app(config, rooms, workers, counters)
+    default = await store.companies.ensure_default()
+    signaling = Signaling(config, rooms, workers, counters, Admission(config, store, default))
+    app = create_app(config, rooms, workers, counters, store)
+    app.register_blueprint(create_api(config, store, signaling, counters))
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         starting = trio.CancelScope()
@@ -83,12 +100,14 @@ async def serve(config: Config, self_signed: bool) -> None:
         async with trio.open_nursery() as listening:
             with starting:
                 await nursery.start(workers.run)
+                # not before the ports are ours: a second start by mistake must not close the first one's sessions
+                await nursery.start(store.sessions.run, config.heartbeat_s)
+                nursery.start_soon(signaling.watch)
                 context = _ssl_context(config, self_signed, workers.advertised)
                 edge_serve = partial(edge.serve, ssl_context=context, stop=stop)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
-                _announce(config, workers.advertised, self_signed=self_signed)
+                _announce(config, workers.advertised, default, self_signed=self_signed)
         nursery.cancel_scope.cancel()
-    log.info("stopped")
 
 
 async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
@@ -111,7 +130,7 @@ def _ssl_context(config: Config, self_signed: bool, addresses: Sequence[str]) ->
     return None
 
 
-def _announce(config: Config, addresses: Sequence[str], *, self_signed: bool) -> None:
+def _announce(config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool) -> None:
     """Says on standard output which URLs to open, which ports must be open, and what will not work."""
     secure = self_signed or config.tls_cert is not None
     others = [address for address in addresses if not ip_address(address).is_loopback]
@@ -126,10 +145,14 @@ def _announce(config: Config, addresses: Sequence[str], *, self_signed: bool) ->
     elif others and not secure and not config.trusted_proxies:
         rows.append(("Note", "Over http, browsers give camera and microphone to localhost only."))
         rows.append(("", "For a phone, start with: sfu serve --self-signed"))
+    if default.created_at == default.updated_at:  # nobody has fetched its key yet
+        rows.append(
+            ("API key", f"sfu company rotate-key {default.name}   shows one for the REST API, {urls[0]}/api/v1/docs")
+        )
     print(f"sfu {__version__} is ready. Stop it with Ctrl-C.")
     shown = ""
     for label, text in rows:
-        print(f"  {label if label != shown else '':6} {text}")
+        print(f"  {label if label != shown else '':7} {text}")
         shown = label
     sys.stdout.flush()
 
@@ -175,6 +198,12 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--self-signed", action="store_true", help="https with a certificate made at start, to try cameras of phones"
     )
+    serving.set_defaults(command=serve)
+    companies = commands.add_parser(
+        "company", help="make, list and change companies and their API keys", allow_abbrev=False
+    )
+    companies.set_defaults(command=company.run)
+    company.add_parsers(companies)
     return parser
 
 

@@ -38,10 +38,13 @@ class Setting:
     help: str
 
 
-def _setting(default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", shown: str = "") -> Any:
+def _setting(
+    default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", shown: str = "", secret: bool = False
+) -> Any:
     """A field of Config. `parse` raises ValueError with what is accepted; `shown` is the default for help texts."""
     shown = shown or (f"{default:g}" if isinstance(default, float) else str(default))
-    return field(default=default, metadata={"parse": parse, "unit": unit, "help": text, "shown": shown})
+    about = {"parse": parse, "unit": unit, "help": text, "shown": shown}
+    return field(default=default, repr=not secret, metadata=about)
 
 
 def _bytes(default: int, low: int, high: int, text: str) -> Any:
@@ -143,6 +146,31 @@ def _file(text: str) -> Path:
     return path
 
 
+def _path(text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        path = Path()
+    if not path.is_absolute() or "\0" in text:
+        raise ValueError("an absolute path, which need not exist")
+    return path
+
+
+def _data_dir() -> Path:
+    """Where systems keep such data: a service's from systemd, root's, a user's (XDG Base Directory Specification)."""
+    if of_service := os.environ.get("STATE_DIRECTORY"):
+        return Path(of_service)
+    if os.geteuid() == 0:
+        return Path("/var/lib/sfu")
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "sfu"
+
+
+def _text(text: str) -> str:
+    if not text.isprintable() or len(text) > 255:
+        raise ValueError("up to 255 printable characters")
+    return text
+
+
 def _cores() -> int:
     """Cores this process may use; macOS has no affinity to ask for."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -166,6 +194,28 @@ class Config:
     )
     tls_cert: Path | None = _setting(None, _file, "PEM file of a certificate with its chain: https only.", shown="none")
     tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
+    data_dir: Path = _setting(
+        _data_dir(), _path, "Folder of the database and the server key.",
+        shown="~/.local/state/sfu, for root /var/lib/sfu",
+    )  # fmt: skip
+    database_url: str = _setting(
+        "", str, "sqlite:////absolute/file.db or postgresql://user:password@host/name.",
+        shown="sfu.db in SFU_DATA_DIR", secret=True,
+    )  # fmt: skip
+    server_key: str = _setting(
+        "", str, "32 bytes in base64 or hex that seal companies' secrets in the database.",
+        shown="what SFU_SERVER_KEY_FILE holds", secret=True,
+    )  # fmt: skip
+    server_key_file: Path | None = _setting(
+        None, _path, "File of the server key, made if it does not exist.", shown="server.key beside the database"
+    )
+    server_name: str = _setting(
+        "", _text, "This server among those that share a database.", shown="the host's name and the port"
+    )
+    heartbeat_s: float = _seconds(10.0, "Time between two writes of who is still in a call.")
+    allow_anonymous: bool = _setting(
+        True, _choice({"on": True, "off": False}), "off: nobody joins without a token.", shown="on"
+    )
     workers: int = _setting(max(1, _cores() - 1), _whole(1, 256), "Media processes.", shown="cores - 1, at least 1")
     limits: bool = _setting(
         True,
@@ -173,7 +223,7 @@ class Config:
         "off, for load tests on a loopback SFU_HOST: no rates, no maxima of peers and tracks.",
         shown="on",
     )
-    max_peers: int = _setting(100, _whole(1, 10_000), "Peers in one room.")
+    max_peers: int = _setting(100, _whole(1, 10_000), "Peers in a room that says nothing else.")
     max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
     max_candidates: int = _setting(32, _whole(1, 1000), "ICE candidates one peer may send.")
     message_bytes: int = _bytes(65536, 1024, 1 << 24, "Longest WebSocket message.")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
 from sfu.errors import BadCandidate, BadMessage, BadName, BadSource, ChatTooLong, UnknownEvent
+from sfu.tokens import Permissions
 
 SUBPROTOCOL = "sfu.v1"
 """A client that opens the WebSocket with this subprotocol gets every event; others only those in BARE_EVENTS."""
@@ -128,6 +129,7 @@ class Welcome:
     name: str
     participants: tuple[Participant, ...]
     limits: Limits
+    permissions: Permissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,13 @@ class ChatLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Expiring:
+    """The token ends soon, and with it the connection; `seconds` from now."""
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Error:
     """The last message (or what it asked for) was refused; the connection goes on."""
 
@@ -219,7 +228,9 @@ class Bye:
     rejoin: bool
 
 
-ServerMessage = Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | ChatLine | Error | Bye
+ServerMessage = (
+    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | ChatLine | Expiring | Error | Bye
+)
 
 CLIENT_EVENTS: dict[str, type] = {
     "answer": Answer,
@@ -240,6 +251,7 @@ SERVER_EVENTS: dict[str, type] = {
     "track_ended": TrackEnded,
     "mute": Muted,
     "chat": ChatLine,
+    "expiring": Expiring,
     "error": Error,
     "bye": Bye,
 }

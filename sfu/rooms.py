@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sfu.config import Config
-from sfu.errors import RoomFull
 from sfu.messages import (
     BARE_EVENTS,
     CHAT_BYTES,
@@ -29,6 +28,10 @@ from sfu.messages import (
     TrackInfo,
     Welcome,
 )
+from sfu.tokens import Permissions
+
+EVERYTHING = Permissions(moderate=False)
+"""What a peer without a token may do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,24 +77,31 @@ class Rooms:
         self.rooms: dict[str, Room] = {}
         self.peers: dict[str, Peer] = {}
         self.created = 0
-        self._max_peers = config.max_peers if config.limits else None
         self._limits = Limits(CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s)
 
-    def join(self, key: str, name: str, *, full: bool, pick: Callable[[], int]) -> tuple[Peer, Deliveries]:
+    def join(
+        self,
+        key: str,
+        name: str,
+        *,
+        full: bool,
+        pick: Callable[[], int],
+        room_id: str = "",
+        permissions: Permissions = EVERYTHING,
+    ) -> tuple[Peer, Deliveries]:
         """A new peer in the room `key`, which is created on the worker `pick` names if it does not exist.
 
-        Raises RoomFull, or what `pick` raises; then nothing has changed.
+        `room_id` is what the peer knows the room by, `key` if it is empty. Whether there is a seat left is the store's
+        to say. Raises what `pick` raises; then nothing has changed.
         """
         room = self.rooms.get(key)
         if room is None:
             room = self.rooms[key] = Room(key, pick())
-        elif self._max_peers is not None and len(room.peers) >= self._max_peers:
-            raise RoomFull(f"The room is full: {self._max_peers} people are in it.")
         participants = tuple(peer.described() for peer in room.peers.values())
         peer = Peer(secrets.token_urlsafe(9), name, room, full)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
-        welcome = Welcome(peer.id, key, name, participants, self._limits)
+        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions)
         return peer, _to([peer], welcome) + _others(peer, Joined(peer.id, name))
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:

@@ -15,10 +15,13 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 
 from sfu import bridge, errors, messages
+from sfu.admission import Entry
 from sfu.edge import PacedStream
 from sfu.errors import SfuError, all_codes
 from sfu.messages import SUBPROTOCOL
+from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
+from sfu.store import records
 
 if TYPE_CHECKING:
     from sfu.signaling import Signaling
@@ -33,6 +36,8 @@ MAX_PARTS = 4096
 """Parts of one unfinished message: trio-websocket bounds their size but not their number, and they may be empty."""
 MAX_BAD_MESSAGES = 20
 """Frames that are no message of the protocol; after these the client is no client of it."""
+NOTICE_S = 60.0
+"""How long before its token expires a client hears of it."""
 CLOSE_S = 2.0
 """For the last messages to be written, and again for the client to answer the close frame."""
 REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
@@ -42,10 +47,11 @@ _CODES = all_codes()
 
 
 class Session:
-    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is."""
+    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's."""
 
-    def __init__(self, hub: Signaling, peer: Peer, stream: PacedStream) -> None:
-        self.peer = peer
+    def __init__(self, hub: Signaling, peer: Peer, stream: PacedStream, entry: Entry, record: records.Session) -> None:
+        self.peer, self.record, self._may = peer, record, entry.permissions
+        self._seconds_left = hub.admission.seconds_left(entry)
         self._ended = False
         self._error: SfuError | None = None  # why it ended; None if it left by itself
         self._hub, self._config, self._stream = hub, hub.config, stream
@@ -55,7 +61,8 @@ class Session:
         self._cut = False  # the stream may hold half a frame: nothing can follow it
         self._bucket = _Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
-        self._sources: dict[str, messages.Kind] = {messages.MICROPHONE: "audio", messages.CAMERA: "video"}
+        both: dict[str, messages.Kind] = {messages.MICROPHONE: "audio", messages.CAMERA: "video"}
+        self._sources = both if self._may.publish else {}
 
     @property
     def code(self) -> str:
@@ -94,7 +101,8 @@ class Session:
         try:
             with trio.fail_after(self._config.join_s):
                 ws = await request.accept(subprotocol=SUBPROTOCOL if peer.full else None)
-            self._hub.workers.send(peer.room.worker, bridge.Join(peer.id, peer.room.key, peer.full, True, True))
+            join = bridge.Join(peer.id, peer.room.key, peer.full, self._may.publish, self._may.subscribe)
+            self._hub.workers.send(peer.room.worker, join)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, ws)
                 await self._converse(ws)
@@ -122,6 +130,8 @@ class Session:
                 async with trio.open_nursery() as nursery:
                     for task in (self._read, self._follow_media, self._keep_alive):
                         nursery.start_soon(task, ws)
+                    if self._seconds_left is not None:
+                        nursery.start_soon(self._expire, self._seconds_left)
             self.end(errors.MediaUnavailable())  # unless it has ended for another reason
         except* ConnectionClosed:
             too_large = ws.closed is not None and ws.closed.code == errors.MessageTooLarge.close_code
@@ -170,6 +180,12 @@ class Session:
             if len(ws._message_parts) > MAX_PARTS:  # private, as below
                 return self.end(errors.MessageTooLarge("The message came in too many parts."))
 
+    async def _expire(self, seconds_left: float) -> None:
+        await trio.sleep(seconds_left - min(seconds_left, NOTICE_S))
+        self.tell(messages.Expiring(math.ceil(min(seconds_left, NOTICE_S))))
+        await trio.sleep(min(seconds_left, NOTICE_S))
+        self.end(TokenExpired())
+
     # --- from the client ----------------------------------------------------------------------------------------------
 
     def _receive(self, frame: str | bytes) -> None:
@@ -215,6 +231,8 @@ class Session:
                 self._command(bridge.Mute(peer.id, source, muted))
                 hub.deliver(hub.rooms.mute(peer, source, muted))
             case messages.Chat(text):
+                if not self._may.chat:
+                    raise errors.NotAllowed("Your token does not let you write in the chat.")
                 hub.deliver(hub.rooms.chat(peer, text, time.time_ns() // 1_000_000))
             case messages.Leave():
                 self.end(None)
@@ -228,6 +246,8 @@ class Session:
 
     def _publish(self, source: str, kind: messages.Kind) -> None:
         """A source already known is another try at it, such as a camera plugged in later."""
+        if not self._may.publish:
+            raise errors.NotAllowed("Your token does not let you send sound or pictures.")
         if self._sources.get(source, kind) != kind:
             raise errors.BadSource(f"The source {source!r} is {self._sources[source]}.")
         if self._config.limits and source not in self._sources and len(self._sources) >= self._config.max_tracks:

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from urllib.parse import parse_qs, urlsplit
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors, messages
+from sfu.admission import Admission, Entry, asked
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
 from sfu.messages import SUBPROTOCOL
+from sfu.refusals import CompanyDisabled, DatabaseUnavailable, RoomDeleted, TokenRevoked
 from sfu.rooms import Deliveries, Rooms
 from sfu.session import CLOSE_S, Session, bye
+from sfu.store import records
 from sfu.web import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.workers import Workers
 
@@ -31,15 +36,30 @@ FRAME_QUEUE = 8
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 """A closing connection is read until it is quiet for so long, and this much of it regardless of the reading pace."""
 
+WATCH_S = 1.0
+"""How often to ask the database whose token or company is no longer good: another process may have said so."""
+
 Origin = tuple[str, str, int]
 """Scheme, host and port (RFC 6454, section 4)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Joining:
+    """Somebody on the way in; `error` is set when their token or room goes while the database lets them in."""
+
+    entry: Entry
+    error: SfuError | None = None
 
 
 class Signaling:
     """Every session of this server. Becomes the `on_event` and `on_death` of `workers`."""
 
-    def __init__(self, config: Config, rooms: Rooms, workers: Workers, counters: Counters) -> None:
+    def __init__(
+        self, config: Config, rooms: Rooms, workers: Workers, counters: Counters, admission: Admission
+    ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
+        self.admission = admission
+        self._joining: set[_Joining] = set()
         self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
         self._sessions: dict[str, Session] = {}
         self._handshakes: set[trio.CancelScope] = set()
@@ -71,6 +91,37 @@ class Signaling:
         for session in self._sessions.values():
             session.end(errors.ServerStopping())
 
+    def end_token(self, token_id: str) -> None:
+        """Ends whoever entered, or is entering, with this token."""
+        for session in self._sessions.values():
+            if session.record.token_id == token_id:
+                session.end(TokenRevoked())
+        for joining in self._joining:
+            if joining.entry.grant is not None and joining.entry.grant.id == token_id:
+                joining.error = TokenRevoked()
+
+    def end_room(self, company_id: str, room_id: str) -> None:
+        """Ends the call in a room that was deleted."""
+        for session in self._sessions.values():
+            if (session.record.company_id, session.record.room_id) == (company_id, room_id):
+                session.end(RoomDeleted())
+        for joining in self._joining:
+            if (joining.entry.company_id, joining.entry.room_id) == (company_id, room_id):
+                joining.error = RoomDeleted()
+
+    async def watch(self) -> None:
+        """Ends those whose token was revoked, or company disabled, by another process. Runs until cancelled."""
+        while True:
+            await trio.sleep(WATCH_S)
+            with suppress(DatabaseUnavailable):  # calls go on without it, and the store's log tells
+                await self._end_revoked(await self.admission.store.sessions.revoked())
+
+    async def _end_revoked(self, gone: Collection[records.Session]) -> None:
+        ended = {record.id: record for record in gone}
+        for session in [session for session in self._sessions.values() if session.record.id in ended]:
+            company = await self.admission.store.companies.by_id(session.record.company_id)
+            session.end(TokenRevoked() if company is not None and company.is_active else CompanyDisabled())
+
     def deliver(self, deliveries: Deliveries) -> None:
         """Queues messages for the peers they are for; encodes each once, however many get it."""
         last: messages.ServerMessage | None = None
@@ -89,6 +140,7 @@ class Signaling:
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
         self.workers.release(peer.room.worker)
         self.deliver(self.rooms.leave(peer, code))
+        self.admission.store.sessions.close(session.record, code)
         self.counters.add("sfu_ends_total", code=code)
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
@@ -104,7 +156,7 @@ class Signaling:
 
     async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
         try:
-            session = self._join(request, connection)
+            session = await self._join(request, connection)
         except SfuError as error:
             self.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
@@ -113,20 +165,47 @@ class Signaling:
             return
         await session.run(request)
 
-    def _join(self, request: WebSocketRequest, connection: Upgraded) -> Session:
+    async def _join(self, request: WebSocketRequest, connection: Upgraded) -> Session:
         """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there."""
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
-        key, name = _names(connection.target)
-        room = self.rooms.rooms.get(key)
-        if room is not None and not self.workers.is_ready(room.worker):
-            raise errors.MediaUnavailable  # its peers are on their way out
+        entry = await self.admission.identify(asked(connection.target, request.proposed_subprotocols))
+        self._check_worker(entry)
+        joining = _Joining(entry)
+        self._joining.add(joining)
+        try:
+            record = await self.admission.admit(entry, connection.client)
+        finally:
+            self._joining.discard(joining)
+        try:  # without an await, so that nobody is let in by the database and forgotten here
+            if joining.error is not None or self._stopping:
+                raise joining.error or errors.ServerStopping()
+            return self._enter(request, connection, entry, record)
+        except SfuError as error:
+            self.admission.store.sessions.close(record, error.code)
+            raise
+
+    def _check_worker(self, entry: Entry) -> None:
+        """Raises MediaUnavailable, before a token is used up for nothing."""
+        room = self.rooms.rooms.get(entry.key)
+        if not (self.workers.ready if room is None else self.workers.is_ready(room.worker)):
+            raise errors.MediaUnavailable  # the peers of a room on a dead worker are on their way out
+
+    def _enter(self, request: WebSocketRequest, connection: Upgraded, entry: Entry, record: records.Session) -> Session:
+        self._check_worker(entry)
         full = SUBPROTOCOL in request.proposed_subprotocols
-        peer, deliveries = self.rooms.join(key, name, full=full, pick=self.workers.pick)
+        peer, deliveries = self.rooms.join(
+            entry.key,
+            entry.user_name,
+            full=full,
+            pick=self.workers.pick,
+            room_id=entry.room_id,
+            permissions=entry.permissions,
+        )
         self.workers.place(peer.room.worker)
-        session = self._sessions[peer.id] = Session(self, peer, connection.stream)
-        log.info("joined room=%r peer=%s client=%s full=%s", key, peer.id, connection.client, full)
+        session = self._sessions[peer.id] = Session(self, peer, connection.stream, entry, record)
+        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, full)
         self.deliver(deliveries)
         return session
 
@@ -139,16 +218,6 @@ class Signaling:
         for session in self._sessions.values():
             if session.peer.room.worker == worker:
                 session.end(errors.MediaRestarted())
-
-
-def _names(target: str) -> tuple[str, str]:
-    """The room and the name a request asks for. Raises BadName or BadRequest."""
-    try:
-        query = parse_qs(urlsplit(target).query, max_num_fields=16)
-    except ValueError:
-        raise errors.BadRequest("The query cannot be read.") from None
-    room, name = query.get("room", ["default"])[0], query.get("username", ["guest"])[0]
-    return messages.clean_name(room, "room name"), messages.clean_name(name, "name")
 
 
 def origin_of(text: str) -> Origin | None:
@@ -184,6 +253,8 @@ async def _refuse(request: WebSocketRequest, error: SfuError) -> None:
             await ws.aclose(error.close_code, str(error))
             return
         headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
+        if isinstance(error, DatabaseUnavailable):
+            headers["Retry-After"] = str(error.retry_after_s)
         await request.reject(
             error.status,
             extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],

@@ -25,6 +25,7 @@ from sfu.errors import SfuError, UpgradeRequired
 if TYPE_CHECKING:
     from sfu.config import Config
     from sfu.rooms import Rooms
+    from sfu.store import Store
     from sfu.workers import Workers
 
 TYPES = {
@@ -95,14 +96,16 @@ def public_dir() -> Path:
     return root / "public"
 
 
-def create_app(config: Config, rooms: Rooms, workers: Workers, counters: Counters) -> QuartTrio:
+def create_app(
+    config: Config, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None
+) -> QuartTrio:
     """The application for `edge.serve`. It owns nothing: what it shows is read when it is asked."""
     app = QuartTrio("sfu", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
     app.config["BODY_TIMEOUT"] = config.send_s
     app.url_map.merge_slashes = False  # a redirect would repeat the Host header of whoever asks
     _add_files(app, public_dir())
-    _add_state(app, rooms, workers, counters)
+    _add_state(app, rooms, workers, counters, store)
     _add_errors(app, counters)
 
     @app.get("/ws")
@@ -146,7 +149,7 @@ def _file_view(content: bytes, content_type: str) -> Callable[[], Awaitable[Resp
     return view
 
 
-def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters) -> None:
+def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None) -> None:
     @app.get("/health")
     async def health() -> Response:
         ready = workers.ready
@@ -155,6 +158,7 @@ def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counter
             "message": "The server takes calls." if ready else "The media workers are starting.",
             "timestamp": _now(),
             "peers": len(rooms.peers),
+            "database": "away" if store and not store.database.available else "ok",
         }
         return _json(body, 200 if ready else 503)
 
@@ -170,17 +174,21 @@ def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counter
                     "timestamp": _now(),
                 }
             )
-        text = _state_text(rooms, workers) + counters.render() + _worker_text(workers.stats)
+        text = _state_text(rooms, workers, store) + counters.render() + _worker_text(workers.stats)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _state_text(rooms: Rooms, workers: Workers) -> str:
-    rows = (
+def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
+    rows = [
         ("sfu_peers", "gauge", "Peers connected now.", len(rooms.peers)),
         ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
         ("sfu_peers_created_total", "counter", "Peers that ever joined a room.", rooms.created),
         ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
-    )
+    ]
+    if store is not None:
+        up, unwritten = int(store.database.available), store.sessions.unwritten
+        rows.append(("sfu_database_up", "gauge", "1 when the last call reached the database.", up))
+        rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
     return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
 
 

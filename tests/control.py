@@ -19,14 +19,21 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from wsproto.utilities import LocalProtocolError
 
 from sfu import edge
+from sfu.admission import Admission
+from sfu.api import create_api
 from sfu.config import Config
 from sfu.counters import Counters
+from sfu.data import UNLIMITED
+from sfu.keys import ServerKey
 from sfu.messages import BARE_EVENTS
 from sfu.rooms import Rooms
 from sfu.signaling import Signaling
+from sfu.store import Store, open_store
+from sfu.store.records import Company
 from sfu.web import create_app
 from sfu.workers import Workers
 
+SERVER_KEY = ServerKey(bytes(range(32)))
 DEADLINE_S = 10.0
 HANDSHAKE = (
     "Upgrade: websocket",
@@ -57,8 +64,14 @@ class Server:
     rooms: Rooms
     workers: Workers
     signaling: Signaling
+    store: Store
     port: int
     stop: trio.Event
+    default: Company
+
+    def key(self, room_id: str) -> str:
+        """Of a room that is entered without a token."""
+        return f"{self.default.id}/{room_id}"
 
     @asynccontextmanager
     async def client(self, room: str = "team", name: str = "alice", *, full: bool = True) -> AsyncIterator[Client]:
@@ -67,7 +80,10 @@ class Server:
             yield client
 
     @asynccontextmanager
-    async def connect(self, target: str, *, full: bool = True, origin: str = "") -> AsyncIterator[Client]:
+    async def connect(
+        self, target: str, *, full: bool = True, origin: str = "", token: str = ""
+    ) -> AsyncIterator[Client]:
+        """`token` goes as a subprotocol."""
         try:
             async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream, trio.open_nursery() as nursery:
                 ws = await wrap_client_stream(
@@ -75,7 +91,7 @@ class Server:
                     stream,
                     f"127.0.0.1:{self.port}",
                     target,
-                    subprotocols=["other", "sfu.v1"] if full else None,
+                    subprotocols=["other", *([f"token.{token}"] if token else []), "sfu.v1"] if full else None,
                     extra_headers=[(b"Origin", origin.encode())] if origin else None,
                     max_message_size=1 << 24,
                 )
@@ -184,21 +200,36 @@ class Client:
 
 @asynccontextmanager
 async def running(
-    folder: Path, config: Config | None = None, *, plan: str = "ready", command: tuple[str, ...] = ()
+    folder: Path,
+    config: Config | None = None,
+    *,
+    plan: str = "ready",
+    command: tuple[str, ...] = (),
+    database_url: str = "",
 ) -> AsyncIterator[Server]:
     """A server on a free port of 127.0.0.1 with its workers up; at the end everything of it is gone."""
     config = config or settings()
     counters = Counters()
     rooms, workers = Rooms(config), Workers(config, counters, command or child(folder, plan))
-    signaling = Signaling(config, rooms, workers, counters)
-    app, stop = create_app(config, rooms, workers, counters), trio.Event()
-    async with trio.open_nursery() as nursery:
+    memory = open_store(
+        database_url or f"sqlite:///{folder}/sfu.db",
+        SERVER_KEY,
+        max_participants=config.max_peers if config.limits else UNLIMITED,
+    )
+    async with memory as store, trio.open_nursery() as nursery:
+        default = await store.companies.ensure_default()
+        admission = Admission(config, store, default)
+        signaling = Signaling(config, rooms, workers, counters, admission)
+        app, stop = create_app(config, rooms, workers, counters, store), trio.Event()
+        app.register_blueprint(create_api(config, store, signaling, counters))
+        await nursery.start(store.sessions.run, 0.2)
+        nursery.start_soon(signaling.watch)
         await nursery.start(workers.run)
         serve = partial(edge.serve, config, app, signaling.serve, counters, ssl_context=None, stop=stop)
         listeners = await nursery.start(serve)
         port = listeners[0].socket.getsockname()[1]
         await trio.testing.wait_all_tasks_blocked()  # so that the number of tasks is that of an idle server
-        yield Server(config, counters, rooms, workers, signaling, port, stop)
+        yield Server(config, counters, rooms, workers, signaling, store, port, stop, default)
         nursery.cancel_scope.cancel()
 
 

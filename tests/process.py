@@ -93,7 +93,9 @@ class Server:
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [sys.executable, "-m", "sfu", "serve", *options]
-        self._env = environment(**{"host": "127.0.0.1", "port": str(self.port), "workers": "1"} | settings)
+        self.data = tempfile.TemporaryDirectory(prefix="sfu-data-")  # lives as long as this, too
+        usual = {"host": "127.0.0.1", "port": str(self.port), "workers": "1", "data_dir": self.data.name}
+        self.env = environment(**usual | settings)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as this; close() ends it
 
     @property
@@ -110,9 +112,7 @@ class Server:
     def start(self) -> Server:
         assert self.process is None
         self._output.seek(0, os.SEEK_END)
-        self.process = subprocess.Popen(
-            self._command, cwd=ROOT, env=self._env, stdout=self._output, stderr=self._output
-        )
+        self.process = subprocess.Popen(self._command, cwd=ROOT, env=self.env, stdout=self._output, stderr=self._output)
         eventually(self.ready, "the server's health is ok", START_S)
         return self
 
@@ -146,6 +146,7 @@ class Server:
             self.process.kill()
             self._ended()
         self._output.close()
+        self.data.cleanup()
 
     def _ended(self) -> int:
         assert self.process is not None

@@ -115,9 +115,9 @@ def test_listening_everywhere_names_each_address_and_the_need_of_https(start_ser
 
 
 def test_unknown_settings_warn_and_do_not_stop_the_start(start_server: Callable[..., Server]) -> None:
-    server = start_server(max_peer="5", database_url="sqlite:///x.db")
+    server = start_server(max_peer="5", colour="blue")
     assert "sfu: SFU_MAX_PEER is not a setting and is ignored. Did you mean SFU_MAX_PEERS?\n" in server.output
-    assert "sfu: SFU_DATABASE_URL is not a setting and is ignored.\n" in server.output
+    assert "sfu: SFU_COLOUR is not a setting and is ignored.\n" in server.output
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

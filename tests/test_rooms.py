@@ -9,10 +9,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Peers
-from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from sfu.config import Config
-from sfu.errors import MediaUnavailable, RoomFull
+from sfu.errors import MediaUnavailable
 from sfu.messages import (
     Candidate,
     ChatLine,
@@ -27,7 +27,7 @@ from sfu.messages import (
     TrackInfo,
     Welcome,
 )
-from sfu.rooms import Deliveries, Peer, Rooms
+from sfu.rooms import EVERYTHING, Deliveries, Peer, Rooms
 
 
 def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:
@@ -41,7 +41,9 @@ def told(deliveries: Deliveries) -> list[tuple[str, Any]]:
 def test_the_first_is_welcomed_to_a_new_room() -> None:
     rooms = Rooms(Config())
     peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
-    assert told(deliveries) == [("alice", Welcome(peer.id, "team", "alice", (), Limits(4096, 8, 65536, 20, 64)))]
+    assert told(deliveries) == [
+        ("alice", Welcome(peer.id, "team", "alice", (), Limits(4096, 8, 65536, 20, 64), EVERYTHING))
+    ]
     assert rooms.rooms["team"].worker == 3
     assert rooms.rooms["team"].peers == rooms.peers == {peer.id: peer}
 
@@ -83,22 +85,6 @@ def test_an_empty_room_is_gone() -> None:
     assert not rooms.peers
     assert join(rooms, worker=1).room.worker == 1, "a room of that name is a new one"
     assert rooms.created == 2
-
-
-def test_a_full_room_refuses_and_stays_as_it_was() -> None:
-    rooms = Rooms(Config(max_peers=2))
-    alice, _ = join(rooms), join(rooms, name="bob")
-    with pytest.raises(RoomFull, match="2"):
-        join(rooms, name="carol")
-    assert len(rooms.rooms["team"].peers) == len(rooms.peers) == rooms.created == 2
-    join(rooms, "other", "carol")
-    rooms.leave(alice, "left")
-    join(rooms, name="carol")
-
-
-def test_without_limits_no_room_is_full() -> None:
-    rooms = Rooms(Config(max_peers=1, limits=False))
-    assert len([join(rooms) for _ in range(3)]) == len(rooms.rooms["team"].peers)
 
 
 def test_without_a_worker_there_is_no_new_room() -> None:
@@ -166,7 +152,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.rooms = Rooms(Config(max_peers=3))
+        self.rooms = Rooms(Config())
         self.there: dict[str, list[Peer]] = {"a": [], "b": [], "c": []}
 
     def heard(self, sender: Peer, deliveries: Deliveries, *, sender_too: bool = False) -> None:
@@ -176,11 +162,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(target=peers, key=keys, full=st.booleans())
     def join(self, key: str, full: bool) -> Any:
         before = list(self.there[key])
-        try:
-            peer, deliveries = self.rooms.join(key, "x", full=full, pick=lambda: 0)
-        except RoomFull:
-            assert len(before) == 3
-            return multiple()
+        peer, deliveries = self.rooms.join(key, "x", full=full, pick=lambda: 0)
         assert [p for p, _ in deliveries] == [peer] * full + [p for p in before if p.full]
         self.there[key].append(peer)
         return peer

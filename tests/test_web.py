@@ -103,7 +103,7 @@ async def test_health_before_and_after_a_worker_is_ready(tmp_path: Path) -> None
     assert (before["status"], before["peers"]) == ("starting", 0)
     assert (after["status"], after["peers"]) == ("ok", 1)
     for body in (before, after):
-        assert set(body) == {"status", "message", "timestamp", "peers"}
+        assert set(body) == {"status", "message", "timestamp", "peers", "database"}
         assert body["message"]
         assert is_now(body["timestamp"])
 

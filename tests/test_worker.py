@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
-from aiortc.mediastreams import AudioStreamTrack, VideoStreamTrack
+from aiortc.mediastreams import AudioStreamTrack, MediaStreamTrack, VideoStreamTrack
 from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket
 from av import VideoFrame
 from media_client import (
@@ -214,6 +214,11 @@ class Grey(VideoStreamTrack):
         return frame
 
 
+def calling(luma: int) -> list[MediaStreamTrack]:
+    """What somebody in a call sends; the audio first, as the sections of an offer are."""
+    return [AudioStreamTrack(), Grey(luma)]
+
+
 def shade(client: FullClient, track: str) -> float:
     """Mean luma of the last frame decoded of a track."""
     frame = client.frames[track][-1].reformat(format="gray")
@@ -227,9 +232,7 @@ def test_two_in_a_room_see_and_hear_each_other_and_a_third_elsewhere_nothing() -
             async with worker_process() as control:
                 await ready(control)
                 lumas = {"a": 60, "b": 180, "c": 120}
-                made = {
-                    name: FullClient(control, name, [AudioStreamTrack(), Grey(luma)]) for name, luma in lumas.items()
-                }
+                made = {name: FullClient(control, name, calling(luma)) for name, luma in lumas.items()}
                 try:
                     for name, client in made.items():
                         await client.start("two" if name != "c" else "alone")
@@ -263,7 +266,7 @@ def test_a_lost_packet_is_sent_again() -> None:
                     return False
 
                 relay.lose = lose
-                a, b = FullClient(control, "a", [Grey(200)]), FullClient(control, "b", [], relay)
+                a, b = FullClient(control, "a", calling(200)), FullClient(control, "b", [], relay)
                 try:
                     await a.start()
                     await b.start()
@@ -282,7 +285,7 @@ def test_a_client_whose_nat_changes_ports_keeps_its_call() -> None:
         with loopback_candidates():
             async with worker_process() as control:
                 relay = await Relay((await ready(control)).port).open()
-                a, b = FullClient(control, "a", [Grey(200)]), FullClient(control, "b", [Grey(50)], relay)
+                a, b = FullClient(control, "a", calling(200)), FullClient(control, "b", calling(50), relay)
                 try:
                     await a.start()
                     await b.start()

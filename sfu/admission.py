@@ -1,0 +1,122 @@
+"""Who may enter which room: what a WebSocket's request says of it, and what its token does.
+
+A token that is presented is always verified, and binds room, name and permissions, also where anybody may enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
+
+from sfu import messages, tokens
+from sfu.config import Config
+from sfu.errors import BadRequest
+from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
+from sfu.rooms import EVERYTHING
+from sfu.store import Store
+from sfu.store.records import Company, Session
+from sfu.tokens import Permissions
+
+TOKEN_SUBPROTOCOL = "token."
+"""A token as a subprotocol value, `token.<jwt>`, need not stand in a URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks for. `room` and `name` are as they came, None if they did not."""
+
+    token: str | None
+    room: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who somebody is and what they may do. `grant` and `token` are None for those who have none."""
+
+    company_id: str
+    room_id: str
+    user_name: str
+    permissions: Permissions
+    grant: tokens.Grant | None = None
+    token: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the call: rooms of two companies may have the same id."""
+        return f"{self.company_id}/{self.room_id}"
+
+
+def asked(target: str, subprotocols: Sequence[str]) -> Ask:
+    """What the request's target and subprotocols ask for. Raises BadRequest."""
+    try:
+        query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16)
+    except ValueError:
+        raise BadRequest("The query cannot be read.") from None
+    found = set(query.get("token", []))
+    found |= {value.removeprefix(TOKEN_SUBPROTOCOL) for value in subprotocols if value.startswith(TOKEN_SUBPROTOCOL)}
+    if len(found) > 1:
+        raise BadRequest("The request has two tokens.")
+    room, name = query.get("room", [""])[0], query.get("username", [""])[0]
+    return Ask(found.pop() if found else None, room or None, name or None)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Admission:
+    """`default` is the company whose rooms are entered without a token."""
+
+    def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
+        self.store, self.clock = store, clock
+        self._allow_anonymous, self._default = config.allow_anonymous, default
+
+    async def identify(self, ask: Ask) -> Entry:
+        """Raises a TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
+        if ask.token is None:
+            if not self._allow_anonymous:
+                raise TokenRequired("This server is entered with a token only.")
+            room, name = ask.room or "default", ask.name or "guest"
+            return Entry(
+                self._default.id,
+                messages.clean_name(room, "room name"),
+                messages.clean_name(name, "name"),
+                EVERYTHING,
+            )
+        _, grant = await verified(self.store, ask.token, self.clock())
+        if ask.room not in (None, grant.room_id):
+            raise TokenRoom
+        return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, grant, ask.token)
+
+    async def admit(self, entry: Entry, address: str) -> Session:
+        """Opens the session. Raises RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown, CompanyDisabled or
+        DatabaseUnavailable."""
+        sessions = self.store.sessions
+        if entry.grant is None or entry.token is None:
+            who = (entry.company_id, entry.room_id, entry.user_name)
+            return await sessions.admit_anonymous(*who, peer_address=address)
+        return await sessions.admit(entry.grant, entry.token, peer_address=address)
+
+    def seconds_left(self, entry: Entry) -> float | None:
+        """How long somebody may stay: until the token expires; who came within its leeway may use that up."""
+        if entry.grant is None:
+            return None
+        left = (entry.grant.expires_at - self.clock()).total_seconds()
+        return left if left > 0 else left + tokens.LEEWAY_S
+
+
+async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:
+    """The company and the grant of a token whose signature, claims and times are right.
+
+    Whether it was revoked or used is not looked at. Raises a TokenError or CompanyDisabled.
+    """
+    company = await store.companies.by_id(tokens.peek(token))
+    found = tokens.decode(token, None if company is None else store.companies.secret(company).reveal(), now)
+    if company is None:
+        raise TokenError  # never: nobody has signed with what `decode` then verifies with
+    if not company.is_active:
+        raise CompanyDisabled
+    return company, found

@@ -1,0 +1,97 @@
+"""`sfu company …`: companies, their API keys and secrets, from the command line of whoever runs the server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+
+from sfu.config import Config
+from sfu.data import open_data
+from sfu.refusals import BadValue, CompanyNotFound
+from sfu.store import Store
+from sfu.store.records import Company
+from sfu.tokens import is_name
+
+Command = Callable[[Store, argparse.Namespace], Awaitable[None]]
+
+
+def add_parsers(parser: argparse.ArgumentParser) -> None:
+    """The commands below `sfu company`."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (command, text) in COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        one.set_defaults(company_command=command)
+        if name != "list":
+            one.add_argument("name", help="the company's name")
+        if name == "create":
+            one.add_argument("--tier", choices=("free", "pro", "enterprise"), default="free")
+
+
+async def run(config: Config, options: argparse.Namespace) -> None:
+    """One command. Raises ConfigError, or a Refusal that says what is wrong."""
+    async with open_data(config) as store:
+        await store.companies.ensure_default()
+        command: Command = options.company_command
+        await command(store, options)
+
+
+async def _create(store: Store, options: argparse.Namespace) -> None:
+    if not is_name(options.name):
+        raise BadValue("A company's name is 1 to 255 printable characters.")
+    company, key = await store.companies.create(options.name, options.tier)
+    _show_key(company, key.reveal())
+
+
+async def _list(store: Store, _options: argparse.Namespace) -> None:
+    rows = [("NAME", "KEY", "TIER", "STATE", "SINCE")]
+    for company in await store.companies.list():
+        state = "active" if company.is_active else "disabled"
+        since = company.created_at.date().isoformat()
+        rows.append((company.name, company.key_prefix + "…", company.tier, state, since))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+async def _rotate_key(store: Store, options: argparse.Namespace) -> None:
+    company, key = await store.companies.rotate_key((await _named(store, options)).id)
+    _show_key(company, key.reveal())
+
+
+async def _rotate_secret(store: Store, options: argparse.Namespace) -> None:
+    company = await store.companies.rotate_secret((await _named(store, options)).id)
+    print(f"Tokens of {company.name} made until now are not accepted any more.")
+
+
+async def _disable(store: Store, options: argparse.Namespace) -> None:
+    company = await store.companies.set_active((await _named(store, options)).id, active=False)
+    print(f"{company.name} is disabled: its keys and tokens are refused, and its calls end.")
+
+
+async def _enable(store: Store, options: argparse.Namespace) -> None:
+    company = await store.companies.set_active((await _named(store, options)).id, active=True)
+    print(f"{company.name} is active.")
+
+
+async def _named(store: Store, options: argparse.Namespace) -> Company:
+    company = await store.companies.by_name(options.name)
+    if company is None:
+        raise CompanyNotFound(f"There is no company {options.name!r}. `sfu company list` shows all.")
+    return company
+
+
+def _show_key(company: Company, key: str) -> None:
+    """Only the key on standard output, for scripts: `KEY=$(sfu company create "Acme")`."""
+    print(f"The API key of {company.name}. It is shown this once:", file=sys.stderr)
+    print(key)
+
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "create": (_create, "make a company and print its API key, which nothing can show again"),
+    "list": (_list, "list the companies"),
+    "rotate-key": (_rotate_key, "print a new API key; the old one stops working at once"),
+    "rotate-secret": (_rotate_secret, "make every token of a company invalid at once"),
+    "disable": (_disable, "refuse a company's keys and tokens, and end its calls"),
+    "enable": (_enable, "take a disabled company back"),
+}

@@ -1,0 +1,40 @@
+"""Where a server's settings say that its data is: the store, opened with its key."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from databases.core import DatabaseURL
+
+from sfu.config import Config
+from sfu.keys import ServerKey
+from sfu.store import Store, open_store
+
+DATABASE, KEY = "sfu.db", "server.key"
+UNLIMITED = 1_000_000_000
+
+
+def open_data(config: Config) -> AbstractAsyncContextManager[Store]:
+    """The store of this server, made if this is its first start. Raises ConfigError or DatabaseUnavailable."""
+    return open_store(
+        database_url(config),
+        server_key(config),
+        server=config.server_name or f"{socket.gethostname()}:{config.port}",
+        max_participants=config.max_peers if config.limits else UNLIMITED,
+    )
+
+
+def database_url(config: Config) -> str:
+    return config.database_url or f"sqlite:///{config.data_dir / DATABASE}"
+
+
+def server_key(config: Config) -> ServerKey:
+    """The one that is set, else from its file, which is made if need be. Raises ConfigError."""
+    if config.server_key:
+        return ServerKey.from_text(config.server_key)
+    file = config.server_key_file
+    if file is None and config.database_url.startswith("sqlite:"):
+        file = Path(DatabaseURL(config.database_url).database).parent / KEY
+    return ServerKey.from_file(file or config.data_dir / KEY)

@@ -1,0 +1,156 @@
+"""`sfu company …` and what a server does with its data, as processes: first start, crash, and settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from process import Server, environment, eventually, sfu
+from rest_client import Reply, request
+
+UPGRADE = (
+    b"GET /ws?room=team&username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+KEY = re.compile(r"pk_[A-Za-z0-9_-]{43}\n")
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Callable[..., Any]:
+    """Runs `sfu company …` on a database of the test's own."""
+    env = environment(data_dir=str(tmp_path / "data"))
+
+    def run(*arguments: str) -> Any:
+        return sfu("company", *arguments, env=env)
+
+    return run
+
+
+def test_a_key_is_printed_once_and_alone(company: Callable[..., Any], tmp_path: Path) -> None:
+    made = company("create", "Acme & Söhne", "--tier", "pro")
+    assert made.returncode == 0
+    assert KEY.fullmatch(made.stdout)
+    listed = company("list").stdout
+    assert re.search(rf"^Acme & Söhne +{made.stdout[:11]}… +pro +active +\d{{4}}-\d\d-\d\d$", listed, re.M)
+    assert re.search(r"^default +pk_", listed, re.M)
+    assert made.stdout.strip() not in listed
+    rotated = company("rotate-key", "Acme & Söhne")
+    assert KEY.fullmatch(rotated.stdout)
+    assert rotated.stdout != made.stdout
+    for name in ("sfu.db", "server.key"):
+        assert stat.S_IMODE((tmp_path / "data" / name).stat().st_mode) == 0o600
+    for path in (tmp_path / "data").iterdir():
+        assert made.stdout.strip().encode() not in path.read_bytes()
+
+
+def test_a_company_is_disabled_and_enabled(company: Callable[..., Any]) -> None:
+    company("create", "Acme")
+    for command, state in (("disable", "disabled"), ("enable", "active"), ("rotate-secret", "active")):
+        assert company(command, "Acme").returncode == 0
+        assert re.search(rf"^Acme .* {state} ", company("list").stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("create", "default"), "There is a company 'default' already."),
+        (("create", " \n"), "A company's name is"),
+        (("rotate-key", "Nobody"), "There is no company 'Nobody'."),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_2(
+    company: Callable[..., Any], arguments: tuple[str, ...], words: str
+) -> None:
+    done = company(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.search(rf"^sfu: {re.escape(words)}", done.stderr, re.M)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"database_url": "mysql://x:secretpassword@y/z"}, "SFU_DATABASE_URL must be"),
+        ({"database_url": "postgresql://x:secretpassword@127.0.0.1:1/z"}, "The database cannot be opened"),
+        ({"server_key": "secretpassword"}, "The server key must be 32 bytes"),
+        ({"data_dir": "relative"}, "SFU_DATA_DIR='relative' is not accepted"),
+    ],
+)
+def test_settings_that_cannot_be_used(settings: dict[str, str], words: str, tmp_path: Path) -> None:
+    done = sfu("company", "list", env=environment(**{"data_dir": str(tmp_path)} | settings))
+    assert done.returncode == 2
+    assert f"sfu: {words}" in done.stderr
+    assert "secretpassword" not in done.stderr
+
+
+def test_another_server_key_is_refused(company: Callable[..., Any], tmp_path: Path) -> None:
+    company("create", "Acme")
+    (tmp_path / "data" / "server.key").unlink()
+    done = company("list")
+    assert done.returncode == 2
+    assert "The server key does not fit this database" in done.stderr
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+def rest(server: Server, key: str, method: str, path: str) -> Reply:
+    headers = {"Host": "localhost", "Connection": "close", "Authorization": f"Bearer {key}"}
+    return trio.run(request, server.port, method, "/api/v1" + path, headers)
+
+
+def test_the_first_start_tells_how_to_get_a_key(server: Server) -> None:
+    assert "sfu company rotate-key default" in server.output
+    key = sfu("company", "rotate-key", "default", env=server.env).stdout.strip()
+    assert rest(server, key, "GET", "/rooms").json == {"items": [], "next": None}
+    server.stop()
+    before = server.output
+    server.start()
+    assert "sfu company rotate-key" not in server.output.removeprefix(before)
+
+
+def test_after_a_crash_sessions_end_when_they_were_last_seen(server: Server) -> None:
+    key = sfu("company", "rotate-key", "default", env=server.env).stdout.strip()
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(UPGRADE)
+        assert client.recv(12) == b"HTTP/1.1 101"
+        room = rest(server, key, "GET", "/rooms/team").json
+        assert [one["user_name"] for one in room["participants"]] == ["alice"]
+        server.kill()
+    server.start()
+    (session,) = rest(server, key, "GET", "/rooms/team/sessions").json["items"]
+    assert session["leave_reason"] == "server_lost"
+    assert session["disconnected_at"] == session["last_seen_at"]
+    assert rest(server, key, "GET", "/rooms/team").json["participants"] == []
+
+
+def test_a_second_start_by_mistake_leaves_the_first_alone(server: Server) -> None:
+    key = sfu("company", "rotate-key", "default", env=server.env).stdout.strip()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(UPGRADE)
+        assert client.recv(12) == b"HTTP/1.1 101"
+        second = sfu("serve", env=server.env)
+        assert second.returncode == 2
+        assert "in use" in second.stderr
+        assert rest(server, key, "GET", "/rooms/team").json["participant_count"] == 1
+
+
+def test_metrics_tell_of_the_database(server: Server) -> None:
+    async def metrics() -> str:
+        headers = {"Host": "localhost", "Connection": "close", "Accept": "text/plain"}
+        return (await request(server.port, "GET", "/metrics", headers)).body.decode()
+
+    assert "\nsfu_database_up 1\n" in eventually(lambda: trio.run(metrics), "metrics")
+    assert server.get("/health")["database"] == "ok"
+
+
+def test_data_is_where_it_is_said_to_be(server: Server) -> None:
+    assert {"sfu.db", "server.key"} <= set(os.listdir(server.data.name))
