@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import aioice.ice
-import pytest
 from aioice import stun
 from aiortc import RTCBundlePolicy, RTCCertificate, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
@@ -37,14 +36,14 @@ _ssrcs = itertools.count(0x10000001, 0x101)
 T = TypeVar("T")
 
 
-def has_ipv6() -> bool:
+def _has_ipv6() -> bool:
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::1", 0))
         return True
     return False
 
 
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+LOOPBACKS = ["127.0.0.1", "::1"] if _has_ipv6() else ["127.0.0.1"]
 
 
 async def until(predicate: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -587,9 +586,9 @@ class Relay:
         return int(self._front.get_extra_info("sockname")[1])
 
     async def rebind(self) -> None:
-        if self._back is not None:
-            self._back.close()
-        self._back = await open_udp(self._from_server)
+        before, self._back = self._back, await open_udp(self._from_server)
+        if before is not None:
+            before.close()
 
     def _from_client(self, data: bytes, addr: Any) -> None:
         self._client = addr

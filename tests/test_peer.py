@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
-from media_client import Client, LocalControl, check, clients, local_worker, needs_ipv6, rtp_packet, until
+from media_client import LOOPBACKS, Client, LocalControl, check, clients, local_worker, rtp_packet, until
 
 from sfu import bridge
 from sfu.media.peer import SILENT_S
@@ -630,12 +630,12 @@ def test_either_side_may_start_dtls(setup: str) -> None:
     run(test)
 
 
-@needs_ipv6
-def test_a_call_over_ipv6() -> None:
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_a_call_over_every_family(host: str) -> None:
     async def test() -> None:
-        async with local_worker(hosts=["::1"]) as control, clients(control, "a", "b") as (a, b):
+        async with local_worker(hosts=[host]) as control, clients(control, "a", "b") as (a, b):
             assert a.ice is not None
-            assert a.ice.address[0] == "::1"
+            assert a.ice.address[0] == host
             await a.send_rtp("camera", 1, b"picture")
             assert (await b.rtp()).payload == b"picture"
 

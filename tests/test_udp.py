@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aioice import stun
-from media_client import check, needs_ipv6, rtp_packet, until
+from media_client import LOOPBACKS, check, rtp_packet, until
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
 from sfu.media.srtp import Packet
@@ -265,12 +265,11 @@ def test_a_flood_for_dtls_is_bounded() -> None:
 # --- sockets ----------------------------------------------------------------------------------------------------------
 
 
-@needs_ipv6
-def test_ipv6() -> None:
+def test_every_family() -> None:
     async def test() -> None:
-        async with opened("127.0.0.1", "::1") as port:
+        async with opened(*LOOPBACKS) as port:
             agent = port.agent()
-            for host in ("::1", "127.0.0.1"):
+            for host in LOOPBACKS:
                 peer = port.sender(host)
                 response = await port.prove(peer, agent)
                 assert response.attributes["XOR-MAPPED-ADDRESS"] == peer.getsockname()[:2]
@@ -279,7 +278,7 @@ def test_ipv6() -> None:
                 peer.send(MEDIA)
                 await agent._send(CLIENT_HELLO)
                 assert await asyncio.to_thread(peer.recv, 2000) == CLIENT_HELLO
-            await until(lambda: port.media == [MEDIA, MEDIA], "media over both")
+            await until(lambda: port.media == [MEDIA] * len(LOOPBACKS), "media over each")
 
     run(test)
 
