@@ -17,10 +17,11 @@ run *options: setup
 test *options: _dev _chromium
     @exec {{ bin }}/pytest -n auto --dist loadgroup "$@"
 
-# Measure the database on this machine, SQLite and PostgreSQL: `just bench --help` tells the options
+# Measure what a packet costs and how much the server carries; `bench store` measures the database; --help tells more
 [no-exit-message]
 bench *options: _dev
-    @exec {{ bin }}/python tests/bench/store.py "$@"
+    @if [ "${1:-}" = store ]; then shift; exec {{ bin }}/python tests/bench/store.py "$@"; fi; \
+        exec {{ bin }}/python -m tests.bench "$@"
 
 # Check style and types
 check: _dev

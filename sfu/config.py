@@ -223,6 +223,9 @@ class Config:
         "off, for load tests on a loopback SFU_HOST: no rates, no maxima of peers and tracks.",
         shown="on",
     )
+    max_load: float = _setting(
+        0.85, _decimal(0.1, 1), "Load of a media worker beyond which nobody more may join.", unit="cores"
+    )
     max_peers: int = _setting(100, _whole(1, 10_000), "Peers in a room that says nothing else.")
     max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
     max_candidates: int = _setting(32, _whole(1, 1000), "ICE candidates one peer may send.")

@@ -187,10 +187,12 @@ class Signaling:
             raise
 
     def _check_worker(self, entry: Entry) -> None:
-        """Raises MediaUnavailable, before a token is used up for nothing."""
+        """Raises MediaUnavailable or ServerFull, before a token is used up for nothing."""
         room = self.rooms.rooms.get(entry.key)
         if not (self.workers.ready if room is None else self.workers.is_ready(room.worker)):
             raise errors.MediaUnavailable  # the peers of a room on a dead worker are on their way out
+        if room is not None:
+            self.workers.admit(room.worker)
 
     def _enter(self, request: WebSocketRequest, connection: Upgraded, entry: Entry, record: records.Session) -> Session:
         self._check_worker(entry)

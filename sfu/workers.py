@@ -20,7 +20,7 @@ import trio
 from sfu import bridge
 from sfu.config import ANY_HOST, Config
 from sfu.counters import Counters
-from sfu.errors import ConfigError, MediaUnavailable
+from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 
 log = logging.getLogger("sfu.workers")
 
@@ -84,11 +84,25 @@ class Workers:
         return self._workers[worker].ready
 
     def pick(self) -> int:
-        """The worker for a new room: the one with the fewest peers. Raises MediaUnavailable while none is up."""
+        """The worker for a new room: the least loaded, to a tenth, and of those the one with the fewest peers.
+
+        Raises MediaUnavailable while none is up, ServerFull when even that one has too much to do.
+        """
         ready = [worker for worker in self._workers if worker.ready]
         if not ready:
             raise MediaUnavailable
-        return min(ready, key=lambda worker: worker.peers).index
+        index = min(ready, key=lambda worker: (round(self.load(worker.index), 1), worker.peers)).index
+        self.admit(index)
+        return index
+
+    def load(self, worker: int) -> float:
+        """The fraction of a core that it used in the last seconds."""
+        return self.stats[worker].get("load", 0.0)
+
+    def admit(self, worker: int) -> None:
+        """Raises ServerFull when one more peer on the worker would spoil the calls of all that are there."""
+        if self._config.limits and self.load(worker) > self._config.max_load:
+            raise ServerFull
 
     def place(self, worker: int) -> None:
         """One more peer is on the worker; `release` says that it is gone."""
@@ -190,6 +204,7 @@ class Workers:
             worker.why, garbled = "A media worker sent what cannot be read.", True
         finally:
             was_ready, worker.ready = worker.ready, False
+            self.stats[worker.index] = {}
             worker.commands.close()
             worker.commands = None
         if worker.scope.cancelled_caught:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from media_client import check
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, SILENT_S, Agent, Check, Path, parse_check
-from sfu.media.srtp import Packet
+from sfu.media.inbound import Inbound
 from sfu.media.udp import Endpoint
 
 PWD = "passwordpasswordpassword"
 
 
-def refuse_media(packet: Packet) -> bool:
-    return False
+def inbound() -> Inbound:
+    return Inbound({}, lambda data: None, lambda ssrc, kind: None)
 
 
 class Sockets:
@@ -60,7 +60,7 @@ class Followed(Agent):
 
     def __init__(self) -> None:
         self.moves: list[Path] = []
-        super().__init__(refuse_media, self.moves.append)
+        super().__init__(inbound(), self.moves.append)
 
 
 def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, pwd: str = "") -> stun.Message:
@@ -216,7 +216,7 @@ def test_cut_checks_never_raise(start: int, end: int) -> None:
 
 def test_credentials_are_long_and_fresh() -> None:
     """RFC 8445 section 5.3: at least 24 bits of ufrag and 128 of password, of ice-char."""
-    agents = [Agent(refuse_media, lambda path: None) for _ in range(100)]
+    agents = [Agent(inbound(), lambda path: None) for _ in range(100)]
     assert len({a.ufrag for a in agents}) == len({a.pwd for a in agents}) == 100
     assert all(len(a.ufrag) == 8 and len(a.pwd) == 24 and (a.ufrag + a.pwd).isalnum() for a in agents)
 

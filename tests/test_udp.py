@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,8 +16,9 @@ from aioice import stun
 from media_client import LOOPBACKS, check, rtp_packet, until
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
-from sfu.media.srtp import Packet
-from sfu.media.udp import MAX_DATAGRAM, UdpPort, interface_addresses
+from sfu.media.inbound import Inbound
+from sfu.media.srtp import Rows
+from sfu.media.udp import MAX_DATAGRAM, Route, UdpPort, interface_addresses
 
 CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)
 ALERT = struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40])
@@ -28,19 +30,21 @@ class Port(UdpPort):
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
-        super().__init__(self.counters)
+        super().__init__(self.counters, self._on_media)
         self.media: list[bytes] = []
         self.authentic = True
         self.senders: list[socket.socket] = []
 
     def agent(self) -> Agent:
-        agent = Agent(self._on_media, lambda path: None)
+        agent = Agent(Inbound({}, lambda data: None, lambda ssrc, kind: None), lambda path: None)
         self.register(agent)
         return agent
 
-    def _on_media(self, packet: Packet) -> bool:
-        self.media.append(bytes(packet.view[: packet.n]))
-        return self.authentic
+    def _on_media(self, rows: Rows, batch: list[tuple[int, Route]]) -> None:
+        for i, route in batch:
+            self.media.append(bytes(rows.row(i)))
+            if self.authentic:
+                route.seen(time.monotonic())
 
     def sender(self, host: str = "127.0.0.1") -> socket.socket:
         """A socket of somebody's, connected to this port."""

@@ -20,7 +20,7 @@ from control import DEADLINE_S, child, eventually, open_files, settings
 from sfu import bridge, workers
 from sfu.config import Config
 from sfu.counters import Counters
-from sfu.errors import ConfigError, MediaUnavailable
+from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.workers import COMMAND, Workers
 
 
@@ -275,3 +275,20 @@ async def test_the_real_worker(caplog: pytest.LogCaptureFixture) -> None:
         assert event.sdp.count("m=") == 2
         await eventually(lambda: found.stats[0].get("peers") == 1)
     assert "worker_ready worker=0" in caplog.text
+
+
+def test_a_new_room_goes_where_the_least_is_done() -> None:
+    workers = Workers(Config(workers=3, max_load=0.8), Counters())
+    for worker in workers._workers:
+        worker.ready = True
+    workers.stats[:] = [{"load": 0.5}, {"load": 0.2}, {"load": 0.21}]
+    workers.place(1)
+    assert workers.pick() == 2  # as loaded as the other, to a tenth, with fewer peers
+    workers.stats[:] = [{"load": 0.9}, {"load": 0.81}, {"load": 0.95}]
+    with pytest.raises(ServerFull):
+        workers.pick()
+    with pytest.raises(ServerFull):
+        workers.admit(0)
+    unlimited = Workers(Config(host="127.0.0.1", workers=1, limits=False), Counters())
+    unlimited.stats[:] = [{"load": 1.0}]
+    unlimited.admit(0)

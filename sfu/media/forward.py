@@ -1,126 +1,257 @@
-"""A publisher's packet becomes its subscribers' packets. Nothing here is decoded.
+"""A publisher's packets become its subscribers' packets. Nothing here is decoded.
 
-A track has one outgoing SSRC and one numbering for all its subscribers, and timestamps pass through, so what every
-subscriber gets is the same bytes until encryption.
+A track has one outgoing SSRC, sequence and clock for all its subscribers, so what every subscriber gets is the same
+bytes until encryption: they are rewritten once, where they were received, and leave as runs (fanout.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Iterable
+from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp
+from sfu.media.fanout import BURST, SHARE, Fan, Outbox
 from sfu.media.keyframe import KeyframeRequests
-from sfu.media.nack import Budget, History
+from sfu.media.leg import Leg
+from sfu.media.nack import HISTORY, History
+from sfu.media.srtp import ROW_BYTES, Context, Rows
 
 if TYPE_CHECKING:
+    from sfu.media.ice import Path
     from sfu.media.peer import Peer
-    from sfu.media.srtp import Packet
 
+CLOCK_RATES = {"audio": 48_000, "video": 90_000}
+PAD_BYTES = 24
+"""The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
 
-class Leg:
-    """One subscriber of a track, from its answer on."""
-
-    __slots__ = ("peer", "resends")
-
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.resends = Budget()
+_seq_of, _ts_of = Struct("!H").unpack_from, Struct("!I").unpack_from
 
 
 class Numbering:
-    """A track's outgoing sequence numbers: the publisher's, without what it sent while muted.
+    """A track's outgoing numbers: the publisher's, without what it sent while muted. Extended ones: they do not wrap.
 
     A gap of 32,768 numbers looks to SRTP like a step back (RFC 3711 section 3.3.1) and stops the stream, and 65,536
     packets on, numbers come again: two packets encrypted under one number give both away.
     """
 
-    __slots__ = ("_first_ext", "_gap", "_last_ext", "_shift")
-
     def __init__(self) -> None:
-        self._last_ext: int | None = None  # highest number sent
-        self._first_ext = -0x10000  # nothing older is sent
-        self._shift = 0
-        self._gap = False
+        self.head = 0  # the next packet's, if none is lost
+        self.shift = 0  # outgoing number minus the publisher's, modulo 65,536
+        self.held = True  # the next packet's number is not to be counted on: see `place`
+        self._started = False
+        self._floor = 0  # numbers before it are taken
 
     def leave_gap(self) -> None:
         """The next packet gets the last one's number plus 2, whatever its own: the one left out tells decoders that
         something is missing."""
-        self._gap = self._last_ext is not None
+        self.held = True
 
-    def outgoing(self, seq16: int) -> int | None:
-        """The number to send a packet under; None if it is from before the gap, where its number is taken."""
-        if self._last_ext is None:
-            self._last_ext = seq16
-        if self._gap:
-            self._gap = False
-            self._first_ext = self._last_ext + 2
-            self._shift = self._first_ext - seq16
-        ext = self._last_ext + ((seq16 + self._shift - self._last_ext + 0x8000) & 0xFFFF) - 0x8000
-        if ext < self._first_ext:
-            return None
-        self._last_ext = max(self._last_ext, ext)
-        return ext & 0xFFFF
+    def place(self, seq16: int) -> int:
+        """The number of any packet; -1 if it is from before a gap, or so late that nobody waits for it."""
+        if self.held:
+            self.held = False
+            # a wrap before the first packet is one that no subscriber knows of: the first lap is empty
+            self.head = self.head + 1 if self._started else seq16 + 0x10000
+            self.shift = self.head - seq16
+            self._floor = self.head if self._started else 0x10000
+            self._started = True
+        ahead = (seq16 + self.shift - self.head) & 0xFFFF
+        if ahead < 0x8000:
+            self.head += ahead + 1
+            return self.head - 1
+        number = self.head + ahead - 0x10000
+        return number if number >= max(self._floor, self.head - HISTORY) else -1
 
 
-class Track:
+class Track(Numbering):
     """What a peer publishes from one source. Owned by the publisher; ends with its section or its peer."""
 
-    def __init__(self, publisher: Peer, source: str, kind: Literal["audio", "video"], counters: Counter[str]) -> None:
+    def __init__(self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox) -> None:
+        super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
+        self.clock_rate = CLOCK_RATES[kind]
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
         self.muted = False
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
-        self._counters = counters
-        self._numbering = Numbering()
+        self.last_ts, self.last_s = 0, 0.0
+        self.rows: list[int] = []  # of the batch at hand, in order
+        self.late: list[int] = []  # of the batch at hand, overtaken by others
+        self.packets = self.bytes = 0  # forwarded
+        self._outbox, self._counters = outbox, outbox.counters
+        self._fans: list[Fan] | None = None
+        self._waiting: list[Leg] = []
         self._history = History() if kind == "video" else None
         self._keyframes = KeyframeRequests()
         self._timer: asyncio.TimerHandle | None = None
 
+    # --- subscribers and state
+    # --------------------------------------------------------------------------------------------
+
     def add_leg(self, peer: Peer) -> None:
         """The peer's answer takes this track. Asks for a keyframe if that is new, so that a picture appears at once."""
         if peer.id not in self.legs:
-            self.legs[peer.id] = Leg(peer)
+            self.legs[peer.id] = Leg(peer, self)
+            self.legs_changed()
             self.request_keyframe()
 
     def remove_leg(self, peer: Peer) -> None:
-        self.legs.pop(peer.id, None)
+        if self.legs.pop(peer.id, None) is not None:
+            self.legs_changed()
+
+    def pause(self, subscriber: str) -> None:
+        """Leaves a subscriber out until `resume`, which it will see as a moment in which nothing was sent."""
+        leg = self.legs[subscriber]
+        leg.suspend(self.head)
+        leg.paused = True
+        self.legs_changed()
+
+    def resume(self, subscriber: str) -> None:
+        """Goes on at the next keyframe."""
+        self.legs[subscriber].paused = False
+        self.legs_changed()
+        self.request_keyframe()
+
+    def switch(self, subscriber: str, track: Track) -> None:
+        """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on."""
+        leg = self.legs.pop(subscriber)
+        leg.suspend(self.head)
+        leg.follow(track)
+        track.legs[subscriber] = leg
+        self.legs_changed()
+        track.legs_changed()
+        track.request_keyframe()
+
+    def legs_changed(self) -> None:
+        """The subscribers, their addresses or keys are others now: prepare their messages anew."""
+        self._fans = None
 
     def set_muted(self, muted: bool) -> None:
         """A muted track is not forwarded, whatever the publisher sends. Unmuting leaves decoders with a gap, so it asks
         for a keyframe."""
-        if self.muted and not muted:
-            self.muted = False
-            self._numbering.leave_gap()
+        if self.muted != muted:
+            self.muted = muted
+            self.leave_gap()
             self.request_keyframe()
-        self.muted = muted
 
-    def forward(self, packet: Packet) -> None:
-        """One decrypted RTP packet of this track, changed in place and sent to every leg."""
-        if self.muted:
-            return
-        view, n = packet.view, packet.n
-        seq16 = self._numbering.outgoing(rtp.seq16_of(view))
-        if seq16 is None:
-            self._counters["packets_late"] += 1
-            return
-        rtp.set_seq16(view, seq16)
-        rtp.set_ssrc(view, self.ssrc)
-        data = bytes(view[:n])
+    def close(self) -> None:
+        self.legs.clear()
+        self.legs_changed()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- packets
+    # ----------------------------------------------------------------------------------------------------------
+
+    def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
+        """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
+        self.last_s, rows_in = now_s, rows
+        ids, late = self.rows, self.late
+        if ids:
+            self.rows = []
+            if ids[-1] - ids[0] >= len(ids):
+                rows, ids = spare, _gather(rows, spare, ids)
+            self._flush(rows, ids[0], rows.lengths[ids[0] : ids[-1] + 1].tolist(), now_s)
+        if late:
+            self.late = []
+            for i in late:
+                self._send_late(rows_in, i)
+
+    def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
+        start, n = 0, len(lengths)
+        while start < n:
+            if self._fans is None:
+                self._prepare()
+            stop = n
+            if self._waiting:
+                begin = self._find_beginning(rows, at + start, n - start)
+                if begin == 0:
+                    self._resume_legs(rows.view[(at + start) * ROW_BYTES :], now_s)
+                elif begin > 0:
+                    stop = start + begin
+                else:
+                    self.request_keyframe()
+            end = start + 1 if stop - start == 1 else make_run(rows, at, lengths, start, stop)
+            self._run(rows, at + start, lengths[start:end])
+            start = end
+
+    def _run(self, rows: Rows, at: int, lengths: list[int]) -> None:
+        k = len(lengths)
+        source = rows.view[at * ROW_BYTES : (at + k) * ROW_BYTES]
+        self._count(source, lengths)
+        for fan in self._fans if self._fans is not None else self._prepare():
+            for leg, sent in fan.forward(source, lengths):
+                self.legs_changed()
+                if sent < k and self.kind == "video":
+                    leg.suspend(self._extended(source[sent * ROW_BYTES :]), k - sent)
+                    self.request_keyframe()
+
+    def _count(self, source: memoryview, lengths: list[int]) -> None:
+        self.packets += len(lengths)
+        self.bytes += sum(lengths)
         if self._history is not None:
-            self._history.store(seq16, data)
-        for leg in self.legs.values():
-            leg.peer.send_rtp(data)
+            store, at = self._history.store, 0
+            for length in lengths:
+                packet = source[at : at + length].tobytes()
+                store(packet[2] << 8 | packet[3], packet)
+                at += ROW_BYTES
 
-    def sender_report(self, report: rtp.Rtcp) -> None:
-        """Passes a publisher's sender report on; raises ValueError if it is cut."""
-        compound = rtp.sender_report(report, self.ssrc, self.publisher.id)
+    def _send_late(self, rows: Rows, i: int) -> None:
+        """A packet that others overtook goes to those for whom it is not from before their time."""
+        source, lengths = rows.view[i * ROW_BYTES : (i + 1) * ROW_BYTES], [rows.lengths[i]]
+        number = self._extended(source)
+        self._count(source, lengths)
+        taking = []
         for leg in self.legs.values():
-            leg.peer.send_rtcp(compound)
+            if not leg.waiting and leg.floor <= number:
+                taking.append(leg)
+            elif not leg.waiting:
+                leg.uncount()
+        for fan in self._fans_of(taking):
+            fan.forward(source, lengths)
+
+    def _extended(self, packet: memoryview) -> int:
+        """The number of a packet that carries its number already."""
+        return self.head - ((self.head - int(_seq_of(packet, 2)[0])) & 0xFFFF)
+
+    def _find_beginning(self, rows: Rows, at: int, n: int) -> int:
+        """The first of n packets that a subscriber may begin with, or -1."""
+        if self.kind == "audio":
+            return 0
+        return next((i for i in range(n) if rtp.starts_vp8_keyframe(rows.row(at + i))), -1)
+
+    def _resume_legs(self, packet: memoryview, now_s: float) -> None:
+        number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
+        for leg in self._waiting:
+            leg.resume(number, ts, now_s)
+        self.legs_changed()
+
+    def _prepare(self) -> list[Fan]:
+        self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.paused]
+        self._fans = self._fans_of([leg for leg in self.legs.values() if not leg.waiting])
+        return self._fans
+
+    def _fans_of(self, legs: list[Leg]) -> list[Fan]:
+        groups: dict[tuple[object, int, bool], list[tuple[Leg, Context, Path]]] = {}
+        for leg in legs:
+            if (way := leg.peer.downlink()) is not None:
+                context, path = way
+                groups.setdefault((path.endpoint, context.tag_bytes, leg.segments), []).append((leg, context, path))
+        return [
+            Fan(self._outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)
+        ]
+
+    # --- RTCP
+    # -------------------------------------------------------------------------------------------------------------
+
+    def recall(self, number: int) -> bytes | None:
+        """The bytes that this number stood for, if it was sent lately."""
+        if self._history is None or not self.head - HISTORY <= number < self.head:
+            return None
+        return self._history.find(number & 0xFFFF)
 
     def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
         """Answers a subscriber's NACK on the same SSRC, with the very bytes sent before. What is gone costs its budget
@@ -132,12 +263,23 @@ class Track:
             if not leg.resends.take(now_s):
                 self._counters["nack_over_budget"] += 1
                 return
-            data = self._history.find(seq16)
+            data = leg.find(seq16)
             if data is None:
                 self._counters["nack_missed"] += 1
             else:
                 self._counters["nack_answered"] += 1
                 leg.peer.send_rtp(data)
+
+    def sender_report(self, report: rtp.Rtcp) -> None:
+        """Passes a publisher's sender report on, in each subscriber's numbers; raises ValueError if it is cut."""
+        shared = rtp.sender_report(report, self.ssrc, self.publisher.id)
+        for leg in self.legs.values():
+            if leg.waiting:
+                continue
+            compound = shared
+            if leg.renumbered:
+                compound = rtp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts)
+            leg.peer.send_rtcp(compound)
 
     def request_keyframe(self) -> None:
         """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says."""
@@ -160,7 +302,48 @@ class Track:
         else:  # the timer ran a moment early
             self._timer = asyncio.get_running_loop().call_later(0.005, self._ask)
 
-    def close(self) -> None:
-        self.legs.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+
+def make_run(rows: Rows, at: int, lengths: list[int], start: int, stop: int) -> int:
+    """The end of the run that begins with packet `start` of those from row `at` on, at most `stop`: all of one size,
+    only the last may be shorter.
+
+    Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1), in `lengths`, too.
+    """
+    low = high = lengths[start]
+    end, most = start + 1, min(stop, start + BURST)
+    while end < most:
+        length = lengths[end]
+        if length > high:
+            if length - low > PAD_BYTES:
+                break
+            high = length
+        elif length < low:
+            if high - length > PAD_BYTES:
+                end += 1
+                break
+            low = length
+        end += 1
+    if low != high:
+        for i in range(start, end - 1):
+            if lengths[i] < high:
+                if not _pad(rows.view, (at + i) * ROW_BYTES, lengths[i], high - lengths[i]):
+                    return i + 1
+                lengths[i] = high
+    return end
+
+
+def _pad(view: memoryview, at: int, length: int, more: int) -> bool:
+    padded = view[at + length - 1] if view[at] & 0x20 else 0
+    if padded + more > 0xFF:
+        return False
+    view[at] |= 0x20
+    view[at + length : at + length + more] = bytes(more - 1) + bytes([padded + more])
+    return True
+
+
+def _gather(rows: Rows, spare: Rows, ids: list[int]) -> list[int]:
+    for j, i in enumerate(ids):
+        packet = rows.row(i)
+        spare.view[j * ROW_BYTES : j * ROW_BYTES + len(packet)] = packet
+        spare.lengths[j] = len(packet)
+    return list(range(len(ids)))

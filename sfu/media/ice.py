@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aioice import stun
 
 if TYPE_CHECKING:
-    from sfu.media.srtp import Packet
+    from sfu.media.inbound import Inbound
     from sfu.media.udp import Endpoint
 
 MAX_PATHS = 32
@@ -76,12 +76,11 @@ class Agent:
 
     role = "controlled"
 
-    def __init__(self, on_media: Callable[[Packet], bool], on_path: Callable[[Path], None]) -> None:
-        """`on_media` gets each SRTP or SRTCP datagram, in a buffer that is its own until it returns whether the
-        datagram was authentic; `on_path` gets each newly selected path."""
+    def __init__(self, inbound: Inbound, on_path: Callable[[Path], None]) -> None:
+        """`inbound` is for media that comes on any path of this peer; `on_path` gets each newly selected path."""
         self.ufrag = _token(8)
         self.pwd = _token(24)
-        self.on_media = on_media
+        self.inbound = inbound
         self.paths: list[Path] = []
         self.selected: Path | None = None
         self.connected = asyncio.Event()

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from aiortc import RTCCertificate
 from aiortc.rtcdtlstransport import (
     SRTP_AEAD_AES_128_GCM,
+    SRTP_AES128_CM_SHA1_80,
     SRTP_PROFILES,
     RTCDtlsFingerprint,
     RTCDtlsParameters,
@@ -39,9 +40,10 @@ from sfu.errors import (
     UnexpectedAnswer,
 )
 from sfu.media import rtp, sdp
-from sfu.media.bitrate import TransportFeedback
+from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
+from sfu.media.inbound import Inbound
 from sfu.media.srtp import Context, Packet
 from sfu.media.udp import UdpPort
 
@@ -70,6 +72,7 @@ class Shared:
     certificate: RTCCertificate
     emit: Callable[[bridge.Event], None]
     counters: Counter[str]
+    outbox: Outbox
     candidates: list[str]
     out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between
 
@@ -98,17 +101,15 @@ class Peer:
         self.may_publish, self.may_subscribe = join.publish, join.subscribe
         self.room, self.shared = room, shared
         self.published: dict[str, Track] = {}  # by source
-        self.agent = Agent(self._on_media, self._on_path)
         self._by_ssrc: dict[int, Track] = {}  # our own tracks by the publisher's SSRC
         self._taken: dict[int, Track] = {}  # others' tracks by the SSRC they have here
+        self._inbound = Inbound(self._by_ssrc, self._on_rtcp, self._latch)
+        self.agent = Agent(self._inbound, self._on_path)
         self._muted: set[str] = set()
         self._slots: list[Slot] = []
         self._dtls: RTCDtlsTransport | None = None
         self._fingerprints: tuple[tuple[str, str], ...] = ()
-        self._rx: Context | None = None
         self._tx: Context | None = None
-        self._feedback = TransportFeedback()
-        self._feedback_ssrc = 0
         self._session, self._version = secrets.randbits(53), 0
         self._offered: list[tuple[sdp.Section, Track | None]] | None = None  # in flight
         self._dirty = self._scheduled = self._closed = False
@@ -264,7 +265,7 @@ class Peer:
             self._end_track(slot.source)  # another stream, with numbers and times of its own
             track = None
         if track is None:
-            track = self.published[slot.source] = Track(self, slot.source, slot.kind, self.shared.counters)
+            track = self.published[slot.source] = Track(self, slot.source, slot.kind, self.shared.outbox)
             track.muted = slot.source in self._muted
             self.shared.emit(bridge.Track(self.id, slot.source, slot.kind))
             self._tell_others()
@@ -315,7 +316,7 @@ class Peer:
             self._fail(DtlsFailed())
             return
         dtls.on("statechange", self._dtls_changed)
-        self._rx, self._tx = Context(dtls._rx_srtp), Context(dtls._tx_srtp)
+        self._inbound.context, self._tx = _contexts(dtls)
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
         self._attach()
@@ -326,6 +327,9 @@ class Peer:
 
     def _on_path(self, path: Path) -> None:
         self.shared.counters["paths_selected"] += 1
+        for slot in self._slots:
+            if slot.track is not None:
+                slot.track.legs_changed()
 
     def check_liveness(self, now_s: float) -> None:
         if self._tx is not None and now_s - self.agent.last_seen_s > SILENT_S:
@@ -363,7 +367,7 @@ class Peer:
             track.close()
         self.published.clear()
         self._tell_others()
-        self._rx = self._tx = None
+        self._inbound.context = self._tx = None
         if self._deadline is not None:
             self._deadline.cancel()
         for task in self._tasks:
@@ -377,47 +381,6 @@ class Peer:
         self.shared.udp.unregister(self.agent)
 
     # --- media in ----------------------------------------------------------------------------------------------------
-
-    def _on_media(self, packet: Packet) -> bool:
-        if self._rx is None:
-            return False
-        counters = self.shared.counters
-        try:
-            if rtp.is_rtcp(packet.view[1]):
-                if not self._rx.unprotect_rtcp(packet):
-                    counters["srtcp_refused"] += 1
-                    return False
-                self._on_rtcp(bytes(packet.view[: packet.n]))
-            else:
-                if not self._rx.unprotect(packet):
-                    counters["srtp_refused"] += 1
-                    return False
-                counters["packets_in"] += 1
-                self._on_rtp(packet)
-        except ValueError:
-            counters["rtp_malformed"] += 1
-        return True
-
-    def _on_rtp(self, packet: Packet) -> None:
-        """Raises ValueError when the packet is cut short."""
-        view, n = packet.view, packet.n
-        rtp.payload_offset(view, n)
-        ssrc = rtp.ssrc_of(view)
-        for extension, at, length in list(rtp.extensions(view, n)):
-            if extension == sdp.TRANSPORT_CC_ID and length == 2:
-                self._feedback.arrived(view[at] << 8 | view[at + 1], time.monotonic_ns() // 1000)
-                self._feedback_ssrc = ssrc
-                # subscribers' browsers would answer another transport's numbers as if they were ours
-                rtp.erase_extension(view, at, length)
-        kind = sdp.PAYLOAD_KINDS.get(view[1] & 0x7F)
-        if kind is None:
-            self.shared.counters["packets_ignored"] += 1  # retransmissions nobody asked for, and probes
-            return
-        track = self._by_ssrc.get(ssrc) or self._latch(ssrc, kind)
-        if track is not None and track.kind == kind:
-            track.forward(packet)
-        else:
-            self.shared.counters["packets_unknown"] += 1
 
     def _latch(self, ssrc: int, kind: str) -> Track | None:
         """An SSRC the answer did not name belongs to the one track of its kind that still has none."""
@@ -449,6 +412,12 @@ class Peer:
 
     # --- media out ---------------------------------------------------------------------------------------------------
 
+    def downlink(self) -> tuple[Context, Path] | None:
+        """How to encrypt and where to send what goes to this peer, while its media flows."""
+        if self._tx is None or self.agent.selected is None:
+            return None
+        return self._tx, self.agent.selected
+
     def send_rtp(self, data: bytes) -> None:
         """Encrypts and sends one packet; before DTLS is up and after the end it does nothing."""
         if self._tx is None or self.agent.selected is None:
@@ -471,7 +440,21 @@ class Peer:
         else:
             self.shared.counters["protect_failed"] += 1
 
+    @property
+    def numbers_packets(self) -> bool:
+        """Whether this publisher wants transport-wide feedback."""
+        return bool(self._inbound.feedback_ssrc)
+
     def send_feedback(self) -> None:
         """Transport-wide feedback for what arrived since the last call, if anything did."""
-        if self._feedback.pending:
-            self.send_rtcp(rtp.transport_feedback(self._feedback.report(), self._feedback_ssrc))
+        inbound = self._inbound
+        if inbound.feedback.pending:
+            self.send_rtcp(rtp.transport_feedback(inbound.feedback.report(), inbound.feedback_ssrc))
+
+
+def _contexts(dtls: RTCDtlsTransport) -> tuple[Context, Context]:
+    """What decrypts and what encrypts, of a connected transport (private parts of aiortc: tests/test_srtp.py holds
+    them)."""
+    assert dtls._ssl is not None
+    tag_bytes = 10 if dtls._ssl.get_selected_srtp_profile() == SRTP_AES128_CM_SHA1_80.openssl_profile else 16
+    return Context(dtls._rx_srtp, tag_bytes), Context(dtls._tx_srtp, tag_bytes)

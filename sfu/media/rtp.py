@@ -111,6 +111,23 @@ def erase_extension(packet: bytearray | memoryview, offset: int, length: int) ->
     packet[offset - head : offset + length] = bytes(head + length)
 
 
+def starts_vp8_keyframe(packet: Buffer) -> bool:
+    """Whether a whole VP8 packet is the first of a keyframe (RFC 7741 sections 4.2 and 4.3)."""
+    n = len(packet)
+    try:
+        at = payload_offset(packet, n)
+    except ValueError:
+        return False
+    if n < at + 8 or packet[at] & 0x17 != 0x10:  # only the start of partition 0
+        return False
+    if packet[at] & 0x80:
+        extended, at = packet[at + 1], at + 1
+        if extended & 0x80:
+            at += 2 if packet[at + 1] & 0x80 else 1
+        at += bool(extended & 0x40) + bool(extended & 0x30)
+    return n > at + 1 and not packet[at + 1] & 1
+
+
 # --- RTCP ------------------------------------------------------------------------------------------------------------
 
 
@@ -160,15 +177,19 @@ def transport_feedback(fci: bytes, media_ssrc: int) -> bytes:
     return _feedback.pack(0x80 | RTPFB_TRANSPORT_CC, RTCP_RTPFB, 2 + len(fci) // 4, SENDER_SSRC, media_ssrc) + fci
 
 
-def sender_report(packet: Rtcp, ssrc: int, cname: str) -> bytes:
+def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> bytes:
     """The sender information of a report under another SSRC, with the CNAME a compound needs (RFC 3550 section 6.4.1).
 
     Report blocks are left out: they speak of streams between the publisher and us. NTP and RTP time stay, which is what
-    keeps audio and video in step. Raises ValueError if the report is cut.
+    keeps audio and video in step; `shift_ts` is what the timestamps of packets are shifted by, too. Raises ValueError
+    if the report is cut.
     """
     if len(packet.body) < 24:
         raise ValueError("cut sender report")
     report = _u32.pack(0x80 << 24 | RTCP_SR << 16 | 6) + _u32.pack(ssrc) + packet.body[4:24]
+    if shift_ts:
+        ts = (int(_u32.unpack_from(packet.body, 12)[0]) + shift_ts) & 0xFFFFFFFF
+        report = report[:16] + _u32.pack(ts) + report[20:]
     item = bytes([1, len(cname)]) + cname.encode()
     chunk = _u32.pack(ssrc) + item + bytes(4 - len(item) % 4)
     return report + _u32.pack(0x81 << 24 | RTCP_SDES << 16 | len(chunk) // 4) + chunk

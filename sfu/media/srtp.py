@@ -11,8 +11,14 @@ from typing import Any
 
 from pylibsrtp._binding import ffi, lib
 
+protect, unprotect = lib.srtp_protect, lib.srtp_unprotect
+"""(handle, pointer, length pointer) → 0, or an error: the packet is then worthless."""
+
 BUFFER_BYTES = 2048
 """Room for a datagram of at most 1,500 bytes and libsrtp's trailer (SRTP_MAX_TRAILER_LEN, 144)."""
+ROW_BYTES = 1728
+"""The same in a batch, with room to pad. Not a power of two: equal header offsets would share a few sets of the
+cache."""
 MAX_SSRCS = 128
 """SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
 retransmissions are 48."""
@@ -41,29 +47,52 @@ class Packet:
         self._size[0] = n
 
 
+class Rows:
+    """`count` packets in one piece of memory that libsrtp and the kernel work on.
+
+    Row i begins at `view[i * ROW_BYTES]`; `lengths[i]` bytes of it are in use. `pointers` and `length_pointers` are
+    what libsrtp takes; for a libsrtp function f, `any(map(f, handles, pointers, length_pointers))` is one loop in C.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._memory = ffi.new("char[]", count * ROW_BYTES)
+        self._lengths = ffi.new("int[]", count)
+        self.address = int(ffi.cast("uintptr_t", self._memory))
+        self.view = memoryview(ffi.buffer(self._memory)).cast("B")
+        self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
+        self.pointers = [ffi.cast("void *", self.address + i * ROW_BYTES) for i in range(count)]
+        self.length_pointers = [self._lengths + i for i in range(count)]
+
+    def row(self, i: int) -> memoryview:
+        """What is in use of row i."""
+        return self.view[i * ROW_BYTES : i * ROW_BYTES + self.lengths[i]]
+
+
 class Context:
     """One direction of a peer's SRTP session, taken from a connected aiortc RTCDtlsTransport."""
 
-    __slots__ = ("_handle", "_session", "_ssrcs")
+    __slots__ = ("_session", "_ssrcs", "handle", "tag_bytes")
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, tag_bytes: int = 16) -> None:
         self._session = session  # keeps the native session alive
-        self._handle = session._srtp[0]
+        self.tag_bytes = tag_bytes
+        self.handle = session._srtp[0]
         self._ssrcs: set[int] = set()
 
     def unprotect(self, packet: Packet) -> bool:
         """Verifies and decrypts in place. False: forged, replayed, malformed or of one SSRC too many; the packet is
         then worthless."""
-        if lib.srtp_unprotect(self._handle, packet._memory, packet._size) != 0:
+        if lib.srtp_unprotect(self.handle, packet._memory, packet._size) != 0:
             return False
-        return self._admits(int.from_bytes(packet.view[8:12], "big"))
+        return self.admits(int.from_bytes(packet.view[8:12], "big"))
 
     def unprotect_rtcp(self, packet: Packet) -> bool:
-        if lib.srtp_unprotect_rtcp(self._handle, packet._memory, packet._size) != 0:
+        if lib.srtp_unprotect_rtcp(self.handle, packet._memory, packet._size) != 0:
             return False
-        return self._admits(int.from_bytes(packet.view[4:8], "big"))
+        return self.admits(int.from_bytes(packet.view[4:8], "big"))
 
-    def _admits(self, ssrc: int) -> bool:
+    def admits(self, ssrc: int) -> bool:
         if ssrc not in self._ssrcs:
             if len(self._ssrcs) >= MAX_SSRCS:
                 self._session.remove_stream(ssrc)
@@ -73,7 +102,7 @@ class Context:
 
     def protect(self, packet: Packet) -> bool:
         """Encrypts in place; the packet grows by the tag. One sequence number twice must be the same bytes twice."""
-        return bool(lib.srtp_protect(self._handle, packet._memory, packet._size) == 0)
+        return bool(lib.srtp_protect(self.handle, packet._memory, packet._size) == 0)
 
     def protect_rtcp(self, packet: Packet) -> bool:
-        return bool(lib.srtp_protect_rtcp(self._handle, packet._memory, packet._size) == 0)
+        return bool(lib.srtp_protect_rtcp(self.handle, packet._memory, packet._size) == 0)

@@ -11,36 +11,46 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import time
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import ifaddr
 
+from sfu.media import libc
 from sfu.media.ice import Address, Agent, Path, parse_check
-from sfu.media.srtp import Packet
+from sfu.media.srtp import ROW_BYTES, Rows
 
 MAX_DATAGRAM = 1500
 READ_BATCH = 64
-"""Datagrams read of one socket before the loop may turn to something else."""
+"""Datagrams read of one socket at a time."""
+READ_MOST = 256
+"""Datagrams before the loop may turn to something else."""
 SOCKET_BUFFER = 4 << 20
-"""A keyframe to 30 subscribers is 1 MB; Linux gives what net.core.rmem_max and wmem_max allow."""
+"""A keyframe to 30 subscribers is 1 MB; without privilege Linux gives what net.core.rmem_max and wmem_max allow."""
+PORTABLE = "SFU_PORTABLE_UDP"
+"""Set in the environment, Linux does without the system calls that only it has."""
 
 
 class Endpoint:
-    """One bound socket."""
+    """One bound socket. `portable`: without recvmmsg and sendmmsg."""
 
-    def __init__(self, address: str, port: int, counters: Counter[str]) -> None:
+    def __init__(self, address: str, port: int, counters: Counter[str], *, portable: bool | None = None) -> None:
         """Raises OSError when the address and port cannot be had."""
         self.address = address
+        self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
+        self.routes: dict[Hashable, Route] = {}  # by what the receiver's `keys` gives
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.fd = self.socket.fileno()
         try:
             if family == socket.AF_INET6:
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                self.socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            _enlarge(self.socket, socket.SO_RCVBUF, libc.SO_RCVBUFFORCE)
+            _enlarge(self.socket, socket.SO_SNDBUF, libc.SO_SNDBUFFORCE)
             self.socket.setblocking(False)
             self.socket.bind((address, port))
         except OSError:
@@ -58,16 +68,121 @@ class Endpoint:
             self._counters["send_failed"] += 1
 
 
+def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
+    if libc.lib is not None:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
+            return
+        except PermissionError:
+            pass  # only root goes beyond the system's limit
+    sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+
+
+class Route:
+    """A peer behind an address that proved to be its own."""
+
+    __slots__ = ("agent", "path", "seen_s")
+
+    def __init__(self, agent: Agent, path: Path) -> None:
+        self.agent, self.path, self.seen_s = agent, path, 0.0
+
+    def seen(self, now_s: float) -> None:
+        """Something authentic came this way."""
+        self.seen_s = now_s
+        self.agent.seen(self.path, now_s)
+
+
+class Receiver:
+    """Reads up to READ_BATCH datagrams with one system call into `rows`; one for all sockets of a family."""
+
+    def __init__(self, family: int) -> None:
+        ffi, n = libc.ffi, READ_BATCH
+        self.rows = Rows(n)
+        self._names = ffi.new("char[]", n * libc.NAME_BYTES)
+        self._iov = ffi.new("struct iovec[]", n)
+        self._messages = ffi.new("struct mmsghdr[]", n)
+        for i in range(n):
+            self._iov[i].iov_base = ffi.cast("void *", self.rows.address + i * ROW_BYTES)
+            self._iov[i].iov_len = ROW_BYTES
+            header = self._messages[i].msg_hdr
+            header.msg_name, header.msg_namelen = self._names + i * libc.NAME_BYTES, libc.NAME_BYTES
+            header.msg_iov, header.msg_iovlen = self._iov + i, 1
+        step = ffi.sizeof("struct mmsghdr") // 4
+        self._sizes = (
+            memoryview(ffi.buffer(self._messages))
+            .cast("B")
+            .cast("I")[ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: step]
+        )
+        self._view = memoryview(ffi.buffer(self._names)).cast("B")
+        # family, port and IPv4 address are the first word; IPv6 has flow (0 on arrival) instead, and two words of
+        # address
+        words = self._view.cast("Q")
+        self._words = [words[w :: libc.NAME_BYTES // 8] for w in range(1 if family == socket.AF_INET else 3)]
+
+    def receive(self, endpoint: Endpoint) -> list[int]:
+        """The sizes of what was there; empty when nothing was or the kernel reports an error of an earlier send."""
+        n = libc.lib.recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, libc.ffi.NULL)
+        if n <= 0:
+            return []
+        sizes: list[int] = self._sizes[:n].tolist()
+        self.rows.lengths[:n] = array("i", sizes)
+        return sizes
+
+    def keys(self, n: int) -> Iterable[Hashable]:
+        """What tells the senders of the first n apart."""
+        if len(self._words) == 1:
+            return self._words[0][:n].tolist()
+        return zip(*(words[:n].tolist() for words in self._words), strict=True)
+
+    def key(self, i: int) -> Hashable:
+        return next(iter([*self.keys(i + 1)][i:]))
+
+    def address(self, i: int) -> Address:
+        return libc.address(self._view[i * libc.NAME_BYTES : (i + 1) * libc.NAME_BYTES].tobytes())
+
+
+class PortableReceiver:
+    """The same with what every system has."""
+
+    def __init__(self) -> None:
+        self.rows = Rows(READ_BATCH)
+        self._addresses: list[Address] = []
+
+    def receive(self, endpoint: Endpoint) -> list[int]:
+        view, receive = self.rows.view, endpoint.socket.recvfrom_into
+        sizes: list[int] = []
+        self._addresses.clear()
+        try:
+            for at in range(0, READ_BATCH * ROW_BYTES, ROW_BYTES):
+                n, address = receive(view[at : at + ROW_BYTES])
+                sizes.append(n)
+                self._addresses.append(address)
+        except OSError:
+            pass  # nothing more, or an error of an earlier send
+        self.rows.lengths[: len(sizes)] = array("i", sizes)
+        return sizes
+
+    def keys(self, n: int) -> Iterable[Hashable]:
+        return self._addresses[:n]
+
+    def key(self, i: int) -> Hashable:
+        return self._addresses[i]
+
+    def address(self, i: int) -> Address:
+        return self._addresses[i]
+
+
 class UdpPort:
     """All endpoints of a worker, and who is behind which address."""
 
-    def __init__(self, counters: Counter[str]) -> None:
+    def __init__(self, counters: Counter[str], on_media: Callable[[Rows, list[tuple[int, Route]]], None]) -> None:
+        """`on_media` gets what may be SRTP or SRTCP of peers: rows that are its own until it returns."""
         self.endpoints: dict[str, Endpoint] = {}
         self.port = 0
         self._counters = counters
+        self._on_media = on_media
         self._agents: dict[str, Agent] = {}
-        self._paths: dict[tuple[Endpoint, Address], Agent] = {}  # keys equal Paths
-        self._packet = Packet()
+        self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
 
     def open(self, addresses: Iterable[str], port: int) -> list[str]:
         """Binds what is not bound yet, closes what is no longer wanted; returns the addresses that are new.
@@ -98,8 +213,7 @@ class UdpPort:
     def _close_endpoint(self, endpoint: Endpoint) -> None:
         asyncio.get_running_loop().remove_reader(endpoint.socket)
         endpoint.socket.close()
-        for path in [path for path in self._paths if path[0] is endpoint]:
-            del self._paths[path]
+        endpoint.routes.clear()
 
     def register(self, agent: Agent) -> None:
         self._agents[agent.ufrag] = agent
@@ -107,43 +221,54 @@ class UdpPort:
     def unregister(self, agent: Agent) -> None:
         self._agents.pop(agent.ufrag, None)
         for path in agent.paths:
-            if self._paths.get(path) is agent:
-                del self._paths[path]
+            self._forget(agent, path)
+
+    @staticmethod
+    def _forget(agent: Agent, path: Path) -> None:
+        routes = path.endpoint.routes
+        for key in [key for key, route in routes.items() if route.agent is agent and route.path == path]:
+            del routes[key]
+
+    def _receiver(self, endpoint: Endpoint) -> Receiver | PortableReceiver:
+        which = endpoint.socket.family, endpoint.portable
+        if which not in self._receivers:
+            self._receivers[which] = PortableReceiver() if endpoint.portable else Receiver(which[0])
+        return self._receivers[which]
 
     def _readable(self, endpoint: Endpoint) -> None:
-        packet, receive = self._packet, endpoint.socket.recvfrom_into
-        for _ in range(READ_BATCH):
-            try:
-                n, address = receive(packet.view)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self._counters["receive_failed"] += 1
-                return
-            if 0 < n <= MAX_DATAGRAM:
-                packet.n = n
-                self._received(endpoint, address, packet)
-            else:
-                self._counters["gate_length"] += 1
+        receiver = self._receiver(endpoint)
+        firsts = receiver.rows.view[::ROW_BYTES]
+        left = READ_MOST
+        # until nothing is there: asking again is cheaper than coming back through the loop
+        while left > 0 and (sizes := receiver.receive(endpoint)):
+            n = len(sizes)
+            left -= n
+            whole = min(sizes) > 0 and max(sizes) <= MAX_DATAGRAM
+            media = []
+            routes = map(endpoint.routes.get, receiver.keys(n))
+            for i, (route, first) in enumerate(zip(routes, firsts[:n].tolist(), strict=True)):
+                if 128 <= first < 192 and route is not None and (whole or 0 < sizes[i] <= MAX_DATAGRAM):
+                    media.append((i, route))
+                else:
+                    self._received(endpoint, receiver, i, route)
+            if media:
+                self._on_media(receiver.rows, media)
 
-    def _received(self, endpoint: Endpoint, address: Address, packet: Packet) -> None:
-        """RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
-        first = packet.view[0]
-        if first < 4:
-            self._stun(Path(endpoint, address), bytes(packet.view[: packet.n]))
-            return
-        agent = self._paths.get((endpoint, address))
-        if agent is None:
+    def _received(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, i: int, route: Route | None) -> None:
+        """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
+        data = bytes(receiver.rows.row(i))
+        if not 0 < len(data) <= MAX_DATAGRAM:
+            self._counters["gate_length"] += 1
+        elif data[0] < 4:
+            self._stun(Path(endpoint, receiver.address(i)), receiver.key(i), data)
+        elif route is None:
             self._counters["gate_stranger"] += 1
-        elif 128 <= first < 192:
-            if agent.on_media(packet):
-                agent.seen((endpoint, address), time.monotonic())
-        elif 20 <= first < 64:
-            agent.dtls(bytes(packet.view[: packet.n]))
+        elif 20 <= data[0] < 64:
+            route.agent.dtls(data)
         else:
             self._counters["gate_protocol"] += 1
 
-    def _stun(self, path: Path, data: bytes) -> None:
+    def _stun(self, path: Path, key: Hashable, data: bytes) -> None:
         check = parse_check(data)
         if check is None:
             self._counters["gate_stun_malformed"] += 1
@@ -152,11 +277,13 @@ class UdpPort:
         if agent is None or not check.verify(agent.pwd):
             self._counters["gate_stun_refused"] += 1
             return
-        if self._paths.get(path) is not agent:
-            self._paths[path] = agent  # an address is whose proof came last: behind one NAT it may change hands
+        route = path.endpoint.routes.get(key)
+        if route is None or route.agent is not agent:
+            # an address is whose proof came last: behind one NAT it may change hands
+            path.endpoint.routes[key] = Route(agent, path)
             forgotten = agent.learn(path)
-            if forgotten is not None and self._paths.get(forgotten) is agent:
-                del self._paths[forgotten]
+            if forgotten is not None:
+                self._forget(agent, forgotten)
         agent.check(check, path, time.monotonic())
 
 

@@ -1,0 +1,207 @@
+"""One run of packets to many subscribers: copied, encrypted in one loop in C, sent with one system call.
+
+A run is up to BURST packets of one track, of equal size but for a shorter last one, so that a subscriber's share of
+it can be one message that the kernel cuts up (UDP_SEGMENT, linux/Documentation/networking/segmentation-offloads).
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sfu.media import libc
+from sfu.media.srtp import ROW_BYTES, Rows, protect
+
+if TYPE_CHECKING:
+    from sfu.media.ice import Path
+    from sfu.media.leg import Leg
+    from sfu.media.srtp import Context
+
+BURST = 32
+"""Packets of a run. 32 of 1,516 bytes are under the 64 KB and 64 segments that a message may have."""
+SHARE = 32
+"""Subscribers encrypted and sent at once. More of them would not fit the second-level cache."""
+NO_SEGMENTS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
+"""What the kernel says where it cannot cut up: too old, a device without checksums, a path with a smaller MTU."""
+FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
+
+
+class Failure(NamedTuple):
+    """`leg` got the first `sent` packets of a run: not all, because the kernel's buffer is full, or all, but in
+    messages that the kernel would not cut up, and its next fan must know that."""
+
+    leg: Leg
+    sent: int
+
+
+class Outbox:
+    """Rows to encrypt in and message headers to send them with; one a worker, filled and sent without a pause between.
+
+    A subscriber's packets are neighbours: packet j of a run of k to subscriber s is row s * k + j. So everything but
+    the receivers' addresses can be prepared: `runs[k]` are messages of k rows, which the kernel cuts up, `lone` of one.
+    """
+
+    def __init__(self, counters: Counter[str]) -> None:
+        self.counters = counters
+        self.rows = Rows(SHARE * BURST)
+        if libc.lib is None:
+            return
+        ffi = libc.ffi
+        self._iov = ffi.new("struct iovec[]", self.rows.count)
+        words = memoryview(ffi.buffer(self._iov)).cast("B").cast("Q")
+        words[0::2] = array("Q", range(self.rows.address, self.rows.address + self.rows.count * ROW_BYTES, ROW_BYTES))
+        self.sizes = words[1::2]
+        self.segment: Any = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
+        self.lone = self._messages(1, self.rows.count)
+        self.runs = [self._messages(k, SHARE) for k in range(BURST + 1)]
+
+    def _messages(self, k: int, count: int) -> tuple[Any, memoryview]:
+        """Messages of k rows each, and their column of pointers to addresses."""
+        messages = libc.ffi.new("struct mmsghdr[]", count)
+        for s in range(count):
+            header = messages[s].msg_hdr
+            header.msg_namelen = libc.NAME_BYTES - 4  # a sockaddr_in may be followed by more
+            header.msg_iov, header.msg_iovlen = self._iov + s * k, k
+            if k > 1:
+                header.msg_control, header.msg_controllen = self.segment, libc.CONTROL_BYTES
+        step = libc.ffi.sizeof("struct mmsghdr") // 8
+        return messages, memoryview(libc.ffi.buffer(messages)).cast("B").cast("Q")[::step]
+
+
+class Fan:
+    """Up to SHARE subscribers of a track that one system call can serve: one socket, one tag length, segments or
+    none."""
+
+    def __init__(self, outbox: Outbox, legs: Sequence[tuple[Leg, Context, Path]]) -> None:
+        _, context, path = legs[0]
+        self._outbox = outbox
+        self._endpoint = path.endpoint
+        self._tag = context.tag_bytes
+        self._legs = [leg for leg, _, _ in legs]
+        self._contexts = [context for _, context, _ in legs]  # keeps the native sessions alive
+        self._handles = {1: [context.handle for context in self._contexts]}
+        self._addresses = [path.address for _, _, path in legs]
+        self._segments = self._legs[0].segments and not path.endpoint.portable
+        self._renumbered = [(s, leg) for s, leg in enumerate(self._legs) if leg.renumbered]
+        self._paths = [path for _, _, path in legs]
+        if not path.endpoint.portable:
+            names = b"".join(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0") for address in self._addresses)
+            self._memory = libc.ffi.new("char[]", names)
+            first = libc.address_of(self._memory)
+            self._names = {1: array("Q", range(first, first + len(names), libc.NAME_BYTES))}
+
+    def forward(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
+        """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
+        they are."""
+        k, n = len(lengths), len(self._legs)
+        outbox = self._outbox
+        rows = outbox.rows
+        self._copy(source, rows.view, k, n)
+        if self._renumbered:
+            self._renumber(rows.view, k)
+        rows.lengths[: n * k] = array("i", lengths) * n
+        handles = self._handles.get(k)
+        if handles is None:
+            handles = self._handles[k] = [handle for handle in self._handles[1] for _ in range(k)]
+        # stops at the first failure, so what follows a failure is still in clear
+        if any(map(protect, handles, rows.pointers, rows.length_pointers)):
+            return self._apart(source, lengths)
+        outbox.counters["packets_out"] += n * k
+        if self._endpoint.portable:
+            return self._send_each(k)
+        tag = self._tag
+        outbox.sizes[: n * k] = array("Q", [length + tag for length in lengths]) * n
+        total = n
+        if k == 1:
+            messages, names = outbox.lone
+            names[:n] = self._names[1]
+        elif self._segments:
+            messages, names = outbox.runs[k]
+            names[:n] = self._names[1]
+            outbox.segment.size = lengths[0] + tag
+        else:
+            messages, names = outbox.lone
+            total = n * k
+            names[:total] = self._names_times(k)
+        sent = libc.lib.sendmmsg(self._endpoint.fd, messages, total, 0)
+        return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
+
+    @staticmethod
+    def _copy(source: memoryview, view: memoryview, k: int, n: int) -> None:
+        """The run once a subscriber: each copy doubles what is there."""
+        have, all_bytes = k * ROW_BYTES, n * k * ROW_BYTES
+        view[:have] = source
+        while have < all_bytes:
+            more = min(have, all_bytes - have)
+            view[have : have + more] = view[:more]
+            have += more
+
+    def _renumber(self, view: memoryview, k: int) -> None:
+        for s, leg in self._renumbered:
+            for at in range(s * k * ROW_BYTES + 2, (s + 1) * k * ROW_BYTES, ROW_BYTES):
+                leg.renumber(view, at)
+
+    def _apart(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
+        """libsrtp refused one of the packets: nobody else is to suffer."""
+        if len(self._legs) == 1:
+            self._outbox.counters["protect_failed"] += len(lengths)
+            return ()
+        failures: list[Failure] = []
+        for one in zip(self._legs, self._contexts, self._paths, strict=True):
+            failures += Fan(self._outbox, [one]).forward(source, lengths)
+        return failures
+
+    def _names_times(self, k: int) -> array[int]:
+        names = self._names.get(k)
+        if names is None:
+            names = self._names[k] = array("Q", [name for name in self._names[1] for _ in range(k)])
+        return names
+
+    def _send_on(self, messages: Any, at: int, total: int, k: int) -> Sequence[Failure]:
+        """Message `at` was not sent. Tries again from there, which tells why, and goes on past those that fail."""
+        counters, failures = self._outbox.counters, []
+        each = total // len(self._legs)  # messages a subscriber
+        while at < total:
+            sent = libc.lib.sendmmsg(self._endpoint.fd, messages + at, total - at, 0)
+            if sent > 0:
+                at += sent
+                continue
+            code, (s, j) = libc.ffi.errno, divmod(at, each)
+            leg = self._legs[s]
+            if each < k and code in NO_SEGMENTS:
+                counters["segments_refused"] += 1
+                leg.segments = False
+                failures.append(Failure(leg, self._send_whole(s, k)))
+            elif code in FULL:
+                counters["send_buffer_full"] += 1
+                failures.append(Failure(leg, j))
+                at = (s + 1) * each
+                continue
+            else:
+                counters["send_failed"] += 1
+            at += 1
+        return failures
+
+    def _send_whole(self, s: int, k: int) -> int:
+        """A message the kernel would not cut up, as k of them. Returns how many were sent."""
+        messages, names = self._outbox.lone
+        names[s * k : (s + 1) * k] = array("Q", [self._names[1][s]]) * k
+        return max(0, int(libc.lib.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
+
+    def _send_each(self, k: int) -> Sequence[Failure]:
+        """Where there is no sendmmsg."""
+        rows, counters, failures = self._outbox.rows, self._outbox.counters, []
+        for s, (leg, address) in enumerate(zip(self._legs, self._addresses, strict=True)):
+            for j in range(k):
+                try:
+                    self._endpoint.socket.sendto(rows.row(s * k + j), address)
+                except BlockingIOError:
+                    counters["send_buffer_full"] += 1
+                    failures.append(Failure(leg, j))
+                    break
+                except OSError:
+                    counters["send_failed"] += 1
+        return failures

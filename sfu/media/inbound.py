@@ -1,0 +1,146 @@
+"""A batch of datagrams from peers: decrypted, read, given their place in their tracks; then each track sends its share.
+
+This is the part of the path that runs once a packet in Python; what runs once a subscriber is in fanout.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from operator import attrgetter
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from sfu.media import rtp, sdp
+from sfu.media.bitrate import TransportFeedback
+from sfu.media.srtp import ROW_BYTES, Context, Packet, Rows, unprotect
+
+if TYPE_CHECKING:
+    from sfu.media.forward import Track
+    from sfu.media.udp import Route
+
+_header = Struct("!BBHIIHHBBB").unpack_from  # and as much of an extension as transport-wide numbers take
+_numbers = Struct("!HII").pack_into
+_kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
+_TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
+_audio_first = attrgetter("kind")
+
+
+class Inbound:
+    """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named."""
+
+    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "tracks")
+
+    def __init__(
+        self, tracks: dict[int, Track], on_rtcp: Callable[[bytes], None], latch: Callable[[int, str], Track | None]
+    ) -> None:
+        self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
+        self.context: Context | None = None
+        self.feedback = TransportFeedback()
+        self.feedback_ssrc = 0
+
+
+class Forwarder:
+    """One a worker."""
+
+    def __init__(self, counters: Counter[str], spare_rows: int) -> None:
+        self._counters = counters
+        self._packet = Packet()
+        self._spare = Rows(spare_rows)
+
+    def forward(self, rows: Rows, batch: list[tuple[int, Route]]) -> None:
+        """Everything in `batch` is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and from a peer's address."""
+        view, pointers, length_pointers = rows.view, rows.pointers, rows.length_pointers
+        now_s = time.monotonic()
+        touched: list[Track] = []
+        authentic = refused = 0
+        for i, route in batch:
+            at, inbound = i * ROW_BYTES, route.agent.inbound
+            context = inbound.context
+            if context is None:
+                continue
+            if 192 <= view[at + 1] <= 223:
+                self._rtcp(inbound, context, rows.row(i), route, now_s)
+                continue
+            if unprotect(context.handle, pointers[i], length_pointers[i]):
+                refused += 1
+                continue
+            authentic += 1
+            if route.seen_s != now_s:
+                route.seen(now_s)
+            first, second, seq16, ts, ssrc, profile, words, element, high, low = _header(view, at)
+            if first & 0x1F:
+                if element == _TRANSPORT_CC and words == 1 and profile == rtp.ONE_BYTE_PROFILE and first & 0x1F == 0x10:
+                    inbound.feedback.arrived(high << 8 | low, int(now_s * 1e6))
+                    inbound.feedback_ssrc = ssrc
+                    view[at + 16 : at + 19] = b"\0\0\0"
+                else:
+                    self._extensions(inbound, rows.row(i), ssrc, now_s)
+            track = inbound.tracks.get(ssrc)
+            if track is None or track.kind != _kinds[second]:
+                track = self._unknown(inbound, context, ssrc, second)
+                if track is None:
+                    continue
+            number = track.head
+            if track.held or (seq16 + track.shift - number) & 0xFFFF:
+                if track.muted:
+                    continue
+                number = track.place(seq16)
+                if number < 0:
+                    self._counters["packets_late"] += 1
+                    continue
+            else:
+                track.head = number + 1
+            _numbers(view, at + 2, number & 0xFFFF, ts, track.ssrc)
+            if not track.rows and not track.late:
+                touched.append(track)
+            if number + 1 == track.head:
+                track.last_ts = ts
+                track.rows.append(i)
+            else:
+                track.late.append(i)
+        self._counters["packets_in"] += authentic
+        if refused:
+            self._counters["srtp_refused"] += refused
+        if len(touched) > 1:
+            touched.sort(key=_audio_first)
+        for track in touched:
+            track.flush(rows, self._spare, now_s)
+
+    def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> None:
+        """Takes out transport-wide numbers: subscribers' browsers would answer another transport's as if they were
+        ours."""
+        # libsrtp has checked that the headers are whole
+        for extension, at, length in list(rtp.extensions(packet, len(packet))):
+            if extension == sdp.TRANSPORT_CC_ID and length == 2:
+                inbound.feedback.arrived(packet[at] << 8 | packet[at + 1], int(now_s * 1e6))
+                inbound.feedback_ssrc = ssrc
+                rtp.erase_extension(packet, at, length)
+
+    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int) -> Track | None:
+        """The track of a packet whose SSRC or payload type is not what its track has."""
+        if not context.admits(ssrc):
+            self._counters["srtp_refused"] += 1
+            return None
+        kind = _kinds[second]
+        if kind is None:
+            self._counters["packets_ignored"] += 1  # retransmissions nobody asked for, and probes
+            return None
+        track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind)
+        if track is not None and track.kind == kind:
+            return track
+        self._counters["packets_unknown"] += 1
+        return None
+
+    def _rtcp(self, inbound: Inbound, context: Context, data: memoryview, route: Route, now_s: float) -> None:
+        packet = self._packet
+        packet.load(data, len(data))
+        if not context.unprotect_rtcp(packet):
+            self._counters["srtcp_refused"] += 1
+            return
+        route.seen(now_s)
+        try:
+            inbound.on_rtcp(bytes(packet.view[: packet.n]))
+        except ValueError:
+            self._counters["rtp_malformed"] += 1

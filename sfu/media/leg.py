@@ -1,0 +1,138 @@
+"""One subscriber of a track: what it has of the track's numbers. Pure; the clock is an argument.
+
+A track has one sequence and one clock for all subscribers. A subscriber that is left out for a while (its buffer was
+full,
+it was paused, it changes to another layer) goes on without a gap: from then on its numbers are the track's, shifted. No
+number ever stands for two packets, since AES-GCM falls to a nonce used twice: packets from before a shift never come
+after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from sfu.media.nack import HISTORY, Budget
+
+if TYPE_CHECKING:
+    from sfu.media.forward import Track
+    from sfu.media.peer import Peer
+
+SPANS = 8
+"""Shifts remembered for retransmission; what was sent before them is too old to be asked for."""
+NEAR_WRAP = 0xF000
+"""No subscriber's numbers begin in the last 4,096 before the 16-bit wrap."""
+
+_numbers = Struct("!HII")
+
+
+class Span(NamedTuple):
+    """From `first`, a number of the subscriber's own, on: packet n of it is packet n - shift of the track."""
+
+    first: int
+    track: Track
+    shift: int
+    shift_ts: int
+
+
+class Leg:
+    """Takes part in fans while `waiting` is false. Numbers are extended ones: they do not wrap."""
+
+    __slots__ = (
+        "_base",
+        "_clock_s",
+        "_clock_ts",
+        "_next",
+        "_resync",
+        "_sent",
+        "dropped",
+        "floor",
+        "paused",
+        "peer",
+        "resends",
+        "segments",
+        "shift",
+        "shift_ts",
+        "spans",
+        "ssrc",
+        "track",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self, peer: Peer, track: Track) -> None:
+        self.peer, self.track, self.ssrc = peer, track, track.ssrc
+        self.resends = Budget()
+        self.segments = True  # the kernel cuts messages to this peer up
+        # who loses packets before a wrap never learns of it, and decrypts nothing (RFC 3711 section 3.3.1)
+        self.shift = -0x8000 if track.head & 0xFFFF >= NEAR_WRAP else 0
+        self.shift_ts = 0
+        self.floor, self._next = track.head, track.head + self.shift
+        self.waiting = self.paused = False
+        self.dropped = 0
+        # it may ask for what came while its answer was on the way, but not for numbers from before a wrap
+        earlier = min(HISTORY, self._next & 0xFFFF)
+        self.spans: deque[Span] = deque([Span(self._next - earlier, track, self.shift, 0)], maxlen=SPANS)
+        self._sent, self._base = 0, track.packets
+        self._resync = False
+        self._clock_ts, self._clock_s = 0, 0.0
+
+    @property
+    def renumbered(self) -> bool:
+        """Whether its headers differ from the track's."""
+        return bool(self.shift or self.shift_ts or self.ssrc != self.track.ssrc)
+
+    @property
+    def packets(self) -> int:
+        """Sent so far, retransmissions not counted."""
+        return self._sent if self.waiting else self._sent + self.track.packets - self._base
+
+    def renumber(self, packet: memoryview, at: int) -> None:
+        """Writes this subscriber's numbers into a packet of the track, whose sequence number is at `at`."""
+        seq16, ts, _ = _numbers.unpack_from(packet, at)
+        _numbers.pack_into(packet, at, (seq16 + self.shift) & 0xFFFF, (ts + self.shift_ts) & 0xFFFFFFFF, self.ssrc)
+
+    def suspend(self, ext: int, unsent: int = 0) -> None:
+        """Packet `ext` of the track and later ones are not for it, `unsent` of those the track counts already."""
+        if not self.waiting:
+            self._sent += self.track.packets - self._base - unsent
+            self._next, self.floor = ext + self.shift, ext
+            self.waiting = True
+
+    def follow(self, track: Track) -> None:
+        """Changes to another track (a layer), as a suspended subscriber of it; its timestamps go on by the time
+        between."""
+        if not self._resync:
+            self._resync = True
+            self._clock_ts, self._clock_s = self.track.last_ts + self.shift_ts, self.track.last_s
+        self.track = track
+
+    def resume(self, ext: int, ts: int, now_s: float) -> None:
+        """Goes on with packet `ext` of its track, which must be one to begin with and not counted yet."""
+        if self._resync:
+            elapsed = max(1, round((now_s - self._clock_s) * self.track.clock_rate))
+            self.shift_ts = (self._clock_ts + elapsed - ts) & 0xFFFFFFFF
+            self._resync = False
+        else:
+            self.dropped += ext - self.floor
+        self.shift, self.floor = self._next - ext, ext
+        self.spans.append(Span(self._next, self.track, self.shift, self.shift_ts))
+        self._base = self.track.packets
+        self.waiting = False
+
+    def uncount(self) -> None:
+        """A packet that its track counts was from before its time."""
+        self._base += 1
+
+    def find(self, seq16: int) -> bytes | None:
+        """What was sent to it under this number, as far as the track remembers."""
+        following = self._next if self.waiting else self.track.head + self.shift
+        number = following - ((following - seq16) & 0xFFFF)
+        span = next((span for span in reversed(self.spans) if span.first <= number), None)
+        found = span.track.recall(number - span.shift) if span is not None and number < following else None
+        if span is None or found is None or not (span.shift or span.shift_ts or self.ssrc != span.track.ssrc):
+            return found
+        packet = bytearray(found)
+        _, ts, _ = _numbers.unpack_from(found, 2)
+        _numbers.pack_into(packet, 2, number & 0xFFFF, (ts + span.shift_ts) & 0xFFFFFFFF, self.ssrc)
+        return bytes(packet)

@@ -1,0 +1,210 @@
+"""What the server carries, what that costs, and how far it is from the least possible.
+
+    just bench                                       about two minutes
+    just bench --quick
+    just bench --compare ws://127.0.0.1:9000/ws --pid 1234     any server that speaks pion sfu-ws signalling
+
+Needs two cores: the server on the first, the load on the second. A machine that does other work at the same time gives
+figures that mean little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+SUBSCRIBERS, RATES = (3, 10, 30), {"low": 300, "high": 2000}
+
+
+def tree(root: int) -> list[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
+def rss_kb(pids: list[int]) -> int:
+    lines = (line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+class Server:
+    def __init__(self, url: str, pids: list[int]) -> None:
+        self.url, self.pids = url, pids
+
+    def load(self, **options: float) -> dict[str, Any]:
+        command = [*pinned(1), sys.executable, str(ROOT / "tests/bench/load.py"), "--url", self.url]
+        command += [f"--{name}={value}" for name, value in options.items()] + [f"--pid={pid}" for pid in self.pids]
+        done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode:
+            sys.exit(f"the load failed: {done.stderr[-2000:]}")
+        time.sleep(1.2)  # the worker's next report
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result | self.lag()
+
+    def lag(self) -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(
+                self.url.replace("ws://", "http://").removesuffix("/ws") + "/metrics", timeout=5
+            ) as page:
+                text = page.read().decode()
+        except OSError:
+            return {}
+        lags = [float(line.split()[1]) for line in text.splitlines() if line.startswith("sfu_worker_loop_lag_us_max{")]
+        return {"loop_lag_ms": max(lags) / 1e3} if lags else {}
+
+
+def pinned(core: int) -> list[str]:
+    return ["taskset", "-c", str(core)] if sys.platform == "linux" and (os.cpu_count() or 1) > 1 else []
+
+
+@contextmanager
+def ours() -> Iterator[Server]:
+    with socket.socket() as free, tempfile.TemporaryDirectory() as data:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        env = ENV | {
+            "SFU_HOST": "127.0.0.1", "SFU_PUBLIC_IP": "127.0.0.1", "SFU_PORT": str(port), "SFU_WORKERS": "1",
+            "SFU_LIMITS": "off", "SFU_DATABASE_URL": f"sqlite:///{data}/bench.db",
+        }  # fmt: skip
+        command = [*pinned(0), sys.executable, "-m", "sfu", "serve"]
+        process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            for _ in range(300):
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                    break
+                time.sleep(0.1)
+            yield Server(f"ws://127.0.0.1:{port}/ws", tree(process.pid))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(15)
+
+
+def floors(quick: bool) -> dict[str, float]:
+    code = "import sys, json; sys.path.insert(0, 'tests/bench'); from floor import floor_us\n"
+    code += "print(json.dumps({f'{n} {name}': floor_us(n, b, float(sys.argv[1])) for n in (3, 10, 30) "
+    code += "for name, b in (('low', 10), ('high', 32))}))"
+    command = [*pinned(0), sys.executable, "-c", code, "0.5" if quick else "1.5"]
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    )
+    return found
+
+
+COLUMNS = {
+    "cpu_us_per_forward": "µs/fwd", "floor_us": "floor", "ratio": "ratio", "forwards_per_s": "fwd/s", "delay_ms_p50":
+    "p50 ms", "delay_ms_p99": "p99 ms", "loss_percent": "loss %", "loop_lag_ms": "lag ms",
+}  # fmt: skip
+
+
+def row(name: str, result: dict[str, Any]) -> None:
+    cells = (result.get(key) for key in COLUMNS)
+    print(f"{name:24s}" + "".join(f"{'-' if cell is None else round(cell, 2):>10}" for cell in cells), flush=True)
+
+
+def run(server: Server, quick: bool, compared: bool) -> dict[str, Any]:
+    seconds = 2.0 if quick else 4.0
+    results: dict[str, Any] = {}
+    floor = floors(quick)
+    print(f"{'':24s}" + "".join(f"{title:>10}" for title in COLUMNS.values()))
+    for n in SUBSCRIBERS:
+        for name, pps in RATES.items():
+            result = server.load(peers=n + 1, pps=pps, seconds=seconds)
+            result["floor_us"] = floor[f"{n} {name}"]
+            if result["cpu_us_per_forward"]:
+                result["ratio"] = result["cpu_us_per_forward"] / result["floor_us"]
+            results[f"{n} subscribers {name}"] = result
+            row(f"{n} subscribers, {name}", result)
+    for rooms in (1, 10) if quick else (1, 5, 10, 20, 40):
+        result = results[f"{rooms} rooms of 5"] = server.load(
+            rooms=rooms, peers=5, pubs=5, pps=75, pause=0.02, seconds=seconds
+        )
+        row(f"{rooms} rooms of 5, 75 pps", result)
+    if not compared:
+        results["memory"] = memory(server)
+        print(
+            "memory: {worker_kb_per_peer} KB a peer in a room of 10, {worker_kb_per_track} KB a track".format(
+                **results["memory"]
+            )
+        )
+    result = results["50 at once"] = server.load(
+        peers=50, pubs=1 if quick else 50, pps=10, pause=0.0, seconds=1, setup=30
+    )
+    missing = result["missing_tracks"]
+    print(f"50 joining one room at once: all receive all after {result['all_joined_s']} s, {missing} tracks missing")
+    result = results["join"] = server.load(peers=2, pps=100, seconds=0.5)
+    print(f"one joining: first packet after {result['first_packet_ms']} ms")
+    results["limit"] = limit(results)
+    print(results["limit"])
+    return results
+
+
+def memory(server: Server) -> dict[str, int]:
+    """Growth of the worker by a room of 10 that all publish, while they are there."""
+    workers = [pid for pid in server.pids if b"media.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    before = rss_kb(workers)
+    command = [
+        sys.executable,
+        str(ROOT / "tests/bench/load.py"),
+        "--url",
+        server.url,
+        "--peers=10",
+        "--pubs=10",
+        "--seconds=6",
+    ]
+    with subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL) as load:
+        time.sleep(6)
+        grown = rss_kb(workers) - before
+        load.wait(60)
+    return {"worker_kb_per_peer": grown // 10, "worker_kb_per_track": grown // 90}
+
+
+def limit(results: dict[str, Any]) -> str:
+    """What bounds it: a core that is full, or the load itself."""
+    most = max((r for r in results.values() if r.get("forwards_per_s")), key=lambda r: int(r["forwards_per_s"]))
+    if not most["cpu_us_per_forward"]:
+        return "limit: unknown without --pid"
+    used = most["forwards_per_s"] * most["cpu_us_per_forward"] / 1e6
+    return (
+        f"limit: {most['forwards_per_s']} forwards/s took {used:.0%} of a core, most of it in libsrtp and the kernel "
+        f"(the floor); one core would carry about {most['forwards_per_s'] / used:.0f} a second"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--compare", metavar="URL", help="drive the server at this ws:// address instead of ours")
+    parser.add_argument("--pid", type=int, help="with --compare, the server's process, for its CPU time")
+    parser.add_argument("--quick", action="store_true", help="shorter, with fewer sizes")
+    parser.add_argument("--json", default="bench.json", help="where to write every figure (default: %(default)s)")
+    a = parser.parse_args()
+    if a.compare:
+        results = run(Server(a.compare, tree(a.pid) if a.pid else []), a.quick, compared=True)
+    else:
+        with ours() as server:
+            results = run(server, a.quick, compared=False)
+    Path(a.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

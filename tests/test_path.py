@@ -1,0 +1,536 @@
+"""The packet path against a slow model: whatever is lost, reordered, repeated, muted, switched or refused by the
+kernel, every subscriber decrypts the stream that the model says, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import random
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pylibsrtp import Policy, Session
+
+from sfu.media import libc
+from sfu.media.fanout import BURST, Outbox
+from sfu.media.forward import PAD_BYTES, Track, make_run
+from sfu.media.ice import Agent, Path
+from sfu.media.inbound import Forwarder, Inbound
+from sfu.media.nack import HISTORY
+from sfu.media.srtp import ROW_BYTES, Context, Packet, Rows
+from sfu.media.udp import READ_BATCH, Endpoint, PortableReceiver, Receiver, Route
+
+GCM, CM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80
+KEY_BYTES = {GCM: 28, CM: 30}
+TAG_BYTES = {GCM: 16, CM: 10}
+PAYLOAD_TYPES = {"audio": 111, "video": 96}
+
+linux = pytest.mark.skipif(libc.lib is None, reason="needs sendmmsg")
+each_path = pytest.mark.parametrize("portable", [pytest.param(False, marks=linux), True])
+
+
+def session(profile: int, ssrc_type: int, key: bytes) -> Session:
+    policy = Policy(key=key, ssrc_type=ssrc_type, srtp_profile=profile)
+    policy.allow_repeat_tx, policy.window_size = True, 1024
+    return Session(policy)
+
+
+def ends(profile: int) -> tuple[Session, Session]:
+    """A sender and its receiver."""
+    key = random.randbytes(KEY_BYTES[profile])
+    return session(profile, Policy.SSRC_ANY_OUTBOUND, key), session(profile, Policy.SSRC_ANY_INBOUND, key)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A packet of a publisher, `ext` its number without wrap."""
+
+    ssrc: int
+    ext: int
+    ts: int
+    key: bool
+    payload: bytes
+
+
+class Subscriber:
+    """Stands where a Peer stands: a key, an address, and at the other end a client that decrypts."""
+
+    def __init__(self, name: str, endpoint: Endpoint, profile: int, outbox: Outbox) -> None:
+        self.id, self.endpoint = name, endpoint
+        tx, self.session = ends(profile)
+        self.context = Context(tx, TAG_BYTES[profile])
+        self.socket = socket.socket(endpoint.socket.family, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.socket.bind((endpoint.address, 0))
+        self.path = Path(endpoint, self.socket.getsockname())
+        self.wire: dict[int, bytes] = {}  # by seq16, as first seen
+        self.packet = Packet()
+
+    def downlink(self) -> tuple[Context, Path]:
+        return self.context, self.path
+
+    def send_rtp(self, data: bytes) -> None:
+        self.packet.load(data, len(data))
+        assert self.context.protect(self.packet)
+        self.endpoint.send(self.packet.view[: self.packet.n], self.path.address)
+
+    def send_rtcp(self, data: bytes) -> None:
+        pass
+
+    def receive(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """(ssrc, seq16, timestamp, payload without padding) of all that arrived. A number is one ciphertext for
+        ever."""
+        while True:
+            try:
+                data = self.socket.recv(2048)
+            except BlockingIOError:
+                return
+            seq16 = int.from_bytes(data[2:4], "big")
+            repeated = seq16 in self.wire
+            assert self.wire.setdefault(seq16, data) == data, "one number stands for two packets"
+            if repeated:
+                yield int.from_bytes(data[8:12], "big"), seq16, -1, b""
+                continue
+            plain = self.session.unprotect(data)
+            padding = plain[-1] if plain[0] & 0x20 else 0
+            _, _, seq16, ts, ssrc = struct.unpack_from("!BBHII", plain)
+            yield ssrc, seq16, ts, plain[12 : len(plain) - padding]
+
+
+class Kernel:
+    """sendmmsg with a buffer that is full now and then, and with or without segmentation."""
+
+    def __init__(self, chance: random.Random, full: float, segments: bool) -> None:
+        self.chance, self.full, self.segments = chance, full, segments
+        self.refused: list[tuple[bytes, int]] = []  # address and sequence number of the first packet
+        self._last: tuple[bytes, int] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(libc.ffi.dlopen(None), name)
+
+    def sendmmsg(self, fd: int, messages: Any, n: int, flags: int) -> int:
+        bad = next((i for i in range(n) if self._refuses(messages[i].msg_hdr, first=i == 0)), n)
+        if bad:
+            assert libc.ffi.dlopen(None).sendmmsg(fd, messages, bad, flags) == bad
+            return bad
+        libc.ffi.errno = errno.EINVAL if self._uncut(messages[0].msg_hdr) else errno.EAGAIN
+        return -1
+
+    def _uncut(self, header: Any) -> bool:
+        return bool(header.msg_controllen) and not self.segments
+
+    def _refuses(self, header: Any, first: bool) -> bool:
+        if self._uncut(header):
+            return True
+        name = libc.ffi.buffer(libc.ffi.cast("char *", header.msg_name), 24)[:]
+        row = libc.ffi.buffer(libc.ffi.cast("char *", header.msg_iov[0].iov_base), 4)[:]
+        refusal = name, int.from_bytes(row[2:4], "big")
+        if first and refusal == self._last:
+            self._last = None  # tried once more, at once, as `_send_on` does
+            return True
+        if self.chance.random() >= self.full:
+            return False
+        self._last = refusal
+        self.refused.append(refusal)
+        return True
+
+
+class Flaky:
+    """A socket whose buffer is full now and then."""
+
+    def __init__(self, real: socket.socket, chance: random.Random, full: float) -> None:
+        self._real, self._chance, self._full = real, chance, full
+        self.refused: list[tuple[bytes, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def sendto(self, data: Any, address: Any) -> int:
+        if self._chance.random() < self._full:
+            self.refused.append((libc.sockaddr(address).ljust(24, b"\0")[:24], int.from_bytes(data[2:4], "big")))
+            raise BlockingIOError
+        return self._real.sendto(data, address)
+
+
+def away_from_wrap(seq16: int) -> int:
+    """Who loses the first packets of a stream must not lose with them that it wrapped (RFC 3711 section 3.3.1)."""
+    return seq16 - 0x8000 if seq16 >= 0xF000 else seq16
+
+
+@dataclass
+class ModelLeg:
+    """What one subscriber has coming. Numbers as in the track, `shift` added."""
+
+    floor: int
+    shift: int = 0
+    active: bool = True
+    paused: bool = False
+    next: int = 0
+    expected: dict[int, Sent] = field(default_factory=dict)  # by own number
+
+    def suspend(self, number: int) -> None:
+        if self.active:
+            self.active, self.next = False, number + self.shift
+
+
+class Model:
+    """The track as a table: every packet has a number or none, every subscriber some of the numbers."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.legs: dict[str, ModelLeg] = {}
+        self.muted = self.started = False
+        self.fresh = True  # a new stretch begins with the next packet that may begin one
+        self.source = 0
+        self.shift = self.first = self.head = 0
+
+    def batch(self, packets: list[Sent], refused: Callable[[str, int], bool]) -> None:
+        in_order, late = [], []
+        for packet in packets:
+            number = self.number(packet)
+            if number >= 0:
+                (in_order if number + 1 == self.head else late).append((number, packet))
+        for number, packet in in_order:
+            for name, leg in self.legs.items():
+                self.deliver(name, leg, number, packet, refused)
+        for number, packet in late:
+            for name, leg in self.legs.items():
+                own = number + leg.shift
+                if leg.active and number >= leg.floor and not refused(name, own & 0xFFFF):
+                    leg.expected[own] = packet
+
+    def number(self, packet: Sent) -> int:
+        if self.muted or packet.ssrc != self.source:
+            return -1
+        if self.fresh:
+            self.head = self.head + 1 if self.started else (packet.ext & 0xFFFF) + 0x10000
+            self.first = self.head if self.started else 0x10000
+            self.started, self.fresh, self.shift = True, False, self.head - packet.ext
+        number = packet.ext + self.shift
+        if number < self.first or number < self.head - HISTORY:
+            return -1
+        self.head = max(self.head, number + 1)
+        return number
+
+    def deliver(self, name: str, leg: ModelLeg, number: int, packet: Sent, refused: Callable[[str, int], bool]) -> None:
+        if not leg.active and not leg.paused and (packet.key or self.kind == "audio"):
+            leg.active, leg.shift, leg.floor = True, leg.next - number, number
+        if not leg.active:
+            return
+        if refused(name, (number + leg.shift) & 0xFFFF):
+            if self.kind == "video":
+                leg.suspend(number)
+            return
+        leg.expected[number + leg.shift] = packet
+
+
+class Scene:
+    """A publisher, its track, subscribers of both families and both ciphers, and the model beside them."""
+
+    def __init__(
+        self, kind: str, portable: bool, chance: random.Random, full: float, segments: bool, start: int
+    ) -> None:
+        if full:
+            start &= (
+                0x7FFF  # who loses all before the first wrap decrypts nothing after it; browsers begin below it, too
+            )
+        self.chance, self.counters = chance, Counter[str]()
+        self.kind = kind
+        self.endpoints = [Endpoint(host, 0, self.counters, portable=portable) for host in ("127.0.0.1", "::1")]
+        self.kernels: list[Any] = [Kernel(chance, full, segments)]
+        if portable:
+            self.kernels = [Flaky(endpoint.socket, chance, full) for endpoint in self.endpoints]
+            for endpoint, flaky in zip(self.endpoints, self.kernels, strict=True):
+                endpoint.socket = flaky
+        self.outbox = Outbox(self.counters)
+        self.forwarder = Forwarder(self.counters, READ_BATCH)
+        self.rows = Rows(READ_BATCH)
+        self.publisher, rx = ends(GCM)
+        self.subscribers: dict[str, Subscriber] = {}
+        self.tracks: dict[int, Track] = {}
+        host: Any = Subscriber("publisher", self.endpoints[0], GCM, self.outbox)
+        self.host = host
+        self.track = Track(host, "camera", kind, self.outbox)  # type: ignore[arg-type]
+        self.model = Model(kind)
+        inbound = Inbound(self.tracks, lambda data: None, lambda ssrc, kind: None)
+        inbound.context = Context(rx)
+        self.route = Route(Agent(inbound, lambda path: None), host.path)
+        self.names = itertools.count()
+        self.any_refused = False
+        self.ext, self.ts = start, 0xFFFFF000
+        self.history: list[Sent] = []
+        self.track.remote_ssrc = self.model.source = chance.randrange(1, 1 << 32)
+        self.tracks[self.model.source] = self.track
+
+    def join(self) -> None:
+        name = f"s{next(self.names)}"
+        profile = self.chance.choice([GCM, GCM, CM])
+        subscriber: Any = Subscriber(name, self.chance.choice(self.endpoints), profile, self.outbox)
+        self.subscribers[name] = subscriber
+        self.track.add_leg(subscriber)
+        head = self.model.head
+        self.model.legs[name] = ModelLeg(head, away_from_wrap(head & 0xFFFF) - (head & 0xFFFF))
+
+    def leave(self) -> None:
+        if self.subscribers:
+            name, subscriber = self.subscribers.popitem()
+            self.track.remove_leg(subscriber)  # type: ignore[arg-type]
+            self.check(name, subscriber)
+            subscriber.socket.close()
+            del self.model.legs[name]
+
+    def mute(self, muted: bool) -> None:
+        self.track.set_muted(muted)
+        if self.model.muted != muted:
+            self.model.muted, self.model.fresh = muted, True
+
+    def pause(self) -> None:
+        for name in list(self.subscribers)[:1]:
+            self.track.pause(name)
+            self.model.legs[name].suspend(self.model.head)
+            self.model.legs[name].paused = True
+
+    def resume(self) -> None:
+        for name, leg in self.model.legs.items():
+            if leg.paused:
+                self.track.resume(name)
+                leg.paused = False
+
+    def produce(self, n: int, same_size: bool) -> None:
+        """New packets of the publisher, some of which `send` may lose, repeat or mix up."""
+        size = self.chance.randrange(20, 1150)
+        self.ts += 3000
+        keyframe = self.chance.random() < 0.5
+        for i in range(n):
+            key = keyframe and i == 0  # a run that is refused takes with it a keyframe that begins within it
+            length = size + (self.chance.randrange(2) if same_size else self.chance.randrange(-18, 150))
+            start = (0x10, 0 if key else 1) if self.kind == "video" else (0, 0)
+            payload = bytes(start) + self.chance.randbytes(length)
+            self.history.append(Sent(self.model.source, self.ext, self.ts & 0xFFFFFFFF, key, payload))
+            self.ext += 1
+
+    def send(self, n: int, same_size: bool, mess: float) -> None:
+        before = len(self.history)
+        self.produce(n, same_size)
+        packets = self.history[before:]
+        for i in range(len(packets)):
+            if self.chance.random() < mess:
+                what = self.chance.randrange(4)
+                if what == 0:
+                    packets[i] = packets[self.chance.randrange(i + 1)]  # lost, and another one repeated
+                elif what == 1:
+                    j = self.chance.randrange(len(packets))
+                    packets[i], packets[j] = packets[j], packets[i]
+                elif what == 2:
+                    packets[i] = self.chance.choice(self.history)  # from long ago
+                else:
+                    del packets[i:]
+                    break
+        self.deliver(packets[:READ_BATCH])
+
+    def deliver(self, packets: list[Sent]) -> None:
+        seen = self.__dict__.setdefault("seen", set())
+        top = self.__dict__.setdefault("top", {})
+        accepted = []
+        for i, packet in enumerate(packets):
+            wire = (
+                struct.pack("!BBHII", 0x80, PAYLOAD_TYPES[self.kind], packet.ext & 0xFFFF, packet.ts, packet.ssrc)
+                + packet.payload
+            )
+            data = self.protect(packet, wire)
+            self.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
+            self.rows.lengths[i] = len(data)
+            if (packet.ssrc, packet.ext) not in seen and packet.ext > top.get(packet.ssrc, -1) - 1024:
+                accepted.append(packet)
+                seen.add((packet.ssrc, packet.ext))
+                top[packet.ssrc] = max(top.get(packet.ssrc, -1), packet.ext)
+        for kernel in self.kernels:
+            kernel.refused.clear()
+        batch = [(i, self.route) for i in range(len(packets))]
+        self.forwarder.forward(self.rows, batch)
+        self.any_refused = any(kernel.refused for kernel in self.kernels)
+        self.model.batch(accepted, self.refused)
+        for name, subscriber in self.subscribers.items():
+            self.check(name, subscriber)
+
+    def protect(self, packet: Sent, wire: bytes) -> bytes:
+        cache = self.__dict__.setdefault("cache", {})
+        if (packet.ssrc, packet.ext) not in cache:
+            cache[packet.ssrc, packet.ext] = self.publisher.protect(wire)
+        return cache[packet.ssrc, packet.ext]
+
+    def refused(self, name: str, seq16: int) -> bool:
+        """Whether the kernel refused it; each refusal counts once, since the number goes to the packet after it."""
+        address = libc.sockaddr(self.subscribers[name].path.address).ljust(24, b"\0")[:24]
+        for kernel in self.kernels:
+            if (address, seq16) in kernel.refused:
+                kernel.refused.remove((address, seq16))
+                return True
+        return False
+
+    def check(self, name: str, subscriber: Subscriber) -> None:
+        leg = self.model.legs[name]
+        got = {seq16: (ssrc, ts, payload) for ssrc, seq16, ts, payload in subscriber.receive() if ts >= 0}
+        expected = {number & 0xFFFF: packet for number, packet in leg.expected.items()}
+        leg.expected.clear()
+        if self.kind == "audio" and self.any_refused:
+            expected = {seq16: packet for seq16, packet in expected.items() if seq16 in got}  # what follows went, too
+        assert got.keys() == expected.keys()
+        shifts = set()
+        for seq16, (ssrc, ts, payload) in got.items():
+            assert ssrc == self.track.ssrc
+            assert payload == expected[seq16].payload
+            shifts.add((ts - expected[seq16].ts) & 0xFFFFFFFF)
+        assert len(shifts) <= 1, "one clock for all packets of a batch"
+
+    def nack(self) -> None:
+        for name, subscriber in self.subscribers.items():
+            asked = list(subscriber.wire)[-20:]
+            before = self.counters["nack_answered"]
+            self.track.resend(name, asked, 0.0)
+            again = [seq16 for _, seq16, ts, _ in subscriber.receive() if ts < 0]
+            if isinstance(self.kernels[0], Kernel):
+                assert len(again) == self.counters["nack_answered"] - before
+            assert set(again) <= set(asked)  # `receive` has compared the bytes
+
+    def close(self) -> None:
+        self.track.close()
+        for closing in [*self.endpoints, *self.subscribers.values(), self.host]:
+            closing.socket.close()
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("send"), st.integers(1, 40), st.booleans(), st.sampled_from([0.0, 0.0, 0.1, 0.6])),
+        st.tuples(st.sampled_from(["join", "leave", "pause", "resume", "nack"])),
+        st.tuples(st.just("mute"), st.booleans()),
+    ),
+    min_size=5,
+    max_size=25,
+)
+
+
+@each_path
+@pytest.mark.parametrize("start", [0, 1, 0x7FF0, 0xFFD0, 0xFFFF])
+@given(
+    kind=st.sampled_from(["video", "video", "audio"]),
+    operations=OPERATIONS,
+    seed=st.integers(0, 1 << 30),
+    full=st.sampled_from([0.0, 0.0, 0.05]),
+    segments=st.sampled_from([True, True, False]),
+)
+@settings(max_examples=40, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+def test_every_subscriber_gets_what_the_model_says(
+    portable: bool, start: int, kind: str, operations: list[Any], seed: int, full: float, segments: bool
+) -> None:
+    async def play() -> None:
+        scene = Scene(kind, portable, random.Random(seed), full, segments, start)
+        before, libc.lib = libc.lib, libc.lib if portable else scene.kernels[0]
+        try:
+            for _ in range(4):
+                scene.join()
+            for name, *arguments in operations:
+                getattr(scene, name)(*arguments)
+            scene.mute(False)
+            scene.send(20, True, 0.0)
+        finally:
+            libc.lib = before
+            scene.close()
+
+    asyncio.run(play())
+
+
+@each_path
+def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
+    """As with layers: another source's numbers and times go on where the first one's stopped, at its next keyframe."""
+
+    async def play() -> None:
+        scene = Scene("video", portable, random.Random(1), 0.0, True, 500)
+        scene.join()
+        ((name, subscriber),) = scene.subscribers.items()
+        other = Track(scene.host, "screen", "video", scene.outbox)
+        other.remote_ssrc = 77
+        scene.tracks[77] = other
+        got: list[tuple[int, int, int, bytes]] = []
+
+        def arrive(ssrc: int, ext: int, ts: int, key: bool, text: bytes) -> None:
+            payload = bytes([0x10, 0 if key else 1]) + text
+            wire = struct.pack("!BBHII", 0x80, 96, ext, ts, ssrc) + payload
+            data = scene.publisher.protect(wire)
+            scene.rows.view[: len(data)] = data
+            scene.rows.lengths[0] = len(data)
+            scene.forwarder.forward(scene.rows, [(0, scene.route)])
+            got.extend(subscriber.receive())
+
+        for step in range(3):
+            arrive(scene.model.source, 500 + step, 9000 + step, False, b"first  ")
+        scene.track.switch(name, other)
+        arrive(scene.model.source, 503, 9003, False, b"not taken")
+        arrive(77, 40_000, 70, False, b"no keyframe")
+        arrive(77, 40_001, 71, True, b"second ")
+        arrive(77, 40_002, 72, False, b"second ")
+        assert [payload[2:] for *_, payload in got] == [b"first  "] * 3 + [b"second "] * 2
+        assert [(ssrc, seq16) for ssrc, seq16, _, _ in got] == [(scene.track.ssrc, 500 + i) for i in range(5)]
+        times = [ts for _, _, ts, _ in got]
+        assert 9002 < times[3] < 9002 + 90_000
+        assert times[4] == times[3] + 1
+        other.resend(name, [502, 503, 504], 0.0)
+        assert [seq16 for _, seq16, ts, _ in subscriber.receive() if ts < 0] == [502, 503, 504]  # compared to the byte
+        other.close()
+        scene.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@each_path
+def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    endpoint = Endpoint(host, 0, Counter(), portable=portable)
+    receiver = PortableReceiver() if portable else Receiver(family)
+    senders = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(3)]
+    try:
+        for i in range(30):
+            senders[i % 3].sendto(bytes([i]) * (i + 1), endpoint.socket.getsockname())
+        assert receiver.receive(endpoint) == list(range(1, 31))
+        keys = list(receiver.keys(30))
+        assert len(set(keys)) == 3
+        for i in range(30):
+            assert bytes(receiver.rows.row(i)) == bytes([i]) * (i + 1)
+            assert receiver.key(i) == keys[i] == keys[i % 3]
+            assert receiver.address(i)[1] == senders[i % 3].getsockname()[1]
+            assert receiver.address(i)[0] == host
+        assert receiver.receive(endpoint) == []
+    finally:
+        for sock in (*senders, endpoint.socket):
+            sock.close()
+
+
+@given(st.lists(st.integers(20, 60), min_size=1, max_size=80))
+def test_runs_are_whole(sizes: list[int]) -> None:
+    """All of one size, but for a shorter last one; padding is what a receiver takes off again."""
+    rows, lengths = Rows(len(sizes)), list(sizes)
+    for i, size in enumerate(sizes):
+        rows.view[i * ROW_BYTES : i * ROW_BYTES + size] = b"\x80" + bytes([i]) * (size - 1)
+    start = 0
+    while start < len(sizes):
+        end = make_run(rows, 0, lengths, start, len(sizes))
+        run = lengths[start:end]
+        assert 1 <= len(run) <= BURST
+        assert set(run[:-1]) <= {run[0]}
+        assert run[-1] <= run[0]
+        for i in range(start, end):
+            packet = rows.view[i * ROW_BYTES : i * ROW_BYTES + lengths[i]]
+            padding = packet[-1] if packet[0] & 0x20 else 0
+            assert padding <= PAD_BYTES
+            assert bytes(packet[1 : lengths[i] - padding]) == bytes([i]) * (sizes[i] - 1)
+        start = end
