@@ -213,7 +213,7 @@ async def serve(sock: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()  # `report` collects
-    log.info("loop=%s batches=%s", type(asyncio.get_running_loop()).__module__, libc.lib is not None)
+    log.debug("loop=%s batches=%s", type(asyncio.get_running_loop()).__module__, libc.lib is not None)
     worker.emit(
         bridge.Ready(worker.udp.port, list(worker.udp.endpoints), configure.advertise or list(worker.udp.endpoints))
     )
