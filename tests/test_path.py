@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
-from sfu.media import libc
+from sfu.media import libc, sdp
+from sfu.media.bitrate import TransportFeedback
 from sfu.media.fanout import BURST, Outbox
 from sfu.media.forward import PAD_BYTES, Track, make_run
 from sfu.media.ice import Agent, Path
@@ -103,7 +104,26 @@ class Subscriber:
             plain = self.session.unprotect(data)
             padding = plain[-1] if plain[0] & 0x20 else 0
             _, _, seq16, ts, ssrc = struct.unpack_from("!BBHII", plain)
-            yield ssrc, seq16, ts, plain[12 : len(plain) - padding]
+            extension = plain[0] >> 4 & 1
+            assert plain[12 : 12 + 8 * extension] == ERASED[: 8 * extension], "another transport's number"
+            yield ssrc, seq16, ts, plain[12 + 8 * extension : len(plain) - padding]
+
+
+ERASED = struct.pack("!HHI", 0xBEDE, 1, 0)
+
+
+class Feedback(TransportFeedback):
+    """Remembers which transport-wide numbers it was told of."""
+
+    __slots__ = ("told",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[int] = []
+
+    def arrived(self, seq16: int, now_us: int) -> None:
+        self.told.append(seq16)
+        super().arrived(seq16, now_us)
 
 
 class Kernel:
@@ -239,7 +259,8 @@ class Scene:
     def __init__(
         self, kind: str, portable: bool, chance: random.Random, full: float, segments: bool, start: int
     ) -> None:
-        if full:
+        self.numbered, self.forged = chance.random() < 0.5, chance.choice([0.0, 0.05])
+        if full or self.forged:
             start &= (
                 0x7FFF  # who loses all before the first wrap decrypts nothing after it; browsers begin below it, too
             )
@@ -263,6 +284,7 @@ class Scene:
         self.model = Model(kind)
         inbound = Inbound(self.tracks, lambda data: None, lambda ssrc, kind: None)
         inbound.context = Context(rx)
+        inbound.feedback = self.feedback = Feedback()
         self.route = Route(Agent(inbound, lambda path: None), host.path)
         self.names = itertools.count()
         self.any_refused = False
@@ -341,12 +363,13 @@ class Scene:
         seen = self.__dict__.setdefault("seen", set())
         top = self.__dict__.setdefault("top", {})
         accepted = []
+        self.feedback.told.clear()
         for i, packet in enumerate(packets):
-            wire = (
-                struct.pack("!BBHII", 0x80, PAYLOAD_TYPES[self.kind], packet.ext & 0xFFFF, packet.ts, packet.ssrc)
-                + packet.payload
-            )
-            data = self.protect(packet, wire)
+            data = self.protect(packet)
+            if self.chance.random() < self.forged:
+                self.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data[:-1] + bytes([data[-1] ^ 1])
+                self.rows.lengths[i] = len(data)
+                continue
             self.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
             self.rows.lengths[i] = len(data)
             if (packet.ssrc, packet.ext) not in seen and packet.ext > top.get(packet.ssrc, -1) - 1024:
@@ -355,17 +378,23 @@ class Scene:
                 top[packet.ssrc] = max(top.get(packet.ssrc, -1), packet.ext)
         for kernel in self.kernels:
             kernel.refused.clear()
-        batch = [(i, self.route) for i in range(len(packets))]
-        self.forwarder.forward(self.rows, batch)
+        if packets:
+            self.forwarder.forward(self.rows, list(range(len(packets))), [self.route] * len(packets))
+        assert sorted(self.feedback.told) == sorted(p.ext + 7 & 0xFFFF for p in accepted if self.numbered)
         self.any_refused = any(kernel.refused for kernel in self.kernels)
         self.model.batch(accepted, self.refused)
         for name, subscriber in self.subscribers.items():
             self.check(name, subscriber)
 
-    def protect(self, packet: Sent, wire: bytes) -> bytes:
+    def protect(self, packet: Sent) -> bytes:
         cache = self.__dict__.setdefault("cache", {})
         if (packet.ssrc, packet.ext) not in cache:
-            cache[packet.ssrc, packet.ext] = self.publisher.protect(wire)
+            first, payload_type = 0x90 if self.numbered else 0x80, PAYLOAD_TYPES[self.kind]
+            wire = struct.pack("!BBHII", first, payload_type, packet.ext & 0xFFFF, packet.ts, packet.ssrc)
+            if self.numbered:
+                element = sdp.TRANSPORT_CC_ID << 4 | 1
+                wire += struct.pack("!HHBHB", 0xBEDE, 1, element, packet.ext + 7 & 0xFFFF, 0)
+            cache[packet.ssrc, packet.ext] = self.publisher.protect(wire + packet.payload)
         return cache[packet.ssrc, packet.ext]
 
     def refused(self, name: str, seq16: int) -> bool:
@@ -468,7 +497,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
             data = scene.publisher.protect(wire)
             scene.rows.view[: len(data)] = data
             scene.rows.lengths[0] = len(data)
-            scene.forwarder.forward(scene.rows, [(0, scene.route)])
+            scene.forwarder.forward(scene.rows, [0], [scene.route])
             got.extend(subscriber.receive())
 
         for step in range(3):

@@ -40,8 +40,8 @@ class Port(UdpPort):
         self.register(agent)
         return agent
 
-    def _on_media(self, rows: Rows, batch: list[tuple[int, Route]]) -> None:
-        for i, route in batch:
+    def _on_media(self, rows: Rows, ids: list[int], routes: list[Route]) -> None:
+        for i, route in zip(ids, routes, strict=True):
             self.media.append(bytes(rows.row(i)))
             if self.authentic:
                 route.seen(time.monotonic())

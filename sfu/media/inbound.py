@@ -5,9 +5,12 @@ This is the part of the path that runs once a packet in Python; what runs once a
 
 from __future__ import annotations
 
+import sys
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable
+from itertools import repeat
 from operator import attrgetter
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -22,9 +25,11 @@ if TYPE_CHECKING:
 
 _header = Struct("!BBHIIHHBBB").unpack_from  # and as much of an extension as transport-wide numbers take
 _numbers = Struct("!HII").pack_into
+_seq16 = Struct("!H").pack_into
 _kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
 _TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
 _audio_first = attrgetter("kind")
+_LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 class Inbound:
@@ -49,13 +54,74 @@ class Forwarder:
         self._packet = Packet()
         self._spare = Rows(spare_rows)
 
-    def forward(self, rows: Rows, batch: list[tuple[int, Route]]) -> None:
-        """Everything in `batch` is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and from a peer's address."""
-        view, pointers, length_pointers = rows.view, rows.pointers, rows.length_pointers
+    def forward(self, rows: Rows, ids: list[int], routes: list[Route]) -> None:
+        """Each of the rows `ids` is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and from its route's
+        peer."""
         now_s = time.monotonic()
         touched: list[Track] = []
+        if len(ids) > 1 and routes.count(routes[0]) == len(ids) and (done := self._burst(rows, ids, routes[0], now_s)):
+            touched.append(done[0])
+            ids, routes = ids[done[1] :], routes[done[1] :]
+        if ids:
+            self._each(rows, ids, routes, touched, now_s)
+        if len(touched) > 1:
+            touched.sort(key=_audio_first)
+        for track in touched:
+            track.flush(rows, self._spare, now_s)
+
+    def _burst(self, rows: Rows, ids: list[int], route: Route, now_s: float) -> tuple[Track, int] | None:
+        """What a video frame looks like: one track's next packets, alike but for their numbers. Read by columns, which
+        costs a fifth of what it costs one by one. Returns the track and how many of them are done."""
+        inbound, start, n = route.agent.inbound, ids[0], len(ids)
+        context = inbound.context
+        end = start + n
+        if context is None or ids[-1] != end - 1 or not _LITTLE_ENDIAN:
+            return None
+        first, second, seq16, _, ssrc, profile, words, element, _, _ = _header(rows.view, start * ROW_BYTES)
+        track = inbound.tracks.get(ssrc)
+        if track is None or track.kind != _kinds[second] or track.held or (seq16 + track.shift - track.head) & 0xFFFF:
+            return None
+        heads, ssrcs = rows.words[0][start:end].tolist(), rows.words[2][start:end].tolist()
+        if ssrcs.count(ssrcs[0]) != n or len({head & 0x7FFF for head in heads}) != 1:
+            return None
+        if [head >> 8 & 0xFF00 | head >> 24 for head in heads] != list(range(seq16, seq16 + n)):
+            return None
+        numbers: list[int] = []
+        if first & 0x1F:
+            profiles, numbers = rows.words[3][start:end].tolist(), rows.words[4][start:end].tolist()
+            if first & 0x1F != 0x10 or profile != rtp.ONE_BYTE_PROFILE or words != 1 or element != _TRANSPORT_CC:
+                return None
+            if profiles.count(profiles[0]) != n or len({number & 0xFF for number in numbers}) != 1:
+                return None
+        done = 0
+        for failed in map(unprotect, repeat(context.handle), rows.pointers[start:end], rows.length_pointers[start:end]):
+            if failed:
+                break  # `_each` finds it again, and those behind it
+            done += 1
+        if not done:
+            return None
+        end = start + done
+        route.seen(now_s)
+        if numbers:
+            now_us = int(now_s * 1e6)
+            for number in numbers[:done]:
+                inbound.feedback.arrived(number & 0xFF00 | number >> 16 & 0xFF, now_us)
+            inbound.feedback_ssrc = ssrc
+            rows.words[4][start:end] = array("I", bytes(4 * done))
+        if track.shift & 0xFFFF:
+            for i in range(start, end):
+                _seq16(rows.view, i * ROW_BYTES + 2, (seq16 + i - start + track.shift) & 0xFFFF)
+        rows.words[2][start:end] = array("I", track.ssrc.to_bytes(4, "big")) * done
+        track.last_ts = int.from_bytes(rows.view[(end - 1) * ROW_BYTES + 4 : (end - 1) * ROW_BYTES + 8], "big")
+        track.head += done
+        track.rows = ids[:done]
+        self._counters["packets_in"] += done
+        return track, done
+
+    def _each(self, rows: Rows, ids: list[int], routes: list[Route], touched: list[Track], now_s: float) -> None:
+        view, pointers, length_pointers = rows.view, rows.pointers, rows.length_pointers
         authentic = refused = 0
-        for i, route in batch:
+        for i, route in zip(ids, routes, strict=True):
             at, inbound = i * ROW_BYTES, route.agent.inbound
             context = inbound.context
             if context is None:
@@ -103,10 +169,6 @@ class Forwarder:
         self._counters["packets_in"] += authentic
         if refused:
             self._counters["srtp_refused"] += refused
-        if len(touched) > 1:
-            touched.sort(key=_audio_first)
-        for track in touched:
-            track.flush(rows, self._spare, now_s)
 
     def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> None:
         """Takes out transport-wide numbers: subscribers' browsers would answer another transport's as if they were

@@ -19,6 +19,8 @@ BUFFER_BYTES = 2048
 ROW_BYTES = 1728
 """The same in a batch, with room to pad. Not a power of two: equal header offsets would share a few sets of the
 cache."""
+HEAD_WORDS = 5
+"""Of an RTP header: the fixed ones (RFC 3550 section 5.1), an extension's length and its first elements."""
 MAX_SSRCS = 128
 """SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
 retransmissions are 48."""
@@ -52,6 +54,7 @@ class Rows:
 
     Row i begins at `view[i * ROW_BYTES]`; `lengths[i]` bytes of it are in use. `pointers` and `length_pointers` are
     what libsrtp takes; for a libsrtp function f, `any(map(f, handles, pointers, length_pointers))` is one loop in C.
+    `words[w][i]` is 32-bit word w of packet i, in this machine's order of bytes.
     """
 
     def __init__(self, count: int) -> None:
@@ -61,6 +64,8 @@ class Rows:
         self.address = int(ffi.cast("uintptr_t", self._memory))
         self.view = memoryview(ffi.buffer(self._memory)).cast("B")
         self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
+        words = self.view.cast("I")
+        self.words = [words[w :: ROW_BYTES // 4] for w in range(HEAD_WORDS)]
         self.pointers = [ffi.cast("void *", self.address + i * ROW_BYTES) for i in range(count)]
         self.length_pointers = [self._lengths + i for i in range(count)]
 

@@ -17,6 +17,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
+from typing import cast
 
 import ifaddr
 
@@ -27,6 +28,8 @@ from sfu.media.srtp import ROW_BYTES, Rows
 MAX_DATAGRAM = 1500
 READ_BATCH = 64
 """Datagrams read of one socket at a time."""
+MEDIA = frozenset(range(128, 192))
+"""First bytes of SRTP and SRTCP (RFC 7983)."""
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
 SOCKET_BUFFER = 4 << 20
@@ -175,8 +178,8 @@ class PortableReceiver:
 class UdpPort:
     """All endpoints of a worker, and who is behind which address."""
 
-    def __init__(self, counters: Counter[str], on_media: Callable[[Rows, list[tuple[int, Route]]], None]) -> None:
-        """`on_media` gets what may be SRTP or SRTCP of peers: rows that are its own until it returns."""
+    def __init__(self, counters: Counter[str], on_media: Callable[[Rows, list[int], list[Route]], None]) -> None:
+        """`on_media` gets what may be SRTP or SRTCP of peers: which rows and whose, its own until it returns."""
         self.endpoints: dict[str, Endpoint] = {}
         self.port = 0
         self._counters = counters
@@ -243,16 +246,31 @@ class UdpPort:
         while left > 0 and (sizes := receiver.receive(endpoint)):
             n = len(sizes)
             left -= n
-            whole = min(sizes) > 0 and max(sizes) <= MAX_DATAGRAM
-            media = []
-            routes = map(endpoint.routes.get, receiver.keys(n))
-            for i, (route, first) in enumerate(zip(routes, firsts[:n].tolist(), strict=True)):
-                if 128 <= first < 192 and route is not None and (whole or 0 < sizes[i] <= MAX_DATAGRAM):
-                    media.append((i, route))
-                else:
-                    self._received(endpoint, receiver, i, route)
-            if media:
-                self._on_media(receiver.rows, media)
+            heads, found = firsts[:n].tolist(), list(map(endpoint.routes.get, receiver.keys(n)))
+            if None not in found and min(sizes) > 0 and max(sizes) <= MAX_DATAGRAM and MEDIA.issuperset(heads):
+                self._on_media(receiver.rows, list(range(n)), cast("list[Route]", found))
+            else:
+                self._mixed(endpoint, receiver, sizes, heads, found)
+
+    def _mixed(
+        self,
+        endpoint: Endpoint,
+        receiver: Receiver | PortableReceiver,
+        sizes: list[int],
+        heads: list[int],
+        found: list[Route | None],
+    ) -> None:
+        """A batch that is not media alone."""
+        ids: list[int] = []
+        routes: list[Route] = []
+        for i, (route, head) in enumerate(zip(found, heads, strict=True)):
+            if head in MEDIA and route is not None and 0 < sizes[i] <= MAX_DATAGRAM:
+                ids.append(i)
+                routes.append(route)
+            else:
+                self._received(endpoint, receiver, i, route)
+        if ids:
+            self._on_media(receiver.rows, ids, routes)
 
     def _received(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, i: int, route: Route | None) -> None:
         """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""

@@ -35,7 +35,7 @@ log = logging.getLogger("sfu.media")
 EVENT_QUEUE = 10_000
 """Events waiting for a control plane that does not read; past it the worker gives up, to be started again."""
 STATS_S = 1.0
-LAG_S = 0.1
+LAG_S = 0.5
 """How often the loop's lag is measured while nobody is to have feedback: an idle worker is to sleep."""
 LOAD_WEIGHT = 0.3
 """Of the last second in the load that decides on admission: about the last five seconds count."""
