@@ -109,6 +109,7 @@ function follow(current) {
   on('joined', ({ name }) => tell(`${name} joined`));
   on('left', ({ name }) => tell(`${name} left`));
   for (const type of ['track', 'trackended', 'mute']) on(type, show);
+  on('speakers', (now) => view.tiles.speak(now));
   on('chat', (line) => view.addChat(line, line.peer === room.self));
   on('expiring', ({ seconds }) => view.notice('expiring', `Your link ends in ${seconds} seconds, and your call with it.`));
   on('error', ({ code, message }) => QUIET_ERRORS.has(code) || view.notice('error', message));
@@ -139,6 +140,7 @@ function stateChanged({ state, error }) {
     ticking = 0;
   }
   if (state === 'waiting' && error.code === 'unreachable' && room.self === null) probe();
+  view.tiles.speak(room.speakers);
   banner();
   if (state === 'joined') show();
 }

@@ -17,6 +17,7 @@
  *   error          { code, message, rejoin } of the last loss, null again once connected
  *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
  *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted } }, without yourself
+ *   speakers       { dominant, speaking }: peers who speak, yourself included; see the event
  *   mediaPort      UDP port of the server's media, as its last offer names it
  *   pc             the current RTCPeerConnection, null between connections
  *
@@ -26,6 +27,7 @@
  *   joined     { peer, name }             left { peer, name, reason }
  *   track      { peer, source, track }    a MediaStreamTrack to play; trackended { peer, source } when it is to stop
  *   mute       { peer, source, muted }    somebody else's source was announced, muted or unmuted
+ *   speakers   { dominant, speaking }     who speaks now, and whom to show large (or null); the room's state has it, too
  *   chat       { peer, name, text, time }
  *   expiring   { seconds }                the token ends then, and with it the call
  *   error      { code, message }          the server refused something; the call goes on
@@ -40,6 +42,7 @@ const SILENT_MS = 5_000; // how long ICE may be disconnected; it often comes bac
 const STEADY_MS = 10_000; // a connection that lived this long starts the pauses over
 const PAUSE_MS = { first: 500, last: 5_000 };
 const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
+const NOBODY = { dominant: null, speaking: [] };
 const CANDIDATES = 30; // the server takes 32 and, being ICE-lite, needs none
 
 /** One WebSocket with one RTCPeerConnection: lives from dialling to the first loss, never longer. */
@@ -215,6 +218,7 @@ export class Room extends EventTarget {
   self = null;
   limits = null;
   participants = new Map();
+  speakers = NOBODY;
   mediaPort = null;
   permissions = null;
   #url;
@@ -319,6 +323,8 @@ export class Room extends EventTarget {
       this.#emit('joined', data);
     } else if (event === 'left') {
       this.participants.delete(data.peer);
+      const { dominant, speaking } = this.speakers;
+      this.speakers = { dominant: dominant === data.peer ? null : dominant, speaking: speaking.filter((peer) => peer !== data.peer) };
       if (person) this.#emit('left', { ...data, name: person.name });
     } else if (event === 'track') {
       person?.tracks.set(data.source, { kind: data.kind, muted: data.muted });
@@ -330,6 +336,9 @@ export class Room extends EventTarget {
     } else if (event === 'track_ended') {
       person?.tracks.delete(data.source);
       this.#remap(new Map([...this.#media].filter(([, one]) => one.peer !== data.peer || one.source !== data.source)));
+    } else if (event === 'speakers') {
+      this.speakers = data;
+      this.#emit('speakers', data);
     } else if (['chat', 'expiring', 'error'].includes(event)) this.#emit(event, data);
     // anything else is from a newer server: the protocol allows new events at any time
   }
@@ -377,5 +386,6 @@ export class Room extends EventTarget {
     this.connected = false;
     this.#link = null;
     this.#media = new Map();
+    this.speakers = NOBODY;
   }
 }

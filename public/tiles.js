@@ -1,5 +1,7 @@
 /** The stage: a tile for everybody and for every shared screen, as large as the window allows. */
 
+import { tileText } from './words.js';
+
 const GAP_PX = 12;
 const WIDEST = 16 / 9;
 const TONES = 6;
@@ -54,6 +56,7 @@ function bestSize(n, width, height, gap) {
 
 class Tile {
   #stream = new MediaStream();
+  #shown = {}; // what tileText tells
   #isSelf;
   #onblocked;
 
@@ -82,10 +85,21 @@ class Tile {
     this.label.textContent = label;
     this.plate.title = label;
     this.off.classList.toggle('is-gone', !muted);
-    this.element.setAttribute('aria-label', [label, muted && 'muted', !picture && 'no picture'].filter(Boolean).join(', '));
+    this.#describe({ label, muted, picture });
     this.initials.textContent = initialsOf(name);
     this.initials.className = `initials ${toneOf(name)}`;
     this.#play([sound, picture].filter(Boolean));
+  }
+
+  speak(speaking, dominant) {
+    this.element.classList.toggle('is-speaking', speaking);
+    this.element.classList.toggle('is-dominant', dominant);
+    this.#describe({ speaking, dominant });
+  }
+
+  #describe(changed) {
+    const text = tileText(Object.assign(this.#shown, changed));
+    if (this.element.getAttribute('aria-label') !== text) this.element.setAttribute('aria-label', text);
   }
 
   resume() {
@@ -139,6 +153,15 @@ export class Tiles {
     if (me.screen) seats.push({ ...self, source: 'screen', label: 'Your screen', picture: me.screen });
     seats.push({ ...self, source: 'camera', label: 'You', picture: me.picture, muted: me.muted });
     this.#seat(seats);
+    this.speak(room.speakers);
+  }
+
+  /** Rings the tiles of those who speak and marks the dominant one's. */
+  speak({ dominant, speaking }) {
+    for (const tile of this.#tiles.values()) {
+      const { peer, source } = tile.element.dataset;
+      tile.speak(source === 'camera' && speaking.includes(peer), source === 'camera' && peer === dominant);
+    }
   }
 
   #seatsOf(room, { peer, name, tracks }) {

@@ -37,6 +37,12 @@ export function deviceProblems(microphone, camera) {
   return list;
 }
 
+/** What a tile shows, for those who cannot see it. */
+export function tileText({ label, muted, picture, speaking, dominant }) {
+  const voice = (dominant && 'main speaker') || (speaking && 'speaking');
+  return [label, muted && 'muted', voice, !picture && 'no picture'].filter(Boolean).join(', ');
+}
+
 /** Why the call is not on, while the page keeps trying: [title, text]. `since_s` is how long, `answers` whether pages load. */
 export function waitingText(error, { since_s, answers, host, port, inCall }) {
   if (navigator.onLine === false) return ['This device is offline', 'You go back in by itself when it has a network again.'];

@@ -150,6 +150,15 @@ class TrackEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who speaks in a room has changed; peers that left are dropped without it. `dominant` may be in a pause."""
+
+    room: str
+    dominant: str | None
+    speaking: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The peer's last command was refused with an error code; the peer goes on."""
 
@@ -174,11 +183,12 @@ class Stats:
     counters: dict[str, float]
 
 
-Event = Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Refused | Failed | Stats
+Event = Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Speakers | Refused | Failed | Stats
 
 COMMANDS: dict[str, type] = {cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Leave)}
 EVENTS: dict[str, type] = {
-    cls.__name__: cls for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Refused, Failed, Stats)
+    cls.__name__: cls
+    for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Speakers, Refused, Failed, Stats)
 }
 
 

@@ -195,6 +195,14 @@ class Muted:
 
 
 @dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who speaks, in the order they began. `dominant` is whom to show large; it may be in a pause."""
+
+    dominant: str | None = None
+    speaking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ChatLine:
     """A line of chat; `time` is milliseconds since 1970, the server's clock."""
 
@@ -229,8 +237,9 @@ class Bye:
 
 
 ServerMessage = (
-    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | ChatLine | Expiring | Error | Bye
-)
+    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Speakers | ChatLine | Expiring | Error
+    | Bye
+)  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
     "answer": Answer,
@@ -250,6 +259,7 @@ SERVER_EVENTS: dict[str, type] = {
     "track": Track,
     "track_ended": TrackEnded,
     "mute": Muted,
+    "speakers": Speakers,
     "chat": ChatLine,
     "expiring": Expiring,
     "error": Error,

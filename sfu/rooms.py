@@ -23,6 +23,7 @@ from sfu.messages import (
     Muted,
     Participant,
     ServerMessage,
+    Speakers,
     Track,
     TrackEnded,
     TrackInfo,
@@ -65,6 +66,13 @@ class Room:
     key: str
     worker: int
     peers: dict[str, Peer] = field(default_factory=dict)
+    speakers: Speakers = field(default_factory=Speakers)
+
+    def speakers_here(self) -> Speakers:
+        """`speakers` without those who have left since."""
+        now = self.speakers
+        dominant = now.dominant if now.dominant in self.peers else None
+        return Speakers(dominant, tuple(peer for peer in now.speaking if peer in self.peers))
 
 
 Deliveries = list[tuple[Peer, ServerMessage]]
@@ -102,7 +110,10 @@ class Rooms:
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
         welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions)
-        return peer, _to([peer], welcome) + _others(peer, Joined(peer.id, name))
+        deliveries = _to([peer], welcome)
+        if (speakers := room.speakers_here()) != Speakers():
+            deliveries += _to([peer], speakers)
+        return peer, deliveries + _others(peer, Joined(peer.id, name))
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
         """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""
@@ -128,6 +139,14 @@ class Rooms:
         """The peer muted or unmuted a source; before its track exists this is only remembered."""
         (peer.muted.add if muted else peer.muted.discard)(source)
         return _others(peer, Muted(peer.id, source, muted)) if source in peer.tracks else []
+
+    def speakers(self, key: str, dominant: str | None, speaking: Iterable[str]) -> Deliveries:
+        """Who speaks in a room; nobody, if it is gone by now."""
+        room = self.rooms.get(key)
+        if room is None:
+            return []
+        room.speakers = Speakers(dominant, tuple(speaking))
+        return _to(room.peers.values(), room.speakers_here())
 
     def chat(self, peer: Peer, text: str, time_ms: int) -> Deliveries:
         """A line for everyone in the room, the sender included, so that all see one order."""

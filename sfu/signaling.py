@@ -212,6 +212,9 @@ class Signaling:
         return session
 
     def _on_event(self, worker: int, event: bridge.Event) -> None:
+        if isinstance(event, bridge.Speakers):
+            self.deliver(self.rooms.speakers(event.room, event.dominant, event.speaking))
+            return
         session = self._sessions.get(getattr(event, "peer", ""))
         if session is not None:
             session.post(event)

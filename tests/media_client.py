@@ -142,7 +142,7 @@ class ProcessControl(Control):
 
 
 @contextlib.asynccontextmanager
-async def _tasks(*work: Any) -> AsyncIterator[None]:
+async def beside(*work: Any) -> AsyncIterator[None]:
     """Runs coroutines beside a test; one that ends with an error ends the test."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
@@ -162,7 +162,7 @@ async def local_worker(**changes: Any) -> AsyncIterator[LocalControl]:
     worker.listen()
     control = LocalControl(worker)
     try:
-        async with _tasks(control.pump(), worker.tick(), worker.report()):
+        async with beside(control.pump(), worker.tick(), worker.report()):
             yield control
     finally:
         worker.close()
@@ -178,7 +178,7 @@ async def worker_process(**changes: Any) -> AsyncIterator[ProcessControl]:
     channel = await bridge.Channel.open(ours, bridge.EVENTS)
     control = ProcessControl(process, channel)
     try:
-        async with _tasks(control.pump()):
+        async with beside(control.pump()):
             await control.send(configure(**changes))
             yield control
     finally:
@@ -196,12 +196,23 @@ async def worker_process(**changes: Any) -> AsyncIterator[ProcessControl]:
 
 
 def rtp_packet(
-    seq16: int, ssrc: int = 0, payload: bytes = b"payload", *, pt: int = 96, timestamp: int = 0, twcc: int | None = None
+    seq16: int,
+    ssrc: int = 0,
+    payload: bytes = b"payload",
+    *,
+    pt: int = 96,
+    timestamp: int = 0,
+    twcc: int | None = None,
+    level: int | None = None,
 ) -> bytes:
-    """An RTP packet; `twcc` adds the transport-wide sequence number as header extension 5."""
+    """An RTP packet; `twcc` adds the transport-wide sequence number as header extension 5, `level` the audio level in
+    -dBov as 1."""
     head = struct.pack("!BBHII", 0x80, pt, seq16 & 0xFFFF, timestamp, ssrc)
-    if twcc is not None:
-        head = bytes([0x90]) + head[1:] + struct.pack("!HHBHx", rtp.ONE_BYTE_PROFILE, 1, 5 << 4 | 1, twcc & 0xFFFF)
+    block = b"" if twcc is None else struct.pack("!BH", 5 << 4 | 1, twcc & 0xFFFF)
+    block += b"" if level is None else struct.pack("!BB", 1 << 4, level)
+    if block:
+        block += bytes(-len(block) % 4)
+        head = bytes([0x90]) + head[1:] + struct.pack("!HH", rtp.ONE_BYTE_PROFILE, len(block) // 4) + block
     return head + payload
 
 
@@ -420,6 +431,12 @@ class Client:
     async def send_rtp(self, source: str, seq16: int, payload: bytes = b"payload", **fields: Any) -> None:
         pt = 111 if source == "microphone" else 96
         await self.send(rtp_packet(seq16, self.ssrcs[source], payload, pt=pt, **fields))
+
+    async def talk(self, level: int = 30) -> None:
+        """Sends a microphone of this level, in -dBov, until it is cancelled."""
+        for step in itertools.count():
+            await self.send_rtp("microphone", step, b"voice", timestamp=960 * step, twcc=step, level=level)
+            await asyncio.sleep(0.02)
 
     async def rtp(self) -> RtpPacket:
         """The next media packet that arrives."""

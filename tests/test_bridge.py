@@ -32,6 +32,8 @@ EVENTS: list[bridge.Event] = [
     bridge.Connected("p1", "192.0.2.1"),
     bridge.Track("p1", "camera", "video"),
     bridge.TrackEnded("p1", "camera"),
+    bridge.Speakers("room", "p1", ["p2", "p1"]),
+    bridge.Speakers("room", None, []),
     bridge.Refused("p1", "bad_answer", "The answer …"),
     bridge.Failed("p1", "ice_timeout", "No path."),
     bridge.Stats({"peers": 2.0, "cpu_seconds": 0.25}),

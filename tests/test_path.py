@@ -520,6 +520,56 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
     asyncio.run(play())
 
 
+@pytest.mark.parametrize(
+    ("profile", "block", "left", "level", "numbered"),
+    [
+        ("bede", "51 abcd 10 9e 000000", "00 0000 00 00 000000", -30, True),  # Chromium's layout
+        ("bede", "10 1e 0000", "00 00 0000", -30, False),  # without transport-wide numbers
+        ("bede", "51 abcd 00", "00 0000 00", None, True),  # without levels
+        ("bede", "10 ff 51 abcd 000000", "00 00 00 0000 000000", -127, True),
+        ("bede", "51 abcd 10 80 220203", "00 0000 00 00 000000", 0, True),  # what follows a common layout is cut
+        ("bede", "51 abcd 22 010203 10 01 000000", "00 0000 22 010203 00 00 000000", -1, True),
+        ("bede", "51 abcd 11 0101 0000", "00 0000 11 0101 0000", None, True),  # two bytes are no level
+        ("1000", "01 01 9e 05 02 abcd 00", "00 00 00 00 00 0000 00", -30, True),
+        ("1234", "51 abcd 10 9e 000000", "51 abcd 10 9e 000000", None, False),  # no elements of ours
+    ],
+)
+def test_audio_levels_are_heard_and_no_subscriber_gets_them(
+    profile: str, block: str, left: str, level: int | None, numbered: bool
+) -> None:
+    async def play() -> None:
+        scene = Scene("audio", True, random.Random(1), 0.0, True, 500)
+        scene.join()
+        (subscriber,) = scene.subscribers.values()
+        data = bytes.fromhex(block)
+        head = struct.pack("!BBHII", 0x90, 111, 500, 960, scene.model.source)
+        head += bytes.fromhex(profile) + struct.pack("!H", len(data) // 4)
+        wire = scene.publisher.protect(head + data + b"voice")
+        scene.rows.view[: len(wire)] = wire
+        scene.rows.lengths[0] = len(wire)
+        scene.forwarder.forward(scene.rows, [0], [scene.route])
+        got = subscriber.session.unprotect(subscriber.socket.recv(2048))
+        assert got[12:] == bytes.fromhex(profile) + struct.pack("!H", len(data) // 4) + bytes.fromhex(left) + b"voice"
+        assert scene.track.take_level() == level
+        assert scene.track.take_level() is None
+        assert scene.route.agent.inbound.feedback.pending == numbered
+        scene.close()
+
+    asyncio.run(play())
+
+
+def test_a_level_is_the_mean_of_those_since_the_last_one() -> None:
+    async def play() -> None:
+        scene = Scene("audio", True, random.Random(1), 0.0, True, 500)
+        for level in (10, 20, 0x80 | 60):
+            scene.route.agent.inbound.hear(scene.model.source, level)
+            scene.route.agent.inbound.hear(4242, 127)  # of no track
+        assert scene.track.take_level() == -30
+        scene.close()
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 @each_path
 def test_a_batch_is_told_apart(portable: bool, family: int) -> None:

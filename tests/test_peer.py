@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
-from media_client import LOOPBACKS, Client, LocalControl, check, clients, local_worker, rtp_packet, until
+from media_client import LOOPBACKS, Client, LocalControl, beside, check, clients, local_worker, rtp_packet, until
 
 from sfu import bridge
 from sfu.media.peer import SILENT_S
@@ -777,5 +777,66 @@ def test_media_after_the_end_is_a_strangers() -> None:
             await a.send_rtp("camera", 1)
             await until(lambda: control.worker.counters["packets_in"] == 1, "came")
             assert control.worker.counters["packets_out"] == 0
+
+    run(test)
+
+
+# --- who speaks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_room_hears_of_who_speaks_and_that_a_muted_one_does_not() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b), beside(a.talk(), b.talk(80)):
+            assert await control.event(bridge.Speakers) == bridge.Speakers("room", "a", ["a"])
+            await control.send(bridge.Mute("a", "microphone", True))
+            assert await control.event(bridge.Speakers) == bridge.Speakers("room", None, [])
+            seen = control.worker.counters["packets_in"]
+            await until(lambda: control.worker.counters["packets_in"] > seen + 50, "a talks on")
+            assert control.pending(bridge.Speakers) == []
+            await control.send(bridge.Mute("a", "microphone", False))
+            assert await control.event(bridge.Speakers) == bridge.Speakers("room", "a", ["a"])
+
+    run(test)
+
+
+def test_each_room_has_its_own_speakers() -> None:
+    async def test() -> None:
+        async with (
+            local_worker() as control,
+            clients(control, "a", "b") as (a, _),
+            clients(control, "c", "d", room="other") as (c, _),
+            beside(a.talk(), c.talk()),
+        ):
+            told = [await control.event(bridge.Speakers) for _ in range(2)]
+            assert {(event.room, event.dominant) for event in told} == {("room", "a"), ("other", "c")}
+
+    run(test)
+
+
+def test_a_speaker_who_leaves_is_forgotten() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            async with beside(a.talk()):
+                assert (await control.event(bridge.Speakers)).dominant == "a"
+            await a.leave()
+            async with beside(b.talk()):
+                assert await control.event(bridge.Speakers) == bridge.Speakers("room", "b", ["b"])
+
+    run(test)
+
+
+def test_other_sound_than_the_microphone_is_nobodys_voice() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            a.publishes.add("screen-sound")
+            await control.send(bridge.Publish("a", "screen-sound", "audio"))
+            await until(lambda: "screen-sound" in a.ssrcs, "the answer that sends it")
+            sound = control.worker.peers["a"].published["screen-sound"]
+            for step in range(20):
+                data = rtp_packet(step, a.ssrcs["screen-sound"], pt=111, twcc=step, level=10)
+                await a.send(data)
+            await until(lambda: sound.levels == 20, "its levels came")
+            async with beside(b.talk()):
+                assert await control.event(bridge.Speakers) == bridge.Speakers("room", "b", ["b"])
 
     run(test)

@@ -22,6 +22,7 @@ from sfu.messages import (
     Muted,
     Offer,
     Participant,
+    Speakers,
     Track,
     TrackEnded,
     TrackInfo,
@@ -75,6 +76,21 @@ def test_who_leaves_is_gone_and_the_others_are_told() -> None:
     assert told(rooms.leave(bob, "ice_timeout")) == [("alice", left), ("carol", left)]
     assert rooms.leave(bob, "left") == []
     assert list(rooms.rooms["team"].peers) == list(rooms.peers) == [alice.id, carol.id]
+
+
+def test_a_room_is_told_who_speaks_and_so_is_who_comes_later() -> None:
+    rooms = Rooms(Config())
+    alice, bob, bare = join(rooms), join(rooms, name="bob"), join(rooms, name="bare", full=False)
+    now = Speakers(bob.id, (alice.id, bob.id))
+    assert told(rooms.speakers("team", bob.id, [alice.id, bob.id])) == [("alice", now), ("bob", now)]
+    rooms.leave(bob, "left")
+    carol, deliveries = rooms.join("team", "carol", full=True, pick=lambda: 0)
+    assert told(deliveries)[1] == ("carol", Speakers(None, (alice.id,)))
+    _, deliveries = rooms.join("elsewhere", "dave", full=True, pick=lambda: 0)
+    assert [type(message) for _, message in deliveries] == [Welcome]
+    for peer in (alice, bare, carol):
+        rooms.leave(peer, "left")
+    assert rooms.speakers("team", alice.id, [alice.id]) == [], "the news came after the room's end"
 
 
 def test_an_empty_room_is_gone() -> None:

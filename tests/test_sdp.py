@@ -96,6 +96,8 @@ def test_one_choice_of_numbers_for_the_whole_room() -> None:
 
 def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None:
     head, *blocks = build_offer(1, 1, TRANSPORT, SUBSCRIBE).split("m=")
+    assert f"a=extmap:1 {sdp.AUDIO_LEVEL}\r\n" in blocks[0]
+    assert sdp.AUDIO_LEVEL not in blocks[1]
     for block in blocks[:2]:
         assert sdp.TRANSPORT_CC in block
         assert "transport-cc" in block

@@ -263,6 +263,25 @@ async def test_chat_goes_to_everyone_in_one_order(tmp_path: Path) -> None:
         assert before <= line["time"] <= time.time_ns() // 1_000_000
 
 
+async def test_a_room_is_told_who_speaks_and_no_other(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path) as server,
+        server.joined() as alice,
+        server.joined(name="bob") as bob,
+        server.joined("elsewhere", "carol") as carol,
+    ):
+        await alice.expect("joined")
+        for room in ("no such room", "team", "elsewhere"):
+            event = {"room": server.key(room), "dominant": alice.peer, "speaking": [alice.peer, "gone"]}
+            await alice.do(("Speakers", event))
+        for client in (alice, bob):
+            assert await client.expect("speakers") == {"dominant": alice.peer, "speaking": [alice.peer]}
+        assert await carol.expect("speakers") == {"dominant": None, "speaking": []}
+        async with server.client(name="dave") as dave:
+            await dave.expect("welcome")
+            assert await dave.expect("speakers") == {"dominant": alice.peer, "speaking": [alice.peer]}
+
+
 async def test_mute_is_told_and_forwarded(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined(name="alice") as alice, server.joined(name="bob") as bob:
         await alice.expect("joined")

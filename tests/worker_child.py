@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from sfu import bridge
@@ -56,8 +56,10 @@ class Child:
             case bridge.Answer(peer, sdp) if sdp == "do:commands":
                 await self.send(bridge.Offer(peer, json.dumps(self.commands), {}, {}))
             case bridge.Answer(peer, sdp) if sdp.startswith("do:"):
-                for name, fields in json.loads(sdp.removeprefix("do:")):
-                    await self.send(bridge.EVENTS[name](**{"peer": peer, **fields}))
+                for name, values in json.loads(sdp.removeprefix("do:")):
+                    cls = bridge.EVENTS[name]
+                    own = {"peer": peer} if "peer" in {field.name for field in fields(cls)} else {}
+                    await self.send(cls(**{**own, **values}))
             case bridge.Answer(_, sdp) if sdp.startswith("flood:"):
                 peer, offers, n_bytes = json.loads(sdp.removeprefix("flood:"))
                 for _ in range(offers):

@@ -81,6 +81,7 @@ class Track(Numbering):
         self.rows: list[int] = []  # of the batch at hand, in order
         self.late: list[int] = []  # of the batch at hand, overtaken by others
         self.packets = self.bytes = 0  # forwarded
+        self.levels = self.levels_sum = 0  # audio levels that came since `take_level`, and their sum
         self._outbox, self._counters = outbox, outbox.counters
         self._fans: list[Fan] | None = None
         self._waiting: list[Leg] = []
@@ -136,6 +137,13 @@ class Track(Numbering):
             self.muted = muted
             self.leave_gap()
             self.request_keyframe()
+
+    def take_level(self) -> float | None:
+        """The mean audio level since the last call in dBov; None if none came."""
+        if not self.levels:
+            return None
+        mean, self.levels, self.levels_sum = -self.levels_sum / self.levels, 0, 0
+        return mean
 
     def close(self) -> None:
         self.legs.clear()

@@ -28,6 +28,7 @@ _numbers = Struct("!HII").pack_into
 _seq16 = Struct("!H").pack_into
 _kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
 _TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
+_AUDIO_LEVEL = sdp.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
 _audio_first = attrgetter("kind")
 _LITTLE_ENDIAN = sys.byteorder == "little"
 
@@ -44,6 +45,13 @@ class Inbound:
         self.context: Context | None = None
         self.feedback = TransportFeedback()
         self.feedback_ssrc = 0
+
+    def hear(self, ssrc: int, level: int) -> None:
+        """A packet's audio level: 7 bits of -dBov below one that claims a voice (RFC 6464 section 3)."""
+        track = self.tracks.get(ssrc)
+        if track is not None:
+            track.levels_sum += level & 0x7F
+            track.levels += 1
 
 
 class Forwarder:
@@ -141,6 +149,14 @@ class Forwarder:
                     inbound.feedback.arrived(high << 8 | low, int(now_s * 1e6))
                     inbound.feedback_ssrc = ssrc
                     view[at + 16 : at + 19] = b"\0\0\0"
+                elif (
+                    words == 2 and element == _TRANSPORT_CC and view[at + 19] == _AUDIO_LEVEL
+                    and profile == rtp.ONE_BYTE_PROFILE and first & 0x1F == 0x10
+                ):  # fmt: skip
+                    inbound.feedback.arrived(high << 8 | low, int(now_s * 1e6))
+                    inbound.feedback_ssrc = ssrc
+                    inbound.hear(ssrc, view[at + 20])
+                    view[at + 16 : at + 24] = b"\0\0\0\0\0\0\0\0"
                 else:
                     self._extensions(inbound, rows.row(i), ssrc, now_s)
             track = inbound.tracks.get(ssrc)
@@ -171,13 +187,16 @@ class Forwarder:
             self._counters["srtp_refused"] += refused
 
     def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> None:
-        """Takes out transport-wide numbers: subscribers' browsers would answer another transport's as if they were
-        ours."""
+        """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
+        were ours, and audio levels, which no subscriber is offered."""
         # libsrtp has checked that the headers are whole
         for extension, at, length in list(rtp.extensions(packet, len(packet))):
             if extension == sdp.TRANSPORT_CC_ID and length == 2:
                 inbound.feedback.arrived(packet[at] << 8 | packet[at + 1], int(now_s * 1e6))
                 inbound.feedback_ssrc = ssrc
+                rtp.erase_extension(packet, at, length)
+            elif extension == sdp.AUDIO_LEVEL_ID and length == 1:
+                inbound.hear(ssrc, packet[at])
                 rtp.erase_extension(packet, at, length)
 
     def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int) -> Track | None:

@@ -44,6 +44,7 @@ from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
 from sfu.media.inbound import Inbound
+from sfu.media.speakers import Speakers, Speaking
 from sfu.media.srtp import Context, Packet
 from sfu.media.udp import UdpPort
 
@@ -55,12 +56,29 @@ PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AE
 """AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
 
 
+MICROPHONE = "microphone"
+"""The source whose level tells that a peer speaks; a shared screen's sound is nobody's voice."""
+
+
 @dataclass(slots=True)
 class Room:
     """The peers of a room on this worker, by id. Isolation is that a peer looks no further than its room."""
 
     key: str
     peers: dict[str, Peer] = field(default_factory=dict)
+    speakers: Speakers = field(default_factory=Speakers)
+
+    def listen(self, now_s: float) -> Speaking | None:
+        """Who speaks now, if that changed since the last call."""
+        levels = {}
+        for peer in self.peers.values():
+            track = peer.published.get(MICROPHONE)
+            level = None if track is None else track.take_level()
+            if track is None or track.muted:
+                self.speakers.mute(peer.id)
+            elif level is not None:
+                levels[peer.id] = level
+        return self.speakers.update(levels, now_s)
 
 
 @dataclass(slots=True)
@@ -360,6 +378,7 @@ class Peer:
             return
         self._closed = True
         del self.room.peers[self.id]
+        self.room.speakers.leave(self.id)
         for slot in self._slots:
             if slot.track is not None:
                 slot.track.remove_leg(self)

@@ -19,6 +19,8 @@ Direction = Literal["sendonly", "recvonly", "inactive"]
 
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 TRANSPORT_CC_ID = 5
+AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
+AUDIO_LEVEL_ID = 1
 SECTION_BYTES = 4096
 ANSWER_SSRCS = 16
 """SSRC lines read of one section; browsers write two or four."""
@@ -139,6 +141,8 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
             yield f"a=fmtp:{codec.rtx} apt={codec.payload_type}"
     if receives:
         yield f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC}"
+        if section.kind == "audio":
+            yield f"a=extmap:{AUDIO_LEVEL_ID} {AUDIO_LEVEL}"
     if section.stream is not None:
         yield f"a=msid:{section.stream.stream} {section.stream.track}"
         yield f"a=ssrc:{section.stream.ssrc} cname:{section.stream.stream}"

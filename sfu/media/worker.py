@@ -28,6 +28,7 @@ from sfu.media.bitrate import FEEDBACK_MS
 from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
 from sfu.media.peer import Peer, Room, Shared
+from sfu.media.speakers import LISTEN_S
 from sfu.media.udp import READ_BATCH, UdpPort, interface_addresses
 
 log = logging.getLogger("sfu.media")
@@ -122,11 +123,13 @@ class Worker:
             del self.rooms[peer.room.key]
 
     async def tick(self) -> None:
-        """Feedback to publishers every FEEDBACK_MS, and how late the loop runs (uvloop's own clock counts
-        milliseconds)."""
+        """Feedback to publishers every FEEDBACK_MS, who speaks every LISTEN_S, and how late the loop runs (uvloop's own
+        clock counts milliseconds)."""
+        listen_s = 0.0
         while True:
             wanted = any(peer.numbers_packets for peer in self.peers.values())
-            pause_s = FEEDBACK_MS / 1e3 if wanted else LAG_S
+            heard = any(room.speakers.audible for room in self.rooms.values())
+            pause_s = FEEDBACK_MS / 1e3 if wanted else LISTEN_S if heard else LAG_S
             due = time.monotonic() + pause_s
             await asyncio.sleep(pause_s)
             self.counters["loop_lag_us_max"] = max(
@@ -134,6 +137,14 @@ class Worker:
             )
             for peer in self.peers.values():
                 peer.send_feedback()
+            if due >= listen_s:
+                listen_s = due + LISTEN_S - FEEDBACK_MS / 2e3  # at every second tick where there is feedback to send
+                self._listen(due)
+
+    def _listen(self, now_s: float) -> None:
+        for room in self.rooms.values():
+            if (speaking := room.listen(now_s)) is not None:
+                self.emit(bridge.Speakers(room.key, speaking.dominant, list(speaking.speaking)))
 
     async def report(self) -> None:
         """Stats every second, by which the control plane also knows that the worker lives; and peers that went

@@ -1,0 +1,48 @@
+"""Who speaks is seen, in real browsers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from people import Person
+from playwright.sync_api import expect
+from process import Server
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+
+_SOUND_JS = """([source, loudness]) => {
+    const context = new AudioContext();
+    const [tone, volume] = [context.createOscillator(), context.createGain()];
+    const out = context.createMediaStreamDestination();
+    volume.gain.value = loudness;
+    tone.connect(volume).connect(out);
+    tone.start();
+    window.room.publish(source, out.stream.getAudioTracks()[0], out.stream);
+}"""
+
+
+def sound(one: Person, source: str = "microphone", loudness: float = 0.3) -> None:
+    """Sends a tone instead of the fake microphone, whose beeps count as speech."""
+    one.page.evaluate(_SOUND_JS, [source, loudness])
+
+
+def test_who_speaks_has_a_ring_until_muted(server: Server, person: People) -> None:
+    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+    bob.sees(alice)
+    sound(bob, loudness=0)
+    sound(alice)
+    for one in (alice, bob):
+        expect(one.page.locator(f"{one.tile(alice)}.is-speaking.is-dominant")).to_have_count(1)
+        expect(one.page.locator(".is-speaking")).to_have_count(1)
+    expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, main speaker")
+    carol = person(server, "carol").join("team")
+    sound(carol, loudness=0)
+    expect(carol.page.locator(f"{carol.tile(alice)}.is-speaking")).to_have_count(1)
+
+    alice.page.click("#mic-button")
+    for one in (alice, bob, carol):
+        expect(one.page.locator(".is-speaking")).to_have_count(0)
+        expect(one.page.locator(".is-dominant")).to_have_count(0)
