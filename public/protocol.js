@@ -183,7 +183,9 @@ class Link {
       await section.sender.replaceTrack(track ?? null);
       if (stream) section.sender.setStreams?.(stream);
     }
-    await this.#pc.setLocalDescription();
+    const stereo = [...this.#sections].filter(([source]) => inStereo(source, this.#local.get(source)?.track)).map(([, { mid }]) => mid);
+    const answer = await this.#pc.createAnswer();
+    await this.#pc.setLocalDescription({ type: 'answer', sdp: withStereo(answer.sdp, offer.sdp, stereo) });
     const { type, sdp } = this.#pc.localDescription;
     this.send('answer', JSON.stringify({ type, sdp }));
     this.#asked = new Set([...this.#asked].filter((source) => !this.#sections.has(source)));
@@ -207,6 +209,20 @@ class Link {
       this.#asked.add(source);
     }
   }
+}
+
+/** Whether a track is worth two channels: a shared tab's sound, or music; voices are not. */
+const inStereo = (source, track) => source !== 'microphone' && track?.kind === 'audio' && track.getSettings().channelCount > 1;
+
+/** The answer with Opus in two channels (RFC 7587) where we send so, by mid, and where the offer says that it comes so. */
+function withStereo(answer, offer, sent) {
+  const sections = (sdp) => sdp.split(/^(?=m=)/m);
+  const midOf = (section) => /^a=mid:(\S+)/m.exec(section)?.[1];
+  const coming = sections(offer).filter((section) => section.includes('sprop-stereo=1')).map(midOf);
+  const parameters = (mid) => (sent.includes(mid) ? ';stereo=1;sprop-stereo=1' : coming.includes(mid) ? ';stereo=1' : '');
+  return sections(answer)
+    .map((section) => section.replace(/^a=fmtp:\d+ .*useinbandfec=1.*/m, (line) => line + parameters(midOf(section))))
+    .join('');
 }
 
 const sending = (section) => section.currentDirection === 'sendonly';

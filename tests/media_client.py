@@ -335,6 +335,7 @@ class Client:
         self.takes = True
         self.setup = "active"
         self.names_ssrcs = True
+        self.opus = ""  # fmtp of what it sends as microphone
         self.ssrcs: dict[str, int] = {}  # by source
         self.offer: bridge.Offer | None = None  # the last one
         self.certificate = RTCCertificate.generateCertificate()
@@ -389,6 +390,7 @@ class Client:
                 f"a=setup:{self.setup}", f"a=mid:{mid}", f"a={direction}", "a=rtcp-mux",
             ]  # fmt: skip
             if direction == "sendonly" and source is not None and self.names_ssrcs:
+                lines += [f"a=fmtp:111 {self.opus}"] * (source == "microphone" and bool(self.opus))
                 lines.append(f"a=ssrc:{self.ssrcs.setdefault(source, next(_ssrcs))} cname:{self.id}")
         return "\r\n".join(lines) + "\r\n"
 

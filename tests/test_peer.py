@@ -781,6 +781,28 @@ def test_media_after_the_end_is_a_strangers() -> None:
     run(test)
 
 
+def test_a_publishers_opus_parameters_come_back_to_it_and_reach_the_others() -> None:
+    """Browsers encode as the other side's description says, so the publisher hears its own wish from us."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "b") as (b,):
+            a = Client(control, "a")
+            a.opus = "useinbandfec=1;sprop-stereo=1;usedtx=1"
+            await a.join()
+            assert "stereo" not in (await a.negotiate()).sdp
+            assert "useinbandfec=1;stereo=1;usedtx=1\r\n" in (await a.negotiate()).sdp
+            await b.takes_from("a")
+            assert b.offer is not None
+            assert "useinbandfec=1;sprop-stereo=1;usedtx=1\r\n" in b.offer.sdp
+            await none_follows(control, "a")
+            a.opus = ""
+            await control.send(bridge.Publish("a", "camera", "video"))
+            await a.negotiate()
+            assert "stereo" not in (await a.negotiate()).sdp
+
+    run(test)
+
+
 # --- who speaks -------------------------------------------------------------------------------------------------------
 
 

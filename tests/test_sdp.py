@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sfu.errors import BadAnswer
 from sfu.media import sdp
-from sfu.media.sdp import AnswerSection, Section, Stream, Transport, build_offer, candidate_line, parse_answer
+from sfu.media.sdp import AnswerSection, Opus, Section, Stream, Transport, build_offer, candidate_line, parse_answer
 
 ANSWERS: dict[str, list[str]] = json.loads((Path(__file__).parent / "data" / "answers.json").read_text())
 """What browsers and pion said to these offers, by lines."""
@@ -107,6 +107,24 @@ def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None
         assert "rtx" not in block
     assert "nack pli" in blocks[3]
     assert "ice-lite" in head
+
+
+@pytest.mark.parametrize(
+    ("said", "opus", "publisher", "subscriber"),
+    [
+        ("minptime=10;useinbandfec=1", Opus(), "", ""),
+        ("stereo=1;useinbandfec=1", Opus(), "", ""),  # Firefox always says so: what it takes, not what it sends
+        ("useinbandfec=1; sprop-stereo=1", Opus(stereo=True), ";stereo=1", ";sprop-stereo=1"),
+        ("usedtx=1;useinbandfec=1", Opus(dtx=True), ";usedtx=1", ";usedtx=1"),
+        ("sprop-stereo=1;usedtx=1", Opus(True, True), ";stereo=1;usedtx=1", ";sprop-stereo=1;usedtx=1"),
+        ("sprop-stereo=10;usedtx=0;;=", Opus(), "", ""),
+    ],
+)
+def test_how_a_publisher_sends_sound_is_passed_on(said: str, opus: Opus, publisher: str, subscriber: str) -> None:
+    text = changed("minptime=10;useinbandfec=1", said, "chromium publish")
+    assert parse_answer(text, PUBLISH).sections[0].opus == opus
+    offer = build_offer(1, 1, TRANSPORT, [replace(PUBLISH[0], opus=opus), PUBLISH[1], replace(MICROPHONE, opus=opus)])
+    assert re.findall(r"a=fmtp:111 minptime=10;useinbandfec=1(.*)\r", offer) == [publisher, subscriber]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::7"])

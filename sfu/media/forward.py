@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
-from sfu.media import rtp
+from sfu.media import rtp, sdp
 from sfu.media.fanout import BURST, SHARE, Fan, Outbox
 from sfu.media.keyframe import KeyframeRequests
 from sfu.media.leg import Leg
@@ -76,6 +76,7 @@ class Track(Numbering):
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
         self.muted = False
+        self.opus = sdp.Opus()
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order

@@ -229,16 +229,16 @@ class Peer:
         self.shared.emit(bridge.Offer(self.id, text, send, receive))
         self._deadline = self._later(self.shared.config.answer_s, AnswerTimeout())
 
-    @staticmethod
-    def _section(slot: Slot) -> sdp.Section:
+    def _section(self, slot: Slot) -> sdp.Section:
         if slot.receives:
-            return sdp.Section(slot.kind, "recvonly" if slot.source is not None else "inactive")
+            own = self.published.get(slot.source or "")
+            opus = sdp.Opus() if own is None else own.opus
+            return sdp.Section(slot.kind, "recvonly" if slot.source is not None else "inactive", opus=opus)
         if slot.track is None:
             return sdp.Section(slot.kind, "inactive")
         publisher = slot.track.publisher.id
-        return sdp.Section(
-            slot.kind, "sendonly", sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}")
-        )
+        stream = sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}")
+        return sdp.Section(slot.kind, "sendonly", stream, slot.track.opus)
 
     def _local_fingerprint(self) -> str:
         return next(f.value for f in self.shared.certificate.getFingerprints() if f.algorithm == "sha-256")
@@ -272,11 +272,11 @@ class Peer:
                 slot.track.remove_leg(self)
         elif slot.source is not None:
             if said.sends:
-                self._begin_track(slot, said.ssrcs)
+                self._begin_track(slot, said.ssrcs, said.opus)
             else:
                 self._end_track(slot.source)
 
-    def _begin_track(self, slot: Slot, ssrcs: tuple[int, ...]) -> None:
+    def _begin_track(self, slot: Slot, ssrcs: tuple[int, ...], opus: sdp.Opus) -> None:
         assert slot.source is not None
         track = self.published.get(slot.source)
         if track is not None and ssrcs and track.remote_ssrc not in (None, ssrcs[0]):
@@ -287,6 +287,10 @@ class Peer:
             track.muted = slot.source in self._muted
             self.shared.emit(bridge.Track(self.id, slot.source, slot.kind))
             self._tell_others()
+        if track.opus != opus:  # the publisher's encoder goes by our next offer, and so do the subscribers' decoders
+            track.opus = opus
+            self._tell_others()
+            self.changed()
         if ssrcs:  # the first line is the media's, a second one its retransmissions'
             track.remote_ssrc = ssrcs[0]
             self._by_ssrc[ssrcs[0]] = track

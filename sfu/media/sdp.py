@@ -54,12 +54,26 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Opus:
+    """How a publisher means to send sound (RFC 7587 section 6.1): in two channels, with pauses where nobody speaks."""
+
+    stereo: bool = False
+    dtx: bool = False
+
+    def parameters(self, direction: Direction) -> str:
+        """For an fmtp line: what a publisher is asked for, or what a subscriber will get."""
+        stereo = "stereo=1" if direction == "recvonly" else "sprop-stereo=1"
+        return f";{stereo}" * self.stereo + ";usedtx=1" * self.dtx
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One m-line of an offer, directions as the server sees them. Its mid is its index."""
 
     kind: Kind
     direction: Direction
     stream: Stream | None = None
+    opus: Opus = Opus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ class AnswerSection:
     sends: bool
     receives: bool
     ssrcs: tuple[int, ...]
+    opus: Opus = Opus()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +147,7 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
     for codec in codecs:
         yield f"a=rtpmap:{codec.payload_type} {codec.rtpmap}"
         if codec.fmtp:
-            yield f"a=fmtp:{codec.payload_type} {codec.fmtp}"
+            yield f"a=fmtp:{codec.payload_type} {codec.fmtp}{section.opus.parameters(section.direction)}"
         for feedback in codec.feedback:
             if receives or feedback != "transport-cc":
                 yield f"a=rtcp-fb:{codec.payload_type} {feedback}"
@@ -210,7 +225,15 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
         sends and usable and offered.direction == "recvonly",
         receives and usable and offered.direction == "sendonly",
         tuple(ssrc for ssrc in list(ssrcs)[:ANSWER_SSRCS] if 0 < ssrc <= 0xFFFFFFFF),
+        _opus(lines),
     )
+
+
+def _opus(lines: list[str]) -> Opus:
+    prefix = f"a=fmtp:{OPUS.payload_type} "
+    said = next((line.removeprefix(prefix) for line in lines if line.startswith(prefix)), "")
+    parameters = {parameter.strip() for parameter in said.split(";")}
+    return Opus("sprop-stereo=1" in parameters, "usedtx=1" in parameters)
 
 
 def _read_transport(lines: list[str], fingerprints: list[tuple[str, str]], setups: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from people import Person
 from playwright.sync_api import expect
-from process import Server
+from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -21,6 +21,12 @@ _SOUND_JS = """([source, loudness]) => {
     tone.connect(volume).connect(out);
     tone.start();
     window.room.publish(source, out.stream.getAudioTracks()[0], out.stream);
+}"""
+
+_CODECS_JS = """async () => {
+    const stats = await window.room.pc.getStats();
+    const inbound = [...stats.values()].filter((one) => one.type === 'inbound-rtp' && one.kind === 'audio');
+    return inbound.filter((one) => one.codecId).map((one) => stats.get(one.codecId).sdpFmtpLine).sort();
 }"""
 
 
@@ -46,3 +52,20 @@ def test_who_speaks_has_a_ring_until_muted(server: Server, person: People) -> No
     for one in (alice, bob, carol):
         expect(one.page.locator(".is-speaking")).to_have_count(0)
         expect(one.page.locator(".is-dominant")).to_have_count(0)
+
+
+def test_music_comes_in_stereo_and_voices_do_not(server: Server, person: People) -> None:
+    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+    bob.hears()
+    for one in (alice, bob):
+        sound(one, loudness=0)
+    sound(alice, "music")
+    eventually(lambda: len(bob.page.evaluate(_CODECS_JS)) == 2, "bob gets both")
+    assert sorted("stereo=1" in line for line in bob.page.evaluate(_CODECS_JS)) == [False, True]
+    asked = eventually(
+        lambda: [line for line in alice.page.evaluate("window.room.pc.remoteDescription.sdp").splitlines()
+                 if line.startswith("a=fmtp:111") and ";stereo=1" in line],
+        "alice is asked for stereo",
+    )  # fmt: skip
+    assert len(asked) == 1
+    expect(bob.page.locator(".is-speaking")).to_have_count(0)
