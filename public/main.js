@@ -108,7 +108,7 @@ function follow(current) {
   on('welcome', ({ room: name }) => view.showCall(name));
   on('joined', ({ name }) => tell(`${name} joined`));
   on('left', ({ name }) => tell(`${name} left`));
-  for (const type of ['track', 'trackended', 'mute']) on(type, show);
+  for (const type of ['track', 'trackended', 'mute', 'paused']) on(type, show);
   on('speakers', (now) => view.tiles.speak(now));
   on('chat', (line) => view.addChat(line, line.peer === room.self));
   on('expiring', ({ seconds }) => view.notice('expiring', `Your link ends in ${seconds} seconds, and your call with it.`));

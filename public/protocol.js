@@ -16,7 +16,8 @@
  *   connected      whether media flows; joined comes first
  *   error          { code, message, rejoin } of the last loss, null again once connected
  *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
- *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted } }, without yourself
+ *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted, paused } }, without yourself; `paused`
+ *                  is why the server does not forward a video now, or null
  *   speakers       { dominant, speaking }: peers who speak, yourself included; see the event
  *   mediaPort      UDP port of the server's media, as its last offer names it
  *   pc             the current RTCPeerConnection, null between connections
@@ -27,6 +28,7 @@
  *   joined     { peer, name }             left { peer, name, reason }
  *   track      { peer, source, track }    a MediaStreamTrack to play; trackended { peer, source } when it is to stop
  *   mute       { peer, source, muted }    somebody else's source was announced, muted or unmuted
+ *   paused     { peer, source, reason }   a video is not forwarded, or again (null)
  *   speakers   { dominant, speaking }     who speaks now, and whom to show large (or null); the room's state has it, too
  *   chat       { peer, name, text, time }
  *   expiring   { seconds }                the token ends then, and with it the call
@@ -343,12 +345,16 @@ export class Room extends EventTarget {
       this.speakers = { dominant: dominant === data.peer ? null : dominant, speaking: speaking.filter((peer) => peer !== data.peer) };
       if (person) this.#emit('left', { ...data, name: person.name });
     } else if (event === 'track') {
-      person?.tracks.set(data.source, { kind: data.kind, muted: data.muted });
+      person?.tracks.set(data.source, { kind: data.kind, muted: data.muted, paused: null });
       this.#emit('mute', data);
     } else if (event === 'mute') {
       const track = person?.tracks.get(data.source);
       if (track) track.muted = data.muted;
       this.#emit('mute', data);
+    } else if (event === 'paused') {
+      const track = person?.tracks.get(data.source);
+      if (track) track.paused = data.reason;
+      this.#emit('paused', data);
     } else if (event === 'track_ended') {
       person?.tracks.delete(data.source);
       this.#remap(new Map([...this.#media].filter(([, one]) => one.peer !== data.peer || one.source !== data.source)));
@@ -364,7 +370,7 @@ export class Room extends EventTarget {
     Object.assign(this, { limits, permissions });
     Object.assign(this, { room, name });
     this.participants = new Map(
-      participants.map((one) => [one.peer, { ...one, tracks: new Map(one.tracks.map((track) => [track.source, track])) }]),
+      participants.map((one) => [one.peer, { ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
     );
     this.#joinedAt = performance.now();
     this.#emit('welcome', { peer, room, name });

@@ -1,6 +1,6 @@
 /** The stage: a tile for everybody and for every shared screen, as large as the window allows. */
 
-import { tileText } from './words.js';
+import { pausedText, tileText } from './words.js';
 
 const GAP_PX = 12;
 const WIDEST = 16 / 9;
@@ -72,20 +72,23 @@ class Tile {
     this.video.autoplay = true;
     this.video.playsInline = true;
     this.video.muted = isSelf;
+    this.why = element('p', 'why');
     this.plate = element('p', 'plate');
     this.label = element('bdi', 'cut');
     this.off = icon('microphone-off');
     this.plate.append(this.off, this.label);
-    this.element.append(this.initials, this.video, this.plate);
+    this.element.append(this.initials, this.why, this.video, this.plate);
   }
 
-  /** `sound` and `picture` are tracks or null; `muted` is null where there is no microphone to speak of. */
-  update({ name, label, sound, picture, muted }) {
+  /** `sound` and `picture` are tracks or null; `muted` is null where there is no microphone to speak of; `paused` says why a
+   *  picture does not come. */
+  update({ name, label, sound, picture, muted, paused }) {
     this.element.classList.toggle('has-picture', Boolean(picture));
     this.label.textContent = label;
     this.plate.title = label;
     this.off.classList.toggle('is-gone', !muted);
-    this.#describe({ label, muted, picture });
+    this.why.textContent = paused ?? '';
+    this.#describe({ label, muted, picture, paused });
     this.initials.textContent = initialsOf(name);
     this.initials.className = `initials ${toneOf(name)}`;
     this.#play([sound, picture].filter(Boolean));
@@ -165,8 +168,9 @@ export class Tiles {
   }
 
   #seatsOf(room, { peer, name, tracks }) {
+    const paused = (source) => (tracks.get(source)?.paused && !tracks.get(source).muted ? pausedText(tracks.get(source).paused) : null);
     const picture = (source) => {
-      const track = tracks.get(source)?.muted ? null : room.media(peer, source);
+      const track = tracks.get(source)?.muted || paused(source) ? null : room.media(peer, source);
       if (!track) return null;
       // a player waits for the picture before it plays the sound: no picture track before there are frames
       track.onmute = track.onunmute = this.#on.change;
@@ -175,9 +179,10 @@ export class Tiles {
     const microphone = tracks.get('microphone');
     const seats = [...tracks.entries()]
       .filter(([source, { kind }]) => kind === 'video' && source !== 'camera')
-      .map(([source]) => ({ peer, source, name, label: `${name} (${source})`, picture: picture(source) }));
+      .map(([source]) => ({ peer, source, name, label: `${name} (${source})`, picture: picture(source), paused: paused(source) }));
     const muted = !microphone || microphone.muted;
-    return [...seats, { peer, source: 'camera', name, label: name, sound: room.media(peer, 'microphone'), picture: picture('camera'), muted }];
+    const camera = { picture: picture('camera'), paused: paused('camera') };
+    return [...seats, { peer, source: 'camera', name, label: name, sound: room.media(peer, 'microphone'), muted, ...camera }];
   }
 
   /** Lets sound be heard after a tap, where the browser held it back. */

@@ -37,10 +37,15 @@ export function deviceProblems(microphone, camera) {
   return list;
 }
 
+/** Why somebody's video does not come, in the words of the tile. */
+export function pausedText(reason) {
+  return reason === 'not_speaking' ? 'Video paused: not speaking' : 'Video paused';
+}
+
 /** What a tile shows, for those who cannot see it. */
-export function tileText({ label, muted, picture, speaking, dominant }) {
+export function tileText({ label, muted, picture, paused, speaking, dominant }) {
   const voice = (dominant && 'main speaker') || (speaking && 'speaking');
-  return [label, muted && 'muted', voice, !picture && 'no picture'].filter(Boolean).join(', ');
+  return [label, muted && 'muted', voice, !picture && (paused?.toLowerCase() ?? 'no picture')].filter(Boolean).join(', ');
 }
 
 /** Why the call is not on, while the page keeps trying: [title, text]. `since_s` is how long, `answers` whether pages load. */

@@ -30,13 +30,15 @@ class Configure:
     """First command: where to listen and what to advertise. The worker answers Ready or exits.
 
     `hosts` are the local addresses to bind one UDP socket each to; empty means every address of every interface.
-    `advertise` replaces the bound addresses in candidates; empty means what is bound.
+    `advertise` replaces the bound addresses in candidates; empty means what is bound. `last_n` is how many videos a
+    peer gets at most, 0 for all.
     """
 
     port: int
     hosts: list[str]
     advertise: list[str]
     max_tracks: int
+    last_n: int
     answer_s: float
     ice_s: float
     dtls_s: float
@@ -150,6 +152,16 @@ class TrackEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The peer is not forwarded somebody's video from now on, for a reason; an empty one: it is again."""
+
+    peer: str
+    publisher: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Speakers:
     """Who speaks in a room has changed; peers that left are dropped without it. `dominant` may be in a pause."""
 
@@ -183,12 +195,14 @@ class Stats:
     counters: dict[str, float]
 
 
-Event = Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Speakers | Refused | Failed | Stats
+Event = (
+    Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Speakers | Refused | Failed | Stats
+)
 
 COMMANDS: dict[str, type] = {cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Leave)}
 EVENTS: dict[str, type] = {
     cls.__name__: cls
-    for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Speakers, Refused, Failed, Stats)
+    for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Paused, Speakers, Refused, Failed, Stats)
 }
 
 

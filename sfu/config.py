@@ -228,6 +228,9 @@ class Config:
     )
     max_peers: int = _setting(100, _whole(1, 10_000), "Peers in a room that says nothing else.")
     max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
+    last_n: int = _setting(
+        16, _whole(0, 10_000), "Videos one peer gets at most: those of who spoke last. 0: all of them."
+    )
     max_candidates: int = _setting(32, _whole(1, 1000), "ICE candidates one peer may send.")
     message_bytes: int = _bytes(65536, 1024, 1 << 24, "Longest WebSocket message.")
     section_bytes: int = _bytes(4096, 512, 65536, "An answer may be this long for each section of its offer.")

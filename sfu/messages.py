@@ -195,6 +195,15 @@ class Muted:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """A video is not forwarded to you for a reason, or is again (null). It stays published."""
+
+    peer: str
+    source: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Speakers:
     """Who speaks, in the order they began. `dominant` is whom to show large; it may be in a pause."""
 
@@ -237,8 +246,8 @@ class Bye:
 
 
 ServerMessage = (
-    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Speakers | ChatLine | Expiring | Error
-    | Bye
+    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Speakers | ChatLine | Expiring
+    | Error | Bye
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -259,6 +268,7 @@ SERVER_EVENTS: dict[str, type] = {
     "track": Track,
     "track_ended": TrackEnded,
     "mute": Muted,
+    "paused": Paused,
     "speakers": Speakers,
     "chat": ChatLine,
     "expiring": Expiring,

@@ -278,6 +278,8 @@ class Session:
                 hub.deliver(hub.rooms.track(peer, source, kind))
             case bridge.TrackEnded(_, source):
                 hub.deliver(hub.rooms.track_ended(peer, source))
+            case bridge.Paused(_, publisher, source, reason):
+                self.tell(messages.Paused(publisher, source, reason or None))
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):

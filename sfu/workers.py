@@ -147,6 +147,7 @@ class Workers:
             hosts=[] if config.host == ANY_HOST else [config.host],
             advertise=list(config.public_ip),
             max_tracks=config.max_tracks if config.limits else UNLIMITED,
+            last_n=config.last_n if config.limits else 0,
             answer_s=config.answer_s,
             ice_s=config.ice_s,
             dtls_s=config.dtls_s,

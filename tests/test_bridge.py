@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sfu import bridge
 
 COMMANDS: list[bridge.Command] = [
-    bridge.Configure(8080, ["127.0.0.1", "::1"], ["203.0.113.7"], 8, 15.0, 15.0, 10.0),
+    bridge.Configure(8080, ["127.0.0.1", "::1"], ["203.0.113.7"], 8, 16, 15.0, 15.0, 10.0),
     bridge.Join("p1", "room", True, True, False),
     bridge.Answer("p1", "v=0\r\n"),
     bridge.Publish("p1", "screen", "video"),
@@ -32,6 +32,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Connected("p1", "192.0.2.1"),
     bridge.Track("p1", "camera", "video"),
     bridge.TrackEnded("p1", "camera"),
+    bridge.Paused("p1", "p2", "camera", "not_speaking"),
     bridge.Speakers("room", "p1", ["p2", "p1"]),
     bridge.Speakers("room", None, []),
     bridge.Refused("p1", "bad_answer", "The answer …"),

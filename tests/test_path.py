@@ -317,14 +317,19 @@ class Scene:
 
     def pause(self) -> None:
         for name in list(self.subscribers)[:1]:
-            self.track.pause(name)
+            for reason in ("one", "other", "one"):
+                self.track.pause(name, reason)
             self.model.legs[name].suspend(self.model.head)
             self.model.legs[name].paused = True
 
     def resume(self) -> None:
         for name, leg in self.model.legs.items():
             if leg.paused:
-                self.track.resume(name)
+                assert self.track.paused(name)
+                self.track.resume(name, "one")
+                assert self.track.paused(name) == "other"
+                self.track.resume(name, "other")
+                assert self.track.paused(name) == ""
                 leg.paused = False
 
     def produce(self, n: int, same_size: bool) -> None:

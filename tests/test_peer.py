@@ -11,6 +11,7 @@ from aiortc.sdp import SessionDescription
 from media_client import LOOPBACKS, Client, LocalControl, beside, check, clients, local_worker, rtp_packet, until
 
 from sfu import bridge
+from sfu.media import rtp
 from sfu.media.peer import SILENT_S
 from sfu.media.udp import Route
 
@@ -860,5 +861,110 @@ def test_other_sound_than_the_microphone_is_nobodys_voice() -> None:
             await until(lambda: sound.levels == 20, "its levels came")
             async with beside(b.talk()):
                 assert await control.event(bridge.Speakers) == bridge.Speakers("room", "b", ["b"])
+
+    run(test)
+
+
+# --- the last speakers' videos ----------------------------------------------------------------------------------------
+
+
+KEYFRAME = b"\x10\x00" + bytes(20)
+
+
+def forwarded(control: LocalControl, subscriber: str) -> set[str]:
+    """Whose cameras a subscriber is not left out of."""
+    published = {peer.id: peer.published["camera"] for peer in control.worker.peers.values()}
+    return {name for name, track in published.items() if subscriber in track.legs and not track.paused(subscriber)}
+
+
+async def cameras_seen(control: LocalControl, made: list[Client], seq16: int) -> dict[str, set[str]]:
+    """Whose cameras reach whom: everybody sends a keyframe, then a sound by which the receivers know that all came."""
+    before = control.worker.counters["packets_in"]
+    for client in made:
+        while client.dtls is not None and not client.dtls.rtp.empty():
+            client.dtls.rtp.get_nowait()
+    for client in made:
+        await client.send_rtp("camera", seq16, KEYFRAME + client.id.encode())
+    await until(lambda: control.worker.counters["packets_in"] == before + len(made), "all videos came")
+    for client in made:
+        await client.send_rtp("microphone", seq16, b"end " + client.id.encode())
+    seen: dict[str, set[str]] = {}
+    for client in made:
+        ends, seen[client.id] = 0, set()
+        while ends < len(made) - 1:
+            packet = await client.rtp()
+            ends += packet.payload.startswith(b"end ")
+            if packet.payload_type == 96:
+                seen[client.id].add(packet.payload[len(KEYFRAME) :].decode())
+    return seen
+
+
+def test_twelve_peers_get_four_videos_each_and_the_speakers_among_them() -> None:
+    names = [f"p{i:02}" for i in range(12)]
+
+    async def test() -> None:
+        async with local_worker(last_n=4) as control, clients(control, *names) as made:
+            seen = await cameras_seen(control, made, 100)
+            assert {name: len(got) for name, got in seen.items()} == dict.fromkeys(names, 4)
+            assert seen["p11"] == {"p00", "p01", "p02", "p03"}, "nobody has spoken: who published first"
+            paused = {(e.peer, e.publisher) for e in control.seen if isinstance(e, bridge.Paused) and e.reason}
+            assert paused >= {(s, p) for s in names for p in set(names) - seen[s] - {s}}
+
+            async with beside(made[7].talk()):
+                assert (await control.event(bridge.Speakers)).dominant == "p07"
+                assert all("p07" in forwarded(control, name) for name in names if name != "p07")
+            seen = await cameras_seen(control, made, 10_000)
+            assert {name: len(got) for name, got in seen.items()} == dict.fromkeys(names, 4)
+            assert all("p07" in got for name, got in seen.items() if name != "p07")
+            assert seen["p11"] == {"p07", "p00", "p01", "p02"}
+            told = [e for e in control.seen if isinstance(e, bridge.Paused) and (e.peer, e.publisher) == ("p11", "p07")]
+            assert [e.reason for e in told] == ["not_speaking", ""]
+
+    run(test)
+
+
+def test_a_muted_camera_makes_room_for_another_and_comes_back() -> None:
+    async def test() -> None:
+        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c"):
+            assert forwarded(control, "c") == {"a"}
+            await control.send(bridge.Mute("a", "camera", True))
+            assert forwarded(control, "c") == {"a", "b"}, "what is muted brings nothing and costs nothing"
+            await control.send(bridge.Mute("a", "camera", False))
+            assert forwarded(control, "c") == {"a"}
+            assert forwarded(control, "a") == {"b"}
+
+    run(test)
+
+
+def test_who_leaves_makes_room_for_another() -> None:
+    async def test() -> None:
+        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (a, _, c):
+            await a.leave()
+            await c.takes_from("b")
+            assert forwarded(control, "c") == {"b"}
+            last = [e for e in control.seen if isinstance(e, bridge.Paused) and (e.peer, e.publisher) == ("c", "b")]
+            assert [e.reason for e in last] == ["not_speaking", ""]
+
+    run(test)
+
+
+def test_nobody_is_asked_for_a_keyframe_that_no_one_would_get() -> None:
+    async def test() -> None:
+        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (*_, c):
+            camera = control.worker.peers["b"].published["camera"]
+            await until(lambda: not camera._keyframes._wanted, "what was asked for is done")
+            asked = control.worker.counters["pli_received"]
+            await c.send(rtp.pli(c.ssrc_of("b", "camera")))
+            await until(lambda: control.worker.counters["pli_received"] == asked + 1, "the request came")
+            assert not camera._keyframes._wanted
+
+    run(test)
+
+
+def test_all_videos_are_forwarded_where_there_is_no_limit() -> None:
+    async def test() -> None:
+        async with local_worker(last_n=0) as control, clients(control, "a", "b", "c", "d"):
+            assert forwarded(control, "d") == {"a", "b", "c"}
+            assert not [e for e in control.seen if isinstance(e, bridge.Paused)]
 
     run(test)

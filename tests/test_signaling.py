@@ -282,6 +282,17 @@ async def test_a_room_is_told_who_speaks_and_no_other(tmp_path: Path) -> None:
             assert await dave.expect("speakers") == {"dominant": alice.peer, "speaking": [alice.peer]}
 
 
+async def test_a_peer_alone_is_told_which_videos_do_not_come(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, server.joined() as alice, server.joined(name="bob") as bob:
+        await alice.expect("joined")
+        for reason in ("not_speaking", ""):
+            await alice.do(("Paused", {"publisher": bob.peer, "source": "camera", "reason": reason}))
+            told = {"peer": bob.peer, "source": "camera", "reason": reason or None}
+            assert await alice.expect("paused") == told
+        await bob.send("chat", {"text": "hello"})
+        await bob.expect("chat")  # and nothing before it
+
+
 async def test_mute_is_told_and_forwarded(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined(name="alice") as alice, server.joined(name="bob") as bob:
         await alice.expect("joined")

@@ -81,7 +81,7 @@ async def test_events_come_up_and_commands_go_down(tmp_path: Path) -> None:
 
 
 async def test_each_worker_is_told_its_port_and_the_limits(tmp_path: Path) -> None:
-    async with running(tmp_path, workers=2, port=7000, public_ip=("192.0.2.1",), max_tracks=5) as found:
+    async with running(tmp_path, workers=2, port=7000, public_ip=("192.0.2.1",), max_tracks=5, last_n=7) as found:
         for index in range(2):
             found.send(index, bridge.Join(f"p{index}", "team", True, True, True))
             found.send(index, bridge.Answer(f"p{index}", "do:commands"))
@@ -89,7 +89,7 @@ async def test_each_worker_is_told_its_port_and_the_limits(tmp_path: Path) -> No
         sdps = {worker: event.sdp for worker, event in found.events if isinstance(event, bridge.Offer)}
     for index, sdp in sdps.items():
         assert f'["Configure", {{"port": {7000 + index}, "hosts": ["127.0.0.1"], "advertise": ["192.0.2.1"]' in sdp
-        assert '"max_tracks": 5' in sdp
+        assert '"max_tracks": 5, "last_n": 7' in sdp
 
 
 async def test_a_new_room_goes_to_the_worker_with_the_fewest_peers(tmp_path: Path) -> None:

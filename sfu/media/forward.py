@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from sfu.media import rtp, sdp
 from sfu.media.fanout import BURST, SHARE, Fan, Outbox
 from sfu.media.keyframe import KeyframeRequests
+from sfu.media.lastn import Video
 from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY, History
 from sfu.media.srtp import ROW_BYTES, Context, Rows
@@ -72,6 +73,7 @@ class Track(Numbering):
     def __init__(self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox) -> None:
         super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
+        self.video = Video(publisher.id, source)
         self.clock_rate = CLOCK_RATES[kind]
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
@@ -93,29 +95,44 @@ class Track(Numbering):
     # --- subscribers and state
     # --------------------------------------------------------------------------------------------
 
-    def add_leg(self, peer: Peer) -> None:
-        """The peer's answer takes this track. Asks for a keyframe if that is new, so that a picture appears at once."""
-        if peer.id not in self.legs:
-            self.legs[peer.id] = Leg(peer, self)
-            self.legs_changed()
+    def add_leg(self, peer: Peer, pause: str = "") -> None:
+        """The peer's answer takes this track; with a reason to `pause`, it waits for `resume`. Asks for a keyframe if
+        that is new, so that a picture appears at once."""
+        if peer.id in self.legs:
+            return
+        self.legs[peer.id] = Leg(peer, self)
+        self.legs_changed()
+        if pause:
+            self.pause(peer.id, pause)
+        else:
             self.request_keyframe()
 
     def remove_leg(self, peer: Peer) -> None:
         if self.legs.pop(peer.id, None) is not None:
             self.legs_changed()
 
-    def pause(self, subscriber: str) -> None:
-        """Leaves a subscriber out until `resume`, which it will see as a moment in which nothing was sent."""
-        leg = self.legs[subscriber]
-        leg.suspend(self.head)
-        leg.paused = True
-        self.legs_changed()
+    def paused(self, subscriber: str) -> str:
+        """A reason why a subscriber is left out, empty if there is none."""
+        leg = self.legs.get(subscriber)
+        return min(leg.pauses, default="") if leg is not None else ""
 
-    def resume(self, subscriber: str) -> None:
-        """Goes on at the next keyframe."""
-        self.legs[subscriber].paused = False
-        self.legs_changed()
-        self.request_keyframe()
+    def pause(self, subscriber: str, reason: str) -> None:
+        """Leaves a subscriber out, which it will see as a moment in which nothing was sent, until `resume` has taken
+        back every reason."""
+        leg = self.legs[subscriber]
+        if reason not in leg.pauses:
+            leg.suspend(self.head)
+            leg.pauses.add(reason)
+            self.legs_changed()
+
+    def resume(self, subscriber: str, reason: str) -> None:
+        """Takes a reason back; with the last one the subscriber goes on at the next keyframe."""
+        leg = self.legs[subscriber]
+        if reason in leg.pauses:
+            leg.pauses.remove(reason)
+            if not leg.pauses:
+                self.legs_changed()
+                self.request_keyframe()
 
     def switch(self, subscriber: str, track: Track) -> None:
         """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on."""
@@ -239,7 +256,7 @@ class Track(Numbering):
         self.legs_changed()
 
     def _prepare(self) -> list[Fan]:
-        self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.paused]
+        self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.pauses]
         self._fans = self._fans_of([leg for leg in self.legs.values() if not leg.waiting])
         return self._fans
 

@@ -48,7 +48,7 @@ class Leg:
         "_sent",
         "dropped",
         "floor",
-        "paused",
+        "pauses",
         "peer",
         "resends",
         "segments",
@@ -68,7 +68,8 @@ class Leg:
         self.shift = -0x8000 if track.head & 0xFFFF >= NEAR_WRAP else 0
         self.shift_ts = 0
         self.floor, self._next = track.head, track.head + self.shift
-        self.waiting = self.paused = False
+        self.waiting = False
+        self.pauses: set[str] = set()  # reasons to leave it out; while there is one it does not resume
         self.dropped = 0
         # it may ask for what came while its answer was on the way, but not for numbers from before a wrap
         earlier = min(HISTORY, self._next & 0xFFFF)

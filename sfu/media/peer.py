@@ -44,7 +44,8 @@ from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
 from sfu.media.inbound import Inbound
-from sfu.media.speakers import Speakers, Speaking
+from sfu.media.lastn import Video
+from sfu.media.room import Room
 from sfu.media.srtp import Context, Packet
 from sfu.media.udp import UdpPort
 
@@ -52,33 +53,10 @@ log = logging.getLogger("sfu.media")
 
 SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
+NOT_SPEAKING = "not_speaking"
+"""Why a video is not forwarded: others spoke later than its publisher."""
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
 """AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
-
-
-MICROPHONE = "microphone"
-"""The source whose level tells that a peer speaks; a shared screen's sound is nobody's voice."""
-
-
-@dataclass(slots=True)
-class Room:
-    """The peers of a room on this worker, by id. Isolation is that a peer looks no further than its room."""
-
-    key: str
-    peers: dict[str, Peer] = field(default_factory=dict)
-    speakers: Speakers = field(default_factory=Speakers)
-
-    def listen(self, now_s: float) -> Speaking | None:
-        """Who speaks now, if that changed since the last call."""
-        levels = {}
-        for peer in self.peers.values():
-            track = peer.published.get(MICROPHONE)
-            level = None if track is None else track.take_level()
-            if track is None or track.muted:
-                self.speakers.mute(peer.id)
-            elif level is not None:
-                levels[peer.id] = level
-        return self.speakers.update(levels, now_s)
 
 
 @dataclass(slots=True)
@@ -121,6 +99,8 @@ class Peer:
         self.published: dict[str, Track] = {}  # by source
         self._by_ssrc: dict[int, Track] = {}  # our own tracks by the publisher's SSRC
         self._taken: dict[int, Track] = {}  # others' tracks by the SSRC they have here
+        self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
+        self._told: dict[Track, str] = {}  # why it gets nothing of a track, as it was last told
         self._inbound = Inbound(self._by_ssrc, self._on_rtcp, self._latch)
         self.agent = Agent(self._inbound, self._on_path)
         self._muted: set[str] = set()
@@ -177,6 +157,7 @@ class Peer:
         (self._muted.add if muted else self._muted.discard)(source)
         if source in self.published:
             self.published[source].set_muted(muted)
+            self.room.arrange()
 
     def _receiving(self, source: str) -> Slot | None:
         return next((s for s in self._slots if s.receives and s.source == source), None)
@@ -201,6 +182,7 @@ class Peer:
             if slot.track is not None and slot.track not in wanted:
                 slot.track.remove_leg(self)
                 self._taken.pop(slot.track.ssrc, None)
+                self._told.pop(slot.track, None)
                 slot.track, slot.accepted, slot.settled = None, False, False
             elif slot.track is not None:
                 del wanted[slot.track]
@@ -305,6 +287,7 @@ class Peer:
             self._tell_others()
 
     def _tell_others(self) -> None:
+        self.room.arrange()
         for peer in self.room.peers.values():
             if peer is not self and peer.may_subscribe:
                 peer.changed()
@@ -314,7 +297,27 @@ class Peer:
         self._taken = {slot.track.ssrc: slot.track for slot in self._slots if slot.track is not None and slot.accepted}
         if self._tx is not None:
             for track in self._taken.values():
-                track.add_leg(self)
+                track.add_leg(self, NOT_SPEAKING if track.video in self._left_out else "")
+                self._tell_paused(track)
+
+    def leave_out(self, videos: frozenset[Video]) -> None:
+        """These are not to be forwarded to this peer, until the next call; its own count for nothing."""
+        if videos != self._left_out:
+            self._left_out = videos
+            for track in self._taken.values():
+                self.pause(track, NOT_SPEAKING, track.video in videos)
+
+    def pause(self, track: Track, reason: str, paused: bool) -> None:
+        """One reason more or less not to forward a video to this peer. It goes on once there is none."""
+        if self.id in track.legs:
+            (track.pause if paused else track.resume)(self.id, reason)
+            self._tell_paused(track)
+
+    def _tell_paused(self, track: Track) -> None:
+        reason = track.paused(self.id)
+        if self._told.get(track, "") != reason:
+            self._told[track] = reason
+            self.shared.emit(bridge.Paused(self.id, track.publisher.id, track.source, reason))
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -430,7 +433,7 @@ class Peer:
                 self.shared.counters["pli_received"] += 1
                 asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
                 for ssrc in asked:
-                    if (track := self._taken.get(ssrc)) is not None:
+                    if (track := self._taken.get(ssrc)) is not None and not track.paused(self.id):
                         track.request_keyframe()
 
     # --- media out ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,8 @@ from sfu.media import libc, sdp
 from sfu.media.bitrate import FEEDBACK_MS
 from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
-from sfu.media.peer import Peer, Room, Shared
+from sfu.media.peer import Peer, Shared
+from sfu.media.room import Room
 from sfu.media.speakers import LISTEN_S
 from sfu.media.udp import READ_BATCH, UdpPort, interface_addresses
 
@@ -94,7 +95,7 @@ class Worker:
         if isinstance(command, bridge.Configure):
             raise TypeError("configured twice")
         if isinstance(command, bridge.Join):
-            room = self.rooms.setdefault(command.room, Room(command.room))
+            room = self.rooms.setdefault(command.room, Room(command.room, self.shared.config.last_n))
             self.peers[command.peer] = Peer(command, room, self.shared)
             return
         peer = self.peers.get(command.peer)

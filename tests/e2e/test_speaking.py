@@ -69,3 +69,21 @@ def test_music_comes_in_stereo_and_voices_do_not(server: Server, person: People)
     )  # fmt: skip
     assert len(asked) == 1
     expect(bob.page.locator(".is-speaking")).to_have_count(0)
+
+
+def test_with_one_video_each_it_is_the_speakers(start_server: Callable[..., Server], person: People) -> None:
+    server = start_server(LAST_N="1")
+    alice, bob, carol = people = [person(server, name).join("team") for name in ("alice", "bob", "carol")]
+    for one in people:
+        sound(one, loudness=0)
+    sound(alice)
+    carol.sees(alice)
+    expect(carol.page.locator(carol.tile(bob))).to_have_attribute("aria-label", "bob, video paused: not speaking")
+    expect(carol.page.locator(f"{carol.tile(bob)} .why")).to_have_text("Video paused: not speaking")
+    sound(alice, loudness=0)
+    sound(bob)
+    carol.sees(bob)
+    expect(carol.page.locator(f"{carol.tile(alice)} .why")).to_have_text("Video paused: not speaking")
+    expect(carol.page.locator(f"{carol.tile(alice)}.has-picture")).to_have_count(0)
+    alice.sees(bob)
+    bob.sees(alice)

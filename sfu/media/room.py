@@ -1,0 +1,54 @@
+"""The peers of a room on this worker: who of them speaks, and whose video goes to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sfu.media.lastn import Video, left_out, rank
+from sfu.media.speakers import Speakers, Speaking
+
+if TYPE_CHECKING:
+    from sfu.media.peer import Peer
+
+MICROPHONE = "microphone"
+"""The source whose level tells that a peer speaks; a shared screen's sound is nobody's voice."""
+
+
+@dataclass(slots=True)
+class Room:
+    """Isolation is that a peer looks no further than its room. `last_n` is how many videos each gets, 0 for all."""
+
+    key: str
+    last_n: int = 0
+    peers: dict[str, Peer] = field(default_factory=dict)  # by id
+    speakers: Speakers = field(default_factory=Speakers)
+
+    def listen(self, now_s: float) -> Speaking | None:
+        """Who speaks now, if that changed since the last call."""
+        levels = {}
+        for peer in self.peers.values():
+            track = peer.published.get(MICROPHONE)
+            level = None if track is None else track.take_level()
+            if track is None or track.muted:
+                self.speakers.mute(peer.id)
+            elif level is not None:
+                levels[peer.id] = level
+        change = self.speakers.update(levels, now_s)
+        if change is not None:
+            self.arrange()
+        return change
+
+    def arrange(self) -> None:
+        """Leaves out for each peer the videos it is not to get now. A muted one takes nobody's place."""
+        if not self.last_n:
+            return
+        videos = [
+            Video(peer.id, source)
+            for peer in self.peers.values()
+            for source, track in peer.published.items()
+            if track.kind == "video" and not track.muted
+        ]
+        ranked = rank(videos, self.speakers.ranking)
+        for peer, videos_out in left_out(ranked, self.peers, self.last_n):
+            self.peers[peer].leave_out(videos_out)
