@@ -520,6 +520,37 @@ def test_commands_for_peers_that_are_gone_are_ignored() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("how", ["command", "feedback", "liveness"])
+def test_a_mistake_of_ours_ends_one_peer_only(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A peer whose state is broken, which must not happen, is told to come back; the others notice nothing."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, _):
+            broken = control.worker.peers["c"]
+            part, name = {
+                "command": (broken, "_slots"),
+                "feedback": (broken._inbound, "feedback"),
+                "liveness": (broken, "agent"),
+            }[how]
+            setattr(part, name, None)
+            ticking = asyncio.ensure_future(control.worker.tick())
+            reporting = asyncio.ensure_future(control.worker.report())
+            if how == "command":
+                await control.send(bridge.Publish("c", "screen", "video"))
+            failed = await control.event(bridge.Failed, "c")
+            assert failed.code == "internal"
+            assert set(control.worker.peers) == {"a", "b"}
+            await passes(a, b, 1)
+            assert not ticking.done()
+            assert not reporting.done()
+            for task in (ticking, reporting):
+                task.cancel()
+            await asyncio.wait([ticking, reporting])
+        assert sum("peer_failed peer=c" in record.message for record in caplog.records) == 1
+
+    run(test)
+
+
 def test_rooms_end_with_their_last_peer() -> None:
     async def test() -> None:
         async with local_worker() as control:

@@ -91,7 +91,7 @@ class Worker:
         return [line for line in self.shared.candidates if line not in before]
 
     def handle(self, command: bridge.Command) -> None:
-        """Carries out one command; what the peer did wrong becomes a Refused event."""
+        """Carries out one command; what the peer did wrong becomes a Refused event, what we did its end."""
         if isinstance(command, bridge.Configure):
             raise TypeError("configured twice")
         if isinstance(command, bridge.Join):
@@ -102,20 +102,43 @@ class Worker:
         if peer is None:
             return  # it failed while the command was on its way
         try:
-            match command:
-                case bridge.Answer():
-                    peer.answer(command.sdp)
-                case bridge.Publish():
-                    peer.publish(command.source, command.kind)
-                case bridge.Unpublish():
-                    peer.unpublish(command.source)
-                case bridge.Mute():
-                    peer.mute(command.source, command.muted)
-                case bridge.Leave():
-                    self._forget(command.peer)
-                    peer.close()
+            self._carry_out(command, peer)
         except SfuError as error:
             self.emit(bridge.Refused(command.peer, error.code, str(error)))
+        except Exception as error:  # noqa: BLE001 - one peer's room is not to pay for it
+            self._end(peer, error)
+
+    def _carry_out(self, command: bridge.Command, peer: Peer) -> None:
+        match command:
+            case bridge.Answer():
+                peer.answer(command.sdp)
+            case bridge.Publish():
+                peer.publish(command.source, command.kind)
+            case bridge.Unpublish():
+                peer.unpublish(command.source)
+            case bridge.Mute():
+                peer.mute(command.source, command.muted)
+            case bridge.Leave():
+                self._forget(command.peer)
+                peer.close()
+
+    def _each(self, work: Callable[[Peer], None]) -> None:
+        """Does something for every peer; a peer for which it goes wrong ends, and nobody else."""
+        for peer in list(self.peers.values()):
+            try:
+                work(peer)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._end(peer, error)
+
+    def _end(self, peer: Peer, error: Exception) -> None:
+        """Our mistake: logged, and the peer is to join again."""
+        log.error("peer_failed peer=%s error=%r", peer.id, error, exc_info=error)
+        if peer.id in self.peers:
+            self.emit(bridge.Failed(peer.id, SfuError.code, str(SfuError())))
+        try:
+            peer.close()
+        except Exception as another:
+            log.error("peer_close_failed peer=%s error=%r", peer.id, another, exc_info=another)
 
     def _forget(self, peer_id: str) -> None:
         peer = self.peers.pop(peer_id, None)
@@ -136,8 +159,7 @@ class Worker:
             self.counters["loop_lag_us_max"] = max(
                 self.counters["loop_lag_us_max"], int((time.monotonic() - due) * 1e6)
             )
-            for peer in self.peers.values():
-                peer.send_feedback()
+            self._each(Peer.send_feedback)
             if due >= listen_s:
                 listen_s = due + LISTEN_S - FEEDBACK_MS / 2e3  # at every second tick where there is feedback to send
                 self._listen(due)
@@ -154,8 +176,8 @@ class Worker:
         while True:
             await asyncio.sleep(STATS_S)
             now = Usage.now(self.counters)
-            for peer in list(self.peers.values()):
-                peer.check_liveness(now.wall_s)
+            wall_s = now.wall_s
+            self._each(lambda peer: peer.check_liveness(wall_s))  # noqa: B023 - called at once
             passed_s = now.wall_s - last.wall_s
             busy = (now.cpu_s - last.cpu_s) / passed_s
             load += (busy - load) * LOAD_WEIGHT
