@@ -294,7 +294,7 @@ def test_a_taken_port_is_named() -> None:
                 Port().open(["127.0.0.1"], port.port)
             assert caught.value.errno == errno.EADDRINUSE
             with pytest.raises(OSError, match=r"192\.0\.2\.1 UDP port"):
-                other.open(["127.0.0.2", "192.0.2.1"], 0)
+                other.open(["127.0.0.2", "192.0.2.1"], 0, named=["192.0.2.1"])
             assert list(other.endpoints) == ["127.0.0.2"]
 
     run(test)
@@ -342,6 +342,14 @@ def test_the_answer_comes_from_the_address_that_was_asked() -> None:
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_that_is_not_ready_waits_for_the_next_call() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            assert port.open(["127.0.0.1", "192.0.2.1", "127.0.0.2"], port.port) == ["127.0.0.2"]
+
+    run(test)
 
 
 def test_named_hosts_are_taken_as_they_are() -> None:

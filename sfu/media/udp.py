@@ -10,13 +10,14 @@ browsers drop such answers.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Container, Hashable, Iterable
 from typing import cast
 
 import ifaddr
@@ -187,10 +188,11 @@ class UdpPort:
         self._agents: dict[str, Agent] = {}
         self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
 
-    def open(self, addresses: Iterable[str], port: int) -> list[str]:
+    def open(self, addresses: Iterable[str], port: int, named: Container[str] = ()) -> list[str]:
         """Binds what is not bound yet, closes what is no longer wanted; returns the addresses that are new.
 
-        Port 0 takes a free one, the same for all. Raises OSError naming the address that cannot be bound.
+        Port 0 takes a free one, the same for all. Raises OSError naming the address that cannot be bound; only one that
+        nobody `named` and that is not ready yet (IPv6 looks for duplicates first) is left for the next call.
         """
         wanted, new = list(addresses), []
         for address in wanted:
@@ -199,6 +201,8 @@ class UdpPort:
             try:
                 endpoint = Endpoint(address, port or self.port, self._counters)
             except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and address not in named:
+                    continue
                 raise OSError(error.errno, f"{address} UDP port {port or self.port}: {error.strerror}") from None
             self.port = endpoint.socket.getsockname()[1]
             self.endpoints[address] = endpoint

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import signal
@@ -82,9 +83,12 @@ class Worker:
         self.outbox.put_nowait(event)
 
     def listen(self) -> list[str]:
-        """Binds what the interfaces offer now; returns candidates that are new. Raises OSError at a taken port."""
+        """Binds what the interfaces offer now; returns candidates that are new. Raises OSError at a taken port, and
+        where there is no address at all."""
         config = self.shared.config
-        self.udp.open(interface_addresses(config.hosts), config.port or self.udp.port)
+        self.udp.open(interface_addresses(config.hosts), config.port or self.udp.port, config.hosts)
+        if not self.udp.endpoints:
+            raise OSError(errno.EADDRNOTAVAIL, "no interface has an address yet")
         advertised = config.advertise or list(self.udp.endpoints)
         before = set(self.shared.candidates)
         self.shared.candidates = [sdp.candidate_line(i, host, self.udp.port) for i, host in enumerate(advertised)]
