@@ -69,6 +69,11 @@ class BadSource(SfuError):
     default = "No track with this source is published."
 
 
+class NoCommonCodec(SfuError):
+    code, status, close_code = "no_common_codec", 400, 4400
+    default = "This browser cannot show VP8 video, so no pictures come. You hear everybody."
+
+
 class NotAllowed(SfuError):
     code, status, close_code = "not_allowed", 403, 4403
     default = "This peer may not do that."

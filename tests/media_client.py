@@ -336,6 +336,7 @@ class Client:
         self.takes = True
         self.setup = "active"
         self.names_ssrcs = True
+        self.shows = "96 98 45 102"  # payload types of video it can receive
         self.opus = ""  # fmtp of what it sends as microphone
         self.ssrcs: dict[str, int] = {}  # by source
         self.offer: bridge.Offer | None = None  # the last one
@@ -384,8 +385,11 @@ class Client:
                 direction = "sendonly"
             elif media.direction == "sendonly" and self.takes:
                 direction = "recvonly"
+            types = " ".join(str(pt) for pt in media.fmt)
+            if media.kind == "video" and media.direction == "sendonly":
+                types = self.shows
             lines += [
-                f"m={media.kind} 9 UDP/TLS/RTP/SAVPF {' '.join(str(pt) for pt in media.fmt)}",
+                f"m={media.kind} 9 UDP/TLS/RTP/SAVPF {types}",
                 "c=IN IP4 0.0.0.0", "a=ice-ufrag:client", "a=ice-pwd:clientclientclientclient",
                 f"a=fingerprint:sha-256 {fingerprint or self.fingerprint()}",
                 f"a=setup:{self.setup}", f"a=mid:{mid}", f"a={direction}", "a=rtcp-mux",

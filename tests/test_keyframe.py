@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import itertools
+import json
+import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.keyframe import HOLD_MS, KeyframeRequests
+from sfu.media import sdp
+from sfu.media.keyframe import HOLD_MS, KeyframeRequests, starts_keyframe
+
+PACKETS = json.loads((Path(__file__).parent / "data" / "video_packets.json").read_text())
+"""Beginnings of packets that Chromium sent through a server, by codec; `starts` is true for the first packet of the
+first frame and of those that answered a request for a keyframe, which their size shows."""
 
 
 def test_the_first_goes_out_at_once() -> None:
@@ -73,3 +81,78 @@ def test_every_request_is_served_and_none_too_soon(gaps_ms: list[int]) -> None:
         sent.append(timer_ms)
     assert all(later - sooner >= HOLD_MS for sooner, later in itertools.pairwise(sent))
     assert all(any(at <= served <= at + HOLD_MS for served in sent) for at in asked)
+
+
+# --- which packet begins a keyframe -----------------------------------------------------------------------------------
+
+
+def packet(pt: int, payload: str) -> bytes:
+    return struct.pack("!BBHII", 0x80, 0x80 | pt, 1, 2, 3) + bytes.fromhex(payload)
+
+
+@pytest.mark.parametrize("codec", ["vp8", "vp9", "av1", "h264"])
+def test_captured_packets(codec: str) -> None:
+    found = [starts_keyframe(bytes.fromhex(row["packet"])) for row in PACKETS[codec]]
+    assert found == [row["starts"] for row in PACKETS[codec]]
+    assert 2 <= sum(found) < len(found) / 2
+
+
+VP8, VP9, AV1, H264 = (codec.payload_type for codec in (sdp.VP8, sdp.VP9, sdp.AV1, sdp.H264))
+
+
+@pytest.mark.parametrize(
+    ("pt", "payload", "starts"),
+    [
+        (VP8, "10 00 0000000000009d012a", True),
+        (VP8, "10 01 0000000000009d012a", False),
+        (VP9, "08 82", True),  # B
+        (VP9, "48 82", False),  # P and B
+        (VP9, "00 82", False),  # the rest of a frame
+        (VP9, "88 05 82", True),  # 7 bits of picture id
+        (VP9, "88 8515 82", True),  # 15 bits
+        (VP9, "a8 8515 00 01 82", True),  # the lowest spatial layer
+        (VP9, "a8 8515 10 01 82", True),  # its U bit
+        (VP9, "a8 8515 03 01 82", False),  # the next one, which needs it
+        (VP9, "28 02 01 82", False),
+        (VP9, "28 e0 01 82", True),  # a high temporal layer
+        (VP9, "88 8515", False),  # nothing behind the descriptor
+        (VP9, "88 85", False),
+        (VP9, "a8 85", False),
+        (VP9, "", False),
+        (AV1, "18 0a0b", True),  # N and W=1
+        (AV1, "68 0b08", True),
+        (AV1, "10 32ff", False),
+        (AV1, "98 32ff", False),  # Z: the rest of a fragment
+        (AV1, "18", False),
+        (AV1, "", False),
+        (H264, "67 42c0", True),  # a parameter set alone
+        (H264, "65 b800", False),  # an IDR picture: useless without one
+        (H264, "61 e000", False),
+        (H264, "78 0002 67ff 0002 68ff", True),  # STAP-A
+        (H264, "78 0002 09f0 0002 67ff", True),  # an access unit delimiter first
+        (H264, "78 0002 68ff 0002 65ff", False),
+        (H264, "78 ffff 68ff", False),
+        (H264, "78 0000 0000 0000", False),
+        (H264, "78 00", False),
+        (H264, "7c 87 42", True),  # FU-A: begins
+        (H264, "7c 07 42", False),  # goes on
+        (H264, "7c 47 42", False),  # ends
+        (H264, "7c 85 b8", False),  # an IDR picture's
+        (H264, "7c", False),
+        (H264, "67", False),
+        (H264, "", False),
+        (111, "10 00 0000000000009d012a", False),
+        (97, "67 42c0 0000000000000000", False),
+    ],
+)
+def test_descriptors(pt: int, payload: str, starts: bool) -> None:
+    assert starts_keyframe(packet(pt, payload)) == starts
+
+
+@given(st.sampled_from([VP8, VP9, AV1, H264, 0, 127]), st.binary(max_size=40))
+def test_whatever_comes_is_a_beginning_or_not(pt: int, payload: bytes) -> None:
+    whole = packet(pt, payload.hex())
+    starts_keyframe(whole)
+    for end in range(len(whole)):
+        starts_keyframe(memoryview(whole)[:end])
+    starts_keyframe(bytes([0x9F]) + whole[1:])

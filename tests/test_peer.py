@@ -968,3 +968,78 @@ def test_all_videos_are_forwarded_where_there_is_no_limit() -> None:
             assert not [e for e in control.seen if isinstance(e, bridge.Paused)]
 
     run(test)
+
+
+# --- codecs -----------------------------------------------------------------------------------------------------------
+
+
+def may_send(client: Client) -> str:
+    """The payload types of the camera in the last offer, retransmissions left out."""
+    assert client.offer is not None
+    types = SessionDescription.parse(client.offer.sdp).media[1].fmt
+    return " ".join(str(pt) for pt in types if pt not in (97, 99, 46, 103))
+
+
+def test_the_others_may_send_what_everybody_can_show() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            assert may_send(a) == may_send(b) == "96 98 45 102"
+            c = Client(control, "c")
+            c.shows = "96 98"
+            await c.start()
+            await until(lambda: may_send(a) == may_send(b) == "96 98", "a and b are offered what c can show")
+            d = Client(control, "d")
+            d.shows = "102 96"
+            await d.start()
+            for client in (a, b, c, d):
+                await until(lambda one=client: may_send(one) == "96", "nothing but VP8 is common to all")
+            assert not [event for event in control.seen if isinstance(event, bridge.Refused)]
+            await c.leave()
+            await until(lambda: may_send(a) == may_send(b) == "96 102", "c is gone")
+            await d.leave()
+            await until(lambda: may_send(a) == may_send(b) == "96 98 45 102", "d is gone")
+
+    run(test)
+
+
+@pytest.mark.parametrize("shows", ["102", "98 45", "120"])
+def test_who_cannot_show_vp8_is_told_and_the_call_goes_on(shows: str) -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            c = Client(control, "c")
+            c.shows = shows
+            await c.start()
+            event = await control.event(bridge.Refused, "c")
+            assert event.code == "no_common_codec"
+            await until(lambda: may_send(a).startswith("96"), "VP8 is always offered")
+            await a.send_rtp("microphone", 1, b"heard")
+            assert (await c.rtp()).payload == b"heard"
+            await none_follows(control, "c")
+            assert control.pending(bridge.Refused, "c") == [], "once"
+            await c.leave()
+            await b.takes_from("a")
+
+    run(test)
+
+
+def test_a_video_of_any_codec_begins_with_its_keyframe() -> None:
+    """After a pause a subscriber waits for it, whatever the payload type."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            camera = control.worker.peers["a"].published["camera"]
+            seq16 = 0
+            for pt, delta, key in (
+                (98, "40 00ff", "08 00ff"), (45, "10 00ff", "18 00ff"), (102, "61 00ff", "67 00ff"),
+                (96, "10 01ff000000000000", "10 00ff000000000000"),
+            ):  # fmt: skip
+                camera.pause("b", "test")
+                camera.resume("b", "test")
+                for payload in (delta, key, delta):
+                    seq16 += 1
+                    await a.send(rtp_packet(seq16, a.ssrcs["camera"], bytes.fromhex(payload), pt=pt))
+                got = [await b.rtp() for _ in range(2)]
+                assert [packet.payload for packet in got] == [bytes.fromhex(key), bytes.fromhex(delta)]
+                assert {packet.payload_type for packet in got} == {pt}
+
+    run(test)

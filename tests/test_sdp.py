@@ -109,6 +109,30 @@ def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None
     assert "ice-lite" in head
 
 
+def test_vp8_comes_first_and_a_publisher_may_be_offered_fewer_codecs() -> None:
+    only = replace(PUBLISH[1], types=frozenset({96, 45}))
+    text = build_offer(1, 1, TRANSPORT, [PUBLISH[1], only, CAMERA])
+    assert re.findall("m=video 9 UDP/TLS/RTP/SAVPF (.*)\r", text) == [
+        "96 97 98 99 45 46 102 103",
+        "96 97 45 46",
+        "96 98 45 102",
+    ]
+    assert re.findall(r"a=rtpmap:\d+ (\w+)", text.split("m=")[2]) == ["VP8", "rtx", "AV1", "rtx"]
+    for types in (frozenset({96}), frozenset({102, 96}), sdp.VIDEO_TYPES):
+        offered = re.findall("SAVPF (.*)\r", build_offer(1, 1, TRANSPORT, [replace(PUBLISH[1], types=types)]))
+        assert offered[0].startswith("96 97")
+
+
+@pytest.mark.parametrize(
+    ("line", "types"),
+    [("9 UDP/TLS/RTP/SAVPF 96 97", {96}), ("9 UDP/TLS/RTP/SAVPF 102 98 99 96 45 120", {96, 98, 102, 45}),
+     ("9 UDP/TLS/RTP/SAVPF 120", set()), ("0 UDP/TLS/RTP/SAVPF 96", set())],
+)  # fmt: skip
+def test_an_answer_says_which_codecs_it_takes(line: str, types: set[int]) -> None:
+    text = changed("m=video 9 UDP/TLS/RTP/SAVPF 96\r", f"m=video {line}\r")
+    assert parse_answer(text, SUBSCRIBE).sections[3].types == types
+
+
 @pytest.mark.parametrize(
     ("said", "opus", "publisher", "subscriber"),
     [
@@ -231,7 +255,7 @@ def test_a_rejected_section_neither_sends_nor_receives() -> None:
 
 
 def test_a_section_without_our_codec_neither_sends_nor_receives() -> None:
-    text = changed("SAVPF 96 97\r\n", "SAVPF 98 99\r\n")
+    text = changed("SAVPF 96 97\r\n", "SAVPF 120 121\r\n")
     assert not parse_answer(text, SUBSCRIBE).sections[1].sends
     assert parse_answer(text, SUBSCRIBE).sections[0].sends
 

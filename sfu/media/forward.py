@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp, sdp
 from sfu.media.fanout import BURST, SHARE, Fan, Outbox
-from sfu.media.keyframe import KeyframeRequests
+from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.lastn import Video
 from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY, History
@@ -247,7 +247,7 @@ class Track(Numbering):
         """The first of n packets that a subscriber may begin with, or -1."""
         if self.kind == "audio":
             return 0
-        return next((i for i in range(n) if rtp.starts_vp8_keyframe(rows.row(at + i))), -1)
+        return next((i for i in range(n) if starts_keyframe(rows.row(at + i))), -1)
 
     def _resume_legs(self, packet: memoryview, now_s: float) -> None:
         number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])

@@ -1,10 +1,14 @@
-"""When to ask a publisher for a keyframe. Pure: the clock is an argument.
+"""When to ask a publisher for a keyframe, and which packet begins one. Pure: the clock is an argument.
 
 Any number of subscribers may ask; the publisher hears it at most once per HOLD_MS (RFC 4585 section 3.6.2 leaves the
 rate to the application). What is asked during the hold is asked once at its end.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from sfu.media import rtp, sdp
 
 HOLD_MS = 500.0
 """A keyframe of 720p is about 20 packets: two a second from each publisher is what a call can bear."""
@@ -34,3 +38,63 @@ class KeyframeRequests:
         self._wanted = False
         self._asked_ms = now_ms
         return True
+
+
+def starts_keyframe(packet: rtp.Buffer) -> bool:
+    """Whether a whole packet, of the codec that its payload type says, is one that a decoder can begin with."""
+    n = len(packet)
+    if n < rtp.RTP_HEADER:
+        return False
+    payload_type = packet[1] & 0x7F
+    if payload_type == sdp.VP8.payload_type:
+        return rtp.starts_vp8_keyframe(packet)
+    starts = _STARTS.get(payload_type)
+    try:
+        return starts is not None and starts(packet, rtp.payload_offset(packet, n), n)
+    except (ValueError, IndexError):  # cut short
+        return False
+
+
+def _starts_vp9(packet: rtp.Buffer, at: int, n: int) -> bool:
+    """RFC 9628 section 4.2: the beginning of a frame of the lowest spatial layer that is not predicted from others."""
+    first = packet[at]
+    if first & 0x48 != 0x08:  # P, B
+        return False
+    at += 1
+    if first & 0x80:  # I
+        at += 2 if packet[at] & 0x80 else 1
+    if first & 0x20:  # L
+        if packet[at] & 0x0E:  # SID
+            return False
+        at += 1 if first & 0x10 else 2  # F
+    return n > at
+
+
+def _starts_h264(packet: rtp.Buffer, at: int, n: int) -> bool:
+    """RFC 6184 sections 5.4 to 5.8: what holds the beginning of a sequence parameter set. Browsers send one before each
+    IDR picture, and without one nobody can begin."""
+    kind = packet[at] & 0x1F
+    if kind == _STAP_A:
+        at += 1
+        while at + 2 < n:
+            if packet[at + 2] & 0x1F == _SPS:
+                return True
+            at += 2 + (packet[at] << 8 | packet[at + 1])
+        return False
+    if kind == _FU_A:
+        return packet[at + 1] & 0x9F == 0x80 | _SPS
+    return kind == _SPS and n > at + 1
+
+
+def _starts_av1(packet: rtp.Buffer, at: int, n: int) -> bool:
+    """RTP Payload Format For AV1, section 4.4: N marks the first packet of a coded video sequence, where Z (the rest of
+    an earlier fragment) is not set."""
+    return packet[at] & 0x88 == 0x08 and n > at + 1
+
+
+_SPS, _STAP_A, _FU_A = 7, 24, 28
+_STARTS: dict[int, Callable[[rtp.Buffer, int, int], bool]] = {
+    sdp.VP9.payload_type: _starts_vp9,
+    sdp.H264.payload_type: _starts_h264,
+    sdp.AV1.payload_type: _starts_av1,
+}

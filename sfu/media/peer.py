@@ -34,6 +34,7 @@ from sfu.errors import (
     DtlsFailed,
     IceTimeout,
     MediaLost,
+    NoCommonCodec,
     NotAllowed,
     SfuError,
     TooManyTracks,
@@ -100,6 +101,8 @@ class Peer:
         self._by_ssrc: dict[int, Track] = {}  # our own tracks by the publisher's SSRC
         self._taken: dict[int, Track] = {}  # others' tracks by the SSRC they have here
         self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
+        self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
+        self._types = room.video_types  # what it may send, as it was last offered
         self._told: dict[Track, str] = {}  # why it gets nothing of a track, as it was last told
         self._inbound = Inbound(self._by_ssrc, self._on_rtcp, self._latch)
         self.agent = Agent(self._inbound, self._on_path)
@@ -194,6 +197,7 @@ class Peer:
         if self._closed:
             return
         self._subscribe()
+        self._types = self.room.video_types
         if not self._slots:
             return  # a listener in an empty room: an offer without sections has no answer
         self._version += 1
@@ -215,7 +219,8 @@ class Peer:
         if slot.receives:
             own = self.published.get(slot.source or "")
             opus = sdp.Opus() if own is None else own.opus
-            return sdp.Section(slot.kind, "recvonly" if slot.source is not None else "inactive", opus=opus)
+            direction: sdp.Direction = "recvonly" if slot.source is not None else "inactive"
+            return sdp.Section(slot.kind, direction, opus=opus, types=self._types)
         if slot.track is None:
             return sdp.Section(slot.kind, "inactive")
         publisher = slot.track.publisher.id
@@ -237,11 +242,29 @@ class Peer:
             self._deadline.cancel()
         for slot, said, (section, track) in zip(self._slots, answer.sections, offered, strict=False):
             self._settle(slot, said, section, track)
+        self._learn_codecs(answer, offered)
         if not self._fingerprints:
             self._fingerprints = answer.fingerprints
             self._start(self._connect(answer))
         self._attach()
         if self._dirty:
+            self.changed()
+
+    def _learn_codecs(self, answer: sdp.AnswerSdp, offered: list[tuple[sdp.Section, Track | None]]) -> None:
+        """What it can show decides what the others may send. Whoever cannot show what they all can send is told."""
+        before, self.shows = self.shows, sdp.VIDEO_TYPES
+        for said, (section, _) in zip(answer.sections, offered, strict=True):
+            if section.kind == "video" and section.direction == "sendonly":
+                self.shows &= said.types
+        if self.shows != before:
+            if sdp.VP8.payload_type not in self.shows:
+                error = NoCommonCodec()
+                self.shared.emit(bridge.Refused(self.id, error.code, str(error)))
+            self.room.check_codecs()
+
+    def check_codecs(self, types: frozenset[int]) -> None:
+        """Offers anew if this peer sends video and may do so in other codecs than it was offered."""
+        if self._types != types and any(track.kind == "video" for track in self.published.values()):
             self.changed()
 
     def _settle(self, slot: Slot, said: sdp.AnswerSection, section: sdp.Section, track: Track | None) -> None:
@@ -386,6 +409,7 @@ class Peer:
         self._closed = True
         del self.room.peers[self.id]
         self.room.speakers.leave(self.id)
+        self.room.check_codecs()
         for slot in self._slots:
             if slot.track is not None:
                 slot.track.remove_leg(self)

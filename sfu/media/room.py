@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sfu.media import sdp
 from sfu.media.lastn import Video, left_out, rank
 from sfu.media.speakers import Speakers, Speaking
 
@@ -23,6 +24,20 @@ class Room:
     last_n: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)  # by id
     speakers: Speakers = field(default_factory=Speakers)
+
+    @property
+    def video_types(self) -> frozenset[int]:
+        """The payload types that everybody here can show, and VP8, which whoever cannot is told of."""
+        types = sdp.VIDEO_TYPES
+        for peer in self.peers.values():
+            types &= peer.shows
+        return types | {sdp.VP8.payload_type}
+
+    def check_codecs(self) -> None:
+        """Somebody came, went or changed who can show other codecs than the rest."""
+        types = self.video_types
+        for peer in self.peers.values():
+            peer.check_codecs(types)
 
     def listen(self, now_s: float) -> Speaking | None:
         """Who speaks now, if that changed since the last call."""

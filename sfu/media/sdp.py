@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from sfu.errors import BadAnswer
@@ -38,8 +39,20 @@ class Codec:
 
 
 OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc",))
-VP8 = Codec(96, "VP8/90000", "", ("transport-cc", "ccm fir", "nack", "nack pli"), rtx=97)
-CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8,)}
+_VIDEO_FEEDBACK = ("transport-cc", "ccm fir", "nack", "nack pli")
+VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
+VP9 = Codec(98, "VP9/90000", "profile-id=0", _VIDEO_FEEDBACK, rtx=99)
+AV1 = Codec(45, "AV1/90000", "level-idx=5;profile=0;tier=0", _VIDEO_FEEDBACK, rtx=46)
+H264 = Codec(
+    102,
+    "H264/90000",
+    "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
+    _VIDEO_FEEDBACK,
+    rtx=103,
+)
+CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8, VP9, AV1, H264)}
+"""In the order in which clients are to prefer them: VP8 is what everybody can send and show."""
+VIDEO_TYPES = frozenset(codec.payload_type for codec in CODECS["video"])
 PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
 """Kind by payload type, retransmissions left out: what is not here is not forwarded."""
 
@@ -74,6 +87,7 @@ class Section:
     direction: Direction
     stream: Stream | None = None
     opus: Opus = Opus()
+    types: frozenset[int] = VIDEO_TYPES  # the payload types of video that may be sent in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +107,8 @@ class Transport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSection:
-    """What a client said of one section. `sends` and `receives` are from the client's side."""
+    """What a client said of one section. `sends` and `receives` are from the client's side; `types` are the payload
+    types of ours that it took, retransmissions left out."""
 
     mid: str
     kind: str
@@ -101,6 +116,7 @@ class AnswerSection:
     receives: bool
     ssrcs: tuple[int, ...]
     opus: Opus = Opus()
+    types: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +145,8 @@ def build_offer(session: int, version: int, transport: Transport, sections: Sequ
 
 
 def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable[str]:
-    # retransmissions are asked of publishers only: towards subscribers the same SSRC serves in every browser
-    receives = section.direction == "recvonly"
-    codecs = CODECS[section.kind]
-    types = [pt for codec in codecs for pt in (codec.payload_type, codec.rtx if receives else None) if pt is not None]
-    yield f"m={section.kind} 9 UDP/TLS/RTP/SAVPF " + " ".join(map(str, types))
+    types, codec_lines = _codecs(section.kind, section.direction, section.types, section.opus)
+    yield f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {types}"
     yield "c=IN IP4 0.0.0.0"
     yield "a=rtcp:9 IN IP4 0.0.0.0"
     yield f"a=ice-ufrag:{transport.ufrag}"
@@ -144,17 +157,8 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
     yield f"a={section.direction}"
     yield "a=rtcp-mux"
     yield "a=rtcp-rsize"
-    for codec in codecs:
-        yield f"a=rtpmap:{codec.payload_type} {codec.rtpmap}"
-        if codec.fmtp:
-            yield f"a=fmtp:{codec.payload_type} {codec.fmtp}{section.opus.parameters(section.direction)}"
-        for feedback in codec.feedback:
-            if receives or feedback != "transport-cc":
-                yield f"a=rtcp-fb:{codec.payload_type} {feedback}"
-        if receives and codec.rtx is not None:
-            yield f"a=rtpmap:{codec.rtx} rtx/90000"
-            yield f"a=fmtp:{codec.rtx} apt={codec.payload_type}"
-    if receives:
+    yield from codec_lines
+    if section.direction == "recvonly":
         yield f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC}"
         if section.kind == "audio":
             yield f"a=extmap:{AUDIO_LEVEL_ID} {AUDIO_LEVEL}"
@@ -164,6 +168,28 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
     if mid == 0 or not transport.bundled:
         yield from (f"a={candidate}" for candidate in transport.candidates)
         yield "a=end-of-candidates"
+
+
+@lru_cache(256)  # an offer in a room of 100 has 200 sections, of six kinds
+def _codecs(kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus) -> tuple[str, tuple[str, ...]]:
+    """The payload types of a section, and the lines about them."""
+    # retransmissions are asked of publishers only: towards subscribers the same SSRC serves in every browser
+    receives = direction == "recvonly"
+    codecs = [codec for codec in CODECS[kind] if kind == "audio" or codec.payload_type in allowed]
+    types = [pt for codec in codecs for pt in (codec.payload_type, codec.rtx if receives else None) if pt is not None]
+    lines = []
+    for codec in codecs:
+        lines.append(f"a=rtpmap:{codec.payload_type} {codec.rtpmap}")
+        if codec.fmtp:
+            lines.append(f"a=fmtp:{codec.payload_type} {codec.fmtp}{opus.parameters(direction)}")
+        lines += [
+            f"a=rtcp-fb:{codec.payload_type} {feedback}"
+            for feedback in codec.feedback
+            if receives or feedback != "transport-cc"
+        ]
+        if receives and codec.rtx is not None:
+            lines += [f"a=rtpmap:{codec.rtx} rtx/90000", f"a=fmtp:{codec.rtx} apt={codec.payload_type}"]
+    return " ".join(map(str, types)), tuple(lines)
 
 
 _FINGERPRINT = re.compile(r"([a-z0-9-]{3,16}) ((?:[0-9A-F]{2}:){7,63}[0-9A-F]{2})\Z", re.IGNORECASE)
@@ -216,8 +242,9 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
         raise BadAnswer(f"Section {mid} of the answer has another mid.")
     sends, receives = next((_DIRECTIONS[line] for line in lines if line in _DIRECTIONS), (True, True))
     # a rejected section (RFC 8829 section 5.3.1) has port 0; so has none of the offered codecs
-    types = {int(pt) for pt in lines[0].split()[3:]}
-    usable = int(media[2]) != 0 and any(codec.payload_type in types for codec in CODECS[offered.kind])
+    named = {int(pt) for pt in lines[0].split()[3:]} if int(media[2]) != 0 else set()
+    types = frozenset(codec.payload_type for codec in CODECS[offered.kind] if codec.payload_type in named)
+    usable = bool(types)
     ssrcs = dict.fromkeys(int(found[1]) for found in map(_SSRC.match, lines) if found)
     return AnswerSection(
         mid,
@@ -225,7 +252,8 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
         sends and usable and offered.direction == "recvonly",
         receives and usable and offered.direction == "sendonly",
         tuple(ssrc for ssrc in list(ssrcs)[:ANSWER_SSRCS] if 0 < ssrc <= 0xFFFFFFFF),
-        _opus(lines),
+        _opus(lines) if offered.kind == "audio" else Opus(),
+        types,
     )
 
 

@@ -1,0 +1,63 @@
+"""Other codecs than VP8 between real browsers, until somebody comes who cannot show them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from people import Person
+from process import Server, eventually
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+
+_SEND_JS = """async (name) => {
+    const sender = window.room.pc.getSenders().find((one) => one.track?.kind === 'video');
+    const parameters = sender.getParameters();
+    const { mimeType, clockRate, sdpFmtpLine } = parameters.codecs.find((one) => one.mimeType === `video/${name}`);
+    const codec = sdpFmtpLine ? { mimeType, clockRate, sdpFmtpLine } : { mimeType, clockRate };
+    for (const encoding of parameters.encodings) encoding.codec = codec;
+    await sender.setParameters(parameters);
+}"""
+_ONLY_VP8_JS = """
+const answer = RTCPeerConnection.prototype.createAnswer;
+RTCPeerConnection.prototype.createAnswer = function (...options) {
+    const codecs = RTCRtpReceiver.getCapabilities('video').codecs;
+    const few = codecs.filter(({ mimeType }) => /VP8|rtx/.test(mimeType));
+    for (const one of this.getTransceivers()) {
+        if (one.receiver.track.kind === 'video' && one.direction === 'recvonly') one.setCodecPreferences(few);
+    }
+    return answer.apply(this, options);
+};
+"""
+_CODECS_JS = """async () => {
+    const stats = await window.room.pc.getStats();
+    const inbound = [...stats.values()].filter((one) => one.type === 'inbound-rtp' && one.kind === 'video');
+    return inbound.map((one) => stats.get(one.codecId)?.mimeType);
+}"""
+
+
+@pytest.mark.parametrize("codec", ["VP9", "AV1", "H264"])
+def test_a_codec_that_everybody_can_show(server: Server, person: People, codec: str) -> None:
+    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+    bob.sees(alice)
+    alice.page.evaluate(_SEND_JS, codec)
+    eventually(lambda: f"video/{codec}" in bob.page.evaluate(_CODECS_JS), f"{codec} comes")
+    bob.sees(alice)
+    late = person(server, "late").join("team")
+    late.sees(alice)
+    assert f"video/{codec}" in late.page.evaluate(_CODECS_JS)
+
+
+def test_who_cannot_show_it_is_sent_what_it_can(server: Server, person: People) -> None:
+    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+    bob.sees(alice)
+    alice.page.evaluate(_SEND_JS, "VP9")
+    eventually(lambda: "video/VP9" in bob.page.evaluate(_CODECS_JS), "VP9 comes")
+    carol = person(server, "carol")
+    carol.page.add_init_script(_ONLY_VP8_JS)
+    carol.join("team")
+    for one in (bob, carol):
+        one.sees(alice)
+        eventually(lambda one=one: set(one.page.evaluate(_CODECS_JS)) == {"video/VP8"}, f"{one.name} gets VP8")
