@@ -336,6 +336,7 @@ class Client:
         self.takes = True
         self.setup = "active"
         self.names_ssrcs = True
+        self.repairs = False  # whether its camera has a stream of retransmissions, one SSRC on
         self.shows = "96 98 45 102"  # payload types of video it can receive
         self.opus = ""  # fmtp of what it sends as microphone
         self.ssrcs: dict[str, int] = {}  # by source
@@ -397,6 +398,8 @@ class Client:
             if direction == "sendonly" and source is not None and self.names_ssrcs:
                 lines += [f"a=fmtp:111 {self.opus}"] * (source == "microphone" and bool(self.opus))
                 lines.append(f"a=ssrc:{self.ssrcs.setdefault(source, next(_ssrcs))} cname:{self.id}")
+                if source == "camera" and self.repairs:
+                    lines.append(f"a=ssrc:{self.ssrcs[source] + 1} cname:{self.id}")
         return "\r\n".join(lines) + "\r\n"
 
     async def check(self, *, nominate: bool = True) -> Ice:

@@ -2,17 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
-from media_client import LOOPBACKS, Client, LocalControl, beside, check, clients, local_worker, rtp_packet, until
+from media_client import (
+    LOOPBACKS,
+    Client,
+    LocalControl,
+    beside,
+    check,
+    clients,
+    local_worker,
+    rtp_packet,
+    settled,
+    until,
+)
 
 from sfu import bridge
 from sfu.media import rtp
 from sfu.media.peer import SILENT_S
+from sfu.media.reception import TRIES
 from sfu.media.udp import Route
 
 BOTH = {"microphone", "camera"}
@@ -594,6 +607,83 @@ def test_media_alone_keeps_a_client_alive() -> None:
             await until(lambda: control.worker.counters["packets_in"] == 1, "came")
             peer.check_liveness(time.monotonic())
             assert control.pending(bridge.Failed, "a") == []
+
+    run(test)
+
+
+def retransmission(client: Client, seq16: int, original: int, payload: bytes, twcc: int | None = None) -> bytes:
+    """RFC 4588 section 4: the number of what is repeated, then its payload."""
+    return rtp_packet(seq16, client.ssrcs["camera"] + 1, struct.pack("!H", original) + payload, pt=97, twcc=twcc)
+
+
+@pytest.mark.parametrize("start", [100, 0xFFFD])
+def test_what_a_publisher_lost_is_asked_for_and_put_back(start: int) -> None:
+    """Only what was asked for: publishers probe their way with retransmissions of anything, and with padding."""
+
+    async def test() -> None:
+        async with local_worker() as control:
+            a, b = Client(control, "a"), Client(control, "b")
+            a.repairs = True
+            for client in (a, b):
+                await client.start()
+            await b.takes_from("a")
+            await settled(control, [a, b])
+            for i in (0, 1, 4):
+                await a.send_rtp("camera", start + i, b"packet %d" % i, twcc=i)
+            asked = await a.rtcp(rtp.RTCP_RTPFB, rtp.RTPFB_NACK)
+            assert rtp.feedback_media_ssrc(asked) == a.ssrcs["camera"]
+            assert list(rtp.nacked(asked)) == [start + 2 & 0xFFFF, start + 3 & 0xFFFF]
+            await a.send(retransmission(a, 1, start + 1 & 0xFFFF, b"probe"))
+            await a.send(retransmission(a, 2, start + 2 & 0xFFFF, b"packet 2", twcc=5))
+            await a.send(retransmission(a, 3, start + 3 & 0xFFFF, b"packet 3"))
+            await a.send(retransmission(a, 4, start + 3 & 0xFFFF, b"twice"))
+            await a.send_rtp("camera", start + 2, b"after all")
+            await a.send_rtp("camera", start + 5, b"packet 5")
+            got = {}
+            while len(got) < 6:
+                packet = await b.rtp()
+                assert packet.sequence_number not in got
+                got[packet.sequence_number] = packet.payload
+            first = min(got, key=lambda seq16: (seq16 - start) & 0xFFFF)
+            assert got == {first + i & 0xFFFF: b"packet %d" % i for i in range(6)}
+            assert control.worker.counters["packets_repaired"] == 2
+            assert control.worker.counters["packets_ignored"] == 2
+            assert control.worker.counters["packets_late"] == 1
+            for client in (a, b):
+                await client.aclose()
+
+    run(test)
+
+
+def test_what_never_comes_back_is_a_keyframe_asked_for() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp("camera", 1)
+            await b.rtp()
+            before = control.worker.counters["pli_sent"]
+            await a.send_rtp("camera", 3)
+            await until(lambda: control.worker.counters["pli_sent"] > before, "a keyframe is asked for")
+            assert control.worker.counters["nack_sent"] == TRIES
+
+    run(test)
+
+
+def test_a_publisher_is_told_what_came() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send(struct.pack("!BBHI", 0x80, rtp.RTCP_SR, 6, a.ssrcs["microphone"]) + bytes(range(20)))
+            for seq16 in (65533, 65534, 65535, 1):
+                await a.send_rtp("microphone", seq16)
+                await b.rtp()
+            control.worker.peers["a"].send_reports()
+            report = await a.rtcp(rtp.RTCP_RR)
+            blocks = [report.body[at : at + 24] for at in range(4, len(report.body), 24)]
+            ssrc, lost, highest, _, last_sr, _ = struct.unpack("!IIIIII", blocks[0])
+            assert report.format == len(blocks) == 1
+            assert ssrc == a.ssrcs["microphone"]
+            assert lost == 51 << 24 | 1
+            assert highest == 0x10001
+            assert last_sr == 0x02030405
 
     run(test)
 

@@ -18,6 +18,7 @@ from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.lastn import Video
 from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY, History
+from sfu.media.reception import Reception
 from sfu.media.srtp import ROW_BYTES, Context, Rows
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Numbering:
         number = self.head + ahead - 0x10000
         return number if number >= max(self._floor, self.head - HISTORY) else -1
 
+    def number_of(self, seq16: int) -> int:
+        """The number of a packet from the past, whether or not `place` would take it."""
+        return self.head + ((seq16 + self.shift - self.head) & 0xFFFF) - 0x10000
+
 
 class Track(Numbering):
     """What a peer publishes from one source. Owned by the publisher; ends with its section or its peer."""
@@ -79,6 +84,7 @@ class Track(Numbering):
         self.remote_ssrc: int | None = None
         self.muted = False
         self.opus = sdp.Opus()
+        self.reception = Reception()
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
@@ -91,6 +97,7 @@ class Track(Numbering):
         self._history = History() if kind == "video" else None
         self._keyframes = KeyframeRequests()
         self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.TimerHandle | None = None
 
     # --- subscribers and state
     # --------------------------------------------------------------------------------------------
@@ -154,6 +161,7 @@ class Track(Numbering):
         if self.muted != muted:
             self.muted = muted
             self.leave_gap()
+            self.reception.forget()
             self.request_keyframe()
 
     def take_level(self) -> float | None:
@@ -166,11 +174,24 @@ class Track(Numbering):
     def close(self) -> None:
         self.legs.clear()
         self.legs_changed()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._asking):
+            if timer is not None:
+                timer.cancel()
 
     # --- packets
     # ----------------------------------------------------------------------------------------------------------
+
+    def place(self, seq16: int) -> int:
+        held, head = self.held, self.head
+        number = super().place(seq16)
+        if number > head and not held:
+            now_s = asyncio.get_running_loop().time()
+            self.reception.skipped(head, number, now_s, ask=self.kind == "video")
+            if self._asking is None:
+                self._ask_again_later(now_s)
+        elif 0 <= number < head and not self.reception.came(number):
+            return -1
+        return number
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
@@ -178,6 +199,7 @@ class Track(Numbering):
         ids, late = self.rows, self.late
         if ids:
             self.rows = []
+            self.reception.burst(self.last_ts, self.clock_rate, now_s)
             if ids[-1] - ids[0] >= len(ids):
                 rows, ids = spare, _gather(rows, spare, ids)
             self._flush(rows, ids[0], rows.lengths[ids[0] : ids[-1] + 1].tolist(), now_s)
@@ -270,6 +292,37 @@ class Track(Numbering):
             Fan(self._outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)
         ]
 
+    # --- the publisher's losses
+    # --------------------------------------------------------------------------------------------
+
+    def _ask_again_later(self, now_s: float) -> None:
+        due_s = self.reception.next_s()
+        wait = None if due_s is None else max(0.0, due_s - now_s) + 0.001  # timers may run a moment early
+        self._asking = None if wait is None else asyncio.get_running_loop().call_later(wait, self._ask_again)
+
+    def _ask_again(self) -> None:
+        """A NACK for what is missing; what is given up needs a keyframe."""
+        now_s = asyncio.get_running_loop().time()
+        numbers = self.reception.due(now_s)
+        if numbers and self.kind == "video" and self.remote_ssrc is not None:
+            self._counters["nack_sent"] += 1
+            self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
+        if self.reception.hopeless:
+            self.reception.hopeless = False
+            self.request_keyframe()
+        self._ask_again_later(now_s)
+
+    def report_block(self) -> bytes | None:
+        """For the publisher: what came of this track (RFC 3550 section 6.4.1). None before anything has."""
+        if self.remote_ssrc is None or not self.packets:
+            return None
+        now_s = asyncio.get_running_loop().time()
+        said = self.reception.report(self.packets, now_s)
+        return rtp.report_block(
+            self.remote_ssrc, said.fraction, said.lost, self.head - 1 - self.shift, said.jitter, said.last_sr,
+            said.delay,
+        )  # fmt: skip
+
     # --- RTCP
     # -------------------------------------------------------------------------------------------------------------
 
@@ -299,6 +352,7 @@ class Track(Numbering):
     def sender_report(self, report: rtp.Rtcp) -> None:
         """Passes a publisher's sender report on, in each subscriber's numbers; raises ValueError if it is cut."""
         shared = rtp.sender_report(report, self.ssrc, self.publisher.id)
+        self.reception.sender_report(int.from_bytes(report.body[4:12], "big"), asyncio.get_running_loop().time())
         for leg in self.legs.values():
             if leg.waiting:
                 continue

@@ -36,12 +36,13 @@ _LITTLE_ENDIAN = sys.byteorder == "little"
 class Inbound:
     """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named."""
 
-    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "tracks")
+    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "repairs", "tracks")
 
     def __init__(
         self, tracks: dict[int, Track], on_rtcp: Callable[[bytes], None], latch: Callable[[int, str], Track | None]
     ) -> None:
         self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
+        self.repairs: dict[int, Track] = {}  # by the SSRC of retransmissions
         self.context: Context | None = None
         self.feedback = TransportFeedback()
         self.feedback_ssrc = 0
@@ -161,9 +162,10 @@ class Forwarder:
                     self._extensions(inbound, rows.row(i), ssrc, now_s)
             track = inbound.tracks.get(ssrc)
             if track is None or track.kind != _kinds[second]:
-                track = self._unknown(inbound, context, ssrc, second)
+                track = self._unknown(inbound, context, ssrc, second) or self._repair(rows, i, inbound, ssrc, second)
                 if track is None:
                     continue
+                seq16 = view[at + 2] << 8 | view[at + 3]
             number = track.head
             if track.held or (seq16 + track.shift - number) & 0xFFFF:
                 if track.muted:
@@ -206,12 +208,31 @@ class Forwarder:
             return None
         kind = _kinds[second]
         if kind is None:
-            self._counters["packets_ignored"] += 1  # retransmissions nobody asked for, and probes
             return None
         track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind)
         if track is not None and track.kind == kind:
             return track
         self._counters["packets_unknown"] += 1
+        return None
+
+    def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> Track | None:
+        """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
+        if _kinds[second] is not None:
+            return None
+        track, payload_type = inbound.repairs.get(ssrc), sdp.REPAIRS.get(second & 0x7F)
+        packet = rows.row(i)
+        n, at = len(packet), rtp.payload_offset(packet, len(packet))
+        padding = packet[n - 1] if packet[0] & 0x20 else 0
+        if track is not None and payload_type is not None and at + 2 < n - padding:
+            seq16 = packet[at] << 8 | packet[at + 1]
+            if track.reception.asked(track.number_of(seq16)):
+                packet[1] = second & 0x80 | payload_type
+                rtp.set_seq16(packet, seq16)
+                packet[at : n - 2] = bytes(packet[at + 2 :])
+                rows.lengths[i] = n - 2
+                self._counters["packets_repaired"] += 1
+                return track
+        self._counters["packets_ignored"] += 1
         return None
 
     def _rtcp(self, inbound: Inbound, context: Context, data: memoryview, route: Route, now_s: float) -> None:

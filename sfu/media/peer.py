@@ -299,12 +299,15 @@ class Peer:
         if ssrcs:  # the first line is the media's, a second one its retransmissions'
             track.remote_ssrc = ssrcs[0]
             self._by_ssrc[ssrcs[0]] = track
+            if slot.kind == "video" and len(ssrcs) > 1:
+                self._inbound.repairs[ssrcs[1]] = track
 
     def _end_track(self, source: str) -> None:
         track = self.published.pop(source, None)
         if track is not None:
             if track.remote_ssrc is not None and self._by_ssrc.get(track.remote_ssrc) is track:
                 del self._by_ssrc[track.remote_ssrc]
+            self._inbound.repairs = {ssrc: other for ssrc, other in self._inbound.repairs.items() if other is not track}
             track.close()
             self.shared.emit(bridge.TrackEnded(self.id, source))
             self._tell_others()
@@ -489,6 +492,12 @@ class Peer:
             path.endpoint.send(out.view[: out.n], path.address)
         else:
             self.shared.counters["protect_failed"] += 1
+
+    def send_reports(self) -> None:
+        """What came of its tracks, for the publisher."""
+        blocks = [block for track in self.published.values() if (block := track.report_block()) is not None]
+        if blocks:
+            self.send_rtcp(rtp.receiver_report(blocks[:31]))
 
     @property
     def numbers_packets(self) -> bool:

@@ -6,7 +6,7 @@ timestamps at 32 (RFC 3550 section 5.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ _u16 = Struct("!H")
 _u32 = Struct("!I")
 _feedback = Struct("!BBHII")
 _nack = Struct("!HH")
+_block = Struct("!IIIIII")
 
 Buffer = bytes | bytearray | memoryview
 
@@ -177,6 +178,37 @@ def transport_feedback(fci: bytes, media_ssrc: int) -> bytes:
     return _feedback.pack(0x80 | RTPFB_TRANSPORT_CC, RTCP_RTPFB, 2 + len(fci) // 4, SENDER_SSRC, media_ssrc) + fci
 
 
+def nack(media_ssrc: int, seqs: Iterable[int]) -> bytes:
+    """A generic NACK for these seq16, in their order (RFC 4585 section 6.2.1)."""
+    fci: list[list[int]] = []
+    for seq16 in seqs:
+        ahead = (seq16 - fci[-1][0] - 1) & 0xFFFF if fci else 0xFFFF
+        if ahead < 16:
+            fci[-1][1] |= 1 << ahead
+        else:
+            fci.append([seq16, 0])
+    head = _feedback.pack(0x80 | RTPFB_NACK, RTCP_RTPFB, 2 + len(fci), SENDER_SSRC, media_ssrc)
+    return head + b"".join(_nack.pack(first, mask) for first, mask in fci)
+
+
+def receiver_report(blocks: Sequence[bytes]) -> bytes:
+    """Up to 31 report blocks, with the CNAME a compound needs (RFC 3550 section 6.4.2)."""
+    report = _u32.pack(0x80 << 24 | len(blocks) << 24 | RTCP_RR << 16 | 1 + 6 * len(blocks)) + _u32.pack(SENDER_SSRC)
+    return report + b"".join(blocks) + _description(SENDER_SSRC, "sfu")
+
+
+def report_block(ssrc: int, fraction: int, lost: int, highest: int, jitter: int, last_sr: int, delay: int) -> bytes:
+    """RFC 3550 section 6.4.1. `lost` is signed, 24 bits; `highest` an extended number; `jitter` in the media's clock;
+    the last two in 1/65,536 s."""
+    return _block.pack(ssrc, fraction << 24 | lost & 0xFFFFFF, highest & 0xFFFFFFFF, jitter, last_sr, delay)
+
+
+def _description(ssrc: int, cname: str) -> bytes:
+    item = bytes([1, len(cname)]) + cname.encode()
+    chunk = _u32.pack(ssrc) + item + bytes(4 - len(item) % 4)
+    return _u32.pack(0x81 << 24 | RTCP_SDES << 16 | len(chunk) // 4) + chunk
+
+
 def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> bytes:
     """The sender information of a report under another SSRC, with the CNAME a compound needs (RFC 3550 section 6.4.1).
 
@@ -190,6 +222,4 @@ def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> byt
     if shift_ts:
         ts = (int(_u32.unpack_from(packet.body, 12)[0]) + shift_ts) & 0xFFFFFFFF
         report = report[:16] + _u32.pack(ts) + report[20:]
-    item = bytes([1, len(cname)]) + cname.encode()
-    chunk = _u32.pack(ssrc) + item + bytes(4 - len(item) % 4)
-    return report + _u32.pack(0x81 << 24 | RTCP_SDES << 16 | len(chunk) // 4) + chunk
+    return report + _description(ssrc, cname)

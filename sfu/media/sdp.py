@@ -55,6 +55,8 @@ CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8, VP9, A
 VIDEO_TYPES = frozenset(codec.payload_type for codec in CODECS["video"])
 PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
 """Kind by payload type, retransmissions left out: what is not here is not forwarded."""
+REPAIRS = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
+"""Payload types of retransmissions (RFC 4588), and of what they repeat."""
 
 
 @dataclass(frozen=True, slots=True)

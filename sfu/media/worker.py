@@ -182,6 +182,7 @@ class Worker:
             now = Usage.now(self.counters)
             wall_s = now.wall_s
             self._each(lambda peer: peer.check_liveness(wall_s))  # noqa: B023 - called at once
+            self._each(Peer.send_reports)
             passed_s = now.wall_s - last.wall_s
             busy = (now.cpu_s - last.cpu_s) / passed_s
             load += (busy - load) * LOAD_WEIGHT

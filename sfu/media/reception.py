@@ -1,0 +1,123 @@
+"""What a publisher's track loses on its way to us: asked for again (RFC 4585 section 6.2.1) and reported (RFC 3550
+section 6.4). Pure: the clock is an argument, numbers are extended ones that do not wrap.
+
+Nothing here runs for a packet that comes in its turn but `burst`, once for all that came together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sfu.media.nack import HISTORY
+
+REORDER_S = 0.02
+"""A packet that is only overtaken comes by itself within this time."""
+RETRY_S = 0.1
+"""An answer takes a round trip; asking sooner brings the packet twice."""
+TRIES = 4
+
+
+class Report(NamedTuple):
+    """What a report block says but for SSRC and highest number (RFC 3550 section 6.4.1)."""
+
+    fraction: int  # of 256, since the last report
+    lost: int  # since the track began
+    jitter: int  # in the track's clock
+    last_sr: int  # the middle 32 bits of its NTP time
+    delay: int  # since it came, in 1/65,536 s
+
+
+class Reception:
+    """One track's way from its publisher."""
+
+    __slots__ = ("_before", "_filled", "_jitter", "_lost", "_missing", "_sr", "_transit", "hopeless")
+
+    def __init__(self) -> None:
+        self._missing: dict[int, tuple[int, float]] = {}  # times asked for, and when next
+        self._filled: dict[int, None] = {}  # asked for and come since, oldest first
+        self._lost = 0
+        self._before = (0, 0)  # received and lost at the last report
+        self._jitter = 0.0
+        self._transit: float | None = None
+        self._sr: tuple[int, float] | None = None
+        self.hopeless = False  # something will never come: decoders need a keyframe
+
+    # --- loss --------------------------------------------------------------------------------------------------------
+
+    def skipped(self, first: int, end: int, now_s: float, *, ask: bool = True) -> None:
+        """Numbers from `first` up to `end` have not come, one after them has. What is too much to be worth asking for
+        is given up."""
+        self._lost += end - first
+        if not ask:
+            return
+        if end - first + len(self._missing) > HISTORY // 2:
+            self._missing.clear()
+            self.hopeless = True
+            return
+        for number in range(first, end):
+            self._missing[number] = (0, now_s + REORDER_S)
+
+    def came(self, number: int) -> bool:
+        """A number from before the newest one. False if it is not to be used: the packet that was asked for and its
+        retransmission may both come, and two packets under one number must not be encrypted."""
+        if number in self._filled:
+            return False
+        self._lost -= 1
+        tries, _ = self._missing.pop(number, (0, 0.0))
+        if tries:
+            self._filled[number] = None
+            if len(self._filled) > HISTORY:  # older ones are too late for any use
+                del self._filled[next(iter(self._filled))]
+        return True
+
+    def asked(self, number: int) -> bool:
+        """Whether a retransmission of it is what we want: publishers send others, to probe their way."""
+        return bool(self._missing.get(number, (0,))[0])
+
+    def forget(self) -> None:
+        """The numbers begin anew."""
+        self._missing.clear()
+
+    def due(self, now_s: float) -> list[int]:
+        """What to ask for now. After TRIES times a number is given up, which `hopeless` says until it is read."""
+        asking: list[int] = []
+        for number, (tries, due_s) in list(self._missing.items()):
+            if due_s > now_s:
+                continue
+            if tries == TRIES:
+                del self._missing[number]
+                self.hopeless = True
+            else:
+                self._missing[number] = (tries + 1, now_s + RETRY_S)
+                asking.append(number)
+        return asking
+
+    def next_s(self) -> float | None:
+        """When `due` has something to say; None while nothing is missing."""
+        return min((due_s for _, due_s in self._missing.values()), default=None)
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def burst(self, ts90k: int, clock_rate: int, now_s: float) -> None:
+        """Packets of this time arrived (RFC 3550 appendix A.8, one sample for all that came together)."""
+        transit = now_s * clock_rate - ts90k
+        if self._transit is not None:
+            moved = abs(transit - self._transit)
+            if moved < clock_rate:  # else the timestamps wrapped or began anew
+                self._jitter += (moved - self._jitter) / 16
+        self._transit = transit
+
+    def sender_report(self, ntp: int, now_s: float) -> None:
+        """`ntp` is the 64-bit time of a sender report."""
+        self._sr = (ntp >> 16 & 0xFFFFFFFF, now_s)
+
+    def report(self, received: int, now_s: float) -> Report:
+        """`received` counts the track's packets since it began, repaired ones too."""
+        before_received, before_lost = self._before
+        lost = self._lost - before_lost
+        expected = received - before_received + lost
+        self._before = (received, self._lost)
+        fraction = min(255, max(0, lost) * 256 // expected) if expected > 0 else 0
+        last_sr, came_s = self._sr or (0, now_s)
+        delay = min(0xFFFFFFFF, int((now_s - came_s) * 65536))
+        return Report(fraction, max(-0x800000, min(0x7FFFFF, self._lost)), int(self._jitter), last_sr, delay)
