@@ -1,6 +1,6 @@
 """What the server carries, what that costs, and how far it is from the least possible.
 
-    just bench                                       about two minutes
+    just bench                                       about five minutes
     just bench --quick
     just bench --compare ws://127.0.0.1:9000/ws --pid 1234     any server that speaks pion sfu-ws signalling
 
@@ -20,13 +20,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+from tests.bench.disturbed import company_key, delays, two_workers  # noqa: E402
+
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 SUBSCRIBERS, RATES = (3, 10, 30), {"low": 300, "high": 2000}
 
@@ -48,8 +51,8 @@ def rss_kb(pids: list[int]) -> int:
 
 
 class Server:
-    def __init__(self, url: str, pids: list[int]) -> None:
-        self.url, self.pids = url, pids
+    def __init__(self, url: str, pids: list[int], new_key: Callable[[], str] | None = None) -> None:
+        self.url, self.pids, self.new_key = url, pids, new_key
 
     def load(self, **options: float) -> dict[str, Any]:
         command = [*pinned(1), sys.executable, str(ROOT / "tests/bench/load.py"), "--url", self.url]
@@ -73,28 +76,29 @@ class Server:
         return {"loop_lag_ms": max(lags) / 1e3} if lags else {}
 
 
-def pinned(core: int) -> list[str]:
-    return ["taskset", "-c", str(core)] if sys.platform == "linux" and (os.cpu_count() or 1) > 1 else []
+def pinned(*cores: int) -> list[str]:
+    return ["taskset", "-c", ",".join(map(str, cores))] if sys.platform == "linux" and (os.cpu_count() or 1) > 1 else []
 
 
 @contextmanager
-def ours() -> Iterator[Server]:
+def ours(workers: int = 1, cores: Iterable[int] = (0,)) -> Iterator[Server]:
     with socket.socket() as free, tempfile.TemporaryDirectory() as data:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         env = ENV | {
-            "SFU_HOST": "127.0.0.1", "SFU_PUBLIC_IP": "127.0.0.1", "SFU_PORT": str(port), "SFU_WORKERS": "1",
+            "SFU_HOST": "127.0.0.1", "SFU_PUBLIC_IP": "127.0.0.1", "SFU_PORT": str(port), "SFU_WORKERS": str(workers),
             "SFU_LIMITS": "off", "SFU_DATABASE_URL": f"sqlite:///{data}/bench.db",
         }  # fmt: skip
-        command = [*pinned(0), sys.executable, "-m", "sfu", "serve"]
+        sfu = [sys.executable, "-m", "sfu"]
+        command = [*pinned(*cores), *sfu, "serve"]
         process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             for _ in range(300):
                 with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                     break
                 time.sleep(0.1)
-            yield Server(f"ws://127.0.0.1:{port}/ws", tree(process.pid))
+            yield Server(f"ws://127.0.0.1:{port}/ws", tree(process.pid), lambda: company_key(sfu, env))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(15)
@@ -203,6 +207,20 @@ def main() -> None:
     else:
         with ours() as server:
             results = run(server, a.quick, compared=False)
+            if not a.quick and server.new_key is not None:
+                results["disturbed"] = delays(server, server.new_key(), 4.0)
+                print(
+                    "p99 delay at 10 subscribers: {delay_ms_p99_idle:.2f} ms; at 100 REST requests/s "
+                    "{rest_ratio:.2f} of that, while 5 peers a second join other rooms {joins_ratio:.2f}".format(
+                        **results["disturbed"]
+                    )
+                )
+        if not a.quick:
+            results["two workers"] = two_workers(ours, 4.0)
+            print(
+                "two workers on two rooms forward {forwards_per_worker_cpu_ratio:.2f} of what one does on one, "
+                "for the same CPU each".format(**results["two workers"])
+            )
     Path(a.json).write_text(json.dumps(results, indent=1) + "\n")
 
 
