@@ -13,7 +13,7 @@ from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from sfu.media.delivery import Delivery
+from sfu.media.delivery import Delivery, Sent
 from sfu.media.nack import HISTORY, Budget
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ class Leg:
 
     def reported(self, block: ReportBlock, now_s: float) -> None:
         """What the subscriber says of this track."""
-        self.delivery.reported(block, self.track.clock_rate, self.packets, self.sent_bytes, now_s)
+        following = self._next if self.waiting else self.track.head + self.shift
+        self.delivery.reported(block, self.track.clock_rate, Sent(self.packets, following, self.sent_bytes), now_s)
 
     def renumber(self, packet: memoryview, at: int) -> None:
         """Writes this subscriber's numbers into a packet of the track, whose sequence number is at `at`."""
