@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import anyio
@@ -190,9 +190,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Once a second: counters since start, by name, for /metrics. Its absence means the worker hangs."""
+    """Once a second, for /metrics: counters since start and what is true now, by name. Its absence means the worker
+    hangs."""
 
-    counters: dict[str, float]
+    counters: dict[str, float] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
 
 
 Event = (

@@ -37,7 +37,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Speakers("room", None, []),
     bridge.Refused("p1", "bad_answer", "The answer …"),
     bridge.Failed("p1", "ice_timeout", "No path."),
-    bridge.Stats({"peers": 2.0, "cpu_seconds": 0.25}),
+    bridge.Stats({"cpu_seconds": 0.25}, {"peers": 2.0}),
 ]
 
 

@@ -447,6 +447,9 @@ class Peer:
     def _on_rtcp(self, data: bytes) -> None:
         """Raises ValueError where the compound is cut; what came before it counted."""
         for packet in rtp.rtcp_packets(data):
+            for block in rtp.report_blocks(packet):
+                if (track := self._taken.get(block.ssrc)) is not None and (leg := track.legs.get(self.id)) is not None:
+                    leg.reported(block, time.monotonic())
             if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
                 track = self._by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
                 if track is not None:
