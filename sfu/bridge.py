@@ -82,13 +82,22 @@ class Mute:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """The peer's WebSocket is away (`held`), so it can answer no offer; or it has another one, to which everything is
+    told again that the last one may not have brought: the offer in flight, and what is paused."""
+
+    peer: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The peer is gone; no event about it follows. Unknown peers are ignored."""
 
     peer: str
 
 
-Command = Configure | Join | Answer | Publish | Unpublish | Mute | Leave
+Command = Configure | Join | Answer | Publish | Unpublish | Mute | Hold | Leave
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 
@@ -201,7 +210,9 @@ Event = (
     Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Speakers | Refused | Failed | Stats
 )
 
-COMMANDS: dict[str, type] = {cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Leave)}
+COMMANDS: dict[str, type] = {
+    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Hold, Leave)
+}
 EVENTS: dict[str, type] = {
     cls.__name__: cls
     for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Paused, Speakers, Refused, Failed, Stats)

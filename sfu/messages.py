@@ -122,7 +122,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """First event of the full protocol: who you are, who is here."""
+    """First event of the full protocol: who you are, who is here. `resumed`: on another WebSocket than before, so it
+    replaces what was known. `session` is what to resume with, to be kept from everybody else."""
 
     peer: str
     room: str
@@ -130,6 +131,8 @@ class Welcome:
     participants: tuple[Participant, ...]
     limits: Limits
     permissions: Permissions
+    session: str = field(repr=False)
+    resumed: bool
 
 
 @dataclass(frozen=True, slots=True)

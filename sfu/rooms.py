@@ -31,6 +31,8 @@ from sfu.messages import (
 )
 from sfu.tokens import Permissions
 
+SECRET_BYTES = 24
+"""Random ones in a peer's secret: 192 bits."""
 EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
@@ -39,6 +41,7 @@ EVERYTHING = Permissions(moderate=False)
 class Peer:
     """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
 
+    `room_id` is what it knows the room by. `secret` is for its client alone, which resumes with it.
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
     come before the answer that starts the track.
     """
@@ -47,6 +50,9 @@ class Peer:
     name: str
     room: Room
     full: bool
+    room_id: str
+    permissions: Permissions
+    secret: str = field(repr=False)
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
 
@@ -105,15 +111,24 @@ class Rooms:
         room = self.rooms.get(key)
         if room is None:
             room = self.rooms[key] = Room(key, pick())
-        participants = tuple(peer.described() for peer in room.peers.values())
-        peer = Peer(secrets.token_urlsafe(9), name, room, full)
+        peer_id = secrets.token_urlsafe(9)
+        secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
+        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
-        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions)
+        return peer, self.welcome(peer) + _others(peer, Joined(peer.id, name))
+
+    def welcome(self, peer: Peer, *, resumed: bool = False) -> Deliveries:
+        """All that a client of this peer has to know to begin, or to go on after it missed things."""
+        room = peer.room
+        participants = tuple(other.described() for other in room.peers.values() if other is not peer)
+        welcome = Welcome(
+            peer.id, peer.room_id, peer.name, participants, self._limits, peer.permissions, peer.secret, resumed
+        )
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
             deliveries += _to([peer], speakers)
-        return peer, deliveries + _others(peer, Joined(peer.id, name))
+        return deliveries
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
         """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""

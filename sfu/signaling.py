@@ -5,6 +5,7 @@ What becomes of one that is admitted is in session.py.
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Collection
 from contextlib import suppress
@@ -16,15 +17,16 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors, messages
-from sfu.admission import Admission, Entry, asked
+from sfu.admission import Admission, Ask, Entry, asked
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
+from sfu.link import CLOSE_S, Link
 from sfu.messages import SUBPROTOCOL
 from sfu.refusals import CompanyDisabled, DatabaseUnavailable, RoomDeleted, TokenRevoked
 from sfu.rooms import Deliveries, Rooms
-from sfu.session import CLOSE_S, Session, bye
+from sfu.session import Session, bye
 from sfu.store import records
 from sfu.web import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.workers import Workers
@@ -64,6 +66,7 @@ class Signaling:
         self._sessions: dict[str, Session] = {}
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
+        self._nursery: trio.Nursery | None = None
         workers.on_event, workers.on_death = self._on_event, self._on_death
 
     async def serve(self, connection: Upgraded) -> None:
@@ -109,8 +112,21 @@ class Signaling:
             if (joining.entry.company_id, joining.entry.room_id) == (company_id, room_id):
                 joining.error = RoomDeleted()
 
-    async def watch(self) -> None:
-        """Ends those whose token was revoked, or company disabled, by another process. Runs until cancelled."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Where every session lives: they outlast their connections. Runs until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await self._watch()
+
+    def session_of(self, secret: str) -> Session | None:
+        """The session whose client knows this secret."""
+        session = self._sessions.get(secret.partition(".")[0])
+        if session is None or not hmac.compare_digest(session.peer.secret.encode(), secret.encode()):
+            return None
+        return session
+
+    async def _watch(self) -> None:
+        """Ends those whose token was revoked, or company disabled, by another process."""
         while True:
             await trio.sleep(WATCH_S)
             with suppress(DatabaseUnavailable):  # calls go on without it, and the store's log tells
@@ -140,7 +156,8 @@ class Signaling:
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
         self.workers.release(peer.room.worker)
         self.deliver(self.rooms.leave(peer, code))
-        self.admission.store.sessions.close(session.record, code)
+        metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
+        self.admission.store.sessions.close(session.record, code, metadata)
         self.counters.add("sfu_ends_total", code=code)
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
@@ -156,21 +173,37 @@ class Signaling:
 
     async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
         try:
-            session = await self._join(request, connection)
+            link = await self._link(request, connection)
         except SfuError as error:
             self.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(request, error)
             return
-        await session.run(request)
+        await link.run(request)
 
-    async def _join(self, request: WebSocketRequest, connection: Upgraded) -> Session:
+    async def _link(self, request: WebSocketRequest, connection: Upgraded) -> Link:
         """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there."""
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
-        entry = await self.admission.identify(asked(connection.target, request.proposed_subprotocols))
+        ask = asked(connection.target, request.proposed_subprotocols)
+        full = SUBPROTOCOL in request.proposed_subprotocols
+        if ask.secret is not None:
+            return self._resume(ask.secret, connection, full)
+        return await self._join(ask, connection, full)
+
+    def _resume(self, secret: str, connection: Upgraded, full: bool) -> Link:
+        session = self.session_of(secret) if full else None
+        if session is None:
+            raise errors.SessionGone
+        link = session.resume(connection.stream)
+        self.counters.add("sfu_resumes_total")
+        log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
+        return link
+
+    async def _join(self, ask: Ask, connection: Upgraded, full: bool) -> Link:
+        entry = await self.admission.identify(ask)
         self._check_worker(entry)
         joining = _Joining(entry)
         self._joining.add(joining)
@@ -181,7 +214,7 @@ class Signaling:
         try:  # without an await, so that nobody is let in by the database and forgotten here
             if joining.error is not None or self._stopping:
                 raise joining.error or errors.ServerStopping()
-            return self._enter(request, connection, entry, record)
+            return self._enter(connection, entry, record, full)
         except SfuError as error:
             self.admission.store.sessions.close(record, error.code)
             raise
@@ -194,9 +227,8 @@ class Signaling:
         if room is not None:
             self.workers.admit(room.worker)
 
-    def _enter(self, request: WebSocketRequest, connection: Upgraded, entry: Entry, record: records.Session) -> Session:
+    def _enter(self, connection: Upgraded, entry: Entry, record: records.Session, full: bool) -> Link:
         self._check_worker(entry)
-        full = SUBPROTOCOL in request.proposed_subprotocols
         peer, deliveries = self.rooms.join(
             entry.key,
             entry.user_name,
@@ -206,10 +238,13 @@ class Signaling:
             permissions=entry.permissions,
         )
         self.workers.place(peer.room.worker)
-        session = self._sessions[peer.id] = Session(self, peer, connection.stream, entry, record)
+        session = self._sessions[peer.id] = Session(self, peer, entry, record)
+        assert self._nursery is not None
+        self._nursery.start_soon(session.run)
         log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, full)
+        link = session.connect(connection.stream)
         self.deliver(deliveries)
-        return session
+        return link
 
     def _on_event(self, worker: int, event: bridge.Event) -> None:
         if isinstance(event, bridge.Speakers):
