@@ -24,6 +24,7 @@ from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
 from sfu.store import records
 from sfu.streams import PacedStream
+from sfu.summary import observe
 
 if TYPE_CHECKING:
     from sfu.signaling import Signaling
@@ -273,6 +274,9 @@ class Session:
                 hub.deliver(hub.rooms.track_ended(peer, source))
             case bridge.Paused(_, publisher, source, reason):
                 self.tell(messages.Paused(publisher, source, reason or None))
+            case bridge.Quality():
+                observe(event, hub.counters)
+                hub.deliver(hub.rooms.measured(peer, event))
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):
