@@ -18,6 +18,7 @@ HELP = {
     "sfu_http_requests_total": "HTTP responses, by status.",
     "sfu_connection_failures_total": "TCP connections that ended badly, by kind.",
     "sfu_worker_restarts_total": "Media workers started again because they had died.",
+    "sfu_quality_causes_total": "Times that peers were told, every two seconds, what makes their call bad, by kind.",
     "sfu_quality_score": "How calls go, 1 to 4.4: every peer's score, each time it is told (every two seconds).",
     "sfu_quality_loss_ratio": "Packets lost between a peer and the server, retransmitted or not.",
     "sfu_quality_jitter_seconds": "Jitter between a peer and the server.",

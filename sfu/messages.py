@@ -236,9 +236,8 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How your call goes, and the scores of the others. `up` is from you to the server."""
+    """How your call goes, and the scores of everybody. `up` is from you to the server."""
 
-    score: float | None = None
     up: Direction | None = None
     down: Direction | None = None
     cause: Cause | None = None

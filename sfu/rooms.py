@@ -48,7 +48,8 @@ class Peer:
 
     `room_id` is what it knows the room by. `secret` is for its client alone, which resumes with it.
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
-    come before the answer that starts the track. `quality` is how its call goes now, `summary` how it went so far.
+    come before the answer that starts the track. `score` is how its call goes now, `quality` what it was told
+    of that last, `summary` how it went so far.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Peer:
     secret: str = field(repr=False)
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
+    score: float | None = None
     quality: Quality = field(default_factory=Quality)
     summary: Summary = field(default_factory=Summary)
 
@@ -173,13 +175,13 @@ class Rooms:
     def measured(self, peer: Peer, told: bridge.Quality) -> Deliveries:
         """How the peer's call goes, for itself; the others hear its score with their own figures. Nothing if it is as
         it was."""
+        peer.score = told.score
         peer.summary.add(told)
         up = None if told.up is None else Direction(**told.up)
         down = None if told.down is None else Direction(**told.down)
         cause = None if told.cause is None else Cause(**told.cause)
-        others = [(other.id, other.quality.score) for other in peer.room.peers.values() if other is not peer]
-        scores = {other: score for other, score in others if score is not None}
-        before, peer.quality = peer.quality, Quality(told.score, up, down, cause, scores)
+        scores = {one.id: one.score for one in peer.room.peers.values() if one.score is not None}
+        before, peer.quality = peer.quality, Quality(up, down, cause, scores)
         return _to([peer], peer.quality) if peer.quality != before else []
 
     def chat(self, peer: Peer, text: str, time_ms: int) -> Deliveries:

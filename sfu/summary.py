@@ -77,6 +77,8 @@ def observe(told: Quality, counters: Counters) -> None:
         counters.observe("sfu_quality_score", told.score, SCORES)
     if (round_trip_ms := _round_trip_ms(told)) is not None:
         counters.observe("sfu_quality_round_trip_seconds", round_trip_ms / 1e3, DELAYS_S)
+    if told.cause is not None:
+        counters.add("sfu_quality_causes_total", kind=told.cause["kind"])
     for name, figures in _directions(told):
         counters.observe("sfu_quality_loss_ratio", figures["loss"], LOSSES, direction=name)
         counters.observe("sfu_quality_jitter_seconds", figures["jitter_ms"] / 1e3, DELAYS_S, direction=name)

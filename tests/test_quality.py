@@ -195,7 +195,9 @@ def test_the_worse_direction_counts() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 10), st.none() | st.floats(0, 10)), max_size=30)
+    st.lists(
+        st.tuples(st.floats(0, 0.99), st.floats(0, 0.99), st.floats(0, 10), st.none() | st.floats(0, 10)), max_size=30
+    )
 )
 def test_whatever_is_reported_it_is_a_score(reports: list[tuple[float, float, float, float | None]]) -> None:
     line = Line()

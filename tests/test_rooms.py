@@ -127,14 +127,16 @@ def test_a_peer_is_told_how_its_call_goes_and_the_others_only_how_well() -> None
     cause = {"kind": "upload_loss", "peer": alice.id, "value": 12, "unit": "%"}
     assert rooms.measured(alice, bridge.Quality(alice.id, None, None, None, None, 0, 0)) == []
     said = told(rooms.measured(alice, bridge.Quality(alice.id, 3.0, up, None, cause, 1000, 0)))
-    assert said == [("alice", Quality(3.0, Direction(**up), None, Cause(**cause)))]
+    assert said == [("alice", Quality(Direction(**up), None, Cause(**cause), {alice.id: 3.0}))]
     assert rooms.measured(bare, bridge.Quality(bare.id, 4.0, None, None, None, 0, 500)) == []
-    scores = {alice.id: 3.0, bare.id: 4.0}
+    scores = {alice.id: 3.0, bare.id: 4.0, bob.id: 4.4}
     report = bridge.Quality(bob.id, 4.4, None, up, None, 0, 0)
-    assert told(rooms.measured(bob, report)) == [("bob", Quality(4.4, None, Direction(**up), None, scores))]
+    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, Direction(**up), None, scores))]
     assert rooms.measured(bob, report) == [], "nothing has changed"
     rooms.leave(alice, "left")
-    assert told(rooms.measured(bob, report)) == [("bob", Quality(4.4, None, Direction(**up), None, {bare.id: 4.0}))]
+    assert told(rooms.measured(bob, report)) == [
+        ("bob", Quality(None, Direction(**up), None, {bare.id: 4.0, bob.id: 4.4}))
+    ]
     assert alice.summary.record().bytes_up == 1000
     assert bare.summary.record().score_mean == 4.0
 

@@ -45,15 +45,17 @@ def test_means_extremes_and_the_last_byte_counts() -> None:
 def test_metrics_have_directions_and_no_names() -> None:
     counters = Counters()
     observe(told(4.1, up=direction(loss=0.04, bitrate_bps=1_200_000)), counters)
+    observe(told(1.9, up=None, down=None, cause={"kind": "delay", "peer": "b", "value": 300, "unit": "ms"}), counters)
     observe(told(1.2, up=None, down=direction(round_trip_ms=None, jitter_ms=30.0)), counters)
     observe(told(None, up=None, down=None), counters)
     text = counters.render()
     assert 'sfu_quality_score_bucket{le="1.5"} 1\n' in text
-    assert 'sfu_quality_score_bucket{le="4"} 1\n' in text
-    assert 'sfu_quality_score_bucket{le="+Inf"} 2\n' in text
+    assert 'sfu_quality_score_bucket{le="4"} 2\n' in text
+    assert 'sfu_quality_score_bucket{le="+Inf"} 3\n' in text
     assert "sfu_quality_round_trip_seconds_count 1\n" in text
     assert 'sfu_quality_loss_ratio_bucket{direction="up",le="0.02"} 0\n' in text
     assert 'sfu_quality_loss_ratio_bucket{direction="up",le="0.05"} 1\n' in text
     assert 'sfu_quality_jitter_seconds_sum{direction="down"} 0.032\n' in text
     assert 'sfu_quality_bitrate_bps_count{direction="down"} 2\n' in text
+    assert 'sfu_quality_causes_total{kind="delay"} 1\n' in text
     assert "peer" not in "".join(line for line in text.splitlines() if not line.startswith("#"))
