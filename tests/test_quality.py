@@ -22,11 +22,11 @@ from sfu.media.quality import (
     Quality,
     Telling,
     Trouble,
-    blame,
     delay_damage,
     limit_damage,
     loss_damage,
     score,
+    uploads,
 )
 
 PPS = 100
@@ -218,7 +218,9 @@ def told(line: Line) -> tuple[str, str, float, str] | None:
 
 
 def room(**lines: Line) -> dict[str, tuple[str, str, float, str] | None]:
-    blame({peer: line.quality for peer, line in lines.items()}, next(iter(lines.values())).now_s)
+    worst = uploads({peer: line.quality for peer, line in lines.items()})
+    for peer, line in lines.items():
+        line.quality.blame(peer, worst, line.now_s)
     return {peer: told(line) for peer, line in lines.items()}
 
 

@@ -317,7 +317,7 @@ class Track(Numbering):
         """What is known of its way here, for the publisher's quality."""
         reception = self.reception
         expected = self.packets + reception.lost - reception.repaired
-        return Counted(self.ssrc, expected, reception.lost, self.bytes, reception.jitter / self.clock_rate)
+        return Counted(id(self), expected, reception.lost, self.bytes, reception.jitter / self.clock_rate)
 
     def report_block(self) -> bytes | None:
         """For the publisher: what came of this track (RFC 3550 section 6.4.1). None before anything has."""

@@ -109,7 +109,7 @@ class Leg:
     def counted(self) -> Counted:
         """What is known of its way, for the subscriber's quality."""
         said = self.delivery
-        return Counted(self.ssrc, said.expected, said.lost, self.sent_bytes, said.jitter_s, said.round_trip_s)
+        return Counted(id(self), said.expected, said.lost, self.sent_bytes, said.jitter_s, said.round_trip_s)
 
     def renumber(self, packet: memoryview, at: int) -> None:
         """Writes this subscriber's numbers into a packet of the track, whose sequence number is at `at`."""

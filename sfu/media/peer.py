@@ -46,7 +46,7 @@ from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
 from sfu.media.inbound import Inbound
 from sfu.media.lastn import Video
-from sfu.media.quality import Quality
+from sfu.media.quality import Quality, Trouble
 from sfu.media.room import Room
 from sfu.media.srtp import Context, Packet
 from sfu.media.udp import UdpPort
@@ -531,8 +531,12 @@ class Peer:
         legs = [leg for track in self._taken.values() if (leg := track.legs.get(self.id)) is not None]
         self.quality.update([t.counted() for t in self.published.values()], [leg.counted() for leg in legs], now_s)
 
-    def tell_quality(self) -> None:
+    def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:
+        """`uploads` is what is wrong with those of the room."""
+        if self._closed:
+            return
         quality = self.quality
+        quality.blame(self.id, uploads, now_s)
         up, down, cause = quality.described(quality.up), quality.described(quality.down), quality.telling.cause
         told = None if cause is None else cause.described()
         self.shared.emit(

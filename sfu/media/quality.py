@@ -53,7 +53,8 @@ UNITS: dict[Kind, tuple[str, int]] = {
 
 
 class Counted(NamedTuple):
-    """One track in one direction. Counts only grow, but for packets thought lost that came after all."""
+    """One track in one direction. Counts only grow, but for packets thought lost that came after all. `key` is not its
+    SSRC, which layers share."""
 
     key: int
     expected: int
@@ -224,6 +225,11 @@ class Quality:
             delay_s = self._delay_s(self.up)
             yield Trouble("delay", peer, delay_damage(delay_s + ENDS_S), 1e3 * delay_s)
 
+    def blame(self, peer: str, uploads: Iterable[Trouble], now_s: float) -> None:
+        """Chooses what this peer is told: what is wrong with its own network, or with what it gets of the others."""
+        own = list(self.troubles(peer))
+        self.telling.update(own + [trouble for trouble in uploads if trouble.peer != peer], now_s)
+
     def troubles(self, peer: str) -> Iterator[Trouble]:
         """What is wrong with this peer's own network."""
         yield from self.upload_troubles(peer)
@@ -267,13 +273,7 @@ class Telling:
         return self.cause
 
 
-def blame(peers: dict[str, Quality], now_s: float) -> None:
-    """Chooses what each peer of a room is told: what is wrong with its own network, or with what it gets of the
-    others."""
-    uploads = sorted(
-        (t for peer, quality in peers.items() for t in quality.upload_troubles(peer) if t.damage >= FORGIVE),
-        key=lambda trouble: -trouble.damage,
-    )[: MOST_UPLOADS + 1]
-    for peer, quality in peers.items():
-        own = list(quality.troubles(peer))
-        quality.telling.update(own + [trouble for trouble in uploads if trouble.peer != peer], now_s)
+def uploads(peers: dict[str, Quality]) -> list[Trouble]:
+    """What is wrong with what comes from the peers of a room, the worst first."""
+    found = (t for peer, quality in peers.items() for t in quality.upload_troubles(peer) if t.damage >= FORGIVE)
+    return sorted(found, key=lambda trouble: -trouble.damage)[: MOST_UPLOADS + 1]

@@ -29,7 +29,7 @@ from sfu.media.bitrate import FEEDBACK_MS
 from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
 from sfu.media.peer import Peer, Shared
-from sfu.media.quality import QUALITY_S, blame
+from sfu.media.quality import QUALITY_S, uploads
 from sfu.media.room import Room
 from sfu.media.speakers import LISTEN_S
 from sfu.media.udp import READ_BATCH, UdpPort, interface_addresses
@@ -219,9 +219,10 @@ class Worker:
                 for peer in list(room.peers.values()):
                     self._guarded(lambda peer: peer.measure(time.monotonic()), peer)
                     await asyncio.sleep(0)
-                blame({peer.id: peer.quality for peer in room.peers.values()}, time.monotonic())
-                for peer in room.peers.values():
-                    peer.tell_quality()
+                worst = uploads({peer.id: peer.quality for peer in room.peers.values()})
+                for peer in list(room.peers.values()):
+                    self._guarded(lambda peer: peer.tell_quality(worst, time.monotonic()), peer)  # noqa: B023 - at once
+                    await asyncio.sleep(0)
 
     def _collect(self) -> None:
         """Garbage, now and not in the middle of a burst. Cycles come of peers that ended, not of packets: the young
