@@ -228,10 +228,10 @@ class Direction:
 class Cause:
     """What makes a call bad: whose leg, and by how much."""
 
-    kind: Literal["upload_loss", "download_loss", "upload_limited", "download_limited", "delay"]
+    kind: Literal["upload_loss", "download_loss", "delay"]
     peer: str
     value: float
-    unit: Literal["%", "bps", "ms"]
+    unit: Literal["%", "ms"]
 
 
 @dataclass(frozen=True, slots=True)

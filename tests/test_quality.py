@@ -23,7 +23,6 @@ from sfu.media.quality import (
     Telling,
     Trouble,
     delay_damage,
-    limit_damage,
     loss_damage,
     score,
     uploads,
@@ -105,13 +104,6 @@ def test_a_better_rating_is_a_better_score(a: float, b: float) -> None:
 )
 def test_what_loss_and_delay_leave(loss: float, delay_s: float, said: float) -> None:
     assert round(score(IDEAL - loss_damage(loss) - delay_damage(delay_s)), 1) == said
-
-
-@pytest.mark.parametrize(
-    ("bitrate_bps", "damage"), [(5e6, 0), (2e6, 0), (1e6, 10), (5e5, 20), (1.25e5, 40), (0, limit_damage(20_000))]
-)
-def test_a_limit_costs_the_same_for_each_halving(bitrate_bps: float, damage: float) -> None:
-    assert limit_damage(bitrate_bps) == pytest.approx(damage)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -18,10 +18,6 @@ LOSS_ROBUSTNESS = 20.0
 """The percentage lost that takes half of what loss can take (Bpl). G.113 has 16 to 25 for codecs that conceal."""
 ENDS_S = 0.05
 """Delay that both ends add: a frame of sound, encoder and decoder, the device's buffers."""
-AMPLE_BPS = 2_000_000
-"""With as much a limit is none."""
-LIMIT_DAMAGE = 10.0
-"""For each halving of AMPLE_BPS."""
 
 WINDOW_S = 5.0
 """About how long losses count."""
@@ -41,12 +37,10 @@ CALM_S = 10.0
 MOST_UPLOADS = 8
 """Other people's troubles that are looked at, the worst first."""
 
-Kind = Literal["upload_loss", "download_loss", "upload_limited", "download_limited", "delay"]
+Kind = Literal["upload_loss", "download_loss", "delay"]
 UNITS: dict[Kind, tuple[str, int]] = {
     "upload_loss": ("%", 0),
     "download_loss": ("%", 0),
-    "upload_limited": ("bps", -4),
-    "download_limited": ("bps", -4),
     "delay": ("ms", -1),
 }
 """Of the value of each kind of trouble, and where it is rounded."""
@@ -94,11 +88,6 @@ def delay_damage(delay_s: float) -> float:
     """Of mouth-to-ear delay: G.107's Idd as Cole and Rosenbluth drew it (2001), flat up to 177 ms."""
     delay_ms = 1e3 * delay_s
     return 0.024 * delay_ms + 0.11 * max(0.0, delay_ms - 177.3)
-
-
-def limit_damage(bitrate_bps: float) -> float:
-    """Of not having more than this for pictures; ours, as the E-model hears only."""
-    return LIMIT_DAMAGE * math.log2(max(1.0, AMPLE_BPS / max(bitrate_bps, 20_000.0)))
 
 
 def score(rating: float) -> float:
