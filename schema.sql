@@ -73,3 +73,17 @@ CREATE INDEX sessions_by_room ON sessions (company_id, room_id, connected_at DES
 CREATE INDEX sessions_by_day ON sessions (company_id, day DESC, room_id, user_name, duration_s, concurrency);
 CREATE INDEX sessions_open ON sessions (company_id, room_id, user_name) WHERE disconnected_at IS NULL;
 CREATE INDEX sessions_by_token ON sessions (token_id) WHERE token_id IS NOT NULL;
+
+-- step 5: how calls went
+ALTER TABLE sessions ADD COLUMN score_mean DOUBLE PRECISION;     -- 1 (bad) to 4.4; all of these are empty until the
+ALTER TABLE sessions ADD COLUMN score_min DOUBLE PRECISION;      -- session is closed, and where nothing flowed
+ALTER TABLE sessions ADD COLUMN loss_up DOUBLE PRECISION;        -- up is from the person to the server; fractions
+ALTER TABLE sessions ADD COLUMN loss_down DOUBLE PRECISION;
+ALTER TABLE sessions ADD COLUMN jitter_up_ms DOUBLE PRECISION;
+ALTER TABLE sessions ADD COLUMN jitter_down_ms DOUBLE PRECISION;
+ALTER TABLE sessions ADD COLUMN round_trip_ms DOUBLE PRECISION;
+ALTER TABLE sessions ADD COLUMN bytes_up BIGINT;
+ALTER TABLE sessions ADD COLUMN bytes_down BIGINT;
+DROP INDEX sessions_by_day;
+CREATE INDEX sessions_by_day ON sessions
+    (company_id, day DESC, room_id, user_name, duration_s, concurrency, score_mean, score_min);

@@ -19,6 +19,7 @@
  *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted, paused } }, without yourself; `paused`
  *                  is why the server does not forward a video now, or null
  *   speakers       { dominant, speaking }: peers who speak, yourself included; see the event
+ *   quality        { up, down, cause, peers }: how the call goes; see docs/protocol.md. null until it is told
  *   mediaPort      UDP port of the server's media, as its last offer names it
  *   pc             the current RTCPeerConnection, null between connections
  *
@@ -30,6 +31,7 @@
  *   mute       { peer, source, muted }    somebody else's source was announced, muted or unmuted
  *   paused     { peer, source, reason }   a video is not forwarded, or again (null)
  *   speakers   { dominant, speaking }     who speaks now, and whom to show large (or null); the room's state has it, too
+ *   quality    { up, down, cause, peers } how the call goes, about every two seconds; the room's state has it, too
  *   chat       { peer, name, text, time }
  *   expiring   { seconds }                the token ends then, and with it the call
  *   error      { code, message }          the server refused something; the call goes on
@@ -51,6 +53,7 @@ export class Room extends EventTarget {
   limits = null;
   participants = new Map();
   speakers = NOBODY;
+  quality = null;
   mediaPort = null;
   permissions = null;
   #url;
@@ -182,6 +185,9 @@ export class Room extends EventTarget {
     } else if (event === 'speakers') {
       this.speakers = data;
       this.#emit('speakers', data);
+    } else if (event === 'quality') {
+      this.quality = data;
+      this.#emit('quality', data);
     } else if (['chat', 'expiring', 'error'].includes(event)) this.#emit(event, data);
     // anything else is from a newer server: the protocol allows new events at any time
   }
@@ -230,5 +236,6 @@ export class Room extends EventTarget {
     this.#link = null;
     this.#media = new Map();
     this.speakers = NOBODY;
+    this.quality = null;
   }
 }

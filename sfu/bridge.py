@@ -11,7 +11,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import anyio
 from anyio.abc import UNIXSocketStream
@@ -198,6 +198,20 @@ class Speakers:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """How a peer's call goes, every few seconds. `up` and `down` have the members of messages.Direction, `cause` those
+    of messages.Cause; the bytes are those since the peer came."""
+
+    peer: str
+    score: float | None
+    up: dict[str, Any] | None
+    down: dict[str, Any] | None
+    cause: dict[str, Any] | None
+    bytes_up: int
+    bytes_down: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The peer's last command was refused with an error code; the peer goes on."""
 
@@ -225,19 +239,12 @@ class Stats:
 
 
 Event = (
-    Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Layers | Speakers | Refused | Failed
-    | Stats
+    Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Layers | Speakers | Quality | Refused
+    | Failed | Stats
 )  # fmt: skip
 
-COMMANDS: dict[str, type] = {
-    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, View, Hold, Leave)
-}
-EVENTS: dict[str, type] = {
-    cls.__name__: cls
-    for cls in (
-        Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Paused, Layers, Speakers, Refused, Failed, Stats,
-    )
-}  # fmt: skip
+COMMANDS: dict[str, type] = {cls.__name__: cls for cls in get_args(Command)}
+EVENTS: dict[str, type] = {cls.__name__: cls for cls in get_args(Event)}
 
 
 class Channel:

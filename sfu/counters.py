@@ -7,7 +7,9 @@ HTTP status, a kind), never from a client.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 HELP = {
     "sfu_refused_total": "Requests and joins refused, by error code.",
@@ -16,16 +18,23 @@ HELP = {
     "sfu_http_requests_total": "HTTP responses, by status.",
     "sfu_connection_failures_total": "TCP connections that ended badly, by kind.",
     "sfu_worker_restarts_total": "Media workers started again because they had died.",
+    "sfu_quality_causes_total": "Times that peers were told, every two seconds, what makes their call bad, by kind.",
+    "sfu_quality_score": "How calls go, 1 to 4.4: every peer's score, each time it is told (every two seconds).",
+    "sfu_quality_loss_ratio": "Packets lost between a peer and the server, retransmitted or not.",
+    "sfu_quality_jitter_seconds": "Jitter between a peer and the server.",
+    "sfu_quality_round_trip_seconds": "Round trip between a peer and the server.",
+    "sfu_quality_bitrate_bps": "Bitrate between a peer and the server.",
 }
 
 Labels = tuple[tuple[str, str], ...]
 
 
 class Counters:
-    """Counters since start."""
+    """Counters and histograms since start."""
 
     def __init__(self) -> None:
         self._values: dict[str, dict[Labels, float]] = {}
+        self._histograms: dict[str, dict[Labels, _Histogram]] = {}
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
         """Counts `value` more; the first use of a name and its labels makes the counter."""
@@ -33,26 +42,59 @@ class Counters:
         key = tuple(sorted(labels.items()))
         samples[key] = samples.get(key, 0) + value
 
+    def observe(self, name: str, value: float, bounds: tuple[float, ...], **labels: str) -> None:
+        """One value more in a histogram, whose buckets end at `bounds` and never change."""
+        histograms = self._histograms.setdefault(name, {})
+        histograms.setdefault(tuple(sorted(labels.items())), _Histogram(bounds)).add(value)
+
     def get(self, name: str, **labels: str) -> float:
         """The count under exactly these labels; 0 when nothing was counted."""
         return self._values.get(name, {}).get(tuple(sorted(labels.items())), 0)
 
     def render(self) -> str:
-        """Every counter as Prometheus text, in a stable order."""
+        """All of them as Prometheus text, in a stable order."""
         families = ((name, sorted(samples.items())) for name, samples in sorted(self._values.items()))
-        return "".join(
+        counters = "".join(
             family(name, "counter", HELP.get(name, name), [(dict(labels), value) for labels, value in samples])
             for name, samples in families
+        )
+        return counters + "".join(
+            _head(name, "histogram", HELP.get(name, name))
+            + "".join(found.render(name, dict(labels)) for labels, found in sorted(histograms.items()))
+            for name, histograms in sorted(self._histograms.items())
+        )
+
+
+class _Histogram:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def render(self, name: str, labels: Mapping[str, str]) -> str:
+        """Cumulative: each bucket holds what those before it do."""
+        ends = [*self._bounds, math.inf]
+        buckets = zip(ends, accumulate(self._counts), strict=True)
+        lines = [_line(f"{name}_bucket", {**labels, "le": _number(end)}, count) for end, count in buckets]
+        return "".join(
+            [*lines, _line(f"{name}_sum", labels, self._sum), _line(f"{name}_count", labels, sum(self._counts))]
         )
 
 
 def family(name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
     """One metric: its `# HELP` and `# TYPE`, and a line for each (labels, value). `kind` is counter or gauge."""
-    lines = [f"# HELP {name} {_escape(text)}", f"# TYPE {name} {kind}"]
-    for labels, value in samples:
-        inside = ",".join(f'{key}="{_escape(label, quote=True)}"' for key, label in labels.items())
-        lines.append(f"{name}{{{inside}}} {_number(value)}" if inside else f"{name} {_number(value)}")
-    return "\n".join(lines) + "\n"
+    return _head(name, kind, text) + "".join(_line(name, labels, value) for labels, value in samples)
+
+
+def _head(name: str, kind: str, text: str) -> str:
+    return f"# HELP {name} {_escape(text)}\n# TYPE {name} {kind}\n"
+
+
+def _line(name: str, labels: Mapping[str, str], value: float) -> str:
+    inside = ",".join(f'{key}="{_escape(label, quote=True)}"' for key, label in labels.items())
+    return f"{name}{{{inside}}} {_number(value)}\n" if inside else f"{name} {_number(value)}\n"
 
 
 def _escape(text: str, *, quote: bool = False) -> str:

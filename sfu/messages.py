@@ -241,6 +241,36 @@ class Speakers:
 
 
 @dataclass(frozen=True, slots=True)
+class Direction:
+    """Figures of one direction between a client and the server, of the last seconds."""
+
+    loss: float
+    jitter_ms: float
+    round_trip_ms: float | None
+    bitrate_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What makes a call bad: whose leg, and by how much."""
+
+    kind: Literal["upload_loss", "download_loss", "delay"]
+    peer: str
+    value: float
+    unit: Literal["%", "ms"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How your call goes, and the scores of everybody. `up` is from you to the server."""
+
+    up: Direction | None = None
+    down: Direction | None = None
+    cause: Cause | None = None
+    peers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ChatLine:
     """A line of chat; `time` is milliseconds since 1970, the server's clock."""
 
@@ -275,8 +305,8 @@ class Bye:
 
 
 ServerMessage = (
-    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers | ChatLine
-    | Expiring | Error | Bye
+    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers | Quality
+    | ChatLine | Expiring | Error | Bye
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -301,6 +331,7 @@ SERVER_EVENTS: dict[str, type] = {
     "paused": Paused,
     "layers": Layers,
     "speakers": Speakers,
+    "quality": Quality,
     "chat": ChatLine,
     "expiring": Expiring,
     "error": Error,

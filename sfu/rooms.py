@@ -10,18 +10,22 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from sfu import bridge
 from sfu.config import Config
 from sfu.messages import (
     BARE_EVENTS,
     CHAT_BYTES,
     EVENT_OF,
+    Cause,
     ChatLine,
+    Direction,
     Joined,
     Kind,
     Left,
     Limits,
     Muted,
     Participant,
+    Quality,
     ServerMessage,
     Speakers,
     Track,
@@ -29,6 +33,7 @@ from sfu.messages import (
     TrackInfo,
     Welcome,
 )
+from sfu.summary import Summary
 from sfu.tokens import Permissions
 
 SECRET_BYTES = 24
@@ -43,7 +48,8 @@ class Peer:
 
     `room_id` is what it knows the room by. `secret` is for its client alone, which resumes with it.
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
-    come before the answer that starts the track.
+    come before the answer that starts the track. `score` is how its call goes now, `quality` what it was told
+    of that last, `summary` how it went so far.
     """
 
     id: str
@@ -55,6 +61,9 @@ class Peer:
     secret: str = field(repr=False)
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
+    score: float | None = None
+    quality: Quality = field(default_factory=Quality)
+    summary: Summary = field(default_factory=Summary)
 
     def takes(self, message: ServerMessage) -> bool:
         """Whether the client knows this kind of message."""
@@ -162,6 +171,18 @@ class Rooms:
             return []
         room.speakers = Speakers(dominant, tuple(speaking))
         return _to(room.peers.values(), room.speakers_here())
+
+    def measured(self, peer: Peer, told: bridge.Quality) -> Deliveries:
+        """How the peer's call goes, for itself; the others hear its score with their own figures. Nothing if it is as
+        it was."""
+        peer.score = told.score
+        peer.summary.add(told)
+        up = None if told.up is None else Direction(**told.up)
+        down = None if told.down is None else Direction(**told.down)
+        cause = None if told.cause is None else Cause(**told.cause)
+        scores = {one.id: one.score for one in peer.room.peers.values() if one.score is not None}
+        before, peer.quality = peer.quality, Quality(up, down, cause, scores)
+        return _to([peer], peer.quality) if peer.quality != before else []
 
     def chat(self, peer: Peer, text: str, time_ms: int) -> Deliveries:
         """A line for everyone in the room, the sender included, so that all see one order."""

@@ -24,6 +24,7 @@ from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
 from sfu.store import records
 from sfu.streams import PacedStream
+from sfu.summary import observe
 
 if TYPE_CHECKING:
     from sfu.signaling import Signaling
@@ -278,6 +279,9 @@ class Session:
                 self.tell(messages.Paused(publisher, source, reason or None))
             case bridge.Layers(_, source, active):
                 self.tell(messages.Layers(source, tuple(active)))
+            case bridge.Quality():
+                observe(event, hub.counters)
+                hub.deliver(hub.rooms.measured(peer, event))
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):

@@ -157,7 +157,7 @@ class Signaling:
         self.workers.release(peer.room.worker)
         self.deliver(self.rooms.leave(peer, code))
         metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
-        self.admission.store.sessions.close(session.record, code, metadata)
+        self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record())
         self.counters.add("sfu_ends_total", code=code)
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 

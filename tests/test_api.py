@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from sfu.store import Store
-from sfu.store.records import encode_cursor
+from sfu.store.records import SessionQuality, encode_cursor
 from sfu.tokens import Permissions
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ async def use(store: Store, clock: Any, company_id: str) -> None:
     people = [await admit("alice"), await admit("=Bob")]
     clock.advance(60)
     for one in people:
-        store.sessions.close(one, "left")
+        store.sessions.close(one, "left", quality=SessionQuality(score_mean=3.5, score_min=2.0, bytes_up=7_500_000))
     await store.sessions.flush()
     await store.sessions.admit_anonymous(company_id, "team", "alice")
     clock.advance(120)
@@ -199,6 +199,9 @@ async def test_sessions_of_a_room(rest: Rest, store: Store, acme: Tenant, clock:
     await use(store, clock, acme.company.id)
     items = (await rest("GET", "/rooms/team/sessions")).json["items"]
     assert [(one["leave_reason"], one["duration_s"]) for one in items] == [(None, None), ("left", 60.0), ("left", 60.0)]
+    assert [(one["score_mean"], one["bytes_up"], one["loss_down"]) for one in items] == [
+        (None, None, None), (3.5, 7_500_000, None), (3.5, 7_500_000, None)
+    ]  # fmt: skip
     assert {one["peer_address"] for one in items[1:]} == {"192.0.2.1"}
     assert (await rest("GET", "/rooms/nowhere/sessions")).code == "room_not_found"
     await rest("POST", "/rooms", {"room_id": "new"})
@@ -221,6 +224,8 @@ async def test_analytics_by_room_and_day(rest: Rest, store: Store, acme: Tenant,
             "avg_session_duration_s": 60.0,
             "total_duration_s": 120.0,
             "peak_concurrency": 2,
+            "avg_score": 3.5,
+            "min_score": 2.0,
         }
     ]
     month = (await rest("GET", "/analytics/rooms")).json

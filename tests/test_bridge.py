@@ -40,6 +40,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Speakers("room", None, []),
     bridge.Refused("p1", "bad_answer", "The answer …"),
     bridge.Failed("p1", "ice_timeout", "No path."),
+    bridge.Quality("p", 4.1, {"loss": 0.1}, None, {"kind": "upload_loss"}, 5, 6),
     bridge.Stats({"cpu_seconds": 0.25}, {"peers": 2.0}),
 ]
 

@@ -57,6 +57,27 @@ def test_renders_each_metric_once_with_help_and_type() -> None:
     )
 
 
+def test_a_histogram_s_buckets_hold_those_below() -> None:
+    counters = Counters()
+    for value in (0.5, 1, 1.5, 7):
+        counters.observe("size", value, (1.0, 2.5), way="up")
+    counters.observe("size", 2, (1.0, 2.5), way="down")
+    assert counters.render() == (
+        "# HELP size size\n"
+        "# TYPE size histogram\n"
+        'size_bucket{way="down",le="1"} 0\n'
+        'size_bucket{way="down",le="2.5"} 1\n'
+        'size_bucket{way="down",le="+Inf"} 1\n'
+        'size_sum{way="down"} 2\n'
+        'size_count{way="down"} 1\n'
+        'size_bucket{way="up",le="1"} 2\n'
+        'size_bucket{way="up",le="2.5"} 3\n'
+        'size_bucket{way="up",le="+Inf"} 4\n'
+        'size_sum{way="up"} 10\n'
+        'size_count{way="up"} 4\n'
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -79,7 +79,8 @@ def type_text(hint: Any) -> str:
         return f"array of {type_text(arguments[0])}"
     if get_origin(hint) is dict:
         return f"map of {type_text(arguments[0])} to {type_text(arguments[1])}"
-    return {str: "string", int: "integer", bool: "boolean", type(None): "null"}.get(hint) or str(hint.__name__)
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    return names.get(hint) or str(hint.__name__)
 
 
 def coded(events: dict[str, type]) -> dict[str, dict[str, str]]:
@@ -98,7 +99,10 @@ def test_the_document_has_every_server_event() -> None:
 
 
 def test_the_document_has_every_object() -> None:
-    classes = (messages.Participant, messages.TrackInfo, messages.Remote, messages.Shown, messages.Limits, Permissions)
+    classes = (
+        messages.Participant, messages.TrackInfo, messages.Remote, messages.Shown, messages.Limits, Permissions,
+        messages.Direction, messages.Cause,
+    )  # fmt: skip
     assert documented("Objects") == coded({cls.__name__: cls for cls in classes})
 
 

@@ -712,6 +712,42 @@ def test_a_subscriber_tells_what_came() -> None:
     run(test)
 
 
+def test_who_loses_is_told_apart_though_both_miss_the_same_packets() -> None:
+    """Every fifth packet of a's microphone never reaches the server, so b misses it, too, and says so."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+
+            async def heard(first: int, end: int, lost: int) -> None:
+                for seq16 in range(first, end):
+                    if seq16 % 5:
+                        await a.send_rtp("microphone", seq16, bytes(88))
+                        await b.rtp()
+                delivery = control.worker.peers["a"].published["microphone"].legs["b"].delivery
+                delivery.jitter_s = -1
+                block = rtp.report_block(b.ssrc_of("a", "microphone"), 0, lost, end, 96, 0, 0)
+                await b.send(rtp.receiver_report([block]))
+                await until(lambda: delivery.jitter_s >= 0, "b's report")
+
+            await heard(1, 5, 0)
+            await heard(5, 200, 39)
+            said = {}
+            while len(said) < 2:
+                event = await control.event(bridge.Quality, "b" if "a" in said else "a")
+                if event.cause is not None:
+                    said[event.peer] = event
+            assert said["a"].up["loss"] == pytest.approx(0.2, abs=0.01)
+            assert (said["a"].down, said["b"].up) == (None, None)
+            assert said["b"].down["loss"] == 0
+            assert said["b"].down["jitter_ms"] == 2
+            assert (said["a"].bytes_up, said["b"].bytes_down) == (160 * 100, 160 * 100)
+            assert said["a"].score < 3 < 4 < said["b"].score
+            cause = {"kind": "upload_loss", "peer": "a", "value": 20, "unit": "%"}
+            assert said["a"].cause == said["b"].cause == cause
+
+    run(test)
+
+
 def test_others_go_on_when_one_fails() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):

@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Peers
 from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from sfu import bridge
 from sfu.config import Config
 from sfu.errors import MediaUnavailable
 from sfu.messages import (
     Candidate,
+    Cause,
     ChatLine,
+    Direction,
     Joined,
     Left,
     Limits,
     Muted,
     Offer,
     Participant,
+    Quality,
     Speakers,
     Track,
     TrackEnded,
@@ -114,6 +118,27 @@ def test_a_room_is_told_who_speaks_and_so_is_who_comes_later() -> None:
     for peer in (alice, bare, carol):
         rooms.leave(peer, "left")
     assert rooms.speakers("team", alice.id, [alice.id]) == [], "the news came after the room's end"
+
+
+def test_a_peer_is_told_how_its_call_goes_and_the_others_only_how_well() -> None:
+    rooms = Rooms(Config())
+    alice, bob, bare = join(rooms), join(rooms, name="bob"), join(rooms, name="bare", full=False)
+    up = {"loss": 0.12, "jitter_ms": 3.0, "round_trip_ms": 40.0, "bitrate_bps": 900_000}
+    cause = {"kind": "upload_loss", "peer": alice.id, "value": 12, "unit": "%"}
+    assert rooms.measured(alice, bridge.Quality(alice.id, None, None, None, None, 0, 0)) == []
+    said = told(rooms.measured(alice, bridge.Quality(alice.id, 3.0, up, None, cause, 1000, 0)))
+    assert said == [("alice", Quality(Direction(**up), None, Cause(**cause), {alice.id: 3.0}))]
+    assert rooms.measured(bare, bridge.Quality(bare.id, 4.0, None, None, None, 0, 500)) == []
+    scores = {alice.id: 3.0, bare.id: 4.0, bob.id: 4.4}
+    report = bridge.Quality(bob.id, 4.4, None, up, None, 0, 0)
+    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, Direction(**up), None, scores))]
+    assert rooms.measured(bob, report) == [], "nothing has changed"
+    rooms.leave(alice, "left")
+    assert told(rooms.measured(bob, report)) == [
+        ("bob", Quality(None, Direction(**up), None, {bare.id: 4.0, bob.id: 4.4}))
+    ]
+    assert alice.summary.record().bytes_up == 1000
+    assert bare.summary.record().score_mean == 4.0
 
 
 def test_an_empty_room_is_gone() -> None:

@@ -79,6 +79,24 @@ async def test_an_offer_says_whose_track_it_brings(tmp_path: Path) -> None:
         assert await alice.expect("candidate") == {"candidate": "candidate:1", "sdpMid": "0", "sdpMLineIndex": None}
 
 
+async def test_how_a_call_goes_is_told_counted_and_kept(tmp_path: Path) -> None:
+    up = {"loss": 0.12, "jitter_ms": 3.0, "round_trip_ms": 40.0, "bitrate_bps": 900_000}
+    async with running(tmp_path) as server:
+        async with server.joined(name="alice") as alice:
+            cause = {"kind": "upload_loss", "peer": alice.peer, "value": 12, "unit": "%"}
+            report = {"score": 3.0, "up": up, "down": None, "cause": cause, "bytes_up": 12_000, "bytes_down": 0}
+            await alice.do(("Quality", report), ("Quality", report), ("Quality", report | {"score": 3.4}))
+            said = {"up": up, "down": None, "cause": cause, "peers": {alice.peer: 3.0}}
+            assert await alice.expect("quality") == said
+            assert await alice.expect("quality") == said | {"peers": {alice.peer: 3.4}}
+        await eventually(lambda: not server.rooms.peers)
+        await server.store.sessions.flush()
+        (record,) = (await server.store.history.room_sessions(server.default.id, "team")).items
+        assert record.quality.score_mean == pytest.approx(3.1333, abs=1e-3)
+        assert (record.quality.score_min, record.quality.loss_up, record.quality.bytes_up) == (3.0, 0.12, 12_000)
+        assert 'sfu_quality_loss_ratio_count{direction="up"} 3\n' in server.counters.render()
+
+
 async def test_a_bare_client_gets_offers_and_candidates_and_nothing_else(tmp_path: Path) -> None:
     async with (
         running(tmp_path) as server,

@@ -30,6 +30,7 @@ RELEASED = {
     "rooms": "e4438a1f393c0dde",
     "tokens": "4d26d4f054744a34",
     "sessions": "09df3b2e0613c48b",
+    "how calls went": "3fa8ba0318dd345f",
 }
 """The digest of every step that a database somewhere may have had."""
 

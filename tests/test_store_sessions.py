@@ -18,7 +18,7 @@ from sfu.errors import RoomFull
 from sfu.keys import ServerKey
 from sfu.refusals import BadValue, CompanyDisabled, TokenRequired, TokenRevoked, TokenUnknown, TokenUsed
 from sfu.store import Store, open_store
-from sfu.store.records import Company, RoomSettings, Session
+from sfu.store.records import Company, RoomSettings, Session, SessionQuality
 
 pytest_plugins = ["storing"]
 
@@ -57,6 +57,7 @@ async def test_a_join_opens_a_session(store: Store, company: Company, clock: Any
         duration_s=None,
         concurrency=1,
         metadata=metadata,
+        quality=SessionQuality(),
     )
     assert await store.history.participants(company.id, "team") == (session,)
     used = await store.tokens.get(company.id, grant.id)
@@ -212,6 +213,22 @@ async def test_a_leave_is_written_with_its_time_and_reason(store: Store, company
     assert closed.disconnected_at == closed.last_seen_at == session.connected_at + timedelta(seconds=90.5)
     assert (closed.leave_reason, closed.metadata) == ("left", {"path": "udp"})
     assert closed.duration_s == pytest.approx(90.5, abs=1e-3)
+
+
+async def test_a_leave_is_written_with_how_the_call_went(store: Store, company: Company) -> None:
+    good, bad, none = [await store.sessions.admit_anonymous(company.id, "team", name) for name in ("a", "b", "c")]
+    quality = SessionQuality(4.25, 3.5, 0.01, 0.002, 3.5, 4.5, 41.5, 1 << 40, 1 << 41)
+    assert good.quality == SessionQuality()
+    store.sessions.close(good, "left", quality=quality)
+    store.sessions.close(bad, "left", quality=SessionQuality(score_mean=2.75, score_min=1.0, loss_up=0.3))
+    store.sessions.close(none, "left")
+    await store.sessions.flush()
+    assert (await stored(store, good)).quality == quality
+    assert (await stored(store, bad)).quality == SessionQuality(score_mean=2.75, score_min=1.0, loss_up=0.3)
+    assert (await stored(store, none)).quality == SessionQuality()
+    today = good.connected_at.date()
+    (day,) = (await store.history.room_days(company.id, today, today)).items
+    assert (day.avg_score, day.min_score) == (3.5, 1.0)
 
 
 async def test_the_first_leave_counts(store: Store, company: Company, clock: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -218,7 +218,7 @@ def _room(room: Room) -> dict[str, Any]:
 
 def _session(session: Session) -> dict[str, Any]:
     names = ("id", "room_id", "user_name", "token_id", "peer_address", "connected_at", "last_seen_at")
-    return _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s"))
+    return _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s")) | asdict(session.quality)
 
 
 def _room_day(day: RoomDay) -> dict[str, Any]:
@@ -230,6 +230,8 @@ def _room_day(day: RoomDay) -> dict[str, Any]:
         "avg_session_duration_s": day.avg_duration_s,
         "total_duration_s": day.total_duration_s,
         "peak_concurrency": day.peak_concurrency,
+        "avg_score": day.avg_score,
+        "min_score": day.min_score,
     }
 
 

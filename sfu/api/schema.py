@@ -157,7 +157,8 @@ _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "string", "format": "uuid"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _BOOLEAN: Schema = {"type": "boolean"}
-_SECONDS: Schema = {"type": "number"}
+_NUMBER: Schema = {"type": "number"}
+_SECONDS = _NUMBER
 _ROOM_ID: Schema = {
     "type": "string",
     "minLength": 1,
@@ -262,6 +263,19 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         disconnected_at=_maybe(_TIME),
         leave_reason=_maybe(_STRING),
         duration_s=_maybe(_SECONDS),
+        score_mean=_described(
+            _maybe(_NUMBER),
+            "How the call went, 1 (bad) to 4.4. Null, as all that follow, until the "
+            "session has ended, and where nothing flowed.",
+        ),
+        score_min=_described(_maybe(_NUMBER), "At its worst moment."),
+        loss_up=_described(_maybe(_NUMBER), "Fraction of the packets from the person to the server, the mean."),
+        loss_down=_maybe(_NUMBER),
+        jitter_up_ms=_maybe(_NUMBER),
+        jitter_down_ms=_maybe(_NUMBER),
+        round_trip_ms=_described(_maybe(_NUMBER), "Between the person and the server, the mean."),
+        bytes_up=_described(_maybe(_COUNT), "With duration_s this makes the mean bitrate."),
+        bytes_down=_maybe(_COUNT),
     ),
     "UserRoom": _object(room_id=_STRING, name=_STRING, participant_count=_COUNT, since=_TIME),
     "RoomDay": _object(
@@ -272,6 +286,10 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         avg_session_duration_s=_described(_maybe(_SECONDS), "Of the sessions that have ended; null if none has."),
         total_duration_s=_SECONDS,
         peak_concurrency=_COUNT,
+        avg_score=_described(
+            _maybe(_NUMBER), "The mean of the sessions' means, 1 (bad) to 4.4; null if none is known."
+        ),
+        min_score=_described(_maybe(_NUMBER), "The worst moment of any of them."),
     ),
     "Problem": {
         "type": "object",

@@ -14,7 +14,7 @@ SENDER_REPORTS = 8
 """Sender reports remembered; browsers send one a second or fewer, and a receiver answers the last it got."""
 LOSS_WEIGHT = 0.3
 """Of the last report in `loss`, which so goes by about the last five seconds."""
-ROUND_TRIP_WEIGHT = 0.25
+ROUND_TRIP_WEIGHT = 0.4
 REPORTS = 3
 """Losses are what exceeds the last reports. The newest may know less than we do: a number that the publisher lost is a
 gap to us before the subscriber counts it. More than a few would hide losses after a subscriber began to count anew."""

@@ -17,6 +17,7 @@ from sfu.media.fanout import BURST, SHARE, Fan, Outbox
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY, History
+from sfu.media.quality import Counted
 from sfu.media.reception import Reception
 from sfu.media.srtp import ROW_BYTES, Context, Rows
 
@@ -346,6 +347,12 @@ class Track(Numbering):
             self.reception.hopeless = False
             self.request_keyframe()
         self._ask_again_later(now_s)
+
+    def counted(self) -> Counted:
+        """What is known of its way here, for the publisher's quality."""
+        reception = self.reception
+        expected = self.packets + reception.lost - reception.repaired
+        return Counted(id(self), expected, reception.lost, self.bytes, reception.jitter / self.clock_rate)
 
     def report_block(self) -> bytes | None:
         """For the publisher: what came of this track (RFC 3550 section 6.4.1). None before anything has."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sfu.media import rtp, sdp
 from sfu.media.delivery import Delivery, Sent
 from sfu.media.nack import HISTORY, Budget
+from sfu.media.quality import Counted
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
@@ -114,6 +115,11 @@ class Leg:
         """What the subscriber says of this track."""
         following = self._next if self.waiting else self.track.head + self.shift
         self.delivery.reported(block, self.track.clock_rate, Sent(self.packets, following, self.sent_bytes), now_s)
+
+    def counted(self) -> Counted:
+        """What is known of its way, for the subscriber's quality."""
+        said = self.delivery
+        return Counted(id(self), said.expected, said.lost, self.sent_bytes, said.jitter_s, said.round_trip_s)
 
     def renumber(self, packet: memoryview, at: int) -> None:
         """Writes this subscriber's numbers into a packet of the track, whose sequence number is at `at`."""

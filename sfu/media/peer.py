@@ -47,6 +47,7 @@ from sfu.media.ice import Agent, Path
 from sfu.media.inbound import Inbound, Names
 from sfu.media.lastn import Video
 from sfu.media.publication import Publication
+from sfu.media.quality import Quality, Trouble
 from sfu.media.room import Room
 from sfu.media.srtp import Context, Packet
 from sfu.media.udp import UdpPort
@@ -113,6 +114,7 @@ class Peer:
         self._inbound = Inbound(self._by_ssrc, self._on_rtcp, self._latch)
         self.agent = Agent(self._inbound, self._on_path)
         self._muted: set[str] = set()
+        self.quality = Quality()
         self._slots: list[Slot] = []
         self._dtls: RTCDtlsTransport | None = None
         self._fingerprints: tuple[tuple[str, str], ...] = ()
@@ -589,6 +591,24 @@ class Peer:
         blocks = [block for track in tracks if (block := track.report_block()) is not None]
         if blocks:
             self.send_rtcp(rtp.receiver_report(blocks[:31]))
+
+    def measure(self, now_s: float) -> None:
+        """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
+        legs = [leg for track in self._taken.values() if (leg := track.legs.get(self.id)) is not None]
+        tracks = [track for publication in self.published.values() for track in publication.tracks]
+        self.quality.update([track.counted() for track in tracks], [leg.counted() for leg in legs], now_s)
+
+    def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:
+        """`uploads` is what is wrong with those of the room."""
+        if self._closed:
+            return
+        quality = self.quality
+        quality.blame(self.id, uploads, now_s)
+        up, down, cause = quality.described(quality.up), quality.described(quality.down), quality.telling.cause
+        told = None if cause is None else cause.described()
+        self.shared.emit(
+            bridge.Quality(self.id, quality.score, up, down, told, quality.up.n_bytes, quality.down.n_bytes)
+        )
 
     @property
     def numbers_packets(self) -> bool:

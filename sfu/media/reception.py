@@ -30,7 +30,7 @@ class Report(NamedTuple):
 class Reception:
     """One track's way from its publisher."""
 
-    __slots__ = ("_before", "_filled", "_jitter", "_lost", "_missing", "_sr", "_transit", "hopeless")
+    __slots__ = ("_before", "_filled", "_jitter", "_lost", "_missing", "_sr", "_transit", "hopeless", "repaired")
 
     def __init__(self) -> None:
         self._missing: dict[int, tuple[int, float]] = {}  # times asked for, and when next
@@ -40,6 +40,7 @@ class Reception:
         self._jitter = 0.0
         self._transit: float | None = None
         self._sr: tuple[int, float] | None = None
+        self.repaired = 0  # asked for and come
         self.hopeless = False  # something will never come: decoders need a keyframe
 
     # --- loss --------------------------------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ class Reception:
         self._lost -= 1
         tries, _ = self._missing.pop(number, (0, 0.0))
         if tries:
+            self.repaired += 1
             self._filled[number] = None
             if len(self._filled) > HISTORY:  # older ones are too late for any use
                 del self._filled[next(iter(self._filled))]
@@ -96,6 +98,11 @@ class Reception:
         """When `due` has something to say; None while nothing is missing."""
         return min((due_s for _, due_s in self._missing.values()), default=None)
 
+    @property
+    def lost(self) -> int:
+        """By the network since the track began, repaired or not."""
+        return self._lost + self.repaired
+
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def burst(self, ts90k: int, clock_rate: int, now_s: float) -> None:
@@ -110,6 +117,11 @@ class Reception:
     def sender_report(self, ntp: int, now_s: float) -> None:
         """`ntp` is the 64-bit time of a sender report."""
         self._sr = (ntp >> 16 & 0xFFFFFFFF, now_s)
+
+    @property
+    def jitter(self) -> float:
+        """In the track's clock."""
+        return self._jitter
 
     def report(self, received: int, now_s: float) -> Report:
         """`received` counts the track's packets since it began, repaired ones too."""

@@ -30,6 +30,7 @@ from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
 from sfu.media.lastn import Video
 from sfu.media.peer import Peer, Shared
+from sfu.media.quality import QUALITY_S, uploads
 from sfu.media.room import Room
 from sfu.media.speakers import LISTEN_S
 from sfu.media.udp import READ_BATCH, UdpPort, interface_addresses
@@ -139,10 +140,13 @@ class Worker:
     def _each(self, work: Callable[[Peer], None]) -> None:
         """Does something for every peer; a peer for which it goes wrong ends, and nobody else."""
         for peer in list(self.peers.values()):
-            try:
-                work(peer)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._end(peer, error)
+            self._guarded(work, peer)
+
+    def _guarded(self, work: Callable[[Peer], None], peer: Peer) -> None:
+        try:
+            work(peer)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end(peer, error)
 
     def _end(self, peer: Peer, error: Exception) -> None:
         """Our mistake: logged, and the peer is to join again."""
@@ -217,6 +221,19 @@ class Worker:
                 self.counters[name] = 0
             self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
 
+    async def measure(self) -> None:
+        """Every peer's quality, one peer at a time: a large room has thousands of legs, and packets are not to wait."""
+        while True:
+            await asyncio.sleep(QUALITY_S)
+            for room in list(self.rooms.values()):
+                for peer in list(room.peers.values()):
+                    self._guarded(lambda peer: peer.measure(time.monotonic()), peer)
+                    await asyncio.sleep(0)
+                worst = uploads({peer.id: peer.quality for peer in room.peers.values()})
+                for peer in list(room.peers.values()):
+                    self._guarded(lambda peer: peer.tell_quality(worst, time.monotonic()), peer)  # noqa: B023 - at once
+                    await asyncio.sleep(0)
+
     def _collect(self) -> None:
         """Garbage, now and not in the middle of a burst. Cycles come of peers that ended, not of packets: the young
         ones are
@@ -278,7 +295,7 @@ async def serve(sock: socket.socket) -> None:
 
     try:
         async with anyio.create_task_group() as tasks:
-            for task in (send_events, worker.tick, worker.report, worker.watch_addresses):
+            for task in (send_events, worker.tick, worker.report, worker.measure, worker.watch_addresses):
                 tasks.start_soon(task)
             async for command in commands:
                 worker.handle(command)

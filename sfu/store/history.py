@@ -71,7 +71,7 @@ class History:
     ROOM_DAYS = """
         SELECT day, room_id, count(DISTINCT user_name) AS unique_users, count(*) AS sessions,
             avg(duration_s) AS avg_duration_s, COALESCE(sum(duration_s), 0) AS total_duration_s,
-            max(concurrency) AS peak_concurrency
+            max(concurrency) AS peak_concurrency, avg(score_mean) AS avg_score, min(score_min) AS min_score
         FROM sessions
         WHERE company_id = :company_id AND day BETWEEN :first AND :last AND (day < :last OR room_id > :after)
         GROUP BY day, room_id ORDER BY day DESC, room_id LIMIT :count

@@ -6,7 +6,7 @@ import base64
 import json
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any, Generic, Literal, TypeVar
@@ -129,6 +129,26 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionQuality:
+    """How a session's call went, means over its time unless a name says else. `up` is from the person to the server;
+    losses are fractions, retransmitted or not. None where nothing flowed, and until the session has ended."""
+
+    score_mean: float | None = None
+    score_min: float | None = None
+    loss_up: float | None = None
+    loss_down: float | None = None
+    jitter_up_ms: float | None = None
+    jitter_down_ms: float | None = None
+    round_trip_ms: float | None = None
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> SessionQuality:
+        return cls(**{spec.name: row[spec.name] for spec in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One stay of one person in one room. `concurrency`: how many were there, itself included, when it began."""
 
@@ -146,6 +166,7 @@ class Session:
     duration_s: float | None
     concurrency: int
     metadata: dict[str, Any]
+    quality: SessionQuality
 
     @classmethod
     def of(cls, row: Row) -> Session:
@@ -164,6 +185,7 @@ class Session:
             duration_s=row["duration_s"],
             concurrency=row["concurrency"],
             metadata=json.loads(row["metadata"]),
+            quality=SessionQuality.of(row),
         )
 
 
@@ -179,7 +201,8 @@ class UserRoom:
 
 @dataclass(frozen=True, slots=True)
 class RoomDay:
-    """One room on one UTC day. A session counts on the day it began; open ones have no duration yet."""
+    """One room on one UTC day. A session counts on the day it began; open ones have neither duration nor score yet.
+    `avg_score` is the mean of the sessions' means, `min_score` the worst that any of them ever had."""
 
     room_id: str
     day: date
@@ -188,6 +211,8 @@ class RoomDay:
     avg_duration_s: float | None
     total_duration_s: float
     peak_concurrency: int
+    avg_score: float | None
+    min_score: float | None
 
     @classmethod
     def of(cls, row: Row) -> RoomDay:
@@ -199,6 +224,8 @@ class RoomDay:
             row["avg_duration_s"],
             row["total_duration_s"],
             row["peak_concurrency"],
+            row["avg_score"],
+            row["min_score"],
         )
 
 

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -18,7 +19,7 @@ from sfu.keys import digest
 from sfu.refusals import CompanyDisabled, DatabaseUnavailable, TokenRequired
 from sfu.store import tokens
 from sfu.store.database import Database, Statements, bound
-from sfu.store.records import Session, json_text
+from sfu.store.records import Session, SessionQuality, json_text
 from sfu.tokens import Grant
 
 SERVER_LOST = "server_lost"
@@ -27,6 +28,7 @@ SERVER_LOST = "server_lost"
 ABANDONED_S = 300
 """A server not heard of for so long is dead, whatever its name."""
 
+NOTHING_KNOWN = SessionQuality()
 RETRY_S = 1.0
 BATCH = 200
 
@@ -151,7 +153,13 @@ class Sessions:
         await self.flush()  # or who has just left would still be counted
         return await self._database.transaction(work)
 
-    def close(self, session: Session, reason: str, metadata: Mapping[str, Any] | None = None) -> None:
+    def close(
+        self,
+        session: Session,
+        reason: str,
+        metadata: Mapping[str, Any] | None = None,
+        quality: SessionQuality = NOTHING_KNOWN,
+    ) -> None:
         """Ends a session now and has it written soon; never blocks. `metadata`, if given, replaces the session's.
 
         Raises BadValue for what cannot be stored: in the queue it would keep everything behind it from being written.
@@ -167,6 +175,7 @@ class Sessions:
             "at_s": now.timestamp(),
             "reason": reason,
             "metadata": None if metadata is None else json_text("metadata", metadata),
+            **asdict(quality),
         }
         self._leaves.append(bound(leave))
         self._leaving.set()
@@ -179,7 +188,10 @@ class Sessions:
     CLOSE = """
         UPDATE sessions SET disconnected_at = :at, last_seen_at = :at, leave_reason = :reason,
             duration_s = greatest(0, CAST(:at_s AS DOUBLE PRECISION) - date_part('epoch', connected_at)),
-            metadata = COALESCE(:metadata, metadata)
+            metadata = COALESCE(:metadata, metadata), score_mean = :score_mean, score_min = :score_min,
+            loss_up = :loss_up, loss_down = :loss_down, jitter_up_ms = :jitter_up_ms,
+            jitter_down_ms = :jitter_down_ms, round_trip_ms = :round_trip_ms, bytes_up = :bytes_up,
+            bytes_down = :bytes_down
         WHERE company_id = :company_id AND id = :id AND disconnected_at IS NULL
     """
 
