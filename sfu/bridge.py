@@ -82,6 +82,13 @@ class Mute:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartIce:
+    """An Offer with new ICE credentials is to follow (RFC 8445 section 9)."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """The peer's WebSocket is away (`held`), so it can answer no offer; or it has another one, to which everything is
     told again that the last one may not have brought: the offer in flight, and what is paused."""
@@ -97,7 +104,7 @@ class Leave:
     peer: str
 
 
-Command = Configure | Join | Answer | Publish | Unpublish | Mute | Hold | Leave
+Command = Configure | Join | Answer | Publish | Unpublish | Mute | RestartIce | Hold | Leave
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 
@@ -211,7 +218,7 @@ Event = (
 )
 
 COMMANDS: dict[str, type] = {
-    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Hold, Leave)
+    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, RestartIce, Hold, Leave)
 }
 EVENTS: dict[str, type] = {
     cls.__name__: cls

@@ -22,6 +22,7 @@ COMMANDS: list[bridge.Command] = [
     bridge.Publish("p1", "screen", "video"),
     bridge.Unpublish("p1", "screen"),
     bridge.Mute("p1", "camera", True),
+    bridge.RestartIce("p1"),
     bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]
