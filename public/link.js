@@ -1,24 +1,35 @@
 /**
- * One connection of protocol.js: a WebSocket that speaks "sfu.v1", and the RTCPeerConnection negotiated over it. Rooms and
- * people are not its business; what it hears of them goes to `on.event`.
+ * One stay of protocol.js in a room: an RTCPeerConnection, negotiated over a WebSocket that speaks "sfu.v1". Rooms and people
+ * are not its business; what it hears of them goes to `on.event`.
+ *
+ * It repairs what breaks: a WebSocket that is lost while media flows is replaced and the session resumed; a media path that
+ * goes silent gets new ICE credentials. `trouble` says what is under repair. Only when that fails is the link lost.
  */
 
-const SUBPROTOCOL = 'sfu.v1';
+import { Socket } from './socket.js';
+
 const WELCOME_MS = 10_000; // from dialling to `welcome`
 const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up before
-const SILENT_MS = 5_000; // how long ICE may be disconnected; it often comes back by itself
-const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
+const RESUME_MS = { first: 1_000, spread: 2_000, last: 6_000, all: 20_000 }; // the server holds a session for 15 s
+const PULSE_MS = 500; // how often the media path is looked at
+const DEAF_MS = 3_000; // nothing at all has come for so long: reports come every second, answers to checks every 2.5 s
+const DISCONNECTED_MS = 2_000; // how long ICE may be disconnected: it often comes back by itself
+const ASLEEP_MS = 10_000; // a timer that was so late has slept, and the network may be another
+const RESTART_MS = 4_000; // between two requests for new ICE credentials; the server takes one in 2 s
+const OFFER_MS = 3_000; // for the offer that has them; a WebSocket that does not bring it is dead, whatever it says
+const LOST_MS = 15_000; // how long media may be silent before the link is given up
 const CANDIDATES = 30; // the server takes 32 and, being ICE-lite, needs none
 
-/** What a camera sends, smallest first; the server offers these rids. Shared screens need their detail: no `q`. */
+/** What a camera sends, smallest first; the server offers these rids. */
 const LAYERS = [
   { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
   { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
   { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
 ];
 
-/** One WebSocket with one RTCPeerConnection: lives from dialling to the first loss, never longer. */
+/** From dialling to what cannot be repaired, never longer. */
 export class Link {
+  #url;
   #socket;
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   #local; // Map of source → { track, stream, muted }, the room's
@@ -28,42 +39,46 @@ export class Link {
   #asked = new Set(); // sources asked for with `publish`, not offered yet
   #active = new Map(); // source → rids that anybody watches, once the server has said so
   #said = new Map(); // source → mute state the server knows
-  #queue = [];
-  #credit = RATE.burst;
-  #filled = performance.now();
   #timers = {};
   #candidates = 0;
   #reached = false; // media flowed once
-  #opened = false;
   #closed = false;
+  #secret = ''; // of the session
+  #cutAt = 0; // when the WebSocket was lost; 0 while there is one
+  #tries = 0; // to resume
+  #deafSince = 0; // when the media path went silent; 0 while it works
+  #restartedAt = -Infinity;
+  #heard = { bytes: 0, bytesAt: 0, all: 0, at: 0 }; // what has come over the media path, and when last
+  #beatAt = Date.now();
+  #changed = () => this.#repair();
 
   constructor(url, token, local, on) {
+    this.#url = url;
     this.#local = local;
     this.#on = on;
-    this.#socket = new WebSocket(url, token ? [SUBPROTOCOL, `token.${token}`] : SUBPROTOCOL); // not in a URL, which is logged
-    this.#socket.onmessage = ({ data }) => this.#receive(data);
-    this.#socket.onopen = () => (this.#opened = true);
-    this.#socket.onclose = () => {
-      if (this.#opened) this.lose('connection_lost', 'The connection to the server was lost.');
-      else this.lose('unreachable', 'The server cannot be reached, or refuses this page.');
-    };
+    this.#dial(token && `token.${token}`);
     this.#pc.onicecandidate = ({ candidate }) => {
       if (candidate?.candidate && this.#candidates++ < CANDIDATES) this.send('candidate', JSON.stringify(candidate));
     };
     this.#pc.onconnectionstatechange = () => this.#watch();
-    this.#after('welcome', WELCOME_MS, () => this.lose('unreachable', 'The server does not answer.'));
+    this.#timers.pulse = setInterval(() => this.#pulse(), PULSE_MS);
+    globalThis.addEventListener?.('online', this.#changed);
+    navigator.connection?.addEventListener?.('change', this.#changed);
   }
 
   get pc() {
     return this.#pc;
   }
 
-  /** Queues a message; false when it cannot be sent: not open, or the queue is full. */
+  /** 'connection' while the WebSocket is being replaced, 'media' while the media path is silent, or null. */
+  get trouble() {
+    if (this.#cutAt) return 'connection';
+    return this.#deafSince ? 'media' : null;
+  }
+
+  /** Queues a message; false when it cannot be sent. */
   send(event, data) {
-    if (this.#socket.readyState !== WebSocket.OPEN || this.#queue.length >= RATE.queue) return false;
-    this.#queue.push(JSON.stringify({ event, data }));
-    this.#drain();
-    return true;
+    return !this.#cutAt && this.#socket.send(event, data);
   }
 
   /** Brings the connection in line with what is published as `source` now. */
@@ -82,6 +97,11 @@ export class Link {
     this.#asked.delete(source);
   }
 
+  /** Cuts a pause before the next try to resume short. */
+  hurry() {
+    if (this.#timers.resume) this.#resume();
+  }
+
   lose(code, message, rejoin = true) {
     if (this.#closed) return;
     this.close();
@@ -90,54 +110,149 @@ export class Link {
 
   close() {
     this.#closed = true;
-    Object.values(this.#timers).forEach(clearTimeout);
+    Object.values(this.#timers).forEach(clearTimeout); // clears intervals, too
+    globalThis.removeEventListener?.('online', this.#changed);
+    navigator.connection?.removeEventListener?.('change', this.#changed);
     this.#socket.close();
     this.#pc.onconnectionstatechange = null;
     this.#pc.close();
   }
 
   #after(name, ms, then) {
+    this.#cancel(name);
+    this.#timers[name] = setTimeout(() => {
+      this.#timers[name] = 0;
+      then();
+    }, ms);
+  }
+
+  #cancel(name) {
     clearTimeout(this.#timers[name]);
-    this.#timers[name] = setTimeout(then, ms);
+    this.#timers[name] = 0;
   }
 
-  #drain() {
-    const now = performance.now();
-    this.#credit = Math.min(RATE.burst, this.#credit + ((now - this.#filled) / 1000) * RATE.perSecond);
-    this.#filled = now;
-    for (; this.#queue.length && this.#credit >= 1; this.#credit--) this.#socket.send(this.#queue.shift());
-    if (this.#queue.length) this.#after('drain', 1000 / RATE.perSecond, () => this.#drain());
+  // --- the WebSocket ---
+
+  #dial(value) {
+    const socket = new Socket(this.#url, value, {
+      message: (event, data) => this.#receive(socket, event, data),
+      closed: (opened) => {
+        if (opened) this.#cut('connection_lost', 'The connection to the server was lost.');
+        else this.#cut('unreachable', 'The server cannot be reached, or refuses this page.');
+      },
+    });
+    this.#socket = socket;
+    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server does not answer.'));
   }
 
-  #receive(text) {
-    if (this.#closed) return;
-    const { event, data } = JSON.parse(text);
-    if (event === 'layers') {
+  #receive(socket, event, data) {
+    if (event === 'offer') {
+      this.#cancel('offer');
+      this.#serially(() => this.#answer(JSON.parse(data), socket));
+    } else if (event === 'candidate') this.#serially(() => this.#pc.addIceCandidate(JSON.parse(data)));
+    else if (event === 'layers') {
       this.#active.set(data.source, data.active);
       const section = this.#sections.get(data.source);
       if (section) this.#serially(() => this.#layer(data.source, section));
-      return;
     }
-    if (event === 'offer') this.#serially(() => this.#answer(JSON.parse(data)));
-    else if (event === 'candidate') this.#serially(() => this.#pc.addIceCandidate(JSON.parse(data)));
     else {
-      if (event === 'welcome') {
-        clearTimeout(this.#timers.welcome);
-        this.#after('media', MEDIA_MS, () => this.#mediaFailed());
-      }
+      if (event === 'welcome') this.#welcome(data);
       this.#on.event(event, data);
     }
   }
 
+  #welcome({ session, resumed }) {
+    this.#cancel('welcome');
+    this.#secret = session;
+    if (!resumed) return this.#after('media', MEDIA_MS, () => this.#mediaFailed());
+    this.#cutAt = this.#tries = 0;
+    this.#asked.clear();
+    for (const source of this.#sections.keys()) {
+      this.#said.set(source, null); // what was said last may not have arrived
+      if (!this.#local.has(source) && sending(this.#sections.get(source))) this.unpublish(source);
+    }
+    for (const source of this.#local.keys()) this.sync(source);
+    if (this.#deafSince) this.#restart();
+    this.#on.trouble();
+  }
+
+  /** The WebSocket is gone, or as good as. While media may flow, another one takes its place. */
+  #cut(code, message, pause = RESUME_MS.first + Math.random() * RESUME_MS.spread) {
+    const now = performance.now();
+    for (const timer of ['welcome', 'offer']) this.#cancel(timer);
+    this.#restartedAt = -Infinity; // it may have asked for nothing
+    this.#socket.close();
+    this.#cutAt ||= now;
+    const over = this.#pc.connectionState === 'failed' || now - this.#cutAt > RESUME_MS.all;
+    if (!this.#secret || !this.#reached || over) return this.lose(code, message);
+    this.#after('resume', Math.min(pause * 1.5 ** this.#tries++, RESUME_MS.last), () => this.#resume());
+    this.#on.trouble();
+  }
+
+  #resume() {
+    this.#cancel('resume');
+    this.#dial(`resume.${this.#secret}`);
+  }
+
+  // --- the media path ---
+
   #watch() {
     const state = this.#pc.connectionState;
-    clearTimeout(this.#timers.silent);
+    this.#cancel('silent');
     if (state === 'connected') {
-      clearTimeout(this.#timers.media);
+      this.#cancel('media');
       this.#reached = true;
+      this.#hears();
       this.#on.connected();
-    } else if (state === 'failed') this.#mediaFailed();
-    else if (state === 'disconnected') this.#after('silent', SILENT_MS, () => this.#mediaFailed());
+    } else if (state === 'failed' && !this.#reached) this.#mediaFailed();
+    else if (state === 'failed') this.#deaf();
+    else if (state === 'disconnected') this.#after('silent', DISCONNECTED_MS, () => this.#deaf());
+  }
+
+  /** Twice a second: has this machine slept, has anything come? */
+  async #pulse() {
+    const late = Date.now() - this.#beatAt > ASLEEP_MS;
+    this.#beatAt = Date.now();
+    if (!this.#reached) return;
+    if (late) this.#repair();
+    const now = performance.now();
+    const { bytes, all } = await received(this.#pc);
+    if (this.#closed) return;
+    if (all !== this.#heard.all) {
+      this.#heard = { bytes, bytesAt: bytes === this.#heard.bytes ? this.#heard.bytesAt : now, all, at: now };
+      if (this.#pc.connectionState === 'connected') this.#hears();
+    } else if (now - this.#heard.at > DEAF_MS && this.#heard.at === this.#heard.bytesAt) {
+      this.#deaf(); // in the middle of sound, pictures or reports; where there are none, ICE has to notice
+    }
+    if (!this.#deafSince) return;
+    if (now - this.#deafSince > LOST_MS) this.#mediaFailed();
+    else this.#restart();
+  }
+
+  #hears() {
+    if (!this.#deafSince) return;
+    this.#deafSince = 0;
+    this.#on.trouble();
+  }
+
+  #deaf() {
+    if (this.#deafSince) return;
+    this.#deafSince = performance.now();
+    this.#restart();
+    this.#on.trouble();
+  }
+
+  /** The network is another one, or may be. */
+  #repair() {
+    this.hurry();
+    if (this.#reached) this.#restart();
+  }
+
+  #restart() {
+    const now = performance.now();
+    if (now - this.#restartedAt < RESTART_MS || !this.send('restart_ice', {})) return;
+    this.#restartedAt = now;
+    this.#after('offer', OFFER_MS, () => this.#cut('connection_lost', 'The server does not answer.', Math.random() * 500));
   }
 
   #mediaFailed() {
@@ -145,13 +260,17 @@ export class Link {
     else this.lose('ice_timeout', 'No media path to the server could be found.');
   }
 
+  // --- negotiation ---
+
   #serially(job) {
     this.#work = this.#work
       .then(() => this.#closed || job())
       .catch((error) => this.lose('negotiation_failed', `The media could not be negotiated: ${error.message}`));
   }
 
-  async #answer(offer) {
+  /** Answers on the WebSocket that the offer came on, or not at all: after a resume it comes again. */
+  async #answer(offer, socket) {
+    if (socket !== this.#socket) return;
     await this.#pc.setRemoteDescription({ type: offer.type, sdp: offer.sdp });
     const transceivers = new Map(this.#pc.getTransceivers().map((one) => [one.mid, one]));
     for (const mid of Object.keys(offer.receive)) transceivers.get(mid).direction = 'recvonly';
@@ -167,7 +286,7 @@ export class Link {
     const answer = await this.#pc.createAnswer();
     await this.#pc.setLocalDescription({ type: 'answer', sdp: withStereo(answer.sdp, offer.sdp, stereo) });
     const { type, sdp } = this.#pc.localDescription;
-    this.send('answer', JSON.stringify({ type, sdp }));
+    if (socket === this.#socket) this.send('answer', JSON.stringify({ type, sdp }));
     this.#asked = new Set([...this.#asked].filter((source) => !this.#sections.has(source)));
     for (const source of this.#local.keys()) await this.#align(source);
     // keyed by mid: Firefox gives remote tracks other ids than the SDP
@@ -196,7 +315,7 @@ export class Link {
     const section = this.#sections.get(source);
     if (section && sending(section)) {
       if (section.sender.track !== track) await section.sender.replaceTrack(track);
-      if (muted !== (this.#said.get(source) ?? false) && this.send('mute', { source, muted })) this.#said.set(source, muted);
+      if (muted !== (this.#said.has(source) ? this.#said.get(source) : false) && this.send('mute', { source, muted })) this.#said.set(source, muted);
     } else if (track && !this.#asked.has(source) && this.send('publish', { source, kind: track.kind })) {
       this.#asked.add(source);
     }
@@ -215,6 +334,14 @@ function withStereo(answer, offer, sent) {
   return sections(answer)
     .map((section) => section.replace(/^a=fmtp:\d+ .*useinbandfec=1.*/m, (line) => line + parameters(midOf(section))))
     .join('');
+}
+
+/** What has come over the connection so far: `bytes` of sound, pictures and reports, and `all` with answered checks. */
+async function received(pc) {
+  const reports = [...(await pc.getStats()).values()].filter(({ type }) => type === 'candidate-pair');
+  const sum = (name) => reports.reduce((total, one) => total + (one[name] ?? 0), 0);
+  const bytes = sum('bytesReceived');
+  return { bytes, all: bytes + sum('responsesReceived') };
 }
 
 const sending = (section) => section.currentDirection === 'sendonly';

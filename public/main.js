@@ -3,7 +3,7 @@
 import { Room } from './protocol.js';
 import { Devices } from './media.js';
 import { View } from './ui.js';
-import { deviceProblems, endText, waitingText } from './words.js';
+import { deviceProblems, endText, troubleText, waitingText } from './words.js';
 
 const SOURCES = ['microphone', 'camera'];
 const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are quick, a question may stand for ever
@@ -156,7 +156,8 @@ function banner() {
   const away = room.error && (room.state !== 'joined' || blocked);
   const since_s = Math.round((performance.now() - lostAt) / 1000);
   const facts = { since_s, answers, host: location.hostname, port: room.mediaPort, inCall: room.self !== null };
-  const words = away ? waitingText(room.error, facts) : null;
+  const trouble = room.state === 'joined' && !room.error ? room.trouble : null;
+  const words = away ? waitingText(room.error, facts) : trouble && troubleText(trouble);
   view.setBanner(words, room.state !== 'joined' && room.self !== null);
 }
 
@@ -225,7 +226,7 @@ const actions = {
   retry: () => room.join(),
   chat: ({ text }) => {
     if (room.chat(text)) view.chatSent();
-    else if (room.state === 'joined') view.notice('chat', 'This message is too long. Send it in two parts.');
+    else if (room.state === 'joined' && !room.trouble) view.notice('chat', 'This message is too long. Send it in two parts.');
     else view.notice('chat', 'Not sent: you are not connected. Your text is kept; send it again in a moment.');
   },
   copy: async () => {

@@ -8,12 +8,15 @@
  *
  * With `token` instead of `room` and `name`, the server goes by what the token says.
  *
- * A room keeps itself joined: when the connection or the media path is lost it dials again, with growing pauses, and
- * publishes the same tracks with the same mute states. Only leave() and a final `bye` end it.
+ * A room keeps itself joined. A connection that breaks is resumed while media flows, a media path that dies is replaced, and
+ * meanwhile one is in the room as before (`trouble`). Where that fails it dials again, with growing pauses, and publishes the
+ * same tracks. Mute states stay as they were in any case. Only leave() and a final `bye` end it.
  *
  * State (read at any time)
  *   state          'idle' → 'joining' → 'joined' ⇄ 'waiting' (for the next try) → 'ended'
  *   connected      whether media flows; joined comes first
+ *   trouble        what is being repaired while joined: 'connection' (one hears and sees, but nothing else gets through),
+ *                  'media' (sound and pictures are stuck), or null
  *   error          { code, message, rejoin } of the last loss, null again once connected
  *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
  *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted, paused } }, without yourself; `paused`
@@ -24,8 +27,9 @@
  *   pc             the current RTCPeerConnection, null between connections
  *
  * Events (detail)
- *   state      { state, error }           any change of state, connected or error
- *   welcome    { peer, room, name }       in the room, possibly again: forget what was known about the others
+ *   state      { state, error }           any change of state, connected, trouble or error
+ *   welcome    { peer, room, name, resumed }  in the room, possibly again: forget what was known about the others; `resumed`
+ *                                         is the same stay after a repair: tracks go on, and who came or went is told
  *   joined     { peer, name }             left { peer, name, reason }
  *   track      { peer, source, track }    a MediaStreamTrack to play; trackended { peer, source } when it is to stop
  *   mute       { peer, source, muted }    somebody else's source was announced, muted or unmuted
@@ -47,7 +51,6 @@ const NOBODY = { dominant: null, speaking: [] };
 
 export class Room extends EventTarget {
   state = 'idle';
-  connected = false;
   error = null;
   self = null;
   limits = null;
@@ -59,8 +62,8 @@ export class Room extends EventTarget {
   #url;
   #token = '';
   #link = null;
+  #flows = false; // media did, with this link
   #local = new Map();
-  #shown = null; // what the page shows, once it has said so
   #media = new Map(); // mid → { peer, source, track }
   #timer = 0;
   #tries = 0;
@@ -85,18 +88,27 @@ export class Room extends EventTarget {
     return this.#link?.pc ?? null;
   }
 
+  get trouble() {
+    return this.#link?.trouble ?? null;
+  }
+
+  get connected() {
+    return this.#flows && this.trouble !== 'media';
+  }
+
   /** Also starts an ended room over, and cuts a pause between two tries short. */
   join() {
-    if (this.#link) return;
+    if (this.#link) return this.#link.hurry();
     clearTimeout(this.#timer);
     const link = new Link(this.#url, this.#token, this.#local, {
       event: (event, data) => this.#handle(event, data),
       media: (media, port) => this.#remap(media, port),
       connected: () => {
         this.error = null;
-        this.connected = true;
+        this.#flows = true;
         this.#change('joined');
       },
+      trouble: () => this.#change(this.state),
       lost: (error) => this.#lost(error),
     });
     this.#link = link;
@@ -129,7 +141,6 @@ export class Room extends EventTarget {
 
   /** Tells what is shown now: [{ peer, source, width, height }] in device pixels. The server sends no other videos. */
   view(videos) {
-    this.#shown = videos;
     if (this.state === 'joined') this.#link?.send('view', { videos });
   }
 
@@ -192,16 +203,25 @@ export class Room extends EventTarget {
     // anything else is from a newer server: the protocol allows new events at any time
   }
 
-  #welcome({ peer, room, name, participants, limits, permissions }) {
-    this.self = peer;
-    Object.assign(this, { limits, permissions });
-    Object.assign(this, { room, name });
+  #welcome({ peer, room, name, participants, limits, permissions, resumed }) {
+    const before = this.participants;
+    Object.assign(this, { self: peer, room, name, limits, permissions, speakers: NOBODY });
     this.participants = new Map(
       participants.map((one) => [one.peer, { ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
     );
-    this.#joinedAt = performance.now();
-    this.#emit('welcome', { peer, room, name });
+    if (!resumed) this.#joinedAt = performance.now();
+    this.#emit('welcome', { peer, room, name, resumed });
+    if (resumed) this.#catchUp(before);
     this.#change('joined');
+  }
+
+  /** Tells what nobody told while the connection was broken. */
+  #catchUp(before) {
+    const now = this.participants;
+    this.#remap(new Map([...this.#media].filter(([, { peer, source }]) => now.get(peer)?.tracks.has(source))));
+    for (const { peer, name } of before.values()) if (!now.has(peer)) this.#emit('left', { peer, name, reason: 'left' });
+    for (const { peer, name } of now.values()) if (!before.has(peer)) this.#emit('joined', { peer, name });
+    this.#emit('speakers', this.speakers);
   }
 
   #remap(media, port = this.mediaPort) {
@@ -232,7 +252,7 @@ export class Room extends EventTarget {
 
   #clear(error) {
     this.error = error;
-    this.connected = false;
+    this.#flows = false;
     this.#link = null;
     this.#media = new Map();
     this.speakers = NOBODY;

@@ -78,6 +78,12 @@ export function waitingText(error, { since_s, answers, host, port, inCall }) {
   return ['Reconnecting', `The connection dropped ${since_s} s ago. Nobody hears you until it is back.`];
 }
 
+/** What is being repaired while the call goes on: [title, text]. */
+export function troubleText(trouble) {
+  if (trouble === 'media') return ['Sound and video are stuck', 'They come back by themselves, usually within a few seconds.'];
+  return ['Reconnecting', 'You hear and see each other. Chat and what you switch reach the others in a moment.'];
+}
+
 /** Why the call is over: { title, text, again }, `again` being the label of the button that joins again. */
 export function endText(error, room) {
   switch (error.code) {

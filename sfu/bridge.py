@@ -82,6 +82,13 @@ class Mute:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartIce:
+    """An Offer with new ICE credentials is to follow (RFC 8445 section 9)."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """The peer's WebSocket is away (`held`), so it can answer no offer; or it has another one, to which everything is
     told again that the last one may not have brought: the offer in flight, and what is paused."""
@@ -106,7 +113,7 @@ class Leave:
     peer: str
 
 
-Command = Configure | Join | Answer | Publish | Unpublish | Mute | View | Hold | Leave
+Command = Configure | Join | Answer | Publish | Unpublish | Mute | View | RestartIce | Hold | Leave
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 

@@ -100,11 +100,16 @@ class Chat:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartIce:
+    """The client's media path died, or its network is another one: it wants an offer with new ICE credentials."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The client goes; the server answers with `bye` and closes."""
 
 
-ClientMessage = Answer | Candidate | Publish | Unpublish | Mute | View | Chat | Leave
+ClientMessage = Answer | Candidate | Publish | Unpublish | Mute | View | Chat | RestartIce | Leave
 
 # --- server to client ------------------------------------------------------------------------------------------------
 
@@ -317,6 +322,7 @@ CLIENT_EVENTS: dict[str, type] = {
     "mute": Mute,
     "view": View,
     "chat": Chat,
+    "restart_ice": RestartIce,
     "leave": Leave,
 }
 SERVER_EVENTS: dict[str, type] = {

@@ -229,6 +229,8 @@ class Session:
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
                 hub.deliver(hub.rooms.chat(peer, text, time.time_ns() // 1_000_000))
+            case messages.RestartIce():
+                self._command(bridge.RestartIce(peer.id))
             case messages.Leave():
                 self.end(None)
 

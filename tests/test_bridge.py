@@ -23,6 +23,7 @@ COMMANDS: list[bridge.Command] = [
     bridge.Unpublish("p1", "screen"),
     bridge.Mute("p1", "camera", True),
     bridge.View("p1", [["p2", "camera", 360]]),
+    bridge.RestartIce("p1"),
     bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]

@@ -78,8 +78,8 @@ class Agent:
 
     def __init__(self, inbound: Inbound, on_path: Callable[[Path], None]) -> None:
         """`inbound` is for media that comes on any path of this peer; `on_path` gets each newly selected path."""
-        self.ufrag = _token(8)
-        self.pwd = _token(24)
+        self.ufrag, self.pwd = _token(8), _token(24)
+        self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
         self.inbound = inbound
         self.paths: list[Path] = []
         self.selected: Path | None = None
@@ -99,15 +99,25 @@ class Agent:
             return None
         return self.paths.pop(0 if self.paths[0] != self.selected else 1)
 
-    def check(self, check: Check, path: Path, now_s: float) -> None:
-        """Answers a verified check (RFC 8445 section 7.3) and follows a nomination."""
+    def restart(self) -> str | None:
+        """New credentials (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1). Those in use stay good until a pair is
+        nominated with the new ones, and so does the path. Returns the ufrag of a restart that this one overtook."""
+        overtaken = self.ufrag if len(self.passwords) > 1 else None
+        self.passwords.pop(overtaken or "", None)
+        self.ufrag, self.pwd = _token(8), _token(24)
+        self.passwords[self.ufrag] = self.pwd
+        return overtaken
+
+    def check(self, check: Check, path: Path, now_s: float) -> str | None:
+        """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
+        good, where the nomination has completed a restart."""
         response = stun.Message(
             message_method=stun.Method.BINDING,
             message_class=stun.Class.RESPONSE,
             transaction_id=check.message.transaction_id,
         )
         response.attributes["XOR-MAPPED-ADDRESS"] = path.address[:2]
-        response.add_message_integrity(self.pwd.encode())
+        response.add_message_integrity(self.passwords[check.ufrag].encode())
         path.endpoint.send(bytes(response), path.address)
         moved = path != self.selected
         if moved and (check.nominates or (self.selected is not None and now_s - self._path_seen_s > SILENT_S)):
@@ -115,6 +125,11 @@ class Agent:
             self.connected.set()
             self._on_path(path)
         self.seen(path, now_s)
+        if check.nominates and check.ufrag == self.ufrag and len(self.passwords) > 1:
+            former = next(iter(self.passwords))
+            del self.passwords[former]
+            return former
+        return None
 
     def seen(self, path: tuple[Endpoint, Address], now_s: float) -> None:
         """Something authenticated came from `path`: consent to send (RFC 7675) and liveness."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections import Counter
@@ -57,6 +58,8 @@ log = logging.getLogger("sfu.media")
 
 SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
+RESTART_S = 2.0
+"""Between two restarts of a peer's ICE: each costs an offer, and a path needs some round trips to be found."""
 NOT_SPEAKING = "not_speaking"
 """Why a video is not forwarded: others spoke later than its publisher."""
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
@@ -123,6 +126,9 @@ class Peer:
         self._offered: list[tuple[sdp.Section, Publication | None]] | None = None  # in flight
         self._offer_event: bridge.Offer | None = None  # the one in flight
         self._held = False  # its client can be told nothing now
+        self._restarting: asyncio.TimerHandle | None = None
+        self._restarted_s = -math.inf
+        self._renew = False  # the next offer is to have new ICE credentials
         self._dirty = self._scheduled = self._closed = False
         self._deadline: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +147,17 @@ class Peer:
         elif not self._scheduled and not self._closed:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._offer)
+
+    def restart_ice(self) -> None:
+        """An offer with new credentials, RESTART_S after the last such at the earliest; none is left unanswered."""
+        if self._restarting is None:
+            wait_s = max(0.0, self._restarted_s + RESTART_S - time.monotonic())
+            self._restarting = asyncio.get_running_loop().call_later(wait_s, self._restart_ice)
+
+    def _restart_ice(self) -> None:
+        self._restarting, self._restarted_s = None, time.monotonic()
+        self._renew = True
+        self.changed()
 
     def hold(self, held: bool) -> None:
         """Its client cannot be told anything, or can again: then it is told anew what the last may not have reached."""
@@ -228,6 +245,10 @@ class Peer:
         if not self._slots:
             return  # a listener in an empty room: an offer without sections has no answer
         self._version += 1
+        if self._renew:
+            self._renew = False
+            self.shared.udp.forget(self.agent.restart())
+            self.shared.udp.register(self.agent)
         self._offered = [(self._section(slot), slot.track) for slot in self._slots]
         transport = sdp.Transport(
             self.agent.ufrag,
@@ -429,6 +450,8 @@ class Peer:
         for slot in self._slots:
             if slot.track is not None:
                 slot.track.legs_changed()
+        for track in self.published.values():  # what was lost on the old path, the others' requests included
+            track.request_keyframe()
 
     def check_liveness(self, now_s: float) -> None:
         if self._tx is not None and now_s - self.agent.last_seen_s > SILENT_S:

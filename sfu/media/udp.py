@@ -225,8 +225,13 @@ class UdpPort:
     def register(self, agent: Agent) -> None:
         self._agents[agent.ufrag] = agent
 
+    def forget(self, ufrag: str | None) -> None:
+        """Checks with this ufrag are strangers' from now on."""
+        self._agents.pop(ufrag or "", None)
+
     def unregister(self, agent: Agent) -> None:
-        self._agents.pop(agent.ufrag, None)
+        for ufrag in agent.passwords:
+            self.forget(ufrag)
         for path in agent.paths:
             self._forget(agent, path)
 
@@ -295,7 +300,7 @@ class UdpPort:
             self._counters["gate_stun_malformed"] += 1
             return
         agent = self._agents.get(check.ufrag)
-        if agent is None or not check.verify(agent.pwd):
+        if agent is None or not check.verify(agent.passwords[check.ufrag]):
             self._counters["gate_stun_refused"] += 1
             return
         route = path.endpoint.routes.get(key)
@@ -305,7 +310,7 @@ class UdpPort:
             forgotten = agent.learn(path)
             if forgotten is not None:
                 self._forget(agent, forgotten)
-        agent.check(check, path, time.monotonic())
+        self.forget(agent.check(check, path, time.monotonic()))
 
 
 def interface_addresses(hosts: Iterable[str]) -> list[str]:

@@ -128,6 +128,8 @@ class Worker:
                 peer.unpublish(command.source)
             case bridge.Mute():
                 peer.mute(command.source, command.muted)
+            case bridge.RestartIce():
+                peer.restart_ice()
             case bridge.Hold():
                 peer.hold(command.held)
             case bridge.View():

@@ -58,9 +58,10 @@ class Person:
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self._server = server
 
-    def join(self, room: str, host: str = "127.0.0.1") -> Person:
-        """Opens a link that leads straight into the room."""
-        self.page.goto(f"{self._server.scheme}://{host}:{self._server.port}/?room={room}&username={self.name}")
+    def join(self, room: str, host: str = "127.0.0.1", port: int = 0) -> Person:
+        """Opens a link that leads straight into the room; another `port` is that of a relay."""
+        address = f"{self._server.scheme}://{host}:{port or self._server.port}"
+        self.page.goto(f"{address}/?room={room}&username={self.name}")
         eventually(lambda: self.peer, f"{self.name} is in {room}")
         return self
 
@@ -68,6 +69,12 @@ class Person:
     def peer(self) -> str | None:
         """The id the server knows this page by, while it is in a room."""
         found: str | None = self.page.evaluate("window.room?.state === 'joined' ? window.room.self : null")
+        return found
+
+    @property
+    def trouble(self) -> str | None:
+        """What the page is repairing."""
+        found: str | None = self.page.evaluate("window.room.trouble")
         return found
 
     def has_come_back(self, old: str | None) -> bool:

@@ -1,13 +1,16 @@
-"""What breaks and comes back by itself: the server, and a media worker."""
+"""What breaks and comes back by itself: the server, a media worker, a WebSocket, the path of the media."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 from people import Person
+from playwright.sync_api import expect
 from process import Server, eventually, workers
+from wires import TcpWire, UdpWire
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -56,3 +59,92 @@ def test_both_are_back_after_their_media_worker_died(server: Server, call: tuple
     worker.kill()
     back(call, before)
     assert server.get("/health")["peers"] == 2
+
+
+@pytest.fixture
+def wire(server: Server) -> Iterator[TcpWire]:
+    """What alice's page and WebSocket come through; her media does not."""
+    made = TcpWire(server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wired(server: Server, person: People, wire: TcpWire) -> tuple[Person, Person]:
+    alice, bob = person(server, "alice").join("team", port=wire.port), person(server, "bob").join("team")
+    alice.sees(bob)
+    bob.sees(alice)
+    return alice, bob
+
+
+def test_a_broken_websocket_is_resumed_and_nobody_notices(
+    server: Server, wired: tuple[Person, Person], wire: TcpWire
+) -> None:
+    alice, bob = wired
+    peer = alice.peer
+    bob.page.evaluate("window.left = 0; room.addEventListener('left', () => (window.left += 1))")
+    wire.up = False
+    eventually(lambda: alice.trouble == "connection", "alice notices")
+    expect(alice.page.locator("#banner")).to_be_visible()
+    alice.page.click("#mic-button")
+    alice.page.click("#camera-button")
+    alice.moves(lambda: alice.frames(bob.peer), "sees bob still, whose picture")
+    wire.up = True
+    eventually(lambda: alice.trouble is None, "alice has resumed")
+    assert alice.peer == peer
+    expect(alice.page.locator("#banner")).to_be_hidden()
+    expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted, no picture")
+    assert bob.page.evaluate("window.left") == 0
+    bob.page.click("#mic-button")  # and what is said on the new connection arrives
+    expect(alice.page.locator(alice.tile(bob))).to_have_attribute("aria-label", "bob, muted")
+    alice.page.click("#camera-button")
+    bob.sees(alice)
+
+
+def test_who_cannot_resume_joins_again_as_muted_as_before(
+    server: Server, wired: tuple[Person, Person], wire: TcpWire
+) -> None:
+    alice, bob = wired
+    peer = alice.peer
+    alice.page.click("#mic-button")
+    expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted")
+    wire.up = False
+    eventually(lambda: alice.trouble == "connection", "alice notices")
+    eventually(lambda: bob.others() == [], "alice is waited for no more", 20)
+    wire.up = True
+    eventually(partial(alice.has_come_back, peer), "alice is in the room again", 20)
+    bob.sees(alice)
+    expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted")
+
+
+_REROUTE_JS = """
+const real = RTCPeerConnection.prototype.setRemoteDescription;
+RTCPeerConnection.prototype.setRemoteDescription = function ({ type, sdp }) {
+    return real.call(this, { type, sdp: sdp.replaceAll(/ \\d+ typ host/g, ` ${window.mediaPort} typ host`) });
+};
+"""
+"""Sends the media by way of the port `mediaPort`."""
+
+
+def test_media_takes_another_path_when_its_own_dies(server: Server, person: People) -> None:
+    first, second = UdpWire(server.port), UdpWire(server.port)
+    try:
+        alice = person(server, "alice")
+        alice.page.add_init_script(_REROUTE_JS + f"window.mediaPort ??= {first.port};")
+        alice.join("team")
+        bob = person(server, "bob").join("team")
+        alice.sees(bob)
+        bob.sees(alice)
+        peer, before = alice.peer, (alice.frames(bob.peer), bob.frames(alice.peer))
+        alice.page.evaluate(f"window.mediaPort = {second.port}")
+        first.up = False
+        began = time.monotonic()
+        eventually(lambda: alice.trouble == "media", "alice notices")
+        alice.moves(lambda: max(0, alice.frames(bob.peer) - before[0]), "sees bob again, whose picture")
+        bob.moves(lambda: max(0, bob.frames(alice.peer) - before[1]), "sees alice again, whose picture")
+        print(f"media back after {time.monotonic() - began:.1f} s")
+        eventually(lambda: alice.trouble is None, "nothing is wrong any more")
+        assert alice.peer == peer
+    finally:
+        first.close()
+        second.close()
