@@ -105,6 +105,8 @@ def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None
         assert "extmap" not in block
         assert "transport-cc" not in block
         assert "rtx" not in block
+    assert "a=rtcp-fb:111 nack\r\n" in blocks[0]
+    assert "a=rtcp-fb:111 nack\r\n" in blocks[2]
     assert "nack pli" in blocks[3]
     assert "ice-lite" in head
 

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from sfu.media.delivery import Delivery, Sent
-from sfu.media.nack import HISTORY, Budget
+from sfu.media.nack import HISTORY, Answers, Budget
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
@@ -50,6 +50,7 @@ class Leg:
         "_resync",
         "_sent",
         "_sent_bytes",
+        "answers",
         "delivery",
         "dropped",
         "floor",
@@ -67,7 +68,7 @@ class Leg:
 
     def __init__(self, peer: Peer, track: Track) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
-        self.resends = Budget()
+        self.resends, self.answers = Budget(), Answers()
         self.delivery = Delivery()
         self.segments = True  # the kernel cuts messages to this peer up
         # who loses packets before a wrap never learns of it, and decrypts nothing (RFC 3711 section 3.3.1)

@@ -38,7 +38,7 @@ class Codec:
     rtx: int | None = None
 
 
-OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc",))
+OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc", "nack"))
 _VIDEO_FEEDBACK = ("transport-cc", "ccm fir", "nack", "nack pli")
 VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
 VP9 = Codec(98, "VP9/90000", "profile-id=0", _VIDEO_FEEDBACK, rtx=99)
