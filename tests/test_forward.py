@@ -22,7 +22,7 @@ from sfu import bridge
 from sfu.media import rtp
 from sfu.media.forward import Numbering, Track
 from sfu.media.keyframe import HOLD_MS
-from sfu.media.nack import HISTORY, RESEND_BURST, RESEND_PER_S
+from sfu.media.nack import HISTORY_BYTES, RESEND_BURST, RESEND_PER_S
 
 
 def run(test: Callable[[], Any]) -> None:
@@ -354,18 +354,16 @@ def test_what_is_gone_or_not_theirs_is_not_sent_again() -> None:
             clients(control, "a", "b") as (a, b),
             clients(control, "x", room="2") as (x,),
         ):
-            for step in range(2):
-                await a.send_rtp("camera", step * HISTORY, b"video")
+            last = HISTORY_BYTES // 1000
+            for seq16 in range(last + 1):
+                await a.send_rtp("camera", seq16, bytes(1000))
                 await b.rtp()
-            await a.send_rtp("microphone", 1, b"audio")
-            await b.rtp()
-            await nack(b, b.ssrc_of("a", "camera"), 0, 300)  # overwritten, never sent
+            await nack(b, b.ssrc_of("a", "camera"), 0, last + 1)  # too long ago, never sent
             await until(lambda: control.worker.counters["nack_missed"] == 2, "missed")
-            await nack(b, b.ssrc_of("a", "microphone"), 1)  # audio keeps no history
-            await nack(b, 4242, HISTORY)
-            await nack(x, b.ssrc_of("a", "camera"), HISTORY)  # of another room
-            await nack(a, b.ssrc_of("a", "camera"), HISTORY)  # its own
-            await until(lambda: control.worker.counters["nack_received"] == 5, "received")
+            await nack(b, 4242, last)
+            await nack(x, b.ssrc_of("a", "camera"), last)  # of another room
+            await nack(a, b.ssrc_of("a", "camera"), last)  # its own
+            await until(lambda: control.worker.counters["nack_received"] == 4, "received")
             assert control.worker.counters["nack_answered"] == 0
             for client in (a, b, x):
                 assert client.dtls is not None
@@ -379,15 +377,36 @@ def test_nacks_do_not_multiply_traffic() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await a.send_rtp("camera", 1, bytes(1000))
             await b.rtp()
+            track(control, "a").legs["b"].delivery.round_trip_s = 0.0
             began_s = asyncio.get_running_loop().time()
-            ssrc = b.ssrc_of("a", "camera")
-            body = struct.pack("!II", 1, ssrc) + struct.pack("!HH", 1, 0) * 250
+            body = struct.pack("!II", 1, b.ssrc_of("a", "camera")) + struct.pack("!HH", 1, 0) * 250
             for _ in range(20):
                 await b.send(struct.pack("!BBH", 0x81, 205, len(body) // 4) + body)
             await until(lambda: control.worker.counters["nack_received"] == 20, "all came")
             passed_s = asyncio.get_running_loop().time() - began_s
             answered = control.worker.counters["nack_answered"]
             assert RESEND_BURST <= answered <= RESEND_BURST + RESEND_PER_S * passed_s
+
+    run(test)
+
+
+@pytest.mark.parametrize("source", ["microphone", "camera"])
+def test_nothing_is_sent_again_twice_within_a_round_trip(source: str) -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            leg = track(control, "a", source).legs["b"]
+            leg.delivery.round_trip_s = 60.0
+            for seq16 in (100, 101):
+                await a.send_rtp(source, seq16, b"packet %d" % seq16)
+                await b.rtp()
+            for _ in range(3):
+                await nack(b, b.ssrc_of("a", source), 100)
+            await until(lambda: control.worker.counters["nack_repeated"] == 2, "two are not answered")
+            await nack(b, b.ssrc_of("a", source), 101)
+            await until(lambda: control.worker.counters["nack_answered"] == 2, "one of each")
+            leg.delivery.round_trip_s = 0.0
+            await nack(b, b.ssrc_of("a", source), 100)
+            await until(lambda: control.worker.counters["nack_answered"] == 3, "again, after a round trip")
 
     run(test)
 

@@ -1,53 +1,104 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.nack import HISTORY, RESEND_BURST, RESEND_PER_S, Budget, History
+from sfu.media.nack import (
+    HISTORY,
+    HISTORY_BYTES,
+    HISTORY_RUNS,
+    HISTORY_S,
+    RESEND_BURST,
+    RESEND_PER_S,
+    Answers,
+    Budget,
+    History,
+)
 
-STARTS = [0, 1, 511, 512, 0x7FFF, 0x8000, 0xFE00, 0xFFFE, 0xFFFF]
+STARTS = [0, 1, 511, 512, 0x7FFF, 0x8000, 0xFE00, 0xFFFE, 0xFFFF, 0x2FFFF]
 
 
-def name(ext: int) -> bytes:
-    return b"packet %d" % ext
+ROW = 1500
+
+
+def packet(number: int, size: int = 12) -> bytes:
+    return b"\x80\x60" + (number & 0xFFFF).to_bytes(2, "big") + b"%08d" % number + bytes(size - 12)
+
+
+def store(history: History, *packets: bytes, first: int, at_s: float = 0.0) -> None:
+    rows = memoryview(b"".join(one.ljust(ROW, b"?") for one in packets))
+    history.store(first, rows, [len(one) for one in packets], at_s)
+
+
+def store_one(history: History, number: int, at_s: float = 0.0, size: int = 12) -> None:
+    store(history, packet(number, size), first=number, at_s=at_s)
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_the_last_ones_are_kept_across_the_wrap(start: int) -> None:
-    history = History()
-    for ext in range(start, start + 3 * HISTORY):
-        history.store(ext & 0xFFFF, name(ext))
-        oldest = max(start, ext - HISTORY + 1)
-        for kept in {ext, oldest, (ext + oldest) // 2}:
-            assert history.find(kept & 0xFFFF) == name(kept)
-        assert history.find((oldest - 1) & 0xFFFF) is None
-        assert history.find((ext + 1) & 0xFFFF) is None
+@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=32), max_size=20), st.data())
+def test_what_was_sent_lately_is_found_and_nothing_else(start: int, runs: list[list[int]], data: st.DataObject) -> None:
+    """Runs with gaps, and a few packets that come late, each a run of its own."""
+    history, model, number = History(ROW), dict[int, bytes](), start
+    for steps in runs:
+        numbers, first = [], number
+        for step in steps:
+            number += step
+            numbers.append(number)
+        packets = [packet(n, 20) for n in numbers]
+        packets[-1] = packet(numbers[-1], data.draw(st.integers(12, 20)))
+        store(history, *packets, first=numbers[0])
+        model |= dict(zip(numbers, packets, strict=True))
+        missing = sorted(set(range(first + 1, number)) - model.keys())
+        for late in data.draw(st.lists(st.sampled_from(missing), max_size=2, unique=True)) if missing else []:
+            store_one(history, late)
+            model[late] = packet(late)
+    for asked in range(start - 3, number + 4):
+        assert history.find(asked) == model.get(asked)
+        assert history.find(asked + 0x10000) is None
+        assert history.find(asked - 0x10000) is None
 
 
-@pytest.mark.parametrize("start", STARTS)
-@given(st.lists(st.integers(0, 40), max_size=80))
-def test_against_a_dictionary(start: int, offsets: list[int]) -> None:
-    """Stored in any order, a slot holds the packet that came last."""
-    history, model = History(16), dict[int, int]()
-    for offset in offsets:
-        ext = start + offset
-        history.store(ext & 0xFFFF, name(ext))
-        model[(ext & 0xFFFF) % 16] = ext
-    for ext in range(start, start + 41):
-        kept = model.get((ext & 0xFFFF) % 16) == ext
-        assert history.find(ext & 0xFFFF) == (name(ext) if kept else None)
+def test_what_is_older_is_forgotten() -> None:
+    history = History(ROW)
+    store(history, packet(1), packet(2), first=1, at_s=10.0)
+    store_one(history, 3, at_s=10.0 + HISTORY_S)
+    assert history.find(1) == packet(1)
+    store_one(history, 4, at_s=10.1 + HISTORY_S)
+    assert [history.find(number) is not None for number in (1, 2, 3, 4)] == [False, False, True, True]
 
 
-def test_an_empty_history_has_nothing() -> None:
-    history = History()
-    assert not any(history.find(seq16) for seq16 in range(0x10000))
+def test_bytes_and_runs_are_bounded() -> None:
+    history, fits = History(ROW), HISTORY_BYTES // 1000
+    for number in range(2 * fits):
+        store_one(history, number, size=1000)
+    found = [number for number in range(2 * fits) if history.find(number) is not None]
+    assert found == list(range(fits, 2 * fits))
+    history = History(ROW)
+    for number in range(2 * HISTORY_RUNS):
+        store_one(history, number)
+    assert sum(history.find(number) is not None for number in range(2 * HISTORY_RUNS)) == HISTORY_RUNS
 
 
-@pytest.mark.parametrize("size", [3, 100, 1000])
-def test_slots_must_survive_the_wrap(size: int) -> None:
-    with pytest.raises(ValueError, match="power of two"):
-        History(size)
+def test_asked_twice_within_a_round_trip_it_is_sent_once() -> None:
+    answers = Answers()
+    asked_s = [10.0, 10.01, 10.049, 10.051, 10.1, 10.102]
+    assert [answers.due(7, 0.05, now_s) for now_s in asked_s] == [True, False, False, True, False, True]
+    assert answers.due(8, 0.05, 10.102)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2000), st.floats(0, 0.05)), max_size=600))
+def test_answers_to_one_number_are_a_round_trip_apart(asked: list[tuple[int, float]]) -> None:
+    answers, now_s, sent = Answers(), 0.0, dict[int, list[float]]()
+    for number, gap_s in asked:
+        now_s += gap_s
+        if answers.due(number, 0.05, now_s):
+            sent.setdefault(number, []).append(now_s)
+        assert len(answers._at_s) <= HISTORY
+    if len(sent) <= HISTORY:
+        assert all(after - before >= 0.05 for times in sent.values() for before, after in pairwise(times))
 
 
 def test_a_budget_is_spent_and_comes_back() -> None:

@@ -655,6 +655,20 @@ def test_what_a_publisher_lost_is_asked_for_and_put_back(start: int) -> None:
     run(test)
 
 
+def test_lost_sound_is_asked_for_too() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            for seq16 in (10, 12):
+                await a.send_rtp("microphone", seq16, b"sound %d" % seq16)
+            asked = await a.rtcp(rtp.RTCP_RTPFB, rtp.RTPFB_NACK)
+            assert rtp.feedback_media_ssrc(asked) == a.ssrcs["microphone"]
+            assert list(rtp.nacked(asked)) == [11]
+            await a.send_rtp("microphone", 11, b"sound 11")
+            assert {(await b.rtp()).payload for _ in range(3)} == {b"sound 10", b"sound 11", b"sound 12"}
+
+    run(test)
+
+
 def test_what_never_comes_back_is_a_keyframe_asked_for() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):

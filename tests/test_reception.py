@@ -7,24 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.media.nack import HISTORY
-from sfu.media.reception import REORDER_S, RETRY_S, TRIES, Reception
+from sfu.media.reception import REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
+
+VIDEO_S = REORDER_S["video"]
 
 
 def test_what_is_overtaken_is_not_asked_for() -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     reception.skipped(10, 12, 0.0)
-    assert reception.due(REORDER_S / 2) == []
-    assert reception.came(10)
-    assert reception.came(11)
+    assert reception.due(VIDEO_S / 2) == []
+    assert reception.came(10, 1.0)
+    assert reception.came(11, 1.0)
     assert reception.next_s() is None
     assert reception.due(1.0) == []
     assert not reception.hopeless
 
 
 def test_it_is_asked_for_once_a_round_trip_and_then_given_up() -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     reception.skipped(10, 12, 0.0)
-    now_s = REORDER_S
+    now_s = VIDEO_S
     for _ in range(TRIES):
         assert reception.due(now_s) == [10, 11]
         assert reception.due(now_s + RETRY_S / 2) == []
@@ -36,56 +38,75 @@ def test_it_is_asked_for_once_a_round_trip_and_then_given_up() -> None:
 
 
 def test_what_was_asked_for_is_taken_once_whichever_way_it_comes() -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     reception.skipped(10, 11, 0.0)
     assert not reception.asked(10)
-    reception.due(REORDER_S)
+    reception.due(VIDEO_S)
     assert reception.asked(10)
-    assert reception.came(10)
+    assert reception.came(10, 1.0)
     assert not reception.asked(10)
-    assert not reception.came(10)
+    assert not reception.came(10, 1.0)
 
 
 def test_too_much_is_not_asked_for() -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     reception.skipped(0, 10_000, 0.0)
     assert reception.due(1.0) == []
     assert reception.hopeless
 
 
-def test_audio_is_counted_and_not_asked_for() -> None:
-    reception = Reception()
-    reception.skipped(10, 12, 0.0, ask=False)
-    assert reception.next_s() is None
-    assert reception.report(98, 0.0).lost == 2
+def test_sound_is_asked_for_at_once() -> None:
+    reception = Reception(REORDER_S["audio"])
+    reception.skipped(10, 12, 5.0)
+    assert reception.next_s() == 5.0
+    assert reception.due(5.0) == [10, 11]
+    assert reception.report(98, 5.0).lost == 2
+
+
+@pytest.mark.parametrize(("takes_s", "retry_s"), [(0.001, RETRY_MIN_S), (0.04, 0.08), (0.5, RETRY_S)])
+def test_it_is_asked_for_again_when_the_answer_is_late(takes_s: float, retry_s: float) -> None:
+    """By how long answers took; one to the second request may be the first one's and tells nothing."""
+    reception, now_s = Reception(VIDEO_S), 0.0
+    for number in range(50):
+        reception.skipped(number, number + 1, now_s)
+        asked_s = now_s + VIDEO_S
+        assert reception.due(asked_s) == [number]
+        now_s = asked_s + takes_s
+        if number % 2:
+            now_s = max(now_s, asked_s + RETRY_S)
+            reception.due(now_s)
+        assert reception.came(number, now_s)
+    reception.skipped(100, 101, now_s)
+    reception.due(now_s + VIDEO_S)
+    assert reception.next_s() == pytest.approx(now_s + VIDEO_S + retry_s, rel=0.1)
 
 
 @given(st.lists(st.tuples(st.integers(1, 80), st.floats(0, 0.2)), max_size=60))
 def test_it_remembers_a_bounded_number(gaps: list[tuple[int, float]]) -> None:
-    reception, number, now_s = Reception(), 0, 0.0
+    reception, number, now_s = Reception(VIDEO_S), 0, 0.0
     for size, pause_s in gaps:
         reception.skipped(number, number + size, now_s)
         number, now_s = number + size + 1, now_s + pause_s
         for asked in reception.due(now_s)[::2]:
-            reception.came(asked)
+            reception.came(asked, now_s)
         assert len(reception._missing) <= HISTORY // 2
         assert len(reception._filled) <= HISTORY
 
 
 def test_a_report_tells_of_the_time_since_the_last_one() -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     reception.skipped(10, 20, 0.0)
     said = reception.report(90, 1.0)
     assert (said.fraction, said.lost) == (25, 10)
     for number in range(10, 15):
-        reception.came(number)
+        reception.came(number, 1.0)
     said = reception.report(195, 2.0)
     assert (said.fraction, said.lost) == (0, 5)
     assert reception.report(195, 3.0).fraction == 0
 
 
 def test_a_report_answers_the_last_sender_report() -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     assert reception.report(1, 5.0)[3:] == (0, 0)
     reception.sender_report(0x11112222_33334444, 10.0)
     assert reception.report(1, 11.5)[3:] == (0x22223333, 3 << 15)
@@ -93,7 +114,7 @@ def test_a_report_answers_the_last_sender_report() -> None:
 
 @pytest.mark.parametrize("start", [0, 0xFFFFFF00])
 def test_jitter_is_the_mean_of_what_arrivals_deviate(start: int) -> None:
-    reception = Reception()
+    reception = Reception(VIDEO_S)
     for i in range(400):
         late_s = 0.002 * (i % 2)
         reception.burst((start + 3000 * i) & 0xFFFFFFFF, 90_000, i / 30 + late_s)

@@ -108,6 +108,8 @@ def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None
     assert f"a=extmap:2 {sdp.ABS_SEND_TIME}\r\n" in blocks[3]
     assert "goog-remb" in blocks[3]
     assert "goog-remb" not in blocks[1]
+    assert "a=rtcp-fb:111 nack\r\n" in blocks[0]
+    assert "a=rtcp-fb:111 nack\r\n" in blocks[2]
     assert "nack pli" in blocks[3]
     assert "ice-lite" in head
 

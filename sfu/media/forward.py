@@ -16,9 +16,9 @@ from sfu.media import rtp, sdp
 from sfu.media.fanout import BURST, SHARE, Fan, Outbox
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
-from sfu.media.nack import HISTORY, History
+from sfu.media.nack import HISTORY, ROUND_TRIP_S, History
 from sfu.media.quality import Counted
-from sfu.media.reception import Reception
+from sfu.media.reception import REORDER_S, Reception
 from sfu.media.srtp import ROW_BYTES, Context, Rows
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Track(Numbering):
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
         self.muted = False
-        self.reception = Reception()
+        self.reception = Reception(REORDER_S[kind])
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
@@ -95,7 +95,7 @@ class Track(Numbering):
         self._fans: list[Fan] | None = None
         self._waiting: list[Leg] = []
         self._coming: dict[str, Leg] = {}  # those of other tracks that change to this one, by subscriber
-        self._history = History() if kind == "video" else None
+        self._history = History(ROW_BYTES)
         self._keyframes = KeyframeRequests()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.TimerHandle | None = None
@@ -211,10 +211,10 @@ class Track(Numbering):
         number = super().place(seq16)
         if number > head and not held:
             now_s = asyncio.get_running_loop().time()
-            self.reception.skipped(head, number, now_s, ask=self.kind == "video")
+            self.reception.skipped(head, number, now_s)
             if self._asking is None:
                 self._ask_again_later(now_s)
-        elif 0 <= number < head and not self.reception.came(number):
+        elif 0 <= number < head and not self.reception.came(number, asyncio.get_running_loop().time()):
             return -1
         return number
 
@@ -254,7 +254,7 @@ class Track(Numbering):
     def _run(self, rows: Rows, at: int, lengths: list[int]) -> None:
         k = len(lengths)
         source = rows.view[at * ROW_BYTES : (at + k) * ROW_BYTES]
-        self._count(source, lengths)
+        self._count(self._extended(source), source, lengths)
         for fan in self._fans if self._fans is not None else self._prepare():
             for leg, sent in fan.forward(source, lengths):
                 self.legs_changed()
@@ -262,21 +262,16 @@ class Track(Numbering):
                     leg.suspend(self._extended(source[sent * ROW_BYTES :]), k - sent)
                     self.request_keyframe()
 
-    def _count(self, source: memoryview, lengths: list[int]) -> None:
+    def _count(self, number: int, source: memoryview, lengths: list[int]) -> None:
         self.packets += len(lengths)
         self.bytes += sum(lengths)
-        if self._history is not None:
-            store, at = self._history.store, 0
-            for length in lengths:
-                packet = source[at : at + length].tobytes()
-                store(packet[2] << 8 | packet[3], packet)
-                at += ROW_BYTES
+        self._history.store(number, source, lengths, self.last_s)
 
     def _send_late(self, rows: Rows, i: int) -> None:
         """A packet that others overtook goes to those for whom it is not from before their time."""
         source, lengths = rows.view[i * ROW_BYTES : (i + 1) * ROW_BYTES], [rows.lengths[i]]
         number = self._extended(source)
-        self._count(source, lengths)
+        self._count(number, source, lengths)
         taking = []
         for leg in self.legs.values():
             if not leg.waiting and leg.floor <= number:
@@ -340,7 +335,7 @@ class Track(Numbering):
         """A NACK for what is missing; what is given up needs a keyframe."""
         now_s = asyncio.get_running_loop().time()
         numbers = self.reception.due(now_s)
-        if numbers and self.kind == "video" and self.remote_ssrc is not None:
+        if numbers and self.remote_ssrc is not None:
             self._counters["nack_sent"] += 1
             self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
         if self.reception.hopeless:
@@ -370,15 +365,16 @@ class Track(Numbering):
 
     def recall(self, number: int) -> bytes | None:
         """The bytes that this number stood for, if it was sent lately."""
-        if self._history is None or not self.head - HISTORY <= number < self.head:
-            return None
-        return self._history.find(number & 0xFFFF)
+        return self._history.find(number)
 
     def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
-        """Answers a subscriber's NACK. What is gone costs its budget too, and past it the rest is left."""
+        """Answers a subscriber's NACK, once a round trip. What is not sent costs its budget too, past it the rest is
+        left."""
         leg = self.legs.get(subscriber)
-        if leg is None or self._history is None:
+        if leg is None:
             return
+        measured_s = leg.delivery.round_trip_s
+        round_trip_s = ROUND_TRIP_S if measured_s is None else measured_s
         for seq16 in seqs:
             if not leg.resends.take(now_s):
                 self._counters["nack_over_budget"] += 1
@@ -386,6 +382,8 @@ class Track(Numbering):
             data = leg.find(seq16)
             if data is None:
                 self._counters["nack_missed"] += 1
+            elif not leg.answers.due(seq16, round_trip_s, now_s):
+                self._counters["nack_repeated"] += 1
             else:
                 self._counters["nack_answered"] += 1
                 leg.peer.send_again(leg.again(data, now_s))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sfu.media import rtp, sdp
 from sfu.media.delivery import Delivery, Sent
-from sfu.media.nack import HISTORY, Budget
+from sfu.media.nack import HISTORY, Answers, Budget
 from sfu.media.quality import Counted
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Leg:
         "_resync",
         "_sent",
         "_sent_bytes",
+        "answers",
         "delivery",
         "dropped",
         "floor",
@@ -76,7 +77,7 @@ class Leg:
 
     def __init__(self, peer: Peer, track: Track) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
-        self.resends = Budget()
+        self.resends, self.answers = Budget(), Answers()
         self.repair_ssrc = self.repair_seq = 0  # of its retransmissions; no SSRC where they come under the same
         self.delivery = Delivery()
         self.segments = True  # the kernel cuts messages to this peer up

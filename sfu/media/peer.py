@@ -451,7 +451,8 @@ class Peer:
             if slot.track is not None:
                 slot.track.legs_changed()
         for track in self.published.values():  # what was lost on the old path, the others' requests included
-            track.request_keyframe()
+            for layer in track.tracks:
+                layer.request_keyframe()
 
     def check_liveness(self, now_s: float) -> None:
         if self._tx is not None and now_s - self.agent.last_seen_s > SILENT_S:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from sfu.media.nack import HISTORY
 
-REORDER_S = 0.02
-"""A packet that is only overtaken comes by itself within this time."""
-RETRY_S = 0.1
-"""An answer takes a round trip; asking sooner brings the packet twice."""
+REORDER_S = {"audio": 0.0, "video": 0.02}
+"""A packet that is only overtaken comes by itself within this time. Sound cannot wait for that, and costs little."""
+RETRY_S, RETRY_MIN_S = 0.1, 0.03
+"""An answer takes a round trip; asking sooner brings the packet twice. RETRY_S while none has been measured, and at
+most."""
 TRIES = 4
 
 
@@ -30,9 +31,22 @@ class Report(NamedTuple):
 class Reception:
     """One track's way from its publisher."""
 
-    __slots__ = ("_before", "_filled", "_jitter", "_lost", "_missing", "_sr", "_transit", "hopeless", "repaired")
+    __slots__ = (
+        "_before",
+        "_filled",
+        "_jitter",
+        "_lost",
+        "_missing",
+        "_reorder_s",
+        "_retry_s",
+        "_sr",
+        "_transit",
+        "hopeless",
+        "repaired",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, reorder_s: float) -> None:
+        self._reorder_s, self._retry_s = reorder_s, RETRY_S
         self._missing: dict[int, tuple[int, float]] = {}  # times asked for, and when next
         self._filled: dict[int, None] = {}  # asked for and come since, oldest first
         self._lost = 0
@@ -45,26 +59,27 @@ class Reception:
 
     # --- loss --------------------------------------------------------------------------------------------------------
 
-    def skipped(self, first: int, end: int, now_s: float, *, ask: bool = True) -> None:
+    def skipped(self, first: int, end: int, now_s: float) -> None:
         """Numbers from `first` up to `end` have not come, one after them has. What is too much to be worth asking for
         is given up."""
         self._lost += end - first
-        if not ask:
-            return
         if end - first + len(self._missing) > HISTORY // 2:
             self._missing.clear()
             self.hopeless = True
             return
         for number in range(first, end):
-            self._missing[number] = (0, now_s + REORDER_S)
+            self._missing[number] = (0, now_s + self._reorder_s)
 
-    def came(self, number: int) -> bool:
+    def came(self, number: int, now_s: float) -> bool:
         """A number from before the newest one. False if it is not to be used: the packet that was asked for and its
         retransmission may both come, and two packets under one number must not be encrypted."""
         if number in self._filled:
             return False
         self._lost -= 1
-        tries, _ = self._missing.pop(number, (0, 0.0))
+        tries, due_s = self._missing.pop(number, (0, 0.0))
+        if tries == 1:
+            took_s = now_s - due_s + self._retry_s
+            self._retry_s += (min(RETRY_S, max(RETRY_MIN_S, 2 * took_s)) - self._retry_s) / 8
         if tries:
             self.repaired += 1
             self._filled[number] = None
@@ -90,7 +105,7 @@ class Reception:
                 del self._missing[number]
                 self.hopeless = True
             else:
-                self._missing[number] = (tries + 1, now_s + RETRY_S)
+                self._missing[number] = (tries + 1, now_s + self._retry_s)
                 asking.append(number)
         return asking
 

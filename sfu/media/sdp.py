@@ -50,7 +50,7 @@ class Codec:
     rtx: int | None = None
 
 
-OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc",))
+OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc", "nack"))
 _VIDEO_FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
 """Publishers estimate by transport-wide numbers; what subscribers estimate comes as REMB."""
 VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
+import elsewhere
 import pytest
 from people import Person
 from process import Server, eventually
@@ -15,29 +13,13 @@ from process import Server, eventually
 pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
-PAGE = (Path(__file__).parent / "bare.html").read_bytes()
-
-
-class Site(BaseHTTPRequestHandler):
-    """Somebody else's site, which has the page."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(PAGE)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
     """The origin of a site that is not our server."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with elsewhere.site() as origin:
+        yield origin
 
 
 @pytest.fixture
