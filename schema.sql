@@ -73,3 +73,23 @@ CREATE INDEX sessions_by_room ON sessions (company_id, room_id, connected_at DES
 CREATE INDEX sessions_by_day ON sessions (company_id, day DESC, room_id, user_name, duration_s, concurrency);
 CREATE INDEX sessions_open ON sessions (company_id, room_id, user_name) WHERE disconnected_at IS NULL;
 CREATE INDEX sessions_by_token ON sessions (token_id) WHERE token_id IS NOT NULL;
+
+-- step 5: moderation
+ALTER TABLE rooms ADD COLUMN locked BOOLEAN NOT NULL DEFAULT FALSE;     -- nobody enters who may not moderate
+ALTER TABLE rooms ADD COLUMN lobby BOOLEAN NOT NULL DEFAULT FALSE;      -- who may not moderate waits to be let in
+ALTER TABLE rooms ADD COLUMN files BOOLEAN NOT NULL DEFAULT TRUE;       -- files may be shared in the chat
+ALTER TABLE rooms ADD COLUMN chat_kept_s INTEGER CHECK (chat_kept_s >= 0);  -- 0: not at all; null: as the server says
+CREATE TABLE bans (
+    id         UUID PRIMARY KEY,
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id    TEXT NOT NULL,
+    user_name  TEXT NOT NULL,                   -- who was removed
+    token_id   UUID,                            -- the token that stays out; no foreign key: it outlives the token's record
+    name_key   TEXT NOT NULL DEFAULT '',        -- without a token: the name, case-folded …
+    address    TEXT NOT NULL DEFAULT '',        -- … and the address (of IPv6 the /64) that stay out together
+    banned_by  TEXT NOT NULL DEFAULT '',        -- the moderator's name; empty for the API
+    created_at TIMESTAMPTZ NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX bans_by_room ON bans (company_id, room_id, created_at DESC, id DESC);
+CREATE INDEX bans_over ON bans (expires_at);

@@ -86,7 +86,7 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
     default = await store.companies.ensure_default()
     signaling = Signaling(config, rooms, workers, counters, Admission(config, store, default))
     app = create_app(config, rooms, workers, counters, store)
-    app.register_blueprint(create_api(config, store, signaling, counters))
+    app.register_blueprint(create_api(config, store, signaling.moderation, counters))
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         starting = trio.CancelScope()
@@ -101,7 +101,7 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
             with starting:
                 await nursery.start(workers.run)
                 # not before the ports are ours: a second start by mistake must not close the first one's sessions
-                await nursery.start(store.sessions.run, config.heartbeat_s)
+                await nursery.start(store.run, config.heartbeat_s)
                 nursery.start_soon(signaling.watch)
                 context = _ssl_context(config, self_signed, workers.advertised)
                 edge_serve = partial(edge.serve, ssl_context=context, stop=stop)

@@ -228,6 +228,12 @@ class Config:
     )
     max_peers: int = _setting(100, _whole(1, 10_000), "Peers in a room that says nothing else.")
     max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
+    max_waiting: int = _setting(50, _whole(1, 1000), "People waiting in the lobby of a room.")
+    lobby_s: float = _seconds(600.0, "Time somebody may wait in a lobby.")
+    ban_s: int = _setting(
+        43_200, _whole(1, 31_536_000), "Time for which who came without a token and was removed stays out.",
+        unit="seconds",
+    )  # fmt: skip
     last_n: int = _setting(
         16, _whole(0, 10_000), "Videos one peer gets at most: those of who spoke last. 0: all of them."
     )

@@ -16,12 +16,15 @@ from sfu.messages import (
     CHAT_BYTES,
     EVENT_OF,
     ChatLine,
+    HandRaised,
     Joined,
     Kind,
     Left,
     Limits,
     Muted,
     Participant,
+    Reacted,
+    RoomState,
     ServerMessage,
     Speakers,
     Track,
@@ -34,21 +37,25 @@ from sfu.tokens import Permissions
 EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
+OPEN = RoomState()
+
 
 @dataclass(slots=True, eq=False)
 class Peer:
     """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
 
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
-    come before the answer that starts the track.
+    come before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is down.
     """
 
     id: str
     name: str
     room: Room
     full: bool
+    moderator: bool = False
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
+    hand: int = 0
 
     def takes(self, message: ServerMessage) -> bool:
         """Whether the client knows this kind of message."""
@@ -56,7 +63,7 @@ class Peer:
 
     def described(self) -> Participant:
         tracks = tuple(TrackInfo(source, kind, source in self.muted) for source, kind in self.tracks.items())
-        return Participant(self.id, self.name, tracks)
+        return Participant(self.id, self.name, tracks, self.hand, self.moderator)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +72,7 @@ class Room:
 
     key: str
     worker: int
+    state: RoomState = field(default_factory=RoomState)
     peers: dict[str, Peer] = field(default_factory=dict)
     speakers: Speakers = field(default_factory=Speakers)
 
@@ -96,24 +104,25 @@ class Rooms:
         pick: Callable[[], int],
         room_id: str = "",
         permissions: Permissions = EVERYTHING,
+        state: RoomState = OPEN,
     ) -> tuple[Peer, Deliveries]:
-        """A new peer in the room `key`, which is created on the worker `pick` names if it does not exist.
+        """A new peer in the room `key`, which is created on the worker `pick` names, with `state`, if it is not there.
 
         `room_id` is what the peer knows the room by, `key` if it is empty. Whether there is a seat left is the store's
         to say. Raises what `pick` raises; then nothing has changed.
         """
         room = self.rooms.get(key)
         if room is None:
-            room = self.rooms[key] = Room(key, pick())
+            room = self.rooms[key] = Room(key, pick(), state)
         participants = tuple(peer.described() for peer in room.peers.values())
-        peer = Peer(secrets.token_urlsafe(9), name, room, full)
+        peer = Peer(new_id(), name, room, full, permissions.moderate)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
-        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions)
+        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions, room.state)
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
             deliveries += _to([peer], speakers)
-        return peer, deliveries + _others(peer, Joined(peer.id, name))
+        return peer, deliveries + _others(peer, Joined(peer.id, name, peer.moderator))
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
         """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""
@@ -148,9 +157,38 @@ class Rooms:
         room.speakers = Speakers(dominant, tuple(speaking))
         return _to(room.peers.values(), room.speakers_here())
 
+    def hand(self, peer: Peer, raised_ms: int) -> Deliveries:
+        """The peer raises its hand, or takes it down (0). One that is up already keeps its place in the queue."""
+        if bool(raised_ms) == bool(peer.hand):
+            return []
+        peer.hand = raised_ms
+        return _to(peer.room.peers.values(), HandRaised(peer.id, raised_ms))
+
+    def react(self, peer: Peer, reaction: str) -> Deliveries:
+        """For everyone in the room, the sender included."""
+        return _to(peer.room.peers.values(), Reacted(peer.id, reaction))
+
+    def change(self, key: str, state: RoomState) -> Deliveries:
+        """The room, if it is there, is set so from now on; all are told."""
+        room = self.rooms.get(key)
+        if room is None or room.state == state:
+            return []
+        room.state = state
+        return _to(room.peers.values(), state)
+
+    def moderators(self, key: str) -> list[Peer]:
+        """Who may moderate the call in this room."""
+        room = self.rooms.get(key)
+        return [] if room is None else [peer for peer in room.peers.values() if peer.moderator]
+
     def chat(self, peer: Peer, text: str, time_ms: int) -> Deliveries:
         """A line for everyone in the room, the sender included, so that all see one order."""
         return _to(peer.room.peers.values(), ChatLine(peer.id, peer.name, text, time_ms))
+
+
+def new_id() -> str:
+    """Of a peer: short, and not to be guessed."""
+    return secrets.token_urlsafe(9)
 
 
 def _to(peers: Iterable[Peer], message: ServerMessage) -> Deliveries:

@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sfu import bridge, errors, messages
 from sfu.admission import Entry
 from sfu.edge import PacedStream
 from sfu.errors import SfuError, all_codes
-from sfu.messages import SUBPROTOCOL
+from sfu.lobby import Door
 from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
 from sfu.store import records
@@ -47,10 +47,11 @@ _CODES = all_codes()
 
 
 class Session:
-    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's."""
+    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's, `entry`
+    how it came in."""
 
     def __init__(self, hub: Signaling, peer: Peer, stream: PacedStream, entry: Entry, record: records.Session) -> None:
-        self.peer, self.record, self._may = peer, record, entry.permissions
+        self.peer, self.entry, self.record, self._may = peer, entry, record, entry.permissions
         self._seconds_left = hub.admission.seconds_left(entry)
         self._ended = False
         self._error: SfuError | None = None  # why it ended; None if it left by itself
@@ -95,12 +96,18 @@ class Session:
         except trio.WouldBlock:
             self.end(errors.SlowConsumer())
 
-    async def run(self, request: WebSocketRequest) -> None:
+    def mute(self, source: str, muted: bool) -> None:
+        """What a muted source still sends is forwarded to nobody. Raises BadSource."""
+        self._check_source(source)
+        self._command(bridge.Mute(self.peer.id, source, muted))
+        self._hub.deliver(self._hub.rooms.mute(self.peer, source, muted))
+
+    async def run(self, door: Door) -> None:
         """Answers the handshake and stays until the peer has ended, left its room and been told."""
         peer = self.peer
         try:
             with trio.fail_after(self._config.join_s):
-                ws = await request.accept(subprotocol=SUBPROTOCOL if peer.full else None)
+                ws = await door.accept()
             join = bridge.Join(peer.id, peer.room.key, peer.full, self._may.publish, self._may.subscribe)
             self._hub.workers.send(peer.room.worker, join)
             async with trio.open_nursery() as nursery:
@@ -227,13 +234,17 @@ class Session:
                 peer.muted.discard(source)
                 self._command(bridge.Unpublish(peer.id, source))
             case messages.Mute(source, muted):
-                self._check_source(source)
-                self._command(bridge.Mute(peer.id, source, muted))
-                hub.deliver(hub.rooms.mute(peer, source, muted))
+                self.mute(source, muted)
             case messages.Chat(text):
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
-                hub.deliver(hub.rooms.chat(peer, text, time.time_ns() // 1_000_000))
+                hub.deliver(hub.rooms.chat(peer, text, now_ms()))
+            case messages.Hand(raised):
+                hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
+            case messages.Reaction(reaction):
+                hub.deliver(hub.rooms.react(peer, reaction))
+            case messages.Moderate() | messages.ChangeRoom() | messages.EndCall():
+                hub.moderation.carry_out(self, message)
             case messages.Leave():
                 self.end(None)
 
@@ -308,6 +319,11 @@ class _Bucket:
         self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate) - 1
         self._at_s = now_s
         return self._left >= 0
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def bye(error: SfuError | None) -> messages.Bye:

@@ -6,7 +6,7 @@ What becomes of one that is admitted is in session.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,13 +16,15 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors, messages
-from sfu.admission import Admission, Entry, asked
+from sfu.admission import Admission, Entry, LobbyFirst, asked
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
-from sfu.messages import SUBPROTOCOL
-from sfu.refusals import CompanyDisabled, DatabaseUnavailable, RoomDeleted, TokenRevoked
+from sfu.lobby import Door, Lobby
+from sfu.messages import RoomState
+from sfu.moderation import Moderation
+from sfu.refusals import CompanyDisabled, DatabaseUnavailable, TokenRevoked
 from sfu.rooms import Deliveries, Rooms
 from sfu.session import CLOSE_S, Session, bye
 from sfu.store import records
@@ -52,13 +54,14 @@ class _Joining:
 
 
 class Signaling:
-    """Every session of this server. Becomes the `on_event` and `on_death` of `workers`."""
+    """Every session of this server, and who waits for one. Becomes the `on_event` and `on_death` of `workers`."""
 
     def __init__(
         self, config: Config, rooms: Rooms, workers: Workers, counters: Counters, admission: Admission
     ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
         self.admission = admission
+        self.lobby, self.moderation = Lobby(config, self._lobby_changed), Moderation(self)
         self._joining: set[_Joining] = set()
         self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
         self._sessions: dict[str, Session] = {}
@@ -90,24 +93,22 @@ class Signaling:
             scope.cancel()
         for session in self._sessions.values():
             session.end(errors.ServerStopping())
+        self.lobby.refuse(lambda _: True, errors.ServerStopping())
 
-    def end_token(self, token_id: str) -> None:
-        """Ends whoever entered, or is entering, with this token."""
-        for session in self._sessions.values():
-            if session.record.token_id == token_id:
-                session.end(TokenRevoked())
-        for joining in self._joining:
-            if joining.entry.grant is not None and joining.entry.grant.id == token_id:
-                joining.error = TokenRevoked()
+    def sessions(self) -> list[Session]:
+        """Everybody who is in."""
+        return list(self._sessions.values())
 
-    def end_room(self, company_id: str, room_id: str) -> None:
-        """Ends the call in a room that was deleted."""
-        for session in self._sessions.values():
-            if (session.record.company_id, session.record.room_id) == (company_id, room_id):
-                session.end(RoomDeleted())
+    def find(self, key: str, peer_id: str) -> Session | None:
+        """Somebody in the call `key`, by their id."""
+        session = self._sessions.get(peer_id)
+        return session if session is not None and session.peer.room.key == key else None
+
+    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
+        """Keeps out those whom the database lets in right now, before they knew."""
         for joining in self._joining:
-            if (joining.entry.company_id, joining.entry.room_id) == (company_id, room_id):
-                joining.error = RoomDeleted()
+            if who(joining.entry):
+                joining.error = joining.error or error
 
     async def watch(self) -> None:
         """Ends those whose token was revoked, or company disabled, by another process. Runs until cancelled."""
@@ -155,33 +156,50 @@ class Signaling:
         return None
 
     async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
+        door = Door(request)
         try:
-            session = await self._join(request, connection)
+            session = await self._join(door, connection)
         except SfuError as error:
             self.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
-                await _refuse(request, error)
+                await _refuse(door, error)
             return
-        await session.run(request)
+        if session is not None:
+            await session.run(door)
+        else:
+            with trio.move_on_after(CLOSE_S):
+                await _refuse(door, None)
 
-    async def _join(self, request: WebSocketRequest, connection: Upgraded) -> Session:
-        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there."""
+    async def _join(self, door: Door, connection: Upgraded) -> Session | None:
+        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there; only
+        the lobby comes after. None for who left it by themselves."""
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
-        entry = await self.admission.identify(asked(connection.target, request.proposed_subprotocols))
+        ask = asked(connection.target, door.request.proposed_subprotocols)
+        entry, invited = await self.admission.identify(ask, connection.client), False
+        while True:
+            try:
+                return await self._take_place(door, connection, entry, invited)
+            except LobbyFirst:
+                waiter = await self.lobby.wait(door, entry, self.admission.seconds_left(entry))
+                if waiter.left:
+                    return None
+                invited = waiter.invited
+
+    async def _take_place(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Session:
         self._check_worker(entry)
         joining = _Joining(entry)
         self._joining.add(joining)
         try:
-            record = await self.admission.admit(entry, connection.client)
+            record, state = await self.admission.admit(entry, invited=invited)
         finally:
             self._joining.discard(joining)
         try:  # without an await, so that nobody is let in by the database and forgotten here
             if joining.error is not None or self._stopping:
                 raise joining.error or errors.ServerStopping()
-            return self._enter(request, connection, entry, record)
+            return self._enter(door, connection, entry, record, state)
         except SfuError as error:
             self.admission.store.sessions.close(record, error.code)
             raise
@@ -194,22 +212,30 @@ class Signaling:
         if room is not None:
             self.workers.admit(room.worker)
 
-    def _enter(self, request: WebSocketRequest, connection: Upgraded, entry: Entry, record: records.Session) -> Session:
+    def _enter(
+        self, door: Door, connection: Upgraded, entry: Entry, record: records.Session, state: RoomState
+    ) -> Session:
         self._check_worker(entry)
-        full = SUBPROTOCOL in request.proposed_subprotocols
         peer, deliveries = self.rooms.join(
             entry.key,
             entry.user_name,
-            full=full,
+            full=door.full,
             pick=self.workers.pick,
             room_id=entry.room_id,
             permissions=entry.permissions,
+            state=state,
         )
         self.workers.place(peer.room.worker)
         session = self._sessions[peer.id] = Session(self, peer, connection.stream, entry, record)
-        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, full)
+        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, door.full)
         self.deliver(deliveries)
+        if peer.moderator and (lobby := self.lobby.waiting(entry.key)).waiting:
+            session.tell(lobby)
         return session
+
+    def _lobby_changed(self, key: str) -> None:
+        lobby = self.lobby.waiting(key)
+        self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     def _on_event(self, worker: int, event: bridge.Event) -> None:
         if isinstance(event, bridge.Speakers):
@@ -248,19 +274,24 @@ def check_origin(connection: Upgraded, allowed: Collection[Origin]) -> None:
                 )
 
 
-async def _refuse(request: WebSocketRequest, error: SfuError) -> None:
-    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused."""
+async def _refuse(door: Door, error: SfuError | None) -> None:
+    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused.
+
+    None: they left the lobby by themselves.
+    """
     ours = not isinstance(error, (errors.OriginNotAllowed, errors.BadRequest))  # or nobody to shake hands with
     try:
-        if ours and SUBPROTOCOL in request.proposed_subprotocols:
-            ws = await request.accept(subprotocol=SUBPROTOCOL)
-            await ws.send_message(messages.encode(bye(error)))
-            await ws.aclose(error.close_code, str(error))
+        if door.ws is not None or (ours and door.full):
+            ws = await door.accept()
+            if door.full:
+                await ws.send_message(messages.encode(bye(error)))
+            await ws.aclose(1000 if error is None else error.close_code, str(error or ""))
+        if door.ws is not None or error is None:
             return
         headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
         if isinstance(error, DatabaseUnavailable):
             headers["Retry-After"] = str(error.retry_after_s)
-        await request.reject(
+        await door.request.reject(
             error.status,
             extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
             body=problem(error.status, str(error), error.code).encode(),

@@ -22,6 +22,7 @@ from sfu.messages import (
     Muted,
     Offer,
     Participant,
+    RoomState,
     Speakers,
     Track,
     TrackEnded,
@@ -43,7 +44,7 @@ def test_the_first_is_welcomed_to_a_new_room() -> None:
     rooms = Rooms(Config())
     peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
     assert told(deliveries) == [
-        ("alice", Welcome(peer.id, "team", "alice", (), Limits(4096, 8, 65536, 20, 64), EVERYTHING))
+        ("alice", Welcome(peer.id, "team", "alice", (), Limits(4096, 8, 65536, 20, 64), EVERYTHING, RoomState()))
     ]
     assert rooms.rooms["team"].worker == 3
     assert rooms.rooms["team"].peers == rooms.peers == {peer.id: peer}
@@ -58,7 +59,7 @@ def test_the_second_learns_who_is_there_and_the_first_who_comes() -> None:
     welcome = deliveries[0][1]
     assert isinstance(welcome, Welcome)
     assert welcome.participants == (Participant(alice.id, "alice", (TrackInfo("camera", "video", muted=True),)),)
-    assert told(deliveries[1:]) == [("alice", Joined(bob.id, "bob"))]
+    assert told(deliveries[1:]) == [("alice", Joined(bob.id, "bob", moderator=False))]
     assert rooms.rooms["team"].worker == 0, "a room stays on its worker"
 
 
@@ -146,7 +147,7 @@ def test_a_bare_client_is_told_nothing_of_this() -> None:
     rooms = Rooms(Config())
     alice = join(rooms)
     bare, deliveries = rooms.join("team", "bare", full=False, pick=lambda: 0)
-    assert told(deliveries) == [("alice", Joined(bare.id, "bare"))]
+    assert told(deliveries) == [("alice", Joined(bare.id, "bare", moderator=False))]
     changes: list[Callable[[], Deliveries]] = [
         lambda: rooms.track(alice, "camera", "video"),
         lambda: rooms.mute(alice, "camera", True),

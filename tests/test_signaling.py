@@ -40,7 +40,8 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
     }
     may = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
     assert welcome == {
-        "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may
+        "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may,
+        "state": {"locked": False, "lobby": False, "files": False, "chat_kept_s": 0},
     }  # fmt: skip
     assert offer["type"] == "offer"
     assert offer["sdp"].count("m=") == 2
@@ -53,9 +54,11 @@ async def test_others_are_told_who_comes_what_they_publish_and_that_they_go(tmp_
         await alice.answer()
         await eventually(lambda: server.rooms.peers[alice.peer].tracks)
         async with server.joined(name="bob") as bob:
-            assert await alice.expect("joined") == {"peer": bob.peer, "name": "bob"}
+            assert await alice.expect("joined") == {"peer": bob.peer, "name": "bob", "moderator": False}
             tracks = [{"source": "microphone", "kind": "audio", "muted": False}]
-            assert bob.welcome["participants"] == [{"peer": alice.peer, "name": "alice", "tracks": tracks}]
+            assert bob.welcome["participants"] == [
+                {"peer": alice.peer, "name": "alice", "tracks": tracks, "hand": 0, "moderator": False}
+            ]
             await bob.answer()
             track = {"peer": bob.peer, "source": "microphone", "kind": "audio", "muted": False}
             assert await alice.expect("track") == track

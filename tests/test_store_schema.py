@@ -30,6 +30,7 @@ RELEASED = {
     "rooms": "e4438a1f393c0dde",
     "tokens": "4d26d4f054744a34",
     "sessions": "09df3b2e0613c48b",
+    "moderation": "d7c18be325784180",
 }
 """The digest of every step that a database somewhere may have had."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,9 +12,11 @@ import trio
 
 from sfu.keys import ServerKey
 from sfu.refusals import DatabaseUnavailable
+from sfu.store.bans import Bans
 from sfu.store.companies import Companies
 from sfu.store.database import Database, open_database
 from sfu.store.history import History
+from sfu.store.later import Later
 from sfu.store.rooms import Rooms
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
@@ -22,6 +24,9 @@ from sfu.store.tokens import Tokens
 __all__ = ["Store", "open_store"]
 
 log = logging.getLogger(__name__)
+
+RULINGS = 1000
+"""Bans and changes of rooms that may wait for the database."""
 
 
 def _now() -> datetime:
@@ -42,6 +47,15 @@ class Store:
     tokens: Tokens
     sessions: Sessions
     history: History
+    bans: Bans
+    rulings: Later
+
+    async def run(self, heartbeat_s: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the database in step until cancelled. Raises DatabaseUnavailable only before it has started."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.sessions.run, heartbeat_s)
+            nursery.start_soon(self.rulings.run)
+            task_status.started()
 
 
 @asynccontextmanager
@@ -61,23 +75,29 @@ async def open_store(
     ConfigError or DatabaseUnavailable.
     """
     async with open_database(url) as database:
+        leaves, rulings = Later(database, max_leaves), Later(database, RULINGS)
         store = Store(
             database,
             Companies(database, server_key, clock),
-            Rooms(database, clock),
+            Rooms(database, clock, rulings),
             Tokens(database, clock),
-            Sessions(database, server, clock, max_participants=max_participants, max_leaves=max_leaves),
+            Sessions(database, server, clock, leaves, rulings, max_participants=max_participants),
             History(database),
+            Bans(database, clock, rulings),
+            rulings,
         )
         try:
             yield store
         finally:
-            await _write_what_is_left(store.sessions)
+            await _write_what_is_left({"leaves": leaves, "rulings": rulings})
 
 
-async def _write_what_is_left(sessions: Sessions) -> None:
+async def _write_what_is_left(queues: Mapping[str, Later]) -> None:
     with trio.CancelScope(shield=True):
         try:
-            await sessions.flush()
+            for queue in queues.values():
+                await queue.flush()
         except DatabaseUnavailable:
-            log.error("leaves_lost=%d reason=database_away", sessions.unwritten)
+            for name, queue in queues.items():
+                if queue:
+                    log.error("%s_lost=%d reason=database_away", name, len(queue))

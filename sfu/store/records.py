@@ -14,6 +14,9 @@ from typing import Any, Generic, Literal, TypeVar
 from sfu.refusals import BadCursor, BadValue
 from sfu.tokens import Permissions
 
+NEWEST = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+"""The sort key (time, id) before which every row of a list comes that shows the newest first."""
+
 T = TypeVar("T")
 Row = Mapping[str, Any]
 Tier = Literal["free", "pro", "enterprise"]
@@ -58,6 +61,21 @@ class RoomSettings:
     max_participants: int = 100
     access: Access = "open"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRules:
+    """What a call needs to know of its room. `chat_kept_s` is None where the room leaves it to the server."""
+
+    access: Access
+    locked: bool
+    lobby: bool
+    files: bool
+    chat_kept_s: int | None
+
+    @classmethod
+    def of(cls, row: Row) -> RoomRules:
+        return cls(row["access"], bool(row["locked"]), bool(row["lobby"]), bool(row["files"]), row["chat_kept_s"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +182,35 @@ class Session:
             duration_s=row["duration_s"],
             concurrency=row["concurrency"],
             metadata=json.loads(row["metadata"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Who was removed from a room stays out: with the token, or without one by that name from that address."""
+
+    id: str
+    company_id: str
+    room_id: str
+    user_name: str
+    token_id: str | None
+    address: str
+    banned_by: str
+    created_at: datetime
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, row: Row) -> Ban:
+        return cls(
+            id=str(row["id"]),
+            company_id=str(row["company_id"]),
+            room_id=row["room_id"],
+            user_name=row["user_name"],
+            token_id=None if row["token_id"] is None else str(row["token_id"]),
+            address=row["address"],
+            banned_by=row["banned_by"],
+            created_at=utc(row["created_at"]),
+            expires_at=utc(row["expires_at"]),
         )
 
 

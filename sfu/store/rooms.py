@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from datetime import datetime
 
 from sfu.refusals import RoomChanged, RoomExists, RoomNotFound
 from sfu.store.database import Database, Statements
+from sfu.store.later import Later
 from sfu.store.records import Page, Room, RoomSettings, decode_cursor, json_text, page
 
 ROOM_DELETED = "room_deleted"
 """The leave reason of sessions that a deleted room ended."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Rooms:
     """Every method is about one company's rooms; another's do not exist for it."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], rulings: Later) -> None:
         self._database = database
         self._clock = clock
+        self._rulings = rulings
 
     GET = """
         SELECT r.*, (
@@ -90,6 +96,7 @@ class Rooms:
         Raises RoomNotFound, RoomChanged, or BadValue for metadata that cannot be kept.
         """
         metadata, now = json_text("metadata", settings.metadata), self._clock()
+        await self._rulings.flush()
 
         async def work(statements: Statements) -> Room:
             row = await statements.one(
@@ -112,6 +119,20 @@ class Rooms:
             return Room.of(current)
 
         return await self._database.transaction(work)
+
+    SET = """
+        UPDATE rooms SET locked = COALESCE(:locked, locked), lobby = COALESCE(:lobby, lobby), updated_at = :now,
+            version = version + 1
+        WHERE company_id = :company_id AND room_id = :room_id
+    """
+
+    def set(self, company_id: str, room_id: str, *, locked: bool | None, lobby: bool | None) -> None:
+        """Changes what is not None, soon; never blocks. Joins from now on know it."""
+        queued = self._rulings.add(
+            self.SET, company_id=company_id, room_id=room_id, locked=locked, lobby=lobby, now=self._clock()
+        )
+        if not queued:
+            log.error("room=%r change=dropped reason=queue_full", room_id)
 
     DELETE = """
         DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id
