@@ -93,3 +93,37 @@ CREATE TABLE bans (
 );
 CREATE INDEX bans_by_room ON bans (company_id, room_id, created_at DESC, id DESC);
 CREATE INDEX bans_over ON bans (expires_at);
+
+-- step 6: chat
+CREATE TABLE files (
+    id         TEXT PRIMARY KEY,                -- part of its address, not to be guessed; the file's name on the disk
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id    TEXT NOT NULL,
+    server     TEXT NOT NULL,                   -- the server that has it on its disk
+    name       TEXT NOT NULL,
+    type       TEXT NOT NULL,
+    size       BIGINT NOT NULL,                 -- bytes
+    sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970
+    expires_ms BIGINT NOT NULL
+);
+CREATE INDEX files_by_room ON files (company_id, room_id, size);
+CREATE INDEX files_by_server ON files (server, size, id);
+CREATE INDEX files_over ON files (expires_ms);
+CREATE TABLE chat_lines (
+    id         UUID PRIMARY KEY,
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id    TEXT NOT NULL,                   -- no foreign key: a line may be written after its room was deleted
+    peer       TEXT NOT NULL,                   -- the peer's id in its call
+    user_name  TEXT NOT NULL,
+    text       TEXT NOT NULL,
+    file_id    TEXT REFERENCES files (id) ON DELETE CASCADE,
+    sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970; no two lines of a call have the same
+    expires_ms BIGINT NOT NULL
+);
+CREATE INDEX chat_lines_by_room ON chat_lines (company_id, room_id, sent_ms DESC, id DESC);
+CREATE INDEX chat_lines_by_file ON chat_lines (file_id) WHERE file_id IS NOT NULL;
+CREATE INDEX chat_lines_over ON chat_lines (expires_ms);
+
+-- step 7: retention
+CREATE INDEX sessions_over ON sessions (disconnected_at) WHERE disconnected_at IS NOT NULL;
+CREATE INDEX tokens_over ON tokens (expires_at);

@@ -18,7 +18,7 @@ from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
 from sfu.rooms import EVERYTHING
 from sfu.store import Store
-from sfu.store.records import Company, RoomRules, Session
+from sfu.store.records import Company, Room, RoomRules, Session
 from sfu.tokens import Permissions
 
 TOKEN_SUBPROTOCOL = "token."
@@ -85,7 +85,7 @@ class Admission:
     def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
         self.store, self.clock = store, clock
         self._allow_anonymous, self._default = config.allow_anonymous, default
-        self._ban_s = config.ban_s
+        self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
 
     async def identify(self, ask: Ask, address: str) -> Entry:
         """Raises a TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
@@ -130,9 +130,10 @@ class Admission:
             session = await sessions.admit(entry.grant, entry.token, peer_address=entry.address, judge=judge)
         return session, self.state(found[-1])
 
-    def state(self, rules: RoomRules) -> RoomState:
+    def state(self, rules: RoomRules | Room) -> RoomState:
         """What a call is told of its room."""
-        return RoomState(rules.locked, rules.lobby)
+        kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s)
 
     def banned_until(self, entry: Entry) -> datetime:
         """How long who is removed stays out: as long as the token could let them in again, else as configured."""

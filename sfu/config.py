@@ -234,6 +234,15 @@ class Config:
         43_200, _whole(1, 31_536_000), "Time for which who came without a token and was removed stays out.",
         unit="seconds",
     )  # fmt: skip
+    chat_kept_s: int = _setting(
+        86_400, _whole(0, 315_360_000), "How long chat is kept in rooms that do not say; 0: not at all.", unit="seconds"
+    )
+    history_days: int = _setting(
+        365,
+        _whole(0, 36_500),
+        "How long sessions that ended and tokens that expired are kept; 0: for ever.",
+        unit="days",
+    )
     last_n: int = _setting(
         16, _whole(0, 10_000), "Videos one peer gets at most: those of who spoke last. 0: all of them."
     )

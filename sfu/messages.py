@@ -264,13 +264,39 @@ class Speakers:
 
 
 @dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file that somebody shared; `url` is relative to the server, `size` in bytes."""
+
+    name: str
+    size: int
+    type: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChatLine:
-    """A line of chat; `time` is milliseconds since 1970, the server's clock."""
+    """A line of chat; `time` is milliseconds since 1970, the server's clock. No two lines of a call have the same."""
 
     peer: str
     name: str
     text: str
     time: int
+    id: str
+    file: FileInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The last lines that were written before you came, the oldest first."""
+
+    lines: tuple[ChatLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDeleted:
+    """A line of chat was deleted, with its file."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +372,7 @@ class Bye:
 
 ServerMessage = (
     Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Speakers | ChatLine
-    | HandRaised | Reacted | Asked | RoomState | Lobby | Expiring | Error | Bye
+    | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Expiring | Error | Bye
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -376,6 +402,8 @@ SERVER_EVENTS: dict[str, type] = {
     "paused": Paused,
     "speakers": Speakers,
     "chat": ChatLine,
+    "history": History,
+    "chat_deleted": ChatDeleted,
     "hand": HandRaised,
     "reaction": Reacted,
     "asked": Asked,

@@ -7,7 +7,9 @@ from the messages they cause, which are O(peers of that room); no method looks a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sfu.config import Config
@@ -15,8 +17,11 @@ from sfu.messages import (
     BARE_EVENTS,
     CHAT_BYTES,
     EVENT_OF,
+    ChatDeleted,
     ChatLine,
+    FileInfo,
     HandRaised,
+    History,
     Joined,
     Kind,
     Left,
@@ -38,6 +43,9 @@ EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
 OPEN = RoomState()
+
+HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
+"""So much of the chat who comes later is told, as UTF-8."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +76,28 @@ class Peer:
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """Its peers by id, in the order they came; all their media is on one worker."""
+    """Its peers by id, in the order they came; all their media is on one worker.
+
+    `lines` are the last of its chat, as far as that is kept, and `said_ms` is the time of the last one.
+    """
 
     key: str
     worker: int
     state: RoomState = field(default_factory=RoomState)
     peers: dict[str, Peer] = field(default_factory=dict)
     speakers: Speakers = field(default_factory=Speakers)
+    lines: deque[ChatLine] = field(default_factory=lambda: deque(maxlen=HISTORY_LINES))
+    said_ms: int = 0
+
+    def history(self, now_ms: int) -> History:
+        """The lines not over yet that fit."""
+        found, left_bytes = deque[ChatLine](), HISTORY_BYTES
+        for line in reversed(self.lines):
+            left_bytes -= len(line.text.encode())
+            if left_bytes < 0 or line.time < now_ms - 1000 * self.state.chat_kept_s:
+                break
+            found.appendleft(line)
+        return History(tuple(found))
 
     def speakers_here(self) -> Speakers:
         """`speakers` without those who have left since."""
@@ -105,8 +128,11 @@ class Rooms:
         room_id: str = "",
         permissions: Permissions = EVERYTHING,
         state: RoomState = OPEN,
+        earlier: Sequence[ChatLine] = (),
+        now_ms: int = 0,
     ) -> tuple[Peer, Deliveries]:
-        """A new peer in the room `key`, which is created on the worker `pick` names, with `state`, if it is not there.
+        """A new peer in the room `key`. If that is not there it is created: on the worker `pick` names, with `state`,
+        and with what was written `earlier`.
 
         `room_id` is what the peer knows the room by, `key` if it is empty. Whether there is a seat left is the store's
         to say. Raises what `pick` raises; then nothing has changed.
@@ -114,6 +140,7 @@ class Rooms:
         room = self.rooms.get(key)
         if room is None:
             room = self.rooms[key] = Room(key, pick(), state)
+            room.lines.extend(earlier)
         participants = tuple(peer.described() for peer in room.peers.values())
         peer = Peer(new_id(), name, room, full, permissions.moderate)
         room.peers[peer.id] = self.peers[peer.id] = peer
@@ -122,6 +149,8 @@ class Rooms:
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
             deliveries += _to([peer], speakers)
+        if (history := room.history(now_ms)).lines:
+            deliveries += _to([peer], history)
         return peer, deliveries + _others(peer, Joined(peer.id, name, peer.moderator))
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
@@ -174,6 +203,8 @@ class Rooms:
         if room is None or room.state == state:
             return []
         room.state = state
+        if not state.chat_kept_s:
+            room.lines.clear()
         return _to(room.peers.values(), state)
 
     def moderators(self, key: str) -> list[Peer]:
@@ -181,9 +212,22 @@ class Rooms:
         room = self.rooms.get(key)
         return [] if room is None else [peer for peer in room.peers.values() if peer.moderator]
 
-    def chat(self, peer: Peer, text: str, time_ms: int) -> Deliveries:
-        """A line for everyone in the room, the sender included, so that all see one order."""
-        return _to(peer.room.peers.values(), ChatLine(peer.id, peer.name, text, time_ms))
+    def chat(self, peer: Peer, text: str, now_ms: int, file: FileInfo | None = None) -> tuple[ChatLine, Deliveries]:
+        """A line for everyone in the room, the sender included, so that all see one order, which its times tell too."""
+        room = peer.room
+        room.said_ms = max(now_ms, room.said_ms + 1)
+        line = ChatLine(peer.id, peer.name, text, room.said_ms, str(uuid.uuid4()), file)
+        if room.state.chat_kept_s:
+            room.lines.append(line)
+        return line, _to(room.peers.values(), line)
+
+    def chat_deleted(self, key: str, line_id: str) -> Deliveries:
+        """A line is no more."""
+        room = self.rooms.get(key)
+        if room is None:
+            return []
+        room.lines = deque((line for line in room.lines if line.id != line_id), maxlen=HISTORY_LINES)
+        return _to(room.peers.values(), ChatDeleted(line_id))
 
 
 def new_id() -> str:

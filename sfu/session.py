@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +15,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sfu import bridge, errors, messages
 from sfu.admission import Entry
+from sfu.chat import now_ms
 from sfu.edge import PacedStream
 from sfu.errors import SfuError, all_codes
 from sfu.lobby import Door
@@ -238,7 +238,7 @@ class Session:
             case messages.Chat(text):
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
-                hub.deliver(hub.rooms.chat(peer, text, now_ms()))
+                hub.deliver(hub.chat.say(self.entry, peer, text))
             case messages.Hand(raised):
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
             case messages.Reaction(reaction):
@@ -319,11 +319,6 @@ class _Bucket:
         self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate) - 1
         self._at_s = now_s
         return self._left >= 0
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def bye(error: SfuError | None) -> messages.Bye:

@@ -6,7 +6,7 @@ What becomes of one that is admitted is in session.py.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors, messages
 from sfu.admission import Admission, Entry, LobbyFirst, asked
+from sfu.chat import Chat, now_ms
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.edge import PacedStream, Upgraded
@@ -61,6 +62,7 @@ class Signaling:
     ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
         self.admission = admission
+        self.chat = Chat(rooms, admission.store)
         self.lobby, self.moderation = Lobby(config, self._lobby_changed), Moderation(self)
         self._joining: set[_Joining] = set()
         self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
@@ -193,13 +195,14 @@ class Signaling:
         joining = _Joining(entry)
         self._joining.add(joining)
         try:
+            earlier = await self.chat.earlier(entry)
             record, state = await self.admission.admit(entry, invited=invited)
         finally:
             self._joining.discard(joining)
         try:  # without an await, so that nobody is let in by the database and forgotten here
             if joining.error is not None or self._stopping:
                 raise joining.error or errors.ServerStopping()
-            return self._enter(door, connection, entry, record, state)
+            return self._enter(door, connection, entry, record, state, earlier)
         except SfuError as error:
             self.admission.store.sessions.close(record, error.code)
             raise
@@ -213,7 +216,13 @@ class Signaling:
             self.workers.admit(room.worker)
 
     def _enter(
-        self, door: Door, connection: Upgraded, entry: Entry, record: records.Session, state: RoomState
+        self,
+        door: Door,
+        connection: Upgraded,
+        entry: Entry,
+        record: records.Session,
+        state: RoomState,
+        earlier: Sequence[messages.ChatLine],
     ) -> Session:
         self._check_worker(entry)
         peer, deliveries = self.rooms.join(
@@ -224,6 +233,8 @@ class Signaling:
             room_id=entry.room_id,
             permissions=entry.permissions,
             state=state,
+            earlier=earlier if state.chat_kept_s else (),
+            now_ms=now_ms(),
         )
         self.workers.place(peer.room.worker)
         session = self._sessions[peer.id] = Session(self, peer, connection.stream, entry, record)

@@ -215,6 +215,7 @@ async def running(
         database_url or f"sqlite:///{folder}/sfu.db",
         SERVER_KEY,
         max_participants=config.max_peers if config.limits else UNLIMITED,
+        chat_kept_s=config.chat_kept_s,
     )
     async with memory as store, trio.open_nursery() as nursery:
         default = await store.companies.ensure_default()

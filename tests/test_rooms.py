@@ -15,7 +15,10 @@ from sfu.config import Config
 from sfu.errors import MediaUnavailable
 from sfu.messages import (
     Candidate,
+    ChatDeleted,
     ChatLine,
+    HandRaised,
+    History,
     Joined,
     Left,
     Limits,
@@ -29,7 +32,8 @@ from sfu.messages import (
     TrackInfo,
     Welcome,
 )
-from sfu.rooms import EVERYTHING, Deliveries, Peer, Rooms
+from sfu.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
+from sfu.tokens import Permissions
 
 
 def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:
@@ -139,8 +143,72 @@ def test_a_mute_before_its_track_is_remembered() -> None:
 def test_chat_comes_back_to_its_sender() -> None:
     rooms = Rooms(Config())
     alice, _ = join(rooms), join(rooms, name="bob")
-    line = ChatLine(alice.id, "alice", "hello", 1_700_000_000_123)
-    assert told(rooms.chat(alice, "hello", 1_700_000_000_123)) == [("alice", line), ("bob", line)]
+    line, deliveries = rooms.chat(alice, "hello", 1_700_000_000_123)
+    assert line == ChatLine(alice.id, "alice", "hello", 1_700_000_000_123, line.id)
+    assert told(deliveries) == [("alice", line), ("bob", line)]
+
+
+KEPT = RoomState(chat_kept_s=60)
+
+
+def history(rooms: Rooms, now_ms: int) -> list[str]:
+    """The texts that somebody is told who comes now."""
+    peer, deliveries = rooms.join("team", "late", full=True, pick=lambda: 0, now_ms=now_ms)
+    rooms.leave(peer, "left")
+    return [line.text for _, message in deliveries if isinstance(message, History) for line in message.lines]
+
+
+def test_who_comes_later_is_told_what_was_written() -> None:
+    rooms = Rooms(Config())
+    earlier = [ChatLine("p", "carol", "yesterday", 1_000, "a"), ChatLine("p", "carol", "just now", 70_000, "b")]
+    alice, _ = rooms.join("team", "alice", full=True, pick=lambda: 0, state=KEPT, earlier=earlier, now_ms=80_000)
+    lines = [rooms.chat(alice, f"line {n}", 80_000)[0] for n in range(3)]
+    assert [line.time for line in lines] == [80_000, 80_001, 80_002], "their times are their order"
+    assert history(rooms, 80_000) == ["just now", "line 0", "line 1", "line 2"]
+    assert told(rooms.chat_deleted("team", lines[1].id)) == [("alice", ChatDeleted(lines[1].id))]
+    assert history(rooms, 80_000) == ["just now", "line 0", "line 2"]
+    assert history(rooms, 140_001) == ["line 2"], "the others are a minute old"
+    rooms.change("team", RoomState())
+    rooms.chat(alice, "not kept", 90_000)
+    assert history(rooms, 90_000) == []
+
+
+def test_the_history_is_bounded() -> None:
+    rooms = Rooms(Config())
+    alice, _ = rooms.join("team", "alice", full=True, pick=lambda: 0, state=KEPT)
+    for n in range(300):
+        rooms.chat(alice, f"{n}", 0)
+    assert history(rooms, 0) == [f"{n}" for n in range(100, 300)]
+    for _ in range(100):
+        rooms.chat(alice, "ä" * 2048, 0)
+    assert len(history(rooms, 0)) == HISTORY_BYTES // 4096
+
+
+def test_a_hand_stays_up_until_it_is_taken_down() -> None:
+    rooms = Rooms(Config())
+    alice, _ = join(rooms), join(rooms, name="bob")
+    assert told(rooms.hand(alice, 5)) == [("alice", HandRaised(alice.id, 5)), ("bob", HandRaised(alice.id, 5))]
+    assert rooms.hand(alice, 9) == []
+    _, deliveries = rooms.join("team", "carol", full=True, pick=lambda: 0)
+    assert isinstance(deliveries[0][1], Welcome)
+    assert [one.hand for one in deliveries[0][1].participants] == [5, 0]
+    assert told(rooms.hand(alice, 0))[0] == ("alice", HandRaised(alice.id, 0))
+    assert rooms.hand(alice, 0) == []
+
+
+def test_a_room_is_told_how_it_is_set() -> None:
+    rooms = Rooms(Config())
+    alice = join(rooms)
+    locked = RoomState(locked=True)
+    assert told(rooms.change("team", locked)) == [("alice", locked)]
+    assert rooms.change("team", locked) == rooms.change("elsewhere", locked) == []
+    _, deliveries = rooms.join("team", "bob", full=True, pick=lambda: 0, state=OPEN)
+    assert isinstance(deliveries[0][1], Welcome)
+    assert deliveries[0][1].state == locked, "what the running call knows counts"
+    assert rooms.moderators("team") == rooms.moderators("elsewhere") == []
+    carol, _ = rooms.join("team", "carol", full=True, pick=lambda: 0, permissions=Permissions(moderate=True))
+    assert rooms.moderators("team") == [carol]
+    assert alice.moderator is False
 
 
 def test_a_bare_client_is_told_nothing_of_this() -> None:
@@ -151,7 +219,7 @@ def test_a_bare_client_is_told_nothing_of_this() -> None:
     changes: list[Callable[[], Deliveries]] = [
         lambda: rooms.track(alice, "camera", "video"),
         lambda: rooms.mute(alice, "camera", True),
-        lambda: rooms.chat(alice, "hello", 0),
+        lambda: rooms.chat(alice, "hello", 0)[1],
         lambda: rooms.track_ended(alice, "camera"),
         lambda: rooms.leave(alice, "left"),
     ]
@@ -204,7 +272,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(peer=peers)
     def chat(self, peer: Peer) -> None:
-        self.heard(peer, self.rooms.chat(peer, "x", 0), sender_too=True)
+        self.heard(peer, self.rooms.chat(peer, "x", 0)[1], sender_too=True)
 
     @invariant()
     def books_agree(self) -> None:

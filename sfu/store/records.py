@@ -54,12 +54,19 @@ class Company:
 
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
-    """What an editor of a room sets. `access` is `open` (anonymous joins too, in the default company) or `token`."""
+    """What an editor of a room sets. `access` is `open` (anonymous joins too, in the default company) or `token`.
+
+    `chat_kept_s`: 0 for not at all, None for as long as the server says.
+    """
 
     name: str = ""
     description: str = ""
     max_participants: int = 100
     access: Access = "open"
+    locked: bool = False
+    lobby: bool = False
+    files: bool = True
+    chat_kept_s: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +87,10 @@ class RoomRules:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`id` is the database's, `room_id` the company's own name for it. `participants` counts who is in it now."""
+    """`id` is the database's, `room_id` the company's own name for it. `participants` counts who is in it now.
+
+    The rest is as in RoomSettings.
+    """
 
     id: str
     company_id: str
@@ -89,6 +99,10 @@ class Room:
     description: str
     max_participants: int
     access: Access
+    locked: bool
+    lobby: bool
+    files: bool
+    chat_kept_s: int | None
     metadata: dict[str, Any]
     version: int
     participants: int
@@ -106,6 +120,10 @@ class Room:
             description=row["description"],
             max_participants=row["max_participants"],
             access=row["access"],
+            locked=bool(row["locked"]),
+            lobby=bool(row["lobby"]),
+            files=bool(row["files"]),
+            chat_kept_s=row["chat_kept_s"],
             metadata=json.loads(row["metadata"]),
             version=row["version"],
             participants=row["participants"],
@@ -212,6 +230,39 @@ class Ban:
             created_at=utc(row["created_at"]),
             expires_at=utc(row["expires_at"]),
         )
+
+
+FILE_S = 3600
+"""So long a file can be fetched at least, also where no chat is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file shared in a room. Whoever knows `id` may fetch it; `size` is in bytes."""
+
+    id: str
+    name: str
+    type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of chat. `peer` is who wrote it, in its call; `sent_ms` is milliseconds since 1970."""
+
+    id: str
+    peer: str
+    user_name: str
+    text: str
+    sent_ms: int
+    file: File | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> Line:
+        file = None
+        if row["file_id"] is not None:
+            file = File(row["file_id"], row["file_name"], row["file_type"], row["file_size"])
+        return cls(str(row["id"]), row["peer"], row["user_name"], row["text"], row["sent_ms"], file)
 
 
 @dataclass(frozen=True, slots=True)
