@@ -12,6 +12,7 @@ from sfu.admission import Entry
 from sfu.errors import SfuError
 from sfu.messages import MICROPHONE, RoomState
 from sfu.refusals import RoomDeleted, TokenRevoked
+from sfu.store import records
 
 if TYPE_CHECKING:
     from sfu.session import Session
@@ -84,6 +85,36 @@ class Moderation:
         """Ends the call for everybody, those in the lobby included. The next one to come begins another."""
         log.info("call_ended company=%s room=%r", company_id, room_id)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
+
+    def change_room(self, room: records.Room) -> None:
+        """The room is set so now."""
+        self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room))
+
+    def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, messages.Participant]]:
+        """Who is in the call, the first to come first."""
+        return [(session.record, session.peer.described()) for session in self._in(company_id, room_id)]
+
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+        """False if nobody with this session is in the call. Raises BadSource."""
+        found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
+        for session in found:
+            self._mute(session, source)
+        return bool(found)
+
+    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+        """Removes somebody and keeps them out. False if nobody with this session is in the call."""
+        found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
+        for session in found:
+            self._remove(session, "")
+        return bool(found)
+
+    def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
+        """A line of chat was deleted: nobody is told of it any more, and who was, is told that."""
+        self._hub.deliver(self._hub.rooms.chat_deleted(f"{company_id}/{room_id}", line_id))
+
+    def _in(self, company_id: str, room_id: str) -> list[Session]:
+        here = (company_id, room_id)
+        return [one for one in self._hub.sessions() if (one.entry.company_id, one.entry.room_id) == here]
 
     # --- how --------------------------------------------------------------------------------------------------------
 

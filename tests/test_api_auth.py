@@ -17,6 +17,8 @@ from sfu.api.auth import ADDRESSES, FAILURES, FAILURES_S, Failures
 from sfu.api.refusals import TooManyFailures
 from sfu.api.routes import ROUTES
 from sfu.store import Store
+from sfu.store.bans import Bans
+from sfu.store.records import Line
 from sfu.tokens import Permissions
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "create_room": ("/rooms", {"room_id": "new"}),
     "get_room": (f"/rooms/{ROOM}", None),
     "change_room": (f"/rooms/{ROOM}", {"name": "New"}),
+    "list_participants": (f"/rooms/{ROOM}/participants", None),
+    "remove_participant": (f"/rooms/{ROOM}/participants/{{token}}", None),
+    "mute_participant": (f"/rooms/{ROOM}/participants/{{token}}/mute", {}),
+    "end_call": (f"/rooms/{ROOM}/end", None),
+    "list_chat": (f"/rooms/{ROOM}/chat", None),
+    "delete_line": (f"/rooms/{ROOM}/chat/{{token}}", None),
+    "list_bans": (f"/rooms/{ROOM}/bans", None),
+    "lift_ban": (f"/rooms/{ROOM}/bans/{{token}}", None),
     "delete_room": (f"/rooms/{ROOM}", None),
     "list_sessions": (f"/rooms/{ROOM}/sessions", None),
     "user_rooms": ("/users/alice/rooms", None),
@@ -41,7 +51,10 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "openapi": ("/openapi.json", None),
     "docs": ("/docs", None),
 }
-"""A request for each route that is answered well. A new route fails until it is listed."""
+"""A request for each route that is answered well. A new route fails until it is listed.
+
+`token` is the id of a token, and of whatever else there is.
+"""
 
 KEY = (401, "api_key_invalid")
 EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
@@ -139,6 +152,16 @@ async def ask(rest: Rest, name: str, token: str, authorization: str | None) -> R
     return await rest(route.method, path.format(token=token), body, key="", headers=headers)
 
 
+async def furnish(store: Store, acme: Tenant, world: World) -> None:
+    """Something of Acme's for every request."""
+    session = await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
+    store.chat.add(acme.company.id, ROOM, Line(world.token, "p", "alice", "hello", 2**40), kept_s=60)
+    later = session.connected_at + timedelta(hours=1)
+    ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
+    ban |= {"id": world.token, "name_key": "", "address": "", "banned_by": ""}
+    store.rulings.add(Bans.ADD, **ban, now=session.connected_at, expires_at=later)
+
+
 def test_every_route_is_listed() -> None:
     assert list(REQUESTS) == [route.name for route in ROUTES]
 
@@ -149,7 +172,7 @@ async def test_every_route_with_every_credential(
 ) -> None:
     from rest import serving
 
-    await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
+    await furnish(store, acme, world)
     async with serving(store, clock, limits=False) as rest:
         for route in ROUTES:
             reply = await ask(rest, route.name, world.token, world.credentials[credential])
@@ -162,7 +185,7 @@ async def test_every_route_with_every_credential(
 
 
 async def test_every_route_with_the_right_key(rest: Rest, store: Store, acme: Tenant, world: World) -> None:
-    await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
+    await furnish(store, acme, world)
     for route in ROUTES:
         reply = await ask(rest, route.name, world.token, f"bearer {acme.key}")
         assert reply.status == route.status, (route.name, reply.body)
@@ -195,7 +218,8 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
         answers = []
         for name in pairs[route.parameters[0]]:
             body = REQUESTS[route.name][1]
-            reply = await rest(route.method, route.path.format(**{route.parameters[0]: name}), body, key=rival.key)
+            path = route.path.format(**(dict.fromkeys(route.parameters, grant.id) | {route.parameters[0]: name}))
+            reply = await rest(route.method, path, body, key=rival.key)
             answers.append(replace(reply, headers={k: v for k, v in reply.headers.items() if k != "date"}))
         assert answers[0] == answers[1], route.name
         assert answers[0].status in (200, 404)

@@ -61,8 +61,8 @@ async def test_a_room_may_keep_nothing(tmp_path: Path) -> None:
 
 async def test_no_line_is_lost_while_the_database_is_away(
     tmp_path: Path,
-    away: Away,
-    database_url: str,  # noqa: F811
+    away: Away,  # noqa: F811
+    database_url: str,
 ) -> None:
     async with running(tmp_path, database_url=database_url) as server, server.joined() as alice:
         with away():

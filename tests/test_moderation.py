@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
 import trio
 from control import Client, Server, eventually, running, settings
+from rest_client import request
 
 from sfu import tokens
 from sfu.admission import utc_now
 from sfu.tokens import Permissions
 
-pytest_plugins = ["postgres"]
+if TYPE_CHECKING:
+    from rest_client import Reply
 
-Issue = Callable[..., Awaitable[str]]
+pytest_plugins = ["postgres"]
 
 
 @pytest.fixture
@@ -345,6 +348,69 @@ async def test_a_token_revoked_in_the_lobby_gets_nobody_in(server: Server) -> No
             (waiter,) = (await mod.expect("lobby"))["waiting"]
             await moderate(mod, "admit", waiter["peer"])
             await bob.expect_bye("token_revoked", 4401, rejoin=False)
+
+
+# --- over REST ------------------------------------------------------------------------------------------------------
+
+
+async def rest(server: Server, method: str, path: str, key: str, body: Any = None) -> Reply:
+    headers = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {key}"}
+    raw = b""
+    if body is not None:
+        raw = json.dumps(body).encode()
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(raw))}
+    return await request(server.port, method, "/api/v1" + path, headers, raw)
+
+
+async def test_the_api_does_it_too(server: Server) -> None:
+    key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
+    async with server.joined(name="bob") as bob, server.joined(name="eve") as eve:
+        await bob.answer()
+        await until(eve, "track")
+        await eve.send("hand", {"raised": True})
+        up = await until(bob, "hand")
+        present = (await rest(server, "GET", "/rooms/team/participants", key)).json["items"]
+        assert [(p["peer"], p["user_name"], p["hand"]) for p in present] == [
+            (bob.peer, "bob", 0),
+            (eve.peer, "eve", up["raised"]),
+        ]
+        assert present[0]["tracks"] == [{"source": "microphone", "kind": "audio", "muted": False}]
+        paths = [f"/rooms/team/participants/{p['session_id']}" for p in present]
+        assert (await rest(server, "POST", paths[0] + "/mute", key, {})).status == 204
+        assert (await bob.expect("mute")) == {"peer": bob.peer, "source": "microphone", "muted": True}
+        reply = await rest(server, "POST", paths[0] + "/mute", key, {"source": "screen"})
+        assert (reply.status, reply.code) == (400, "bad_source")
+        assert (await rest(server, "DELETE", paths[0].replace("team", "other"), key)).code == "participant_not_found"
+        assert (await rest(server, "DELETE", paths[1], key)).status == 204
+        assert (await until(eve, "bye"))["code"] == "removed"
+        assert (await server.refused("/ws?room=team&username=eve"))["code"] == "removed"
+        (ban,) = (await rest(server, "GET", "/rooms/team/bans", key)).json["items"]
+        assert (ban["user_name"], ban["banned_by"], ban["address"]) == ("eve", "", "127.0.0.1")
+        assert (await rest(server, "DELETE", f"/rooms/team/bans/{ban['id']}", key)).status == 204
+        async with server.joined(name="eve"):
+            pass
+        assert (await rest(server, "PUT", "/rooms/team", key, {"locked": True, "chat_kept_s": 60})).status == 200
+        state = {"locked": True, "lobby": False, "files": True, "chat_kept_s": 60}
+        assert await until(bob, "room") == state
+        assert (await server.refused("/ws?room=team&username=eve"))["code"] == "room_locked"
+        await bob.send("chat", {"text": "hello"})
+        line = await bob.expect("chat")
+        (kept,) = (await rest(server, "GET", "/rooms/team/chat", key)).json["items"]
+        assert (kept["id"], kept["text"], kept["user_name"]) == (line["id"], "hello", "bob")
+        assert (await rest(server, "DELETE", f"/rooms/team/chat/{line['id']}", key)).status == 204
+        assert await bob.expect("chat_deleted") == {"id": line["id"]}
+        assert (await rest(server, "DELETE", f"/rooms/team/chat/{line['id']}", key)).code == "line_not_found"
+        assert (await rest(server, "POST", "/rooms/team/end", key)).status == 204
+        await bob.expect_bye("call_ended", 1000, rejoin=False)
+
+
+async def test_taking_the_lobby_away_over_rest_lets_everybody_in(server: Server) -> None:
+    key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
+    assert (await rest(server, "POST", "/rooms", key, {"room_id": "team", "lobby": True})).json["lobby"] is True
+    async with server.client(name="bob") as bob:  # nobody is in
+        await bob.expect("waiting")
+        assert (await rest(server, "PUT", "/rooms/team", key, {"lobby": False})).status == 200
+        await welcomed(bob)
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

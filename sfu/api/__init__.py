@@ -28,12 +28,18 @@ __all__ = ["Calls", "create_api"]
 
 
 class _RoomId(PathConverter):
-    """People choose room ids, slashes included; `…/sessions` is another route."""
+    """People choose room ids, slashes included; `…/sessions` and its like are other routes."""
 
-    regex = "[^/].*?(?<!/sessions)"
+    regex = "[^/].*?" + "".join(
+        f"(?<!/{end})"
+        for name in ("sessions", "participants", "chat", "bans", "end")
+        for end in (name, f"{name}/.{{36}}", f"{name}/.{{36}}/mute")
+    )
 
 
-CONVERTERS = {"room_id": "room_id:", "token_id": "uuid:", "user_name": "path:"}
+CONVERTERS = {"room_id": "room_id:", "user_name": "path:"} | dict.fromkeys(
+    ("token_id", "session_id", "line_id", "ban_id"), "uuid:"
+)
 
 
 def _now() -> datetime:

@@ -51,6 +51,21 @@ class BadField(Refusal):
         super().__init__(f"{self.field}: {fault}.")
 
 
+class ParticipantNotFound(Refusal):
+    code, status = "participant_not_found", 404
+    default = "Nobody with this session is in the call."
+
+
+class LineNotFound(Refusal):
+    code, status = "line_not_found", 404
+    default = "There is no such line of chat."
+
+
+class BanNotFound(Refusal):
+    code, status = "ban_not_found", 404
+    default = "There is no such ban."
+
+
 class TokenNotFound(Refusal):
     code, status = "token_not_found", 404
     default = "There is no such token."
