@@ -96,10 +96,9 @@ CREATE INDEX bans_over ON bans (expires_at);
 
 -- step 6: chat
 CREATE TABLE files (
-    id         TEXT PRIMARY KEY,                -- part of its address, not to be guessed; the file's name on the disk
+    id         UUID PRIMARY KEY,                -- random; part of its address, and its name on the disk
     company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
     room_id    TEXT NOT NULL,
-    server     TEXT NOT NULL,                   -- the server that has it on its disk
     name       TEXT NOT NULL,
     type       TEXT NOT NULL,
     size       BIGINT NOT NULL,                 -- bytes
@@ -107,7 +106,6 @@ CREATE TABLE files (
     expires_ms BIGINT NOT NULL
 );
 CREATE INDEX files_by_room ON files (company_id, room_id, size);
-CREATE INDEX files_by_server ON files (server, size, id);
 CREATE INDEX files_over ON files (expires_ms);
 CREATE TABLE chat_lines (
     id         UUID PRIMARY KEY,
@@ -116,7 +114,7 @@ CREATE TABLE chat_lines (
     peer       TEXT NOT NULL,                   -- the peer's id in its call
     user_name  TEXT NOT NULL,
     text       TEXT NOT NULL,
-    file_id    TEXT REFERENCES files (id) ON DELETE CASCADE,
+    file_id    UUID REFERENCES files (id) ON DELETE CASCADE,
     sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970; no two lines of a call have the same
     expires_ms BIGINT NOT NULL
 );

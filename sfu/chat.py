@@ -17,9 +17,16 @@ class Chat:
 
     def say(self, entry: Entry, peer: Peer, text: str) -> Deliveries:
         """A line of this peer, written down later if the room keeps its chat."""
-        line, deliveries = self._rooms.chat(peer, text, now_ms())
+        return self._say(entry, peer, text, None)
+
+    def share(self, entry: Entry, peer: Peer, file: records.File) -> Deliveries:
+        """A line with a file that is on the disk and in the database already."""
+        return self._say(entry, peer, "", file)
+
+    def _say(self, entry: Entry, peer: Peer, text: str, file: records.File | None) -> Deliveries:
+        line, deliveries = self._rooms.chat(peer, text, now_ms(), None if file is None else file_info(file))
         if kept_s := peer.room.state.chat_kept_s:
-            kept = records.Line(line.id, line.peer, line.name, line.text, line.time)
+            kept = records.Line(line.id, line.peer, line.name, line.text, line.time, file)
             self._store.chat.add(entry.company_id, entry.room_id, kept, kept_s=kept_s)
         return deliveries
 
@@ -30,11 +37,12 @@ class Chat:
 
 
 def chat_line(line: records.Line) -> ChatLine:
-    return ChatLine(line.peer, line.user_name, line.text, line.sent_ms, line.id, file_info(line.file))
+    file = None if line.file is None else file_info(line.file)
+    return ChatLine(line.peer, line.user_name, line.text, line.sent_ms, line.id, file)
 
 
-def file_info(file: records.File | None) -> FileInfo | None:
-    return None if file is None else FileInfo(file.name, file.size, file.type, f"/files/{file.id}")
+def file_info(file: records.File) -> FileInfo:
+    return FileInfo(file.name, file.size, file.type, f"/files/{file.id}")
 
 
 def now_ms() -> int:

@@ -24,7 +24,7 @@ ANY_HOST = "*"
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Config:
     tls_cert: Path | None = _setting(None, _file, "PEM file of a certificate with its chain: https only.", shown="none")
     tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
     data_dir: Path = _setting(
-        _data_dir(), _path, "Folder of the database and the server key.",
+        _data_dir(), _path, "Folder of the database, the server key and shared files.",
         shown="~/.local/state/sfu, for root /var/lib/sfu",
     )  # fmt: skip
     database_url: str = _setting(
@@ -243,6 +243,9 @@ class Config:
         "How long sessions that ended and tokens that expired are kept; 0: for ever.",
         unit="days",
     )
+    file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Longest file that may be shared in a call; 0: none may.")
+    room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Files of one room together.")
+    files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Files of all rooms together.")
     last_n: int = _setting(
         16, _whole(0, 10_000), "Videos one peer gets at most: those of who spoke last. 0: all of them."
     )

@@ -157,6 +157,7 @@ class Limits:
     tracks: int
     message_bytes: int
     messages_per_s: int
+    file_bytes: int
     name_characters: int = NAME_CHARACTERS
 
 
@@ -172,7 +173,7 @@ class RoomState:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """First event of the full protocol: who you are, who is here."""
+    """First event of the full protocol: who you are, who is here. `session` proves who you are: tell it to nobody."""
 
     peer: str
     room: str
@@ -181,6 +182,7 @@ class Welcome:
     limits: Limits
     permissions: Permissions
     state: RoomState
+    session: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
 OPEN = RoomState()
+SECRET_BYTES = 24
+"""Random ones in a peer's secret: 192 bits."""
 
 HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
 """So much of the chat who comes later is told, as UTF-8."""
@@ -52,6 +54,7 @@ HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
 class Peer:
     """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
 
+    `secret` is for its client alone, which proves with it that it is this peer.
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
     come before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is down.
     """
@@ -60,6 +63,7 @@ class Peer:
     name: str
     room: Room
     full: bool
+    secret: str = field(repr=False)
     moderator: bool = False
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
@@ -116,7 +120,9 @@ class Rooms:
         self.rooms: dict[str, Room] = {}
         self.peers: dict[str, Peer] = {}
         self.created = 0
-        self._limits = Limits(CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s)
+        self._limits = Limits(
+            CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s, config.file_bytes
+        )
 
     def join(
         self,
@@ -142,10 +148,12 @@ class Rooms:
             room = self.rooms[key] = Room(key, pick(), state)
             room.lines.extend(earlier)
         participants = tuple(peer.described() for peer in room.peers.values())
-        peer = Peer(new_id(), name, room, full, permissions.moderate)
+        peer_id = new_id()
+        secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
+        peer = Peer(peer_id, name, room, full, secret, permissions.moderate)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
-        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions, room.state)
+        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions, room.state, secret)
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
             deliveries += _to([peer], speakers)

@@ -5,6 +5,7 @@ What becomes of one that is admitted is in session.py.
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors, messages
-from sfu.admission import Admission, Entry, LobbyFirst, asked
+from sfu.admission import Admission, Ask, Entry, LobbyFirst, asked
 from sfu.chat import Chat, now_ms
 from sfu.config import Config
 from sfu.counters import Counters
@@ -25,7 +26,17 @@ from sfu.errors import SfuError
 from sfu.lobby import Door, Lobby
 from sfu.messages import RoomState
 from sfu.moderation import Moderation
-from sfu.refusals import CompanyDisabled, DatabaseUnavailable, TokenRevoked
+from sfu.rates import failures
+from sfu.refusals import (
+    CompanyDisabled,
+    DatabaseUnavailable,
+    TokenError,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenRevoked,
+    TokenRoom,
+    TokenUsed,
+)
 from sfu.rooms import Deliveries, Rooms
 from sfu.session import CLOSE_S, Session, bye
 from sfu.store import records
@@ -41,6 +52,8 @@ QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 
 WATCH_S = 1.0
 """How often to ask the database whose token or company is no longer good: another process may have said so."""
+
+ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
 
 Origin = tuple[str, str, int]
 """Scheme, host and port (RFC 6454, section 4)."""
@@ -64,6 +77,8 @@ class Signaling:
         self.admission = admission
         self.chat = Chat(rooms, admission.store)
         self.lobby, self.moderation = Lobby(config, self._lobby_changed), Moderation(self)
+        self.failures = failures(trio.current_time) if config.limits else None
+        """Wrong tokens and secrets, by address; None where limits are off."""
         self._joining: set[_Joining] = set()
         self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
         self._sessions: dict[str, Session] = {}
@@ -105,6 +120,13 @@ class Signaling:
         """Somebody in the call `key`, by their id."""
         session = self._sessions.get(peer_id)
         return session if session is not None and session.peer.room.key == key else None
+
+    def session_of(self, secret: str) -> Session | None:
+        """The session whose client knows this secret."""
+        session = self._sessions.get(secret.partition(".")[0])
+        if session is None or not hmac.compare_digest(session.peer.secret.encode(), secret.encode()):
+            return None
+        return session
 
     def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
         """Keeps out those whom the database lets in right now, before they knew."""
@@ -180,7 +202,7 @@ class Signaling:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
         ask = asked(connection.target, door.request.proposed_subprotocols)
-        entry, invited = await self.admission.identify(ask, connection.client), False
+        entry, invited = await self._identify(ask, connection.client), False
         while True:
             try:
                 return await self._take_place(door, connection, entry, invited)
@@ -189,6 +211,18 @@ class Signaling:
                 if waiter.left:
                     return None
                 invited = waiter.invited
+
+    async def _identify(self, ask: Ask, address: str) -> Entry:
+        """Who guesses tokens is not listened to for a time. One that was good once is no guess: many people of one
+        address may come with theirs after the time."""
+        if self.failures is not None and ask.token is not None:
+            self.failures.check(address)
+        try:
+            return await self.admission.identify(ask, address)
+        except TokenError as error:
+            if self.failures is not None and not isinstance(error, ONCE_GOOD):
+                self.failures.add(address)
+            raise
 
     async def _take_place(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Session:
         self._check_worker(entry)
@@ -300,8 +334,8 @@ async def _refuse(door: Door, error: SfuError | None) -> None:
         if door.ws is not None or error is None:
             return
         headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
-        if isinstance(error, DatabaseUnavailable):
-            headers["Retry-After"] = str(error.retry_after_s)
+        if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
+            headers["Retry-After"] = str(retry_after_s)
         await door.request.reject(
             error.status,
             extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],

@@ -27,6 +27,7 @@ from sfu.data import UNLIMITED
 from sfu.keys import ServerKey
 from sfu.messages import BARE_EVENTS
 from sfu.rooms import Rooms
+from sfu.sharing import FOLDER, Sharing
 from sfu.signaling import Signaling
 from sfu.store import Store, open_store
 from sfu.store.records import Company
@@ -223,6 +224,9 @@ async def running(
         signaling = Signaling(config, rooms, workers, counters, admission)
         app, stop = create_app(config, rooms, workers, counters, store), trio.Event()
         app.register_blueprint(create_api(config, store, signaling.moderation, counters))
+        sharing = Sharing(signaling, folder / FOLDER)
+        app.register_blueprint(sharing.routes())
+        await nursery.start(sharing.run)
         await nursery.start(store.run, 0.2)
         nursery.start_soon(signaling.watch)
         await nursery.start(workers.run)

@@ -13,9 +13,8 @@ import jwt
 import pytest
 
 from sfu import tokens
-from sfu.api.auth import ADDRESSES, FAILURES, FAILURES_S, Failures
-from sfu.api.refusals import TooManyFailures
 from sfu.api.routes import ROUTES
+from sfu.rates import FAILURES, FAILURES_S
 from sfu.store import Store
 from sfu.store.bans import Bans
 from sfu.store.records import Line
@@ -155,7 +154,7 @@ async def ask(rest: Rest, name: str, token: str, authorization: str | None) -> R
 async def furnish(store: Store, acme: Tenant, world: World) -> None:
     """Something of Acme's for every request."""
     session = await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
-    store.chat.add(acme.company.id, ROOM, Line(world.token, "p", "alice", "hello", 2**40), kept_s=60)
+    store.chat.add(acme.company.id, ROOM, Line(world.token, "p", "alice", "hello", 2**41), kept_s=60)
     later = session.connected_at + timedelta(hours=1)
     ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
     ban |= {"id": world.token, "name_key": "", "address": "", "banned_by": ""}
@@ -222,14 +221,14 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
             reply = await rest(route.method, path, body, key=rival.key)
             answers.append(replace(reply, headers={k: v for k, v in reply.headers.items() if k != "date"}))
         assert answers[0] == answers[1], route.name
-        assert answers[0].status in (200, 404)
+        assert answers[0].status in (200, 204, 404)
     for path in ("/rooms", "/tokens", "/analytics/rooms?from=2025-01-01&to=2025-12-31"):
         assert (await rest("GET", path, key=rival.key)).json["items"] == []
         assert (await rest("GET", path)).json["items"]
     made = await rest("POST", "/rooms", {"room_id": "secret-room"}, key=rival.key)
     assert made.status == 201
     assert (await rest("GET", "/rooms/secret-room")).json["participant_count"] == 1
-    assert rest.calls.ended == []
+    assert {ended[1] for ended in rest.calls.ended} == {rival.company.id}
 
 
 # --- guessing --------------------------------------------------------------------------------------------------------
@@ -264,43 +263,6 @@ async def test_nobody_forges_an_address_without_a_trusted_proxy(rest: Rest) -> N
     for n in range(FAILURES):
         await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": f"192.0.2.{n}"})
     assert (await rest("GET", "/rooms", headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
-
-
-class Time:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_minute_later_an_address_is_listened_to_again() -> None:
-    time = Time()
-    failures = Failures(time)
-    for _ in range(FAILURES):
-        failures.check("192.0.2.1")
-        failures.add("192.0.2.1")
-        time.now += 1
-    with pytest.raises(TooManyFailures) as refused:
-        failures.check("192.0.2.1")
-    assert refused.value.retry_after_s == FAILURES_S - FAILURES
-    time.now += FAILURES_S - FAILURES
-    failures.check("192.0.2.1")
-    failures.add("192.0.2.1")
-    with pytest.raises(TooManyFailures):
-        failures.check("192.0.2.1")
-
-
-def test_an_ipv6_neighbourhood_is_one_address_and_memory_is_bounded() -> None:
-    failures = Failures(Time())
-    for n in range(FAILURES):
-        failures.add(f"2001:db8:0:1::{n:x}")
-    with pytest.raises(TooManyFailures):
-        failures.check("2001:db8:0:1:ffff::")
-    failures.check("2001:db8:0:2::")
-    for n in range(ADDRESSES):
-        failures.add(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}")
-    assert len(failures._times) == ADDRESSES
-    failures.check("2001:db8:0:1::1")  # forgotten: it failed longest ago
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

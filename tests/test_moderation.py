@@ -29,7 +29,14 @@ async def server(tmp_path: Path, database_url: str) -> AsyncIterator[Server]:
         yield started
 
 
-async def ticket(server: Server, name: str = "alice", room: str = "team", *, moderate: bool = False) -> str:
+async def ticket(
+    server: Server,
+    name: str = "alice",
+    room: str = "team",
+    *,
+    moderate: bool = False,
+    permissions: Permissions | None = None,
+) -> str:
     """The target of somebody with a token of the default company, whose rooms are open to others, too."""
     grant = tokens.grant(
         company_id=server.default.id,
@@ -37,7 +44,7 @@ async def ticket(server: Server, name: str = "alice", room: str = "team", *, mod
         user_name=name,
         duration_s=600,
         now=utc_now(),
-        permissions=Permissions(moderate=moderate),
+        permissions=permissions or Permissions(moderate=moderate),
     )
     token = tokens.encode(grant, server.store.companies.secret(server.default).reveal())
     await server.store.tokens.add(grant, token)
@@ -106,8 +113,8 @@ async def test_who_may_not_moderate_changes_nothing(server: Server) -> None:
         await bob.expect("chat")
         await alice.expect("chat")
         assert not [name for name, _ in await alice.commands() if name == "Mute"]
-    async with server.joined():
-        pass
+    async with server.client(name="carol") as carol:
+        assert (await carol.expect("welcome"))["state"]["locked"] is False
 
 
 async def test_what_no_moderator_can_do(server: Server) -> None:

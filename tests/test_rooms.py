@@ -47,8 +47,9 @@ def told(deliveries: Deliveries) -> list[tuple[str, Any]]:
 def test_the_first_is_welcomed_to_a_new_room() -> None:
     rooms = Rooms(Config())
     peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
+    limits = Limits(4096, 8, 65536, 20, 10_485_760, 64)
     assert told(deliveries) == [
-        ("alice", Welcome(peer.id, "team", "alice", (), Limits(4096, 8, 65536, 20, 64), EVERYTHING, RoomState()))
+        ("alice", Welcome(peer.id, "team", "alice", (), limits, EVERYTHING, RoomState(), peer.secret))
     ]
     assert rooms.rooms["team"].worker == 3
     assert rooms.rooms["team"].peers == rooms.peers == {peer.id: peer}

@@ -36,12 +36,14 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         "tracks": 8,
         "message_bytes": 65536,
         "messages_per_s": 20,
+        "file_bytes": 10_485_760,
         "name_characters": 64,
     }
     may = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
     assert welcome == {
         "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may,
         "state": {"locked": False, "lobby": False, "files": True, "chat_kept_s": 86400},
+        "session": welcome["session"],
     }  # fmt: skip
     assert offer["type"] == "offer"
     assert offer["sdp"].count("m=") == 2

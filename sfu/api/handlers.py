@@ -296,7 +296,7 @@ def _participant(session: Session, person: Participant) -> dict[str, Any]:
 
 
 def _line(line: Line) -> dict[str, Any]:
-    file = file_info(line.file)
+    file = None if line.file is None else file_info(line.file)
     return {
         "id": line.id,
         "user_name": line.user_name,

@@ -20,17 +20,6 @@ class ModeratorRequired(Refusal):
     default = "The token does not have the permission `moderate`."
 
 
-class TooManyFailures(Refusal):
-    """`retry_after_s` goes into the Retry-After header (RFC 9110 section 10.2.3)."""
-
-    code, status = "too_many_failures", 429
-    default = "Too many requests with a wrong key or token came from this address."
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__()
-        self.retry_after_s = retry_after_s
-
-
 class BadBody(Refusal):
     code = "bad_json"
     default = "The body is not JSON."

@@ -16,6 +16,7 @@ from sfu.store.bans import Bans
 from sfu.store.chat import Chat
 from sfu.store.companies import Companies
 from sfu.store.database import Database, open_database
+from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
 from sfu.store.retention import Retention
@@ -53,6 +54,7 @@ class Store:
     history: History
     bans: Bans
     chat: Chat
+    files: Files
     rulings: Later
     lines: Later
     retention: Retention
@@ -97,6 +99,7 @@ async def open_store(
             History(database),
             Bans(database, clock, rulings),
             Chat(database, clock, lines),
+            Files(database, clock),
             rulings,
             lines,
             Retention(database, clock, history_days=history_days),

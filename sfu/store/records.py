@@ -261,7 +261,7 @@ class Line:
     def of(cls, row: Row) -> Line:
         file = None
         if row["file_id"] is not None:
-            file = File(row["file_id"], row["file_name"], row["file_type"], row["file_size"])
+            file = File(str(row["file_id"]), row["file_name"], row["file_type"], row["file_size"])
         return cls(str(row["id"]), row["peer"], row["user_name"], row["text"], row["sent_ms"], file)
 
 
