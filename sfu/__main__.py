@@ -26,6 +26,7 @@ from sfu.counters import Counters
 from sfu.data import open_data
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
+from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
 from sfu.sharing import FOLDER, Sharing
 from sfu.signaling import Signaling
@@ -90,6 +91,7 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
     app.register_blueprint(create_api(config, store, signaling.moderation, counters))
     sharing = Sharing(signaling, config.data_dir / FOLDER)
     app.register_blueprint(sharing.routes())
+    app.register_blueprint(RoomInfo(signaling).routes())
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         starting = trio.CancelScope()

@@ -202,7 +202,7 @@ class Signaling:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
         ask = asked(connection.target, door.request.proposed_subprotocols)
-        entry, invited = await self._identify(ask, connection.client), False
+        entry, invited = await self.identify(ask, connection.client), False
         while True:
             try:
                 return await self._take_place(door, connection, entry, invited)
@@ -212,9 +212,9 @@ class Signaling:
                     return None
                 invited = waiter.invited
 
-    async def _identify(self, ask: Ask, address: str) -> Entry:
-        """Who guesses tokens is not listened to for a time. One that was good once is no guess: many people of one
-        address may come with theirs after the time."""
+    async def identify(self, ask: Ask, address: str) -> Entry:
+        """Who guesses tokens is not listened to for a time; one that was good once is no guess, as many people of one
+        address may come with theirs too late. Raises what `Admission.identify` does, or TooManyFailures."""
         if self.failures is not None and ask.token is not None:
             self.failures.check(address)
         try:

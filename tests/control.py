@@ -26,6 +26,7 @@ from sfu.counters import Counters
 from sfu.data import UNLIMITED
 from sfu.keys import ServerKey
 from sfu.messages import BARE_EVENTS
+from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
 from sfu.sharing import FOLDER, Sharing
 from sfu.signaling import Signaling
@@ -130,11 +131,12 @@ class Server:
 
     @asynccontextmanager
     async def joined(self, room: str = "team", name: str = "alice") -> AsyncIterator[Client]:
-        """A client of the full protocol that has read its welcome and its first offer."""
+        """A client of the full protocol that has read its welcome, what was written before, and its first offer."""
         async with self.client(room, name) as client:
             client.welcome = await client.expect("welcome")
             client.peer = client.welcome["peer"]
-            await client.expect("offer")
+            if (await client.receive())[0] == "history":
+                await client.expect("offer")
             yield client
 
 
@@ -226,6 +228,7 @@ async def running(
         app.register_blueprint(create_api(config, store, signaling.moderation, counters))
         sharing = Sharing(signaling, folder / FOLDER)
         app.register_blueprint(sharing.routes())
+        app.register_blueprint(RoomInfo(signaling).routes())
         await nursery.start(sharing.run)
         await nursery.start(store.run, 0.2)
         nursery.start_soon(signaling.watch)

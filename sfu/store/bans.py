@@ -54,6 +54,12 @@ class Bans:
         if not queued:
             log.error("session=%s ban=dropped reason=queue_full", session.id)
 
+    async def holds(self, company_id: str, room_id: str, user_name: str, *, token_id: str | None, address: str) -> bool:
+        """Whether somebody is kept out now, as `check` says."""
+        await self._rulings.flush()
+        values = _values(company_id, room_id, user_name, token_id, address)
+        return await self._database.read_one(CHECK, **values, now=self._clock()) is not None
+
     LIST = """
         SELECT * FROM bans WHERE company_id = :company_id AND room_id = :room_id AND expires_at > :now
             AND (created_at, id) < (:created_at, :id)
@@ -104,17 +110,19 @@ async def check(
     now: datetime,
 ) -> None:
     """Within the transaction of a join. Raises Removed. A name and an address are nothing to who has a token."""
-    banned = await statements.one(
-        CHECK,
-        company_id=company_id,
-        room_id=room_id,
-        token_id=token_id,
-        name_key=_key(user_name) if token_id is None else "",
-        address=place(address),
-        now=now,
-    )
-    if banned is not None:
+    values = _values(company_id, room_id, user_name, token_id, address)
+    if await statements.one(CHECK, **values, now=now) is not None:
         raise Removed
+
+
+def _values(company_id: str, room_id: str, user_name: str, token_id: str | None, address: str) -> dict[str, str | None]:
+    return {
+        "company_id": company_id,
+        "room_id": room_id,
+        "token_id": token_id,
+        "name_key": _key(user_name) if token_id is None else "",
+        "address": place(address),
+    }
 
 
 def _key(user_name: str) -> str:

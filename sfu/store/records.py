@@ -63,11 +63,11 @@ class RoomSettings:
     description: str = ""
     max_participants: int = 100
     access: Access = "open"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     locked: bool = False
     lobby: bool = False
     files: bool = True
     chat_kept_s: int | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
