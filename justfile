@@ -12,9 +12,9 @@ _list:
 run *options: setup
     @exec {{ bin }}/sfu serve "$@"
 
-# Run every test; options go to pytest. Installs Chromium if it is missing and this is root on Debian
+# Run every test; options go to pytest. Installs the browsers that are missing if this is root on Debian
 [no-exit-message]
-test *options: _dev _chromium
+test *options: _dev _browsers
     @exec {{ bin }}/pytest -n auto --dist loadgroup "$@"
 
 # Measure what a packet costs and how much the server carries; `bench store` measures the database; --help tells more
@@ -53,16 +53,27 @@ _install stamp what:
         touch {{ bin }}/.{{ stamp }}; \
     fi
 
-_chromium:
+# A browser is a package and the names of its programs
+_browsers:
     #!/bin/sh
-    found() {
-        for name in chromium chromium-browser google-chrome-stable; do
-            if command -v "$name" > /dev/null; then return 0; fi
+    missing=""
+    need() {
+        package=$1; shift
+        for name in "$package" "$@"; do
+            if command -v "$name" > /dev/null; then return; fi
         done
-        return 1
+        missing="$missing $package"
     }
-    if ! found && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-        echo "Installing Chromium for the browser tests ..." >&2
-        (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y chromium) > /dev/null
+    look() {
+        missing=""
+        need chromium chromium-browser google-chrome-stable
+        need firefox-esr firefox
+    }
+    look
+    if [ "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+        echo "Installing$missing for the browser tests ..." >&2
+        apt-get -qq update > /dev/null
+        for package in $missing; do DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$package" > /dev/null; done
+        look
     fi
-    found || echo "sfu: the browser tests need Chromium: sudo apt install chromium" >&2
+    if [ "$missing" ]; then echo "sfu: the browser tests need more: sudo apt install$missing" >&2; fi

@@ -107,7 +107,7 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
                 await nursery.start(workers.run)
                 # not before the ports are ours: a second start by mistake must not close the first one's sessions
                 await nursery.start(store.run, config.heartbeat_s)
-                nursery.start_soon(signaling.watch)
+                await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
                 context = _ssl_context(config, self_signed, workers.advertised)
                 edge_serve = partial(edge.serve, ssl_context=context, stop=stop)

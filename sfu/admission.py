@@ -6,7 +6,7 @@ A token that is presented is always verified, and binds room, name and permissio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,15 +23,19 @@ from sfu.tokens import Permissions
 
 TOKEN_SUBPROTOCOL = "token."
 """A token as a subprotocol value, `token.<jwt>`, need not stand in a URL."""
+RESUME_SUBPROTOCOL = "resume."
+"""With the secret of a session, which must not: to go on with it on this connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request asks for. `room` and `name` are as they came, None if they did not."""
+    """What a request asks for. `room` and `name` are as they came, None if they did not. With a `secret` it asks to
+    resume that session, and the rest counts for nothing."""
 
     token: str | None
     room: str | None
     name: str | None
+    secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,20 @@ def asked(target: str, subprotocols: Sequence[str]) -> Ask:
         query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16)
     except ValueError:
         raise BadRequest("The query cannot be read.") from None
-    found = set(query.get("token", []))
-    found |= {value.removeprefix(TOKEN_SUBPROTOCOL) for value in subprotocols if value.startswith(TOKEN_SUBPROTOCOL)}
-    if len(found) > 1:
-        raise BadRequest("The request has two tokens.")
+    token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})
+    secret = _one("sessions", _values(subprotocols, RESUME_SUBPROTOCOL))
     room, name = query.get("room", [""])[0], query.get("username", [""])[0]
-    return Ask(found.pop() if found else None, room or None, name or None)
+    return Ask(token, room or None, name or None, secret)
+
+
+def _values(subprotocols: Sequence[str], prefix: str) -> set[str]:
+    return {value.removeprefix(prefix) for value in subprotocols if value.startswith(prefix)}
+
+
+def _one(what: str, found: set[str]) -> str | None:
+    if len(found) > 1:
+        raise BadRequest(f"The request has two {what}.")
+    return found.pop() if found else None
 
 
 class LobbyFirst(Exception):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import anyio
@@ -82,13 +82,22 @@ class Mute:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """The peer's WebSocket is away (`held`), so it can answer no offer; or it has another one, to which everything is
+    told again that the last one may not have brought: the offer in flight, and what is paused."""
+
+    peer: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The peer is gone; no event about it follows. Unknown peers are ignored."""
 
     peer: str
 
 
-Command = Configure | Join | Answer | Publish | Unpublish | Mute | Leave
+Command = Configure | Join | Answer | Publish | Unpublish | Mute | Hold | Leave
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 
@@ -190,16 +199,20 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Once a second: counters since start, by name, for /metrics. Its absence means the worker hangs."""
+    """Once a second, for /metrics: counters since start and what is true now, by name. Its absence means the worker
+    hangs."""
 
-    counters: dict[str, float]
+    counters: dict[str, float] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
 
 
 Event = (
     Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Speakers | Refused | Failed | Stats
 )
 
-COMMANDS: dict[str, type] = {cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Leave)}
+COMMANDS: dict[str, type] = {
+    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Hold, Leave)
+}
 EVENTS: dict[str, type] = {
     cls.__name__: cls
     for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Paused, Speakers, Refused, Failed, Stats)

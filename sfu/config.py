@@ -265,6 +265,7 @@ class Config:
     send_s: float = _seconds(10.0, "Time for one WebSocket message or HTTP write to leave.")
     ping_s: float = _seconds(20.0, "Time between WebSocket pings.")
     pong_s: float = _seconds(10.0, "Time for a WebSocket ping to be answered.")
+    hold_s: float = _seconds(15.0, "Time that a peer whose WebSocket broke has to resume; its media goes on.")
     log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
 
     @classmethod

@@ -197,6 +197,16 @@ class Unresponsive(SfuError):
     default = "The connection stopped answering."
 
 
+class SessionGone(SfuError):
+    code, status, close_code = "session_gone", 410, 4408
+    default = "There is nothing to resume: the session has ended. Join again."
+
+
+class Replaced(SfuError):
+    code, close_code = "replaced", 4409
+    default = "Another connection has taken over this session."
+
+
 class ServerStopping(SfuError):
     code, status, close_code = "server_stopping", 503, 1001
     default = "The server is stopping or restarting."

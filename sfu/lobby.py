@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sfu import messages
 from sfu.admission import Entry
 from sfu.config import Config
 from sfu.errors import LobbyTimeout, RoomFull, SfuError, Unresponsive
-from sfu.messages import SUBPROTOCOL
+from sfu.link import Door
 from sfu.rates import place
 from sfu.refusals import TokenExpired
 from sfu.rooms import new_id
@@ -21,20 +21,6 @@ FRAMES = 20
 """From somebody who waits and has nothing to say but `leave`; after these the client is no client of the protocol."""
 SHARE = 5
 """One address gets a fifth of a lobby at most, or it could keep everybody else out of it."""
-
-
-class Door:
-    """The handshake of one WebSocket, which is answered once: for the lobby, or by whoever serves it then."""
-
-    def __init__(self, request: WebSocketRequest) -> None:
-        self.request = request
-        self.full = SUBPROTOCOL in request.proposed_subprotocols
-        self.ws: WebSocketConnection | None = None
-
-    async def accept(self) -> WebSocketConnection:
-        if self.ws is None:
-            self.ws = await self.request.accept(subprotocol=SUBPROTOCOL if self.full else None)
-        return self.ws
 
 
 @dataclass(slots=True, eq=False)

@@ -173,7 +173,8 @@ class RoomState:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """First event of the full protocol: who you are, who is here. `session` proves who you are: tell it to nobody."""
+    """First event of who is in: who you are, who is here. `resumed`: on another WebSocket than before, so it replaces
+    what was known. `session` is what to resume and to share files with, to be kept from everybody else."""
 
     peer: str
     room: str
@@ -183,6 +184,7 @@ class Welcome:
     permissions: Permissions
     state: RoomState
     session: str = field(repr=False)
+    resumed: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ from sfu.messages import (
 )
 from sfu.tokens import Permissions
 
+SECRET_BYTES = 24
+"""Random ones in a peer's secret: 192 bits."""
 EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
@@ -54,7 +56,7 @@ HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
 class Peer:
     """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
 
-    `secret` is for its client alone, which proves with it that it is this peer.
+    `room_id` is what it knows the room by. `secret` is for its client alone, which proves with it that it is this peer.
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
     come before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is down.
     """
@@ -63,11 +65,16 @@ class Peer:
     name: str
     room: Room
     full: bool
+    room_id: str
+    permissions: Permissions
     secret: str = field(repr=False)
-    moderator: bool = False
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     hand: int = 0
+
+    @property
+    def moderator(self) -> bool:
+        return self.permissions.moderate
 
     def takes(self, message: ServerMessage) -> bool:
         """Whether the client knows this kind of message."""
@@ -147,19 +154,34 @@ class Rooms:
         if room is None:
             room = self.rooms[key] = Room(key, pick(), state)
             room.lines.extend(earlier)
-        participants = tuple(peer.described() for peer in room.peers.values())
         peer_id = new_id()
         secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
-        peer = Peer(peer_id, name, room, full, secret, permissions.moderate)
+        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
-        welcome = Welcome(peer.id, room_id or key, name, participants, self._limits, permissions, room.state, secret)
+        return peer, self.welcome(peer, now_ms) + _others(peer, Joined(peer.id, name, peer.moderator))
+
+    def welcome(self, peer: Peer, now_ms: int, *, resumed: bool = False) -> Deliveries:
+        """All that a client of this peer has to know to begin, or to go on after it missed things."""
+        room = peer.room
+        participants = tuple(other.described() for other in room.peers.values() if other is not peer)
+        welcome = Welcome(
+            peer.id,
+            peer.room_id,
+            peer.name,
+            participants,
+            self._limits,
+            peer.permissions,
+            room.state,
+            peer.secret,
+            resumed,
+        )
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
             deliveries += _to([peer], speakers)
         if (history := room.history(now_ms)).lines:
             deliveries += _to([peer], history)
-        return peer, deliveries + _others(peer, Joined(peer.id, name, peer.moderator))
+        return deliveries
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
         """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""

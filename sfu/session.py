@@ -1,65 +1,62 @@
-"""One admitted peer: a nursery with a reader, a writer, the media's events and a keepalive, and an end that is clean.
+"""One admitted peer: its tokens' time, what it may say, what it hears, and an end that is clean.
 
-What a peer does wrong costs it an `error` event or its own connection, never anybody else's. Others' tasks only ever
-call `send`, `post` and `end`, which neither wait nor raise.
+A session outlives its WebSocket (link.py): when the network takes that, the peer stays in its room for `hold_s`, its
+media flows, and whoever knows the session's secret may go on with another WebSocket. What a peer does wrong costs it an
+`error` event or its own connection, never anybody else's. Others' tasks only ever call `send`, `post` and `end`, which
+neither wait nor raise.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sfu import bridge, errors, messages
 from sfu.admission import Entry
 from sfu.chat import now_ms
-from sfu.edge import PacedStream
 from sfu.errors import SfuError, all_codes
-from sfu.lobby import Door
+from sfu.link import Link
 from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
 from sfu.store import records
+from sfu.streams import PacedStream
 
 if TYPE_CHECKING:
     from sfu.signaling import Signaling
 
 log = logging.getLogger("sfu.session")
 
-OUTBOX = 256
-"""Messages waiting for a client; past it the client is a slow consumer."""
-INBOX = 256
-"""Events of the media worker waiting for a peer's task; past it the peer is a slow consumer."""
-MAX_PARTS = 4096
-"""Parts of one unfinished message: trio-websocket bounds their size but not their number, and they may be empty."""
 MAX_BAD_MESSAGES = 20
 """Frames that are no message of the protocol; after these the client is no client of it."""
 NOTICE_S = 60.0
 """How long before its token expires a client hears of it."""
-CLOSE_S = 2.0
-"""For the last messages to be written, and again for the client to answer the close frame."""
 REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
 """Ends that are not the client's doing, or that a second try may not meet again."""
 
 _CODES = all_codes()
+_T = TypeVar("_T")
 
 
 class Session:
     """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's, `entry`
     how it came in."""
 
-    def __init__(self, hub: Signaling, peer: Peer, stream: PacedStream, entry: Entry, record: records.Session) -> None:
+    def __init__(self, hub: Signaling, peer: Peer, entry: Entry, record: records.Session) -> None:
         self.peer, self.entry, self.record, self._may = peer, entry, record, entry.permissions
-        self._seconds_left = hub.admission.seconds_left(entry)
+        self.resumes = 0
+        self._hub, self._config = hub, hub.config
+        self._link: Link | None = None  # None while it is held
         self._ended = False
         self._error: SfuError | None = None  # why it ended; None if it left by itself
-        self._hub, self._config, self._stream = hub, hub.config, stream
         self._scope = trio.CancelScope()
-        self._outbox, self._texts = trio.open_memory_channel[str](OUTBOX)
-        self._inbox, self._events = trio.open_memory_channel[bridge.Event](INBOX)
-        self._cut = False  # the stream may hold half a frame: nothing can follow it
+        self._overdue: SfuError = errors.MediaUnavailable()  # what it means when the scope's deadline has come
+        self._offered = False
+        left_s = hub.admission.seconds_left(entry)
+        self._expires_s = math.inf if left_s is None else trio.current_time() + left_s
         self._bucket = _Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
         both: dict[str, messages.Kind] = {messages.MICROPHONE: "audio", messages.CAMERA: "video"}
@@ -81,20 +78,14 @@ class Session:
             self.send(messages.encode(message, full=self.peer.full))
 
     def send(self, text: str) -> None:
-        """Queues one frame; too many waiting end the peer."""
-        try:
-            self._outbox.send_nowait(text)
-        except trio.WouldBlock:
-            self.end(errors.SlowConsumer())
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            pass  # it has had its bye
+        """Queues one frame. While the peer is held it is dropped: a resumed link begins with the whole state."""
+        if self._link is not None:
+            self._link.send(text)
 
     def post(self, event: bridge.Event) -> None:
-        """Queues an event of the media worker for this peer's task; too many waiting end the peer."""
-        try:
-            self._inbox.send_nowait(event)
-        except trio.WouldBlock:
-            self.end(errors.SlowConsumer())
+        """Acts on an event of the media worker."""
+        if not self._ended:
+            self._guard(self._on_event, event)
 
     def mute(self, source: str, muted: bool) -> None:
         """What a muted source still sends is forwarded to nobody. Raises BadSource."""
@@ -102,101 +93,102 @@ class Session:
         self._command(bridge.Mute(self.peer.id, source, muted))
         self._hub.deliver(self._hub.rooms.mute(self.peer, source, muted))
 
-    async def run(self, door: Door) -> None:
-        """Answers the handshake and stays until the peer has ended, left its room and been told."""
-        peer = self.peer
+    async def run(self) -> None:
+        """Stays until the peer has ended, then sees to it that it has left its room and is told."""
         try:
-            with trio.fail_after(self._config.join_s):
-                ws = await door.accept()
-            join = bridge.Join(peer.id, peer.room.key, peer.full, self._may.publish, self._may.subscribe)
-            self._hub.workers.send(peer.room.worker, join)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, ws)
-                await self._converse(ws)
-                self._hub.forget(self)
-                self.tell(bye(self._error))
-                self._outbox.close()
-                nursery.cancel_scope.deadline = trio.current_time() + CLOSE_S
-            if not self._cut:
-                with trio.move_on_after(CLOSE_S):
-                    await ws.aclose(1000 if self._error is None else self._error.close_code, str(self._error or ""))
-        except* (ConnectionClosed, trio.TooSlowError):
-            self.end(None)  # the handshake could not be answered
-        except* Exception:
-            log.exception("peer_failed room=%r peer=%s", self.peer.room.key, self.peer.id)
-            self.end(SfuError())
+            with self._scope:
+                await self._expire()
+            self.end(self._overdue)  # unless it has ended for another reason
         finally:
             self.end(SfuError())  # only one that was cancelled comes here without an end
             self._hub.forget(self)
+            self.tell(bye(self._error))
+            if self._link is not None:
+                self._link.end(self._error)
 
-    async def _converse(self, ws: WebSocketConnection) -> None:
-        """Reads, follows and keeps alive until `end`. A fault of ours ends this peer only."""
-        try:
+    async def _expire(self) -> None:
+        """For as long as its token lasts, which may be for ever."""
+        await trio.sleep_until(max(self._expires_s - NOTICE_S, trio.current_time()))
+        self._tell_expiry()
+        await trio.sleep_until(self._expires_s)
+        self.end(TokenExpired())
+
+    def _tell_expiry(self) -> None:
+        self.tell(messages.Expiring(math.ceil(min(self._expires_s - trio.current_time(), NOTICE_S))))
+
+    # --- its link -----------------------------------------------------------------------------------------------------
+
+    def connect(self, stream: PacedStream) -> Link:
+        """The link on `stream` is this peer's from now on; one that it had before is closed."""
+        before, self._link = self._link, Link(self._config, stream, self)
+        if before is not None:
+            before.send(messages.encode(bye(errors.Replaced())))
+            before.end(errors.Replaced())
+        return self._link
+
+    def resume(self, stream: PacedStream) -> Link:
+        """The same, for a client that proved to know the secret. Raises RateLimited; then nothing has changed."""
+        if not self._pays():
+            raise errors.RateLimited
+        link = self.connect(stream)
+        self._scope.deadline = math.inf
+        self.resumes += 1
+        self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms(), resumed=True))
+        self._hub.tell_lobby(self)
+        if self._expires_s - trio.current_time() < NOTICE_S:
+            self._tell_expiry()
+        return link
+
+    def opened(self) -> None:
+        peer = self.peer
+        if self.resumes:
+            self._command(bridge.Hold(peer.id, False))
+        else:
             self._scope.deadline = trio.current_time() + self._config.join_s  # until the first offer
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    for task in (self._read, self._follow_media, self._keep_alive):
-                        nursery.start_soon(task, ws)
-                    if self._seconds_left is not None:
-                        nursery.start_soon(self._expire, self._seconds_left)
-            self.end(errors.MediaUnavailable())  # unless it has ended for another reason
-        except* ConnectionClosed:
-            too_large = ws.closed is not None and ws.closed.code == errors.MessageTooLarge.close_code
-            self.end(errors.MessageTooLarge() if too_large else None)
-        except* Exception:
+            self._command(bridge.Join(peer.id, peer.room.key, peer.full, self._may.publish, self._may.subscribe))
+
+    def broken(self) -> None:
+        """The peer is held, if it has something to come back to and the means to."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.end(errors.Unresponsive())
+        if not (self._offered and self.peer.full):
+            self.end(None)
+        elif not self._ended:
+            self._scope.deadline, self._overdue = trio.current_time() + self._config.hold_s, errors.Unresponsive()
+            self._command(bridge.Hold(self.peer.id, True))
+            log.info("held room=%r peer=%s", self.peer.room.key, self.peer.id)
+
+    def receive(self, frame: str | bytes) -> None:
+        if self._ended:
+            return
+        if self._pays():
+            self._guard(self._receive, frame)
+        else:
+            self.end(errors.RateLimited())
+
+    def _guard(self, act: Callable[[_T], None], what: _T) -> None:
+        """A fault of ours ends this peer only."""
+        try:
+            act(what)
+        except Exception:
             log.exception("peer_failed room=%r peer=%s", self.peer.room.key, self.peer.id)
             self.end(SfuError())
 
-    # --- the four tasks -----------------------------------------------------------------------------------------------
-
-    async def _read(self, ws: WebSocketConnection) -> None:
-        """Waits for nothing but the next frame, so that pongs are never stuck behind it."""
-        while True:
-            frame = await ws.get_message()
-            if self._config.limits and not self._bucket.take(trio.current_time()):
-                return self.end(errors.RateLimited())
-            try:
-                self._receive(frame)
-            except SfuError as error:
-                self._refuse(error)
-
-    async def _write(self, ws: WebSocketConnection) -> None:
-        """Outlives the others to bring what they queued last. A send that is cancelled leaves half a frame."""
-        try:
-            async for text in self._texts:
-                self._cut = True
-                with trio.fail_after(self._config.send_s):
-                    await ws.send_message(text)
-                self._cut = False
-        except ConnectionClosed:
-            self.end(None)
-        except trio.TooSlowError:
-            self.end(errors.SlowConsumer())
-
-    async def _follow_media(self, ws: WebSocketConnection) -> None:
-        async for event in self._events:
-            self._on_event(event, ws)
-
-    async def _keep_alive(self, ws: WebSocketConnection) -> None:
-        while True:
-            await trio.sleep(self._config.ping_s)
-            with trio.move_on_after(self._config.pong_s) as scope:
-                await ws.ping()
-            if scope.cancelled_caught:
-                return self.end(errors.Unresponsive())
-            if len(ws._message_parts) > MAX_PARTS:  # private, as below
-                return self.end(errors.MessageTooLarge("The message came in too many parts."))
-
-    async def _expire(self, seconds_left: float) -> None:
-        await trio.sleep(seconds_left - min(seconds_left, NOTICE_S))
-        self.tell(messages.Expiring(math.ceil(min(seconds_left, NOTICE_S))))
-        await trio.sleep(min(seconds_left, NOTICE_S))
-        self.end(TokenExpired())
+    def _pays(self) -> bool:
+        """For one frame, or for one more link."""
+        return not self._config.limits or self._bucket.take(trio.current_time())
 
     # --- from the client ----------------------------------------------------------------------------------------------
 
     def _receive(self, frame: str | bytes) -> None:
-        """Carries out one frame. Raises the SfuError that is the client's fault."""
+        try:
+            self._carry_out(frame)
+        except SfuError as error:
+            self._refuse(error)
+
+    def _carry_out(self, frame: str | bytes) -> None:
+        """Raises the SfuError that is the client's fault."""
         if isinstance(frame, bytes):
             raise errors.BadMessage("Messages are text frames.")
         message: messages.ClientMessage | SfuError
@@ -275,12 +267,14 @@ class Session:
 
     # --- from the media worker ----------------------------------------------------------------------------------------
 
-    def _on_event(self, event: bridge.Event, ws: WebSocketConnection) -> None:
+    def _on_event(self, event: bridge.Event) -> None:
         peer, hub = self.peer, self._hub
         match event:
             case bridge.Offer(_, sdp, send, receive):
-                self._scope.deadline = math.inf
-                self._admit_answer(ws, sdp)
+                if not self._offered:
+                    self._offered, self._scope.deadline = True, math.inf
+                if self._link is not None:
+                    self._link.admit(sdp.count("\nm=") * self._config.section_bytes)
                 remotes = {mid: messages.Remote(*remote) for mid, remote in receive.items()}
                 self.tell(messages.Offer("offer", sdp, send, remotes))
             case bridge.Candidate(_, candidate, mid):
@@ -297,15 +291,6 @@ class Session:
                 self.end(_CODES.get(code, SfuError)(message))
             case bridge.Connected(_, address):
                 log.info("connected room=%r peer=%s address=%s", peer.room.key, peer.id, address)
-
-    def _admit_answer(self, ws: WebSocketConnection, offer: str) -> None:
-        """Lets a frame as large as the answer to `offer` may be through the reading pace and the limit on messages.
-
-        The limit is a private attribute of trio-websocket, read anew for each frame; a test holds it to that.
-        """
-        answer_bytes = offer.count("\nm=") * self._config.section_bytes
-        ws._max_message_size = max(self._config.message_bytes, answer_bytes)
-        self._stream.credit(answer_bytes)
 
 
 class _Bucket:

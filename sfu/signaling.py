@@ -23,7 +23,8 @@ from sfu.config import Config
 from sfu.counters import Counters
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
-from sfu.lobby import Door, Lobby
+from sfu.link import CLOSE_S, Door, Link
+from sfu.lobby import Lobby
 from sfu.messages import RoomState
 from sfu.moderation import Moderation
 from sfu.rates import failures
@@ -38,7 +39,7 @@ from sfu.refusals import (
     TokenUsed,
 )
 from sfu.rooms import Deliveries, Rooms
-from sfu.session import CLOSE_S, Session, bye
+from sfu.session import Session, bye
 from sfu.store import records
 from sfu.web import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.workers import Workers
@@ -84,6 +85,7 @@ class Signaling:
         self._sessions: dict[str, Session] = {}
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
+        self._nursery: trio.Nursery | None = None
         workers.on_event, workers.on_death = self._on_event, self._on_death
 
     async def serve(self, connection: Upgraded) -> None:
@@ -121,6 +123,18 @@ class Signaling:
         session = self._sessions.get(peer_id)
         return session if session is not None and session.peer.room.key == key else None
 
+    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
+        """Keeps out those whom the database lets in right now, before they knew."""
+        for joining in self._joining:
+            if who(joining.entry):
+                joining.error = joining.error or error
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Where every session lives: they outlast their connections. Runs until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await self._watch()
+
     def session_of(self, secret: str) -> Session | None:
         """The session whose client knows this secret."""
         session = self._sessions.get(secret.partition(".")[0])
@@ -128,14 +142,8 @@ class Signaling:
             return None
         return session
 
-    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
-        """Keeps out those whom the database lets in right now, before they knew."""
-        for joining in self._joining:
-            if who(joining.entry):
-                joining.error = joining.error or error
-
-    async def watch(self) -> None:
-        """Ends those whose token was revoked, or company disabled, by another process. Runs until cancelled."""
+    async def _watch(self) -> None:
+        """Ends those whose token was revoked, or company disabled, by another process."""
         while True:
             await trio.sleep(WATCH_S)
             with suppress(DatabaseUnavailable):  # calls go on without it, and the store's log tells
@@ -165,7 +173,8 @@ class Signaling:
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
         self.workers.release(peer.room.worker)
         self.deliver(self.rooms.leave(peer, code))
-        self.admission.store.sessions.close(session.record, code)
+        metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
+        self.admission.store.sessions.close(session.record, code, metadata)
         self.counters.add("sfu_ends_total", code=code)
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
@@ -182,30 +191,32 @@ class Signaling:
     async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
         door = Door(request)
         try:
-            session = await self._join(door, connection)
+            link = await self._link(door, connection)
         except SfuError as error:
             self.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, error)
             return
-        if session is not None:
-            await session.run(door)
+        if link is not None:
+            await link.run(door)
         else:
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, None)
 
-    async def _join(self, door: Door, connection: Upgraded) -> Session | None:
+    async def _link(self, door: Door, connection: Upgraded) -> Link | None:
         """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there; only
         the lobby comes after. None for who left it by themselves."""
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
         ask = asked(connection.target, door.request.proposed_subprotocols)
+        if ask.secret is not None:
+            return self._resume(ask.secret, connection, door.full)
         entry, invited = await self.identify(ask, connection.client), False
         while True:
             try:
-                return await self._take_place(door, connection, entry, invited)
+                return await self._join(door, connection, entry, invited)
             except LobbyFirst:
                 waiter = await self.lobby.wait(door, entry, self.admission.seconds_left(entry))
                 if waiter.left:
@@ -224,7 +235,16 @@ class Signaling:
                 self.failures.add(address)
             raise
 
-    async def _take_place(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Session:
+    def _resume(self, secret: str, connection: Upgraded, full: bool) -> Link:
+        session = self.session_of(secret) if full else None
+        if session is None:
+            raise errors.SessionGone
+        link = session.resume(connection.stream)
+        self.counters.add("sfu_resumes_total")
+        log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
+        return link
+
+    async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
         self._check_worker(entry)
         joining = _Joining(entry)
         self._joining.add(joining)
@@ -257,7 +277,7 @@ class Signaling:
         record: records.Session,
         state: RoomState,
         earlier: Sequence[messages.ChatLine],
-    ) -> Session:
+    ) -> Link:
         self._check_worker(entry)
         peer, deliveries = self.rooms.join(
             entry.key,
@@ -271,12 +291,20 @@ class Signaling:
             now_ms=now_ms(),
         )
         self.workers.place(peer.room.worker)
-        session = self._sessions[peer.id] = Session(self, peer, connection.stream, entry, record)
+        session = self._sessions[peer.id] = Session(self, peer, entry, record)
+        assert self._nursery is not None
+        self._nursery.start_soon(session.run)
         log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, door.full)
+        link = session.connect(connection.stream)
         self.deliver(deliveries)
-        if peer.moderator and (lobby := self.lobby.waiting(entry.key)).waiting:
+        self.tell_lobby(session)
+        return link
+
+    def tell_lobby(self, session: Session) -> None:
+        """Who waits, if somebody does, to one who may moderate and has just come, or come back."""
+        lobby = self.lobby.waiting(session.entry.key)
+        if session.peer.moderator and lobby.waiting:
             session.tell(lobby)
-        return session
 
     def _lobby_changed(self, key: str) -> None:
         lobby = self.lobby.waiting(key)

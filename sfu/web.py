@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from sfu.counters import Counters, family
 from sfu.errors import SfuError, UpgradeRequired
 
 if TYPE_CHECKING:
+    from sfu.bridge import Stats
     from sfu.config import Config
     from sfu.rooms import Rooms
     from sfu.store import Store
@@ -194,15 +194,16 @@ def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
     return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
 
 
-def _worker_text(stats: Iterable[Mapping[str, float]]) -> str:
-    """What the workers count, one metric a name and one line a worker; a name that ends in `_total` is a counter."""
-    metrics: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for worker, values in enumerate(stats):
-        for name, value in values.items():
-            metrics.setdefault(re.sub(r"\W", "_", name, flags=re.ASCII), []).append(({"worker": str(worker)}, value))
+def _worker_text(stats: Iterable[Stats]) -> str:
+    """What the workers report, one metric a name and one line a worker."""
+    metrics: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
+    for worker, report in enumerate(stats):
+        named = [(f"{name}_total", "counter", value) for name, value in report.counters.items()]
+        for name, kind, value in named + [(name, "gauge", value) for name, value in report.gauges.items()]:
+            metrics.setdefault((f"sfu_worker_{name}", kind), []).append(({"worker": str(worker)}, value))
     return "".join(
-        family(f"sfu_worker_{name}", "counter" if name.endswith("_total") else "gauge", f"Worker: {name}.", samples)
-        for name, samples in sorted(metrics.items())
+        family(name, kind, f"Of a media worker: {name.removeprefix('sfu_worker_').replace('_', ' ')}.", samples)
+        for (name, kind), samples in sorted(metrics.items())
     )
 
 

@@ -64,7 +64,7 @@ class Workers:
     def __init__(self, config: Config, counters: Counters, command: Sequence[str] = COMMAND) -> None:
         self.on_event: Callable[[int, bridge.Event], None] = lambda worker, event: None
         self.on_death: Callable[[int], None] = lambda worker: None
-        self.stats: list[dict[str, float]] = [{} for _ in range(config.workers)]
+        self.stats = [bridge.Stats() for _ in range(config.workers)]
         self._config = config
         self._counters = counters
         self._command = command
@@ -97,7 +97,7 @@ class Workers:
 
     def load(self, worker: int) -> float:
         """The fraction of a core that it used in the last seconds."""
-        return self.stats[worker].get("load", 0.0)
+        return self.stats[worker].gauges.get("load", 0.0)
 
     def admit(self, worker: int) -> None:
         """Raises ServerFull when one more peer on the worker would spoil the calls of all that are there."""
@@ -205,7 +205,7 @@ class Workers:
             worker.why, garbled = "A media worker sent what cannot be read.", True
         finally:
             was_ready, worker.ready = worker.ready, False
-            self.stats[worker.index] = {}
+            self.stats[worker.index] = bridge.Stats()
             worker.commands.close()
             worker.commands = None
         if worker.scope.cancelled_caught:
@@ -224,7 +224,7 @@ class Workers:
             case bridge.Fatal():
                 worker.why = event.message
             case bridge.Stats():
-                self.stats[worker.index] = event.counters
+                self.stats[worker.index] = event
             case _:
                 self.on_event(worker.index, event)
 

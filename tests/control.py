@@ -83,9 +83,11 @@ class Server:
 
     @asynccontextmanager
     async def connect(
-        self, target: str, *, full: bool = True, origin: str = "", token: str = ""
+        self, target: str, *, full: bool = True, origin: str = "", token: str = "", resume: str | None = None
     ) -> AsyncIterator[Client]:
-        """`token` goes as a subprotocol."""
+        """`token`, and `resume` with a session's secret, go as subprotocols."""
+        values = [f"token.{token}"] if token else []
+        values += [f"resume.{resume}"] if resume is not None else []
         try:
             async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream, trio.open_nursery() as nursery:
                 ws = await wrap_client_stream(
@@ -93,7 +95,7 @@ class Server:
                     stream,
                     f"127.0.0.1:{self.port}",
                     target,
-                    subprotocols=["other", *([f"token.{token}"] if token else []), "sfu.v1"] if full else None,
+                    subprotocols=["other", *values, "sfu.v1"] if full else None,
                     extra_headers=[(b"Origin", origin.encode())] if origin else None,
                     max_message_size=1 << 24,
                 )
@@ -104,10 +106,11 @@ class Server:
         except* LocalProtocolError:
             pass  # trio-websocket's, where a ping comes between its close frame and the server's
 
-    async def refused(self, target: str, *, full: bool = False, origin: str = "") -> dict[str, Any]:
+    async def refused(self, target: str, *, full: bool = False, origin: str = "", resume: str = "") -> dict[str, Any]:
         """The problem (RFC 9457) that a handshake is refused with, after which the server closes."""
         lines = [f"GET {target} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *HANDSHAKE]
         lines += ["Sec-WebSocket-Protocol: sfu.v1"] * full + [f"Origin: {origin}"] * bool(origin)
+        lines += [f"Sec-WebSocket-Protocol: resume.{resume}"] * bool(resume)
         async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
             await stream.send_all("\r\n".join([*lines, "", ""]).encode())
             with trio.fail_after(DEADLINE_S):
@@ -231,7 +234,7 @@ async def running(
         app.register_blueprint(RoomInfo(signaling).routes())
         await nursery.start(sharing.run)
         await nursery.start(store.run, 0.2)
-        nursery.start_soon(signaling.watch)
+        await nursery.start(signaling.run)
         await nursery.start(workers.run)
         serve = partial(edge.serve, config, app, signaling.serve, counters, ssl_context=None, stop=stop)
         listeners = await nursery.start(serve)

@@ -77,7 +77,7 @@ class Control:
 
     def deliver(self, event: bridge.Event) -> None:
         if isinstance(event, bridge.Stats):
-            self.stats = event.counters
+            self.stats = event.counters | event.gauges
         else:
             self.seen.append(event)
             self._waiting.setdefault(getattr(event, "peer", ""), []).append(event)

@@ -22,6 +22,7 @@ COMMANDS: list[bridge.Command] = [
     bridge.Publish("p1", "screen", "video"),
     bridge.Unpublish("p1", "screen"),
     bridge.Mute("p1", "camera", True),
+    bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]
 EVENTS: list[bridge.Event] = [
@@ -37,7 +38,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Speakers("room", None, []),
     bridge.Refused("p1", "bad_answer", "The answer …"),
     bridge.Failed("p1", "ice_timeout", "No path."),
-    bridge.Stats({"peers": 2.0, "cpu_seconds": 0.25}),
+    bridge.Stats({"cpu_seconds": 0.25}, {"peers": 2.0}),
 ]
 
 

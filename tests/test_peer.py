@@ -688,6 +688,30 @@ def test_a_publisher_is_told_what_came() -> None:
     run(test)
 
 
+def test_a_subscriber_tells_what_came() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            head = struct.pack("!BBHI", 0x80, rtp.RTCP_SR, 6, a.ssrcs["microphone"])
+            await a.send(head + struct.pack("!QIII", 0x11112222_33334444, 0, 0, 0))
+            await b.rtcp(rtp.RTCP_SR)
+            ssrc = b.ssrc_of("a", "microphone")
+            delivery = control.worker.peers["a"].published["microphone"].legs["b"].delivery
+            for seq16, lost in ((65_532, 0), (65_540, 2)):
+                for number in range(seq16, seq16 + 8):
+                    await a.send_rtp("microphone", number & 0xFFFF, bytes(88))
+                    await b.rtp()
+                delivery.jitter_s = -1
+                block = rtp.report_block(ssrc, 99, lost, 7, 480, 0x22223333, 0)
+                await b.send(rtp.receiver_report([rtp.report_block(4242, 255, 9, 9, 9, 9, 9), block]))
+                await until(lambda: delivery.jitter_s >= 0, "b's report")
+            assert (delivery.expected, delivery.loss, delivery.jitter_s) == (8, 0.25, 0.01)
+            assert delivery.bitrate_bps > 0
+            assert delivery.round_trip_s is not None
+            assert 0 <= delivery.round_trip_s < 1
+
+    run(test)
+
+
 def test_others_go_on_when_one_fails() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):

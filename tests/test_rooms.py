@@ -49,7 +49,7 @@ def test_the_first_is_welcomed_to_a_new_room() -> None:
     peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
     limits = Limits(4096, 8, 65536, 20, 10_485_760, 64)
     assert told(deliveries) == [
-        ("alice", Welcome(peer.id, "team", "alice", (), limits, EVERYTHING, RoomState(), peer.secret))
+        ("alice", Welcome(peer.id, "team", "alice", (), limits, EVERYTHING, RoomState(), peer.secret, resumed=False))
     ]
     assert rooms.rooms["team"].worker == 3
     assert rooms.rooms["team"].peers == rooms.peers == {peer.id: peer}
@@ -73,6 +73,28 @@ def test_ids_are_not_to_be_guessed() -> None:
     ids = {join(rooms).id for _ in range(1000)}
     assert len(ids) == 1000
     assert {len(peer_id) for peer_id in ids} == {12}
+
+
+def test_secrets_are_not_to_be_guessed_nor_shown() -> None:
+    rooms = Rooms(Config(limits=False))
+    peers = [join(rooms) for _ in range(100)]
+    assert len({peer.secret for peer in peers}) == 100
+    assert all(peer.secret.startswith(f"{peer.id}.") and len(peer.secret) == 12 + 1 + 32 for peer in peers)
+    shown = repr((peers[0], rooms.welcome(peers[0])))
+    assert peers[0].secret.partition(".")[2] not in shown
+
+
+def test_a_welcome_again_has_all_that_was_missed() -> None:
+    rooms = Rooms(Config())
+    alice, bob = join(rooms), join(rooms, name="bob")
+    rooms.track(bob, "camera", "video")
+    rooms.mute(bob, "camera", True)
+    rooms.speakers("team", bob.id, [bob.id])
+    (_, welcome), (_, speakers) = rooms.welcome(alice, resumed=True)
+    assert isinstance(welcome, Welcome)
+    assert (welcome.peer, welcome.session, welcome.resumed) == (alice.id, alice.secret, True)
+    assert welcome.participants == (Participant(bob.id, "bob", (TrackInfo("camera", "video", muted=True),)),)
+    assert speakers == Speakers(bob.id, (bob.id,))
 
 
 def test_who_leaves_is_gone_and_the_others_are_told() -> None:

@@ -10,6 +10,7 @@ from aiortc.rtp import (
     RtcpPacket,
     RtcpPsfbPacket,
     RtcpReceiverInfo,
+    RtcpRrPacket,
     RtcpRtpfbPacket,
     RtcpSdesPacket,
     RtcpSenderInfo,
@@ -123,6 +124,7 @@ def test_whatever_arrives_only_value_error(data: bytes) -> None:
         rtp.fir_ssrcs,
         lambda p: list(rtp.nacked(p)),
         lambda p: rtp.sender_report(p, 1, "cname"),
+        lambda p: list(rtp.report_blocks(p._replace(type=rtp.RTCP_RR, format=31))),
     ]
     for packet, read in itertools.product(packets, readers):
         with contextlib.suppress(ValueError):
@@ -271,6 +273,24 @@ def test_sender_report_keeps_times_and_changes_the_ssrc(
 def test_cut_sender_report() -> None:
     with pytest.raises(ValueError, match="cut"):
         rtp.sender_report(rtp.Rtcp(200, 0, bytes(23)), 1, "x")
+
+
+blocks = st.builds(RtcpReceiverInfo, u32, st.integers(0, 255), st.integers(-0x800000, 0x7FFFFF), u32, u32, u32, u32)
+
+
+@given(infos=st.lists(blocks, max_size=31), info=st.builds(RtcpSenderInfo, st.integers(0, 2**64 - 1), u32, u32, u32))
+def test_report_blocks_agree_with_aiortc(infos: list[RtcpReceiverInfo], info: RtcpSenderInfo) -> None:
+    for report in (RtcpRrPacket(ssrc=9, reports=infos), RtcpSrPacket(ssrc=9, sender_info=info, reports=infos)):
+        (parsed,) = rtp.rtcp_packets(bytes(report))
+        assert list(rtp.report_blocks(parsed)) == [
+            rtp.ReportBlock(*(getattr(one, name) for name in RtcpReceiverInfo.__dataclass_fields__)) for one in infos
+        ]
+
+
+def test_a_report_that_promises_more_blocks_than_it_has() -> None:
+    body = bytes(4) + rtp.report_block(1, 2, -3, 4, 5, 6, 7) + bytes(20)
+    assert list(rtp.report_blocks(rtp.Rtcp(rtp.RTCP_RR, 31, body))) == [rtp.ReportBlock(1, 2, -3, 4, 5, 6, 7)]
+    assert list(rtp.report_blocks(rtp.Rtcp(rtp.RTCP_SDES, 1, body))) == []
 
 
 @given(st.integers(0, 20).map(lambda words: bytes(range(4)) * words), u32)

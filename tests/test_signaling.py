@@ -15,7 +15,7 @@ from control import DEADLINE_S, HANDSHAKE, Server, eventually, open_files, runni
 from trio_websocket import ConnectionClosed
 from wsproto.events import TextMessage
 
-from sfu import session
+from sfu import link
 from sfu.edge import Upgraded
 from sfu.errors import OriginNotAllowed
 from sfu.signaling import check_origin, origin_of
@@ -31,6 +31,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         offer = await alice.expect("offer")
         peer = welcome["peer"]
         assert list(server.rooms.peers) == [peer]
+        secret = server.rooms.peers[peer].secret
     limits = {
         "chat_bytes": 4096,
         "tracks": 8,
@@ -43,7 +44,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
     assert welcome == {
         "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may,
         "state": {"locked": False, "lobby": False, "files": True, "chat_kept_s": 86400},
-        "session": welcome["session"],
+        "session": secret, "resumed": False,
     }  # fmt: skip
     assert offer["type"] == "offer"
     assert offer["sdp"].count("m=") == 2
@@ -447,7 +448,7 @@ async def test_nothing_but_an_answer_may_be_that_long(tmp_path: Path) -> None:
 
 
 async def test_a_message_in_too_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_PARTS", 10)
+    monkeypatch.setattr(link, "MAX_PARTS", 10)
     async with running(tmp_path, settings(ping_s=0.1)) as server, server.joined() as alice:
         for _ in range(20):
             await alice.ws._send(TextMessage(data="", message_finished=False))
@@ -465,13 +466,14 @@ async def test_leave(tmp_path: Path) -> None:
         assert server.counters.get("sfu_ends_total", code="left") == 1
 
 
-async def test_a_connection_that_is_cut(tmp_path: Path) -> None:
+async def test_closing_is_leaving(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined(name="bob") as bob:
-        async with server.joined() as alice:
-            await bob.expect("joined")
-            await alice.ws._stream.aclose()
-        assert await bob.expect("left") == {"peer": alice.peer, "reason": "left"}
-        assert ("Leave", {"peer": alice.peer}) in await bob.commands()
+        for code in (1000, 1001):
+            async with server.joined() as alice:
+                await bob.expect("joined")
+                await alice.ws.aclose(code)
+            assert await bob.expect("left") == {"peer": alice.peer, "reason": "left"}
+            assert ("Leave", {"peer": alice.peer}) in await bob.commands()
 
 
 async def test_media_that_failed(tmp_path: Path) -> None:
@@ -553,7 +555,7 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
 
 
 async def test_one_that_never_answers_the_close_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "CLOSE_S", 0.2)
+    monkeypatch.setattr(link, "CLOSE_S", 0.2)
     async with running(tmp_path) as server:
         before = tasks()
         async with server.raw() as stream:
@@ -577,10 +579,12 @@ async def test_one_that_pings_into_the_close(tmp_path: Path, caplog: pytest.LogC
 
 
 async def test_one_that_never_answers_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "CLOSE_S", 0.2)
-    async with running(tmp_path, settings(ping_s=0.1, pong_s=0.2)) as server, server.raw() as stream:
+    monkeypatch.setattr(link, "CLOSE_S", 0.2)
+    config = settings(ping_s=0.1, pong_s=0.2, hold_s=0.1)
+    async with running(tmp_path, config) as server, server.raw() as stream:
         answer = await read_to_end(stream)
-        assert b'"unresponsive"' in answer
+        assert b"The connection stopped answering." in answer
+        await eventually(lambda: server.counters.get("sfu_ends_total", code="unresponsive") == 1)
 
 
 async def test_one_that_answers_pings_stays(tmp_path: Path) -> None:
@@ -592,8 +596,8 @@ async def test_one_that_answers_pings_stays(tmp_path: Path) -> None:
 
 
 async def test_one_that_does_not_read_while_much_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "OUTBOX", 8)
-    monkeypatch.setattr(session, "CLOSE_S", 0.2)
+    monkeypatch.setattr(link, "OUTBOX", 8)
+    monkeypatch.setattr(link, "CLOSE_S", 0.2)
     async with running(tmp_path, settings(send_s=60.0)) as server, server.joined(name="bob") as bob:
         before = tasks()
         async with server.raw():
@@ -604,7 +608,7 @@ async def test_one_that_does_not_read_while_much_waits(tmp_path: Path, monkeypat
 
 
 async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "CLOSE_S", 0.2)
+    monkeypatch.setattr(link, "CLOSE_S", 0.2)
     async with running(tmp_path, settings(send_s=0.3)) as server, server.joined(name="bob") as bob:
         before = tasks()
         async with server.raw():
@@ -615,7 +619,7 @@ async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: 
 
 
 async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
-    async with running(tmp_path, settings(messages_burst=10)) as server:
+    async with running(tmp_path, settings(messages_burst=10, hold_s=0.1)) as server:
         async with server.joined():
             pass
         await eventually(lambda: not server.rooms.peers)

@@ -10,6 +10,7 @@ import pytest
 from serving import Reply, Server, local, serving, until
 
 from sfu import web
+from sfu.bridge import Stats
 from sfu.errors import RoomFull
 
 PUBLIC = Path(__file__).parents[1] / "public"
@@ -152,7 +153,7 @@ def samples(reply: Reply) -> dict[str, float]:
 
 async def test_metrics_for_prometheus() -> None:
     async with serving(local(workers=2)) as server:
-        server.workers.stats[:] = [{"packets_in_total": 5}, {"packets_in_total": 6, "odd name": 0.5}]
+        server.workers.stats[:] = [Stats({"packets_in": 5}), Stats({"packets_in": 6}, {"load": 0.5})]
         join(server, "a", "alice")
         server.counters.add("sfu_errors_total", code="bad_message")
         await server.fetch("GET", "/no-such")
@@ -163,13 +164,13 @@ async def test_metrics_for_prometheus() -> None:
     assert found['sfu_http_requests_total{status="404"}'] == 1
     assert found["sfu_connections_total"] == 2
     assert [found[f'sfu_worker_packets_in_total{{worker="{index}"}}'] for index in (0, 1)] == [5, 6]
-    assert found['sfu_worker_odd_name{worker="1"}'] == 0.5
+    assert found['sfu_worker_load{worker="1"}'] == 0.5
 
 
 async def test_metrics_hold_what_workers_report(tmp_path: Path) -> None:
     worker = (sys.executable, CHILD, "ready", str(tmp_path / "starts"))
     async with serving(local(workers=1), worker=worker) as server:
-        await until(lambda: server.workers.stats[0])
+        await until(lambda: server.workers.stats[0].gauges)
         found = samples(await server.fetch("GET", "/metrics"))
     assert found["sfu_ready"] == 1
     assert found['sfu_worker_commands{worker="0"}'] == 1

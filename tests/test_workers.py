@@ -77,7 +77,7 @@ async def test_events_come_up_and_commands_go_down(tmp_path: Path) -> None:
         assert worker == 0
         assert isinstance(event, bridge.Offer)
         assert event.peer == "p1"
-        await eventually(lambda: found.stats[0].get("commands") == 2)  # Configure and Join
+        await eventually(lambda: found.stats[0].gauges.get("commands") == 2)  # Configure and Join
 
 
 async def test_each_worker_is_told_its_port_and_the_limits(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ async def test_the_real_worker(caplog: pytest.LogCaptureFixture) -> None:
         assert isinstance(event, bridge.Offer)
         assert event.send == {"0": "microphone", "1": "camera"}
         assert event.sdp.count("m=") == 2
-        await eventually(lambda: found.stats[0].get("peers") == 1)
+        await eventually(lambda: found.stats[0].gauges.get("peers") == 1)
     assert "worker_ready worker=0" in caplog.text
 
 
@@ -281,14 +281,14 @@ def test_a_new_room_goes_where_the_least_is_done() -> None:
     workers = Workers(Config(workers=3, max_load=0.8), Counters())
     for worker in workers._workers:
         worker.ready = True
-    workers.stats[:] = [{"load": 0.5}, {"load": 0.2}, {"load": 0.21}]
+    workers.stats[:] = [bridge.Stats({}, {"load": load}) for load in (0.5, 0.2, 0.21)]
     workers.place(1)
     assert workers.pick() == 2  # as loaded as the other, to a tenth, with fewer peers
-    workers.stats[:] = [{"load": 0.9}, {"load": 0.81}, {"load": 0.95}]
+    workers.stats[:] = [bridge.Stats({}, {"load": load}) for load in (0.9, 0.81, 0.95)]
     with pytest.raises(ServerFull):
         workers.pick()
     with pytest.raises(ServerFull):
         workers.admit(0)
     unlimited = Workers(Config(host="127.0.0.1", workers=1, limits=False), Counters())
-    unlimited.stats[:] = [{"load": 1.0}]
+    unlimited.stats[:] = [bridge.Stats({}, {"load": 1.0})]
     unlimited.admit(0)

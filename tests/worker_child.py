@@ -76,7 +76,7 @@ class Child:
     async def report(self) -> None:
         while True:
             await asyncio.sleep(STATS_S)
-            await self.send(bridge.Stats({"commands": float(len(self.commands))}))
+            await self.send(bridge.Stats({}, {"commands": float(len(self.commands))}))
 
 
 async def serve(mode: str) -> None:

@@ -347,12 +347,14 @@ class Track(Numbering):
                 self._counters["nack_missed"] += 1
             else:
                 self._counters["nack_answered"] += 1
+                leg.delivery.resent += 1
                 leg.peer.send_rtp(data)
 
     def sender_report(self, report: rtp.Rtcp) -> None:
         """Passes a publisher's sender report on, in each subscriber's numbers; raises ValueError if it is cut."""
         shared = rtp.sender_report(report, self.ssrc, self.publisher.id)
-        self.reception.sender_report(int.from_bytes(report.body[4:12], "big"), asyncio.get_running_loop().time())
+        ntp, now_s = int.from_bytes(report.body[4:12], "big"), asyncio.get_running_loop().time()
+        self.reception.sender_report(ntp, now_s)
         for leg in self.legs.values():
             if leg.waiting:
                 continue
@@ -360,6 +362,7 @@ class Track(Numbering):
             if leg.renumbered:
                 compound = rtp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts)
             leg.peer.send_rtcp(compound)
+            leg.delivery.sender_report(ntp >> 16 & 0xFFFFFFFF, now_s)
 
     def request_keyframe(self) -> None:
         """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says."""

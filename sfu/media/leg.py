@@ -13,11 +13,13 @@ from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from sfu.media.delivery import Delivery, Sent
 from sfu.media.nack import HISTORY, Budget
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
     from sfu.media.peer import Peer
+    from sfu.media.rtp import ReportBlock
 
 SPANS = 8
 """Shifts remembered for retransmission; what was sent before them is too old to be asked for."""
@@ -41,11 +43,14 @@ class Leg:
 
     __slots__ = (
         "_base",
+        "_base_bytes",
         "_clock_s",
         "_clock_ts",
         "_next",
         "_resync",
         "_sent",
+        "_sent_bytes",
+        "delivery",
         "dropped",
         "floor",
         "pauses",
@@ -63,6 +68,7 @@ class Leg:
     def __init__(self, peer: Peer, track: Track) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
         self.resends = Budget()
+        self.delivery = Delivery()
         self.segments = True  # the kernel cuts messages to this peer up
         # who loses packets before a wrap never learns of it, and decrypts nothing (RFC 3711 section 3.3.1)
         self.shift = -0x8000 if track.head & 0xFFFF >= NEAR_WRAP else 0
@@ -75,6 +81,7 @@ class Leg:
         earlier = min(HISTORY, self._next & 0xFFFF)
         self.spans: deque[Span] = deque([Span(self._next - earlier, track, self.shift, 0)], maxlen=SPANS)
         self._sent, self._base = 0, track.packets
+        self._sent_bytes, self._base_bytes = 0, track.bytes
         self._resync = False
         self._clock_ts, self._clock_s = 0, 0.0
 
@@ -88,6 +95,16 @@ class Leg:
         """Sent so far, retransmissions not counted."""
         return self._sent if self.waiting else self._sent + self.track.packets - self._base
 
+    @property
+    def sent_bytes(self) -> int:
+        """Of the packets sent so far; a run that was cut short counts in full."""
+        return self._sent_bytes if self.waiting else self._sent_bytes + self.track.bytes - self._base_bytes
+
+    def reported(self, block: ReportBlock, now_s: float) -> None:
+        """What the subscriber says of this track."""
+        following = self._next if self.waiting else self.track.head + self.shift
+        self.delivery.reported(block, self.track.clock_rate, Sent(self.packets, following, self.sent_bytes), now_s)
+
     def renumber(self, packet: memoryview, at: int) -> None:
         """Writes this subscriber's numbers into a packet of the track, whose sequence number is at `at`."""
         seq16, ts, _ = _numbers.unpack_from(packet, at)
@@ -97,6 +114,7 @@ class Leg:
         """Packet `ext` of the track and later ones are not for it, `unsent` of those the track counts already."""
         if not self.waiting:
             self._sent += self.track.packets - self._base - unsent
+            self._sent_bytes += self.track.bytes - self._base_bytes
             self._next, self.floor = ext + self.shift, ext
             self.waiting = True
 
@@ -118,7 +136,7 @@ class Leg:
             self.dropped += ext - self.floor
         self.shift, self.floor = self._next - ext, ext
         self.spans.append(Span(self._next, self.track, self.shift, self.shift_ts))
-        self._base = self.track.packets
+        self._base, self._base_bytes = self.track.packets, self.track.bytes
         self.waiting = False
 
     def uncount(self) -> None:

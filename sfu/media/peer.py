@@ -113,6 +113,8 @@ class Peer:
         self._tx: Context | None = None
         self._session, self._version = secrets.randbits(53), 0
         self._offered: list[tuple[sdp.Section, Track | None]] | None = None  # in flight
+        self._offer_event: bridge.Offer | None = None  # the one in flight
+        self._held = False  # its client can be told nothing now
         self._dirty = self._scheduled = self._closed = False
         self._deadline: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,11 +128,26 @@ class Peer:
 
     def changed(self) -> None:
         """Something the next offer must show changed. Any number of calls in a row make one offer."""
-        if self._offered is not None:
+        if self._offered is not None or self._held:
             self._dirty = True
         elif not self._scheduled and not self._closed:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._offer)
+
+    def hold(self, held: bool) -> None:
+        """Its client cannot be told anything, or can again: then it is told anew what the last may not have reached."""
+        self._held = held
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if held:
+            return
+        if self._offered is not None:
+            self._tell_offer()
+        elif self._dirty:
+            self.changed()
+        for track, reason in self._told.items():
+            if reason:
+                self.shared.emit(bridge.Paused(self.id, track.publisher.id, track.source, reason))
 
     def publish(self, source: str, kind: Literal["audio", "video"]) -> None:
         """One more slot to receive in, or another try at one the client left inactive."""
@@ -193,8 +210,8 @@ class Peer:
             self._free_slot(track.kind, receives=False).track = track
 
     def _offer(self) -> None:
-        self._scheduled = self._dirty = False
-        if self._closed:
+        self._scheduled, self._dirty = False, self._held
+        if self._closed or self._held:
             return
         self._subscribe()
         self._types = self.room.video_types
@@ -212,7 +229,12 @@ class Peer:
         text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
         send = {str(mid): s.source for mid, s in enumerate(self._slots) if s.source is not None}
         receive = {str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._slots) if s.track}
-        self.shared.emit(bridge.Offer(self.id, text, send, receive))
+        self._offer_event = bridge.Offer(self.id, text, send, receive)
+        self._tell_offer()
+
+    def _tell_offer(self) -> None:
+        assert self._offer_event is not None
+        self.shared.emit(self._offer_event)
         self._deadline = self._later(self.shared.config.answer_s, AnswerTimeout())
 
     def _section(self, slot: Slot) -> sdp.Section:
@@ -447,6 +469,9 @@ class Peer:
     def _on_rtcp(self, data: bytes) -> None:
         """Raises ValueError where the compound is cut; what came before it counted."""
         for packet in rtp.rtcp_packets(data):
+            for block in rtp.report_blocks(packet):
+                if (track := self._taken.get(block.ssrc)) is not None and (leg := track.legs.get(self.id)) is not None:
+                    leg.reported(block, time.monotonic())
             if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
                 track = self._by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
                 if track is not None:

@@ -36,6 +36,18 @@ class Rtcp(NamedTuple):
     body: bytes
 
 
+class ReportBlock(NamedTuple):
+    """What a receiver says of one source (RFC 3550 section 6.4.1)."""
+
+    ssrc: int
+    fraction: int  # of 256 lost since its last report
+    lost: int  # since it began; signed, 24 bits
+    highest: int  # extended number
+    jitter: int  # in the media's clock
+    last_sr: int  # the middle 32 bits of the NTP time of the last sender report it got; 0 for none
+    delay: int  # since that came, in 1/65,536 s
+
+
 def is_rtcp(second_byte: int) -> bool:
     """RFC 5761 section 4: with RTP and RTCP on one port, 192 to 223 is RTCP."""
     return 192 <= second_byte <= 223
@@ -201,6 +213,15 @@ def report_block(ssrc: int, fraction: int, lost: int, highest: int, jitter: int,
     """RFC 3550 section 6.4.1. `lost` is signed, 24 bits; `highest` an extended number; `jitter` in the media's clock;
     the last two in 1/65,536 s."""
     return _block.pack(ssrc, fraction << 24 | lost & 0xFFFFFF, highest & 0xFFFFFFFF, jitter, last_sr, delay)
+
+
+def report_blocks(packet: Rtcp) -> Iterator[ReportBlock]:
+    """The report blocks of a sender or receiver report; none of any other packet. Ends where the report is cut."""
+    start = {RTCP_SR: 24, RTCP_RR: 4}.get(packet.type, len(packet.body))
+    for at in range(start, min(start + 24 * packet.format, len(packet.body) - 23), 24):
+        ssrc, losses, highest, jitter, last_sr, delay = _block.unpack_from(packet.body, at)
+        lost = ((losses & 0xFFFFFF) ^ 0x800000) - 0x800000
+        yield ReportBlock(ssrc, losses >> 24, lost, highest, jitter, last_sr, delay)
 
 
 def _description(ssrc: int, cname: str) -> bytes:

@@ -54,7 +54,7 @@ class Rows:
 
     Row i begins at `view[i * ROW_BYTES]`; `lengths[i]` bytes of it are in use. `pointers` and `length_pointers` are
     what libsrtp takes; for a libsrtp function f, `any(map(f, handles, pointers, length_pointers))` is one loop in C.
-    `words[w][i]` is 32-bit word w of packet i, in this machine's order of bytes.
+    `firsts[i]` is the first byte of packet i, `words[w][i]` its 32-bit word w, in this machine's order of bytes.
     """
 
     def __init__(self, count: int) -> None:
@@ -64,6 +64,7 @@ class Rows:
         self.address = int(ffi.cast("uintptr_t", self._memory))
         self.view = memoryview(ffi.buffer(self._memory)).cast("B")
         self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
+        self.firsts = self.view[::ROW_BYTES]
         words = self.view.cast("I")
         self.words = [words[w :: ROW_BYTES // 4] for w in range(HEAD_WORDS)]
         self.pointers = [ffi.cast("void *", self.address + i * ROW_BYTES) for i in range(count)]

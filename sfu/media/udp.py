@@ -206,7 +206,7 @@ class UdpPort:
                 raise OSError(error.errno, f"{address} UDP port {port or self.port}: {error.strerror}") from None
             self.port = endpoint.socket.getsockname()[1]
             self.endpoints[address] = endpoint
-            asyncio.get_running_loop().add_reader(endpoint.socket, self._readable, endpoint)
+            asyncio.get_running_loop().add_reader(endpoint.socket, self._readable, endpoint, self._receiver(endpoint))
             new.append(address)
         for address in self.endpoints.keys() - set(wanted):
             self._close_endpoint(self.endpoints.pop(address))
@@ -242,9 +242,8 @@ class UdpPort:
             self._receivers[which] = PortableReceiver() if endpoint.portable else Receiver(which[0])
         return self._receivers[which]
 
-    def _readable(self, endpoint: Endpoint) -> None:
-        receiver = self._receiver(endpoint)
-        firsts = receiver.rows.view[::ROW_BYTES]
+    def _readable(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver) -> None:
+        firsts = receiver.rows.firsts
         left = READ_MOST
         # until nothing is there: asking again is cheaper than coming back through the loop
         while left > 0 and (sizes := receiver.receive(endpoint)):

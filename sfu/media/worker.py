@@ -40,6 +40,8 @@ log = logging.getLogger("sfu.media")
 EVENT_QUEUE = 10_000
 """Events waiting for a control plane that does not read; past it the worker gives up, to be started again."""
 STATS_S = 1.0
+MAXIMA = ("loop_lag_us_max", "gc_pause_us_max")
+"""Kept among the counters, and begun anew with each report."""
 LAG_S = 0.5
 """How often the loop's lag is measured while nobody is to have feedback: an idle worker is to sleep."""
 LOAD_WEIGHT = 0.3
@@ -124,6 +126,8 @@ class Worker:
                 peer.unpublish(command.source)
             case bridge.Mute():
                 peer.mute(command.source, command.muted)
+            case bridge.Hold():
+                peer.hold(command.held)
             case bridge.Leave():
                 self._forget(command.peer)
                 peer.close()
@@ -189,8 +193,8 @@ class Worker:
             busy = (now.cpu_s - last.cpu_s) / passed_s
             load += (busy - load) * LOAD_WEIGHT
             self._collect()
-            stats: dict[str, float] = dict(self.counters)
-            stats |= {
+            counters: dict[str, float] = dict(self.counters)
+            gauges = {name: counters.pop(name, 0) for name in MAXIMA} | {
                 "busy": busy,
                 "load": load,
                 "packets_in_per_s": (now.packets_in - last.packets_in) / passed_s,
@@ -198,12 +202,12 @@ class Worker:
                 "peers": len(self.peers),
                 "rooms": len(self.rooms),
                 "tracks": sum(len(peer.published) for peer in self.peers.values()),
-                "cpu_seconds": now.cpu_s,
                 "uptime_seconds": now.wall_s - self._started_s,
             }
             last = now
-            self.counters["loop_lag_us_max"] = self.counters["gc_pause_us_max"] = 0
-            self.emit(bridge.Stats(stats))
+            for name in MAXIMA:
+                self.counters[name] = 0
+            self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
 
     def _collect(self) -> None:
         """Garbage, now and not in the middle of a burst. Cycles come of peers that ended, not of packets: the young

@@ -18,9 +18,15 @@ HERE = "rooms.test"
 FRAMES = 10
 """Frames that count as a moving picture."""
 
-_FRAMES_JS = """(peer) => {
+_FRAMES_JS = """async (peer) => {
     const video = document.querySelector(`.tile[data-peer="${peer}"][data-source="camera"] video`);
-    return video && video.videoWidth ? video.getVideoPlaybackQuality().totalVideoFrames : 0;
+    if (!video?.videoWidth) return 0;
+    const counted = video.getVideoPlaybackQuality().totalVideoFrames;
+    if (counted || !navigator.userAgent.includes('Firefox')) return counted;
+    // Firefox counts no frames of calls, but tells at the next one how many it presented
+    const late = new Promise((done) => setTimeout(done, 500, 0));
+    const next = new Promise((done) => video.requestVideoFrameCallback((_, frame) => done(frame.presentedFrames)));
+    return Promise.race([late, next]);
 }"""
 _INBOUND_JS = """async (kind) => {
     const found = [];
