@@ -6,7 +6,7 @@ so much waits, and TCP holds the client back. All that leans on quart-trio's pri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -15,13 +15,13 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 
 STREAMED = frozenset({"/files"})
-"""Paths whose bodies are read with `PacedBody.stream`; how long they may be is the route's to say."""
+"""Paths whose bodies are read with `PacedBody.read`; how long they may be is the route's to say."""
 WAITING_BYTES = 1 << 18
 """So much is taken from the connection before anybody has asked for it."""
 
 
 class PacedBody(TrioBody):
-    """`paced`: it is to be read with `stream`."""
+    """`paced`: it is to be read with `read`."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -34,11 +34,14 @@ class PacedBody(TrioBody):
             self._drained = trio.Event()
             await self._drained.wait()
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The body, in pieces of up to WAITING_BYTES and what came at once."""
-        async for piece in self:
-            self._drained.set()
-            yield piece
+    async def read(self) -> bytes:
+        """What has come since, or comes next: up to WAITING_BYTES and what came at once. Nothing at the end."""
+        try:
+            piece = await anext(self)
+        except StopAsyncIteration:
+            return b""
+        self._drained.set()
+        return piece
 
 
 class StreamingRequest(TrioRequest):

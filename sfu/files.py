@@ -8,7 +8,7 @@ import secrets
 import time
 import unicodedata
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -22,6 +22,9 @@ OCTETS = "application/octet-stream"
 YOUNG_S = 600.0
 """A file as young as this may be on its way in, and its row not be written yet."""
 BATCH = 500
+
+Read = Callable[[], Awaitable[bytes]]
+"""The next piece of a file; nothing at its end."""
 
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z")
 
@@ -68,8 +71,8 @@ class Folder:
         path = self._path / (known or "")
         return path if known and path.is_file() else None
 
-    async def receive(self, pieces: AsyncIterator[bytes], limit_bytes: int, idle_s: float) -> tuple[str, int]:
-        """Writes a file piece by piece; its id, which is not to be guessed, and its size.
+    async def receive(self, read: Read, limit_bytes: int, idle_s: float) -> tuple[str, int]:
+        """Writes a file as it comes; its id, which is not to be guessed, and its size.
 
         Raises FileTooLarge, FilesFull, trio.TooSlowError when nothing comes for `idle_s`, or OSError; then nothing of
         it is left.
@@ -78,7 +81,11 @@ class Folder:
         half = self._path / f"{file_id}.part"
         try:
             async with await trio.open_file(half, "xb", opener=_private) as file:
-                async for piece in _patient(pieces, idle_s):
+                while True:
+                    with trio.fail_after(idle_s):
+                        piece = await read()
+                    if not piece:
+                        break
                     self._claim(len(piece), limit_bytes - size)
                     size += len(piece)
                     await file.write(piece)
@@ -114,16 +121,6 @@ class Folder:
                 await self.remove(name)
                 count += 1
         return count
-
-
-async def _patient(pieces: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
-    while True:
-        with trio.fail_after(idle_s):
-            try:
-                piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-        yield piece
 
 
 def _private(path: str, flags: int) -> int:

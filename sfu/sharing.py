@@ -118,7 +118,7 @@ class Sharing:
 
     async def _receive(self, session: Session, body: PacedBody) -> File:
         """The file, on the disk and in the database. Raises what forbids it, and then it is in neither."""
-        file_id, size = await self._folder.receive(body.stream(), self._config.file_bytes, self._config.send_s)
+        file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:
             name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="replace"))
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.files import NAME_CHARACTERS, Folder, clean_file_name, clean_type
+from sfu.files import NAME_CHARACTERS, Folder, Read, clean_file_name, clean_type
 from sfu.refusals import FilesFull, FileTooLarge
 
 
@@ -60,9 +60,13 @@ def test_a_type_is_cleaned(text: str, kind: str) -> None:
     assert clean_type(text) == kind
 
 
-async def pieces(*found: bytes) -> AsyncIterator[bytes]:
-    for piece in found:
-        yield piece
+def pieces(*found: bytes) -> Read:
+    left = [*found, b""]
+
+    async def read() -> bytes:
+        return left.pop(0)
+
+    return read
 
 
 async def nobody(_ids: Sequence[str]) -> set[str]:
@@ -93,9 +97,13 @@ async def test_nothing_is_left_of_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(FilesFull):
         await folder.receive(pieces(b"x" * 5, b"y"), 10, 5)
 
-    async def endless() -> AsyncIterator[bytes]:
-        yield b"x"
-        await trio.sleep_forever()
+    def endless() -> Read:
+        once = pieces(b"x")
+
+        async def read() -> bytes:
+            return await once() or await trio.sleep_forever()
+
+        return read
 
     with pytest.raises(trio.TooSlowError):
         await folder.receive(endless(), 10, 0.01)
