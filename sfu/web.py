@@ -190,6 +190,8 @@ def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
     if store is not None:
         up, unwritten = int(store.database.available), store.sessions.unwritten
         rows.append(("sfu_database_up", "gauge", "1 when the last call reached the database.", up))
+        lines = len(store.lines)
+        rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
         rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
     return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
 

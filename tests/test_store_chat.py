@@ -13,7 +13,7 @@ from sfu.errors import Removed
 from sfu.keys import ServerKey
 from sfu.refusals import BadCursor
 from sfu.store import Store, open_store
-from sfu.store.records import Company, Line, RoomSettings
+from sfu.store.records import Company, Line, RoomSettings, encode_cursor
 
 pytest_plugins = ["storing"]
 
@@ -47,9 +47,13 @@ async def test_lines_are_kept_for_a_time(store: Store, company: Company, other: 
     assert [row["text"] for row in left] == [kept[1].text, kept[2].text]
 
 
-@pytest.mark.parametrize(
-    "cursor", ["x", "W10", "WyJhIiwgImIiXQ", "WyItMSIsICIwMDAwMDAwMC0wMDAwLTQwMDAtODAwMC0wMDAwMDAwMDAwMDAiXQ"]
-)
+NIL = "00000000-0000-4000-8000-000000000000"
+
+
+FORGED = (("1", "x"), ("-1", NIL), ("", NIL), ("9" * 19, NIL), ("\u0663", NIL))
+
+
+@pytest.mark.parametrize("cursor", ["x", "W10", *(encode_cursor(*key) for key in FORGED)])
 async def test_a_cursor_nobody_gave_out(store: Store, company: Company, cursor: str) -> None:
     with pytest.raises(BadCursor):
         await store.chat.list(company.id, "team", cursor=cursor)

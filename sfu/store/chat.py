@@ -11,7 +11,8 @@ from sfu.store.database import Database, Statements
 from sfu.store.later import Later
 from sfu.store.records import Line, Page, canonical_id, decode_cursor, page
 
-LAST = (str(2**62), "ffffffff-ffff-ffff-ffff-ffffffffffff")
+LATEST_MS = 2**62
+LAST = (str(LATEST_MS), "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ class Chat:
         self._database = database
         self._clock = clock
         self._lines = lines
+        self._keeping = True
 
     ADD = """
         INSERT INTO chat_lines (id, company_id, room_id, peer, user_name, text, file_id, sent_ms, expires_ms)
@@ -32,10 +34,14 @@ class Chat:
     """
 
     def add(self, company_id: str, room_id: str, line: Line, *, kept_s: int) -> None:
-        """Has the line written soon, and deleted `kept_s` seconds after it was sent; never blocks."""
+        """Has the line written soon, and deleted `kept_s` seconds after it was sent; never blocks.
+
+        What comes while the queue is full is not kept, and said once.
+        """
         queued = self._lines.add(self.ADD, **_values(company_id, room_id, line, kept_s))
-        if not queued:
-            log.error("line=%s dropped reason=queue_full", line.id)
+        if self._keeping and not queued:
+            log.error("lines=dropped reason=queue_full")
+        self._keeping = queued
 
     EARLIER = """
         SELECT l.*, f.name AS file_name, f.type AS file_type, f.size AS file_size
@@ -49,7 +55,7 @@ class Chat:
         """The newest first. Raises BadCursor."""
         sent, after = decode_cursor(cursor, 2) if cursor else LAST
         known = canonical_id(after)
-        if known is None or not (sent.isascii() and sent.isdigit()) or len(sent) > 19:
+        if known is None or not (sent.isascii() and sent.isdigit()) or len(sent) > 19 or int(sent) > LATEST_MS:
             raise BadCursor
         await self._lines.flush()
         rows = await self._database.read(
