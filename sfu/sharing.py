@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 FOLDER = "files"
 SWEEP_S = 60.0
-UPLOAD_S = 600.0
-"""For a whole file; between two pieces of it there may be `send_s`."""
+WHOLE_S = 600.0
+"""For a whole file, either way; between two pieces of it there may be `send_s`."""
 UPLOADS, DOWNLOADS = 16, 64
 """At once; each has a file open."""
 FILES, FILES_S = 20, 60.0
@@ -81,7 +81,7 @@ class Sharing:
         except trio.WouldBlock:
             raise ServerFull("Too many files come at once. Try again in a moment.") from None
         try:
-            with trio.fail_after(UPLOAD_S):
+            with trio.fail_after(WHOLE_S):
                 file = await self._receive(session, cast("PacedBody", request.body))
         except trio.TooSlowError:
             raise FileLate from None
@@ -137,7 +137,7 @@ class Sharing:
         if file is None or path is None:
             raise FileNotFound
         response = Response(self._pieces(path), 200, HEADERS, content_type=_shown(file.type))
-        response.timeout = None  # each write has its deadline
+        response.timeout = WHOLE_S
         response.headers["Content-Length"] = str(file.size)
         response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"
         response.headers["Cache-Control"] = "private, no-cache"
