@@ -1,4 +1,7 @@
-"""Who may moderate does it to a running call: mutes, asks, removes, locks, lets in from the lobby, ends it."""
+"""Who may moderate does it to a running call: mutes, asks, removes, locks, lets in from the lobby, ends it.
+
+What has to outlive a restart runs on both engines; so do the store's own tests (test_store_chat.py).
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ pytest_plugins = ["postgres"]
 
 
 @pytest.fixture
-async def server(tmp_path: Path, database_url: str) -> AsyncIterator[Server]:
-    async with running(tmp_path, database_url=database_url) as started:
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with running(tmp_path) as started:
         yield started
 
 
@@ -449,7 +452,7 @@ async def test_the_end_of_the_call_is_everybodys(server: Server) -> None:
     assert {session.leave_reason for session in ended} == {"call_ended"}
 
 
-async def test_rulings_wait_for_the_database(tmp_path: Path, server: Server, database_url: str) -> None:
+async def test_nobody_slips_past_a_lock(server: Server) -> None:
     """Nobody comes in before a lock that was put on is in force, however soon they ask."""
     async with server.connect(await ticket(server, "mod", moderate=True)) as mod, trio.open_nursery() as nursery:
         await welcomed(mod)

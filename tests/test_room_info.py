@@ -18,12 +18,10 @@ from sfu.store.records import RoomSettings
 if TYPE_CHECKING:
     from rest_client import Reply
 
-pytest_plugins = ["postgres"]
-
 
 @pytest.fixture
-async def server(tmp_path: Path, database_url: str) -> AsyncIterator[Server]:
-    async with running(tmp_path, database_url=database_url) as started:
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with running(tmp_path) as started:
         yield started
 
 
