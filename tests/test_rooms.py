@@ -80,7 +80,7 @@ def test_secrets_are_not_to_be_guessed_nor_shown() -> None:
     peers = [join(rooms) for _ in range(100)]
     assert len({peer.secret for peer in peers}) == 100
     assert all(peer.secret.startswith(f"{peer.id}.") and len(peer.secret) == 12 + 1 + 32 for peer in peers)
-    shown = repr((peers[0], rooms.welcome(peers[0])))
+    shown = repr((peers[0], rooms.welcome(peers[0], 0)))
     assert peers[0].secret.partition(".")[2] not in shown
 
 
@@ -90,7 +90,7 @@ def test_a_welcome_again_has_all_that_was_missed() -> None:
     rooms.track(bob, "camera", "video")
     rooms.mute(bob, "camera", True)
     rooms.speakers("team", bob.id, [bob.id])
-    (_, welcome), (_, speakers) = rooms.welcome(alice, resumed=True)
+    (_, welcome), (_, speakers) = rooms.welcome(alice, 0, resumed=True)
     assert isinstance(welcome, Welcome)
     assert (welcome.peer, welcome.session, welcome.resumed) == (alice.id, alice.secret, True)
     assert welcome.participants == (Participant(bob.id, "bob", (TrackInfo("camera", "video", muted=True),)),)
