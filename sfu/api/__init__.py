@@ -30,18 +30,14 @@ __all__ = ["Calls", "create_api"]
 
 
 class _RoomId(PathConverter):
-    """People choose room ids, slashes included; `…/sessions` and its like are other routes."""
+    """People choose room ids, slashes included; `…/sessions`, `…/chat/<id>` and their like are other routes."""
 
-    regex = "[^/].*?" + "".join(
-        f"(?<!/{end})"
-        for name in ("sessions", "participants", "chat", "bans", "end")
-        for end in (name, f"{name}/.{{36}}", f"{name}/.{{36}}/mute")
+    regex = "[^/](?:(?!/(?:participants|chat|bans)/).)*?" + "".join(
+        f"(?<!/{end})" for end in ("sessions", "participants", "chat", "bans", "end")
     )
 
 
-CONVERTERS = {"room_id": "room_id:", "user_name": "path:"} | dict.fromkeys(
-    ("token_id", "session_id", "line_id", "ban_id"), "uuid:"
-)
+CONVERTERS = {"room_id": "room_id:", "token_id": "uuid:", "user_name": "path:"}
 
 
 def _now() -> datetime:

@@ -78,7 +78,8 @@ _ARTICLES = {
 def _check_any(choices: list[Schema], value: Any, field: str, depth: int) -> Any:
     """The choices differ in type, so at most one of them is meant."""
     for choice in choices:
-        if type(value) in _TYPES[choice["type"]]:
+        kind = choice["type"]
+        if type(value) in _TYPES[kind] or (kind == "integer" and type(value) is float and value.is_integer()):
             return check(choice, value, field, depth)
     raise BadField(field, "must be " + " or ".join(_ARTICLES[choice["type"]] for choice in choices))
 
