@@ -221,14 +221,14 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
             reply = await rest(route.method, path, body, key=rival.key)
             answers.append(replace(reply, headers={k: v for k, v in reply.headers.items() if k != "date"}))
         assert answers[0] == answers[1], route.name
-        assert answers[0].status in (200, 204, 404)
+        assert answers[0].status in (200, 404)
     for path in ("/rooms", "/tokens", "/analytics/rooms?from=2025-01-01&to=2025-12-31"):
         assert (await rest("GET", path, key=rival.key)).json["items"] == []
         assert (await rest("GET", path)).json["items"]
     made = await rest("POST", "/rooms", {"room_id": "secret-room"}, key=rival.key)
     assert made.status == 201
     assert (await rest("GET", "/rooms/secret-room")).json["participant_count"] == 1
-    assert {ended[1] for ended in rest.calls.ended} == {rival.company.id}
+    assert rest.calls.ended == []
 
 
 # --- guessing --------------------------------------------------------------------------------------------------------

@@ -186,6 +186,7 @@ class Handlers:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     async def list_participants(self, call: Call) -> Answer:
+        await self._room(call)
         present = self._calls.participants(call.company.id, call.path["room_id"])
         return Answer({"items": [_participant(session, person) for session, person in present]})
 
@@ -201,6 +202,7 @@ class Handlers:
         return Answer()
 
     async def end_call(self, call: Call) -> Answer:
+        await self._room(call)
         self._calls.end_call(call.company.id, call.path["room_id"])
         return Answer()
 
@@ -208,6 +210,8 @@ class Handlers:
         page = await self._store.chat.list(
             call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
+        if not page.items:
+            await self._room(call)
         return Answer({"items": [_line(line) for line in page.items], "next": page.next})
 
     async def delete_line(self, call: Call) -> Answer:
@@ -221,6 +225,8 @@ class Handlers:
         page = await self._store.bans.list(
             call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
+        if not page.items:
+            await self._room(call)
         names = ("id", "user_name", "token_id", "address", "banned_by", "created_at", "expires_at")
         return Answer({"items": [_plain(ban, names) for ban in page.items], "next": page.next})
 

@@ -159,6 +159,7 @@ class Rooms:
         WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
     """
     DELETE_CHAT = "DELETE FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id"
+    DELETE_BANS = "DELETE FROM bans WHERE company_id = :company_id AND room_id = :room_id"
     DELETE_FILES = "DELETE FROM files WHERE company_id = :company_id AND room_id = :room_id"
     REVOKE_TOKENS = """
         UPDATE tokens SET revoked_at = :now
@@ -166,11 +167,12 @@ class Rooms:
     """
 
     async def delete(self, company_id: str, room_id: str, *, version: int | None = None) -> None:
-        """The room and its chat, its open sessions closed and its tokens revoked, or the next join would bring it back.
+        """The room, its chat and bans, its sessions closed and its tokens revoked, or the next join would bring it back.
 
         Who was there when, stays known. Raises RoomNotFound or RoomChanged.
         """
         now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
+        await self._rulings.flush()
 
         async def work(statements: Statements) -> None:
             if not await statements.one(self.DELETE, **key, version=version):
@@ -179,6 +181,7 @@ class Rooms:
             await statements.run(self.REVOKE_TOKENS, **key, now=now)
             await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.DELETE_FILES, **key)
+            await statements.run(self.DELETE_BANS, **key)
 
         await self._database.transaction(work)
 
