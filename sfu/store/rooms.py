@@ -167,7 +167,7 @@ class Rooms:
     """
 
     async def delete(self, company_id: str, room_id: str, *, version: int | None = None) -> None:
-        """The room, its chat and bans, its sessions closed and its tokens revoked, or the next join would bring it back.
+        """The room, chat and bans; its sessions are closed, its tokens revoked, or the next join would bring it back.
 
         Who was there when, stays known. Raises RoomNotFound or RoomChanged.
         """
