@@ -10,6 +10,13 @@ const SILENT_MS = 5_000; // how long ICE may be disconnected; it often comes bac
 const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
 const CANDIDATES = 30; // the server takes 32 and, being ICE-lite, needs none
 
+/** What a camera sends, smallest first; the server offers these rids. Shared screens need their detail: no `q`. */
+const LAYERS = [
+  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
+];
+
 /** One WebSocket with one RTCPeerConnection: lives from dialling to the first loss, never longer. */
 export class Link {
   #socket;
@@ -19,6 +26,7 @@ export class Link {
   #work = Promise.resolve(); // offers and what must not run beside them
   #sections = new Map(); // source → transceiver the server lets us send it in
   #asked = new Set(); // sources asked for with `publish`, not offered yet
+  #active = new Map(); // source → rids that anybody watches, once the server has said so
   #said = new Map(); // source → mute state the server knows
   #queue = [];
   #credit = RATE.burst;
@@ -104,6 +112,12 @@ export class Link {
   #receive(text) {
     if (this.#closed) return;
     const { event, data } = JSON.parse(text);
+    if (event === 'layers') {
+      this.#active.set(data.source, data.active);
+      const section = this.#sections.get(data.source);
+      if (section) this.#serially(() => this.#layer(data.source, section));
+      return;
+    }
     if (event === 'offer') this.#serially(() => this.#answer(JSON.parse(data)));
     else if (event === 'candidate') this.#serially(() => this.#pc.addIceCandidate(JSON.parse(data)));
     else {
@@ -147,6 +161,7 @@ export class Link {
       section.direction = track || (this.#local.has(source) && sending(section)) ? 'sendonly' : 'inactive';
       await section.sender.replaceTrack(track ?? null);
       if (stream) section.sender.setStreams?.(stream);
+      if (track?.kind === 'video') await this.#layer(source, section);
     }
     const stereo = [...this.#sections].filter(([source]) => inStereo(source, this.#local.get(source)?.track)).map(([, { mid }]) => mid);
     const answer = await this.#pc.createAnswer();
@@ -161,6 +176,18 @@ export class Link {
       { peer, source, track: transceivers.get(mid).receiver.track },
     ]);
     this.#on.media(new Map(media), Number(/^a=candidate:\S+ 1 udp \d+ \S+ (\d+)/im.exec(offer.sdp)?.[1]) || null);
+  }
+
+  /** Gives a simulcast its layers, and turns those on that anybody watches. */
+  async #layer(source, { sender }) {
+    const parameters = sender.getParameters();
+    if (!(parameters.encodings?.length > 1)) return;
+    const active = this.#active.get(source) ?? LAYERS.map(({ rid }) => rid);
+    for (const encoding of parameters.encodings) {
+      const { scaleResolutionDownBy, maxBitrate } = LAYERS.find(({ rid }) => rid === encoding.rid) ?? {};
+      Object.assign(encoding, { scaleResolutionDownBy, maxBitrate, active: active.includes(encoding.rid) });
+    }
+    await sender.setParameters(parameters).catch(() => {}); // negotiated anew meanwhile: the next answer does it
   }
 
   async #align(source) {

@@ -57,6 +57,7 @@ export class Room extends EventTarget {
   #token = '';
   #link = null;
   #local = new Map();
+  #shown = null; // what the page shows, once it has said so
   #media = new Map(); // mid → { peer, source, track }
   #timer = 0;
   #tries = 0;
@@ -121,6 +122,12 @@ export class Room extends EventTarget {
   mute(source, muted) {
     this.#local.set(source, { ...this.#local.get(source), muted });
     this.#link?.sync(source);
+  }
+
+  /** Tells what is shown now: [{ peer, source, width, height }] in device pixels. The server sends no other videos. */
+  view(videos) {
+    this.#shown = videos;
+    if (this.state === 'joined') this.#link?.send('view', { videos });
   }
 
   /** False when the line cannot be sent now, or is longer than the server accepts. */

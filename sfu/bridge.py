@@ -91,13 +91,22 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What the peer's page shows: [publishing peer, source, height in device pixels] of each video. Others are not
+    sent to it."""
+
+    peer: str
+    videos: list[list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The peer is gone; no event about it follows. Unknown peers are ignored."""
 
     peer: str
 
 
-Command = Configure | Join | Answer | Publish | Unpublish | Mute | Hold | Leave
+Command = Configure | Join | Answer | Publish | Unpublish | Mute | View | Hold | Leave
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 
@@ -171,6 +180,15 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Layers:
+    """The rids of a simulcast that anybody wants, of those the peer can send from this source."""
+
+    peer: str
+    source: str
+    active: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Speakers:
     """Who speaks in a room has changed; peers that left are dropped without it. `dominant` may be in a pause."""
 
@@ -207,16 +225,19 @@ class Stats:
 
 
 Event = (
-    Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Speakers | Refused | Failed | Stats
-)
+    Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Layers | Speakers | Refused | Failed
+    | Stats
+)  # fmt: skip
 
 COMMANDS: dict[str, type] = {
-    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, Hold, Leave)
+    cls.__name__: cls for cls in (Configure, Join, Answer, Publish, Unpublish, Mute, View, Hold, Leave)
 }
 EVENTS: dict[str, type] = {
     cls.__name__: cls
-    for cls in (Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Paused, Speakers, Refused, Failed, Stats)
-}
+    for cls in (
+        Ready, Fatal, Offer, Candidate, Connected, Track, TrackEnded, Paused, Layers, Speakers, Refused, Failed, Stats,
+    )
+}  # fmt: skip
 
 
 class Channel:

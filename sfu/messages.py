@@ -27,6 +27,7 @@ Kind = Literal["audio", "video"]
 NAME_CHARACTERS = 64
 CHAT_BYTES = 4096
 CANDIDATE_CHARACTERS = 1024
+SHOWN_VIDEOS, SHOWN_PIXELS = 500, 16_384
 SOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 MICROPHONE, CAMERA = "microphone", "camera"
 """The sources of the two sections of the first offer; more are asked for with `publish`."""
@@ -72,6 +73,23 @@ class Mute:
 
     source: str
     muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A video as the page shows it, in device pixels."""
+
+    peer: str
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All videos that the page shows now. The server sends no others until the next `view`."""
+
+    videos: tuple[Shown, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +141,9 @@ class Leave:
 
 
 ClientMessage = (
-    Answer | Candidate | Publish | Unpublish | Mute | Chat | Hand | Reaction | Moderate | ChangeRoom | EndCall | Leave
-)
+    Answer | Candidate | Publish | Unpublish | Mute | View | Chat | Hand | Reaction | Moderate | ChangeRoom | EndCall
+    | Leave
+)  # fmt: skip
 
 # --- server to client ------------------------------------------------------------------------------------------------
 
@@ -260,6 +279,14 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Layers:
+    """Which layers of your simulcast anybody watches: the others need not be sent."""
+
+    source: str
+    active: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Speakers:
     """Who speaks, in the order they began. `dominant` is whom to show large; it may be in a pause."""
 
@@ -375,8 +402,8 @@ class Bye:
 
 
 ServerMessage = (
-    Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Speakers | ChatLine
-    | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Expiring | Error | Bye
+    Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
+    | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Expiring | Error | Bye
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -385,6 +412,7 @@ CLIENT_EVENTS: dict[str, type] = {
     "publish": Publish,
     "unpublish": Unpublish,
     "mute": Mute,
+    "view": View,
     "chat": Chat,
     "hand": Hand,
     "reaction": Reaction,
@@ -404,6 +432,7 @@ SERVER_EVENTS: dict[str, type] = {
     "track_ended": TrackEnded,
     "mute": Muted,
     "paused": Paused,
+    "layers": Layers,
     "speakers": Speakers,
     "chat": ChatLine,
     "history": History,
@@ -485,9 +514,12 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _value(event: object, name: str, body: dict[str, Any], hint: Any, spec: Any) -> Any:
-    """The checked value of one field: `hint` is str, bool, a Literal of strings, or one of these or int with None."""
+    """The checked value of one field: `hint` is str, bool, int, a Literal of strings, one of these with None, or a
+    tuple of objects with such fields."""
     value = body.get(name)
-    choices = getattr(hint, "__args__", ())
+    choices: tuple[Any, ...] = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is tuple:
+        return _items(event, name, value, choices[0])
     if value is None and type(None) in choices:
         return None
     if getattr(hint, "__origin__", None) is Literal:
@@ -504,9 +536,19 @@ def _value(event: object, name: str, body: dict[str, Any], hint: Any, spec: Any)
     return value
 
 
+def _items(event: object, name: str, value: Any, cls: Any) -> Any:
+    if not isinstance(value, list) or len(value) > SHOWN_VIDEOS or not all(isinstance(one, dict) for one in value):
+        raise BadMessage(f"The field {name!r} of {event!r} must be an array of at most {SHOWN_VIDEOS} objects.")
+    hints, items = get_type_hints(cls), fields(cls)
+    return tuple(cls(**{f.name: _value(event, f.name, one, hints[f.name], f) for f in items}) for one in value)
+
+
 def _check(message: ClientMessage) -> None:
     """What a type cannot say: sizes and alphabets."""
     match message:
+        case View(videos):
+            if not all(0 < pixels <= SHOWN_PIXELS for shown in videos for pixels in (shown.width, shown.height)):
+                raise BadMessage(f"A video is shown in 1 to {SHOWN_PIXELS} pixels each way.")
         case Chat(text):
             if len(text.encode()) > CHAT_BYTES:
                 raise ChatTooLong(f"A chat message may be {CHAT_BYTES} bytes.")

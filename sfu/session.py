@@ -227,6 +227,9 @@ class Session:
                 self._command(bridge.Unpublish(peer.id, source))
             case messages.Mute(source, muted):
                 self.mute(source, muted)
+            case messages.View(videos):
+                shown = [[video.peer, video.source, video.height] for video in videos]
+                self._command(bridge.View(peer.id, shown))
             case messages.Chat(text):
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
@@ -285,6 +288,8 @@ class Session:
                 hub.deliver(hub.rooms.track_ended(peer, source))
             case bridge.Paused(_, publisher, source, reason):
                 self.tell(messages.Paused(publisher, source, reason or None))
+            case bridge.Layers(_, source, active):
+                self.tell(messages.Layers(source, tuple(active)))
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):

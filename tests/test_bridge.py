@@ -22,6 +22,7 @@ COMMANDS: list[bridge.Command] = [
     bridge.Publish("p1", "screen", "video"),
     bridge.Unpublish("p1", "screen"),
     bridge.Mute("p1", "camera", True),
+    bridge.View("p1", [["p2", "camera", 360]]),
     bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]
@@ -34,6 +35,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Track("p1", "camera", "video"),
     bridge.TrackEnded("p1", "camera"),
     bridge.Paused("p1", "p2", "camera", "not_speaking"),
+    bridge.Layers("p1", "camera", ["q", "h"]),
     bridge.Speakers("room", "p1", ["p2", "p1"]),
     bridge.Speakers("room", None, []),
     bridge.Refused("p1", "bad_answer", "The answer …"),

@@ -30,7 +30,7 @@ def run(test: Callable[[], Any]) -> None:
 
 
 def track(control: LocalControl, peer: str, source: str = "camera") -> Track:
-    return control.worker.peers[peer].published[source]
+    return control.worker.peers[peer].published[source].tracks[0]
 
 
 async def reached(control: LocalControl, packets_in: int) -> None:
@@ -106,14 +106,14 @@ def test_header_extensions_pass_but_for_our_own() -> None:
 
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
-            block = bytes.fromhex("22 010203 51 abcd 31 0506 0000")
+            block = bytes.fromhex("72 010203 51 abcd 81 0506 0000")
             head = struct.pack("!BBHII", 0x92, 0x80 | 96, 7, 1000, a.ssrcs["camera"]) + bytes(range(8))
             await a.send(head + struct.pack("!HH", 0xBEDE, len(block) // 4) + block + b"payload")
             got = await b.raw_rtp()
             assert len(got) == len(head) + 4 + len(block) + 7
             assert [(i, got[at : at + n]) for i, at, n in rtp.extensions(got, len(got))] == [
-                (2, b"\x01\x02\x03"),
-                (3, b"\x05\x06"),
+                (7, b"\x01\x02\x03"),
+                (8, b"\x05\x06"),
             ]
             assert b"\xab\xcd" not in got
             assert (got[0], got[1], got[12:20], got[-7:]) == (0x92, 0x80 | 96, bytes(range(8)), b"payload")

@@ -84,6 +84,9 @@ class Subscriber:
         assert self.context.protect(self.packet)
         self.endpoint.send(self.packet.view[: self.packet.n], self.path.address)
 
+    def send_again(self, data: bytes) -> None:
+        self.send_rtp(data)
+
     def send_rtcp(self, data: bytes) -> None:
         pass
 
@@ -105,7 +108,10 @@ class Subscriber:
             padding = plain[-1] if plain[0] & 0x20 else 0
             _, _, seq16, ts, ssrc = struct.unpack_from("!BBHII", plain)
             extension = plain[0] >> 4 & 1
-            assert plain[12 : 12 + 8 * extension] == ERASED[: 8 * extension], "another transport's number"
+            head, left = plain[12 : 12 + 4 * extension], plain[16 : 16 + 4 * extension]
+            assert not extension or head == ERASED[:4]
+            stamped = left[:1] == bytes([sdp.ABS_SEND_TIME_ID << 4 | 2]) and plain[1] & 0x7F == 96
+            assert not extension or stamped or left == ERASED[4:], "another transport's number"
             yield ssrc, seq16, ts, plain[12 + 8 * extension : len(plain) - padding]
 
 

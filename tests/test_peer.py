@@ -377,7 +377,7 @@ def test_one_ssrc_named_for_two_tracks_harms_nobody_else() -> None:
             ended = await control.event(bridge.TrackEnded, "a")
             assert ended.source == "microphone"
             peer = control.worker.peers["a"]
-            assert peer._by_ssrc[7] is peer.published["camera"]
+            assert peer._by_ssrc[7] in peer.published["camera"].tracks
             await a.aclose()
 
     run(test)
@@ -968,7 +968,7 @@ def test_other_sound_than_the_microphone_is_nobodys_voice() -> None:
             a.publishes.add("screen-sound")
             await control.send(bridge.Publish("a", "screen-sound", "audio"))
             await until(lambda: "screen-sound" in a.ssrcs, "the answer that sends it")
-            sound = control.worker.peers["a"].published["screen-sound"]
+            (sound,) = control.worker.peers["a"].published["screen-sound"].tracks
             for step in range(20):
                 data = rtp_packet(step, a.ssrcs["screen-sound"], pt=111, twcc=step, level=10)
                 await a.send(data)
@@ -1065,7 +1065,7 @@ def test_who_leaves_makes_room_for_another() -> None:
 def test_nobody_is_asked_for_a_keyframe_that_no_one_would_get() -> None:
     async def test() -> None:
         async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (*_, c):
-            camera = control.worker.peers["b"].published["camera"]
+            (camera,) = control.worker.peers["b"].published["camera"].tracks
             await until(lambda: not camera._keyframes._wanted, "what was asked for is done")
             asked = control.worker.counters["pli_received"]
             await c.send(rtp.pli(c.ssrc_of("b", "camera")))

@@ -102,9 +102,12 @@ def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None
         assert sdp.TRANSPORT_CC in block
         assert "transport-cc" in block
     for block in blocks[2:]:
-        assert "extmap" not in block
         assert "transport-cc" not in block
         assert "rtx" not in block
+    assert "extmap" not in blocks[2]
+    assert f"a=extmap:2 {sdp.ABS_SEND_TIME}\r\n" in blocks[3]
+    assert "goog-remb" in blocks[3]
+    assert "goog-remb" not in blocks[1]
     assert "nack pli" in blocks[3]
     assert "ice-lite" in head
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sfu.media import libc
+from sfu.media import libc, rtp, sdp
 from sfu.media.srtp import ROW_BYTES, Rows, protect
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class Fan:
         self._addresses = [path.address for _, _, path in legs]
         self._segments = self._legs[0].segments and not path.endpoint.portable
         self._renumbered = [(s, leg) for s, leg in enumerate(self._legs) if leg.renumbered]
+        self._pictured = [(s, leg) for s, leg in self._renumbered if leg.pictured]
         self._paths = [path for _, _, path in legs]
         if not path.endpoint.portable:
             names = b"".join(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0") for address in self._addresses)
@@ -101,7 +102,7 @@ class Fan:
         rows = outbox.rows
         self._copy(source, rows.view, k, n)
         if self._renumbered:
-            self._renumber(rows.view, k)
+            self._renumber(rows.view, lengths)
         rows.lengths[: n * k] = array("i", lengths) * n
         handles = self._handles.get(k)
         if handles is None:
@@ -139,10 +140,15 @@ class Fan:
             view[have : have + more] = view[:more]
             have += more
 
-    def _renumber(self, view: memoryview, k: int) -> None:
+    def _renumber(self, view: memoryview, lengths: list[int]) -> None:
+        k = len(lengths)
         for s, leg in self._renumbered:
             for at in range(s * k * ROW_BYTES + 2, (s + 1) * k * ROW_BYTES, ROW_BYTES):
                 leg.renumber(view, at)
+        for s, leg in self._pictured:
+            for at, n in zip(range(s * k * ROW_BYTES, (s + 1) * k * ROW_BYTES, ROW_BYTES), lengths, strict=True):
+                if view[at + 1] & 0x7F == sdp.VP8.payload_type:
+                    rtp.shift_picture(view[at : at + n], n, leg.shift_picture, leg.shift_tl0)
 
     def _apart(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
         """libsrtp refused one of the packets: nobody else is to suffer."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from sfu.media import rtp, sdp
 from sfu.media.fanout import BURST, SHARE, Fan, Outbox
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
-from sfu.media.lastn import Video
 from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY, History
 from sfu.media.reception import Reception
@@ -73,17 +72,17 @@ class Numbering:
 
 
 class Track(Numbering):
-    """What a peer publishes from one source. Owned by the publisher; ends with its section or its peer."""
+    """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
-    def __init__(self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox) -> None:
+    def __init__(
+        self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
+    ) -> None:
         super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
-        self.video = Video(publisher.id, source)
         self.clock_rate = CLOCK_RATES[kind]
-        self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
+        self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
         self.muted = False
-        self.opus = sdp.Opus()
         self.reception = Reception()
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
@@ -94,6 +93,7 @@ class Track(Numbering):
         self._outbox, self._counters = outbox, outbox.counters
         self._fans: list[Fan] | None = None
         self._waiting: list[Leg] = []
+        self._coming: dict[str, Leg] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History() if kind == "video" else None
         self._keyframes = KeyframeRequests()
         self._timer: asyncio.TimerHandle | None = None
@@ -142,14 +142,33 @@ class Track(Numbering):
                 self.request_keyframe()
 
     def switch(self, subscriber: str, track: Track) -> None:
-        """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on."""
+        """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on, and
+        nothing until then."""
+        self.hand_over(subscriber, track)
+        track.request_keyframe()
+
+    def hand_over(self, subscriber: str, track: Track) -> None:
         leg = self.legs.pop(subscriber)
         leg.suspend(self.head)
         leg.follow(track)
         track.legs[subscriber] = leg
         self.legs_changed()
         track.legs_changed()
-        track.request_keyframe()
+
+    def expect(self, leg: Leg) -> None:
+        """The subscriber of another track (a layer) changes to this one at its next keyframe, and gets the other until
+        then."""
+        self._coming[leg.peer.id] = leg
+        self.request_keyframe()
+
+    def forget(self, subscriber: str) -> None:
+        """Takes `expect` back."""
+        self._coming.pop(subscriber, None)
+
+    @property
+    def flush_rank(self) -> int:
+        """Within a batch: audio first, and what a leg changes to after what it changes from."""
+        return 0 if self.kind == "audio" else 2 if self._coming else 1
 
     def legs_changed(self) -> None:
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
@@ -160,9 +179,13 @@ class Track(Numbering):
         for a keyframe."""
         if self.muted != muted:
             self.muted = muted
-            self.leave_gap()
-            self.reception.forget()
-            self.request_keyframe()
+            self.restart()
+
+    def restart(self) -> None:
+        """Another stream comes in its place, with numbers of its own."""
+        self.leave_gap()
+        self.reception.forget()
+        self.request_keyframe()
 
     def take_level(self) -> float | None:
         """The mean audio level since the last call in dBov; None if none came."""
@@ -173,6 +196,7 @@ class Track(Numbering):
 
     def close(self) -> None:
         self.legs.clear()
+        self._coming.clear()
         self.legs_changed()
         for timer in (self._timer, self._asking):
             if timer is not None:
@@ -214,10 +238,10 @@ class Track(Numbering):
             if self._fans is None:
                 self._prepare()
             stop = n
-            if self._waiting:
+            if self._waiting or self._coming:
                 begin = self._find_beginning(rows, at + start, n - start)
                 if begin == 0:
-                    self._resume_legs(rows.view[(at + start) * ROW_BYTES :], now_s)
+                    self._resume_legs(rows.row(at + start), now_s)
                 elif begin > 0:
                     stop = start + begin
                 else:
@@ -273,9 +297,20 @@ class Track(Numbering):
 
     def _resume_legs(self, packet: memoryview, now_s: float) -> None:
         number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
+        picture = _picture_of(packet)
+        coming, self._coming = self._coming, {}
+        for subscriber, leg in coming.items():
+            leg.track.hand_over(subscriber, self)
+            if not leg.pauses:
+                self._waiting.append(leg)
         for leg in self._waiting:
-            leg.resume(number, ts, now_s)
+            leg.resume(number, ts, now_s, picture)
         self.legs_changed()
+
+    def last_picture(self) -> rtp.Picture | None:
+        """The VP8 numbers of what was sent last."""
+        packet = self.recall(self.head - 1)
+        return None if packet is None else _picture_of(packet)
 
     def _prepare(self) -> list[Fan]:
         self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.pauses]
@@ -333,8 +368,7 @@ class Track(Numbering):
         return self._history.find(number & 0xFFFF)
 
     def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
-        """Answers a subscriber's NACK on the same SSRC, with the very bytes sent before. What is gone costs its budget
-        too, and past it the rest is left."""
+        """Answers a subscriber's NACK. What is gone costs its budget too, and past it the rest is left."""
         leg = self.legs.get(subscriber)
         if leg is None or self._history is None:
             return
@@ -347,8 +381,7 @@ class Track(Numbering):
                 self._counters["nack_missed"] += 1
             else:
                 self._counters["nack_answered"] += 1
-                leg.delivery.resent += 1
-                leg.peer.send_rtp(data)
+                leg.peer.send_again(leg.again(data, now_s))
 
     def sender_report(self, report: rtp.Rtcp) -> None:
         """Passes a publisher's sender report on, in each subscriber's numbers; raises ValueError if it is cut."""
@@ -413,6 +446,10 @@ def make_run(rows: Rows, at: int, lengths: list[int], start: int, stop: int) -> 
                     return i + 1
                 lengths[i] = high
     return end
+
+
+def _picture_of(packet: rtp.Buffer) -> rtp.Picture | None:
+    return rtp.vp8_picture(packet, len(packet)) if packet[1] & 0x7F == sdp.VP8.payload_type else None
 
 
 def _pad(view: memoryview, at: int, length: int, more: int) -> bool:

@@ -26,20 +26,32 @@ if TYPE_CHECKING:
 _header = Struct("!BBHIIHHBBB").unpack_from  # and as much of an extension as transport-wide numbers take
 _numbers = Struct("!HII").pack_into
 _seq16 = Struct("!H").pack_into
+_u32 = Struct("!I").pack
 _kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
 _TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
 _AUDIO_LEVEL = sdp.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
-_audio_first = attrgetter("kind")
+_NAMES = frozenset({sdp.MID_ID, sdp.RID_ID, sdp.REPAIRED_RID_ID})
+_flush_rank = attrgetter("flush_rank")
+NAME_BYTES = 16
+"""Our mids have one or two characters, our rids one."""
 _LITTLE_ENDIAN = sys.byteorder == "little"
 
 
+Names = dict[int, str]
+"""What a packet says of its stream (RFC 8843 section 9.2, RFC 8852): MID, RID or repaired RID by the extension's id."""
+
+
 class Inbound:
-    """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named."""
+    """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named,
+    with its kind (None for retransmissions) and names."""
 
     __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "repairs", "tracks")
 
     def __init__(
-        self, tracks: dict[int, Track], on_rtcp: Callable[[bytes], None], latch: Callable[[int, str], Track | None]
+        self,
+        tracks: dict[int, Track],
+        on_rtcp: Callable[[bytes], None],
+        latch: Callable[[int, str | None, Names], Track | None],
     ) -> None:
         self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
         self.repairs: dict[int, Track] = {}  # by the SSRC of retransmissions
@@ -62,11 +74,15 @@ class Forwarder:
         self._counters = counters
         self._packet = Packet()
         self._spare = Rows(spare_rows)
+        self._send_time = (
+            b""  # an element with the batch's time in 6.18 bits of seconds, where subscribers estimate by it
+        )
 
     def forward(self, rows: Rows, ids: list[int], routes: list[Route]) -> None:
         """Each of the rows `ids` is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and from its route's
         peer."""
         now_s = time.monotonic()
+        self._send_time = _u32(sdp.ABS_SEND_TIME_ID << 28 | 2 << 24 | int(now_s * 262144) & 0xFFFFFF)
         touched: list[Track] = []
         if len(ids) > 1 and routes.count(routes[0]) == len(ids) and (done := self._burst(rows, ids, routes[0], now_s)):
             touched.append(done[0])
@@ -74,7 +90,7 @@ class Forwarder:
         if ids:
             self._each(rows, ids, routes, touched, now_s)
         if len(touched) > 1:
-            touched.sort(key=_audio_first)
+            touched.sort(key=_flush_rank)
         for track in touched:
             track.flush(rows, self._spare, now_s)
 
@@ -116,7 +132,7 @@ class Forwarder:
             for number in numbers[:done]:
                 inbound.feedback.arrived(number & 0xFF00 | number >> 16 & 0xFF, now_us)
             inbound.feedback_ssrc = ssrc
-            rows.words[4][start:end] = array("I", bytes(4 * done))
+            rows.words[4][start:end] = array("I", (self._send_time if track.kind == "video" else bytes(4)) * done)
         if track.shift & 0xFFFF:
             for i in range(start, end):
                 _seq16(rows.view, i * ROW_BYTES + 2, (seq16 + i - start + track.shift) & 0xFFFF)
@@ -145,11 +161,12 @@ class Forwarder:
             if route.seen_s != now_s:
                 route.seen(now_s)
             first, second, seq16, ts, ssrc, profile, words, element, high, low = _header(view, at)
+            names: Names = {}
             if first & 0x1F:
                 if element == _TRANSPORT_CC and words == 1 and profile == rtp.ONE_BYTE_PROFILE and first & 0x1F == 0x10:
                     inbound.feedback.arrived(high << 8 | low, int(now_s * 1e6))
                     inbound.feedback_ssrc = ssrc
-                    view[at + 16 : at + 19] = b"\0\0\0"
+                    view[at + 16 : at + 20] = self._send_time if _kinds[second] == "video" else b"\0\0\0\0"
                 elif (
                     words == 2 and element == _TRANSPORT_CC and view[at + 19] == _AUDIO_LEVEL
                     and profile == rtp.ONE_BYTE_PROFILE and first & 0x1F == 0x10
@@ -159,10 +176,12 @@ class Forwarder:
                     inbound.hear(ssrc, view[at + 20])
                     view[at + 16 : at + 24] = b"\0\0\0\0\0\0\0\0"
                 else:
-                    self._extensions(inbound, rows.row(i), ssrc, now_s)
+                    names = self._extensions(inbound, rows.row(i), ssrc, now_s)
             track = inbound.tracks.get(ssrc)
             if track is None or track.kind != _kinds[second]:
-                track = self._unknown(inbound, context, ssrc, second) or self._repair(rows, i, inbound, ssrc, second)
+                track = self._unknown(inbound, context, ssrc, second, names)
+                if track is None and _kinds[second] is None:
+                    track = self._repair(rows, i, inbound, ssrc, second)
                 if track is None:
                     continue
                 seq16 = view[at + 2] << 8 | view[at + 3]
@@ -188,28 +207,39 @@ class Forwarder:
         if refused:
             self._counters["srtp_refused"] += refused
 
-    def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> None:
+    def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> Names:
         """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
-        were ours, and audio levels, which no subscriber is offered."""
+        were ours, and names and audio levels, which no subscriber is offered. Returns the names."""
         # libsrtp has checked that the headers are whole
+        names: Names = {}
+        ours = True
         for extension, at, length in list(rtp.extensions(packet, len(packet))):
             if extension == sdp.TRANSPORT_CC_ID and length == 2:
                 inbound.feedback.arrived(packet[at] << 8 | packet[at + 1], int(now_s * 1e6))
                 inbound.feedback_ssrc = ssrc
-                rtp.erase_extension(packet, at, length)
             elif extension == sdp.AUDIO_LEVEL_ID and length == 1:
                 inbound.hear(ssrc, packet[at])
-                rtp.erase_extension(packet, at, length)
+            elif extension in _NAMES and length <= NAME_BYTES:
+                names[extension] = bytes(packet[at : at + length]).decode("latin-1")
+            else:
+                ours = False
+                continue
+            rtp.erase_extension(packet, at, length)
+        if names and ours and _kinds[packet[1]] == "video" and packet[0] & 0x0F == 0 and packet[12] == 0xBE:
+            packet[16:20] = self._send_time  # nothing else is left there
+        return names
 
-    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int) -> Track | None:
+    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> Track | None:
         """The track of a packet whose SSRC or payload type is not what its track has."""
         if not context.admits(ssrc):
             self._counters["srtp_refused"] += 1
             return None
         kind = _kinds[second]
         if kind is None:
+            if ssrc not in inbound.repairs and sdp.REPAIRED_RID_ID in names:
+                inbound.latch(ssrc, None, names)
             return None
-        track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind)
+        track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind, names)
         if track is not None and track.kind == kind:
             return track
         self._counters["packets_unknown"] += 1
@@ -217,8 +247,6 @@ class Forwarder:
 
     def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> Track | None:
         """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
-        if _kinds[second] is not None:
-            return None
         track, payload_type = inbound.repairs.get(ssrc), sdp.REPAIRS.get(second & 0x7F)
         packet = rows.row(i)
         n, at = len(packet), rtp.payload_offset(packet, len(packet))

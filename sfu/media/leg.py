@@ -13,13 +13,14 @@ from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from sfu.media import rtp, sdp
 from sfu.media.delivery import Delivery, Sent
 from sfu.media.nack import HISTORY, Budget
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
     from sfu.media.peer import Peer
-    from sfu.media.rtp import ReportBlock
+    from sfu.media.rtp import Picture, ReportBlock
 
 SPANS = 8
 """Shifts remembered for retransmission; what was sent before them is too old to be asked for."""
@@ -36,6 +37,8 @@ class Span(NamedTuple):
     track: Track
     shift: int
     shift_ts: int
+    shift_picture: int = 0
+    shift_tl0: int = 0
 
 
 class Leg:
@@ -47,6 +50,7 @@ class Leg:
         "_clock_s",
         "_clock_ts",
         "_next",
+        "_picture",
         "_resync",
         "_sent",
         "_sent_bytes",
@@ -55,9 +59,13 @@ class Leg:
         "floor",
         "pauses",
         "peer",
+        "repair_seq",
+        "repair_ssrc",
         "resends",
         "segments",
         "shift",
+        "shift_picture",
+        "shift_tl0",
         "shift_ts",
         "spans",
         "ssrc",
@@ -68,11 +76,13 @@ class Leg:
     def __init__(self, peer: Peer, track: Track) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
         self.resends = Budget()
+        self.repair_ssrc = self.repair_seq = 0  # of its retransmissions; no SSRC where they come under the same
         self.delivery = Delivery()
         self.segments = True  # the kernel cuts messages to this peer up
         # who loses packets before a wrap never learns of it, and decrypts nothing (RFC 3711 section 3.3.1)
         self.shift = -0x8000 if track.head & 0xFFFF >= NEAR_WRAP else 0
-        self.shift_ts = 0
+        self.shift_ts = self.shift_picture = self.shift_tl0 = 0
+        self._picture: tuple[int, int] | None = None  # the last one's numbers before it changed tracks
         self.floor, self._next = track.head, track.head + self.shift
         self.waiting = False
         self.pauses: set[str] = set()  # reasons to leave it out; while there is one it does not resume
@@ -110,6 +120,11 @@ class Leg:
         seq16, ts, _ = _numbers.unpack_from(packet, at)
         _numbers.pack_into(packet, at, (seq16 + self.shift) & 0xFFFF, (ts + self.shift_ts) & 0xFFFFFFFF, self.ssrc)
 
+    @property
+    def pictured(self) -> bool:
+        """Whether its pictures have other numbers than the track's."""
+        return bool(self.shift_picture or self.shift_tl0)
+
     def suspend(self, ext: int, unsent: int = 0) -> None:
         """Packet `ext` of the track and later ones are not for it, `unsent` of those the track counts already."""
         if not self.waiting:
@@ -124,18 +139,25 @@ class Leg:
         if not self._resync:
             self._resync = True
             self._clock_ts, self._clock_s = self.track.last_ts + self.shift_ts, self.track.last_s
+            if (last := self.track.last_picture()) is not None:
+                self._picture = last.number + self.shift_picture, last.tl0 + self.shift_tl0
         self.track = track
 
-    def resume(self, ext: int, ts: int, now_s: float) -> None:
-        """Goes on with packet `ext` of its track, which must be one to begin with and not counted yet."""
+    def resume(self, ext: int, ts: int, now_s: float, picture: Picture | None = None) -> None:
+        """Goes on with packet `ext` of its track, which must be one to begin with and not counted yet. `picture` has
+        its VP8 numbers: a decoder takes those that go back for old."""
         if self._resync:
+            if picture is not None and self._picture is not None:
+                number, tl0 = self._picture
+                self.shift_picture = (number + 1 - picture.number) & (0x7FFF if picture.wide else 0x7F)
+                self.shift_tl0 = (tl0 + 1 - picture.tl0) & 0xFF
             elapsed = max(1, round((now_s - self._clock_s) * self.track.clock_rate))
             self.shift_ts = (self._clock_ts + elapsed - ts) & 0xFFFFFFFF
             self._resync = False
         else:
             self.dropped += ext - self.floor
         self.shift, self.floor = self._next - ext, ext
-        self.spans.append(Span(self._next, self.track, self.shift, self.shift_ts))
+        self.spans.append(Span(self._next, self.track, self.shift, self.shift_ts, self.shift_picture, self.shift_tl0))
         self._base, self._base_bytes = self.track.packets, self.track.bytes
         self.waiting = False
 
@@ -154,4 +176,24 @@ class Leg:
         packet = bytearray(found)
         _, ts, _ = _numbers.unpack_from(found, 2)
         _numbers.pack_into(packet, 2, number & 0xFFFF, (ts + span.shift_ts) & 0xFFFFFFFF, self.ssrc)
+        if span.shift_picture or span.shift_tl0:
+            rtp.shift_picture(packet, len(packet), span.shift_picture, span.shift_tl0)
         return bytes(packet)
+
+    def again(self, packet: bytes, now_s: float) -> bytes | bytearray:
+        """A packet sent before as it is to be sent once more: a retransmission (RFC 4588) if it takes those, else the
+        very same bytes, since two packets of one number may not differ."""
+        payload_type = sdp.CODEC_REPAIRS.get(packet[1] & 0x7F)
+        if not self.repair_ssrc or payload_type is None:
+            self.delivery.resent += 1
+            return packet
+        self.repair_seq = (self.repair_seq + 1) & 0xFFFF
+        again = rtp.retransmission(packet, payload_type, self.repair_ssrc, self.repair_seq)
+        if again[0] & 0x1F == 0x10 and again[16] == sdp.ABS_SEND_TIME_ID << 4 | 2:
+            again[17:20] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")
+        return again
+
+    def lately(self, back: int) -> bytes | None:
+        """The packet it was sent last but `back`, if it is still known."""
+        following = self._next if self.waiting else self.track.head + self.shift
+        return self.find((following - 1 - back) & 0xFFFF)

@@ -44,11 +44,13 @@ from sfu.media import rtp, sdp
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
-from sfu.media.inbound import Inbound
+from sfu.media.inbound import Inbound, Names
 from sfu.media.lastn import Video
+from sfu.media.publication import Publication
 from sfu.media.room import Room
 from sfu.media.srtp import Context, Packet
 from sfu.media.udp import UdpPort
+from sfu.media.viewer import Viewer
 
 log = logging.getLogger("sfu.media")
 
@@ -85,9 +87,11 @@ class Slot:
     kind: Literal["audio", "video"]
     receives: bool
     source: str | None = None
-    track: Track | None = None
+    track: Publication | None = None
     accepted: bool = False
     settled: bool = True
+    repair_ssrc: int = 0  # of what is sent again in it
+    repairs: bool = False  # the client takes that
 
 
 class Peer:
@@ -97,13 +101,15 @@ class Peer:
         self.id, self.full = join.peer, join.full
         self.may_publish, self.may_subscribe = join.publish, join.subscribe
         self.room, self.shared = room, shared
-        self.published: dict[str, Track] = {}  # by source
+        self.published: dict[str, Publication] = {}  # by source
         self._by_ssrc: dict[int, Track] = {}  # our own tracks by the publisher's SSRC
-        self._taken: dict[int, Track] = {}  # others' tracks by the SSRC they have here
-        self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
+        self._taken: dict[int, Publication] = {}  # what it gets of others by the SSRC that has here
+        self.viewer = Viewer(self, self._taken)
+        self.again_bytes = 0  # of packets sent once more
+        self.left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
         self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
         self._types = room.video_types  # what it may send, as it was last offered
-        self._told: dict[Track, str] = {}  # why it gets nothing of a track, as it was last told
+        self._told: dict[Publication, str] = {}  # why it gets nothing of a track, as it was last told
         self._inbound = Inbound(self._by_ssrc, self._on_rtcp, self._latch)
         self.agent = Agent(self._inbound, self._on_path)
         self._muted: set[str] = set()
@@ -112,7 +118,7 @@ class Peer:
         self._fingerprints: tuple[tuple[str, str], ...] = ()
         self._tx: Context | None = None
         self._session, self._version = secrets.randbits(53), 0
-        self._offered: list[tuple[sdp.Section, Track | None]] | None = None  # in flight
+        self._offered: list[tuple[sdp.Section, Publication | None]] | None = None  # in flight
         self._offer_event: bridge.Offer | None = None  # the one in flight
         self._held = False  # its client can be told nothing now
         self._dirty = self._scheduled = self._closed = False
@@ -207,7 +213,9 @@ class Peer:
             elif slot.track is not None:
                 del wanted[slot.track]
         for track in wanted:
-            self._free_slot(track.kind, receives=False).track = track
+            slot = self._free_slot(track.kind, receives=False)
+            slot.track = track
+            slot.repair_ssrc = secrets.randbelow(0xFFFFFFFE) + 1 if self.full and track.kind == "video" else 0
 
     def _offer(self) -> None:
         self._scheduled, self._dirty = False, self._held
@@ -242,11 +250,12 @@ class Peer:
             own = self.published.get(slot.source or "")
             opus = sdp.Opus() if own is None else own.opus
             direction: sdp.Direction = "recvonly" if slot.source is not None else "inactive"
-            return sdp.Section(slot.kind, direction, opus=opus, types=self._types)
+            simulcast = self.full and slot.kind == "video"
+            return sdp.Section(slot.kind, direction, opus=opus, types=self._types, simulcast=simulcast)
         if slot.track is None:
             return sdp.Section(slot.kind, "inactive")
         publisher = slot.track.publisher.id
-        stream = sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}")
+        stream = sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}", slot.repair_ssrc)
         return sdp.Section(slot.kind, "sendonly", stream, slot.track.opus)
 
     def _local_fingerprint(self) -> str:
@@ -272,7 +281,7 @@ class Peer:
         if self._dirty:
             self.changed()
 
-    def _learn_codecs(self, answer: sdp.AnswerSdp, offered: list[tuple[sdp.Section, Track | None]]) -> None:
+    def _learn_codecs(self, answer: sdp.AnswerSdp, offered: list[tuple[sdp.Section, Publication | None]]) -> None:
         """What it can show decides what the others may send. Whoever cannot show what they all can send is told."""
         before, self.shows = self.shows, sdp.VIDEO_TYPES
         for said, (section, _) in zip(answer.sections, offered, strict=True):
@@ -289,48 +298,59 @@ class Peer:
         if self._types != types and any(track.kind == "video" for track in self.published.values()):
             self.changed()
 
-    def _settle(self, slot: Slot, said: sdp.AnswerSection, section: sdp.Section, track: Track | None) -> None:
+    def _settle(self, slot: Slot, said: sdp.AnswerSection, section: sdp.Section, track: Publication | None) -> None:
         """One section of an answer; `section` and `track` are what was offered, the slot may have moved on since."""
         if section.direction == "inactive":
             slot.settled = True
         elif not slot.receives:
             slot.accepted = said.receives and slot.track is track
+            slot.repairs = said.repairs
             if slot.track is not None and not slot.accepted:
                 slot.track.remove_leg(self)
         elif slot.source is not None:
             if said.sends:
-                self._begin_track(slot, said.ssrcs, said.opus)
+                self._begin_track(slot, said.ssrcs, said.opus, said.rids)
             else:
                 self._end_track(slot.source)
 
-    def _begin_track(self, slot: Slot, ssrcs: tuple[int, ...], opus: sdp.Opus) -> None:
+    def _begin_track(self, slot: Slot, ssrcs: tuple[int, ...], opus: sdp.Opus, rids: tuple[str, ...]) -> None:
         assert slot.source is not None
         track = self.published.get(slot.source)
-        if track is not None and ssrcs and track.remote_ssrc not in (None, ssrcs[0]):
+        if track is not None and (
+            (not rids and ssrcs and track.tracks[0].remote_ssrc not in (None, ssrcs[0]))
+            or (rids or ("",)) != tuple(track.layers)
+        ):
             self._end_track(slot.source)  # another stream, with numbers and times of its own
             track = None
         if track is None:
-            track = self.published[slot.source] = Track(self, slot.source, slot.kind, self.shared.outbox)
-            track.muted = slot.source in self._muted
+            track = self.published[slot.source] = Publication(self, slot.source, slot.kind, self.shared.outbox, rids)
+            track.set_muted(slot.source in self._muted)
             self.shared.emit(bridge.Track(self.id, slot.source, slot.kind))
             self._tell_others()
         if track.opus != opus:  # the publisher's encoder goes by our next offer, and so do the subscribers' decoders
             track.opus = opus
             self._tell_others()
             self.changed()
-        if ssrcs:  # the first line is the media's, a second one its retransmissions'
-            track.remote_ssrc = ssrcs[0]
-            self._by_ssrc[ssrcs[0]] = track
+        if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
+            self._bind(ssrcs[0], track.tracks[0])
             if slot.kind == "video" and len(ssrcs) > 1:
-                self._inbound.repairs[ssrcs[1]] = track
+                self._inbound.repairs[ssrcs[1]] = track.tracks[0]
+
+    def _bind(self, ssrc: int, track: Track) -> None:
+        if track.remote_ssrc not in (None, ssrc):
+            self._by_ssrc.pop(track.remote_ssrc, None)
+            track.restart()
+        track.remote_ssrc = ssrc
+        self._by_ssrc[ssrc] = track
 
     def _end_track(self, source: str) -> None:
-        track = self.published.pop(source, None)
-        if track is not None:
-            if track.remote_ssrc is not None and self._by_ssrc.get(track.remote_ssrc) is track:
-                del self._by_ssrc[track.remote_ssrc]
-            self._inbound.repairs = {ssrc: other for ssrc, other in self._inbound.repairs.items() if other is not track}
-            track.close()
+        publication = self.published.pop(source, None)
+        if publication is not None:
+            ended = publication.tracks
+            for known in (self._by_ssrc, self._inbound.repairs):
+                for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
+                    del known[ssrc]
+            publication.close()
             self.shared.emit(bridge.TrackEnded(self.id, source))
             self._tell_others()
 
@@ -342,26 +362,30 @@ class Peer:
 
     def _attach(self) -> None:
         """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
-        self._taken = {slot.track.ssrc: slot.track for slot in self._slots if slot.track is not None and slot.accepted}
+        self._taken.clear()
+        self._taken.update({s.track.ssrc: s.track for s in self._slots if s.track is not None and s.accepted})
         if self._tx is not None:
-            for track in self._taken.values():
-                track.add_leg(self, NOT_SPEAKING if track.video in self._left_out else "")
-                self._tell_paused(track)
+            for slot in self._slots:
+                if (track := slot.track) is not None and slot.accepted:
+                    track.add_leg(self, NOT_SPEAKING if track.video in self.left_out else "")
+                    track.legs[self.id].repair_ssrc = slot.repair_ssrc if slot.repairs else 0
+                    self._tell_paused(track)
+            self.viewer.allocate(time.monotonic())
 
     def leave_out(self, videos: frozenset[Video]) -> None:
         """These are not to be forwarded to this peer, until the next call; its own count for nothing."""
-        if videos != self._left_out:
-            self._left_out = videos
+        if videos != self.left_out:
+            self.left_out = videos
             for track in self._taken.values():
                 self.pause(track, NOT_SPEAKING, track.video in videos)
 
-    def pause(self, track: Track, reason: str, paused: bool) -> None:
+    def pause(self, track: Publication, reason: str, paused: bool) -> None:
         """One reason more or less not to forward a video to this peer. It goes on once there is none."""
         if self.id in track.legs:
             (track.pause if paused else track.resume)(self.id, reason)
             self._tell_paused(track)
 
-    def _tell_paused(self, track: Track) -> None:
+    def _tell_paused(self, track: Publication) -> None:
         reason = track.paused(self.id)
         if self._told.get(track, "") != reason:
             self._told[track] = reason
@@ -457,38 +481,74 @@ class Peer:
 
     # --- media in ----------------------------------------------------------------------------------------------------
 
-    def _latch(self, ssrc: int, kind: str) -> Track | None:
-        """An SSRC the answer did not name belongs to the one track of its kind that still has none."""
-        waiting = [t for t in self.published.values() if t.kind == kind and t.remote_ssrc is None]
+    def _latch(self, ssrc: int, kind: str | None, names: Names) -> Track | None:
+        """An SSRC the answer did not name: a layer's, by its rid, or that of the one track of its kind that still has
+        none."""
+        rid = names.get(sdp.REPAIRED_RID_ID if kind is None else sdp.RID_ID)
+        if rid is not None:
+            track = self._layer(names.get(sdp.MID_ID), rid)
+            if track is None:
+                return None
+            if kind is None:
+                self._inbound.repairs[ssrc] = track
+            else:
+                self._bind(ssrc, track)
+            return track
+        waiting = [
+            p.tracks[0]
+            for p in self.published.values()
+            if p.kind == kind and not p.simulcast and p.tracks[0].remote_ssrc is None
+        ]
         if len(waiting) != 1:
             return None
-        waiting[0].remote_ssrc = ssrc
-        self._by_ssrc[ssrc] = waiting[0]
+        self._bind(ssrc, waiting[0])
         return waiting[0]
+
+    def _layer(self, mid: str | None, rid: str) -> Track | None:
+        """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
+        found = [p for p in self.published.values() if rid in p.layers]
+        if mid is not None:
+            slot = self._slots[int(mid)] if mid.isdecimal() and int(mid) < len(self._slots) else None
+            found = [p for p in found if slot is not None and p.source == slot.source]
+        return found[0].layers[rid] if len(found) == 1 else None
 
     def _on_rtcp(self, data: bytes) -> None:
         """Raises ValueError where the compound is cut; what came before it counted."""
         for packet in rtp.rtcp_packets(data):
             for block in rtp.report_blocks(packet):
-                if (track := self._taken.get(block.ssrc)) is not None and (leg := track.legs.get(self.id)) is not None:
+                if (taken := self._taken.get(block.ssrc)) is not None and (leg := taken.legs.get(self.id)) is not None:
                     leg.reported(block, time.monotonic())
+                    if taken.kind == "video" and self.viewer.down.loss(leg.delivery.loss or 0.0, time.monotonic()):
+                        self.viewer.allocate(time.monotonic())
             if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
                 track = self._by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
                 if track is not None:
                     track.sender_report(packet)
             elif packet.type == rtp.RTCP_RTPFB and packet.format == rtp.RTPFB_NACK:
                 self.shared.counters["nack_received"] += 1
-                track = self._taken.get(rtp.feedback_media_ssrc(packet))
-                if track is not None:
-                    track.resend(self.id, rtp.nacked(packet), time.monotonic())
+                taken = self._taken.get(rtp.feedback_media_ssrc(packet))
+                if taken is not None:
+                    taken.resend(self.id, rtp.nacked(packet), time.monotonic())
+            elif (bps := rtp.remb(packet)) is not None:
+                if self.viewer.down.remb(bps, time.monotonic()):
+                    self.viewer.allocate(time.monotonic())
             elif packet.type == rtp.RTCP_PSFB and packet.format in (rtp.PSFB_PLI, rtp.PSFB_FIR):
                 self.shared.counters["pli_received"] += 1
                 asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
                 for ssrc in asked:
-                    if (track := self._taken.get(ssrc)) is not None and not track.paused(self.id):
-                        track.request_keyframe()
+                    if (taken := self._taken.get(ssrc)) is not None and not taken.paused(self.id):
+                        taken.request_keyframe(self.id)
 
     # --- media out ---------------------------------------------------------------------------------------------------
+
+    def ask_layers(self, now_s: float) -> None:
+        """Tells the client which layers of its simulcasts anybody wants, when that changes."""
+        for publication in self.published.values():
+            if publication.kind == "video":
+                publication.measure(now_s)
+            if publication.simulcast and (wanted := publication.wanted(now_s)) != publication.asked:
+                publication.asked = wanted
+                self.shared.emit(bridge.Layers(self.id, publication.source, list(wanted)))
 
     def downlink(self) -> tuple[Context, Path] | None:
         """How to encrypt and where to send what goes to this peer, while its media flows."""
@@ -496,12 +556,17 @@ class Peer:
             return None
         return self._tx, self.agent.selected
 
-    def send_rtp(self, data: bytes) -> None:
+    def send_again(self, data: bytes | bytearray) -> None:
+        """One packet that was sent before, once more."""
+        self.again_bytes += len(data)
+        self.send_rtp(data)
+
+    def send_rtp(self, data: bytes | bytearray) -> None:
         """Encrypts and sends one packet; before DTLS is up and after the end it does nothing."""
         if self._tx is None or self.agent.selected is None:
             return
         out, path = self.shared.out, self.agent.selected
-        out.load(data, len(data))
+        out.load(memoryview(data), len(data))
         if self._tx.protect(out):
             self.shared.counters["packets_out"] += 1
             path.endpoint.send(out.view[: out.n], path.address)
@@ -520,7 +585,8 @@ class Peer:
 
     def send_reports(self) -> None:
         """What came of its tracks, for the publisher."""
-        blocks = [block for track in self.published.values() if (block := track.report_block()) is not None]
+        tracks = [track for publication in self.published.values() for track in publication.tracks]
+        blocks = [block for track in tracks if (block := track.report_block()) is not None]
         if blocks:
             self.send_rtcp(rtp.receiver_report(blocks[:31]))
 

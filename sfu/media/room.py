@@ -24,6 +24,7 @@ class Room:
     last_n: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)  # by id
     speakers: Speakers = field(default_factory=Speakers)
+    rank: dict[Video, int] = field(default_factory=dict)  # places of its videos in the order of who spoke last
 
     @property
     def video_types(self) -> frozenset[int]:
@@ -56,8 +57,6 @@ class Room:
 
     def arrange(self) -> None:
         """Leaves out for each peer the videos it is not to get now. A muted one takes nobody's place."""
-        if not self.last_n:
-            return
         videos = [
             Video(peer.id, source)
             for peer in self.peers.values()
@@ -65,5 +64,8 @@ class Room:
             if track.kind == "video" and not track.muted
         ]
         ranked = rank(videos, self.speakers.ranking)
+        self.rank = {video: place for place, video in enumerate(ranked)}
+        if not self.last_n:
+            return
         for peer, videos_out in left_out(ranked, self.peers, self.last_n):
             self.peers[peer].leave_out(videos_out)

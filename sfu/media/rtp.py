@@ -13,7 +13,7 @@ from typing import NamedTuple
 RTP_HEADER = 12
 RTCP_SR, RTCP_RR, RTCP_SDES, RTCP_BYE, RTCP_RTPFB, RTCP_PSFB = 200, 201, 202, 203, 205, 206
 RTPFB_NACK, RTPFB_TRANSPORT_CC = 1, 15
-PSFB_PLI, PSFB_FIR = 1, 4
+PSFB_PLI, PSFB_FIR, PSFB_ALFB = 1, 4, 15
 ONE_BYTE_PROFILE = 0xBEDE
 SENDER_SSRC = 1
 """Our own SSRC in feedback: the server sends no media of its own."""
@@ -122,6 +122,45 @@ def erase_extension(packet: bytearray | memoryview, offset: int, length: int) ->
     profile_at = RTP_HEADER + 4 * (packet[0] & 0x0F)
     head = 1 if int(_u16.unpack_from(packet, profile_at)[0]) == ONE_BYTE_PROFILE else 2
     packet[offset - head : offset + length] = bytes(head + length)
+
+
+class Picture(NamedTuple):
+    """Where a VP8 packet has the numbers of its picture, and which they are (RFC 7741 section 4.2)."""
+
+    at: int
+    wide: bool  # 15 bits, else 7
+    number: int
+    tl0_at: int  # 0 where there is none
+    tl0: int  # 8 bits, of the pictures of the lowest temporal layer
+
+
+def vp8_picture(packet: Buffer, n: int) -> Picture | None:
+    """None where the descriptor has no picture id, or is cut short."""
+    try:
+        at = payload_offset(packet, n)
+    except ValueError:
+        return None
+    if n < at + 6 or packet[at] & 0x80 == 0 or packet[at + 1] & 0x80 == 0:  # X, I
+        return None
+    has_tl0, at = bool(packet[at + 1] & 0x40), at + 2
+    wide = bool(packet[at] & 0x80)
+    number = (packet[at] & 0x7F) << 8 | packet[at + 1] if wide else packet[at]
+    tl0_at = at + 1 + wide if has_tl0 else 0
+    return Picture(at, wide, number, tl0_at, packet[tl0_at] if has_tl0 else 0)
+
+
+def shift_picture(packet: bytearray | memoryview, n: int, shift: int, shift_tl0: int) -> None:
+    """Adds to the numbers of a VP8 packet's picture; does nothing to a packet that has none."""
+    found = vp8_picture(packet, n)
+    if found is None:
+        return
+    if found.wide:
+        number = (found.number + shift) & 0x7FFF
+        packet[found.at], packet[found.at + 1] = 0x80 | number >> 8, number & 0xFF
+    else:
+        packet[found.at] = (found.number + shift) & 0x7F
+    if found.tl0_at:
+        packet[found.tl0_at] = (found.tl0 + shift_tl0) & 0xFF
 
 
 def starts_vp8_keyframe(packet: Buffer) -> bool:
@@ -244,3 +283,22 @@ def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> byt
         ts = (int(_u32.unpack_from(packet.body, 12)[0]) + shift_ts) & 0xFFFFFFFF
         report = report[:16] + _u32.pack(ts) + report[20:]
     return report + _description(ssrc, cname)
+
+
+def remb(packet: Rtcp) -> int | None:
+    """The bitrate of a REMB message (draft-alvestrand-rmcat-remb-03 section 2.2) in bps; None for any other packet."""
+    body = packet.body
+    if packet.type != RTCP_PSFB or packet.format != PSFB_ALFB or len(body) < 16 or body[8:12] != b"REMB":
+        return None
+    return (int.from_bytes(body[13:16], "big") & 0x3FFFF) << (body[13] >> 2)
+
+
+def retransmission(packet: Buffer, payload_type: int, ssrc: int, seq16: int) -> bytearray:
+    """A packet as its retransmission (RFC 4588 section 4): its number before its payload. Raises ValueError where the
+    packet is cut short."""
+    at = payload_offset(packet, len(packet))
+    again = bytearray(packet[:at]) + bytearray(packet[2:4]) + bytearray(packet[at:])
+    again[1] = again[1] & 0x80 | payload_type
+    set_seq16(again, seq16)
+    set_ssrc(again, ssrc)
+    return again

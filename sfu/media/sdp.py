@@ -22,6 +22,18 @@ TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-exte
 TRANSPORT_CC_ID = 5
 AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 AUDIO_LEVEL_ID = 1
+ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
+ABS_SEND_TIME_ID = 2
+MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+MID_ID = 3
+RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
+RID_ID = 4
+REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
+REPAIRED_RID_ID = 6
+BITRATES_BPS = {"q": 150_000, "h": 500_000, "f": 2_500_000}
+"""The layers of a simulcast by rid, the smallest first, and what the page lets each have at most (public/link.js)."""
+HEIGHTS = (180, 360, 720)
+"""Of a camera's layers; a camera of another size is taken for such a one."""
 SECTION_BYTES = 4096
 ANSWER_SSRCS = 16
 """SSRC lines read of one section; browsers write two or four."""
@@ -39,7 +51,8 @@ class Codec:
 
 
 OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc",))
-_VIDEO_FEEDBACK = ("transport-cc", "ccm fir", "nack", "nack pli")
+_VIDEO_FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
+"""Publishers estimate by transport-wide numbers; what subscribers estimate comes as REMB."""
 VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
 VP9 = Codec(98, "VP9/90000", "profile-id=0", _VIDEO_FEEDBACK, rtx=99)
 AV1 = Codec(45, "AV1/90000", "level-idx=5;profile=0;tier=0", _VIDEO_FEEDBACK, rtx=46)
@@ -57,15 +70,18 @@ PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in C
 """Kind by payload type, retransmissions left out: what is not here is not forwarded."""
 REPAIRS = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
 """Payload types of retransmissions (RFC 4588), and of what they repeat."""
+CODEC_REPAIRS = {media: repair for repair, media in REPAIRS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What a sendonly section carries: `stream` groups a peer's tracks that play in step, `cname` likewise."""
+    """What a sendonly section carries: `stream` groups a peer's tracks that play in step, `cname` likewise.
+    `repair_ssrc` is that of retransmissions, 0 where they come under the same SSRC."""
 
     ssrc: int
     stream: str
     track: str
+    repair_ssrc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,7 @@ class Section:
     stream: Stream | None = None
     opus: Opus = Opus()
     types: frozenset[int] = VIDEO_TYPES  # the payload types of video that may be sent in it
+    simulcast: bool = False  # layers may be sent in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,8 @@ class AnswerSection:
     ssrcs: tuple[int, ...]
     opus: Opus = Opus()
     types: frozenset[int] = frozenset()
+    rids: tuple[str, ...] = ()  # the layers it sends, the smallest first
+    repairs: bool = False  # it takes retransmissions (RFC 4588)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +166,8 @@ def build_offer(session: int, version: int, transport: Transport, sections: Sequ
 
 
 def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable[str]:
-    types, codec_lines = _codecs(section.kind, section.direction, section.types, section.opus)
+    repaired = section.direction == "recvonly" or bool(section.stream and section.stream.repair_ssrc)
+    types, codec_lines = _codecs(section.kind, section.direction, section.types, section.opus, repaired)
     yield f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {types}"
     yield "c=IN IP4 0.0.0.0"
     yield "a=rtcp:9 IN IP4 0.0.0.0"
@@ -164,21 +184,38 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
         yield f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC}"
         if section.kind == "audio":
             yield f"a=extmap:{AUDIO_LEVEL_ID} {AUDIO_LEVEL}"
+        if section.simulcast:
+            yield f"a=extmap:{MID_ID} {MID}"
+            yield f"a=extmap:{RID_ID} {RID}"
+            yield f"a=extmap:{REPAIRED_RID_ID} {REPAIRED_RID}"
+            yield from (f"a=rid:{rid} recv" for rid in BITRATES_BPS)
+            yield "a=simulcast:recv " + ";".join(BITRATES_BPS)
     if section.stream is not None:
-        yield f"a=msid:{section.stream.stream} {section.stream.track}"
-        yield f"a=ssrc:{section.stream.ssrc} cname:{section.stream.stream}"
+        yield from _stream_lines(section.stream, section.kind)
     if mid == 0 or not transport.bundled:
         yield from (f"a={candidate}" for candidate in transport.candidates)
         yield "a=end-of-candidates"
 
 
+def _stream_lines(stream: Stream, kind: Kind) -> Iterable[str]:
+    if kind == "video":
+        yield f"a=extmap:{ABS_SEND_TIME_ID} {ABS_SEND_TIME}"
+    yield f"a=msid:{stream.stream} {stream.track}"
+    if stream.repair_ssrc:  # without the group and both lines Firefox does not know what repairs what
+        yield f"a=ssrc-group:FID {stream.ssrc} {stream.repair_ssrc}"
+    yield f"a=ssrc:{stream.ssrc} cname:{stream.stream}"
+    if stream.repair_ssrc:
+        yield f"a=ssrc:{stream.repair_ssrc} cname:{stream.stream}"
+
+
 @lru_cache(256)  # an offer in a room of 100 has 200 sections, of six kinds
-def _codecs(kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus) -> tuple[str, tuple[str, ...]]:
+def _codecs(
+    kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus, repaired: bool
+) -> tuple[str, tuple[str, ...]]:
     """The payload types of a section, and the lines about them."""
-    # retransmissions are asked of publishers only: towards subscribers the same SSRC serves in every browser
     receives = direction == "recvonly"
     codecs = [codec for codec in CODECS[kind] if kind == "audio" or codec.payload_type in allowed]
-    types = [pt for codec in codecs for pt in (codec.payload_type, codec.rtx if receives else None) if pt is not None]
+    types = [pt for codec in codecs for pt in (codec.payload_type, codec.rtx if repaired else None) if pt is not None]
     lines = []
     for codec in codecs:
         lines.append(f"a=rtpmap:{codec.payload_type} {codec.rtpmap}")
@@ -187,9 +224,9 @@ def _codecs(kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opu
         lines += [
             f"a=rtcp-fb:{codec.payload_type} {feedback}"
             for feedback in codec.feedback
-            if receives or feedback != "transport-cc"
+            if feedback != ("goog-remb" if receives else "transport-cc")
         ]
-        if receives and codec.rtx is not None:
+        if repaired and codec.rtx is not None:
             lines += [f"a=rtpmap:{codec.rtx} rtx/90000", f"a=fmtp:{codec.rtx} apt={codec.payload_type}"]
     return " ".join(map(str, types)), tuple(lines)
 
@@ -199,6 +236,7 @@ _HASH_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 """What aiortc verifies; fingerprints of other hashes are passed over (RFC 8122 section 5)."""
 _MEDIA = re.compile(r"m=(audio|video) ([0-9]{1,5}) UDP/TLS/RTP/SAVPF( [0-9]{1,3})+\Z")
 _SSRC = re.compile(r"a=ssrc:([0-9]{1,10}) ")
+_SIMULCAST = re.compile(r"a=simulcast:send ([a-zA-Z0-9_~,;-]{1,64})( recv .*)?\Z")
 _DIRECTIONS = {
     "a=sendrecv": (True, True),
     "a=sendonly": (True, False),
@@ -256,7 +294,16 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
         tuple(ssrc for ssrc in list(ssrcs)[:ANSWER_SSRCS] if 0 < ssrc <= 0xFFFFFFFF),
         _opus(lines) if offered.kind == "audio" else Opus(),
         types,
+        _rids(lines) if offered.simulcast else (),
+        any(codec.rtx in named for codec in CODECS[offered.kind] if codec.rtx is not None),
     )
+
+
+def _rids(lines: list[str]) -> tuple[str, ...]:
+    """The layers of a=simulcast (RFC 8853 section 5.1) in our order; alternatives and pauses are as good as others."""
+    found = next(filter(None, map(_SIMULCAST.match, lines)), None)
+    said = set(re.split("[,;]", found[1].replace("~", ""))) if found else set()
+    return tuple(rid for rid in BITRATES_BPS if rid in said)
 
 
 def _opus(lines: list[str]) -> Opus:

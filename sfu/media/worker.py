@@ -30,6 +30,7 @@ from sfu.media import libc, sdp
 from sfu.media.bitrate import FEEDBACK_MS
 from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
+from sfu.media.lastn import Video
 from sfu.media.peer import Peer, Shared
 from sfu.media.room import Room
 from sfu.media.speakers import LISTEN_S
@@ -44,6 +45,8 @@ MAXIMA = ("loop_lag_us_max", "gc_pause_us_max")
 """Kept among the counters, and begun anew with each report."""
 LAG_S = 0.5
 """How often the loop's lag is measured while nobody is to have feedback: an idle worker is to sleep."""
+ALLOCATE_S = 0.2
+"""How often it is looked at what each peer's way down carries, and which layers anybody wants."""
 LOAD_WEIGHT = 0.3
 """Of the last second in the load that decides on admission: about the last five seconds count."""
 FULL_COLLECTION_S = 30.0
@@ -128,6 +131,9 @@ class Worker:
                 peer.mute(command.source, command.muted)
             case bridge.Hold():
                 peer.hold(command.held)
+            case bridge.View():
+                heights = {Video(publisher, source): height for publisher, source, height in command.videos}
+                peer.viewer.view(heights, time.monotonic())
             case bridge.Leave():
                 self._forget(command.peer)
                 peer.close()
@@ -159,7 +165,7 @@ class Worker:
     async def tick(self) -> None:
         """Feedback to publishers every FEEDBACK_MS, who speaks every LISTEN_S, and how late the loop runs (uvloop's own
         clock counts milliseconds)."""
-        listen_s = 0.0
+        listen_s = allocate_s = 0.0
         while True:
             wanted = any(peer.numbers_packets for peer in self.peers.values())
             heard = any(room.speakers.audible for room in self.rooms.values())
@@ -173,6 +179,10 @@ class Worker:
             if due >= listen_s:
                 listen_s = due + LISTEN_S - FEEDBACK_MS / 2e3  # at every second tick where there is feedback to send
                 self._listen(due)
+            if due >= allocate_s:
+                allocate_s = due + ALLOCATE_S - FEEDBACK_MS / 2e3
+                self._each(lambda peer: peer.viewer.allocate(due))  # noqa: B023 - called at once
+                self._each(lambda peer: peer.ask_layers(due))  # noqa: B023 - likewise
 
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():

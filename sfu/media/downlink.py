@@ -1,0 +1,131 @@
+"""What a subscriber's way down carries. Pure: the clock is an argument.
+
+The subscriber's browser watches how the packets' delays change and says in REMB what it takes the way to carry
+(draft-alvestrand-rmcat-remb-03). A REMB that falls says that the way is full. One that is low says little, as it never
+goes far beyond what arrives: to learn that there is room for more, more has to be sent for a moment, packets sent
+before once again (`probe_bytes`). If REMB grows then, there is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+START_BPS = 800_000.0
+MIN_BPS, MAX_BPS = 30_000.0, 50_000_000.0
+LEAST_BPS = 200_000.0
+"""Losses alone take nobody below this: a small picture with errors is better than none."""
+FALLEN = 0.98
+"""A REMB under this share of the last one has fallen."""
+SHORT, STEADY_S = 0.85, 2.0
+"""So is the way full where REMB stays under this share of what was sent all this time."""
+LOSS_HIGH = 0.10
+"""As in Google Congestion Control (draft-ietf-rmcat-gcc-02 section 6): more loss than this is congestion."""
+REPORTS_APART_S = 1.0
+PROBE_S = 0.5
+VERDICT_S = 0.7
+"""After a probe: an answer takes a round trip and the browser's interval."""
+GROWN = 1.005
+"""A browser adds 8 % a second to its estimate while more arrives without delay, and nothing where the way is full."""
+PROBE_OVER = 1.1
+RETRY_FIRST_S, RETRY_MOST_S = 2.0, 8.0
+SMOOTH_S = 0.5
+
+
+class Downlink:
+    """One a subscriber. `allowed_bps` is for video; sound is not counted, as REMB does not count it either."""
+
+    __slots__ = (
+        "_at_s", "_bytes", "_extra_bps", "_failures", "_lately", "_lossy_s", "_probe_bps", "_probe_end_s",
+        "_probe_remb_bps", "_remb_bps", "_retry_s",
+        "allowed_bps", "limited", "sent_bps",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.allowed_bps = START_BPS
+        self.limited = False  # whether it was ever found too narrow
+        self.sent_bps = 0.0  # lately, probes included
+        self._remb_bps = 0.0
+        self._lately: deque[tuple[float, float]] = deque()  # sent_bps of the last STEADY_S
+        self._at_s, self._bytes = 0.0, 0
+        self._failures = 0
+        self._retry_s = 0.0  # no probe before
+        self._probe_bps = self._extra_bps = self._probe_end_s = self._probe_remb_bps = 0.0
+        self._lossy_s = 0.0
+
+    @property
+    def speaks(self) -> bool:
+        """Whether a REMB ever came: without, nothing is known but losses."""
+        return self._remb_bps > 0
+
+    def sent(self, total_bytes: int, now_s: float) -> None:
+        """All that was sent as video so far; a few times a second."""
+        passed_s = now_s - self._at_s
+        if self._at_s and passed_s > 0:
+            bps = max(0, total_bytes - self._bytes) * 8 / passed_s
+            self.sent_bps += (bps - self.sent_bps) * min(1.0, passed_s / SMOOTH_S)
+            if self.sent_bps < MIN_BPS:
+                self._remb_bps = 0.0  # browsers forget what they knew while nothing comes
+            self._lately.append((now_s, self.sent_bps))
+            while self._lately[0][0] < now_s - STEADY_S:
+                self._lately.popleft()
+        self._at_s, self._bytes = now_s, total_bytes
+
+    def remb(self, bps: float, now_s: float) -> bool:
+        """The browser's estimate. True if it allows less than was thought."""
+        before, self._remb_bps = self._remb_bps, bps
+        steady_bps = min((bps for _, bps in self._lately), default=0.0)
+        if bps >= before * FALLEN and bps >= steady_bps * SHORT:
+            return False
+        return self._congested(max(MIN_BPS, bps), now_s)
+
+    def loss(self, fraction: float, now_s: float) -> bool:
+        """Of a receiver report, what its way lost. True if that allows less than was thought."""
+        if fraction <= LOSS_HIGH or now_s < self._lossy_s + REPORTS_APART_S:
+            return False
+        self._lossy_s = now_s
+        bps = max(LEAST_BPS, min(self.allowed_bps, self.sent_bps) * (1 - 0.5 * fraction))
+        return bps < self.allowed_bps and self._congested(bps, now_s)
+
+    def _congested(self, bps: float, now_s: float) -> bool:
+        if self._probe_bps:
+            self._probe_bps = 0.0
+            self._put_off(now_s)
+        else:
+            self._retry_s = now_s + RETRY_FIRST_S
+        self.limited = True
+        lower = bps < self.allowed_bps
+        self.allowed_bps = min(self.allowed_bps, bps)
+        return lower
+
+    def _put_off(self, now_s: float) -> None:
+        self._failures += 1
+        self._retry_s = now_s + min(RETRY_MOST_S, RETRY_FIRST_S * 2**self._failures)
+
+    # --- probing -----------------------------------------------------------------------------------------------------
+
+    def want(self, next_bps: float, now_s: float, *, can_probe: bool = True) -> None:
+        """What would be sent if it were allowed; 0 if all is. Begins a probe when it is time for one."""
+        if self._probe_bps and now_s >= self._probe_end_s + VERDICT_S:
+            if self._remb_bps and self._remb_bps < self._probe_remb_bps * GROWN:
+                self._put_off(now_s)
+            else:
+                self.allowed_bps = min(MAX_BPS, max(self.allowed_bps, self._probe_bps))
+                self._failures = 0
+            self._probe_bps = 0.0
+        if not next_bps or next_bps <= self.allowed_bps or self._probe_bps or now_s < self._retry_s:
+            return
+        if can_probe:
+            # not more than twice what is known to pass: a step too large would be felt
+            self._probe_bps = min(next_bps * PROBE_OVER, 2 * self.allowed_bps)
+            self._probe_remb_bps = self._remb_bps
+            self._extra_bps = max(0.0, self._probe_bps - self.sent_bps)
+            self._probe_end_s = now_s + PROBE_S
+        else:
+            self.allowed_bps = min(next_bps * PROBE_OVER, 2 * self.allowed_bps)
+            self._retry_s = now_s + RETRY_FIRST_S
+
+    def probe_bytes(self, passed_s: float, now_s: float) -> int:
+        """How much to send beside the videos for the last `passed_s`, while a probe runs."""
+        if not self._probe_bps or now_s > self._probe_end_s:
+            return 0
+        return int(self._extra_bps * min(passed_s, PROBE_S) / 8)

@@ -1,0 +1,195 @@
+"""What a peer publishes from one source: a single RTP stream, or the layers of a simulcast, of which each subscriber
+gets one at a time, all under one SSRC.
+
+The layers are tracks of their own (forward.py). A subscriber's leg goes over to another one at a keyframe of that, and
+its numbers, times and pictures go on as if it were one stream (leg.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from sfu.media import sdp
+from sfu.media.allocation import Layer
+from sfu.media.fanout import Outbox
+from sfu.media.forward import Track
+from sfu.media.lastn import Video
+
+if TYPE_CHECKING:
+    from sfu.media.leg import Leg
+    from sfu.media.peer import Peer
+
+SILENT_S = 1.0
+"""A layer without packets for so long, while another one has some, is one that the publisher does not send now."""
+RELEASE_S = 4.0
+"""For so long nobody must want a layer before the publisher is told to stop sending it."""
+RATE_WEIGHT = 0.3
+
+
+class _Rate:
+    """What a layer's stream brings a second, smoothed."""
+
+    __slots__ = ("_at_s", "_bytes", "bps")
+
+    def __init__(self) -> None:
+        self.bps, self._at_s, self._bytes = 0.0, 0.0, 0
+
+    def update(self, total_bytes: int, now_s: float) -> None:
+        passed_s = now_s - self._at_s
+        if self._at_s and passed_s > 0:
+            bps = (total_bytes - self._bytes) * 8 / passed_s
+            self.bps += (bps - self.bps) * (RATE_WEIGHT if self.bps else 1.0)
+        self._at_s, self._bytes = now_s, total_bytes
+
+
+class Publication:
+    """Owned by its publisher; ends with its section or its peer. `rids` are the layers, the smallest first; none means
+    a single stream."""
+
+    def __init__(
+        self,
+        publisher: Peer,
+        source: str,
+        kind: Literal["audio", "video"],
+        outbox: Outbox,
+        rids: Sequence[str] = (),
+    ) -> None:
+        self.publisher, self.source, self.kind = publisher, source, kind
+        self.video = Video(publisher.id, source)
+        self.opus = sdp.Opus()
+        first = Track(publisher, source, kind, outbox)
+        self.ssrc = first.ssrc
+        self.layers = {rid: Track(publisher, source, kind, outbox, self.ssrc) for rid in rids} or {"": first}
+        self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
+        self.asked: tuple[str, ...] = tuple(rids)  # the layers that the publisher was last told to send
+        self._rates = {rid: _Rate() for rid in self.layers}
+        self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
+        self._wanted_s = dict.fromkeys(self.layers, float("-inf"))  # when anybody last wanted it
+
+    @property
+    def simulcast(self) -> bool:
+        return len(self.layers) > 1
+
+    @property
+    def muted(self) -> bool:
+        return self.tracks[0].muted
+
+    @property
+    def tracks(self) -> list[Track]:
+        return list(self.layers.values())
+
+    @property
+    def packets(self) -> int:
+        return sum(track.packets for track in self.tracks)
+
+    # --- subscribers -------------------------------------------------------------------------------------------------
+
+    def add_leg(self, peer: Peer, pause: str = "") -> None:
+        """The peer's answer takes this; with a reason to `pause`, it waits for `resume`. It begins with the smallest
+        layer that flows, which is a picture at once."""
+        if peer.id not in self.legs:
+            flowing = [track for track in self.tracks if track.remote_ssrc is not None]
+            track = (flowing or self.tracks)[0]
+            track.add_leg(peer, pause)
+            self.legs[peer.id] = track.legs[peer.id]
+
+    def remove_leg(self, peer: Peer) -> None:
+        leg = self.legs.pop(peer.id, None)
+        self._wanted.pop(peer.id, None)
+        if leg is not None:
+            leg.track.remove_leg(peer)
+            for track in self.tracks:
+                track.forget(peer.id)
+
+    def prefer(self, subscriber: str, rid: str, *, now: bool) -> None:
+        """The layer a subscriber is to have. It gets the present one until a keyframe of that comes; `now`: nothing
+        until then, because the present one is too much for it."""
+        leg = self.legs[subscriber]
+        wanted = self.layers[rid]
+        if self._wanted.get(subscriber) != rid:
+            self._wanted[subscriber] = rid
+            for track in self.tracks:
+                track.forget(subscriber)
+            if leg.track is not wanted and not now:
+                wanted.expect(leg)
+        if leg.track is not wanted and now:
+            wanted.forget(subscriber)
+            leg.track.switch(subscriber, wanted)
+
+    def layer_of(self, subscriber: str) -> str:
+        """The layer a subscriber is to have, or has."""
+        leg = self.legs[subscriber]
+        return self._wanted.get(subscriber) or next(rid for rid, track in self.layers.items() if track is leg.track)
+
+    def falls(self, subscriber: str, rid: str) -> bool:
+        """Whether this layer is smaller than the one a subscriber gets."""
+        layer, now = self.layers[rid], self.legs[subscriber].track
+        return self.tracks.index(layer) < self.tracks.index(now)
+
+    def paused(self, subscriber: str) -> str:
+        """A reason why a subscriber is left out, empty if there is none."""
+        leg = self.legs.get(subscriber)
+        return min(leg.pauses, default="") if leg is not None else ""
+
+    def pause(self, subscriber: str, reason: str) -> None:
+        self.legs[subscriber].track.pause(subscriber, reason)
+
+    def resume(self, subscriber: str, reason: str) -> None:
+        self.legs[subscriber].track.resume(subscriber, reason)
+
+    def request_keyframe(self, subscriber: str) -> None:
+        if (leg := self.legs.get(subscriber)) is not None:
+            leg.track.request_keyframe()
+
+    def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
+        if (leg := self.legs.get(subscriber)) is not None:
+            leg.track.resend(subscriber, seqs, now_s)
+
+    def legs_changed(self) -> None:
+        for track in self.tracks:
+            track.legs_changed()
+
+    # --- the publisher's side ----------------------------------------------------------------------------------------
+
+    def set_muted(self, muted: bool) -> None:
+        for track in self.tracks:
+            track.set_muted(muted)
+
+    def take_level(self) -> float | None:
+        return self.tracks[0].take_level()
+
+    def measure(self, now_s: float) -> None:
+        """Once in a while: what each layer brings."""
+        for rid, track in self.layers.items():
+            self._rates[rid].update(track.bytes, now_s)
+
+    def offered(self, now_s: float) -> list[Layer]:
+        """What a subscriber can have, the smallest first; a layer that has gone silent only if there is no other."""
+        newest_s = max(track.last_s for track in self.tracks)
+        found = []
+        for at, (rid, track) in enumerate(self.layers.items()):
+            silent = newest_s - track.last_s > SILENT_S and rid in self.asked
+            if not silent or not self.simulcast:
+                found.append(Layer(rid, sdp.HEIGHTS[at] if self.simulcast else 0, self._rate_bps(rid, track, now_s)))
+        return found
+
+    def _rate_bps(self, rid: str, track: Track, now_s: float) -> float:
+        if now_s - track.last_s < SILENT_S or not self.simulcast:
+            return self._rates[rid].bps
+        return sdp.BITRATES_BPS[rid]
+
+    def wanted(self, now_s: float) -> tuple[str, ...]:
+        """The layers that the publisher should send: those somebody is to have, or was until lately."""
+        for subscriber, leg in self.legs.items():
+            if not leg.pauses:
+                self._wanted_s[self.layer_of(subscriber)] = now_s
+                for rid, track in self.layers.items():
+                    if track is leg.track:
+                        self._wanted_s[rid] = now_s
+        return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
+
+    def close(self) -> None:
+        self.legs.clear()
+        for track in self.tracks:
+            track.close()

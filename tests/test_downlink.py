@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import pytest
+
+from sfu.media.downlink import (
+    LEAST_BPS,
+    LOSS_HIGH,
+    PROBE_S,
+    RETRY_FIRST_S,
+    RETRY_MOST_S,
+    START_BPS,
+    VERDICT_S,
+    Downlink,
+)
+
+TICK_S = 0.1
+
+
+class Way:
+    """A way down that carries `bps`, and a browser that says so: it complains when more comes, and else lets its
+    estimate grow by 8 % a second up to one and a half times what comes."""
+
+    def __init__(self, bps: float) -> None:
+        self.bps, self.down = bps, Downlink()
+        self.now_s, self.total = 100.0, 0
+        self.remb_bps = 0.0
+        self.probes = 0
+
+    def run(self, seconds: float, wanted_bps: float) -> Downlink:
+        """Sends what is allowed of `wanted_bps`, in steps as layers have them."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.now_s += TICK_S
+            sending = next((bps for bps in (2500e3, 500e3, 150e3) if bps <= min(wanted_bps, self.down.allowed_bps)), 0)
+            probe = self.down.probe_bytes(TICK_S, self.now_s)
+            self.probes += probe > 0
+            arriving = sending + probe * 8 / TICK_S
+            self.total += int(arriving * TICK_S / 8)
+            self.down.sent(self.total, self.now_s)
+            if arriving > self.bps:
+                self.remb_bps = min(self.remb_bps or 1e9, 0.85 * self.bps)
+            else:
+                cap = max(self.remb_bps, 1.5 * arriving + 10e3)
+                self.remb_bps = min(cap, max(self.remb_bps, arriving) * (1 + 0.08 * TICK_S))
+            self.down.remb(self.remb_bps, self.now_s)
+            larger = next((bps for bps in (150e3, 500e3, 2500e3) if bps > sending and bps <= wanted_bps), 0)
+            self.down.want(larger, self.now_s)
+        return self.down
+
+
+def test_room_for_more_is_found_in_seconds() -> None:
+    way = Way(20e6)
+    assert way.down.allowed_bps == START_BPS
+    assert way.run(8, 2500e3).allowed_bps >= 2500e3
+    assert not way.down.limited
+
+
+def test_a_full_way_is_known_within_a_second_and_room_again_within_fifteen() -> None:
+    way = Way(20e6)
+    way.run(10, 2500e3)
+    way.bps = 600e3
+    assert way.run(1, 2500e3).allowed_bps <= 600e3
+    way.run(60, 2500e3)
+    assert 150e3 <= way.down.allowed_bps <= 600e3 * 1.2
+    way.bps = 20e6
+    assert way.run(15, 2500e3).allowed_bps >= 2500e3
+
+
+def test_in_a_steady_state_probes_are_seldom() -> None:
+    way = Way(400e3)
+    way.run(20, 2500e3)
+    way.probes = 0
+    way.run(60, 2500e3)
+    assert 0 < way.probes * TICK_S <= 60 / RETRY_MOST_S * (PROBE_S + TICK_S)
+
+
+def test_a_remb_that_does_not_fall_takes_nothing() -> None:
+    """A browser that gets little allows little: that says nothing of the way."""
+    down = Downlink()
+    down.sent(0, 1.0)
+    down.sent(int(500e3 / 8), 2.0)
+    assert not down.remb(500e3, 2.0)
+    for second in range(3, 10):
+        assert not down.remb(500e3, second)
+    assert down.allowed_bps == START_BPS
+
+
+def test_after_a_silence_a_browser_begins_anew() -> None:
+    down, total = Downlink(), 0
+    for tick in range(100):
+        total += 20_000 if tick < 50 else 0
+        down.sent(total, 10.0 + tick / 10)
+        if tick < 50:
+            down.remb(2e6, 10.0 + tick / 10)
+    for tick in range(10):
+        total += 6_000
+        down.sent(total, 20.1 + tick / 10)
+        assert not down.remb(100e3 + tick, 20.1 + tick / 10)
+    assert not down.limited
+
+
+@pytest.mark.parametrize(("fraction", "lower"), [(0.0, False), (LOSS_HIGH, False), (0.3, True)])
+def test_much_loss_is_congestion(fraction: float, lower: bool) -> None:
+    down = Downlink()
+    down.sent(0, 1.0)
+    down.sent(100_000, 2.0)
+    assert down.loss(fraction, 2.0) == lower
+    assert not down.loss(fraction, 2.5), "one report a second counts"
+
+
+def test_losses_alone_leave_a_small_picture() -> None:
+    down = Downlink()
+    for second in range(60):
+        down.loss(0.9, 10.0 + second)
+    assert down.allowed_bps == LEAST_BPS
+
+
+def test_a_complaint_ends_a_probe_and_puts_the_next_one_off() -> None:
+    down = Downlink()
+    down.remb(1e6, 10.0)
+    down.want(2e6, 10.0)
+    assert down.probe_bytes(TICK_S, 10.1) > 0
+    down.remb(0.7e6, 10.2)
+    assert down.probe_bytes(TICK_S, 10.3) == 0
+    assert down.allowed_bps == 0.7e6
+    down.want(2e6, 10.2 + 2 * RETRY_FIRST_S - 0.01)
+    assert down.probe_bytes(TICK_S, 10.2 + 2 * RETRY_FIRST_S) == 0
+    down.want(2e6, 10.2 + 2 * RETRY_FIRST_S + 0.01)
+    assert down.probe_bytes(TICK_S, 10.2 + 2 * RETRY_FIRST_S + 0.1) > 0
+
+
+def test_where_nothing_can_be_sent_twice_it_is_just_tried() -> None:
+    down = Downlink()
+    down.want(2e6, 10.0, can_probe=False)
+    assert down.allowed_bps == 2 * START_BPS
+    down.want(2e6, 10.1, can_probe=False)
+    assert down.allowed_bps == 2 * START_BPS
+    assert down.probe_bytes(TICK_S, 10.1) == 0
+
+
+def test_nothing_more_is_sent_than_asked_for() -> None:
+    down = Downlink()
+    down.want(0, 10.0)
+    assert down.probe_bytes(TICK_S, 10.1) == 0
+    down.want(START_BPS / 2, 10.1)
+    assert down.probe_bytes(TICK_S, 10.2) == 0
+
+
+def test_a_quiet_probe_is_an_allowance() -> None:
+    down = Downlink()
+    down.want(1e6, 10.0)
+    down.want(1e6, 10.0 + PROBE_S + VERDICT_S + 0.01)
+    assert down.allowed_bps == pytest.approx(1.1e6)
