@@ -87,3 +87,55 @@ ALTER TABLE sessions ADD COLUMN bytes_down BIGINT;
 DROP INDEX sessions_by_day;
 CREATE INDEX sessions_by_day ON sessions
     (company_id, day DESC, room_id, user_name, duration_s, concurrency, score_mean, score_min);
+
+-- step 6: moderation
+ALTER TABLE rooms ADD COLUMN locked BOOLEAN NOT NULL DEFAULT FALSE;     -- nobody enters who may not moderate
+ALTER TABLE rooms ADD COLUMN lobby BOOLEAN NOT NULL DEFAULT FALSE;      -- who may not moderate waits to be let in
+ALTER TABLE rooms ADD COLUMN files BOOLEAN NOT NULL DEFAULT TRUE;       -- files may be shared in the chat
+ALTER TABLE rooms ADD COLUMN chat_kept_s INTEGER CHECK (chat_kept_s >= 0);  -- 0: not at all; null: as the server says
+CREATE TABLE bans (
+    id         UUID PRIMARY KEY,
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id    TEXT NOT NULL,
+    user_name  TEXT NOT NULL,                   -- who was removed
+    token_id   UUID,                            -- the token that stays out; no foreign key: it outlives the token's record
+    name_key   TEXT NOT NULL DEFAULT '',        -- without a token: the name, case-folded …
+    address    TEXT NOT NULL DEFAULT '',        -- … and the address (of IPv6 the /64) that stay out together
+    banned_by  TEXT NOT NULL DEFAULT '',        -- the moderator's name; empty for the API
+    created_at TIMESTAMPTZ NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX bans_by_room ON bans (company_id, room_id, created_at DESC, id DESC);
+CREATE INDEX bans_over ON bans (expires_at);
+
+-- step 7: chat
+CREATE TABLE files (
+    id         UUID PRIMARY KEY,                -- random; part of its address, and its name on the disk
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    type       TEXT NOT NULL,
+    size       BIGINT NOT NULL,                 -- bytes
+    sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970
+    expires_ms BIGINT NOT NULL
+);
+CREATE INDEX files_by_room ON files (company_id, room_id, size);
+CREATE INDEX files_over ON files (expires_ms);
+CREATE TABLE chat_lines (
+    id         UUID PRIMARY KEY,
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    room_id    TEXT NOT NULL,                   -- no foreign key: a line may be written after its room was deleted
+    peer       TEXT NOT NULL,                   -- the peer's id in its call
+    user_name  TEXT NOT NULL,
+    text       TEXT NOT NULL,
+    file_id    UUID REFERENCES files (id) ON DELETE CASCADE,
+    sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970; no two lines of a call have the same
+    expires_ms BIGINT NOT NULL
+);
+CREATE INDEX chat_lines_by_room ON chat_lines (company_id, room_id, sent_ms DESC, id DESC);
+CREATE INDEX chat_lines_by_file ON chat_lines (file_id) WHERE file_id IS NOT NULL;
+CREATE INDEX chat_lines_over ON chat_lines (expires_ms);
+
+-- step 8: retention
+CREATE INDEX sessions_over ON sessions (disconnected_at) WHERE disconnected_at IS NOT NULL;
+CREATE INDEX tokens_over ON tokens (expires_at);

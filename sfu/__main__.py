@@ -26,7 +26,9 @@ from sfu.counters import Counters
 from sfu.data import open_data
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
+from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
+from sfu.sharing import FOLDER, Sharing
 from sfu.signaling import Signaling
 from sfu.store import Store
 from sfu.store.records import Company
@@ -86,7 +88,10 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
     default = await store.companies.ensure_default()
     signaling = Signaling(config, rooms, workers, counters, Admission(config, store, default))
     app = create_app(config, rooms, workers, counters, store)
-    app.register_blueprint(create_api(config, store, signaling, counters))
+    app.register_blueprint(create_api(config, store, signaling.moderation, counters))
+    sharing = Sharing(signaling, config.data_dir / FOLDER)
+    app.register_blueprint(sharing.routes())
+    app.register_blueprint(RoomInfo(signaling).routes())
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         starting = trio.CancelScope()
@@ -101,8 +106,9 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
             with starting:
                 await nursery.start(workers.run)
                 # not before the ports are ours: a second start by mistake must not close the first one's sessions
-                await nursery.start(store.sessions.run, config.heartbeat_s)
+                await nursery.start(store.run, config.heartbeat_s)
                 await nursery.start(signaling.run)
+                await nursery.start(sharing.run)
                 context = _ssl_context(config, self_signed, workers.advertised)
                 edge_serve = partial(edge.serve, ssl_context=context, stop=stop)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from sfu import messages, tokens
 from sfu.config import Config
-from sfu.errors import BadRequest
+from sfu.errors import BadRequest, RoomLocked
+from sfu.messages import RoomState
+from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
 from sfu.rooms import EVERYTHING
 from sfu.store import Store
-from sfu.store.records import Company, Session
+from sfu.store.records import Company, Room, RoomRules, Session
 from sfu.tokens import Permissions
 
 TOKEN_SUBPROTOCOL = "token."
@@ -44,6 +46,7 @@ class Entry:
     room_id: str
     user_name: str
     permissions: Permissions
+    address: str = ""
     grant: tokens.Grant | None = None
     token: str | None = None
 
@@ -51,6 +54,11 @@ class Entry:
     def key(self) -> str:
         """Names the call: rooms of two companies may have the same id."""
         return f"{self.company_id}/{self.room_id}"
+
+    @property
+    def person(self) -> tuple[str, ...]:
+        """What somebody is known by who was removed: their token, or else their name and address together."""
+        return (self.grant.id,) if self.grant is not None else (self.user_name.casefold(), place(self.address))
 
 
 def asked(target: str, subprotocols: Sequence[str]) -> Ask:
@@ -75,6 +83,10 @@ def _one(what: str, found: set[str]) -> str | None:
     return found.pop() if found else None
 
 
+class LobbyFirst(Exception):
+    """The room has a lobby, and somebody there has to let them in."""
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -85,8 +97,9 @@ class Admission:
     def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
         self.store, self.clock = store, clock
         self._allow_anonymous, self._default = config.allow_anonymous, default
+        self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
 
-    async def identify(self, ask: Ask) -> Entry:
+    async def identify(self, ask: Ask, address: str) -> Entry:
         """Raises a TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
         if ask.token is None:
             if not self._allow_anonymous:
@@ -97,20 +110,48 @@ class Admission:
                 messages.clean_name(room, "room name"),
                 messages.clean_name(name, "name"),
                 EVERYTHING,
+                address,
             )
         _, grant = await verified(self.store, ask.token, self.clock())
         if ask.room not in (None, grant.room_id):
             raise TokenRoom
-        return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, grant, ask.token)
+        return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
 
-    async def admit(self, entry: Entry, address: str) -> Session:
-        """Opens the session. Raises RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown, CompanyDisabled or
-        DatabaseUnavailable."""
+    async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomState]:
+        """Opens the session; how the room is set comes with it. Neither lock nor lobby holds up who is `invited`.
+
+        Raises LobbyFirst, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown,
+        CompanyDisabled or DatabaseUnavailable; then there is no session, and the token is as it was.
+        """
+        found: list[RoomRules] = []
+
+        def judge(rules: RoomRules) -> None:
+            found.append(rules)
+            if invited or entry.permissions.moderate:
+                return
+            if rules.locked:
+                raise RoomLocked
+            if rules.lobby:
+                raise LobbyFirst
+
         sessions = self.store.sessions
         if entry.grant is None or entry.token is None:
             who = (entry.company_id, entry.room_id, entry.user_name)
-            return await sessions.admit_anonymous(*who, peer_address=address)
-        return await sessions.admit(entry.grant, entry.token, peer_address=address)
+            session = await sessions.admit_anonymous(*who, peer_address=entry.address, judge=judge)
+        else:
+            session = await sessions.admit(entry.grant, entry.token, peer_address=entry.address, judge=judge)
+        return session, self.state(found[-1])
+
+    def state(self, rules: RoomRules | Room) -> RoomState:
+        """What a call is told of its room."""
+        kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s)
+
+    def banned_until(self, entry: Entry) -> datetime:
+        """How long who is removed stays out: as long as the token could let them in again, else as configured."""
+        if entry.grant is not None:
+            return entry.grant.expires_at + timedelta(seconds=tokens.LEEWAY_S)
+        return self.clock() + timedelta(seconds=self._ban_s)
 
     def seconds_left(self, entry: Entry) -> float | None:
         """How long somebody may stay: until the token expires; who came within its leeway may use that up."""

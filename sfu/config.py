@@ -24,7 +24,7 @@ ANY_HOST = "*"
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Config:
     tls_cert: Path | None = _setting(None, _file, "PEM file of a certificate with its chain: https only.", shown="none")
     tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
     data_dir: Path = _setting(
-        _data_dir(), _path, "Folder of the database and the server key.",
+        _data_dir(), _path, "Folder of the database, the server key and shared files.",
         shown="~/.local/state/sfu, for root /var/lib/sfu",
     )  # fmt: skip
     database_url: str = _setting(
@@ -228,6 +228,24 @@ class Config:
     )
     max_peers: int = _setting(100, _whole(1, 10_000), "Peers in a room that says nothing else.")
     max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
+    max_waiting: int = _setting(50, _whole(1, 1000), "People waiting in the lobby of a room.")
+    lobby_s: float = _seconds(600.0, "Time somebody may wait in a lobby.")
+    ban_s: int = _setting(
+        43_200, _whole(1, 31_536_000), "Time for which who came without a token and was removed stays out.",
+        unit="seconds",
+    )  # fmt: skip
+    chat_kept_s: int = _setting(
+        86_400, _whole(0, 315_360_000), "How long chat is kept in rooms that do not say; 0: not at all.", unit="seconds"
+    )
+    history_days: int = _setting(
+        365,
+        _whole(0, 36_500),
+        "How long sessions that ended and tokens that expired are kept; 0: for ever.",
+        unit="days",
+    )
+    file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Longest file that may be shared in a call; 0: none may.")
+    room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Files of one room together.")
+    files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Files of all rooms together.")
     last_n: int = _setting(
         16, _whole(0, 10_000), "Videos one peer gets at most: those of who spoke last. 0: all of them."
     )

@@ -23,6 +23,8 @@ def open_data(config: Config) -> AbstractAsyncContextManager[Store]:
         server_key(config),
         server=config.server_name or f"{socket.gethostname()}:{config.port}",
         max_participants=config.max_peers if config.limits else UNLIMITED,
+        chat_kept_s=config.chat_kept_s,
+        history_days=config.history_days,
     )
 
 

@@ -79,6 +79,11 @@ class NotAllowed(SfuError):
     default = "This peer may not do that."
 
 
+class UnknownPeer(SfuError):
+    code, status, close_code = "unknown_peer", 404, 4404
+    default = "Nobody of this id is here (any more)."
+
+
 class ChatTooLong(SfuError):
     code, status, close_code = "chat_too_long", 413, 4413
     default = "The chat message is longer than the server allows."
@@ -110,6 +115,31 @@ class OriginNotAllowed(SfuError):
 class RoomFull(SfuError):
     code, status, close_code = "room_full", 403, 4403
     default = "The room is full."
+
+
+class RoomLocked(SfuError):
+    code, status, close_code = "room_locked", 403, 4403
+    default = "The room is locked: nobody more may come in. Ask somebody who is there to unlock it."
+
+
+class Removed(SfuError):
+    code, status, close_code = "removed", 403, 4403
+    default = "You were removed from this room."
+
+
+class LobbyRefused(SfuError):
+    code, close_code = "lobby_refused", 4403
+    default = "You were not let in."
+
+
+class LobbyTimeout(SfuError):
+    code, close_code = "lobby_timeout", 4408
+    default = "Nobody has let you in yet."
+
+
+class CallEnded(SfuError):
+    code, status, close_code = "call_ended", 410, 1000
+    default = "The call was ended for everybody."
 
 
 class ServerFull(SfuError):

@@ -24,6 +24,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
+from sfu.bodies import STREAMED
 from sfu.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 from sfu.web import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 
@@ -276,7 +277,9 @@ def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, s
     yield not all(HOST.match(host) for host in hosts), 400, "The Host header is not a host name."
     yield "h2c" in lower(members(headers, b"upgrade")), 400, "This server speaks HTTP/1.1 where there is no TLS."
     yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket has no body."
-    yield max(lengths, default=0) > config.body_bytes, 413, f"The body of a request may be {config.body_bytes} bytes."
+    streamed = request.target.partition(b"?")[0].decode("latin1") in STREAMED
+    limit = max(config.body_bytes, config.file_bytes) if streamed else config.body_bytes
+    yield max(lengths, default=0) > limit, 413, f"The body of this request may be {limit} bytes."
 
 
 def _is_upgrade(request: h11.Request) -> bool:

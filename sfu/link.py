@@ -26,6 +26,20 @@ ABNORMAL = 1006
 """What trio-websocket gives as close code where no close frame came (RFC 6455 section 7.1.5)."""
 
 
+class Door:
+    """The handshake of one WebSocket, which is answered once: for the lobby, or by whoever serves it then."""
+
+    def __init__(self, request: WebSocketRequest) -> None:
+        self.request = request
+        self.full = SUBPROTOCOL in request.proposed_subprotocols
+        self.ws: WebSocketConnection | None = None
+
+    async def accept(self) -> WebSocketConnection:
+        if self.ws is None:
+            self.ws = await self.request.accept(subprotocol=SUBPROTOCOL if self.full else None)
+        return self.ws
+
+
 class Owner(Protocol):
     """Whose link it is. None of these may wait or raise; after `Link.end` none is called any more."""
 
@@ -45,9 +59,8 @@ class Owner(Protocol):
 class Link:
     """`send` and `end` may be called from any task, before `run` and during it."""
 
-    def __init__(self, config: Config, stream: PacedStream, owner: Owner, *, full: bool) -> None:
-        """`full`: the client asked for sfu.v1."""
-        self._config, self._stream, self._owner, self._full = config, stream, owner, full
+    def __init__(self, config: Config, stream: PacedStream, owner: Owner) -> None:
+        self._config, self._stream, self._owner = config, stream, owner
         self._scope = trio.CancelScope()
         self._ended = False
         self._error: SfuError | None = None  # for the close frame
@@ -79,11 +92,11 @@ class Link:
             self._ws._max_message_size = max(self._config.message_bytes, n_bytes)
             self._stream.credit(n_bytes)
 
-    async def run(self, request: WebSocketRequest) -> None:
+    async def run(self, door: Door) -> None:
         """Answers the handshake and stays until the link has closed, whoever closed it."""
         try:
             with trio.fail_after(self._config.join_s):
-                ws = self._ws = await request.accept(subprotocol=SUBPROTOCOL if self._full else None)
+                ws = self._ws = await door.accept()
             if not self._ended:
                 self._owner.opened()
             async with trio.open_nursery() as nursery:

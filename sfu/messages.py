@@ -105,11 +105,50 @@ class RestartIce:
 
 
 @dataclass(frozen=True, slots=True)
+class Hand:
+    """The client raises its hand, or takes it down."""
+
+    raised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """A small picture for everyone in the room, the sender included, to be shown for a moment."""
+
+    reaction: Literal["thumbs_up", "heart", "laugh", "surprise", "clap", "celebrate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Moderate:
+    """Does something to another peer, or to somebody in the lobby. `source` is what to mute; null is the microphone."""
+
+    action: Literal["mute", "ask_unmute", "remove", "admit", "refuse"]
+    peer: str
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRoom:
+    """Locks or unlocks the room, puts a lobby before it or takes it away; null leaves it as it is."""
+
+    locked: bool | None
+    lobby: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndCall:
+    """Ends the call for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The client goes; the server answers with `bye` and closes."""
 
 
-ClientMessage = Answer | Candidate | Publish | Unpublish | Mute | View | Chat | RestartIce | Leave
+ClientMessage = (
+    Answer | Candidate | Publish | Unpublish | Mute | View | Chat | RestartIce | Hand | Reaction | Moderate | ChangeRoom
+    | EndCall | Leave
+)  # fmt: skip
 
 # --- server to client ------------------------------------------------------------------------------------------------
 
@@ -125,11 +164,13 @@ class TrackInfo:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Somebody in the room, with what they publish."""
+    """Somebody in the room, with what they publish. `hand`: 0, or since when it is up, in milliseconds since 1970."""
 
     peer: str
     name: str
     tracks: tuple[TrackInfo, ...] = ()
+    hand: int = 0
+    moderator: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +181,24 @@ class Limits:
     tracks: int
     message_bytes: int
     messages_per_s: int
+    file_bytes: int
     name_characters: int = NAME_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
+class RoomState:
+    """How the room is set. `chat_kept_s`: how long its chat is kept, 0 for not at all."""
+
+    locked: bool = False
+    lobby: bool = False
+    files: bool = False
+    chat_kept_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
-    """First event of the full protocol: who you are, who is here. `resumed`: on another WebSocket than before, so it
-    replaces what was known. `session` is what to resume with, to be kept from everybody else."""
+    """First event of who is in: who you are, who is here. `resumed`: on another WebSocket than before, so it replaces
+    what was known. `session` is what to resume and to share files with, to be kept from everybody else."""
 
     peer: str
     room: str
@@ -154,6 +206,7 @@ class Welcome:
     participants: tuple[Participant, ...]
     limits: Limits
     permissions: Permissions
+    state: RoomState
     session: str = field(repr=False)
     resumed: bool
 
@@ -183,6 +236,7 @@ class Joined:
 
     peer: str
     name: str
+    moderator: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +330,86 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file that somebody shared; `url` is relative to the server, `size` in bytes."""
+
+    name: str
+    size: int
+    type: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChatLine:
-    """A line of chat; `time` is milliseconds since 1970, the server's clock."""
+    """A line of chat; `time` is milliseconds since 1970, the server's clock. No two lines of a call have the same."""
 
     peer: str
     name: str
     text: str
     time: int
+    id: str
+    file: FileInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The last lines that were written before you came, the oldest first."""
+
+    lines: tuple[ChatLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDeleted:
+    """A line of chat was deleted, with its file."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandRaised:
+    """Somebody raised their hand, at `raised` in milliseconds since 1970, or took it down (0)."""
+
+    peer: str
+    raised: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reacted:
+    """Somebody reacted. Your own come back to you."""
+
+    peer: str
+    reaction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A moderator, by name, asks you to unmute a source."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Somebody in the lobby; `peer` is the id to admit or refuse them by."""
+
+    peer: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lobby:
+    """Who waits to be let in, to those who may moderate."""
+
+    waiting: tuple[Waiter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """You are in the lobby of the room until somebody lets you in: `welcome` or `bye` follows."""
+
+    room: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,8 +437,9 @@ class Bye:
 
 
 ServerMessage = (
-    Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers | Quality
-    | ChatLine | Expiring | Error | Bye
+    Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
+    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Expiring | Error
+    | Bye
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -323,9 +451,15 @@ CLIENT_EVENTS: dict[str, type] = {
     "view": View,
     "chat": Chat,
     "restart_ice": RestartIce,
+    "hand": Hand,
+    "reaction": Reaction,
+    "moderate": Moderate,
+    "room": ChangeRoom,
+    "end_call": EndCall,
     "leave": Leave,
 }
 SERVER_EVENTS: dict[str, type] = {
+    "waiting": Waiting,
     "welcome": Welcome,
     "offer": Offer,
     "candidate": Candidate,
@@ -339,6 +473,13 @@ SERVER_EVENTS: dict[str, type] = {
     "speakers": Speakers,
     "quality": Quality,
     "chat": ChatLine,
+    "history": History,
+    "chat_deleted": ChatDeleted,
+    "hand": HandRaised,
+    "reaction": Reacted,
+    "asked": Asked,
+    "room": RoomState,
+    "lobby": Lobby,
     "expiring": Expiring,
     "error": Error,
     "bye": Bye,
@@ -451,7 +592,7 @@ def _check(message: ClientMessage) -> None:
                 raise ChatTooLong(f"A chat message may be {CHAT_BYTES} bytes.")
             if not text.strip():
                 raise BadMessage("The chat message is empty.")
-        case Publish(source) | Unpublish(source) | Mute(source):
+        case Publish(source) | Unpublish(source) | Mute(source) | Moderate(_, _, str(source)):
             if not SOURCE.match(source):
                 raise BadSource("A source is 1 to 32 of a-z, 0-9 and '-', a letter first.")
         case Candidate(candidate):

@@ -21,6 +21,22 @@ class DatabaseUnavailable(Refusal):
     """For the Retry-After header (RFC 9110 section 10.2.3)."""
 
 
+class TooManyRequests(Refusal):
+    """`retry_after_s` goes into the Retry-After header (RFC 9110 section 10.2.3)."""
+
+    code, status = "too_many_requests", 429
+    default = "Too many requests came from this address."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+class TooManyFailures(TooManyRequests):
+    code, close_code = "too_many_failures", 4429
+    default = "Too many requests with a wrong key or token came from this address."
+
+
 class BadValue(Refusal):
     code = "bad_value"
     default = "A value cannot be stored."
@@ -159,3 +175,33 @@ class TokenUnknown(TokenError):
     code = "token_unknown"
     default = "The server has no record of this token."
     advice = "It was made against another database, or its record was deleted. Ask the server for a new token."
+
+
+class SessionUnknown(Refusal):
+    code, status = "session_unknown", 401
+    default = "Nobody in a call has this session. Send `welcome.session` as `Authorization: Bearer …`."
+
+
+class FilesOff(Refusal):
+    code, status = "files_off", 403
+    default = "No files may be shared in this room."
+
+
+class FileTooLarge(Refusal):
+    code, status = "file_too_large", 413
+    default = "The file is larger than the server allows."
+
+
+class FileLate(Refusal):
+    code, status = "file_late", 408
+    default = "The file did not come in time."
+
+
+class FilesFull(Refusal):
+    code, status = "files_full", 507
+    default = "There is no room for more files."
+
+
+class FileNotFound(Refusal):
+    code, status = "file_not_found", 404
+    default = "There is no such file, or it has been deleted."

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +17,7 @@ import trio
 
 from sfu import bridge, errors, messages
 from sfu.admission import Entry
+from sfu.chat import now_ms
 from sfu.errors import SfuError, all_codes
 from sfu.link import Link
 from sfu.refusals import TokenExpired
@@ -43,10 +43,11 @@ _T = TypeVar("_T")
 
 
 class Session:
-    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's."""
+    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's, `entry`
+    how it came in."""
 
     def __init__(self, hub: Signaling, peer: Peer, entry: Entry, record: records.Session) -> None:
-        self.peer, self.record, self._may = peer, record, entry.permissions
+        self.peer, self.entry, self.record, self._may = peer, entry, record, entry.permissions
         self.resumes = 0
         self._hub, self._config = hub, hub.config
         self._link: Link | None = None  # None while it is held
@@ -87,6 +88,12 @@ class Session:
         if not self._ended:
             self._guard(self._on_event, event)
 
+    def mute(self, source: str, muted: bool) -> None:
+        """What a muted source still sends is forwarded to nobody. Raises BadSource."""
+        self._check_source(source)
+        self._command(bridge.Mute(self.peer.id, source, muted))
+        self._hub.deliver(self._hub.rooms.mute(self.peer, source, muted))
+
     async def run(self) -> None:
         """Stays until the peer has ended, then sees to it that it has left its room and is told."""
         try:
@@ -114,7 +121,7 @@ class Session:
 
     def connect(self, stream: PacedStream) -> Link:
         """The link on `stream` is this peer's from now on; one that it had before is closed."""
-        before, self._link = self._link, Link(self._config, stream, self, full=self.peer.full)
+        before, self._link = self._link, Link(self._config, stream, self)
         if before is not None:
             before.send(messages.encode(bye(errors.Replaced())))
             before.end(errors.Replaced())
@@ -127,7 +134,8 @@ class Session:
         link = self.connect(stream)
         self._scope.deadline = math.inf
         self.resumes += 1
-        self._hub.deliver(self._hub.rooms.welcome(self.peer, resumed=True))
+        self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms(), resumed=True))
+        self._hub.tell_lobby(self)
         if self._expires_s - trio.current_time() < NOTICE_S:
             self._tell_expiry()
         return link
@@ -219,18 +227,22 @@ class Session:
                 peer.muted.discard(source)
                 self._command(bridge.Unpublish(peer.id, source))
             case messages.Mute(source, muted):
-                self._check_source(source)
-                self._command(bridge.Mute(peer.id, source, muted))
-                hub.deliver(hub.rooms.mute(peer, source, muted))
+                self.mute(source, muted)
             case messages.View(videos):
                 shown = [[video.peer, video.source, video.height] for video in videos]
                 self._command(bridge.View(peer.id, shown))
             case messages.Chat(text):
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
-                hub.deliver(hub.rooms.chat(peer, text, time.time_ns() // 1_000_000))
+                hub.deliver(hub.chat.say(self.entry, peer, text))
             case messages.RestartIce():
                 self._command(bridge.RestartIce(peer.id))
+            case messages.Hand(raised):
+                hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
+            case messages.Reaction(reaction):
+                hub.deliver(hub.rooms.react(peer, reaction))
+            case messages.Moderate() | messages.ChangeRoom() | messages.EndCall():
+                hub.moderation.carry_out(self, message)
             case messages.Leave():
                 self.end(None)
 

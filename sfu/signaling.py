@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,14 +17,27 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors, messages
-from sfu.admission import Admission, Ask, Entry, asked
+from sfu.admission import Admission, Ask, Entry, LobbyFirst, asked
+from sfu.chat import Chat, now_ms
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
-from sfu.link import CLOSE_S, Link
-from sfu.messages import SUBPROTOCOL
-from sfu.refusals import CompanyDisabled, DatabaseUnavailable, RoomDeleted, TokenRevoked
+from sfu.link import CLOSE_S, Door, Link
+from sfu.lobby import Lobby
+from sfu.messages import RoomState
+from sfu.moderation import Moderation
+from sfu.rates import failures
+from sfu.refusals import (
+    CompanyDisabled,
+    DatabaseUnavailable,
+    TokenError,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenRevoked,
+    TokenRoom,
+    TokenUsed,
+)
 from sfu.rooms import Deliveries, Rooms
 from sfu.session import Session, bye
 from sfu.store import records
@@ -41,6 +54,8 @@ QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 WATCH_S = 1.0
 """How often to ask the database whose token or company is no longer good: another process may have said so."""
 
+ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
+
 Origin = tuple[str, str, int]
 """Scheme, host and port (RFC 6454, section 4)."""
 
@@ -54,13 +69,17 @@ class _Joining:
 
 
 class Signaling:
-    """Every session of this server. Becomes the `on_event` and `on_death` of `workers`."""
+    """Every session of this server, and who waits for one. Becomes the `on_event` and `on_death` of `workers`."""
 
     def __init__(
         self, config: Config, rooms: Rooms, workers: Workers, counters: Counters, admission: Admission
     ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
         self.admission = admission
+        self.chat = Chat(rooms, admission.store)
+        self.lobby, self.moderation = Lobby(config, self._lobby_changed), Moderation(self)
+        self.failures = failures(trio.current_time) if config.limits else None
+        """Wrong tokens and secrets, by address; None where limits are off."""
         self._joining: set[_Joining] = set()
         self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
         self._sessions: dict[str, Session] = {}
@@ -93,24 +112,22 @@ class Signaling:
             scope.cancel()
         for session in self._sessions.values():
             session.end(errors.ServerStopping())
+        self.lobby.refuse(lambda _: True, errors.ServerStopping())
 
-    def end_token(self, token_id: str) -> None:
-        """Ends whoever entered, or is entering, with this token."""
-        for session in self._sessions.values():
-            if session.record.token_id == token_id:
-                session.end(TokenRevoked())
-        for joining in self._joining:
-            if joining.entry.grant is not None and joining.entry.grant.id == token_id:
-                joining.error = TokenRevoked()
+    def sessions(self) -> list[Session]:
+        """Everybody who is in."""
+        return list(self._sessions.values())
 
-    def end_room(self, company_id: str, room_id: str) -> None:
-        """Ends the call in a room that was deleted."""
-        for session in self._sessions.values():
-            if (session.record.company_id, session.record.room_id) == (company_id, room_id):
-                session.end(RoomDeleted())
+    def find(self, key: str, peer_id: str) -> Session | None:
+        """Somebody in the call `key`, by their id."""
+        session = self._sessions.get(peer_id)
+        return session if session is not None and session.peer.room.key == key else None
+
+    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
+        """Keeps out those whom the database lets in right now, before they knew."""
         for joining in self._joining:
-            if (joining.entry.company_id, joining.entry.room_id) == (company_id, room_id):
-                joining.error = RoomDeleted()
+            if who(joining.entry):
+                joining.error = joining.error or error
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Where every session lives: they outlast their connections. Runs until cancelled."""
@@ -172,26 +189,51 @@ class Signaling:
         return None
 
     async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
+        door = Door(request)
         try:
-            link = await self._link(request, connection)
+            link = await self._link(door, connection)
         except SfuError as error:
             self.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
-                await _refuse(request, error)
+                await _refuse(door, error)
             return
-        await link.run(request)
+        if link is not None:
+            await link.run(door)
+        else:
+            with trio.move_on_after(CLOSE_S):
+                await _refuse(door, None)
 
-    async def _link(self, request: WebSocketRequest, connection: Upgraded) -> Link:
-        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there."""
+    async def _link(self, door: Door, connection: Upgraded) -> Link | None:
+        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there; only
+        the lobby comes after. None for who left it by themselves."""
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
-        ask = asked(connection.target, request.proposed_subprotocols)
-        full = SUBPROTOCOL in request.proposed_subprotocols
+        ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
-            return self._resume(ask.secret, connection, full)
-        return await self._join(ask, connection, full)
+            return self._resume(ask.secret, connection, door.full)
+        entry, invited = await self.identify(ask, connection.client), False
+        while True:
+            try:
+                return await self._join(door, connection, entry, invited)
+            except LobbyFirst:
+                waiter = await self.lobby.wait(door, entry, self.admission.seconds_left(entry))
+                if waiter.left:
+                    return None
+                invited = waiter.invited
+
+    async def identify(self, ask: Ask, address: str) -> Entry:
+        """Who guesses tokens is not listened to for a time; one that was good once is no guess, as many people of one
+        address may come with theirs too late. Raises what `Admission.identify` does, or TooManyFailures."""
+        if self.failures is not None and ask.token is not None:
+            self.failures.check(address)
+        try:
+            return await self.admission.identify(ask, address)
+        except TokenError as error:
+            if self.failures is not None and not isinstance(error, ONCE_GOOD):
+                self.failures.add(address)
+            raise
 
     def _resume(self, secret: str, connection: Upgraded, full: bool) -> Link:
         session = self.session_of(secret) if full else None
@@ -202,19 +244,19 @@ class Signaling:
         log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
         return link
 
-    async def _join(self, ask: Ask, connection: Upgraded, full: bool) -> Link:
-        entry = await self.admission.identify(ask)
+    async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
         self._check_worker(entry)
         joining = _Joining(entry)
         self._joining.add(joining)
         try:
-            record = await self.admission.admit(entry, connection.client)
+            earlier = await self.chat.earlier(entry)
+            record, state = await self.admission.admit(entry, invited=invited)
         finally:
             self._joining.discard(joining)
         try:  # without an await, so that nobody is let in by the database and forgotten here
             if joining.error is not None or self._stopping:
                 raise joining.error or errors.ServerStopping()
-            return self._enter(connection, entry, record, full)
+            return self._enter(door, connection, entry, record, state, earlier)
         except SfuError as error:
             self.admission.store.sessions.close(record, error.code)
             raise
@@ -227,24 +269,46 @@ class Signaling:
         if room is not None:
             self.workers.admit(room.worker)
 
-    def _enter(self, connection: Upgraded, entry: Entry, record: records.Session, full: bool) -> Link:
+    def _enter(
+        self,
+        door: Door,
+        connection: Upgraded,
+        entry: Entry,
+        record: records.Session,
+        state: RoomState,
+        earlier: Sequence[messages.ChatLine],
+    ) -> Link:
         self._check_worker(entry)
         peer, deliveries = self.rooms.join(
             entry.key,
             entry.user_name,
-            full=full,
+            full=door.full,
             pick=self.workers.pick,
             room_id=entry.room_id,
             permissions=entry.permissions,
+            state=state,
+            earlier=earlier if state.chat_kept_s else (),
+            now_ms=now_ms(),
         )
         self.workers.place(peer.room.worker)
         session = self._sessions[peer.id] = Session(self, peer, entry, record)
         assert self._nursery is not None
         self._nursery.start_soon(session.run)
-        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, full)
+        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, door.full)
         link = session.connect(connection.stream)
         self.deliver(deliveries)
+        self.tell_lobby(session)
         return link
+
+    def tell_lobby(self, session: Session) -> None:
+        """Who waits, if somebody does, to one who may moderate and has just come, or come back."""
+        lobby = self.lobby.waiting(session.entry.key)
+        if session.peer.moderator and lobby.waiting:
+            session.tell(lobby)
+
+    def _lobby_changed(self, key: str) -> None:
+        lobby = self.lobby.waiting(key)
+        self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     def _on_event(self, worker: int, event: bridge.Event) -> None:
         if isinstance(event, bridge.Speakers):
@@ -283,19 +347,24 @@ def check_origin(connection: Upgraded, allowed: Collection[Origin]) -> None:
                 )
 
 
-async def _refuse(request: WebSocketRequest, error: SfuError) -> None:
-    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused."""
+async def _refuse(door: Door, error: SfuError | None) -> None:
+    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused.
+
+    None: they left the lobby by themselves.
+    """
     ours = not isinstance(error, (errors.OriginNotAllowed, errors.BadRequest))  # or nobody to shake hands with
     try:
-        if ours and SUBPROTOCOL in request.proposed_subprotocols:
-            ws = await request.accept(subprotocol=SUBPROTOCOL)
-            await ws.send_message(messages.encode(bye(error)))
-            await ws.aclose(error.close_code, str(error))
+        if door.ws is not None or (ours and door.full):
+            ws = await door.accept()
+            if door.full:
+                await ws.send_message(messages.encode(bye(error)))
+            await ws.aclose(1000 if error is None else error.close_code, str(error or ""))
+        if door.ws is not None or error is None:
             return
         headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
-        if isinstance(error, DatabaseUnavailable):
-            headers["Retry-After"] = str(error.retry_after_s)
-        await request.reject(
+        if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
+            headers["Retry-After"] = str(retry_after_s)
+        await door.request.reject(
             error.status,
             extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
             body=problem(error.status, str(error), error.code).encode(),

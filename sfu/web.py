@@ -18,6 +18,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from sfu.bodies import StreamingConnection, StreamingRequest
 from sfu.counters import Counters, family
 from sfu.errors import SfuError, UpgradeRequired
 
@@ -101,6 +102,7 @@ def create_app(
 ) -> QuartTrio:
     """The application for `edge.serve`. It owns nothing: what it shows is read when it is asked."""
     app = QuartTrio("sfu", static_folder=None)
+    app.request_class, app.asgi_http_class = StreamingRequest, StreamingConnection
     app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
     app.config["BODY_TIMEOUT"] = config.send_s
     app.url_map.merge_slashes = False  # a redirect would repeat the Host header of whoever asks
@@ -188,6 +190,8 @@ def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
     if store is not None:
         up, unwritten = int(store.database.available), store.sessions.unwritten
         rows.append(("sfu_database_up", "gauge", "1 when the last call reached the database.", up))
+        lines = len(store.lines)
+        rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
         rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
     return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
 

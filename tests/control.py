@@ -26,7 +26,9 @@ from sfu.counters import Counters
 from sfu.data import UNLIMITED
 from sfu.keys import ServerKey
 from sfu.messages import BARE_EVENTS
+from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
+from sfu.sharing import FOLDER, Sharing
 from sfu.signaling import Signaling
 from sfu.store import Store, open_store
 from sfu.store.records import Company
@@ -132,11 +134,12 @@ class Server:
 
     @asynccontextmanager
     async def joined(self, room: str = "team", name: str = "alice") -> AsyncIterator[Client]:
-        """A client of the full protocol that has read its welcome and its first offer."""
+        """A client of the full protocol that has read its welcome, what was written before, and its first offer."""
         async with self.client(room, name) as client:
             client.welcome = await client.expect("welcome")
             client.peer = client.welcome["peer"]
-            await client.expect("offer")
+            if (await client.receive())[0] == "history":
+                await client.expect("offer")
             yield client
 
 
@@ -218,14 +221,19 @@ async def running(
         database_url or f"sqlite:///{folder}/sfu.db",
         SERVER_KEY,
         max_participants=config.max_peers if config.limits else UNLIMITED,
+        chat_kept_s=config.chat_kept_s,
     )
     async with memory as store, trio.open_nursery() as nursery:
         default = await store.companies.ensure_default()
         admission = Admission(config, store, default)
         signaling = Signaling(config, rooms, workers, counters, admission)
         app, stop = create_app(config, rooms, workers, counters, store), trio.Event()
-        app.register_blueprint(create_api(config, store, signaling, counters))
-        await nursery.start(store.sessions.run, 0.2)
+        app.register_blueprint(create_api(config, store, signaling.moderation, counters))
+        sharing = Sharing(signaling, folder / FOLDER)
+        app.register_blueprint(sharing.routes())
+        app.register_blueprint(RoomInfo(signaling).routes())
+        await nursery.start(sharing.run)
+        await nursery.start(store.run, 0.2)
         await nursery.start(signaling.run)
         await nursery.start(workers.run)
         serve = partial(edge.serve, config, app, signaling.serve, counters, ssl_context=None, stop=stop)

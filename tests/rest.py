@@ -18,9 +18,10 @@ from sfu import edge
 from sfu.api import create_api
 from sfu.config import Config
 from sfu.counters import Counters
+from sfu.messages import Participant
 from sfu.rooms import Rooms
 from sfu.store import Store
-from sfu.store.records import Company
+from sfu.store.records import Company, Room, Session
 from sfu.web import create_app
 from sfu.workers import Workers
 
@@ -29,15 +30,34 @@ pytest_plugins = ["storing"]
 
 @dataclass
 class Calls:
-    """Remembers what the API ended."""
+    """Remembers what the API ended. Everybody is in the room `team`, and nobody in another."""
 
     ended: list[tuple[str, ...]] = field(default_factory=list)
+    changed: list[Room] = field(default_factory=list)
 
     def end_token(self, token_id: str) -> None:
         self.ended.append(("token", token_id))
 
     def end_room(self, company_id: str, room_id: str) -> None:
         self.ended.append(("room", company_id, room_id))
+
+    def end_call(self, company_id: str, room_id: str) -> None:
+        self.ended.append(("call", company_id, room_id))
+
+    def change_room(self, room: Room) -> None:
+        self.changed.append(room)
+
+    def participants(self, company_id: str, room_id: str) -> list[tuple[Session, Participant]]:
+        return []
+
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+        return room_id == "team"
+
+    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+        return room_id == "team"
+
+    def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
+        self.ended.append(("line", line_id))
 
 
 @dataclass

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["rest"]
 
-EXAMPLES = 25
+EXAMPLES = 15
 """Of each route; enough to meet every keyword of its schema."""
 
 

@@ -128,6 +128,11 @@ def test_a_signal_ends_it_with_its_workers(server: Server, signum: signal.Signal
     assert psutil.wait_procs(children, timeout=5)[1] == []
 
 
+def test_the_log_level_holds_for_media_workers(start_server: Callable[..., Server]) -> None:
+    server = start_server(log_level="debug")
+    eventually(lambda: "level=DEBUG logger=sfu.media" in server.output, "a worker logs at this level")
+
+
 def test_a_killed_server_leaves_no_worker(server: Server) -> None:
     children = workers(server.pid)
     assert children

@@ -101,7 +101,7 @@ def test_the_document_has_every_server_event() -> None:
 def test_the_document_has_every_object() -> None:
     classes = (
         messages.Participant, messages.TrackInfo, messages.Remote, messages.Shown, messages.Limits, Permissions,
-        messages.Direction, messages.Cause,
+        messages.Direction, messages.Cause, messages.RoomState, messages.Waiter, messages.ChatLine, messages.FileInfo,
     )  # fmt: skip
     assert documented("Objects") == coded({cls.__name__: cls for cls in classes})
 

@@ -68,7 +68,10 @@ async def test_a_peer_whose_connection_broke_is_still_there_and_goes_on(tmp_path
         await bob.expect("chat")  # and no `left` before it
         async with resumed(server, alice) as again:
             tracks = [{"source": "microphone", "kind": "audio", "muted": True}]
-            assert again.welcome["participants"] == [{"peer": bob.peer, "name": "bob", "tracks": tracks}]
+            assert again.welcome["participants"] == [
+                {"peer": bob.peer, "name": "bob", "tracks": tracks, "hand": 0, "moderator": False}
+            ]
+            assert [line["text"] for line in (await again.expect("history"))["lines"]] == ["while she is away"]
             assert again.welcome["room"] == "team"
             assert again.welcome["name"] == "alice"
             assert server.rooms.peers[alice.peer].muted == {"microphone"}
@@ -204,9 +207,9 @@ async def test_who_is_held_is_ended_like_everybody_else(tmp_path: Path, end: str
             assert session is not None
             await held(server, alice)
             if end == "token":
-                server.signaling.end_token(session.record.token_id or "")
+                server.signaling.moderation.end_token(session.record.token_id or "")
             elif end == "room":
-                server.signaling.end_room(company.id, "team")
+                server.signaling.moderation.end_room(company.id, "team")
             elif end == "stop":
                 server.signaling.stop()
             elif end == "worker":

@@ -17,8 +17,11 @@ from sfu.errors import MediaUnavailable
 from sfu.messages import (
     Candidate,
     Cause,
+    ChatDeleted,
     ChatLine,
     Direction,
+    HandRaised,
+    History,
     Joined,
     Left,
     Limits,
@@ -26,13 +29,15 @@ from sfu.messages import (
     Offer,
     Participant,
     Quality,
+    RoomState,
     Speakers,
     Track,
     TrackEnded,
     TrackInfo,
     Welcome,
 )
-from sfu.rooms import EVERYTHING, Deliveries, Peer, Rooms
+from sfu.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
+from sfu.tokens import Permissions
 
 
 def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:
@@ -46,9 +51,9 @@ def told(deliveries: Deliveries) -> list[tuple[str, Any]]:
 def test_the_first_is_welcomed_to_a_new_room() -> None:
     rooms = Rooms(Config())
     peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
-    limits = Limits(4096, 8, 65536, 20, 64)
+    limits = Limits(4096, 8, 65536, 20, 10_485_760, 64)
     assert told(deliveries) == [
-        ("alice", Welcome(peer.id, "team", "alice", (), limits, EVERYTHING, peer.secret, resumed=False))
+        ("alice", Welcome(peer.id, "team", "alice", (), limits, EVERYTHING, RoomState(), peer.secret, resumed=False))
     ]
     assert rooms.rooms["team"].worker == 3
     assert rooms.rooms["team"].peers == rooms.peers == {peer.id: peer}
@@ -63,7 +68,7 @@ def test_the_second_learns_who_is_there_and_the_first_who_comes() -> None:
     welcome = deliveries[0][1]
     assert isinstance(welcome, Welcome)
     assert welcome.participants == (Participant(alice.id, "alice", (TrackInfo("camera", "video", muted=True),)),)
-    assert told(deliveries[1:]) == [("alice", Joined(bob.id, "bob"))]
+    assert told(deliveries[1:]) == [("alice", Joined(bob.id, "bob", moderator=False))]
     assert rooms.rooms["team"].worker == 0, "a room stays on its worker"
 
 
@@ -79,7 +84,7 @@ def test_secrets_are_not_to_be_guessed_nor_shown() -> None:
     peers = [join(rooms) for _ in range(100)]
     assert len({peer.secret for peer in peers}) == 100
     assert all(peer.secret.startswith(f"{peer.id}.") and len(peer.secret) == 12 + 1 + 32 for peer in peers)
-    shown = repr((peers[0], rooms.welcome(peers[0])))
+    shown = repr((peers[0], rooms.welcome(peers[0], 0)))
     assert peers[0].secret.partition(".")[2] not in shown
 
 
@@ -89,7 +94,7 @@ def test_a_welcome_again_has_all_that_was_missed() -> None:
     rooms.track(bob, "camera", "video")
     rooms.mute(bob, "camera", True)
     rooms.speakers("team", bob.id, [bob.id])
-    (_, welcome), (_, speakers) = rooms.welcome(alice, resumed=True)
+    (_, welcome), (_, speakers) = rooms.welcome(alice, 0, resumed=True)
     assert isinstance(welcome, Welcome)
     assert (welcome.peer, welcome.session, welcome.resumed) == (alice.id, alice.secret, True)
     assert welcome.participants == (Participant(bob.id, "bob", (TrackInfo("camera", "video", muted=True),)),)
@@ -186,19 +191,83 @@ def test_a_mute_before_its_track_is_remembered() -> None:
 def test_chat_comes_back_to_its_sender() -> None:
     rooms = Rooms(Config())
     alice, _ = join(rooms), join(rooms, name="bob")
-    line = ChatLine(alice.id, "alice", "hello", 1_700_000_000_123)
-    assert told(rooms.chat(alice, "hello", 1_700_000_000_123)) == [("alice", line), ("bob", line)]
+    line, deliveries = rooms.chat(alice, "hello", 1_700_000_000_123)
+    assert line == ChatLine(alice.id, "alice", "hello", 1_700_000_000_123, line.id)
+    assert told(deliveries) == [("alice", line), ("bob", line)]
+
+
+KEPT = RoomState(chat_kept_s=60)
+
+
+def history(rooms: Rooms, now_ms: int) -> list[str]:
+    """The texts that somebody is told who comes now."""
+    peer, deliveries = rooms.join("team", "late", full=True, pick=lambda: 0, now_ms=now_ms)
+    rooms.leave(peer, "left")
+    return [line.text for _, message in deliveries if isinstance(message, History) for line in message.lines]
+
+
+def test_who_comes_later_is_told_what_was_written() -> None:
+    rooms = Rooms(Config())
+    earlier = [ChatLine("p", "carol", "yesterday", 1_000, "a"), ChatLine("p", "carol", "just now", 70_000, "b")]
+    alice, _ = rooms.join("team", "alice", full=True, pick=lambda: 0, state=KEPT, earlier=earlier, now_ms=80_000)
+    lines = [rooms.chat(alice, f"line {n}", 80_000)[0] for n in range(3)]
+    assert [line.time for line in lines] == [80_000, 80_001, 80_002], "their times are their order"
+    assert history(rooms, 80_000) == ["just now", "line 0", "line 1", "line 2"]
+    assert told(rooms.chat_deleted("team", lines[1].id)) == [("alice", ChatDeleted(lines[1].id))]
+    assert history(rooms, 80_000) == ["just now", "line 0", "line 2"]
+    assert history(rooms, 140_001) == ["line 2"], "the others are a minute old"
+    rooms.change("team", RoomState())
+    rooms.chat(alice, "not kept", 90_000)
+    assert history(rooms, 90_000) == []
+
+
+def test_the_history_is_bounded() -> None:
+    rooms = Rooms(Config())
+    alice, _ = rooms.join("team", "alice", full=True, pick=lambda: 0, state=KEPT)
+    for n in range(300):
+        rooms.chat(alice, f"{n}", 0)
+    assert history(rooms, 0) == [f"{n}" for n in range(100, 300)]
+    for _ in range(100):
+        rooms.chat(alice, "ä" * 2048, 0)
+    assert len(history(rooms, 0)) == HISTORY_BYTES // 4096
+
+
+def test_a_hand_stays_up_until_it_is_taken_down() -> None:
+    rooms = Rooms(Config())
+    alice, _ = join(rooms), join(rooms, name="bob")
+    assert told(rooms.hand(alice, 5)) == [("alice", HandRaised(alice.id, 5)), ("bob", HandRaised(alice.id, 5))]
+    assert rooms.hand(alice, 9) == []
+    _, deliveries = rooms.join("team", "carol", full=True, pick=lambda: 0)
+    assert isinstance(deliveries[0][1], Welcome)
+    assert [one.hand for one in deliveries[0][1].participants] == [5, 0]
+    assert told(rooms.hand(alice, 0))[0] == ("alice", HandRaised(alice.id, 0))
+    assert rooms.hand(alice, 0) == []
+
+
+def test_a_room_is_told_how_it_is_set() -> None:
+    rooms = Rooms(Config())
+    alice = join(rooms)
+    locked = RoomState(locked=True)
+    assert told(rooms.change("team", locked)) == [("alice", locked)]
+    assert rooms.change("team", locked) == rooms.change("elsewhere", locked) == []
+    _, deliveries = rooms.join("team", "bob", full=True, pick=lambda: 0, state=OPEN)
+    assert isinstance(deliveries[0][1], Welcome)
+    assert deliveries[0][1].state == locked, "what the running call knows counts"
+    assert rooms.moderators("team") == rooms.moderators("elsewhere") == []
+    carol, _ = rooms.join("team", "carol", full=True, pick=lambda: 0, permissions=Permissions(moderate=True))
+    assert rooms.moderators("team") == [carol]
+    assert alice.moderator is False
 
 
 def test_a_bare_client_is_told_nothing_of_this() -> None:
     rooms = Rooms(Config())
     alice = join(rooms)
     bare, deliveries = rooms.join("team", "bare", full=False, pick=lambda: 0)
-    assert told(deliveries) == [("alice", Joined(bare.id, "bare"))]
+    assert told(deliveries) == [("alice", Joined(bare.id, "bare", moderator=False))]
     changes: list[Callable[[], Deliveries]] = [
         lambda: rooms.track(alice, "camera", "video"),
         lambda: rooms.mute(alice, "camera", True),
-        lambda: rooms.chat(alice, "hello", 0),
+        lambda: rooms.chat(alice, "hello", 0)[1],
         lambda: rooms.track_ended(alice, "camera"),
         lambda: rooms.leave(alice, "left"),
     ]
@@ -251,7 +320,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(peer=peers)
     def chat(self, peer: Peer) -> None:
-        self.heard(peer, self.rooms.chat(peer, "x", 0), sender_too=True)
+        self.heard(peer, self.rooms.chat(peer, "x", 0)[1], sender_too=True)
 
     @invariant()
     def books_agree(self) -> None:

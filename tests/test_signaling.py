@@ -37,11 +37,13 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         "tracks": 8,
         "message_bytes": 65536,
         "messages_per_s": 20,
+        "file_bytes": 10_485_760,
         "name_characters": 64,
     }
     may = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
     assert welcome == {
         "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may,
+        "state": {"locked": False, "lobby": False, "files": True, "chat_kept_s": 86400},
         "session": secret, "resumed": False,
     }  # fmt: skip
     assert offer["type"] == "offer"
@@ -55,9 +57,11 @@ async def test_others_are_told_who_comes_what_they_publish_and_that_they_go(tmp_
         await alice.answer()
         await eventually(lambda: server.rooms.peers[alice.peer].tracks)
         async with server.joined(name="bob") as bob:
-            assert await alice.expect("joined") == {"peer": bob.peer, "name": "bob"}
+            assert await alice.expect("joined") == {"peer": bob.peer, "name": "bob", "moderator": False}
             tracks = [{"source": "microphone", "kind": "audio", "muted": False}]
-            assert bob.welcome["participants"] == [{"peer": alice.peer, "name": "alice", "tracks": tracks}]
+            assert bob.welcome["participants"] == [
+                {"peer": alice.peer, "name": "alice", "tracks": tracks, "hand": 0, "moderator": False}
+            ]
             await bob.answer()
             track = {"peer": bob.peer, "source": "microphone", "kind": "audio", "muted": False}
             assert await alice.expect("track") == track

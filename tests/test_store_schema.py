@@ -16,7 +16,7 @@ import trio
 
 from sfu.errors import ConfigError
 from sfu.keys import ServerKey
-from sfu.store import Store, companies, history, open_store, rooms, sessions, tokens
+from sfu.store import Store, bans, chat, companies, files, history, open_store, retention, rooms, sessions, tokens
 from sfu.store.database import open_database
 from sfu.store.migrations import Step, parse, pending, schema_file
 from sfu.store.records import Company
@@ -31,6 +31,9 @@ RELEASED = {
     "tokens": "4d26d4f054744a34",
     "sessions": "09df3b2e0613c48b",
     "how calls went": "3fa8ba0318dd345f",
+    "moderation": "d7c18be325784180",
+    "chat": "e0f5b766207cb0b1",
+    "retention": "537e038e773b3258",
 }
 """The digest of every step that a database somewhere may have had."""
 
@@ -169,18 +172,25 @@ async def test_a_second_start_changes_nothing(tmp_path: Path, server_key: Server
             pass
         seen.append(describe(tmp_path / "sfu.db"))
     assert seen[0] == seen[1]
-    assert {row[2] for row in seen[0]} == {"companies", "rooms", "tokens", "sessions", "schema_steps"}
+    assert {row[2] for row in seen[0]} == {
+        "companies", "rooms", "tokens", "sessions", "bans", "files", "chat_lines", "schema_steps"
+    }  # fmt: skip
 
 
 # --- plans -----------------------------------------------------------------------------------------------------------
 
-OWNERS = (companies.Companies, rooms.Rooms, tokens.Tokens, tokens, sessions.Sessions, history.History)
+OWNERS = (
+    companies.Companies, rooms.Rooms, tokens.Tokens, tokens, sessions.Sessions, history.History, bans.Bans, bans,
+    chat.Chat, files.Files, retention.Retention,
+)  # fmt: skip
 QUERIES = {
     f"{owner.__name__.split('.')[-1]}.{name}": sql
     for owner in OWNERS
     for name, sql in vars(owner).items()
     if name.isupper() and isinstance(sql, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b", sql)
 }
+CAPABLE = {"Files.GET", "Files.KNOWN"}
+"""A file's id is the key to it, and what is on a server's disk is the server's to sweep."""
 WHOLE_TABLE = {"Companies.LIST", "Companies.DEFAULT"}
 """What reads every row on purpose, and what has an index of one row."""
 
@@ -191,11 +201,11 @@ def test_every_statement_is_found() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_on_a_tenants_table_names_the_tenant(name: str) -> None:
-    """But for what a server does to its own sessions, whosever they are."""
+    """But for what a server does to its own sessions, whosever they are, and to what is over."""
     sql = QUERIES[name]
-    tenants = re.search(r"\b(FROM|UPDATE|INTO|JOIN) (rooms|tokens|sessions)\b", sql)
+    tenants = re.search(r"\b(FROM|UPDATE|INTO|JOIN) (rooms|tokens|sessions|bans|chat_lines|files)\b", sql)
     own = "server = :server" in sql
-    assert not tenants or own or "company_id" in sql
+    assert not tenants or own or "company_id" in sql or name.startswith("Retention.") or name in CAPABLE
 
 
 async def test_every_query_has_an_index(tmp_path: Path, server_key: ServerKey) -> None:

@@ -260,7 +260,7 @@ async def test_a_leave_that_cannot_be_written_is_refused_at_once(store: Store, c
 async def test_many_leaves_are_written_together(store: Store, company: Company) -> None:
     sessions = [await store.sessions.admit_anonymous(company.id, f"room-{n % 9}", f"user-{n}") for n in range(40)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sfu.store.sessions.BATCH", 7)
+        patch.setattr("sfu.store.later.BATCH", 7)
         for session in sessions:
             store.sessions.close(session, "left")
         await store.sessions.flush()

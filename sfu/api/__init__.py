@@ -9,17 +9,19 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import urlencode
 
+import trio
 from quart import Blueprint, Response, request
 from werkzeug.routing import PathConverter
 
 from sfu.api import openapi, tables
-from sfu.api.auth import Auth, Failures
+from sfu.api.auth import Auth
 from sfu.api.handlers import Answer, Call, Calls, Handlers
 from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
 from sfu.config import Config
 from sfu.counters import Counters
+from sfu.rates import failures
 from sfu.refusals import Refusal
 from sfu.store import Store
 from sfu.web import PROBLEM_TYPE, problem, public_dir
@@ -28,9 +30,11 @@ __all__ = ["Calls", "create_api"]
 
 
 class _RoomId(PathConverter):
-    """People choose room ids, slashes included; `…/sessions` is another route."""
+    """People choose room ids, slashes included; `…/sessions`, `…/chat/<id>` and their like are other routes."""
 
-    regex = "[^/].*?(?<!/sessions)"
+    regex = "[^/](?:(?!/(?:participants|chat|bans)/).)*?" + "".join(
+        f"(?<!/{end})" for end in ("sessions", "participants", "chat", "bans", "end")
+    )
 
 
 CONVERTERS = {"room_id": "room_id:", "token_id": "uuid:", "user_name": "path:"}
@@ -45,7 +49,7 @@ def create_api(
 ) -> Blueprint:
     """The blueprint. It keeps nothing but the addresses that failed lately; `calls` ends what a request ends."""
     api = Blueprint("api", __name__, url_prefix=PREFIX)
-    auth = Auth(store, clock, Failures() if config.limits else None)
+    auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
     handlers = Handlers(store, calls, clock, config.max_peers)
     fixed = {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
     api.record_once(lambda state: state.app.url_map.converters.update(room_id=_RoomId))

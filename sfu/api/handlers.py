@@ -11,11 +11,13 @@ from urllib.parse import quote
 
 from sfu import tokens
 from sfu.admission import verified
-from sfu.api.refusals import BadField, TokenNotFound
+from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
 from sfu.api.routes import PREFIX
+from sfu.chat import file_info
+from sfu.messages import Participant
 from sfu.refusals import RoomChanged, RoomNotFound, TokenError
 from sfu.store import Store
-from sfu.store.records import Company, Room, RoomDay, RoomSettings, Session, Token
+from sfu.store.records import Company, Line, Room, RoomDay, RoomSettings, Session, Token
 from sfu.store.tokens import held_against
 
 DEFAULT_DAYS = 30
@@ -26,13 +28,31 @@ _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
 
 class Calls(Protocol):
-    """The calls of this server that the API can end. Neither waits nor raises."""
+    """The calls of this server that the API can change and end. Nothing here waits."""
 
     def end_token(self, token_id: str) -> None:
         """Ends the connections that were entered with a token that is revoked now."""
 
     def end_room(self, company_id: str, room_id: str) -> None:
         """Ends the call in a room that is deleted now."""
+
+    def end_call(self, company_id: str, room_id: str) -> None:
+        """Ends the call for everybody."""
+
+    def change_room(self, room: Room) -> None:
+        """The room is set so now."""
+
+    def participants(self, company_id: str, room_id: str) -> list[tuple[Session, Participant]]:
+        """Who is in the call."""
+
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+        """False if nobody with this session is in the call. Raises BadSource."""
+
+    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+        """Removes somebody and keeps them out. False if nobody with this session is in the call."""
+
+    def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
+        """A line of chat was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +155,7 @@ class Handlers:
                 if call.if_match is not None:
                     raise
             else:
+                self._calls.change_room(changed)
                 return await self._described(changed)
         raise RoomChanged
 
@@ -161,6 +182,58 @@ class Handlers:
             for one in present
         ]
         return Answer(_room(room) | {"participant_count": len(people), "participants": people}, {"ETag": _etag(room)})
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def list_participants(self, call: Call) -> Answer:
+        await self._room(call)
+        present = self._calls.participants(call.company.id, call.path["room_id"])
+        return Answer({"items": [_participant(session, person) for session, person in present]})
+
+    async def remove_participant(self, call: Call) -> Answer:
+        if not self._calls.remove(call.company.id, call.path["room_id"], call.path["session_id"]):
+            raise ParticipantNotFound
+        return Answer()
+
+    async def mute_participant(self, call: Call) -> Answer:
+        room_id, session_id = call.path["room_id"], call.path["session_id"]
+        if not self._calls.mute(call.company.id, room_id, session_id, call.body["source"]):
+            raise ParticipantNotFound
+        return Answer()
+
+    async def end_call(self, call: Call) -> Answer:
+        await self._room(call)
+        self._calls.end_call(call.company.id, call.path["room_id"])
+        return Answer()
+
+    async def list_chat(self, call: Call) -> Answer:
+        page = await self._store.chat.list(
+            call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
+        )
+        if not page.items:
+            await self._room(call)
+        return Answer({"items": [_line(line) for line in page.items], "next": page.next})
+
+    async def delete_line(self, call: Call) -> Answer:
+        place = (call.company.id, call.path["room_id"], call.path["line_id"])
+        if not await self._store.chat.delete(*place):
+            raise LineNotFound
+        self._calls.chat_deleted(*place)
+        return Answer()
+
+    async def list_bans(self, call: Call) -> Answer:
+        page = await self._store.bans.list(
+            call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
+        )
+        if not page.items:
+            await self._room(call)
+        names = ("id", "user_name", "token_id", "address", "banned_by", "created_at", "expires_at")
+        return Answer({"items": [_plain(ban, names) for ban in page.items], "next": page.next})
+
+    async def lift_ban(self, call: Call) -> Answer:
+        if await self._store.bans.lift(call.company.id, call.path["room_id"], call.path["ban_id"]) is None:
+            raise BanNotFound
+        return Answer()
 
     # --- history ------------------------------------------------------------------------------------------------------
 
@@ -211,9 +284,33 @@ def _token(token: Token) -> dict[str, Any]:
 
 
 def _room(room: Room) -> dict[str, Any]:
-    names = ("id", "room_id", "name", "description", "max_participants", "access", "metadata")
+    names = ("id", "room_id", *(spec.name for spec in fields(RoomSettings)))
     times = ("created_at", "updated_at", "last_join_at")
     return _plain(room, names + times) | {"participant_count": room.participants}
+
+
+def _participant(session: Session, person: Participant) -> dict[str, Any]:
+    tracks = [{"source": track.source, "kind": track.kind, "muted": track.muted} for track in person.tracks]
+    return {
+        "session_id": session.id,
+        "peer": person.peer,
+        "user_name": person.name,
+        "moderator": person.moderator,
+        "hand": person.hand,
+        "tracks": tracks,
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    file = None if line.file is None else file_info(line.file)
+    return {
+        "id": line.id,
+        "user_name": line.user_name,
+        "text": line.text,
+        "sent_at": moment(datetime.fromtimestamp(line.sent_ms / 1000, UTC)),
+        "file_name": file and file.name,
+        "file_url": file and file.url,
+    }
 
 
 def _session(session: Session) -> dict[str, Any]:

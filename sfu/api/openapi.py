@@ -28,7 +28,13 @@ WHY = {
     429: "Too many failures from this address; Retry-After says for how long.",
     503: "The database is away; Retry-After says when to try again.",
 }
-TAGS = {"tokens": "Who may enter", "rooms": "Rooms", "history": "Sessions and use", "about": "This description"}
+TAGS = {
+    "tokens": "Who may enter",
+    "rooms": "Rooms",
+    "calls": "What goes on in a room now, and its chat",
+    "history": "Sessions and use",
+    "about": "This description",
+}
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "public": [],
     "key": [{"apiKey": []}],
@@ -38,7 +44,7 @@ _SECURITY: dict[str, list[dict[str, list[str]]]] = {
 
 _PATH: dict[str, Any] = {
     "room_id": {"type": "string", "minLength": 1},
-    "token_id": {"type": "string", "format": "uuid"},
+    **{name: {"type": "string", "format": "uuid"} for name in ("token_id", "session_id", "line_id", "ban_id")},
     "user_name": {"type": "string", "minLength": 1},
 }
 

@@ -20,17 +20,6 @@ class ModeratorRequired(Refusal):
     default = "The token does not have the permission `moderate`."
 
 
-class TooManyFailures(Refusal):
-    """`retry_after_s` goes into the Retry-After header (RFC 9110 section 10.2.3)."""
-
-    code, status = "too_many_failures", 429
-    default = "Too many requests with a wrong key or token came from this address."
-
-    def __init__(self, retry_after_s: int) -> None:
-        super().__init__()
-        self.retry_after_s = retry_after_s
-
-
 class BadBody(Refusal):
     code = "bad_json"
     default = "The body is not JSON."
@@ -49,6 +38,21 @@ class BadField(Refusal):
     def __init__(self, field: str, fault: str) -> None:
         self.field = field[:100].encode("utf-8", "replace").decode() or "body"
         super().__init__(f"{self.field}: {fault}.")
+
+
+class ParticipantNotFound(Refusal):
+    code, status = "participant_not_found", 404
+    default = "Nobody with this session is in the call."
+
+
+class LineNotFound(Refusal):
+    code, status = "line_not_found", 404
+    default = "There is no such line of chat."
+
+
+class BanNotFound(Refusal):
+    code, status = "ban_not_found", 404
+    default = "There is no such ban."
 
 
 class TokenNotFound(Refusal):

@@ -78,7 +78,8 @@ _ARTICLES = {
 def _check_any(choices: list[Schema], value: Any, field: str, depth: int) -> Any:
     """The choices differ in type, so at most one of them is meant."""
     for choice in choices:
-        if type(value) in _TYPES[choice["type"]]:
+        kind = choice["type"]
+        if type(value) in _TYPES[kind] or (kind == "integer" and type(value) is float and value.is_integer()):
             return check(choice, value, field, depth)
     raise BadField(field, "must be " + " or ".join(_ARTICLES[choice["type"]] for choice in choices))
 
@@ -179,6 +180,13 @@ _SETTINGS: Mapping[str, Schema] = {
     "description": {"type": "string", "maxLength": 4096, "pattern": TEXT},
     "max_participants": {"type": "integer", "minimum": 1, "maximum": 10_000},
     "access": {"type": "string", "enum": ["open", "token"]},
+    "locked": _described(_BOOLEAN, "Nobody comes in any more but who may moderate."),
+    "lobby": _described(_BOOLEAN, "Who may not moderate waits until somebody lets them in."),
+    "files": _described(_BOOLEAN, "Files may be shared in the chat."),
+    "chat_kept_s": {
+        "anyOf": [{"type": "integer", "minimum": 0, "maximum": 315_360_000}, {"type": "null"}],
+        "description": "Seconds for which chat is kept; 0: not at all; null: as the server is set.",
+    },
     "metadata": {"$ref": "#/components/schemas/Metadata"},
 }
 _ROOM: Mapping[str, Schema] = {
@@ -187,7 +195,7 @@ _ROOM: Mapping[str, Schema] = {
     "name": _STRING,
     "description": _STRING,
     "max_participants": _COUNT,
-    "access": _SETTINGS["access"],
+    **{name: _SETTINGS[name] for name in ("access", "locked", "lobby", "files", "chat_kept_s")},
     "metadata": {"type": "object", "additionalProperties": True},
     "participant_count": _described(_COUNT, "How many are in it now."),
     "created_at": _TIME,
@@ -277,6 +285,35 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         bytes_up=_described(_maybe(_COUNT), "With duration_s this makes the mean bitrate."),
         bytes_down=_maybe(_COUNT),
     ),
+    "CallParticipant": _object(
+        session_id=_ID,
+        peer=_described(_STRING, "The id in the signalling protocol."),
+        user_name=_STRING,
+        moderator=_BOOLEAN,
+        hand=_described(_COUNT, "Since when their hand is up, in milliseconds since 1970; 0: it is down."),
+        tracks={
+            "type": "array",
+            "items": _object(source=_STRING, kind={"type": "string", "enum": ["audio", "video"]}, muted=_BOOLEAN),
+        },
+    ),
+    "MuteRequest": _object([], source={"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$", "default": "microphone"}),
+    "ChatLine": _object(
+        id=_ID,
+        user_name=_STRING,
+        text=_STRING,
+        sent_at=_TIME,
+        file_name=_maybe(_STRING),
+        file_url=_described(_maybe(_STRING), "Relative to the server."),
+    ),
+    "Ban": _object(
+        id=_ID,
+        user_name=_STRING,
+        token_id=_described(_maybe(_ID), "The token that stays out; null: the name from the address does."),
+        address=_STRING,
+        banned_by=_described(_STRING, "The moderator's name; empty for the API."),
+        created_at=_TIME,
+        expires_at=_TIME,
+    ),
     "UserRoom": _object(room_id=_STRING, name=_STRING, participant_count=_COUNT, since=_TIME),
     "RoomDay": _object(
         date={"type": "string", "format": "date"},
@@ -309,6 +346,9 @@ DEFINITIONS |= {
     "Tokens": _page("Token"),
     "Rooms": _page("RoomSummary"),
     "Sessions": _page("Session"),
+    "CallParticipants": _object(items={"type": "array", "items": {"$ref": "#/components/schemas/CallParticipant"}}),
+    "ChatLines": _page("ChatLine"),
+    "Bans": _page("Ban"),
     "UserRooms": _object(items={"type": "array", "items": {"$ref": "#/components/schemas/UserRoom"}}),
     "RoomDays": _page(
         "RoomDay", **{"from": {"type": "string", "format": "date"}, "to": {"type": "string", "format": "date"}}

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ import anyio
 from aiortc import RTCCertificate
 
 from sfu import bridge
+from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.media import libc, sdp
 from sfu.media.bitrate import FEEDBACK_MS
@@ -317,7 +319,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def main() -> None:
-    logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=logging.INFO)
+    level = Config.from_env(os.environ).log_level.upper()
+    logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,9 +12,14 @@ import trio
 
 from sfu.keys import ServerKey
 from sfu.refusals import DatabaseUnavailable
+from sfu.store.bans import Bans
+from sfu.store.chat import Chat
 from sfu.store.companies import Companies
 from sfu.store.database import Database, open_database
+from sfu.store.files import Files
 from sfu.store.history import History
+from sfu.store.later import Later
+from sfu.store.retention import Retention
 from sfu.store.rooms import Rooms
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
@@ -22,6 +27,11 @@ from sfu.store.tokens import Tokens
 __all__ = ["Store", "open_store"]
 
 log = logging.getLogger(__name__)
+
+RULINGS = 1000
+"""Bans and changes of rooms that may wait for the database."""
+LINES = 10_000
+"""Lines of chat that may."""
 
 
 def _now() -> datetime:
@@ -42,6 +52,20 @@ class Store:
     tokens: Tokens
     sessions: Sessions
     history: History
+    bans: Bans
+    chat: Chat
+    files: Files
+    rulings: Later
+    lines: Later
+    retention: Retention
+
+    async def run(self, heartbeat_s: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps the database in step until cancelled. Raises DatabaseUnavailable only before it has started."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.sessions.run, heartbeat_s)
+            for task in (self.rulings.run, self.lines.run, self.retention.run):
+                nursery.start_soon(task)
+            task_status.started()
 
 
 @asynccontextmanager
@@ -52,32 +76,46 @@ async def open_store(
     server: str = "sfu",
     max_participants: int = 100,
     max_leaves: int = 10_000,
+    chat_kept_s: int = 86_400,
+    history_days: int = 0,
     clock: Callable[[], datetime] = _now,
 ) -> AsyncIterator[Store]:
     """The store at a database URL, with its schema brought up to date.
 
     `server` names this server among those that share the database, the same from run to run. `max_participants` is
-    what rooms get that a join makes. Leaves still queued at the end are written, if the database takes them. Raises
+    what rooms get that a join makes, `chat_kept_s` how long those keep their chat that do not say, `history_days` how
+    long ended sessions and expired tokens are kept (0: for ever). What is still queued at the end is written, if
+    the database takes it. Raises
     ConfigError or DatabaseUnavailable.
     """
     async with open_database(url) as database:
+        leaves, rulings, lines = Later(database, max_leaves), Later(database, RULINGS), Later(database, LINES)
         store = Store(
             database,
             Companies(database, server_key, clock),
-            Rooms(database, clock),
+            Rooms(database, clock, rulings, chat_kept_s=chat_kept_s),
             Tokens(database, clock),
-            Sessions(database, server, clock, max_participants=max_participants, max_leaves=max_leaves),
+            Sessions(database, server, clock, leaves, rulings, max_participants=max_participants),
             History(database),
+            Bans(database, clock, rulings),
+            Chat(database, clock, lines),
+            Files(database, clock),
+            rulings,
+            lines,
+            Retention(database, clock, history_days=history_days),
         )
         try:
             yield store
         finally:
-            await _write_what_is_left(store.sessions)
+            await _write_what_is_left({"leaves": leaves, "rulings": rulings, "lines": lines})
 
 
-async def _write_what_is_left(sessions: Sessions) -> None:
+async def _write_what_is_left(queues: Mapping[str, Later]) -> None:
     with trio.CancelScope(shield=True):
         try:
-            await sessions.flush()
+            for queue in queues.values():
+                await queue.flush()
         except DatabaseUnavailable:
-            log.error("leaves_lost=%d reason=database_away", sessions.unwritten)
+            for name, queue in queues.items():
+                if queue:
+                    log.error("%s_lost=%d reason=database_away", name, len(queue))

@@ -6,10 +6,9 @@ from datetime import date
 
 from sfu.refusals import BadCursor
 from sfu.store.database import Database
-from sfu.store.records import Page, RoomDay, Session, UserRoom, decode_cursor, moment, page, utc
+from sfu.store.records import NEWEST, Page, RoomDay, Session, UserRoom, decode_cursor, moment, page, utc
 
 ANALYTICS_S = 30.0
-_NEWEST = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
 
 
 class History:
@@ -28,7 +27,7 @@ class History:
         self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100
     ) -> Page[Session]:
         """The newest first, those that go on included. Raises BadCursor."""
-        connected_at, after = moment(decode_cursor(cursor, 2) if cursor else _NEWEST)
+        connected_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
         rows = await self._database.read(
             self.ROOM_SESSIONS,
             company_id=company_id,

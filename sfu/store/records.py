@@ -14,6 +14,9 @@ from typing import Any, Generic, Literal, TypeVar
 from sfu.refusals import BadCursor, BadValue
 from sfu.tokens import Permissions
 
+NEWEST = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+"""The sort key (time, id) before which every row of a list comes that shows the newest first."""
+
 T = TypeVar("T")
 Row = Mapping[str, Any]
 Tier = Literal["free", "pro", "enterprise"]
@@ -51,18 +54,43 @@ class Company:
 
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
-    """What an editor of a room sets. `access` is `open` (anonymous joins too, in the default company) or `token`."""
+    """What an editor of a room sets. `access` is `open` (anonymous joins too, in the default company) or `token`.
+
+    `chat_kept_s`: 0 for not at all, None for as long as the server says.
+    """
 
     name: str = ""
     description: str = ""
     max_participants: int = 100
     access: Access = "open"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    locked: bool = False
+    lobby: bool = False
+    files: bool = True
+    chat_kept_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRules:
+    """What a call needs to know of its room. `chat_kept_s` is None where the room leaves it to the server."""
+
+    access: Access
+    locked: bool
+    lobby: bool
+    files: bool
+    chat_kept_s: int | None
+
+    @classmethod
+    def of(cls, row: Row) -> RoomRules:
+        return cls(row["access"], bool(row["locked"]), bool(row["lobby"]), bool(row["files"]), row["chat_kept_s"])
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`id` is the database's, `room_id` the company's own name for it. `participants` counts who is in it now."""
+    """`id` is the database's, `room_id` the company's own name for it. `participants` counts who is in it now.
+
+    The rest is as in RoomSettings.
+    """
 
     id: str
     company_id: str
@@ -71,6 +99,10 @@ class Room:
     description: str
     max_participants: int
     access: Access
+    locked: bool
+    lobby: bool
+    files: bool
+    chat_kept_s: int | None
     metadata: dict[str, Any]
     version: int
     participants: int
@@ -88,6 +120,10 @@ class Room:
             description=row["description"],
             max_participants=row["max_participants"],
             access=row["access"],
+            locked=bool(row["locked"]),
+            lobby=bool(row["lobby"]),
+            files=bool(row["files"]),
+            chat_kept_s=row["chat_kept_s"],
             metadata=json.loads(row["metadata"]),
             version=row["version"],
             participants=row["participants"],
@@ -187,6 +223,68 @@ class Session:
             metadata=json.loads(row["metadata"]),
             quality=SessionQuality.of(row),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Who was removed from a room stays out: with the token, or without one by that name from that address."""
+
+    id: str
+    company_id: str
+    room_id: str
+    user_name: str
+    token_id: str | None
+    address: str
+    banned_by: str
+    created_at: datetime
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, row: Row) -> Ban:
+        return cls(
+            id=str(row["id"]),
+            company_id=str(row["company_id"]),
+            room_id=row["room_id"],
+            user_name=row["user_name"],
+            token_id=None if row["token_id"] is None else str(row["token_id"]),
+            address=row["address"],
+            banned_by=row["banned_by"],
+            created_at=utc(row["created_at"]),
+            expires_at=utc(row["expires_at"]),
+        )
+
+
+FILE_S = 3600
+"""So long a file can be fetched at least, also where no chat is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file shared in a room. Whoever knows `id` may fetch it; `size` is in bytes."""
+
+    id: str
+    name: str
+    type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of chat. `peer` is who wrote it, in its call; `sent_ms` is milliseconds since 1970."""
+
+    id: str
+    peer: str
+    user_name: str
+    text: str
+    sent_ms: int
+    file: File | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> Line:
+        file = None
+        if row["file_id"] is not None:
+            file = File(str(row["file_id"]), row["file_name"], row["file_type"], row["file_size"])
+        return cls(str(row["id"]), row["peer"], row["user_name"], row["text"], row["sent_ms"], file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 from sfu.refusals import RoomChanged, RoomExists, RoomNotFound
 from sfu.store.database import Database, Statements
-from sfu.store.records import Page, Room, RoomSettings, decode_cursor, json_text, page
+from sfu.store.later import Later
+from sfu.store.records import FILE_S, Page, Room, RoomSettings, decode_cursor, json_text, page
 
 ROOM_DELETED = "room_deleted"
 """The leave reason of sessions that a deleted room ended."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Rooms:
     """Every method is about one company's rooms; another's do not exist for it."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], rulings: Later, *, chat_kept_s: int) -> None:
+        """`chat_kept_s` is for rooms that leave it to the server."""
+        self._chat_kept_s = chat_kept_s
         self._database = database
         self._clock = clock
+        self._rulings = rulings
 
     GET = """
         SELECT r.*, (
@@ -50,9 +60,13 @@ class Rooms:
 
     CREATE = """
         INSERT INTO rooms (
-            id, company_id, room_id, name, description, max_participants, access, metadata, created_at, updated_at
+            id, company_id, room_id, name, description, max_participants, access, locked, lobby, files, chat_kept_s,
+            metadata, created_at, updated_at
         )
-        VALUES (:id, :company_id, :room_id, :name, :description, :max_participants, :access, :metadata, :now, :now)
+        VALUES (
+            :id, :company_id, :room_id, :name, :description, :max_participants, :access, :locked, :lobby, :files,
+            :chat_kept_s, :metadata, :now, :now
+        )
         ON CONFLICT DO NOTHING RETURNING *, 0 AS participants
     """
 
@@ -63,20 +77,25 @@ class Rooms:
             id=str(uuid.uuid4()),
             company_id=company_id,
             room_id=room_id,
-            name=settings.name,
-            description=settings.description,
-            max_participants=settings.max_participants,
-            access=settings.access,
-            metadata=json_text("metadata", settings.metadata),
+            **_plain(settings),
             now=self._clock(),
         )
         if row is None:
             raise RoomExists(f"There is a room {room_id!r} already.")
         return Room.of(row)
 
+    KEEP_CHAT = """
+        UPDATE chat_lines SET expires_ms = sent_ms + CAST(:kept_ms AS BIGINT)
+        WHERE company_id = :company_id AND room_id = :room_id AND expires_ms <> sent_ms + CAST(:kept_ms AS BIGINT)
+    """
+    KEEP_FILES = """
+        UPDATE files SET expires_ms = sent_ms + CAST(:kept_ms AS BIGINT)
+        WHERE company_id = :company_id AND room_id = :room_id AND expires_ms <> sent_ms + CAST(:kept_ms AS BIGINT)
+    """
     UPDATE = """
         UPDATE rooms SET name = :name, description = :description, max_participants = :max_participants,
-            access = :access, metadata = :metadata, updated_at = :now, version = version + 1
+            access = :access, locked = :locked, lobby = :lobby, files = :files, chat_kept_s = :chat_kept_s,
+            metadata = :metadata, updated_at = :now, version = version + 1
         WHERE company_id = :company_id AND room_id = :room_id
             AND (CAST(:version AS INTEGER) IS NULL OR version = CAST(:version AS INTEGER))
         RETURNING *
@@ -89,21 +108,23 @@ class Rooms:
 
         Raises RoomNotFound, RoomChanged, or BadValue for metadata that cannot be kept.
         """
-        metadata, now = json_text("metadata", settings.metadata), self._clock()
+        values, now = _plain(settings), self._clock()
+        kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
+        await self._rulings.flush()
 
         async def work(statements: Statements) -> Room:
             row = await statements.one(
                 self.UPDATE,
                 company_id=company_id,
                 room_id=room_id,
-                name=settings.name,
-                description=settings.description,
-                max_participants=settings.max_participants,
-                access=settings.access,
-                metadata=metadata,
+                **values,
                 version=version,
                 now=now,
             )
+            if row is not None:
+                key = {"company_id": company_id, "room_id": room_id}
+                await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
+                await statements.run(self.KEEP_FILES, **key, kept_ms=1000 * max(kept_s, FILE_S))
             current = await statements.one(self.GET, company_id=company_id, room_id=room_id)
             if current is None:
                 raise RoomNotFound
@@ -112,6 +133,20 @@ class Rooms:
             return Room.of(current)
 
         return await self._database.transaction(work)
+
+    SET = """
+        UPDATE rooms SET locked = COALESCE(:locked, locked), lobby = COALESCE(:lobby, lobby), updated_at = :now,
+            version = version + 1
+        WHERE company_id = :company_id AND room_id = :room_id
+    """
+
+    def set(self, company_id: str, room_id: str, *, locked: bool | None, lobby: bool | None) -> None:
+        """Changes what is not None, soon; never blocks. Joins from now on know it."""
+        queued = self._rulings.add(
+            self.SET, company_id=company_id, room_id=room_id, locked=locked, lobby=lobby, now=self._clock()
+        )
+        if not queued:
+            log.error("room=%r change=dropped reason=queue_full", room_id)
 
     DELETE = """
         DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id
@@ -123,22 +158,35 @@ class Rooms:
             duration_s = greatest(0, CAST(:now_s AS DOUBLE PRECISION) - date_part('epoch', connected_at))
         WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
     """
+    DELETE_CHAT = "DELETE FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id"
+    DELETE_BANS = "DELETE FROM bans WHERE company_id = :company_id AND room_id = :room_id"
+    DELETE_FILES = "DELETE FROM files WHERE company_id = :company_id AND room_id = :room_id"
     REVOKE_TOKENS = """
         UPDATE tokens SET revoked_at = :now
         WHERE company_id = :company_id AND room_id = :room_id AND revoked_at IS NULL AND expires_at > :now
     """
 
     async def delete(self, company_id: str, room_id: str, *, version: int | None = None) -> None:
-        """The room, with its open sessions closed and its tokens revoked, or the next join would bring it back.
+        """The room, chat and bans; its sessions are closed, its tokens revoked, or the next join would bring it back.
 
-        Its history stays. Raises RoomNotFound or RoomChanged.
+        Who was there when, stays known. Raises RoomNotFound or RoomChanged.
         """
         now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
+        await self._rulings.flush()
 
         async def work(statements: Statements) -> None:
             if not await statements.one(self.DELETE, **key, version=version):
                 raise RoomChanged if await statements.one(self.GET, **key) else RoomNotFound
             await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=ROOM_DELETED)
             await statements.run(self.REVOKE_TOKENS, **key, now=now)
+            await statements.run(self.DELETE_CHAT, **key)
+            await statements.run(self.DELETE_FILES, **key)
+            await statements.run(self.DELETE_BANS, **key)
 
         await self._database.transaction(work)
+
+
+def _plain(settings: RoomSettings) -> dict[str, Any]:
+    """By column. Raises BadValue for metadata that cannot be kept."""
+    values = {spec.name: getattr(settings, spec.name) for spec in fields(settings)}
+    return values | {"metadata": json_text("metadata", settings.metadata)}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from itertools import islice
 from typing import Any
 
 import trio
@@ -17,9 +14,10 @@ import trio
 from sfu.errors import RoomFull
 from sfu.keys import digest
 from sfu.refusals import CompanyDisabled, DatabaseUnavailable, TokenRequired
-from sfu.store import tokens
-from sfu.store.database import Database, Statements, bound
-from sfu.store.records import Session, SessionQuality, json_text
+from sfu.store import bans, tokens
+from sfu.store.database import Database, Statements
+from sfu.store.later import Later
+from sfu.store.records import RoomRules, Session, SessionQuality, json_text
 from sfu.tokens import Grant
 
 SERVER_LOST = "server_lost"
@@ -30,7 +28,8 @@ ABANDONED_S = 300
 
 NOTHING_KNOWN = SessionQuality()
 RETRY_S = 1.0
-BATCH = 200
+Judge = Callable[[RoomRules], None]
+"""Looks at how the room is set and raises what forbids to enter. Runs on the asyncio side."""
 
 log = logging.getLogger(__name__)
 
@@ -43,32 +42,44 @@ class Sessions:
     """
 
     def __init__(
-        self, database: Database, server: str, clock: Callable[[], datetime], *, max_participants: int, max_leaves: int
+        self,
+        database: Database,
+        server: str,
+        clock: Callable[[], datetime],
+        leaves: Later,
+        rulings: Later,
+        *,
+        max_participants: int,
     ) -> None:
+        """`rulings` is where bans and changes of rooms are queued: a join waits for those that came before it."""
         self._database = database
         self._server = server
         self._clock = clock
         self._max_participants = max_participants
-        self._max_leaves = max_leaves
-        self._leaves: deque[dict[str, Any]] = deque()
-        """The values of CLOSE, each with the time it ended, not the time the database hears of it."""
-        self._leaving = trio.Event()
-        self._flushing = trio.Lock()
+        self._leaves = leaves
+        self._rulings = rulings
 
     async def admit(
-        self, grant: Grant, token: str, *, peer_address: str = "", metadata: Mapping[str, Any] | None = None
+        self,
+        grant: Grant,
+        token: str,
+        *,
+        peer_address: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        judge: Judge = lambda rules: None,
     ) -> Session:
         """Opens the session of somebody with a valid token, using the token up if it is for one use.
 
-        Raises RoomFull, CompanyDisabled, TokenRevoked, TokenUsed or TokenUnknown; the token is then as it was.
+        Raises RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed or what `judge` raises; the
+        token is then as it was.
         """
         now = self._clock()
 
-        async def use_token(statements: Statements, _access: str) -> None:
+        async def use_token(statements: Statements, _rules: RoomRules) -> None:
             await tokens.use(statements, grant.company_id, grant.id, digest(token), now)
 
         who = {"company_id": grant.company_id, "room_id": grant.room_id, "user_name": grant.user_name}
-        return await self._admit(who, grant.id, use_token, peer_address, metadata, now)
+        return await self._admit(who, grant.id, (use_token, judge), peer_address, metadata, now)
 
     async def admit_anonymous(
         self,
@@ -78,22 +89,26 @@ class Sessions:
         *,
         peer_address: str = "",
         metadata: Mapping[str, Any] | None = None,
+        judge: Judge = lambda rules: None,
     ) -> Session:
-        """Opens the session of somebody without a token. Raises RoomFull, CompanyDisabled or TokenRequired."""
+        """Opens the session of somebody without a token.
 
-        async def look_at_access(_statements: Statements, access: str) -> None:
-            if access != "open":
+        Raises RoomFull, CompanyDisabled, TokenRequired, Removed or what `judge` raises.
+        """
+
+        async def look_at_access(_statements: Statements, rules: RoomRules) -> None:
+            if rules.access != "open":
                 raise TokenRequired
 
         who = {"company_id": company_id, "room_id": room_id, "user_name": user_name}
-        return await self._admit(who, None, look_at_access, peer_address, metadata, self._clock())
+        return await self._admit(who, None, (look_at_access, judge), peer_address, metadata, self._clock())
 
     LOCK_ROOM = """
         INSERT INTO rooms (id, company_id, room_id, max_participants, created_at, updated_at, last_join_at)
         SELECT :id, c.id, :room_id, :max_participants, :now, :now, :now
         FROM companies AS c WHERE c.id = :company_id AND c.is_active
         ON CONFLICT (company_id, room_id) DO UPDATE SET last_join_at = excluded.last_join_at
-        RETURNING max_participants, access
+        RETURNING max_participants, access, locked, lobby, files, chat_kept_s
     """
     ADMIT = """
         INSERT INTO sessions (
@@ -114,13 +129,14 @@ class Sessions:
         self,
         who: Mapping[str, str],
         token_id: str | None,
-        check: Callable[[Statements, str], Any],
+        checks: tuple[Callable[[Statements, RoomRules], Awaitable[None]], Judge],
         peer_address: str,
         metadata: Mapping[str, Any] | None,
         now: datetime,
     ) -> Session:
         """Writes the room's row first, making it if need be: whoever else joins waits there, so the count is right."""
         details = json_text("metadata", metadata or {})
+        check, judge = checks
 
         async def work(statements: Statements) -> Session:
             room = await statements.one(
@@ -133,7 +149,10 @@ class Sessions:
             )
             if room is None:
                 raise CompanyDisabled
-            await check(statements, room["access"])
+            rules = RoomRules.of(room)
+            await check(statements, rules)
+            await bans.check(statements, **who, token_id=token_id, address=peer_address, now=now)
+            judge(rules)
             row = await statements.one(
                 self.ADMIT,
                 **who,
@@ -150,6 +169,7 @@ class Sessions:
                 raise RoomFull
             return Session.of(row)
 
+        await self._rulings.flush()
         await self.flush()  # or who has just left would still be counted
         return await self._database.transaction(work)
 
@@ -162,23 +182,21 @@ class Sessions:
     ) -> None:
         """Ends a session now and has it written soon; never blocks. `metadata`, if given, replaces the session's.
 
-        Raises BadValue for what cannot be stored: in the queue it would keep everything behind it from being written.
+        Raises BadValue for what cannot be stored.
         """
-        if len(self._leaves) >= self._max_leaves:
-            log.error("session=%s leave=dropped reason=queue_full", session.id)
-            return
         now = self._clock()
-        leave = {
-            "company_id": session.company_id,
-            "id": session.id,
-            "at": now,
-            "at_s": now.timestamp(),
-            "reason": reason,
-            "metadata": None if metadata is None else json_text("metadata", metadata),
+        queued = self._leaves.add(
+            self.CLOSE,
+            company_id=session.company_id,
+            id=session.id,
+            at=now,
+            at_s=now.timestamp(),
+            reason=reason,
+            metadata=None if metadata is None else json_text("metadata", metadata),
             **asdict(quality),
-        }
-        self._leaves.append(bound(leave))
-        self._leaving.set()
+        )
+        if not queued:
+            log.error("session=%s leave=dropped reason=queue_full", session.id)
 
     @property
     def unwritten(self) -> int:
@@ -197,12 +215,7 @@ class Sessions:
 
     async def flush(self) -> None:
         """Writes the queued leaves, or raises DatabaseUnavailable and keeps them; one written twice changes nothing."""
-        async with self._flushing:
-            while self._leaves:
-                batch = list(islice(self._leaves, BATCH))
-                await self._database.transaction(partial(Statements.run_many, sql=self.CLOSE, values=batch))
-                for _ in batch:
-                    self._leaves.popleft()
+        await self._leaves.flush()
 
     TOUCH = "UPDATE sessions SET last_seen_at = :now WHERE server = :server AND disconnected_at IS NULL"
 
@@ -250,10 +263,8 @@ class Sessions:
         task_status.started()
         next_beat = trio.current_time() + heartbeat_s
         while True:
-            if not self._leaves:
-                self._leaving = trio.Event()
-                with trio.move_on_at(next_beat):
-                    await self._leaving.wait()
+            with trio.move_on_at(next_beat):
+                await self._leaves.wait()
             try:
                 await self.flush()
                 if trio.current_time() >= next_beat:

@@ -10,9 +10,7 @@ from sfu import tokens
 from sfu.keys import digest
 from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
 from sfu.store.database import Database, Statements
-from sfu.store.records import Page, Token, canonical_id, decode_cursor, moment, page
-
-_START = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
+from sfu.store.records import NEWEST, Page, Token, canonical_id, decode_cursor, moment, page
 
 
 class Tokens:
@@ -64,7 +62,7 @@ class Tokens:
 
     async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Token]:
         """The newest first. Raises BadCursor."""
-        created_at, after = moment(decode_cursor(cursor, 2) if cursor else _START)
+        created_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
         rows = await self._database.read(
             self.LIST, company_id=company_id, created_at=created_at, id=after, count=limit + 1
         )

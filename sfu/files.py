@@ -1,0 +1,140 @@
+"""Files on the disk: one folder, names that mean nothing, and never more than it may hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+import unicodedata
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from sfu.refusals import FilesFull, FileTooLarge
+from sfu.store.records import canonical_id
+
+NAME_CHARACTERS = 120
+TYPE_CHARACTERS = 100
+OCTETS = "application/octet-stream"
+YOUNG_S = 600.0
+"""A file as young as this may be on its way in, and its row not be written yet."""
+BATCH = 500
+
+Read = Callable[[], Awaitable[bytes]]
+"""The next piece of a file; nothing at its end."""
+
+_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z")
+
+
+def clean_file_name(text: str) -> str:
+    """A name to save a file under on any system: no path, nothing that is not seen, no more than 120 characters."""
+    base = re.split(r"[/\\]", unicodedata.normalize("NFC", text[:4096]))[-1]
+    seen = "".join(c for c in base if c.isspace() or unicodedata.category(c)[0] != "C")
+    name = re.sub(r'[<>:"|?*]', "_", " ".join(seen.split())).strip(". ")
+    stem, dot, suffix = name.rpartition(".")
+    if stem and len(name) > NAME_CHARACTERS and len(suffix) < 16:
+        return stem[: NAME_CHARACTERS - len(suffix) - 1] + dot + suffix
+    return name[:NAME_CHARACTERS] or "file"
+
+
+def clean_type(text: str) -> str:
+    """A media type without parameters (RFC 9110 section 8.3.1)."""
+    found = text.partition(";")[0].strip().lower()
+    return found if len(found) <= TYPE_CHARACTERS and _TYPE.match(found) else OCTETS
+
+
+class Folder:
+    """`limit_bytes` for everything in it. Only one server uses it."""
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._used_bytes = 0  # of whole files, and of what is promised to those that come
+
+    async def open(self) -> None:
+        """Makes the folder if need be, forgets halves of files, and counts what is there."""
+
+        def look() -> int:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for half in self._path.glob("*.part"):
+                half.unlink(missing_ok=True)
+            return sum(entry.stat().st_size for entry in os.scandir(self._path) if entry.is_file())
+
+        self._used_bytes = await trio.to_thread.run_sync(look)
+
+    def path(self, file_id: str) -> Path | None:
+        """Where a file is; None if it is not here. Takes any text."""
+        known = canonical_id(file_id)
+        path = self._path / (known or "")
+        return path if known and path.is_file() else None
+
+    async def receive(self, read: Read, limit_bytes: int, idle_s: float) -> tuple[str, int]:
+        """Writes a file as it comes; its id, which is not to be guessed, and its size.
+
+        Raises FileTooLarge, FilesFull, trio.TooSlowError when nothing comes for `idle_s`, or OSError; then nothing of
+        it is left.
+        """
+        file_id, size = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)), 0
+        half = self._path / f"{file_id}.part"
+        try:
+            async with await trio.open_file(half, "xb", opener=_private) as file:
+                while True:
+                    with trio.fail_after(idle_s):
+                        piece = await read()
+                    if not piece:
+                        break
+                    self._claim(len(piece), limit_bytes - size)
+                    size += len(piece)
+                    await file.write(piece)
+            half.replace(self._path / file_id)
+        except BaseException:
+            self._used_bytes -= size
+            half.unlink(missing_ok=True)
+            raise
+        return file_id, size
+
+    def _claim(self, n_bytes: int, left_bytes: int) -> None:
+        if n_bytes > left_bytes:
+            raise FileTooLarge
+        if self._used_bytes + n_bytes > self._limit_bytes:
+            raise FilesFull("The server has no room for more files.")
+        self._used_bytes += n_bytes
+
+    async def remove(self, file_id: str) -> None:
+        path = self.path(file_id)
+        if path is not None:
+            self._used_bytes -= await trio.to_thread.run_sync(_delete, path)
+
+    async def sweep(self, known: Callable[[Sequence[str]], Awaitable[set[str]]]) -> int:
+        """Deletes the files that `known` does not know; how many. It is asked about some at a time, in order."""
+        old = time.time() - YOUNG_S
+        names = await trio.to_thread.run_sync(_names, self._path, old)
+        count = 0
+        for start in range(0, len(names), BATCH):
+            batch = [name for name in names[start : start + BATCH] if canonical_id(name) == name]
+            if not batch:
+                continue
+            for name in sorted(set(batch) - await known(batch)):
+                await self.remove(name)
+                count += 1
+        return count
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _names(folder: Path, before: float) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.stat().st_mtime < before)
+
+
+def _delete(path: Path) -> int:
+    try:
+        size = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return size

@@ -1,0 +1,59 @@
+"""What one address may do how often. Pure, the clock is an argument; bounded, whatever comes."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from sfu.refusals import Refusal, TooManyFailures, TooManyRequests
+
+FAILURES = 10
+FAILURES_S = 60.0
+ADDRESSES = 10_000
+"""Addresses that are remembered; beyond it the one that was heard of longest ago is forgotten."""
+
+
+class Rate:
+    """`count` within any `per_s` seconds by one address, for IPv6 by one /64. `refuse` makes of seconds a refusal."""
+
+    def __init__(
+        self, count: int, per_s: float, clock: Callable[[], float], refuse: Callable[[int], Refusal] = TooManyRequests
+    ) -> None:
+        self._count, self._per_s, self._clock, self._refuse = count, per_s, clock, refuse
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Raises the refusal while the address has had its share."""
+        times = self._times.get(place(address))
+        if times is not None and len(times) == self._count:
+            left_s = times[0] + self._per_s - self._clock()
+            if left_s > 0:
+                raise self._refuse(math.ceil(left_s))
+
+    def add(self, address: str) -> None:
+        where = place(address)
+        self._times.setdefault(where, deque(maxlen=self._count)).append(self._clock())
+        self._times.move_to_end(where)
+        if len(self._times) > ADDRESSES:
+            self._times.popitem(last=False)
+
+    def take(self, address: str) -> None:
+        """`check`, then `add`."""
+        self.check(address)
+        self.add(address)
+
+
+def failures(clock: Callable[[], float]) -> Rate:
+    """Of wrong keys, tokens and secrets."""
+    return Rate(FAILURES, FAILURES_S, clock, TooManyFailures)
+
+
+def place(address: str) -> str:
+    """What counts as one address: for IPv6 a /64, which one person may have whole."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((ip, 64), strict=False)) if isinstance(ip, IPv6Address) and not ip.ipv4_mapped else str(ip)

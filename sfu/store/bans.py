@@ -1,0 +1,129 @@
+"""Who was removed from a room and is to stay out of it for a time."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+from sfu.errors import Removed
+from sfu.rates import place
+from sfu.store.database import Database, Statements
+from sfu.store.later import Later
+from sfu.store.records import NEWEST, Ban, Page, Session, canonical_id, decode_cursor, moment, page
+
+log = logging.getLogger(__name__)
+
+
+class Bans:
+    """Every method is about one company's bans; another's do not exist for it. They are written later, in order."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], rulings: Later) -> None:
+        self._database = database
+        self._clock = clock
+        self._rulings = rulings
+
+    ADD = """
+        INSERT INTO bans (
+            id, company_id, room_id, user_name, token_id, name_key, address, banned_by, created_at, expires_at
+        )
+        VALUES (
+            :id, :company_id, :room_id, :user_name, :token_id, :name_key, :address, :banned_by, :now, :expires_at
+        )
+        ON CONFLICT DO NOTHING
+    """
+
+    def add(self, session: Session, *, until: datetime, by: str) -> None:
+        """Whoever has this session stays out until then; never blocks. Who came with a token is known by that, others
+        by their name and address together. Joins from now on know it."""
+        anonymous = session.token_id is None
+        queued = self._rulings.add(
+            self.ADD,
+            id=str(uuid.uuid4()),
+            company_id=session.company_id,
+            room_id=session.room_id,
+            user_name=session.user_name,
+            token_id=session.token_id,
+            name_key=_key(session.user_name) if anonymous else "",
+            address=place(session.peer_address) if anonymous else "",
+            banned_by=by,
+            now=self._clock(),
+            expires_at=until,
+        )
+        if not queued:
+            log.error("session=%s ban=dropped reason=queue_full", session.id)
+
+    async def holds(self, company_id: str, room_id: str, user_name: str, *, token_id: str | None, address: str) -> bool:
+        """Whether somebody is kept out now, as `check` says."""
+        await self._rulings.flush()
+        values = _values(company_id, room_id, user_name, token_id, address)
+        return await self._database.read_one(CHECK, **values, now=self._clock()) is not None
+
+    LIST = """
+        SELECT * FROM bans WHERE company_id = :company_id AND room_id = :room_id AND expires_at > :now
+            AND (created_at, id) < (:created_at, :id)
+        ORDER BY created_at DESC, id DESC LIMIT :count
+    """
+
+    async def list(self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Ban]:
+        """Those in force, the newest first. Raises BadCursor."""
+        await self._rulings.flush()
+        created_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
+        rows = await self._database.read(
+            self.LIST,
+            company_id=company_id,
+            room_id=room_id,
+            now=self._clock(),
+            created_at=created_at,
+            id=after,
+            count=limit + 1,
+        )
+        return page([Ban.of(row) for row in rows], limit, lambda ban: (ban.created_at.isoformat(), ban.id))
+
+    LIFT = "DELETE FROM bans WHERE company_id = :company_id AND room_id = :room_id AND id = :id RETURNING *"
+
+    async def lift(self, company_id: str, room_id: str, ban_id: str) -> Ban | None:
+        """None if there is no such ban. Takes any text for `ban_id`."""
+        known = canonical_id(ban_id)
+        if known is None:
+            return None
+        await self._rulings.flush()
+        row = await self._database.write_one(self.LIFT, company_id=company_id, room_id=room_id, id=known)
+        return Ban.of(row) if row else None
+
+
+CHECK = """
+    SELECT id FROM bans WHERE company_id = :company_id AND room_id = :room_id AND expires_at > :now
+        AND (token_id = :token_id OR (token_id IS NULL AND name_key = :name_key AND address = :address))
+"""
+
+
+async def check(
+    statements: Statements,
+    company_id: str,
+    room_id: str,
+    user_name: str,
+    *,
+    token_id: str | None,
+    address: str,
+    now: datetime,
+) -> None:
+    """Within the transaction of a join. Raises Removed. A name and an address are nothing to who has a token."""
+    values = _values(company_id, room_id, user_name, token_id, address)
+    if await statements.one(CHECK, **values, now=now) is not None:
+        raise Removed
+
+
+def _values(company_id: str, room_id: str, user_name: str, token_id: str | None, address: str) -> dict[str, str | None]:
+    return {
+        "company_id": company_id,
+        "room_id": room_id,
+        "token_id": token_id,
+        "name_key": _key(user_name) if token_id is None else "",
+        "address": place(address),
+    }
+
+
+def _key(user_name: str) -> str:
+    return user_name.casefold()

@@ -1,0 +1,105 @@
+"""Lines of chat, kept for those who come later, for as long as their room says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from sfu.refusals import BadCursor
+from sfu.store.database import Database, Statements
+from sfu.store.later import Later
+from sfu.store.records import Line, Page, canonical_id, decode_cursor, page
+
+LATEST_MS = 2**62
+LAST = (str(LATEST_MS), "ffffffff-ffff-ffff-ffff-ffffffffffff")
+
+log = logging.getLogger(__name__)
+
+
+class Chat:
+    """Every method is about one company's chat; another's does not exist for it."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime], lines: Later) -> None:
+        """`lines` is where lines are queued: a talker never waits for the database."""
+        self._database = database
+        self._clock = clock
+        self._lines = lines
+        self._keeping = True
+
+    ADD = """
+        INSERT INTO chat_lines (id, company_id, room_id, peer, user_name, text, file_id, sent_ms, expires_ms)
+        VALUES (:id, :company_id, :room_id, :peer, :user_name, :text, :file_id, :sent_ms, :expires_ms)
+        ON CONFLICT DO NOTHING
+    """
+
+    def add(self, company_id: str, room_id: str, line: Line, *, kept_s: int) -> None:
+        """Has the line written soon, and deleted `kept_s` seconds after it was sent; never blocks.
+
+        What comes while the queue is full is not kept, and said once.
+        """
+        queued = self._lines.add(self.ADD, **_values(company_id, room_id, line, kept_s))
+        if self._keeping and not queued:
+            log.error("lines=dropped reason=queue_full")
+        self._keeping = queued
+
+    EARLIER = """
+        SELECT l.*, f.name AS file_name, f.type AS file_type, f.size AS file_size
+        FROM chat_lines AS l LEFT JOIN files AS f ON f.id = l.file_id
+        WHERE l.company_id = :company_id AND l.room_id = :room_id AND l.expires_ms > :now_ms
+            AND (l.sent_ms, l.id) < (:sent_ms, :id)
+        ORDER BY l.sent_ms DESC, l.id DESC LIMIT :count
+    """
+
+    async def list(self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Line]:
+        """The newest first. Raises BadCursor."""
+        sent, after = decode_cursor(cursor, 2) if cursor else LAST
+        known = canonical_id(after)
+        if known is None or not (sent.isascii() and sent.isdigit()) or len(sent) > 19 or int(sent) > LATEST_MS:
+            raise BadCursor
+        await self._lines.flush()
+        rows = await self._database.read(
+            self.EARLIER,
+            company_id=company_id,
+            room_id=room_id,
+            now_ms=self._now_ms(),
+            sent_ms=int(sent),
+            id=known,
+            count=limit + 1,
+        )
+        return page([Line.of(row) for row in rows], limit, lambda line: (str(line.sent_ms), line.id))
+
+    DELETE = "DELETE FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id AND id = :id RETURNING *"
+    DELETE_FILE = "DELETE FROM files WHERE company_id = :company_id AND id = :file_id"
+
+    async def delete(self, company_id: str, room_id: str, line_id: str) -> bool:
+        """The line, with its file. False if there is no such line. Takes any text for `line_id`."""
+        known = canonical_id(line_id)
+        if known is None:
+            return False
+        await self._lines.flush()
+
+        async def work(statements: Statements) -> bool:
+            row = await statements.one(self.DELETE, company_id=company_id, room_id=room_id, id=known)
+            if row is not None and row["file_id"] is not None:
+                await statements.run(self.DELETE_FILE, company_id=company_id, file_id=row["file_id"])
+            return row is not None
+
+        return await self._database.transaction(work)
+
+    def _now_ms(self) -> int:
+        return int(self._clock().timestamp() * 1000)
+
+
+def _values(company_id: str, room_id: str, line: Line, kept_s: int) -> dict[str, object]:
+    return {
+        "id": line.id,
+        "company_id": company_id,
+        "room_id": room_id,
+        "peer": line.peer,
+        "user_name": line.user_name,
+        "text": line.text,
+        "file_id": None if line.file is None else line.file.id,
+        "sent_ms": line.sent_ms,
+        "expires_ms": line.sent_ms + 1000 * kept_s,
+    }
