@@ -1,44 +1,13 @@
 /** The stage: a tile for everybody and for every shared screen, as large as the window allows. */
 
+import { $, element, icon, initialsOf, toneOf } from './dom.js';
+import { page } from './page.js';
+import { t } from './texts.js';
 import { pausedText, tileText } from './words.js';
 
 const GAP_PX = 12;
 const WIDEST = 16 / 9;
 const TONES = 6;
-
-export function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-export function icon(name) {
-  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  svg.setAttribute('class', 'i');
-  svg.setAttribute('aria-hidden', 'true');
-  svg.append(document.createElementNS(svg.namespaceURI, 'use'));
-  setIcon(svg, name);
-  return svg;
-}
-
-export function setIcon(svg, name) {
-  svg.firstElementChild.setAttribute('href', `#i-${name}`);
-}
-
-/** The class that gives a name its colour, the same wherever the name is shown. */
-export function toneOf(name) {
-  let sum = 0;
-  for (const character of name) sum = (sum * 31 + character.codePointAt(0)) >>> 0;
-  return `tone-${sum % TONES}`;
-}
-
-export function initialsOf(name) {
-  const words = name.split(/[\s._-]+/u).filter(Boolean);
-  const first = [...(words[0] ?? '?')];
-  const letters = words.length > 1 ? first[0] + [...words.at(-1)][0] : first.slice(0, 2).join('');
-  return letters.toUpperCase();
-}
 
 /** The size of n equal tiles that cover most of width × height: between 16:9 and `squarest`, the last row centred. */
 function bestSize(n, width, height, gap) {
@@ -142,14 +111,19 @@ export class Tiles {
   #on;
 
   /** `on.blocked()`: the browser holds sound back. `on.change()`: a track has begun or stopped to bring frames, sync again. */
-  constructor(box, on) {
+  constructor(box = $('tiles'), on = { blocked() {}, change: () => page.changed() }) {
     this.#box = box;
     this.#on = on;
+    page.on('speakers', (now) => this.speak(now));
     new ResizeObserver(() => this.#layOut()).observe(box);
   }
 
   /** Shows the room as it is now; `me` is { name, picture, muted, screen }. */
-  sync(room, me) {
+  toggleView() {}
+
+  sync(room = page.room, me = { name: room.name, picture: page.devices.track('camera'), screen: page.devices.track('screen'), muted: page.devices.status('microphone') !== 'on' }) {
+    $('invitation').hidden = room.self === null || room.participants.size > 0;
+    $('room-link').textContent = page.link;
     const seats = [];
     for (const person of room.participants.values()) seats.push(...this.#seatsOf(room, person));
     const self = { peer: room.self ?? 'self', isSelf: true, name: me.name };

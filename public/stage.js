@@ -1,0 +1,1 @@
+export { Tiles as Stage } from './tiles.js';
