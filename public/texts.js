@@ -2,7 +2,7 @@
  * Texts in the reader's language: one file a language in lang/, of which one is loaded. A text is a string with {placeholders},
  * or an object of plural forms (Intl.PluralRules) chosen by `count`. Numbers, lists and times go through Intl.
  *
- * Static texts stand in the page as data-t="key" (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() puts them in.
+ * Static texts stand in the page by key: data-t (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() puts them in.
  * `texts` sends `change` when another language has been chosen: whoever made texts makes them again.
  */
 

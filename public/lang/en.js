@@ -250,7 +250,7 @@ export default {
   'act.another': 'Another room',
   'act.another_link': 'I have another link',
   'act.request': 'Copy a request to send',
-  'act.request_text': 'My link to {room} does not work: {reason} Could you send me a new one?',
+  'act.request_text': 'My link to {room} does not work: {reason}. Could you send me a new one?',
   'act.copied': 'Copied',
   'act.copy_admin': 'Copy for the administrator',
   'act.open_chat': 'Open chat',
