@@ -51,7 +51,7 @@ class Page extends EventTarget {
   }
 
   get inCall() {
-    return this.room !== null && this.room.state !== 'ended' && this.room.state !== 'idle';
+    return this.room !== null && this.room.state !== 'ended';
   }
 
   /** The link to share: the room and nothing about who shares it. */
