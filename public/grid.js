@@ -1,5 +1,5 @@
 /**
- * Where tiles go. Pure: sizes in, places { x, y, width, height } out, in CSS pixels from the stage's top and inline start.
+ * Where tiles go, and who gets one. Pure: sizes in, places { x, y, width, height } out, in CSS pixels from the stage's top and inline start.
  */
 
 const IDEAL = 16 / 9; // what cameras send, and the widest a tile may become
@@ -79,4 +79,21 @@ function below(n, width, height, gap, shared) {
   const fit = seatsThatFit(n, area.width, area.height, gap, { width: 96, height: 64 });
   const places = gridPlaces(fit, area, gap);
   return { from, places: fit < n ? places.slice(0, -1) : places, more: fit < n ? places.at(-1) : null };
+}
+
+/**
+ * Which of the keys get one of `places`: those who had one keep it, in their order; then who spoke last, then who came first.
+ * `speaker` always gets one, that of whoever has been silent longest. `spoke` tells when somebody last spoke.
+ */
+export function choose(keys, places, { before = [], speaker = null, spoke = new Map() } = {}) {
+  if (keys.length <= places) return [...keys];
+  const time = (key) => spoke.get(key) ?? 0;
+  const kept = before.filter((key) => keys.includes(key)).slice(0, places);
+  const waiting = keys.filter((key) => !kept.includes(key)).sort((a, b) => time(b) - time(a));
+  const shown = [...kept, ...waiting.slice(0, places - kept.length)];
+  if (places && keys.includes(speaker) && !shown.includes(speaker)) {
+    const silent = shown.reduce((one, key) => (time(key) < time(one) ? key : one));
+    shown[shown.indexOf(silent)] = speaker;
+  }
+  return shown;
 }

@@ -38,20 +38,3 @@ function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
   const muted = !microphone || microphone.muted;
   return [...screens, { peer, source: 'camera', name, label: name, sounds: ownSounds, muted, raised: hand, picture: picture('camera'), paused: paused('camera') }];
 }
-
-/**
- * Which of the keys get one of `places`: those who had one keep it, in their order; then who spoke last, then who came first.
- * `speaker` always gets one, that of whoever has been silent longest. `spoke` tells when somebody last spoke.
- */
-export function choose(keys, places, { before = [], speaker = null, spoke = new Map() } = {}) {
-  if (keys.length <= places) return [...keys];
-  const time = (key) => spoke.get(key) ?? 0;
-  const kept = before.filter((key) => keys.includes(key)).slice(0, places);
-  const waiting = keys.filter((key) => !kept.includes(key)).sort((a, b) => time(b) - time(a));
-  const shown = [...kept, ...waiting.slice(0, places - kept.length)];
-  if (places && keys.includes(speaker) && !shown.includes(speaker)) {
-    const silent = shown.reduce((one, key) => (time(key) < time(one) ? key : one));
-    shown[shown.indexOf(silent)] = speaker;
-  }
-  return shown;
-}

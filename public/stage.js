@@ -5,11 +5,11 @@
 
 import { cornerPlace, makeMovable, nextCorner } from './corner.js';
 import { $, element, icon, put } from './dom.js';
-import { gridPlaces, seatsThatFit, splitPlaces } from './grid.js';
+import { choose, gridPlaces, seatsThatFit, splitPlaces } from './grid.js';
 import { openMenu } from './overlay.js';
 import { page } from './page.js';
 import { panels } from './panel.js';
-import { choose, seatsOf } from './seats.js';
+import { seatsOf } from './seats.js';
 import { ShareBar } from './sharebar.js';
 import { choices } from './storage.js';
 import { t } from './texts.js';
