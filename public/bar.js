@@ -159,6 +159,7 @@ export function startBar() {
   press('leave-button', () => actions.leave());
   page.on('devices', showDevices);
   page.on('people', showRoom);
+  page.on('welcome', showDevices); // now it is known what one may send
   page.on('welcome', () => (joinedAt ||= performance.now()));
   page.on('call', ({ again }) => again || (joinedAt = 0));
   page.on('view', ({ name: view }) => view !== 'call' && showMeter());

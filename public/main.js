@@ -9,7 +9,7 @@ import { isProblem } from './words.js';
 const NAME_KEY = 'sfu.name';
 
 const devices = (page.devices = new Devices());
-for (const type of ['change', 'list']) devices.addEventListener(type, () => page.tell('devices'));
+for (const type of ['change', 'list', 'released']) devices.addEventListener(type, () => page.tell('devices'));
 
 /** Room and name in a token; whether they are true, the server knows. */
 function spoken(text) {

@@ -8,7 +8,8 @@
  *   'busy'         another program holds it
  *   'unsupported'  the browser cannot
  *
- * Events (detail { source } and what is named): `change` after any change of status or track; `list` when the devices to choose
+ * Events (detail { source } and what is named): `change` after any change of status or track; `released` when a track is about to
+ * be replaced, for whoever holds a copy; `list` when the devices to choose
  * from changed; `lost` when a device that was on went away and there is no other; `now` { label } when another took its
  * place; `found` when one that was missing is there now; `plugged` { id, label } when one more is there; `taken` when the
  * system silenced the microphone (a phone call), `returned` when it gave it back. Nothing here turns a device on unasked.
@@ -92,7 +93,8 @@ export class Devices extends EventTarget {
     choose({ [source]: id });
     if (source === 'speaker' || !this.#tracks[source]) return this.#emit('change', source);
     this.#work = this.#work.then(() => {
-      this.#drop(source); // first: many a device cannot be opened twice, nor two cameras of a phone
+      this.#drop(source); // first: many a device cannot be opened twice, nor with other switches, nor two cameras of a phone
+      this.#emit('released', source);
       return this.#acquire([source]);
     });
     await this.#work;
