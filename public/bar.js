@@ -11,6 +11,7 @@ import { elapsed, t, texts } from './texts.js';
 
 export const REACTIONS = ['thumbs_up', 'heart', 'clap', 'laugh', 'surprise', 'celebrate'];
 const LONG_PRESS_MS = 500;
+const IDLE_MS = 4_000; // in full screen, until the bar fades
 
 let joinedAt = 0;
 let metered = null;
@@ -145,6 +146,19 @@ function press(id, then, held) {
   button.addEventListener('contextmenu', (event) => event.preventDefault());
 }
 
+/** In full screen the bar fades while nobody touches anything; whatever they do brings it back. */
+function fadeWhenIdle() {
+  let timer = 0;
+  const stir = () => {
+    clearTimeout(timer);
+    $('call-view').classList.remove('is-idle');
+    const fade = () => document.fullscreenElement && !$('call-view').querySelector('.bar :focus-visible') && $('call-view').classList.add('is-idle');
+    timer = setTimeout(fade, IDLE_MS);
+  };
+  for (const type of ['pointermove', 'pointerdown', 'keydown', 'focusin']) addEventListener(type, stir, { passive: true });
+  document.addEventListener('fullscreenchange', stir);
+}
+
 export function startBar() {
   const { actions } = page;
   press('mic-button', () => actions.toggle('microphone'), () => openDevices('microphone', $('mic-button')));
@@ -163,6 +177,7 @@ export function startBar() {
   page.on('welcome', () => (joinedAt ||= performance.now()));
   page.on('call', ({ again }) => again || (joinedAt = 0));
   page.on('view', ({ name: view }) => view !== 'call' && showMeter());
+  fadeWhenIdle();
   setInterval(showClock, 1000);
   texts.addEventListener('change', write);
   write();

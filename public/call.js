@@ -29,6 +29,7 @@ const OF_PEOPLE = EVENTS.slice(0, 9);
 const { devices } = page;
 let lostAt = 0;
 let ticking = 0;
+let awake = null; // keeps a phone's screen on
 let answers = false; // whether the server serves pages although it takes no calls
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -57,8 +58,15 @@ export async function enter({ room: roomName, name }) {
   if (page.room === room && room.state === 'idle') room.join();
 }
 
+/** A call is watched without touching anything; a hidden page loses the lock and asks again. */
+async function stayAwake() {
+  if (page.inCall && document.visibilityState === 'visible') awake = await navigator.wakeLock?.request('screen').catch(() => null);
+}
+
 function end(error) {
   const { room } = page;
+  awake?.release();
+  awake = null;
   clearInterval(ticking);
   ticking = 0;
   devices.rest();
@@ -187,7 +195,10 @@ Object.assign(page.actions, {
 
 page.stage = new Stage();
 page.on('state', stateChanged);
-page.on('welcome', () => page.show('call'));
+page.on('welcome', () => {
+  page.show('call');
+  stayAwake();
+});
 page.on('waiting', ({ room }) => hold({ key: 'lobby', title: t('wait.lobby.title', { room }), text: t('wait.lobby.text') }));
 for (const type of OF_PEOPLE) page.on(type, () => page.changed());
 page.on('people', () => {
@@ -198,7 +209,11 @@ $('copy-link').addEventListener('click', copyLink);
 $('retry-button').addEventListener('click', () => page.room.join());
 addEventListener('online', () => page.inCall && page.room.join());
 addEventListener('offline', banner);
-document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && page.inCall && page.room.join());
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState !== 'visible' || !page.inCall) return;
+  page.room.join();
+  stayAwake();
+});
 texts.addEventListener('change', () => page.changed());
 startBar();
 startNotices();

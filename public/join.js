@@ -7,7 +7,7 @@ import { page } from './page.js';
 import { levelBar, picker } from './pickers.js';
 import { choices } from './storage.js';
 import { language, LANGUAGES, list, speak, t, texts } from './texts.js';
-import { deviceProblems } from './words.js';
+import { deviceProblems, isProblem } from './words.js';
 
 const NAMED = 4; // of those inside; the rest is a number
 const LOOK_MS = 15_000;
@@ -107,6 +107,7 @@ function showDevices() {
   const on = (source) => ['on', 'starting'].includes(devices.status(source));
   const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
   put($('join-will'), t(`join.will.${will}`));
+  $('join-devices').classList.toggle('is-empty', ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
   showProblems(picture);
 }
 

@@ -51,6 +51,7 @@ page.on('theme', theme);
 theme();
 startJoin();
 for (const host of document.querySelectorAll('.host-name')) host.textContent = location.host;
+if (location.protocol !== 'https:') for (const lock of document.querySelectorAll('.secure')) lock.remove();
 
 const query = new URLSearchParams(location.search);
 const asked = { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() ?? '' };

@@ -199,7 +199,7 @@ export class Stage {
       tile.element.classList.toggle('is-corner', key === corner);
       tile.moveKey.hidden = key !== corner;
       tile.pinKey.hidden = key === corner;
-      tile.setPinned(key === this.#pinned, key === main);
+      tile.setRole({ pinned: key === this.#pinned, main: key === main, large: key === main || (corner !== null && key !== corner) });
       tile.setAway(!place);
       if (place) tile.put(place, from.get(key));
     }

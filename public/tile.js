@@ -104,8 +104,10 @@ export class Tile {
     this.#describe({ speaking, dominant });
   }
 
-  setPinned(pinned, main) {
+  /** `main`: it has the stage, the others a strip; `large`: it needs no ring to be found. */
+  setRole({ pinned, main, large }) {
     this.element.classList.toggle('is-main', main);
+    this.element.classList.toggle('is-large', large);
     this.pinKey.setAttribute('aria-pressed', String(pinned));
     this.pinKey.title = t(pinned ? 'tile.unpin' : 'tile.pin');
     this.pinKey.setAttribute('aria-label', this.pinKey.title);

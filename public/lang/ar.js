@@ -36,7 +36,7 @@ export default {
   'device.quiet': 'قل شيئًا للتجربة',
   'device.off': 'متوقف',
   'device.level': 'مستوى الميكروفون',
-  'device.format': '{height}p، {rate} صورة في الثانية',
+  'device.format': 'دقة {height}، {rate} صورة في الثانية',
   'device.test': 'تشغيل صوت تجريبي',
   'device.now.microphone': 'ميكروفونك الآن هو {label}.',
   'device.now.camera': 'كاميرتك الآن هي {label}.',

@@ -36,15 +36,15 @@ window.draw = (name, width, height, at) => {
         paint.fillRect(0, 0, w, h);
         paint.fillStyle = '#ffffff1c';
         paint.fillRect(w * (0.06 + (seed % 5) / 12), 0, w * 0.16, h * 0.55);
-        paint.fillStyle = clothes[(seed >> 3) % clothes.length];
+        paint.fillStyle = clothes[(seed >>> 3) % clothes.length];
         paint.beginPath();
         paint.ellipse(cx, h * 1.04, r * 1.75, h * 0.42, 0, 0, 7);
         paint.fill();
-        paint.fillStyle = ['#26211f', '#5a3a22', '#b98a4a', '#77706a'][(seed >> 5) % 4];
+        paint.fillStyle = ['#26211f', '#5a3a22', '#b98a4a', '#77706a'][(seed >>> 5) % 4];
         paint.beginPath();
         paint.ellipse(cx, cy - r * 0.15, r * 1.08, r * 1.2, 0, 0, 7);
         paint.fill();
-        paint.fillStyle = skins[(seed >> 7) % skins.length];
+        paint.fillStyle = skins[(seed >>> 7) % skins.length];
         paint.fillRect(cx - r * 0.34, cy + r * 0.5, r * 0.68, r * 0.9);
         paint.beginPath();
         paint.ellipse(cx, cy + r * 0.08, r * 0.84, r * 0.98, 0, 0, 7);
