@@ -12,7 +12,7 @@ import { Stage } from './stage.js';
 import { remember } from './storage.js';
 import { t, texts } from './texts.js';
 import { clearToasts, toast } from './toasts.js';
-import { endText } from './words.js';
+import { endText, troubleText } from './words.js';
 
 const SOURCES = ['microphone', 'camera'];
 const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are quick, a question may stand for ever
@@ -119,7 +119,8 @@ function banner() {
   const blocked = ['ice_timeout', 'dtls_failed'].includes(room.error?.code); // joined again, but perhaps as deaf as before
   const away = room.error && (room.state !== 'joined' || blocked);
   const since_s = Math.round((performance.now() - lostAt) / 1000);
-  const words = away ? waitingWords({ since_s, answers, inCall: room.self !== null }) : null;
+  const trouble = room.state === 'joined' && !room.error ? room.trouble : null;
+  const words = away ? waitingWords({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble);
   if (words && room.self === null) hold(words);
   else showBanner(words, room.state !== 'joined' && room.self !== null);
 }

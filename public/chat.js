@@ -86,7 +86,7 @@ function send(event) {
   if (page.room.chat(text)) {
     input.value = '';
     toEnd();
-  } else toast('chat', t(page.room.state === 'joined' ? 'chat.too_long' : 'chat.not_sent'));
+  } else toast('chat', t(page.room.state === 'joined' && !page.room.trouble ? 'chat.too_long' : 'chat.not_sent'));
 }
 
 log.id = 'chat-log';

@@ -19,7 +19,7 @@ import { Tile } from './tile.js';
 const SPEAKER_MS = 800; // of speaking before anything moves
 const VIEW_MS = 200; // before the room is told what is shown
 const STRIP_PX = 150; // a stage this low, above a phone's panel, shows three
-const WEAK = 2; // of 5
+const WEAK = 3; // of 4.4: a score below it
 
 export class Stage {
   #box = $('tiles');
@@ -165,8 +165,8 @@ export class Stage {
   #mark(scores) {
     for (const [peer, score] of Object.entries(scores)) {
       const tile = this.#tiles.get(`${peer} camera`);
-      if (!tile || tile.weak === score <= WEAK) continue;
-      tile.weak = score <= WEAK;
+      if (!tile || tile.weak === score < WEAK) continue;
+      tile.weak = score < WEAK;
       tile.update(tile.seat);
     }
   }

@@ -50,6 +50,12 @@ export function waitingText(error, { since_s, answers, host, port, room, inCall 
   return { key, title: t(`wait.${key}.title`, { room }), text: t(`wait.${key}.text`, { room, count: since_s }), tech };
 }
 
+/** What is being repaired while the call goes on: 'media' or 'connection'. */
+export function troubleText(trouble) {
+  const key = trouble === 'media' ? 'stuck' : 'resuming';
+  return { key, title: t(`wait.${key}.title`), text: t(`wait.${key}.text`) };
+}
+
 const LINK = ['request', 'another_link'];
 const ENDS = {
   left: ['rejoin', 'another'],
