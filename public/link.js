@@ -156,6 +156,7 @@ export class Link {
       if (section) this.#serially(() => this.#layer(data.source, section));
     }
     else {
+      if (event === 'waiting') this.#cancel('welcome'); // for how long, the server says
       if (event === 'welcome') this.#welcome(data);
       this.#on.event(event, data);
     }

@@ -8,29 +8,43 @@
  *   'busy'         another program holds it
  *   'unsupported'  the browser cannot
  *
- * Events (detail { source }): `change` after any change of status or track; `lost` when a device that was on went away by
- * itself (unplugged); `found` when one that was missing is there now. Nothing here turns a device on unasked.
+ * Events (detail { source } and what is named): `change` after any change of status or track; `released` when a track is about to
+ * be replaced, for whoever holds a copy; `list` when the devices to choose
+ * from changed; `lost` when a device that was on went away and there is no other; `now` { label } when another took its
+ * place; `found` when one that was missing is there now; `plugged` { id, label } when one more is there; `taken` when the
+ * system silenced the microphone (a phone call), `returned` when it gave it back. Nothing here turns a device on unasked.
  */
 
-const CONSTRAINTS = {
-  microphone: { audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true } },
-  camera: { video: { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } } },
-};
-const KINDS = { microphone: 'audioinput', camera: 'videoinput' };
+import { choices, choose } from './storage.js';
+
+const KINDS = { microphone: 'audioinput', camera: 'videoinput', speaker: 'audiooutput' };
+const INPUTS = ['microphone', 'camera'];
+const ALIASES = new Set(['default', 'communications']); // Chromium's second names for a device in the list
 const PROBLEMS = {
   NotAllowedError: 'refused',
   SecurityError: 'refused',
   NotFoundError: 'none',
+  OverconstrainedError: 'none',
   NotReadableError: 'busy',
   AbortError: 'busy',
 };
 
+function constraintsOf(source) {
+  const chosen = choices[source] ? { deviceId: { ideal: choices[source] } } : {};
+  const { noiseSuppression, echoCancellation, autoGainControl } = choices;
+  if (source === 'microphone') return { audio: { ...chosen, noiseSuppression, echoCancellation, autoGainControl } };
+  return { video: { ...chosen, width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } } };
+}
+
 export class Devices extends EventTarget {
   /** Everything this device sends besides the screen, for showing oneself and for grouping the tracks. */
   stream = new MediaStream();
-  screen = null; // the shared screen's track
+  /** What can be chosen: source → [{ id, label }]; labels are empty until the person allowed a device. */
+  choices = { microphone: [], camera: [], speaker: [] };
+  #screen = { video: null, audio: null };
   #tracks = { microphone: null, camera: null };
   #wanted = { microphone: false, camera: false };
+  #resting = INPUTS.filter((source) => !choices[`${source}Off`]); // what wake() turns on
   #problems = { microphone: null, camera: null };
   #work = Promise.resolve(); // one request at a time: a second prompt over the first confuses
 
@@ -39,12 +53,14 @@ export class Devices extends EventTarget {
     navigator.mediaDevices?.addEventListener?.('devicechange', () => this.#look());
   }
 
+  /** Sources: microphone, camera, screen, screen-audio. */
   track(source) {
-    return source === 'screen' ? this.screen : this.#tracks[source];
+    if (source === 'screen') return this.#screen.video;
+    return source === 'screen-audio' ? this.#screen.audio : this.#tracks[source];
   }
 
   status(source) {
-    if (source === 'screen') return this.screen ? 'on' : 'off';
+    if (source === 'screen') return this.#screen.video ? 'on' : 'off';
     if (this.#problems[source]) return this.#problems[source];
     if (!this.#wanted[source]) return 'off';
     return this.#tracks[source] ? 'on' : 'starting';
@@ -72,40 +88,73 @@ export class Devices extends EventTarget {
     else this.start([source]);
   }
 
-  /** Gives everything back. */
-  close() {
-    for (const source of Object.keys(this.#tracks)) {
+  /** Uses another device from now on, or the same one anew where its switches changed. */
+  async pick(source, id = choices[source]) {
+    choose({ [source]: id });
+    if (source === 'speaker' || !this.#tracks[source]) return this.#emit('change', source);
+    this.#work = this.#work.then(() => {
+      this.#drop(source); // first: many a device cannot be opened twice, nor with other switches, nor two cameras of a phone
+      this.#emit('released', source);
+      return this.#acquire([source]);
+    });
+    await this.#work;
+  }
+
+  get canBlur() {
+    return this.#tracks.camera?.getCapabilities?.().backgroundBlur?.includes(true) ?? false;
+  }
+
+  /** Blurs what is behind the person, where the browser can. */
+  blur(on) {
+    choose({ blur: on });
+    if (this.canBlur) this.#tracks.camera.applyConstraints({ backgroundBlur: on }).catch(() => {}); // the picture goes on as it was
+  }
+
+  /** Turns on what was on before rest(), or what the person left on the last time. */
+  wake() {
+    return this.start(this.#resting.splice(0));
+  }
+
+  /** Gives everything back, and keeps in mind what was on. */
+  rest() {
+    if (!this.#resting.length) this.#resting = INPUTS.filter((source) => this.status(source) === 'on');
+    for (const source of INPUTS) {
       this.#wanted[source] = false;
       this.#drop(source);
     }
     this.unshare();
   }
 
+  get resting() {
+    return this.#resting.length > 0;
+  }
+
   get canShare() {
     return Boolean(navigator.mediaDevices?.getDisplayMedia);
   }
 
-  /** Shares a screen or window the person picks; nothing happens when they pick none. */
+  /** Shares a screen or window the person picks, with its sound where it has one; nothing happens when they pick none. */
   async share() {
-    const picked = await navigator.mediaDevices.getDisplayMedia({ video: true }).catch(() => null);
-    const track = picked?.getVideoTracks()[0];
-    if (!track) return;
+    const picked = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 30 } }, audio: true }).catch(() => null);
+    const video = picked?.getVideoTracks()[0];
+    if (!video) return;
     this.unshare();
-    track.contentHint = 'detail';
-    track.onended = () => this.unshare();
-    this.screen = track;
+    video.contentHint = 'detail';
+    video.onended = () => this.unshare();
+    this.#screen = { video, audio: picked.getAudioTracks()[0] ?? null };
     this.#emit('change', 'screen');
   }
 
   unshare() {
-    if (!this.screen) return;
-    this.screen.stop();
-    this.screen = null;
+    if (!this.#screen.video) return;
+    this.#screen.video.stop();
+    this.#screen.audio?.stop();
+    this.#screen = { video: null, audio: null };
     this.#emit('change', 'screen');
   }
 
-  #emit(type, source) {
-    this.dispatchEvent(new CustomEvent(type, { detail: { source } }));
+  #emit(type, source, more = {}) {
+    this.dispatchEvent(new CustomEvent(type, { detail: { source, ...more } }));
   }
 
   /** Brings the track in line with what is wanted, and tells. */
@@ -119,6 +168,7 @@ export class Devices extends EventTarget {
   #drop(source) {
     const track = this.#tracks[source];
     if (!track) return;
+    track.onended = track.onmute = track.onunmute = null;
     track.stop();
     this.stream.removeTrack(track);
     this.#tracks[source] = null;
@@ -135,11 +185,12 @@ export class Devices extends EventTarget {
     const asked = sources.filter((source) => present.has(KINDS[source]));
     if (!asked.length) return;
     try {
-      const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map((one) => CONSTRAINTS[one])));
+      const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map(constraintsOf)));
       for (const source of asked) this.#adopt(source, stream);
     } catch (error) {
       await this.#refused(asked, PROBLEMS[error.name] ?? 'unsupported');
     }
+    await this.#look(); // labels are known from now on
   }
 
   /** One device can spoil a request for two: whichever may still be had is asked for alone. */
@@ -156,15 +207,27 @@ export class Devices extends EventTarget {
 
   #adopt(source, stream) {
     const track = (source === 'camera' ? stream.getVideoTracks() : stream.getAudioTracks())[0];
-    track.onended = () => {
-      this.#drop(source);
-      this.#problems[source] = 'none';
-      this.#emit('change', source);
-      this.#emit('lost', source);
-    };
+    track.onended = () => this.#ended(source);
+    if (source === 'microphone') {
+      track.contentHint = 'speech';
+      track.onmute = () => this.#emit('taken', source);
+      track.onunmute = () => this.#emit('returned', source);
+    }
     this.#tracks[source] = track;
     this.stream.addTrack(track);
+    if (source === 'camera' && choices.blur) this.blur(true);
     this.#settle(source); // it may have been turned off while the browser asked
+  }
+
+  /** The device went away: another of its kind takes its place, if there is one and the source was on. */
+  async #ended(source) {
+    this.#drop(source);
+    if (!this.#wanted[source]) return this.#emit('change', source);
+    this.#work = this.#work.then(() => this.#acquire([source]));
+    await this.#work;
+    const track = this.#tracks[source];
+    if (track) this.#emit('now', source, { label: track.label });
+    else this.#emit('lost', source);
   }
 
   #fail(sources, problem) {
@@ -175,13 +238,22 @@ export class Devices extends EventTarget {
   }
 
   async #look() {
-    const present = await presentKinds();
-    for (const source of Object.keys(KINDS)) {
-      if (this.#problems[source] !== 'none' || !present.has(KINDS[source])) continue;
-      this.#problems[source] = null;
-      this.#wanted[source] = false;
-      this.#emit('change', source);
-      this.#emit('found', source);
+    const found = await navigator.mediaDevices.enumerateDevices().catch(() => []);
+    const before = this.choices;
+    const of = (kind) => found.filter((one) => one.kind === kind && one.deviceId && !ALIASES.has(one.deviceId));
+    this.choices = Object.fromEntries(
+      Object.entries(KINDS).map(([source, kind]) => [source, of(kind).map(({ deviceId: id, label }) => ({ id, label }))]),
+    );
+    const differs = JSON.stringify(before) !== JSON.stringify(this.choices);
+    if (differs) this.dispatchEvent(new Event('list'));
+    for (const source of INPUTS) {
+      const more = this.choices[source].filter(({ id }) => !before[source].some((one) => one.id === id));
+      if (this.#problems[source] === 'none' && this.choices[source].length) {
+        this.#problems[source] = null;
+        this.#wanted[source] = false;
+        this.#emit('change', source);
+        this.#emit('found', source);
+      } else if (before[source].length && more.length && this.#tracks[source]) this.#emit('plugged', source, more[0]);
     }
   }
 }

@@ -19,8 +19,10 @@
  *                  'media' (sound and pictures are stuck), or null
  *   error          { code, message, rejoin } of the last loss, null again once connected
  *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
- *   participants   Map of peer → { peer, name, tracks: Map of source → { kind, muted, paused } }, without yourself; `paused`
- *                  is why the server does not forward a video now, or null
+ *   settings       { locked, lobby, files, chat_kept_s }: how the room is set, as far as the server says
+ *   participants   Map of peer → { peer, name, hand, moderator, tracks: Map of source → { kind, muted, paused } }, without
+ *                  yourself; `paused` is why the server does not forward a video now, or null; `hand` when it was raised, or 0
+ *   hand           when your own hand was raised, in ms since 1970, or 0
  *   speakers       { dominant, speaking }: peers who speak, yourself included; see the event
  *   quality        { up, down, cause, peers }: how the call goes; see docs/protocol.md. null until it is told
  *   mediaPort      UDP port of the server's media, as its last offer names it
@@ -37,6 +39,10 @@
  *   speakers   { dominant, speaking }     who speaks now, and whom to show large (or null); the room's state has it, too
  *   quality    { up, down, cause, peers } how the call goes, about every two seconds; the room's state has it, too
  *   chat       { peer, name, text, time }
+ *   waiting    { room, name }             you are in the lobby: `welcome` or the end follows
+ *   hand       { peer, raised }           a hand went up (ms since 1970) or down (0), perhaps yours
+ *   room       { locked, lobby, … }       the room's settings have changed
+ *   reaction, asked, lobby, history       as docs/protocol.md describes them
  *   expiring   { seconds }                the token ends then, and with it the call
  *   error      { code, message }          the server refused something; the call goes on
  *   bye        { code, message, rejoin }  the server ended the connection; `state` follows
@@ -48,6 +54,7 @@ import { Link } from './link.js';
 const STEADY_MS = 10_000; // a connection that lived this long starts the pauses over
 const PAUSE_MS = { first: 500, last: 5_000 };
 const NOBODY = { dominant: null, speaking: [] };
+const PASSED_ON = new Set(['chat', 'expiring', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history']);
 
 export class Room extends EventTarget {
   state = 'idle';
@@ -59,6 +66,8 @@ export class Room extends EventTarget {
   quality = null;
   mediaPort = null;
   permissions = null;
+  settings = {};
+  hand = 0;
   #url;
   #token = '';
   #link = null;
@@ -150,6 +159,11 @@ export class Room extends EventTarget {
     return this.#link.send('chat', { text });
   }
 
+  /** Sends an event of docs/protocol.md, such as `hand` or `moderate`; false when it cannot be sent now. */
+  send(event, data) {
+    return this.state === 'joined' && this.#link.send(event, data);
+  }
+
   /** The MediaStreamTrack that plays somebody's source, or null. */
   media(peer, source) {
     for (const one of this.#media.values()) if (one.peer === peer && one.source === source) return one.track;
@@ -172,7 +186,7 @@ export class Room extends EventTarget {
       this.#emit('bye', data);
       this.#link.lose(data.code, data.message, data.rejoin);
     } else if (event === 'joined') {
-      this.participants.set(data.peer, { ...data, tracks: new Map() });
+      this.participants.set(data.peer, { hand: 0, moderator: false, ...data, tracks: new Map() });
       this.#emit('joined', data);
     } else if (event === 'left') {
       this.participants.delete(data.peer);
@@ -199,15 +213,23 @@ export class Room extends EventTarget {
     } else if (event === 'quality') {
       this.quality = data;
       this.#emit('quality', data);
-    } else if (['chat', 'expiring', 'error'].includes(event)) this.#emit(event, data);
+    } else if (event === 'hand') {
+      if (data.peer === this.self) this.hand = data.raised;
+      else if (person) person.hand = data.raised;
+      this.#emit('hand', data);
+    } else if (event === 'room') {
+      this.settings = data;
+      this.#emit('room', data);
+    } else if (PASSED_ON.has(event)) this.#emit(event, data);
     // anything else is from a newer server: the protocol allows new events at any time
   }
 
-  #welcome({ peer, room, name, participants, limits, permissions, resumed }) {
+  #welcome({ peer, room, name, participants, limits, permissions, resumed, state = {} }) {
     const before = this.participants;
-    Object.assign(this, { self: peer, room, name, limits, permissions, speakers: NOBODY });
+    Object.assign(this, { self: peer, room, name, limits, permissions, settings: state, speakers: NOBODY });
+    if (!resumed) this.hand = 0;
     this.participants = new Map(
-      participants.map((one) => [one.peer, { ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
+      participants.map((one) => [one.peer, { hand: 0, moderator: false, ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
     );
     if (!resumed) this.#joinedAt = performance.now();
     this.#emit('welcome', { peer, room, name, resumed });

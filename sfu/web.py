@@ -61,7 +61,10 @@ SECURITY_HEADERS = {
     ),
     "Permissions-Policy": ", ".join(
         f"{feature}=(self)"
-        for feature in ("camera", "microphone", "display-capture", "autoplay", "fullscreen", "speaker-selection")
+        for feature in (
+            *("camera", "microphone", "display-capture", "speaker-selection"),
+            *("autoplay", "fullscreen", "picture-in-picture", "screen-wake-lock"),
+        )
     ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",

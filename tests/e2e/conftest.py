@@ -23,6 +23,17 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def house() -> Iterator[Server]:
+    """One server for all tests of a file, each of which has rooms of its own."""
+    server = Server()
+    try:
+        yield server.start()
+    finally:
+        print(server.output)
+        server.close()
+
+
 @pytest.fixture
 def person(browser: Browser) -> Iterator[Callable[..., Person]]:
     """Makes people; `allowed` is whether the browser lets pages use its devices, `on` another browser."""

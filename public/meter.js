@@ -1,0 +1,68 @@
+/** How loud a microphone is, also while it is muted: the meter listens to a copy of the track that stays on this device. */
+
+const EVERY_MS = 100;
+const CALM_MS = 250; // with reduced motion
+const QUIETEST_DB = -60;
+const LOUDEST_DB = -14;
+
+let context = null;
+
+/** The page's one AudioContext. Browsers start it with the first press only. */
+export function audio() {
+  if (!context) {
+    context = new AudioContext();
+    const wake = () => context.state === 'suspended' && context.resume().catch(() => {});
+    for (const type of ['pointerdown', 'keydown']) addEventListener(type, wake);
+  }
+  return context;
+}
+
+/** Calls `then` with 0 to 1 several times a second until the returned function is called. */
+export function meter(track, then) {
+  const copy = track.clone();
+  copy.enabled = true;
+  const source = audio().createMediaStreamSource(new MediaStream([copy]));
+  const analyser = audio().createAnalyser();
+  analyser.fftSize = 1024;
+  source.connect(analyser);
+  const samples = new Float32Array(analyser.fftSize);
+  let shown = 0;
+  const measure = () => {
+    analyser.getFloatTimeDomainData(samples);
+    let sum = 0;
+    for (const one of samples) sum += one * one;
+    const db = 10 * Math.log10(sum / samples.length + 1e-12);
+    const level = Math.min(1, Math.max(0, (db - QUIETEST_DB) / (LOUDEST_DB - QUIETEST_DB)));
+    shown = Math.max(level, shown * 0.7); // falls slower than it rises, so that it can be read
+    then(shown);
+  };
+  const timer = setInterval(measure, matchMedia('(prefers-reduced-motion: reduce)').matches ? CALM_MS : EVERY_MS);
+  return () => {
+    clearInterval(timer);
+    source.disconnect();
+    copy.stop();
+    then(0);
+  };
+}
+
+/** Plays three notes where `sink` (a device id, '' for the usual one) says. */
+export async function testTone(sink) {
+  const out = audio().createMediaStreamDestination();
+  const player = new Audio();
+  player.srcObject = out.stream;
+  if (sink) await player.setSinkId?.(sink).catch(() => {});
+  const start = audio().currentTime + 0.1;
+  [523.25, 659.25, 783.99].forEach((frequency, index) => {
+    const [tone, volume] = [audio().createOscillator(), audio().createGain()];
+    const at = start + index * 0.28;
+    tone.frequency.value = frequency;
+    volume.gain.setValueAtTime(0, at);
+    volume.gain.linearRampToValueAtTime(0.2, at + 0.02);
+    volume.gain.exponentialRampToValueAtTime(0.001, at + 0.5);
+    tone.connect(volume).connect(out);
+    tone.start(at);
+    tone.stop(at + 0.55);
+  });
+  await player.play().catch(() => {});
+  setTimeout(() => (player.srcObject = null), 2_000);
+}

@@ -1,0 +1,114 @@
+/**
+ * The place beside the stage: one panel at a time. A panel is made when it is first opened and kept, with its draft and its
+ * scroll place. Escape closes it and gives the focus back to its key.
+ *
+ *   panels.add('chat', { key: $('chat-button'), title: 'chat.title', make: async () => (await import('./chat.js')).panel(page) });
+ *
+ * make() resolves to { body, foot, shown(), hidden(), focus }: nodes, and what to do when it comes and goes; all but `body` may be
+ * missing. `change` is sent with detail { id } (null: none) when another one is open.
+ */
+
+import { $, button, element } from './dom.js';
+import { t, texts } from './texts.js';
+
+class Panels extends EventTarget {
+  open = null; // id
+  #all = new Map();
+
+  constructor() {
+    super();
+    $('panel').addEventListener('keydown', (event) => {
+      if (event.key !== 'Escape' || event.defaultPrevented) return;
+      event.preventDefault();
+      this.close();
+    });
+    texts.addEventListener('change', () => this.#retitle());
+  }
+
+  add(id, { key, title, make }) {
+    this.#all.set(id, { key, title, make, made: null, frame: null });
+    if (!key) return;
+    key.setAttribute('aria-expanded', 'false');
+    key.setAttribute('aria-controls', 'panel');
+    key.addEventListener('click', () => this.toggle(id));
+  }
+
+  has(id) {
+    return this.#all.has(id);
+  }
+
+  toggle(id) {
+    return this.open === id ? this.close() : this.show(id);
+  }
+
+  async show(id) {
+    const panel = this.#all.get(id);
+    if (this.open === id || !panel) return;
+    this.#hide();
+    this.open = id;
+    panel.made ??= await panel.make();
+    if (this.open !== id) return; // another was opened while this one came
+    panel.frame ??= this.#frame(panel);
+    panel.frame.hidden = false;
+    $('panel').hidden = false;
+    $('panel').setAttribute('aria-labelledby', panel.frame.querySelector('h2').id);
+    this.#mark(panel, true);
+    panel.made.shown?.();
+    (panel.made.focus ?? panel.frame.querySelector('.panel__head button')).focus();
+    this.dispatchEvent(new CustomEvent('change', { detail: { id } }));
+  }
+
+  close({ focus = true } = {}) {
+    const panel = this.#all.get(this.open);
+    if (!panel) return;
+    this.#hide();
+    $('panel').hidden = true;
+    this.dispatchEvent(new CustomEvent('change', { detail: { id: null } }));
+    if (focus) [panel.key, $('more-button')].find((one) => one?.checkVisibility?.() ?? one)?.focus();
+  }
+
+  #hide() {
+    const panel = this.#all.get(this.open);
+    this.open = null;
+    if (!panel?.frame) return;
+    panel.frame.hidden = true;
+    this.#mark(panel, false);
+    panel.made.hidden?.();
+  }
+
+  #mark({ key }, open) {
+    $('call-view').classList.toggle('has-panel', open);
+    key?.setAttribute('aria-expanded', String(open));
+    key?.classList.toggle('is-on', open);
+  }
+
+  #frame({ title, made: { body, foot } }) {
+    const frame = element('div', 'panel__frame');
+    const head = element('header', 'panel__head');
+    const heading = element('h2', '', t(title));
+    heading.dataset.t = title;
+    heading.id = `panel-${title.replace('.', '-')}`;
+    const close = button('icon-btn', { title: t('close'), name: 'close' }, () => this.close());
+    close.dataset.tAriaLabel = close.dataset.tTitle = 'close';
+    head.append(heading, close);
+    const inside = element('div', 'panel__body');
+    inside.tabIndex = 0; // scrolled by keyboard
+    inside.setAttribute('role', 'group');
+    inside.setAttribute('aria-labelledby', heading.id);
+    inside.append(...[body].flat());
+    frame.append(head, inside);
+    if (foot) {
+      const row = element('footer', 'panel__foot');
+      row.append(...[foot].flat());
+      frame.append(row);
+    }
+    $('panel').append(frame);
+    return frame;
+  }
+
+  #retitle() {
+    for (const { frame, title } of this.#all.values()) if (frame) frame.querySelector('h2').textContent = t(title);
+  }
+}
+
+export const panels = new Panels();

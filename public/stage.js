@@ -1,0 +1,366 @@
+/**
+ * The stage: everybody's tile, as large as the window allows, or one large and the others in a strip. It decides who is
+ * large and who is in sight, and tells the room which pictures it shows.
+ */
+
+import { cornerPlace, makeMovable, nextCorner } from './corner.js';
+import { $, element, icon, put } from './dom.js';
+import { choose, gridPlaces, seatsThatFit, splitPlaces } from './grid.js';
+import { openMenu } from './overlay.js';
+import { page } from './page.js';
+import { panels } from './panel.js';
+import { seatsOf } from './seats.js';
+import { ShareBar } from './sharebar.js';
+import { choices } from './storage.js';
+import { t } from './texts.js';
+import { toast } from './toasts.js';
+import { Tile } from './tile.js';
+
+const SPEAKER_MS = 800; // of speaking before anything moves
+const VIEW_MS = 200; // before the room is told what is shown
+const STRIP_PX = 150; // a stage this low, above a phone's panel, shows three
+const WEAK = 3; // of 4.4: a score below it
+
+export class Stage {
+  #box = $('tiles');
+  #tiles = new Map(); // key → Tile
+  #order = []; // keys of all seats, yours last
+  #shown = []; // keys of others in sight, in the order of their places
+  #pinned = null; // key
+  #spotlight = null; // true: somebody is large; false: a grid; null: a shared screen is, else a grid
+  #speaker = null; // peer
+  #spoke = new Map(); // peer → when
+  #volumes = new Map(); // peer → 0 to 1
+  #active = null; // key of the tile that the keyboard is at
+  #bar = new ShareBar($('stage'));
+  #timers = {};
+  #told = '';
+
+  constructor() {
+    new ResizeObserver(() => this.#layOut(false)).observe(this.#box);
+    page.on('speakers', (now) => this.#speak(now));
+    page.on('reaction', ({ peer, reaction }) => this.#tiles.get(`${peer} camera`)?.react(reaction));
+    page.on('quality', ({ peers = {} }) => this.#mark(peers));
+    page.on('devices', () => this.#each((tile) => tile.setSink()));
+    page.on('call', ({ again }) => again || this.clear());
+    document.addEventListener('visibilitychange', () => this.#tellView());
+    this.#box.addEventListener('keydown', (event) => this.#key(event));
+    this.#box.addEventListener('focusin', ({ target }) => this.#activate(target.closest('.tile')));
+    this.#box.addEventListener('pointerup', (event) => this.#tapped(event));
+    $('stage-more').addEventListener('click', () => panels.show('people'));
+  }
+
+  // --- what is shown ---
+
+  /** Shows the room as it is now. */
+  sync() {
+    const { room, devices } = page;
+    const me = { picture: devices.track('camera'), screen: devices.track('screen'), muted: devices.status('microphone') !== 'on' };
+    const seats = seatsOf(room, me, () => page.changed());
+    this.#seat(seats);
+    $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
+    put($('room-link'), page.link.replace(/^https?:\/\//, ''));
+    this.#speak(room.speakers, false);
+    this.#layOut(true);
+  }
+
+  clear() {
+    this.#seat([]);
+    this.#pinned = this.#spotlight = this.#speaker = null;
+    this.#shown = [];
+    this.#spoke.clear();
+    this.#bar.show(null);
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+  }
+
+  /** Between everybody equally large and one large. */
+  toggleView() {
+    this.#spotlight = this.#main() === null;
+    this.#pinned = null;
+    this.#layOut(true);
+  }
+
+  pin(tile) {
+    const pinned = this.#pinned === tile.key;
+    this.#pinned = pinned ? null : tile.key;
+    if (pinned && this.#spotlight !== true) this.#spotlight = null;
+    this.#layOut(true);
+  }
+
+  /** Pins somebody's camera, or lets go of it: for lists of people. */
+  pinPeer(peer) {
+    const tile = this.#tiles.get(`${peer} camera`);
+    if (tile) this.pin(tile);
+  }
+
+  isPinned(peer) {
+    return this.#pinned === `${peer} camera`;
+  }
+
+  volumeOf(peer) {
+    return this.#volumes.get(peer) ?? 1;
+  }
+
+  setVolume(peer, volume) {
+    this.#volumes.set(peer, volume);
+    this.#each((tile) => tile.peer === peer && !tile.isSelf && (tile.video.volume = volume));
+  }
+
+  /** Lets sound be heard after a tap, where the browser held it back. */
+  resume() {
+    this.#each((tile) => tile.resume());
+  }
+
+  #each(then) {
+    for (const tile of this.#tiles.values()) then(tile);
+  }
+
+  #seat(seats) {
+    const byKey = new Map(seats.map((seat) => [seat.key, seat]));
+    for (const [key, tile] of this.#tiles) {
+      if (byKey.has(key)) continue;
+      if (tile.element.contains(document.activeElement)) $('call-view').focus();
+      tile.close();
+      this.#tiles.delete(key);
+    }
+    for (const [key, seat] of byKey) {
+      if (!this.#tiles.has(key)) this.#add(key, seat);
+      this.#tiles.get(key).update(seat);
+    }
+    this.#order = [...byKey.keys()];
+    if (this.#pinned && !byKey.has(this.#pinned)) this.#pinned = null;
+  }
+
+  #add(key, seat) {
+    const tile = new Tile(seat, {
+      pin: (one) => this.pin(one),
+      menu: (one, anchor) => this.#menu(one, anchor),
+      move: () => (nextCorner(), this.#layOut(true)),
+      blocked: () => toast('sound', t('hint.sound'), { icon: 'volume', action: { label: t('hint.hear'), then: () => this.resume() } }),
+    });
+    this.#tiles.set(key, tile);
+    tile.video.volume = this.volumeOf(seat.peer);
+    if (tile.isSelf && tile.source === 'camera') makeMovable(tile, this.#box, () => this.#layOut(true));
+    this.#box.append(tile.element);
+  }
+
+  // --- who speaks ---
+
+  #speak({ dominant, speaking }, now = true) {
+    for (const peer of speaking) this.#spoke.set(peer, performance.now());
+    this.#each((tile) => {
+      const camera = tile.source === 'camera';
+      tile.speak(camera && speaking.includes(tile.peer), camera && tile.peer === dominant);
+    });
+    if (dominant === this.#speaker || dominant === page.room.self || !dominant) return clearTimeout(this.#timers.speaker);
+    const then = () => {
+      this.#speaker = dominant;
+      if (now) this.#layOut(true);
+    };
+    clearTimeout(this.#timers.speaker);
+    if (this.#speaker === null || !now) then();
+    else this.#timers.speaker = setTimeout(then, SPEAKER_MS);
+  }
+
+  #mark(scores) {
+    for (const [peer, score] of Object.entries(scores)) {
+      const tile = this.#tiles.get(`${peer} camera`);
+      if (!tile || tile.weak === score < WEAK) continue;
+      tile.weak = score < WEAK;
+      tile.update(tile.seat);
+    }
+  }
+
+  // --- where it is shown ---
+
+  /** The key of the large tile, or null in a grid. */
+  #main() {
+    if (this.#pinned) return this.#pinned;
+    if (this.#spotlight === false || this.#order.length < 2) return null;
+    const screen = this.#order.findLast((key) => this.#tiles.get(key).source !== 'camera' && !this.#tiles.get(key).isSelf);
+    if (screen) return screen;
+    if (!this.#spotlight) return null;
+    const speaker = `${this.#speaker} camera`;
+    return this.#tiles.has(speaker) ? speaker : this.#order.find((key) => !this.#tiles.get(key).isSelf);
+  }
+
+  /** A new arrangement; `moving` lets the tiles move to it, which a window that is being resized does not. */
+  #layOut(moving) {
+    if (!this.#order.length || $('call-view').hidden) return;
+    const { clientWidth: width, clientHeight: height } = this.#box;
+    if (!width || !height) return;
+    const gap = parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--gap'));
+    const main = this.#main();
+    const places = main === null ? this.#grid(width, height, gap) : this.#split(main, width, height, gap);
+    const from = moving ? new Map([...this.#tiles].map(([key, tile]) => [key, tile.element.getBoundingClientRect()])) : new Map();
+    const corner = places.corner ?? null;
+    for (const [key, tile] of this.#tiles) {
+      const place = places.of.get(key);
+      tile.element.classList.toggle('is-corner', key === corner);
+      tile.moveKey.hidden = key !== corner;
+      tile.pinKey.hidden = key === corner;
+      tile.setRole({ pinned: key === this.#pinned, main: key === main, large: key === main || (corner !== null && key !== corner) });
+      tile.setAway(!place);
+      if (place) tile.put(place, from.get(key));
+    }
+    this.#showMore(places.more, this.#order.length - places.of.size);
+    this.#bar.show(places.bar ? this.#tiles.get(main) : null, places.bar);
+    $('view-button').querySelector('use').setAttribute('href', main === null ? '#i-grid' : '#i-spotlight');
+    this.#tab([...places.of.keys()]);
+    this.#tellView();
+  }
+
+  #grid(width, height, gap) {
+    const [self] = this.#order.slice(-1);
+    const area = { x: 0, y: 0, width, height };
+    if (this.#order.length <= 2) {
+      const of = new Map(this.#order.length === 2 ? [[this.#order[0], area]] : []);
+      of.set(self, cornerPlace(choices.corner, width, height));
+      return { of, corner: self };
+    }
+    const all = this.#order.length;
+    const fit = height < STRIP_PX ? Math.min(3, all) : seatsThatFit(all, width, height, gap);
+    const places = gridPlaces(fit, area, gap);
+    const withMore = fit < all && fit > 2;
+    const keys = this.#choose(this.#order.slice(0, -1), fit - 1 - (withMore ? 1 : 0));
+    const of = new Map(keys.map((key, index) => [key, places[index]]));
+    of.set(self, places.at(-1));
+    return { of, more: withMore ? places.at(-2) : null };
+  }
+
+  #split(main, width, height, gap) {
+    const rest = this.#order.filter((key) => key !== main);
+    const shared = this.#tiles.get(main).source !== 'camera';
+    const { main: place, bar, strip, more } = splitPlaces(rest.length, width, height, gap, shared);
+    const own = rest.filter((key) => this.#tiles.get(key).isSelf && this.#tiles.get(key).source === 'camera').slice(0, strip.length > 1 ? 1 : 0);
+    const others = rest.filter((key) => !own.includes(key));
+    const keys = this.#choose(others, strip.length - own.length);
+    const of = new Map([[main, place]]);
+    [...keys, ...own].forEach((key, index) => of.set(key, strip[index]));
+    return { of, bar, more };
+  }
+
+  /** Which of the others are in sight. */
+  #choose(keys, places) {
+    const spoke = new Map(keys.map((key) => [key, this.#spoke.get(this.#tiles.get(key).peer)]));
+    this.#shown = choose(keys, places, { before: this.#shown, speaker: `${this.#speaker} camera`, spoke });
+    return this.#shown;
+  }
+
+  #showMore(place, count) {
+    const key = $('stage-more');
+    key.hidden = !place || !count;
+    if (key.hidden) return;
+    for (const [name, value] of [['--x', place.x], ['--y', place.y], ['--w', place.width], ['--h', place.height]]) key.style.setProperty(name, `${value}px`);
+    put(key, t('stage.more', { count }));
+  }
+
+  /** Tells the room which pictures are shown how large, in device pixels; what is missing need not be sent. */
+  #tellView() {
+    clearTimeout(this.#timers.view);
+    this.#timers.view = setTimeout(() => {
+      const floating = document.pictureInPictureElement;
+      const videos = [...this.#tiles.values()]
+        .filter((tile) => !tile.isSelf && (document.hidden ? tile.video === floating : !tile.element.matches('.is-away')))
+        .map(({ peer, source, place }) => ({ peer, source, width: Math.round(place.width * devicePixelRatio), height: Math.round(place.height * devicePixelRatio) }));
+      const said = JSON.stringify([page.room.self, videos]);
+      if (page.room.state !== 'joined' || this.#told === said) return;
+      this.#told = said;
+      page.room.view?.(videos);
+    }, VIEW_MS);
+  }
+
+  // --- what is done with a tile ---
+
+  #menu(tile, anchor) {
+    const pinned = tile.key === this.#pinned;
+    const items = [{ icon: 'pin', label: t(pinned ? 'tile.unpin' : 'tile.pin'), then: () => this.pin(tile) }];
+    if (document.pictureInPictureEnabled && tile.seat.picture) items.push({ icon: 'pip', label: t('more.pip'), then: () => this.pip(tile) });
+    if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t('more.full'), then: () => tile.element.requestFullscreen().catch(() => {}) });
+    if (!tile.isSelf) items.push(this.#slider(tile));
+    const more = page.tileItems.flatMap((make) => make({ peer: tile.peer, name: tile.seat.name, isSelf: tile.isSelf }));
+    openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: t('tile.more', { name: tile.seat.label }), who: tile.seat.label });
+  }
+
+  #slider({ peer, seat }) {
+    const row = element('label', 'menu__slider');
+    const slider = Object.assign(element('input'), { type: 'range', min: 0, max: 1, step: 0.05, value: this.volumeOf(peer) });
+    slider.setAttribute('aria-label', t('tile.volume', { name: seat.name }));
+    slider.addEventListener('input', () => this.setVolume(peer, Number(slider.value)));
+    slider.addEventListener('keydown', (event) => event.key !== 'Escape' && event.stopPropagation());
+    row.append(icon('volume'), slider);
+    return row;
+  }
+
+  get canPip() {
+    return Boolean(document.pictureInPictureEnabled);
+  }
+
+  /** The large picture, or who spoke last, in a window of its own above all others; again: back. */
+  async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
+    if (document.pictureInPictureElement) return document.exitPictureInPicture();
+    const { video } = tile?.seat.picture ? tile : ([...this.#tiles.values()].find((one) => one.seat.picture) ?? {});
+    await video?.requestPictureInPicture().catch(() => {});
+  }
+
+  #tapped({ pointerType, target }) {
+    const tile = target.closest('.tile');
+    if (pointerType === 'mouse' || !tile || target.closest('button')) return;
+    const shown = tile.matches('.is-shown');
+    this.#each((one) => one.element.classList.remove('is-shown'));
+    tile.classList.toggle('is-shown', !shown);
+  }
+
+  // --- by keyboard: one stop for all tiles, arrows between them ---
+
+  #tab(keys) {
+    if (!keys.includes(this.#active)) this.#active = keys[0];
+    for (const [key, tile] of this.#tiles) tile.setTabbable(key === this.#active);
+  }
+
+  #activate(node) {
+    const found = [...this.#tiles.values()].find((tile) => tile.element === node);
+    if (!found || found.key === this.#active) return;
+    this.#active = found.key;
+    for (const [key, tile] of this.#tiles) tile.setTabbable(key === this.#active);
+  }
+
+  #key(event) {
+    const tile = this.#tiles.get(this.#active);
+    if (!tile || event.target !== tile.element) return;
+    if (event.key === 'Enter') this.pin(tile);
+    else if (event.shiftKey && event.key.startsWith('Arrow') && tile.element.matches('.is-corner')) this.#moveCorner(event.key);
+    else if (this.#bar.key(event)) return event.preventDefault();
+    else if (!this.#walk(tile, event.key)) return;
+    event.preventDefault();
+  }
+
+  #moveCorner(key) {
+    const rtl = document.documentElement.dir === 'rtl';
+    const [vertical, side] = choices.corner.split('-');
+    const along = { ArrowLeft: rtl ? 'end' : 'start', ArrowRight: rtl ? 'start' : 'end' }[key];
+    const wanted = `${{ ArrowUp: 'top', ArrowDown: 'bottom' }[key] ?? vertical}-${along ?? side}`;
+    for (let turns = 0; choices.corner !== wanted && turns < 4; turns++) nextCorner();
+    this.#layOut(true);
+  }
+
+  #walk(tile, key) {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+    if (!step) return false;
+    const centre = (one) => {
+      const box = one.element.getBoundingClientRect();
+      return [box.left + box.width / 2, box.top + box.height / 2];
+    };
+    const [x, y] = centre(tile);
+    let best = { tile: null, far: Infinity };
+    this.#each((one) => {
+      if (one === tile || one.element.matches('.is-away')) return;
+      const [dx, dy] = [centre(one)[0] - x, centre(one)[1] - y];
+      const [along, across] = step[0] ? [dx * step[0], Math.abs(dy)] : [dy * step[1], Math.abs(dx)];
+      const far = along + 2 * across;
+      if (along > 1 && far < best.far) best = { tile: one, far };
+    });
+    best.tile?.element.focus();
+    return true;
+  }
+}

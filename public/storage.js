@@ -1,0 +1,50 @@
+/** What the page remembers. Browsers may refuse storage; the page only forgets a convenience then. */
+
+export function recall(storage, key) {
+  try {
+    return window[storage].getItem(key) ?? '';
+  } catch {
+    return '';
+  }
+}
+
+export function remember(storage, key, value) {
+  try {
+    window[storage].setItem(key, value);
+  } catch {
+    // see above
+  }
+}
+
+const CHOICES = 'sfu.choices';
+const USUAL = {
+  microphoneOff: false,
+  cameraOff: false,
+  microphone: '', // device ids; '' is the browser's choice
+  camera: '',
+  speaker: '',
+  noiseSuppression: true,
+  echoCancellation: true,
+  autoGainControl: true,
+  blur: false,
+  theme: 'auto',
+  shortcuts: true,
+  corner: 'bottom-end',
+};
+
+function stored() {
+  try {
+    const read = JSON.parse(recall('localStorage', CHOICES));
+    return Object.fromEntries(Object.keys(USUAL).filter((name) => typeof read[name] === typeof USUAL[name]).map((name) => [name, read[name]]));
+  } catch {
+    return {};
+  }
+}
+
+/** What the person chose on this device; choose() keeps it. */
+export const choices = { ...USUAL, ...stored() };
+
+export function choose(changed) {
+  Object.assign(choices, changed);
+  remember('localStorage', CHOICES, JSON.stringify(choices));
+}

@@ -1,0 +1,221 @@
+"""Pictures of the page's states, for eyes: `python -m tests.e2e.shoot [names]` makes tests/e2e/screens/*.png anew.
+
+The people in them are real peers with drawn faces (crowd.py); so is the camera of whoever looks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from crowd import DRAW_JS, NAMES, Crowd  # noqa: E402
+from people import FAKE_DEVICES, launch  # noqa: E402
+from people import HERE as INSECURE_HOST  # noqa: E402
+from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from process import Server, eventually  # noqa: E402
+
+SCREENS = HERE / "screens"
+WINDOWS = {
+    "": {"width": 1440, "height": 900},
+    "portrait": {"width": 390, "height": 844},
+    "landscape": {"width": 844, "height": 390},
+}
+_CAMERA_JS = (
+    DRAW_JS
+    + """
+const real = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+if (real) navigator.mediaDevices.getUserMedia = async (asked) => {
+    const stream = await real(asked);
+    for (const track of stream.getVideoTracks()) {
+        track.stop();
+        stream.removeTrack(track);
+        const drawn = window.draw('Sofia Marin', 1280, 720, 10).getVideoTracks()[0];
+        drawn.getSettings = () => ({ ...track.getSettings(), height: 720, frameRate: 30 });
+        stream.addTrack(drawn);
+    }
+    return stream;
+};
+if (navigator.mediaDevices?.getDisplayMedia) navigator.mediaDevices.getDisplayMedia = async () => window.sheet();
+"""
+)
+
+
+@dataclass
+class Shot:
+    """One picture. `people` are others in the room; `act` brings the page into the state."""
+
+    name: str
+    people: int = -1  # -1: before the call
+    act: Callable[[Page], Any] = lambda page: None
+    window: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    path: str = ""  # instead of a link into the room
+    crowd: dict[str, Any] = field(default_factory=dict)  # who else: see Crowd.join
+
+
+def press(*keys: str) -> Callable[[Page], None]:
+    def act(page: Page) -> None:
+        for key in keys:
+            page.keyboard.press(key)
+
+    return act
+
+
+def click(selector: str) -> Callable[[Page], None]:
+    return lambda page: page.click(selector)
+
+
+PHONE = {"has_touch": True, "is_mobile": True}
+LIGHT = {"color_scheme": "light"}
+SHARED = {"screen": True}
+REFUSED = {"permissions": []}
+SHOTS = [
+    Shot("join", path="/?room=Design review"),
+    Shot("join-light", path="/?room=Design review", options=LIGHT),
+    Shot("join-portrait", path="/?room=Design review", window="portrait", options=PHONE),
+    Shot("join-landscape", path="/?room=Design review", window="landscape", options=PHONE),
+    Shot("join-ar", path="/?room=Design review", options={"locale": "ar"}),
+    Shot("join-refused", path="/?room=Design review", options=REFUSED),
+    Shot("join-insecure", path="insecure"),
+    Shot("end-token", path="/?token=broken"),
+    Shot("end-full", path="full"),
+    Shot("end-unreachable", path="unreachable", window="portrait", options=PHONE),
+    Shot("call-1", people=0),
+    Shot("call-1-portrait", people=0, window="portrait", options=PHONE),
+    Shot("call-1-landscape", people=0, window="landscape", options=PHONE),
+    Shot("call-2", people=1),
+    Shot("call-2-portrait", people=1, window="portrait", options=PHONE),
+    Shot("call-5", people=4),
+    Shot("call-5-light", people=4, options=LIGHT),
+    Shot("call-5-portrait", people=4, window="portrait", options=PHONE),
+    Shot("call-5-landscape", people=4, window="landscape", options=PHONE),
+    Shot("call-5-focus", people=4, act=lambda page: page.locator(".tile").nth(1).hover()),
+    Shot("settings", people=4, act=press(",")),
+    Shot("settings-light", people=4, act=press(","), options=LIGHT),
+    Shot("settings-portrait", people=4, act=lambda page: page.evaluate(_SETTINGS_JS), window="portrait", options=PHONE),
+    Shot("more", people=4, act=click("#more-button")),
+    Shot("more-portrait", people=4, act=click("#more-button"), window="portrait", options=PHONE),
+    Shot("reactions", people=4, act=press("r")),
+    Shot("shortcuts", people=4, act=press("?")),
+    Shot("toasts", people=4, act=lambda page: page.evaluate(_TOASTS_JS)),
+    Shot("reconnecting", people=4, act=lambda page: page.context.set_offline(True)),
+    Shot("share", people=3, crowd=SHARED),
+    Shot("share-light", people=3, crowd=SHARED, options=LIGHT),
+    Shot("share-portrait", people=3, crowd=SHARED, window="portrait", options=PHONE),
+    Shot("share-landscape", people=3, crowd=SHARED, window="landscape", options=PHONE),
+    Shot("call-12", people=11),
+    Shot("call-12-ar", people=11, options={"locale": "ar"}),
+    Shot("speaker", people=11, act=press("g")),
+    Shot("call-25", people=24),
+    Shot("call-25-portrait", people=24, window="portrait", options=PHONE),
+]
+_SETTINGS_JS = "async () => (await import('/page.js')).page.actions.settings()"
+_TOASTS_JS = """async () => {
+    const { toast } = await import('/toasts.js');
+    const { t } = await import('/texts.js');
+    const unmute = { label: t('key.unmute'), then() {} };
+    toast('asked', t('hint.asked', { name: 'Amira Haddad' }), { icon: 'microphone-off', ask: true, action: unmute });
+    toast('now', t('device.now.microphone', { label: 'Built-in microphone' }), { icon: 'microphone' });
+    toast('copy', t('link.copied'), { icon: 'check' });
+}"""
+
+
+class Studio:
+    """A server, a browser and whoever is in the room; the room is filled only as far as the next picture needs."""
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self.browser, self.server = browser, server
+        self.crowd = Crowd(browser, server)
+        self._inside: tuple[int, str] = (0, "")
+        self._rooms = 0
+
+    def room(self, shot: Shot) -> str:
+        """A room with the people of the picture in it, the last one if it is the same company."""
+        wanted = (shot.people, str(shot.crowd))
+        if self._inside != wanted or not self._rooms:
+            self.crowd.leave()
+            self._rooms += 1
+            names = NAMES[: shot.people]
+            off = (5, 9, 15, 20)
+            if names:
+                sharing = [name for name in names[-1:] if shot.crowd]
+                quiet = [name for name in names[1:] if name not in sharing]
+                self.crowd.join(self._name, names[:1], sound=True)
+                if quiet:
+                    self.crowd.join(self._name, quiet, no_camera=off)
+                if sharing:
+                    self.crowd.join(self._name, sharing, **shot.crowd)
+            self._inside = wanted
+        return self._name
+
+    @property
+    def _name(self) -> str:
+        return "Design review" if self._rooms == 1 else f"Design review {self._rooms}"
+
+    @contextmanager
+    def page(self, shot: Shot) -> Iterator[Page]:
+        usual = {"permissions": ["camera", "microphone"], "color_scheme": "dark", "reduced_motion": "reduce"}
+        context = self.browser.new_context(**usual | {"viewport": WINDOWS[shot.window], "locale": "en"} | shot.options)
+        context.add_init_script(_CAMERA_JS)
+        try:
+            yield context.new_page()
+        finally:
+            context.close()
+
+    def shoot(self, shot: Shot) -> None:
+        with self.page(shot) as page:
+            if shot.people >= 0:
+                page.goto(f"{self.server.url}/?token={self.crowd.token(self.room(shot), 'Sofia Marin')}")
+                eventually(lambda: page.evaluate("window.room?.connected"), shot.name, 40)
+                on = shot.people - len([index for index in (5, 9, 15, 20) if index < shot.people - 1])
+                eventually(lambda: page.locator(".tile.has-picture").count() >= min(on, 8), shot.name, 40)
+                page.wait_for_timeout(700)
+            else:
+                page.goto(self.address(shot, page))
+                page.wait_for_timeout(1500)
+                if page.locator("#name-input").is_visible():
+                    page.fill("#name-input", "Sofia Marin")
+            shot.act(page)
+            page.wait_for_timeout(900)
+            page.screenshot(path=SCREENS / f"{shot.name}.png", animations="disabled")
+            print(shot.name, flush=True)
+
+    def address(self, shot: Shot, page: Page) -> str:
+        """Where to go for a picture before the call, after whatever the state needs."""
+        if shot.path == "insecure":
+            return f"http://{INSECURE_HOST}:{self.server.port}/?room=Design review"
+        if shot.path == "full":
+            page.route_web_socket("**/ws*", lambda ws: ws.close(code=4403) if ws.send(_FULL) is None else None)
+            return f"{self.server.url}/?room=Design review&username=Sofia"
+        if shot.path == "unreachable":
+            page.route("**/health", lambda route: route.abort())
+            page.route_web_socket("**/ws*", lambda ws: ws.close(code=1011))
+            return f"{self.server.url}/?room=Design review&username=Sofia"
+        return self.server.url + shot.path
+
+
+_FULL = '{"event": "bye", "data": {"code": "room_full", "message": "The room is full.", "rejoin": false}}'
+
+
+def main(part: str = "") -> None:
+    SCREENS.mkdir(exist_ok=True)
+    server = Server().start()
+    try:
+        with sync_playwright() as playwright, launch(playwright, FAKE_DEVICES) as browser:
+            studio = Studio(browser, server)
+            for shot in SHOTS:
+                if any(one in shot.name for one in part.split(",")):
+                    studio.shoot(shot)
+    finally:
+        server.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

@@ -1,0 +1,283 @@
+"""The page in a call, in real browsers: how the stage is laid out, and what pointer, keyboard and touch do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Any
+
+import pytest
+from crowd import NAMES, Crowd
+from people import Person
+from playwright.sync_api import Browser, Page, expect
+from process import Server, eventually
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+SMALL_PHONE = {"width": 360, "height": 640}
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 800}
+USUAL: dict[str, Any] = {"permissions": ["camera", "microphone"], "viewport": DESKTOP, "reduced_motion": "reduce"}
+_BOXES_JS = """() => [...document.querySelectorAll('.tile:not(.is-away)')].map((tile) => {
+    const { x, y, width, height } = tile.getBoundingClientRect();
+    return { x, y, width, height, self: tile.matches('.is-self'), main: tile.matches('.is-main') };
+})"""
+_PICTURES_AWAY_JS = """() => [...document.querySelectorAll('.tile.is-away video')]
+    .map((video) => video.srcObject?.getVideoTracks().length ?? 0)"""
+_MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track"
+_SHIFTS_JS = """() => {
+    window.shift = 0;
+    const add = (list) => list.getEntries().forEach((one) => (window.shift += one.value));
+    new PerformanceObserver(add).observe({ type: 'layout-shift' });
+}"""
+
+
+@pytest.fixture(scope="module")
+def crowd(browser: Browser, house: Server) -> Iterator[Crowd]:
+    made = Crowd(browser, house)
+    yield made
+    made.context.close()
+
+
+@pytest.fixture
+def enter(browser: Browser, house: Server, crowd: Crowd) -> Iterator[Callable[..., Page]]:
+    """Somebody with a page of their own enters a room in which others are; the others go afterwards."""
+    contexts: list[Any] = []
+    problems: list[str] = []
+
+    def go(room: str, others: int = 0, **options: Any) -> Page:
+        if others:
+            crowd.join(room, NAMES[:others])
+        context = browser.new_context(**USUAL | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{house.url}/?token={crowd.token(room, 'Sofia Marin')}")
+        eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
+        expect(page.locator(".tile")).to_have_count(others + 1)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    crowd.leave()
+    assert problems == []
+
+
+def boxes(page: Page) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = page.evaluate(_BOXES_JS)
+    return found
+
+
+def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+    return not (beside or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"])
+
+
+def test_a_phone_shows_who_fits_and_decodes_nobody_else(enter: Callable[..., Page], crowd: Crowd) -> None:
+    page = enter("phone", 12, viewport=SMALL_PHONE, has_touch=True, is_mobile=True)
+    expect(page.locator("#stage-more")).to_have_text(re.compile(r"\d+ more"))
+    shown = boxes(page)
+    assert not any(overlap(*pair) for pair in combinations(shown, 2))
+    assert all(
+        box["width"] >= 120 and box["x"] >= 0 and box["x"] + box["width"] <= SMALL_PHONE["width"] for box in shown
+    )
+    assert shown[-1]["self"] or any(box["self"] for box in shown)
+    hidden = 13 - len(shown)
+    assert page.locator("#stage-more").inner_text() == f"{hidden} more"
+    assert page.evaluate(_PICTURES_AWAY_JS) == [0] * hidden
+    page.set_viewport_size(DESKTOP)
+    expect(page.locator(".tile.is-away")).to_have_count(0)
+    pictures = page.locator(".tile.has-picture:not(.is-self)")
+    expect(pictures).to_have_count(12)
+
+    page.keyboard.press("g")  # one large, the others in a strip
+    expect(page.locator(".tile.is-main")).to_have_count(1)
+    large = next(box for box in boxes(page) if box["main"])
+    assert large["width"] > 900
+    page.locator(".tile:not(.is-main):not(.is-away):not(.is-self)").first.focus()
+    name = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    page.keyboard.press("Enter")
+    expect(page.locator(".tile.is-main")).to_have_attribute("aria-label", name)
+    page.keyboard.press("g")
+    expect(page.locator(".tile.is-main")).to_have_count(0)
+
+
+def test_nothing_shifts_when_somebody_comes_and_goes(enter: Callable[..., Page], crowd: Crowd) -> None:
+    page = enter("shift", 2)
+    bar = page.locator("#leave-button").bounding_box()
+    page.evaluate(_SHIFTS_JS)
+    crowd.join("shift", NAMES[2:4])
+    expect(page.locator(".tile")).to_have_count(5)
+    crowd.page.evaluate("(name) => window.crowd.get(name).leave()", NAMES[0])
+    expect(page.locator(".tile")).to_have_count(4)
+    assert page.locator("#leave-button").bounding_box() == bar
+    assert page.evaluate("window.shift") < 0.05, "only names at the edges of tiles that got smaller"
+
+
+def test_alone_one_has_an_invitation_and_a_corner_that_moves(enter: Callable[..., Page], crowd: Crowd) -> None:
+    page = enter("alone")
+    expect(page.locator("#invitation")).to_be_visible()
+    expect(page.locator("#room-link")).to_contain_text("room=alone")
+    corner = page.locator(".tile.is-corner")
+    before = corner.bounding_box()
+    assert before
+    page.mouse.move(before["x"] + 40, before["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(200, 150, steps=4)
+    page.mouse.up()
+    after = corner.bounding_box()
+    assert after
+    assert (after["x"], after["y"]) == (28, 28)
+    crowd.join("alone", NAMES[:1])
+    expect(page.locator("#invitation")).to_be_hidden()
+    assert corner.bounding_box() == after, "nothing moves but the seat that is filled"
+    corner.focus()
+    page.keyboard.press("Shift+ArrowDown")
+    eventually(lambda: (corner.bounding_box() or after)["y"] > after["y"], "the corner is below")
+
+
+def test_a_shared_screen_takes_the_stage_and_can_be_zoomed(enter: Callable[..., Page], crowd: Crowd) -> None:
+    page = enter("share", 2)
+    crowd.join("share", NAMES[2:3], screen=True)
+    screen = page.locator(".tile.is-main.is-screen.has-picture")
+    expect(screen).to_have_count(1)
+    expect(page.locator(".share-bar")).to_contain_text("Mei Tanaka is sharing")
+    shared, bar = screen.bounding_box(), page.locator(".share-bar").bounding_box()
+    assert shared
+    assert bar
+    assert bar["y"] >= shared["y"] + shared["height"] - 1, "nothing stands on the picture"
+    page.get_by_role("button", name="Zoom in").click()
+    expect(screen).to_have_class(re.compile("is-zoomed"))
+    page.get_by_role("button", name="Fit").click()
+    expect(screen).not_to_have_class(re.compile("is-zoomed"))
+    screen.dblclick()
+    expect(screen).to_have_class(re.compile("is-zoomed"))
+    crowd.page.evaluate("(name) => window.crowd.get(name).unpublish('screen')", NAMES[2])
+    expect(page.locator(".share-bar")).to_be_hidden()
+    expect(page.locator(".tile.is-main")).to_have_count(0)
+
+
+def test_keys_and_what_they_do(enter: Callable[..., Page]) -> None:
+    page = enter("keys")
+    mute = page.locator("#mic-button")
+    expect(mute).to_have_attribute("aria-label", "Mute")
+    page.keyboard.press("m")
+    expect(mute).to_have_attribute("aria-label", "Unmute")
+    page.keyboard.down(" ")
+    expect(mute).to_have_attribute("aria-label", "Mute")
+    page.keyboard.up(" ")
+    expect(mute).to_have_attribute("aria-label", "Unmute")
+    page.keyboard.press("c")
+    expect(page.locator("#chat-input")).to_be_focused()
+    page.keyboard.type("mvg?")  # letters, not shortcuts
+    expect(page.locator("#chat-input")).to_have_value("mvg?")
+    page.keyboard.press("Escape")
+    expect(page.locator("#panel")).to_be_hidden()
+    expect(page.locator("#chat-button")).to_be_focused()
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.click("#more-button")
+    expect(page.get_by_role("menuitem").first).to_be_focused()
+    page.keyboard.press("End")
+    expect(page.get_by_role("menuitem", name="Keyboard shortcuts")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#more-button")).to_be_focused()
+    page.keyboard.press(",")
+    page.get_by_role("switch", name="Single-key shortcuts").click()
+    page.keyboard.press("Escape")
+    page.locator("#call-view").focus()
+    page.keyboard.press("m")
+    expect(mute).to_have_attribute("aria-label", "Unmute")
+
+
+def test_settings_change_devices_and_looks(enter: Callable[..., Page]) -> None:
+    page = enter("settings")
+    before = page.evaluate(f"{_MICROPHONE_JS}.id")
+    page.keyboard.press(",")
+    page.get_by_role("switch", name="Noise suppression").click()
+    settings = (
+        "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track.getSettings().noiseSuppression"
+    )
+    eventually(lambda: page.evaluate(settings) is False, "the microphone is sent without noise suppression")
+    assert page.evaluate(f"{_MICROPHONE_JS}.id") != before
+    page.get_by_role("radio", name="Light").click()
+    expect(page.locator("body")).to_have_css("background-color", "rgb(241, 243, 240)")
+    page.get_by_role("radio", name="Dark").click()
+    expect(page.locator("body")).to_have_css("background-color", "rgb(14, 17, 16)")
+    page.select_option("#settings-language", "de")
+    expect(page.get_by_role("dialog", name="Einstellungen")).to_be_visible()
+    expect(page.locator("#leave-button")).to_have_attribute("aria-label", "Verlassen")
+    cameras = page.locator("#settings-camera option")
+    if cameras.count() > 1:
+        page.select_option("#settings-camera", index=1)
+        chosen = cameras.nth(1).inner_text()
+        sent = "window.room.pc.getSenders().find((one) => one.track?.kind === 'video')?.track.label"
+        eventually(lambda: page.evaluate(sent) == chosen, "the other camera is sent")
+
+
+def test_talking_while_muted_is_noticed(enter: Callable[..., Page]) -> None:
+    page = enter("muted")
+    page.keyboard.press("m")
+    page.evaluate(
+        """async () => {
+            const { page } = await import('/page.js');
+            for (let times = 0; times < 9; times++) page.tell('level', { level: 0.9 });
+        }"""
+    )
+    toast = page.locator(".toast", has_text="You are talking with your microphone off.")
+    toast.get_by_role("button", name="Unmute").click()
+    expect(page.locator("#mic-button")).to_have_attribute("aria-label", "Mute")
+
+
+def test_a_call_of_two_on_a_phone_has_sheets(enter: Callable[..., Page]) -> None:
+    page = enter("sheets", 1, viewport=PHONE, has_touch=True, is_mobile=True)
+    expect(page.locator(".tile.is-corner")).to_have_count(1)
+    page.tap("#more-button")
+    menu = page.locator("dialog.menu").bounding_box()
+    assert menu
+    assert (menu["x"], menu["width"]) == (8, PHONE["width"] - 16)
+    assert abs(menu["y"] + menu["height"] - PHONE["height"] + 8) < 1
+    expect(page.get_by_role("menuitem", name="Hand")).to_be_visible()
+    page.touchscreen.tap(195, 40)
+    expect(page.locator("dialog.menu")).to_have_count(0)
+    page.tap("#chat-button")
+    stage = page.locator("#stage").bounding_box()
+    assert stage
+    assert stage["height"] == 116
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+def test_a_listener_cannot_send_and_is_told_why(house: Server, browser: Browser, crowd: Crowd) -> None:
+    context = browser.new_context(permissions=["camera", "microphone"])
+    page = context.new_page()
+    page.goto(f"{house.url}/?token={crowd.token('listen', 'Lena', permissions={'publish': False})}")
+    eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
+    for key in ("#mic-button", "#camera-button", "#screen-button"):
+        expect(page.locator(key)).to_have_attribute("aria-disabled", "true")
+        expect(page.locator(key)).to_have_attribute("title", "You were invited to watch and listen")
+    context.close()
+
+
+def test_a_device_that_is_plugged_in_is_offered(house: Server, person: Callable[..., Person]) -> None:
+    alice = person(house, "alice")
+    alice.page.add_init_script(
+        """const real = navigator.mediaDevices.enumerateDevices.bind(navigator.mediaDevices);
+        window.more = [];
+        navigator.mediaDevices.enumerateDevices = async () => [...(await real()), ...window.more];"""
+    )
+    alice.join("plugged")
+    expect(alice.page.locator(".tile.has-picture")).to_have_count(1)
+    alice.page.evaluate(
+        """() => {
+            window.more = [{ kind: 'audioinput', deviceId: 'headset', label: 'USB headset' }];
+            navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
+        }"""
+    )
+    toast = alice.page.locator(".toast", has_text="USB headset was plugged in.")
+    toast.get_by_role("button", name="Use it").click()
+    expect(alice.page.locator(".toast", has_text="Now using USB headset as your microphone.")).to_be_visible()

@@ -1,0 +1,149 @@
+"""Before the call, in real browsers: the preview, what is remembered, languages, refusals, and how much is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from crowd import Crowd
+from people import HERE
+from playwright.sync_api import Browser, Page, expect
+from process import Server, eventually
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+FIRST_LOAD_BYTES = 150_000
+USUAL: dict[str, Any] = {"permissions": ["camera", "microphone"], "viewport": {"width": 1280, "height": 800}}
+
+
+@pytest.fixture
+def visit(browser: Browser, house: Server) -> Callable[..., Page]:
+    """Opens a page of the server; the test fails if the page fails, or is stopped by its own policy."""
+    pages: list[tuple[Any, list[str]]] = []
+
+    def go(path: str, **options: Any) -> Page:
+        context = browser.new_context(**USUAL | options)
+        page, problems = context.new_page(), []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
+        pages.append((context, problems))
+        page.goto(house.url + path)
+        return page
+
+    yield go  # type: ignore[misc]
+    for context, _ in pages:
+        context.close()
+    assert [problem for _, problems in pages for problem in problems] == []
+
+
+def test_one_field_and_one_button(visit: Callable[..., Page]) -> None:
+    page = visit("/?room=one-field")
+    expect(page.locator("#join-title")).to_have_text("one-field")
+    expect(page.locator("#join-form input:visible")).to_have_count(1)
+    expect(page.locator("#preview-video")).to_be_visible()
+    expect(page.locator("#join-microphone option")).not_to_have_count(0)
+    expect(page.locator("#join-devices .hint").first).to_have_text("We can hear you")
+    expect(page.locator("#join-will")).to_have_text("You go in with your microphone and camera on.")
+    page.click("#join-button")
+    expect(page.locator("#name-hint")).to_have_text("Enter a name, so that the others know who you are.")
+    page.fill("#name-input", "Sofia")
+    page.press("#name-input", "Enter")
+    eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
+
+
+def test_what_was_chosen_is_remembered(visit: Callable[..., Page]) -> None:
+    page = visit("/?room=remember")
+    expect(page.locator("#preview-video")).to_be_visible()
+    page.click(".puck[data-toggle=microphone]")
+    page.click(".puck[data-toggle=camera]")
+    expect(page.locator("#preview-video")).to_be_hidden()
+    page.fill("#name-input", "Sofia")
+    page.click("#join-button")
+    eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
+    expect(page.locator("#mic-button")).to_have_attribute("aria-label", "Unmute")
+    page.goto(page.url.replace("remember", "other"))
+    expect(page.locator("#name-input")).to_have_value("Sofia")
+    expect(page.locator("#join-will")).to_have_text("You go in muted and without a picture.")
+    expect(page.locator("#preview-video")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("locale", "direction", "button"),
+    [
+        ("de-AT", "ltr", "Raum betreten"),
+        ("ar-EG", "rtl", "دخول الغرفة"),
+        ("fr", "ltr", "Entrer dans la salle"),
+        ("nl", "ltr", "Join room"),
+    ],
+)
+def test_the_page_speaks_the_readers_language(
+    visit: Callable[..., Page], locale: str, direction: str, button: str
+) -> None:
+    page = visit("/?room=words", locale=locale)
+    expect(page.locator("#join-button")).to_have_text(button)
+    expect(page.locator("html")).to_have_attribute("dir", direction)
+    page.click("#join-view .language")
+    page.get_by_role("menuitemradio", name="Español").click()
+    expect(page.locator("#join-button")).to_have_text("Entrar en la sala")
+    page.reload()
+    expect(page.locator("#join-button")).to_have_text("Entrar en la sala")
+
+
+def test_the_first_load_is_light(visit: Callable[..., Page], house: Server) -> None:
+    loaded: dict[str, int] = {}
+    page = visit("/docs.html")
+    page.on("response", lambda response: loaded.update({response.url: len(response.body())}) if response.ok else None)
+    page.goto(f"{house.url}/?room=light")
+    expect(page.locator("#preview-video")).to_be_visible()
+    expect(page.locator("#join-devices .hint").first).to_have_text("We can hear you")
+    assert any(url.endswith("/lang/en.js") for url in loaded)
+    assert not any("/lang/de" in url or url.endswith(("/call.js", "/settings.js")) for url in loaded)
+    assert sum(loaded.values()) < FIRST_LOAD_BYTES, {url.rpartition("/")[2]: size for url, size in loaded.items()}
+    assert all(url.startswith(house.url) for url in loaded)
+
+
+def test_a_link_that_is_no_token_says_what_to_do(visit: Callable[..., Page]) -> None:
+    page = visit("/?token=broken", locale="en")
+    expect(page.locator("#end-title")).to_have_text("This link doesn’t work")
+    page.click("[data-act=another_link]")
+    expect(page.locator("#join-form")).to_be_visible()
+    assert "token" not in page.url
+
+
+def test_a_full_room_is_waited_for(start_server: Callable[..., Server], browser: Browser) -> None:
+    server = start_server(max_peers="1")
+    context = browser.new_context(permissions=["camera", "microphone"])
+    first, second = context.new_page(), context.new_page()
+    first.goto(f"{server.url}/?room=team&username=alice")
+    eventually(lambda: first.evaluate("window.room?.state === 'joined'"), "alice is in the room")
+    second.goto(f"{server.url}/?room=team&username=bob")
+    expect(second.locator("#end-title")).to_have_text("The room is full")
+    expect(second.locator("#end-countdown")).to_contain_text("Trying again in")
+    first.click("#leave-button")
+    second.click("[data-act=now]")
+    eventually(lambda: second.evaluate("window.room?.state === 'joined'"), "bob is in the room")
+    expect(second.locator("#call-view")).to_be_visible()
+    context.close()
+
+
+def test_an_insecure_page_links_to_a_secure_one(house: Server, browser: Browser) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"http://{HERE}:{house.port}/?room=insecure")
+    link = page.locator("#preview-problem a")
+    expect(link).to_have_attribute("href", f"https://{HERE}:{house.port}/?room=insecure")
+    context.close()
+
+
+def test_a_link_that_fails_offers_a_request_to_send(house: Server, browser: Browser) -> None:
+    token = Crowd(browser, house).token("team", "alice", duration=60)
+    head, body, signature = token.split(".")
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(f"{house.url}/?token={head}.{body}.{signature[::-1]}")
+    expect(page.locator("#end-title")).to_have_text("This link doesn’t work")
+    page.click("[data-act=request]")
+    expect(page.locator("[data-act=request]")).to_have_text("Copied")
+    assert "team" in page.evaluate("navigator.clipboard.readText()")
+    context.close()
