@@ -337,6 +337,8 @@ class Client:
         self.setup = "active"
         self.names_ssrcs = True
         self.repairs = False  # whether its camera has a stream of retransmissions, one SSRC on
+        self.layers: tuple[str, ...] = ()  # the rids that its camera sends, if it is a simulcast
+        self.takes_repairs = False  # whether it takes retransmissions
         self.shows = "96 98 45 102"  # payload types of video it can receive
         self.opus = ""  # fmtp of what it sends as microphone
         self.ssrcs: dict[str, int] = {}  # by source
@@ -388,14 +390,17 @@ class Client:
                 direction = "recvonly"
             types = " ".join(str(pt) for pt in media.fmt)
             if media.kind == "video" and media.direction == "sendonly":
-                types = self.shows
+                types = self.shows + " 97" * self.takes_repairs
             lines += [
                 f"m={media.kind} 9 UDP/TLS/RTP/SAVPF {types}",
                 "c=IN IP4 0.0.0.0", "a=ice-ufrag:client", "a=ice-pwd:clientclientclientclient",
                 f"a=fingerprint:sha-256 {fingerprint or self.fingerprint()}",
                 f"a=setup:{self.setup}", f"a=mid:{mid}", f"a={direction}", "a=rtcp-mux",
             ]  # fmt: skip
-            if direction == "sendonly" and source is not None and self.names_ssrcs:
+            if direction == "sendonly" and source == "camera" and self.layers:
+                lines += [f"a=rid:{rid} send" for rid in self.layers]
+                lines.append("a=simulcast:send " + ";".join(self.layers))
+            elif direction == "sendonly" and source is not None and self.names_ssrcs:
                 lines += [f"a=fmtp:111 {self.opus}"] * (source == "microphone" and bool(self.opus))
                 lines.append(f"a=ssrc:{self.ssrcs.setdefault(source, next(_ssrcs))} cname:{self.id}")
                 if source == "camera" and self.repairs:

@@ -1,0 +1,62 @@
+"""Simulcast between real browsers: each gets the layer that its page shows, and nobody sends what nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from people import Person
+from process import Server, eventually
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+
+_SENT_JS = """async () => {
+    const found = {};
+    for (const report of (await window.room.pc.getStats()).values()) {
+        if (report.type === 'outbound-rtp' && report.kind === 'video') found[report.rid] = report.active;
+    }
+    return found;
+}"""
+_VIEW_JS = """([peer, height]) => {
+    delete window.room.view;
+    window.room.view(height ? [{ peer, source: 'camera', width: height * 2, height }] : []);
+    window.room.view = () => {};
+}"""
+
+
+def shows(viewer: Person, publisher: Person, height: int) -> None:
+    """The viewer's page says so, and nothing else from then on: its own tiles have other sizes."""
+    viewer.page.evaluate(_VIEW_JS, [publisher.peer, height])
+
+
+def sent(publisher: Person) -> set[str]:
+    layers: dict[str, bool] = publisher.page.evaluate(_SENT_JS)
+    return {rid for rid, active in layers.items() if active}
+
+
+def height(viewer: Person) -> Any:
+    return next((report.get("frameHeight") for report in viewer.inbound("video")), None)
+
+
+def frames(viewer: Person) -> int:
+    return sum(report.get("framesDecoded", 0) for report in viewer.inbound("video"))
+
+
+def test_everyone_gets_the_layer_that_the_page_shows(server: Server, person: People) -> None:
+    alice = person(server, "alice").join("team")
+    bob = person(server, "bob").join("team")
+    bob.sees(alice)
+    eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")
+    for shown, expected in ((180, 180), (720, 720), (360, 360)):
+        shows(bob, alice, shown)
+        eventually(lambda e=expected: height(bob) == e, f"bob gets {expected} lines")
+        bob.moves(lambda: frames(bob), f"sees {expected} lines")
+    eventually(lambda: sent(alice) == {"h"}, "alice sends no layer that nobody watches", 15)
+    shows(bob, alice, 0)
+    eventually(lambda: sent(alice) == set(), "alice sends nothing that nobody watches", 15)
+    shows(bob, alice, 180)
+    before = frames(bob)
+    eventually(lambda: frames(bob) >= before + 10, "bob sees alice again")

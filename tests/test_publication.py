@@ -1,0 +1,218 @@
+"""Simulcast through a worker: layers by rid, one continuous stream to each subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from media_client import Client, LocalControl, local_worker, until
+
+from sfu import bridge
+from sfu.media import rtp, sdp
+from sfu.media.lastn import Video
+from sfu.media.publication import RELEASE_S
+
+SSRC = {"q": 7001, "h": 7002, "f": 7003}
+
+
+def run(test: Callable[[], Any]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 30))
+
+
+class Layer:
+    """One layer of a publisher's camera, as browsers send it: named by MID and RID, numbers of its own."""
+
+    def __init__(self, client: Client, rid: str, start: int) -> None:
+        self.client, self.rid, self.ssrc = client, rid, SSRC[rid]
+        self.seq, self.ts, self.picture, self.tl0 = start, start * 1000, start & 0x7FFF, start & 0xFF
+
+    async def send(self, text: bytes = b"", *, key: bool = False, named: bool = True) -> None:
+        """One frame of one packet; `text` follows in it."""
+        self.seq, self.picture = (self.seq + 1) & 0xFFFF, (self.picture + 1) & 0x7FFF
+        self.ts, self.tl0 = (self.ts + 3000) & 0xFFFFFFFF, (self.tl0 + 1) & 0xFF
+        names = b""
+        if named:
+            names = struct.pack(
+                "!HHBcBcBBBB", 0xBEDE, 2, sdp.MID_ID << 4, b"1", sdp.RID_ID << 4, self.rid.encode(), 0, 0, 0, 0
+            )
+        head = struct.pack("!BBHII", 0x90 if named else 0x80, 0x80 | 96, self.seq, self.ts, self.ssrc) + names
+        picture = struct.pack("!BBHB", 0x90, 0xC0, 0x8000 | self.picture, self.tl0)
+        await self.client.send(head + picture + bytes([0 if key else 1]) + bytes(9) + self.rid.encode() + text)
+
+
+class Got:
+    """A packet as it arrived."""
+
+    def __init__(self, data: bytes) -> None:
+        _, _, self.seq, self.ts, self.ssrc = struct.unpack_from("!BBHII", data)
+        found = rtp.vp8_picture(data, len(data))
+        assert found is not None
+        self.picture, self.tl0 = found.number, found.tl0
+        padding = data[-1] if data[0] & 0x20 else 0
+        self.text = data[rtp.payload_offset(data, len(data)) + 15 : len(data) - padding].decode()
+
+
+@asynccontextmanager
+async def simulcast(control: LocalControl, **viewer: Any) -> AsyncIterator[tuple[Client, Client, dict[str, Layer]]]:
+    a, b = Client(control, "a"), Client(control, "b")
+    a.layers = ("q", "h", "f")
+    for name, value in viewer.items():
+        setattr(b, name, value)
+    try:
+        for client in (a, b):
+            await client.start()
+        await b.takes_from("a")
+        camera = control.worker.peers["a"].published["camera"]
+        await until(lambda: "b" in camera.legs, "attached")
+        yield a, b, {rid: Layer(a, rid, start) for rid, start in (("q", 100), ("h", 40_000), ("f", 65_530))}
+    finally:
+        for client in (a, b):
+            await client.aclose()
+
+
+async def view(control: LocalControl, height: int) -> None:
+    shown = [["a", "camera", height]] if height else []
+    await control.send(bridge.View("b", shown))
+    await until(lambda: control.worker.peers["b"].viewer._view is not None, "the view came")
+
+
+def test_the_offer_has_layers_for_those_who_know_them() -> None:
+    async def test() -> None:
+        async with local_worker() as control:
+            a = await Client(control, "a").join()
+            offer = (await a.negotiate()).sdp
+            assert "a=simulcast:recv q;h;f\r\n" in offer.split("m=")[2]
+            assert "simulcast" not in offer.split("m=")[1]
+            await control.send(bridge.Join("bare", "room", False, True, True))
+            bare = await control.event(bridge.Offer, "bare")
+            assert "simulcast" not in bare.sdp
+            assert "a=rid" not in bare.sdp
+
+    run(test)
+
+
+@pytest.mark.parametrize("before", [0, 300])
+def test_a_subscriber_goes_from_layer_to_layer_as_in_one_stream(before: int) -> None:
+    """Upwards at a keyframe, and the smaller layer until then."""
+
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control) as (_, b, layers):
+            camera = control.worker.peers["a"].published["camera"]
+
+            async def arrived(q: int, h: int) -> None:
+                tracks = camera.layers
+                await until(lambda: (tracks["q"].packets, tracks["h"].packets) == (before + q, h), "they came")
+
+            await view(control, 180)
+            for n in range(before):
+                await layers["q"].send()
+                if n % 20 == 19:
+                    await until(lambda n=n: camera.layers["q"].packets == n + 1, "they came")
+            got = []
+            await layers["q"].send(key=True)
+            await layers["h"].send(key=True)
+            await layers["q"].send(named=False)
+            await arrived(2, 1)
+            await view(control, 360)
+            await until(lambda: bool(camera.layers["h"]._coming), "the change is arranged")
+            await layers["h"].send()
+            await layers["q"].send()
+            await arrived(3, 2)
+            await layers["h"].send(key=True)
+            await layers["h"].send()
+            await layers["q"].send()
+            await arrived(4, 4)
+            await view(control, 180)
+            await until(lambda: bool(camera.layers["q"]._coming), "the way back is arranged")
+            await layers["h"].send()
+            await arrived(4, 5)
+            await layers["q"].send(key=True)
+            await layers["q"].send(b" last")
+            while not got or got[-1].text != "q last":
+                got.append(Got(await b.raw_rtp()))
+            got = got[-8:]
+            assert [one.text for one in got] == ["q", "q", "q", "h", "h", "h", "q", "q last"]
+            for one, after in pairwise(got):
+                assert (after.seq - one.seq) & 0xFFFF == 1
+                assert 0 < (after.ts - one.ts) & 0xFFFFFFFF < 90_000
+                assert (after.picture - one.picture) & 0x7FFF == 1
+                assert (after.tl0 - one.tl0) & 0xFF == 1
+            assert {one.ssrc for one in got} == {camera.ssrc}
+
+    run(test)
+
+
+def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None:
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control, takes_repairs=True) as (_, b, layers):
+            await view(control, 180)
+            await layers["q"].send(key=True)
+            await layers["q"].send()
+            await view(control, 360)
+            camera = control.worker.peers["a"].published["camera"]
+            await until(lambda: bool(camera.layers["h"]._coming), "the change is arranged")
+            await layers["h"].send(key=True)
+            got = [Got(await b.raw_rtp()) for _ in range(3)]
+            assert [one.text for one in got] == ["q", "q", "h"]
+            await b.send(rtp.nack(camera.ssrc, [one.seq for one in got]))
+            slot = next(s for s in control.worker.peers["b"]._slots if s.track is camera)
+            again = []
+            while len(again) < 3:
+                data = await b.raw_rtp()
+                if rtp.ssrc_of(data) == slot.repair_ssrc:  # a probe repeats, too
+                    at = rtp.payload_offset(data, len(data))
+                    assert data[1] & 0x7F == 97
+                    media = data[:1] + bytes([96]) + data[at : at + 2] + data[4:at] + data[at + 2 :]
+                    again.append(Got(media))
+            assert {(one.seq, one.ts, one.picture, one.tl0, one.text) for one in again} <= {
+                (one.seq, one.ts, one.picture, one.tl0, one.text) for one in got
+            }
+
+    run(test)
+
+
+def test_hidden_videos_are_not_sent_and_their_layers_not_wanted() -> None:
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control) as (_, b, layers):
+            await view(control, 360)
+            await layers["q"].send(key=True)
+            await layers["h"].send(key=True)
+            await b.raw_rtp()
+            await control.send(bridge.View("b", []))
+            paused = await control.event(bridge.Paused, "b")
+            assert paused == bridge.Paused("b", "a", "camera", "hidden")
+            wanted = await control.event(bridge.Layers, "a", RELEASE_S + 8)
+            while wanted.active:
+                wanted = await control.event(bridge.Layers, "a", RELEASE_S + 8)
+            assert control.worker.peers["b"].viewer._height(control.worker.peers["a"].published["camera"]) == 0
+            await view(control, 180)
+            assert (await control.event(bridge.Paused, "b")).reason == ""
+            assert (await control.event(bridge.Layers, "a")).active
+
+    run(test)
+
+
+def test_names_decide_whose_an_ssrc_is() -> None:
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control) as (_, _, layers):
+            peer = control.worker.peers["a"]
+            camera = peer.published["camera"]
+            assert camera.video == Video("a", "camera")
+            await layers["f"].send(key=True)
+            await layers["q"].send(key=True)
+            await until(lambda: camera.layers["q"].remote_ssrc == SSRC["q"], "latched")
+            assert camera.layers["f"].remote_ssrc == SSRC["f"]
+            assert camera.layers["h"].remote_ssrc is None
+            unknown = control.worker.counters["packets_unknown"]
+            layers["h"].rid = "x"
+            await layers["h"].send(key=True)
+            await until(lambda: control.worker.counters["packets_unknown"] == unknown + 1, "nobody's")
+            assert set(peer._by_ssrc) >= {SSRC["q"], SSRC["f"]}
+            assert SSRC["h"] not in peer._by_ssrc
+
+    run(test)
