@@ -63,7 +63,8 @@ async function look() {
 
 function showInside(info) {
   const names = info?.open && Array.isArray(info.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
-  $('inside').hidden = !names;
+  $('inside').hidden = !asked.fixed;
+  $('inside').classList.toggle('is-unknown', !names); // its place is kept: nothing jumps when it is known
   if (!names) return;
   $('inside-faces').replaceChildren(...names.slice(0, NAMED).map(face));
   put($('inside-count'), names.length ? t('join.inside', { count: names.length }) : t('join.empty'));
