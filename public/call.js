@@ -9,7 +9,7 @@ import { panels } from './panel.js';
 import { Room } from './protocol.js';
 import { openShortcuts, startShortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
-import { remember } from './storage.js';
+import { callKey, NAME_KEY, remember, tokenKey } from './storage.js';
 import { t, texts } from './texts.js';
 import { clearToasts, toast } from './toasts.js';
 import { endText, troubleText } from './words.js';
@@ -17,9 +17,6 @@ import { endText, troubleText } from './words.js';
 const SOURCES = ['microphone', 'camera'];
 const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are quick, a question may stand for ever
 const FULL_S = 10; // between two tries to enter a full room
-const NAME_KEY = 'sfu.name';
-const reloadKey = () => `sfu.call${location.search}`; // the name in this tab's call: loading it again goes straight back
-const tokenKey = () => `sfu.token${location.search}`;
 const EVENTS = [
   ...['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'], // people
   ...['state', 'bye', 'error', 'expiring', 'speakers', 'chat', 'history', 'reaction', 'asked', 'lobby', 'waiting', 'quality'],
@@ -45,7 +42,7 @@ export async function enter({ room: roomName, name }) {
   here.searchParams.delete('token'); // it lets its holder in as somebody: not for histories, screens and copied addresses
   here.searchParams.delete('username'); // an address copied by hand must not bring a second person of this name
   history.replaceState(null, '', here);
-  remember('sessionStorage', reloadKey(), name);
+  remember('sessionStorage', callKey(), name);
   remember('sessionStorage', tokenKey(), token);
   const room = (page.room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
   if (typeof RTCPeerConnection === 'undefined') return end({ code: 'no_webrtc' });
@@ -73,7 +70,7 @@ function end(error) {
   panels.close({ focus: false });
   clearToasts();
   page.stage.clear();
-  remember('sessionStorage', reloadKey(), '');
+  remember('sessionStorage', callKey(), '');
   remember('sessionStorage', tokenKey(), '');
   page.show('end');
   if (error.code === 'room_full') {

@@ -57,12 +57,14 @@ async function look() {
   url.searchParams.set('room', asked.room);
   const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
   const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);
+  if (answer?.status === 404) clearInterval(looking); // a server that does not tell
   showInside(answer?.ok ? await answer.json().catch(() => null) : null);
 }
 
 function showInside(info) {
-  const names = Array.isArray(info?.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
-  $('inside').hidden = !names;
+  const names = info?.open && Array.isArray(info.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
+  $('inside').hidden = !asked.fixed;
+  $('inside').classList.toggle('is-unknown', !names); // its place is kept: nothing jumps when it is known
   if (!names) return;
   $('inside-faces').replaceChildren(...names.slice(0, NAMED).map(face));
   put($('inside-count'), names.length ? t('join.inside', { count: names.length }) : t('join.empty'));

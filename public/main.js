@@ -3,10 +3,8 @@
 import { showJoin, startJoin } from './join.js';
 import { Devices } from './media.js';
 import { page } from './page.js';
-import { choices, choose, recall } from './storage.js';
+import { callKey, choices, choose, NAME_KEY, recall, tokenKey } from './storage.js';
 import { isProblem } from './words.js';
-
-const NAME_KEY = 'sfu.name';
 
 const devices = (page.devices = new Devices());
 for (const type of ['change', 'list', 'released']) devices.addEventListener(type, () => page.tell('devices'));
@@ -56,8 +54,8 @@ if (location.protocol !== 'https:') for (const lock of document.querySelectorAll
 const query = new URLSearchParams(location.search);
 const asked = { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() ?? '' };
 const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
-page.token = query.get('token') ?? (reloaded ? recall('sessionStorage', `sfu.token${location.search}`) : '');
-const nameBefore = reloaded && recall('sessionStorage', `sfu.call${location.search}`);
+page.token = query.get('token') ?? (reloaded ? recall('sessionStorage', tokenKey()) : '');
+const nameBefore = reloaded && recall('sessionStorage', callKey());
 if (page.token) page.actions.join(spoken(page.token));
 else if (asked.room && (asked.name || nameBefore)) page.actions.join({ room: asked.room, name: asked.name || nameBefore });
 else page.actions.preview({ room: asked.room, name: asked.name || recall('localStorage', NAME_KEY) });

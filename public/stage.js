@@ -12,7 +12,7 @@ import { panels } from './panel.js';
 import { seatsOf } from './seats.js';
 import { ShareBar } from './sharebar.js';
 import { choices } from './storage.js';
-import { t } from './texts.js';
+import { has, t } from './texts.js';
 import { toast } from './toasts.js';
 import { Tile } from './tile.js';
 
@@ -39,7 +39,7 @@ export class Stage {
   constructor() {
     new ResizeObserver(() => this.#layOut(false)).observe(this.#box);
     page.on('speakers', (now) => this.#speak(now));
-    page.on('reaction', ({ peer, reaction }) => this.#tiles.get(`${peer} camera`)?.react(reaction));
+    page.on('reaction', ({ peer, reaction }) => has(`react.${reaction}`) && this.#tiles.get(`${peer} camera`)?.react(reaction));
     page.on('quality', ({ peers = {} }) => this.#mark(peers));
     page.on('devices', () => this.#each((tile) => tile.setSink()));
     page.on('call', ({ again }) => again || this.clear());
@@ -260,8 +260,9 @@ export class Stage {
     clearTimeout(this.#timers.view);
     this.#timers.view = setTimeout(() => {
       const floating = document.pictureInPictureElement;
+      const published = ({ peer, source }) => page.room.participants.get(peer)?.tracks.has(source);
       const videos = [...this.#tiles.values()]
-        .filter((tile) => !tile.isSelf && (document.hidden ? tile.video === floating : !tile.element.matches('.is-away')))
+        .filter((tile) => published(tile) && (document.hidden ? tile.video === floating : !tile.element.matches('.is-away')))
         .map(({ peer, source, place }) => ({ peer, source, width: Math.round(place.width * devicePixelRatio), height: Math.round(place.height * devicePixelRatio) }));
       const said = JSON.stringify([page.room.self, videos]);
       if (page.room.state !== 'joined' || this.#told === said) return;

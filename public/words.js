@@ -39,6 +39,7 @@ const WAITING = {
   ice_timeout: 'blocked',
   dtls_failed: 'blocked',
   lobby: 'lobby',
+  lobby_timeout: 'lobby', // and in again
 };
 
 /** Why the call is not on, while the page keeps trying: { key, title, text, tech }. `since_s` is how long, `answers` whether

@@ -23,7 +23,7 @@ from process import Server, eventually  # noqa: E402
 
 SCREENS = HERE / "screens"
 WINDOWS = {
-    "": {"width": 1440, "height": 900},
+    "": {"width": 1280, "height": 800},
     "portrait": {"width": 390, "height": 844},
     "landscape": {"width": 844, "height": 390},
 }
@@ -98,16 +98,13 @@ SHOTS = [
     Shot("call-5-landscape", people=4, window="landscape", options=PHONE),
     Shot("call-5-focus", people=4, act=lambda page: page.locator(".tile").nth(1).hover()),
     Shot("settings", people=4, act=press(",")),
-    Shot("settings-light", people=4, act=press(","), options=LIGHT),
     Shot("settings-portrait", people=4, act=lambda page: page.evaluate(_SETTINGS_JS), window="portrait", options=PHONE),
     Shot("more", people=4, act=click("#more-button")),
     Shot("more-portrait", people=4, act=click("#more-button"), window="portrait", options=PHONE),
     Shot("reactions", people=4, act=press("r")),
     Shot("shortcuts", people=4, act=press("?")),
     Shot("toasts", people=4, act=lambda page: page.evaluate(_TOASTS_JS)),
-    Shot("reconnecting", people=4, act=lambda page: page.context.set_offline(True)),
     Shot("share", people=3, crowd=SHARED),
-    Shot("share-light", people=3, crowd=SHARED, options=LIGHT),
     Shot("share-portrait", people=3, crowd=SHARED, window="portrait", options=PHONE),
     Shot("share-landscape", people=3, crowd=SHARED, window="landscape", options=PHONE),
     Shot("call-12", people=11),
@@ -115,6 +112,7 @@ SHOTS = [
     Shot("speaker", people=11, act=press("g")),
     Shot("call-25", people=24),
     Shot("call-25-portrait", people=24, window="portrait", options=PHONE),
+    Shot("reconnecting", people=3),  # the last: the server is stopped for it
 ]
 _SETTINGS_JS = "async () => (await import('/page.js')).page.actions.settings()"
 _TOASTS_JS = """async () => {
@@ -183,6 +181,9 @@ class Studio:
                 if page.locator("#name-input").is_visible():
                     page.fill("#name-input", "Sofia Marin")
             shot.act(page)
+            if shot.name == "reconnecting":
+                self.server.kill()
+                page.locator("#banner").wait_for(state="visible", timeout=30_000)
             page.wait_for_timeout(900)
             page.screenshot(path=SCREENS / f"{shot.name}.png", animations="disabled")
             print(shot.name, flush=True)
