@@ -2,6 +2,7 @@
 
 import { startBar } from './bar.js';
 import { $ } from './dom.js';
+import { report } from './embedded.js';
 import { countDown, showEnding } from './ending.js';
 import { retry, showBanner, startNotices, tellDevices, waitingWords } from './notices.js';
 import { page } from './page.js';
@@ -50,6 +51,7 @@ export async function enter({ room: roomName, name }) {
   const room = (page.room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
   if (typeof RTCPeerConnection === 'undefined') return end({ code: 'no_webrtc' });
   for (const type of EVENTS) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
+  report(room);
   page.tell('call', { again });
   page.show('call');
   for (const source of SOURCES) send(source);

@@ -1,5 +1,6 @@
 /** Where the page begins: what the link says, the devices, and either the view before the call or the call itself. */
 
+import { embedded, invitation } from './embedded.js';
 import { showJoin, startJoin } from './join.js';
 import { Devices } from './media.js';
 import { page } from './page.js';
@@ -54,10 +55,12 @@ for (const host of document.querySelectorAll('.host-name')) host.textContent = l
 if (location.protocol !== 'https:') for (const lock of document.querySelectorAll('.secure')) lock.remove();
 
 const query = new URLSearchParams(location.search);
-const asked = { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() ?? '' };
 const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
-page.token = query.get('token') ?? (reloaded ? recall('sessionStorage', `sfu.token${location.search}`) : '');
-const nameBefore = reloaded && recall('sessionStorage', `sfu.call${location.search}`);
+const before = (what) => (reloaded ? recall('sessionStorage', `sfu.${what}${location.search}`) : '');
+const asked = embedded
+  ? await invitation
+  : { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() || before('call'), token: query.get('token') ?? before('token') };
+page.token = asked.token;
 if (page.token) page.actions.join(spoken(page.token));
-else if (asked.room && (asked.name || nameBefore)) page.actions.join({ room: asked.room, name: asked.name || nameBefore });
+else if (asked.room && asked.name) page.actions.join(asked);
 else page.actions.preview({ room: asked.room, name: asked.name || recall('localStorage', NAME_KEY) });
