@@ -5,6 +5,7 @@ import { $ } from './dom.js';
 import { report } from './embedded.js';
 import { countDown, showEnding } from './ending.js';
 import { retry, showBanner, startNotices, tellDevices, waitingWords } from './notices.js';
+import { startModeration } from './moderate.js';
 import { page } from './page.js';
 import { panels } from './panel.js';
 import { Room } from './protocol.js';
@@ -23,7 +24,7 @@ const reloadKey = () => `sfu.call${location.search}`; // the name in this tab's 
 const tokenKey = () => `sfu.token${location.search}`;
 const EVENTS = [
   ...['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'], // people
-  ...['state', 'bye', 'error', 'expiring', 'speakers', 'chat', 'history', 'reaction', 'asked', 'lobby', 'waiting', 'quality'],
+  ...['state', 'bye', 'error', 'expiring', 'speakers', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting', 'quality'],
 ];
 const OF_PEOPLE = EVENTS.slice(0, 9);
 
@@ -54,9 +55,9 @@ export async function enter({ room: roomName, name }) {
   report(room);
   page.tell('call', { again });
   page.show('call');
-  for (const source of SOURCES) send(source);
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellDevices), pause(PROMPT_MS)]);
+  for (const source of SOURCES) send(source);
   if (page.room === room && room.state === 'idle') room.join();
 }
 
@@ -221,5 +222,9 @@ texts.addEventListener('change', () => page.changed());
 startBar();
 startNotices();
 startShortcuts();
+startModeration();
+panels.add('people', { key: $('people-button'), title: 'people.title', make: async () => (await import('./people.js')).panel() });
+panels.add('stats', { title: 'stats.title', make: async () => (await import('./stats.js')).panel() });
+page.more.push(() => [{ icon: 'qr', label: t('more.qr'), then: async () => (await import('./invite.js')).openInvite() }]);
 panels.add('chat', { key: $('chat-button'), title: 'chat.title', make: async () => (await import('./chat.js')).panel() });
 page.on('call', () => import('./chat.js')); // it counts what is unread from the start
