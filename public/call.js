@@ -2,8 +2,10 @@
 
 import { startBar } from './bar.js';
 import { $ } from './dom.js';
+import { report } from './embedded.js';
 import { countDown, showEnding } from './ending.js';
 import { retry, showBanner, startNotices, tellDevices, waitingWords } from './notices.js';
+import { startModeration } from './moderate.js';
 import { page } from './page.js';
 import { panels } from './panel.js';
 import { Room } from './protocol.js';
@@ -19,7 +21,7 @@ const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are
 const FULL_S = 10; // between two tries to enter a full room
 const EVENTS = [
   ...['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'], // people
-  ...['state', 'bye', 'error', 'expiring', 'speakers', 'chat', 'history', 'reaction', 'asked', 'lobby', 'waiting', 'quality'],
+  ...['state', 'bye', 'error', 'expiring', 'speakers', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting', 'quality'],
 ];
 const OF_PEOPLE = EVENTS.slice(0, 9);
 
@@ -47,11 +49,12 @@ export async function enter({ room: roomName, name }) {
   const room = (page.room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
   if (typeof RTCPeerConnection === 'undefined') return end({ code: 'no_webrtc' });
   for (const type of EVENTS) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
+  report(room);
   page.tell('call', { again });
   page.show('call');
-  for (const source of SOURCES) send(source);
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellDevices), pause(PROMPT_MS)]);
+  for (const source of SOURCES) send(source);
   if (page.room === room && room.state === 'idle') room.join();
 }
 
@@ -216,5 +219,9 @@ texts.addEventListener('change', () => page.changed());
 startBar();
 startNotices();
 startShortcuts();
+startModeration();
+panels.add('people', { key: $('people-button'), title: 'people.title', make: async () => (await import('./people.js')).panel() });
+panels.add('stats', { title: 'stats.title', make: async () => (await import('./stats.js')).panel() });
+page.more.push(() => [{ icon: 'qr', label: t('more.qr'), then: async () => (await import('./invite.js')).openInvite() }]);
 panels.add('chat', { key: $('chat-button'), title: 'chat.title', make: async () => (await import('./chat.js')).panel() });
 page.on('call', () => import('./chat.js')); // it counts what is unread from the start

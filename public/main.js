@@ -1,5 +1,6 @@
 /** Where the page begins: what the link says, the devices, and either the view before the call or the call itself. */
 
+import { embedded, invitation } from './embedded.js';
 import { showJoin, startJoin } from './join.js';
 import { Devices } from './media.js';
 import { page } from './page.js';
@@ -52,10 +53,12 @@ for (const host of document.querySelectorAll('.host-name')) host.textContent = l
 if (location.protocol !== 'https:') for (const lock of document.querySelectorAll('.secure')) lock.remove();
 
 const query = new URLSearchParams(location.search);
-const asked = { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() ?? '' };
 const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
-page.token = query.get('token') ?? (reloaded ? recall('sessionStorage', tokenKey()) : '');
-const nameBefore = reloaded && recall('sessionStorage', callKey());
+const before = (key) => (reloaded ? recall('sessionStorage', key) : '');
+const asked = embedded
+  ? await invitation
+  : { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() || before(callKey()), token: query.get('token') ?? before(tokenKey()) };
+page.token = asked.token;
 if (page.token) page.actions.join(spoken(page.token));
-else if (asked.room && (asked.name || nameBefore)) page.actions.join({ room: asked.room, name: asked.name || nameBefore });
+else if (asked.room && asked.name) page.actions.join(asked);
 else page.actions.preview({ room: asked.room, name: asked.name || recall('localStorage', NAME_KEY) });

@@ -19,6 +19,7 @@
  *                  'media' (sound and pictures are stuck), or null
  *   error          { code, message, rejoin } of the last loss, null again once connected
  *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
+ *   session        the secret that POST /files asks for; for memory only
  *   settings       { locked, lobby, files, chat_kept_s }: how the room is set, as far as the server says
  *   participants   Map of peer → { peer, name, hand, moderator, tracks: Map of source → { kind, muted, paused } }, without
  *                  yourself; `paused` is why the server does not forward a video now, or null; `hand` when it was raised, or 0
@@ -42,7 +43,7 @@
  *   waiting    { room, name }             you are in the lobby: `welcome` or the end follows
  *   hand       { peer, raised }           a hand went up (ms since 1970) or down (0), perhaps yours
  *   room       { locked, lobby, … }       the room's settings have changed
- *   reaction, asked, lobby, history       as docs/protocol.md describes them
+ *   reaction, asked, lobby, history, chat_deleted   as docs/protocol.md describes them
  *   expiring   { seconds }                the token ends then, and with it the call
  *   error      { code, message }          the server refused something; the call goes on
  *   bye        { code, message, rejoin }  the server ended the connection; `state` follows
@@ -54,7 +55,7 @@ import { Link } from './link.js';
 const STEADY_MS = 10_000; // a connection that lived this long starts the pauses over
 const PAUSE_MS = { first: 500, last: 5_000 };
 const NOBODY = { dominant: null, speaking: [] };
-const PASSED_ON = new Set(['chat', 'expiring', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history']);
+const PASSED_ON = new Set(['chat', 'expiring', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
 
 export class Room extends EventTarget {
   state = 'idle';
@@ -67,6 +68,7 @@ export class Room extends EventTarget {
   mediaPort = null;
   permissions = null;
   settings = {};
+  session = '';
   hand = 0;
   #url;
   #token = '';
@@ -181,7 +183,10 @@ export class Room extends EventTarget {
 
   #handle(event, data) {
     const person = this.participants.get(data?.peer);
-    if (event === 'welcome') this.#welcome(data);
+    if (event === 'welcome') {
+      this.session = data.session;
+      this.#welcome(data);
+    }
     else if (event === 'bye') {
       this.#emit('bye', data);
       this.#link.lose(data.code, data.message, data.rejoin);

@@ -187,7 +187,7 @@ class Config:
         (), _public_ip, "Addresses browsers are to send media to, comma-separated.", shown="every address listened on"
     )
     allowed_origins: tuple[str, ...] = _setting(
-        (), _origins, "Origins of other sites whose pages may connect, comma-separated.", shown="none"
+        (), _origins, "Origins of other sites whose pages may connect or embed a call, comma-separated.", shown="none"
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         (), _networks, "Proxies whose X-Forwarded-For and -Proto are believed, comma-separated.", shown="none"

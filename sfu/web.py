@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -70,7 +70,7 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""On every response, the edge's own refusals included."""
+"""On every response, the edge's own refusals included. A site that may embed the page is named by `page_headers`."""
 
 PROBLEM_TYPE = "application/problem+json"
 CODES = {
@@ -93,6 +93,14 @@ def problem(status: int, detail: str, code: str = "") -> str:
     return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}) + "\n"
 
 
+def page_headers(origins: Sequence[str]) -> dict[str, str]:
+    """SECURITY_HEADERS for a server whose pages those of other origins may show in a frame (CSP 3, section 6.4.2.1)."""
+    policy = SECURITY_HEADERS["Content-Security-Policy"]
+    if origins:
+        policy = policy.replace("frame-ancestors 'none'", "frame-ancestors " + " ".join(origins))
+    return SECURITY_HEADERS | {"Content-Security-Policy": policy}
+
+
 def public_dir() -> Path:
     """Where the page's files are: in the package when installed from a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent
@@ -112,6 +120,7 @@ def create_app(
     _add_files(app, public_dir())
     _add_state(app, rooms, workers, counters, store)
     _add_errors(app, counters)
+    headers = page_headers(config.allowed_origins)
 
     @app.get("/ws")
     async def signaling() -> Response:
@@ -124,7 +133,7 @@ def create_app(
 
     @app.after_request
     async def protect(response: Response) -> Response:
-        for name, value in SECURITY_HEADERS.items():
+        for name, value in headers.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-cache")
         return response
@@ -149,6 +158,8 @@ def _file_view(content: bytes, content_type: str) -> Callable[[], Awaitable[Resp
     async def view() -> Response:
         response = Response(content, content_type=content_type)
         response.set_etag(etag)
+        if content_type == TYPES[".js"]:
+            response.headers["Access-Control-Allow-Origin"] = "*"  # other sites' pages import embed.js and protocol.js
         return await response.make_conditional(request)
 
     return view

@@ -262,6 +262,22 @@ def test_the_content_security_policy() -> None:
     assert "unsafe" not in "".join(policy.values())
 
 
+async def test_only_allowed_origins_may_embed_the_page() -> None:
+    friends = ("https://friend.example", "http://[2001:db8::1]:81")
+    async with serving(local(allowed_origins=friends)) as server:
+        headers = (await server.fetch("GET", "/")).headers
+    own = web.SECURITY_HEADERS["Content-Security-Policy"]
+    expected = own.replace("frame-ancestors 'none'", "frame-ancestors https://friend.example http://[2001:db8::1]:81")
+    assert headers["content-security-policy"] == expected != own
+
+
+async def test_any_page_may_import_the_scripts_and_read_nothing_else() -> None:
+    async with serving() as server:
+        replies = {name: await server.fetch("GET", name) for name in ("/embed.js", "/protocol.js", "/", "/health")}
+    allowed = {name for name, reply in replies.items() if reply.headers.get("access-control-allow-origin") == "*"}
+    assert allowed == {"/embed.js", "/protocol.js"}
+
+
 def test_the_page_needs_nothing_the_policy_forbids() -> None:
     page = (PUBLIC / "index.html").read_text()
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=|javascript:|https?://", page)

@@ -58,6 +58,7 @@ class Shot:
     options: dict[str, Any] = field(default_factory=dict)
     path: str = ""  # instead of a link into the room
     crowd: dict[str, Any] = field(default_factory=dict)  # who else: see Crowd.join
+    scene: Callable[[Studio, Page], Any] = lambda studio, page: None  # what the others do before `act`
 
 
 def press(*keys: str) -> Callable[[Page], None]:
@@ -72,7 +73,53 @@ def click(selector: str) -> Callable[[Page], None]:
     return lambda page: page.click(selector)
 
 
+def talk(studio: Studio, page: Page) -> None:
+    """A few lines and a file, the last lines after the chat was closed."""
+    said = [("Amira Haddad", "Morning. The plan for release 4 is ready: https://plan.example.org/release-4")]
+    said += [("Amira Haddad", "I moved the relay work one week later, see the red row.")]
+    said += [("Jonas Lindqvist", "Good. Can we keep the load test in the same week?")]
+    late = [("Mei Tanaka", "Both are free from Wednesday."), ("Mei Tanaka", "I will book them now.")]
+    page.evaluate("async () => (await import('/panel.js')).panels.show('chat')")
+    page.locator("#chat-input").wait_for()
+    if "load test" not in page.locator("#chat-log").inner_text():
+        for one in said:
+            studio.crowd.page.evaluate(_SAY_JS, one)
+            page.get_by_text(one[1][:20]).first.wait_for()
+        page.fill("#chat-input", "Yes, if the two spare machines are free. Notes from the last run:")
+        page.press("#chat-input", "Enter")
+        notes: Any = {"name": "load-test-2026-11-20.pdf", "mimeType": "application/pdf", "buffer": bytes(214_000)}
+        page.set_input_files("#chat-files", files=[notes])
+        page.locator("a.filecard").wait_for()
+        page.keyboard.press("Escape")
+        for one in late:
+            studio.crowd.page.evaluate(_SAY_JS, one)
+        page.wait_for_timeout(300)
+        page.evaluate("async () => (await import('/panel.js')).panels.show('chat')")
+
+
+def hands(studio: Studio, page: Page) -> None:
+    for name in ("Priya Raman", "Kofi Mensah"):
+        studio.crowd.page.evaluate("(name) => window.crowd.get(name).send('hand', { raised: true })", name)
+
+
+def knock(studio: Studio, page: Page) -> None:
+    hands(studio, page)
+    page.evaluate("room.send('room', { locked: null, lobby: true })")
+    page.wait_for_timeout(300)
+    studio.crowd.knock(studio.name, ["Sam Whitfield", "Diego Fuentes"])
+
+
+def menu(page: Page) -> None:
+    page.keyboard.press("p")
+    page.locator(".person .icon-btn:not(.is-gone)").nth(1).click()
+
+
+def invite(page: Page) -> None:
+    page.evaluate("async () => (await import('/invite.js')).openInvite()")
+
+
 PHONE = {"has_touch": True, "is_mobile": True}
+HOST = {"permissions": {"moderate": True}}
 LIGHT = {"color_scheme": "light"}
 SHARED = {"screen": True}
 REFUSED = {"permissions": []}
@@ -104,16 +151,28 @@ SHOTS = [
     Shot("reactions", people=4, act=press("r")),
     Shot("shortcuts", people=4, act=press("?")),
     Shot("toasts", people=4, act=lambda page: page.evaluate(_TOASTS_JS)),
+    Shot("chat", people=4, scene=talk),
+    Shot("chat-light", people=4, scene=talk, options=LIGHT),
+    Shot("chat-portrait", people=4, scene=talk, window="portrait", options=PHONE),
+    Shot("chat-landscape", people=4, scene=talk, window="landscape", options=PHONE),
+    Shot("chat-ar", people=4, scene=talk, options={"locale": "ar"}),
+    Shot("stats", people=4, act=lambda page: [page.keyboard.press("i"), page.wait_for_timeout(9000)]),
+    Shot("invite", people=4, act=invite),
+    Shot("invite-portrait", people=4, act=invite, window="portrait", options=PHONE | LIGHT),
     Shot("share", people=3, crowd=SHARED),
     Shot("share-portrait", people=3, crowd=SHARED, window="portrait", options=PHONE),
     Shot("share-landscape", people=3, crowd=SHARED, window="landscape", options=PHONE),
+    Shot("people", people=11, scene=hands, act=menu),
     Shot("call-12", people=11),
     Shot("call-12-ar", people=11, options={"locale": "ar"}),
     Shot("speaker", people=11, act=press("g")),
+    Shot("lobby", people=11, scene=knock, act=press("p")),
+    Shot("lobby-portrait", people=11, act=click("#more-button"), window="portrait", options=PHONE),
     Shot("call-25", people=24),
     Shot("call-25-portrait", people=24, window="portrait", options=PHONE),
     Shot("reconnecting", people=3),  # the last: the server is stopped for it
 ]
+_SAY_JS = "([name, text]) => window.crowd.get(name).chat(text)"
 _SETTINGS_JS = "async () => (await import('/page.js')).page.actions.settings()"
 _TOASTS_JS = """async () => {
     const { toast } = await import('/toasts.js');
@@ -145,16 +204,16 @@ class Studio:
             if names:
                 sharing = [name for name in names[-1:] if shot.crowd]
                 quiet = [name for name in names[1:] if name not in sharing]
-                self.crowd.join(self._name, names[:1], sound=True)
+                self.crowd.join(self.name, names[:1], sound=True)
                 if quiet:
-                    self.crowd.join(self._name, quiet, no_camera=off)
+                    self.crowd.join(self.name, quiet, no_camera=off)
                 if sharing:
-                    self.crowd.join(self._name, sharing, **shot.crowd)
+                    self.crowd.join(self.name, sharing, **shot.crowd)
             self._inside = wanted
-        return self._name
+        return self.name
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
         return "Design review" if self._rooms == 1 else f"Design review {self._rooms}"
 
     @contextmanager
@@ -170,7 +229,7 @@ class Studio:
     def shoot(self, shot: Shot) -> None:
         with self.page(shot) as page:
             if shot.people >= 0:
-                page.goto(f"{self.server.url}/?token={self.crowd.token(self.room(shot), 'Sofia Marin')}")
+                page.goto(f"{self.server.url}/?token={self.crowd.token(self.room(shot), 'Sofia Marin', **HOST)}")
                 eventually(lambda: page.evaluate("window.room?.connected"), shot.name, 40)
                 on = shot.people - len([index for index in (5, 9, 15, 20) if index < shot.people - 1])
                 eventually(lambda: page.locator(".tile.has-picture").count() >= min(on, 8), shot.name, 40)
@@ -180,6 +239,7 @@ class Studio:
                 page.wait_for_timeout(1500)
                 if page.locator("#name-input").is_visible():
                     page.fill("#name-input", "Sofia Marin")
+            shot.scene(self, page)
             shot.act(page)
             if shot.name == "reconnecting":
                 self.server.kill()

@@ -1,0 +1,90 @@
+/**
+ * <video-room>: a call inside somebody else's page. docs/embedding.md shows how.
+ *
+ *   <script type="module" src="https://meet.example.org/embed.js"></script>
+ *   <video-room token="eyJ…"></video-room>        or room="design-review" name="Sofia" where no token is needed
+ *
+ * The call is this server's page in an iframe. What the attributes say goes to it by postMessage, to this server's origin
+ * only and never in an address, which is logged. Changing an attribute starts over; removing the element ends the call.
+ *
+ * Events (detail), none of which bubble
+ *   joined       { room, name, peer }      you are in the call, possibly again
+ *   participant  { peer, name, present }   somebody else came or went; those there before you come after `joined`
+ *   left         {}                        you left
+ *   ended        { code, message }         the call ended otherwise: a code of docs/protocol.md, or `embedding_refused`
+ * leave() leaves the call.
+ */
+
+const SERVER = new URL(import.meta.url).origin;
+const ANSWER_MS = 15_000; // from loading the frame to its first word
+const SHEET = new CSSStyleSheet(); // a style element would need a page's policy to allow it
+SHEET.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
+
+class VideoRoom extends HTMLElement {
+  static observedAttributes = ['room', 'token', 'name'];
+  #frame = null;
+  #port = null;
+  #timer = 0;
+  #stale = false;
+
+  constructor() {
+    super();
+    this.attachShadow({ mode: 'open' }).adoptedStyleSheets = [SHEET];
+  }
+
+  connectedCallback() {
+    const frame = document.createElement('iframe');
+    frame.allow = 'camera; microphone; display-capture; fullscreen; autoplay; picture-in-picture';
+    frame.title = this.title || 'Video room';
+    frame.src = `${SERVER}/`;
+    frame.addEventListener('load', () => this.#handOver());
+    this.shadowRoot.replaceChildren(frame);
+    this.#frame = frame;
+  }
+
+  disconnectedCallback() {
+    this.#hangUp();
+    this.shadowRoot.replaceChildren();
+    this.#frame = null;
+  }
+
+  /** Several changes at once start over once. */
+  attributeChangedCallback(name, before, now) {
+    if (!this.#frame || before === now || this.#stale) return;
+    this.#stale = true;
+    queueMicrotask(() => {
+      this.#stale = false;
+      if (!this.#frame) return;
+      this.disconnectedCallback();
+      this.connectedCallback();
+    });
+  }
+
+  leave() {
+    this.#port?.postMessage({ type: 'leave' });
+  }
+
+  #handOver() {
+    this.#hangUp();
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = ({ data: { type, detail } }) => {
+      clearTimeout(this.#timer);
+      if (type !== 'ready') this.dispatchEvent(new CustomEvent(type, { detail }));
+    };
+    this.#port = port1;
+    const [room, token, name] = VideoRoom.observedAttributes.map((attribute) => this.getAttribute(attribute) ?? '');
+    this.#frame.contentWindow.postMessage({ videoRoom: { room, token, name } }, SERVER, [port2]);
+    this.#timer = setTimeout(() => {
+      const message = 'The server did not answer, or does not let this page embed it: SFU_ALLOWED_ORIGINS lists those that may.';
+      this.dispatchEvent(new CustomEvent('ended', { detail: { code: 'embedding_refused', message } }));
+    }, ANSWER_MS);
+  }
+
+  #hangUp() {
+    clearTimeout(this.#timer);
+    this.#port?.close();
+    this.#port = null;
+  }
+}
+
+customElements.define('video-room', VideoRoom);

@@ -1,0 +1,30 @@
+/** The dialog with the room's link and its QR code. */
+
+import { button, element } from './dom.js';
+import { openDialog } from './overlay.js';
+import { page } from './page.js';
+import { qrCode } from './qr.js';
+import { t } from './texts.js';
+
+export function openInvite() {
+  const { link, room } = page;
+  const key = room.settings.locked ? 'link.locked' : room.settings.lobby ? 'link.lobby' : 'link.text';
+  const words = element('div', 'stack');
+  const field = element('p', 'copy');
+  const address = element('span', 'cut', link);
+  address.dir = 'ltr';
+  const copy = button('btn btn--primary', { label: t('copy'), name: 'copy' }, async () => {
+    const done = await navigator.clipboard.writeText(link).then(() => true).catch(() => false);
+    if (!done) getSelection().selectAllChildren(address); // the browser forbids it: one key is left to press
+    said.textContent = t(done ? 'link.copied' : 'link.by_hand');
+  });
+  const said = element('p', 'hint');
+  said.setAttribute('role', 'status');
+  field.append(address, copy);
+  words.append(element('p', 'lead', t(key, { room: room.room })), field, said);
+  const code = element('div', 'invite__code');
+  code.append(qrCode(link, t('link.qr')), element('p', 'small muted', t('link.phone')));
+  const dialog = openDialog({ id: 'invite', title: t('link.title'), body: [words, code], className: 'dialog--invite' });
+  copy.focus();
+  return dialog;
+}

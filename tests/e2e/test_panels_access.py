@@ -1,0 +1,140 @@
+"""Whether everybody can use the page: axe in every state and both themes, the keyboard alone, and what is read out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from crowd import Crowd
+from people import Person
+from playwright.sync_api import Browser, Page, expect
+from process import Server, eventually
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+EVERYTHING: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": TAGS}}
+COLOURS: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["color-contrast"]}}
+
+
+@pytest.fixture(scope="module")
+def crowd(browser: Browser, house: Server) -> Iterator[Crowd]:
+    made = Crowd(browser, house)
+    yield made
+    made.context.close()
+
+
+class Checks:
+    """Runs axe and keeps what it finds; what does not depend on the theme is looked at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __call__(self, page: Page, state: str) -> None:
+        for theme, options in (("dark", EVERYTHING), ("light", COLOURS)):
+            page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            for one in Axe().run(page, options=options).response["violations"]:
+                self.found += [f"{state}, {theme}: {one['id']} {node['html'][:160]}" for node in one["nodes"]]
+
+
+def leave_dialog(page: Page) -> None:
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+
+
+def test_axe_finds_nothing_in_any_state(house: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
+    check, sofia, room = Checks(), person(house, "Sofia"), "Design review"
+    page = sofia.page
+    page.goto(f"{house.url}/?room={room}")
+    expect(page.locator("#preview-video")).to_be_visible()
+    check(page, "join")
+    page.goto(f"{house.url}/?token={crowd.token(room, 'Sofia', permissions={'moderate': True})}")
+    eventually(lambda: sofia.peer, "Sofia is in")
+    check(page, "alone")
+    crowd.join(room, ["Amira Haddad"], sound=True)
+    expect(page.locator(".tile")).to_have_count(2)
+
+    page.keyboard.press("c")
+    expect(page.locator("#chat-input")).to_be_focused()
+    page.fill("#chat-input", "The plan: https://example.org/plan")
+    page.press("#chat-input", "Enter")
+    page.set_input_files("#chat-files", files=[{"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"x"}])
+    expect(page.locator("a.filecard")).to_be_visible()
+    check(page, "chat")
+
+    page.keyboard.press("Escape")
+    page.keyboard.press("p")
+    page.get_by_role("button", name="Manage", exact=True).click()
+    page.get_by_role("switch", name="Lobby").click()
+    check(page, "manage")
+    page.get_by_role("button", name="End for everyone").click()
+    expect(page.get_by_role("dialog", name="End the call for everyone?")).to_be_visible()
+    check(page, "confirm")
+    leave_dialog(page)
+    waiting = person(house, "Sam")
+    waiting.page.goto(f"{house.url}/?token={crowd.token(room, 'Sam')}")
+    expect(page.locator(".lobby")).to_be_visible()
+    check(waiting.page, "in the lobby")
+    check(page, "people, lobby and toast")
+    page.get_by_role("button", name="More for Amira Haddad").last.click()
+    check(page, "menu of a person")
+    leave_dialog(page)
+    page.get_by_role("button", name="Invite", exact=True).click()
+    expect(page.get_by_role("img", name="QR code of the link")).to_be_visible()
+    check(page, "invite")
+    leave_dialog(page)
+
+    for key, state in (("?", "shortcuts"), (",", "settings"), ("r", "reactions")):
+        page.keyboard.press(key)
+        expect(page.locator("dialog[open]")).to_be_visible()
+        check(page, state)
+        leave_dialog(page)
+    page.click("#more-button")
+    check(page, "more")
+    leave_dialog(page)
+    page.keyboard.press("i")
+    expect(page.locator(".stream").first).to_be_visible()
+    check(page, "connection")
+    page.click("#leave-button")
+    expect(page.locator("#end-title")).to_be_visible()
+    check(page, "left")
+    assert check.found == []
+
+
+def walk(page: Page, target: str) -> None:
+    """Presses Tab until the element of this id has the focus."""
+    for _ in range(20):
+        if page.evaluate("document.activeElement?.id") == target:
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not lead to {target}")
+
+
+def test_the_keyboard_alone_leads_through_a_call(house: Server, person: Callable[..., Person]) -> None:
+    alice = person(house, "alice").join("keys")
+    bob = person(house, "bob")
+    page = bob.page
+    page.goto(f"{house.url}/?room=keys")
+    walk(page, "name-input")
+    page.keyboard.type("bob")
+    page.keyboard.press("Enter")
+    eventually(lambda: bob.peer, "bob is in")
+    expect(alice.page.locator("#announcer")).to_contain_text("bob joined")
+    page.keyboard.press("m")
+    expect(page.locator("#mic-button")).to_have_accessible_name("Unmute")
+    page.keyboard.press("c")
+    page.keyboard.type("hello, c and m are letters here")
+    page.keyboard.press("Enter")
+    log = page.get_by_role("log")
+    expect(log).to_contain_text("hello, c and m are letters here")
+    expect(log).to_have_attribute("aria-live", "polite")
+    expect(alice.page.locator("#announcer")).to_contain_text("Message from bob: hello")
+    page.keyboard.press("Escape")
+    expect(page.locator("#chat-button")).to_be_focused()
+    walk(page, "leave-button")
+    page.keyboard.press("Enter")
+    expect(page.locator("#end-title")).to_have_text("You left keys")
+    expect(page.locator("#end-title")).to_be_focused()
+    expect(alice.page.locator("#announcer")).to_contain_text("bob left")

@@ -1,0 +1,78 @@
+"""The connection panel in a real call, and the words it finds for numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from people import Person
+from playwright.sync_api import expect
+from process import Server
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+RATE = re.compile(r"[1-9]\d* kb/s|\d+\.\d Mb/s")
+
+
+def stream(sent: bool, loss: float | None) -> dict[str, Any]:
+    return {"sent": sent, "loss": loss}
+
+
+VERDICTS = (  # round trip, streams, the server's score for this side, the word
+    (None, [], 5, "none"),
+    (20, [], 5, "good"),
+    (20, [stream(True, None), stream(False, 0.01)], 5, "good"),
+    (20, [stream(False, 0.03)], 5, "weak"),
+    (20, [stream(False, 0.2), stream(False, 0)], 5, "weak"),
+    (20, [stream(False, 0.2), stream(False, 0.2)], 5, "poor"),
+    (20, [stream(True, 0.03)], 5, "fair"),
+    (20, [stream(True, 0.06)], 5, "poor"),
+    (250, [], 5, "fair"),
+    (450, [], 5, "poor"),
+    (20, [], 3.2, "fair"),
+    (20, [], 2.9, "poor"),
+)
+
+
+def test_every_stream_has_its_numbers(house: Server, person: People) -> None:
+    alice, bob = person(house, "alice").join("team"), person(house, "bob").join("team")
+    alice.sees(bob)
+    alice.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    alice.page.keyboard.press("i")
+    panel = alice.page.get_by_role("complementary", name="Connection")
+    expect(panel.locator(".verdict b")).to_have_text(re.compile("connection|link"))
+    expect(panel.locator(".verdict")).to_contain_text(re.compile(r"\d ms to the server"))
+    for title, format_ in {
+        "Your microphone": "Opus, mono",
+        "Your camera": r"\d+×\d+, \d+ fps, VP8",
+        "bob, sound": "Opus, mono",
+        "bob": r"\d+×\d+, \d+ fps, VP8",
+    }.items():
+        row = panel.locator(".stream").filter(has=alice.page.get_by_text(title, exact=True))
+        expect(row.locator(".stream__top .num")).to_have_text(RATE)
+        expect(row).to_contain_text(re.compile(format_))
+        expect(row).to_contain_text(re.compile(r"\d+\.\d% lost"))
+        expect(row.locator(".spark__line")).to_have_attribute("d", re.compile("^M.+L"))
+    panel.get_by_role("button", name="Copy a report").click()
+    expect(alice.page.get_by_text("Report copied")).to_be_visible()
+    report = alice.page.evaluate("navigator.clipboard.readText()")
+    assert re.search(r"^bob, (\d+ k|\d+\.\d M)b/s, \d+×\d+", report, re.M)
+
+    bob.page.keyboard.press("v")
+    alice.page.keyboard.press("m")
+    gone = panel.locator(".stream").filter(has=alice.page.get_by_text("Your microphone", exact=True))
+    expect(gone.locator(".stream__top .num")).to_have_text(re.compile("Off|[1-9] kb/s"))
+    bob.page.evaluate("room.leave()")
+    expect(panel.get_by_text("You receive")).to_be_hidden()
+
+    found = alice.page.evaluate(
+        """async (cases) => {
+            const { verdict } = await import('/measure.js');
+            return cases.map(([rtt_ms, streams, score]) => verdict({ rtt_ms, streams }, { me: score }, 'me'));
+        }""",
+        [list(case[:3]) for case in VERDICTS],
+    )
+    assert found == [case[3] for case in VERDICTS]
