@@ -239,10 +239,11 @@ async def test_resuming_costs_as_much_as_a_message(tmp_path: Path) -> None:
 
 async def test_many_that_break_and_resume_leave_nothing_behind(tmp_path: Path) -> None:
     async with running(tmp_path, settings(hold_s=60.0, messages_burst=100)) as server:
+        before = tasks()
         async with server.joined():
             pass
-        await eventually(lambda: not server.rooms.peers)
-        before, files = tasks(), open_files()
+        await eventually(lambda: tasks() == before)
+        files = open_files()
         async with AsyncExitStack() as stack:
             last = await stack.enter_async_context(server.joined())
             for turn in range(20):

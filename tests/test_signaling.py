@@ -638,10 +638,11 @@ async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: 
 
 async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
     async with running(tmp_path, settings(messages_burst=10, hold_s=0.1)) as server:
+        before = tasks()
         async with server.joined():
             pass
-        await eventually(lambda: not server.rooms.peers)
-        before, files = tasks(), open_files()
+        await eventually(lambda: tasks() == before)
+        files = open_files()
         async with server.joined() as alice:
             await alice.send("leave")
             await alice.closed()
