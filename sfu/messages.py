@@ -313,10 +313,10 @@ class Direction:
 class Cause:
     """What makes a call bad: whose leg, and by how much."""
 
-    kind: Literal["upload_loss", "download_loss", "delay"]
+    kind: Literal["upload_loss", "download_loss", "download_limited", "delay"]
     peer: str
     value: float
-    unit: Literal["%", "ms"]
+    unit: Literal["%", "bps", "ms"]
 
 
 @dataclass(frozen=True, slots=True)

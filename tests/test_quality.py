@@ -23,6 +23,7 @@ from sfu.media.quality import (
     Telling,
     Trouble,
     delay_damage,
+    limit_damage,
     loss_damage,
     score,
     uploads,
@@ -46,6 +47,7 @@ class Line:
         down: float | None = 0.0,
         jitter_s: float = 0.004,
         round_trip_s: float | None = 0.03,
+        limit_bps: float | None = None,
     ) -> Quality:
         """A share of packets lost in each direction, None where nothing is sent."""
         for _ in range(round(seconds / QUALITY_S)):
@@ -54,7 +56,7 @@ class Line:
                 self.up = more(self.up, up)._replace(jitter_s=jitter_s)
             if down is not None:
                 self.down = more(self.down, down)._replace(jitter_s=jitter_s, round_trip_s=round_trip_s)
-            self.quality.update([self.up], [self.down], self.now_s)
+            self.quality.update([self.up], [self.down], self.now_s, limit_bps)
         return self.quality
 
 
@@ -104,6 +106,13 @@ def test_a_better_rating_is_a_better_score(a: float, b: float) -> None:
 )
 def test_what_loss_and_delay_leave(loss: float, delay_s: float, said: float) -> None:
     assert round(score(IDEAL - loss_damage(loss) - delay_damage(delay_s)), 1) == said
+
+
+@pytest.mark.parametrize(
+    ("bitrate_bps", "damage"), [(5e6, 0), (2e6, 0), (1e6, 10), (5e5, 20), (1.25e5, 40), (0, limit_damage(20_000))]
+)
+def test_a_limit_costs_the_same_for_each_halving(bitrate_bps: float, damage: float) -> None:
+    assert limit_damage(bitrate_bps) == pytest.approx(damage)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -235,6 +244,16 @@ def test_a_slow_path_is_told() -> None:
     a.go(20, round_trip_s=0.6, jitter_s=0.02)
     b.go(20)
     assert room(a=a, b=b) == {"a": ("delay", "a", 340, "ms"), "b": ("delay", "a", 340, "ms")}
+
+
+def test_what_a_download_allows_is_told_while_more_is_wanted() -> None:
+    a = Line()
+    assert a.go(20, limit_bps=400_000).score < 3.7
+    assert room(a=a) == {"a": ("download_limited", "a", 400_000, "bps")}
+    a.go(20, down=0.1, limit_bps=300_000)
+    assert room(a=a) == {"a": ("download_loss", "a", 10, "%")}
+    a.go(40, limit_bps=1_900_000)
+    assert room(a=a) == {"a": None}
 
 
 def test_the_worst_is_told() -> None:

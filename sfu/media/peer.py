@@ -620,7 +620,8 @@ class Peer:
         """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
         legs = [leg for track in self._taken.values() if (leg := track.legs.get(self.id)) is not None]
         tracks = [track for publication in self.published.values() for track in publication.tracks]
-        self.quality.update([track.counted() for track in tracks], [leg.counted() for leg in legs], now_s)
+        up, down = [track.counted() for track in tracks], [leg.counted() for leg in legs]
+        self.quality.update(up, down, now_s, self.viewer.limit_bps)
 
     def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:
         """`uploads` is what is wrong with those of the room."""

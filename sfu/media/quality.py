@@ -18,6 +18,10 @@ LOSS_ROBUSTNESS = 20.0
 """The percentage lost that takes half of what loss can take (Bpl). G.113 has 16 to 25 for codecs that conceal."""
 ENDS_S = 0.05
 """Delay that both ends add: a frame of sound, encoder and decoder, the device's buffers."""
+AMPLE_BPS = 2_000_000
+"""Of video; a limit as high is none."""
+LIMIT_DAMAGE = 10.0
+"""For each halving of AMPLE_BPS."""
 
 WINDOW_S = 5.0
 """About how long losses count."""
@@ -37,10 +41,11 @@ CALM_S = 10.0
 MOST_UPLOADS = 8
 """Other people's troubles that are looked at, the worst first."""
 
-Kind = Literal["upload_loss", "download_loss", "delay"]
+Kind = Literal["upload_loss", "download_loss", "download_limited", "delay"]
 UNITS: dict[Kind, tuple[str, int]] = {
     "upload_loss": ("%", 0),
     "download_loss": ("%", 0),
+    "download_limited": ("bps", -4),
     "delay": ("ms", -1),
 }
 """Of the value of each kind of trouble, and where it is rounded."""
@@ -88,6 +93,11 @@ def delay_damage(delay_s: float) -> float:
     """Of mouth-to-ear delay: G.107's Idd as Cole and Rosenbluth drew it (2001), flat up to 177 ms."""
     delay_ms = 1e3 * delay_s
     return 0.024 * delay_ms + 0.11 * max(0.0, delay_ms - 177.3)
+
+
+def limit_damage(bitrate_bps: float) -> float:
+    """Of getting no more video than this where more is wanted; ours, as the E-model hears only."""
+    return LIMIT_DAMAGE * math.log2(max(1.0, AMPLE_BPS / max(bitrate_bps, 20_000.0)))
 
 
 def score(rating: float) -> float:
@@ -158,10 +168,11 @@ class Way:
 class Quality:
     """One peer's: `up` is from it to us, `down` from us to it. `rating` is smoothed, None while nothing flows."""
 
-    __slots__ = ("_at_s", "down", "rating", "round_trip_s", "telling", "up")
+    __slots__ = ("_at_s", "down", "limit_bps", "rating", "round_trip_s", "telling", "up")
 
     def __init__(self) -> None:
         self.up, self.down = Way(), Way()
+        self.limit_bps: float | None = None
         self.round_trip_s: float | None = None
         self.rating: float | None = None
         self.telling = Telling()
@@ -182,8 +193,12 @@ class Quality:
     def score(self) -> float | None:
         return None if self.rating is None else round(score(self.rating), 1)
 
-    def update(self, up: Iterable[Counted], down: Iterable[Counted], now_s: float) -> None:
-        """What the tracks of both directions have counted by now; subscribers' reports tell round trips."""
+    def update(
+        self, up: Iterable[Counted], down: Iterable[Counted], now_s: float, limit_bps: float | None = None
+    ) -> None:
+        """What the tracks of both directions have counted by now; subscribers' reports tell round trips. `limit_bps` is
+        what the way down allows of video, if that is less than is wanted."""
+        self.limit_bps = limit_bps
         self.up.update(up, now_s)
         round_trips = self.down.update(down, now_s)
         if round_trips:
@@ -193,7 +208,7 @@ class Quality:
             self.rating = None
         else:
             rating = min(IDEAL - way.damage - delay_damage(self._delay_s(way) + ENDS_S) for way in ways)
-            self._smooth(rating, now_s)
+            self._smooth(rating - self._limit_damage, now_s)
         self._at_s = now_s
 
     def _smooth(self, rating: float, now_s: float) -> None:
@@ -202,6 +217,10 @@ class Quality:
         else:
             slow_s = FALL_S if rating < self.rating else RISE_S
             self.rating += (rating - self.rating) * (1 - math.exp(-max(0.0, now_s - self._at_s) / slow_s))
+
+    @property
+    def _limit_damage(self) -> float:
+        return 0.0 if self.limit_bps is None else limit_damage(self.limit_bps)
 
     def _delay_s(self, way: Way) -> float:
         """How late sound comes by one way: half the round trip, and a buffer that jitter makes."""
@@ -224,6 +243,8 @@ class Quality:
         yield from self.upload_troubles(peer)
         if self.down.flows:
             yield Trouble("download_loss", peer, self.down.damage, 100 * self.down.loss)
+            if self.limit_bps is not None and self.down.damage < FORGIVE:  # or losses are why it is so low
+                yield Trouble("download_limited", peer, self._limit_damage, self.limit_bps)
             delay_s = self._delay_s(self.down)
             yield Trouble("delay", peer, delay_damage(delay_s + ENDS_S), 1e3 * delay_s)
 

@@ -34,6 +34,7 @@ class Viewer:
         self._peer, self._taken = peer, taken
         self._view: Mapping[Video, int] | None = None  # heights of what its page shows; None until it says so
         self._viewed: set[Video] = set()  # what there was to show when it said so
+        self.limit_bps: float | None = None  # what its way down allows, while more is wanted
         self._probed = 0
         self._allocated_s = 0.0
 
@@ -45,6 +46,7 @@ class Viewer:
     def allocate(self, now_s: float) -> None:
         """Chooses what it gets of each video."""
         me, down = self._peer, self.down
+        self.limit_bps = None
         videos = [p for p in self._taken.values() if p.kind == "video" and me.id in p.legs]
         if not videos or not (me.full or down.speaks):
             return
@@ -59,6 +61,8 @@ class Viewer:
         shown = [p for p in videos if self._height(p) and p.video not in me.left_out and not p.muted]
         shown.sort(key=lambda p: (-self._height(p), rank.get(p.video, len(rank))))
         next_bps = self._share(shown, now_s)
+        if down.limited and next_bps > down.allowed_bps:
+            self.limit_bps = down.allowed_bps
         down.want(next_bps, now_s, can_probe=any(leg.repair_ssrc for leg in legs))
 
     def _share(self, shown: list[Publication], now_s: float) -> float:

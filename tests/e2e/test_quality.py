@@ -59,3 +59,15 @@ def test_the_lossy_leg_is_named(start_server: Callable[..., Server], person: Peo
         assert 0.18 < b["down"]["loss"] < 0.32
         assert b["up"]["loss"] < 0.02
         assert b["peers"][bob.peer] < b["peers"][alice.peer] < 4
+
+
+def test_a_narrow_download_is_told_with_what_it_allows(start_server: Callable[..., Server], person: People) -> None:
+    server = start_server(public_ip=HOST)
+    with Relay(server.port) as relay:
+        alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+        bob.sees(alice)
+        relay.shape("down", Shape(rate_bps=250_000), port(bob))
+        eventually(lambda: cause(bob) == ("download_limited", bob.peer), "bob is told of his download")
+        assert quality(bob)["cause"]["unit"] == "bps"
+        assert 50_000 < quality(bob)["cause"]["value"] < 400_000
+        assert cause(alice) is None
