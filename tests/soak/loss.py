@@ -110,3 +110,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         if row["server"] == "ours" and row["loss"] in GOALS:
             lines.append(f"{'':>5} {'goal':<10}" + "".join(f"{goal:>18.1f} ≤" for goal in GOALS[row["loss"]]))
     return "\n".join(lines)
+
+
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for row in rows:
+        if row["server"] == "ours" and row["loss"] in GOALS:
+            for key, goal in zip(("video_lost_pct", "audio_concealed_pct"), GOALS[row["loss"]], strict=True):
+                if row[key] > goal:
+                    found.append(f"{key} at {row['loss']:.0%} is {row[key]:.1f}, not {goal:g}")
+    return found
