@@ -31,6 +31,8 @@ from sfu.media import rtp
 from sfu.media.worker import Worker
 
 DEADLINE_S = 10.0
+CLIENT_UFRAG, CLIENT_PWD = "client", "clientclientclientclient"
+"""Of every Client."""
 _ssrcs = itertools.count(0x10000001, 0x101)
 
 T = TypeVar("T")
@@ -259,6 +261,7 @@ class Ice:
         self._udp: asyncio.DatagramTransport | None = None
         self.lose: Callable[[bytes], bool] = lambda data: False
         self.lost: list[bytes] = []
+        self.answers = True  # checks of the worker's, as whoever really is at this address does
 
     async def rebind(self) -> None:
         """Another port, as when a NAT forgets the old one."""
@@ -287,6 +290,9 @@ class Ice:
     def _received(self, data: bytes, addr: Any) -> None:
         if data[0] < 4:
             message = stun.parse_message(data)
+            if message.message_class == stun.Class.REQUEST:
+                self._checked(message)
+                return
             assert message.check_message_integrity(self.pwd.encode())
             waiting = self._answers.pop(message.transaction_id, None)
             if waiting is not None and not waiting.done():
@@ -295,6 +301,14 @@ class Ice:
             self.lost.append(data)
         else:
             self._inbox.put_nowait(data)
+
+    def _checked(self, request: stun.Message) -> None:
+        assert request.attributes["USERNAME"] == f"{CLIENT_UFRAG}:{self.ufrag}"
+        assert request.check_message_integrity(CLIENT_PWD.encode())
+        if self.answers:
+            response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+            response.add_message_integrity(CLIENT_PWD.encode())
+            self.send(bytes(response))
 
     async def _recv(self) -> bytes:
         return await self._inbox.get()
@@ -393,7 +407,7 @@ class Client:
                 types = self.shows + " 97" * self.takes_repairs
             lines += [
                 f"m={media.kind} 9 UDP/TLS/RTP/SAVPF {types}",
-                "c=IN IP4 0.0.0.0", "a=ice-ufrag:client", "a=ice-pwd:clientclientclientclient",
+                "c=IN IP4 0.0.0.0", f"a=ice-ufrag:{CLIENT_UFRAG}", f"a=ice-pwd:{CLIENT_PWD}",
                 f"a=fingerprint:sha-256 {fingerprint or self.fingerprint()}",
                 f"a=setup:{self.setup}", f"a=mid:{mid}", f"a={direction}", "a=rtcp-mux",
             ]  # fmt: skip
@@ -420,6 +434,15 @@ class Client:
         await self.ice.rebind()
         await self.ice.check(nominate=nominate)
         return self.ice
+
+    async def move(self) -> None:
+        """To another address, nominated there, until the worker has taken it."""
+        assert isinstance(self.control, LocalControl)
+        assert self.ice is not None
+        agent = self.control.worker.peers[self.id].agent
+        await self.ice.rebind()
+        await self.ice.check()
+        await until(lambda: agent.selected and agent.selected.address == self.ice.address, "moved")  # type: ignore[union-attr]
 
     async def handshake(self) -> Dtls:
         """DTLS, whatever comes of it."""

@@ -6,6 +6,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_client import check
 
-from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, SILENT_S, Agent, Check, Path, parse_check
+from sfu.media.ice import (
+    DTLS_QUEUE,
+    MAX_PATHS,
+    PATIENCE_S,
+    PROVE_S,
+    SILENT_S,
+    Agent,
+    Check,
+    Path,
+    answers,
+    parse_check,
+)
 from sfu.media.inbound import Inbound
 from sfu.media.udp import Endpoint
 
@@ -61,16 +73,25 @@ class Followed(Agent):
     def __init__(self) -> None:
         self.moves: list[Path] = []
         super().__init__(inbound(), self.moves.append)
+        self.answered(("remote", PWD))
 
 
-def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, pwd: str = "") -> stun.Message:
-    """A check as the UDP port hands it on; returns the request."""
-    request = check(agent.ufrag, pwd or agent.pwd, nominate=nominate)
+def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, there: bool = True) -> stun.Message:
+    """A check as the UDP port hands it on; returns the request. `there`: its sender answers a check of the agent's."""
+    request = check(agent.ufrag, agent.pwd, nominate=nominate)
     parsed = parse_check(bytes(request))
     assert parsed is not None
     assert parsed.verify(agent.pwd)
     agent.check(parsed, path, now_s)
+    if there and agent._wanted is not None:
+        agent.proved(proof(agent._wanted.transaction_id), path)
     return request
+
+
+def proof(transaction_id: bytes, pwd: str = PWD) -> bytes:
+    response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id)
+    response.add_message_integrity(pwd.encode())
+    return bytes(response)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -254,6 +275,110 @@ def test_another_nomination_is_followed(sockets: Sockets) -> None:
     assert agent.moves == [first, second, first]
 
 
+def asked(sockets: Sockets, path: Path) -> list[stun.Message]:
+    """The checks of the agent's that wait at a path."""
+    sock = next(s for s in sockets.opened if s.getsockname() == path.address)
+    sock.setblocking(False)
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            found.append(stun.parse_message(sock.recv(2000)))
+    return [message for message in found if message.message_class == stun.Class.REQUEST]
+
+
+def test_a_path_that_does_not_answer_is_not_moved_to(sockets: Sockets) -> None:
+    """RFC 8445 section 7.3.1.4: the check is one that a browser answers; it is not sent faster than PROVE_S."""
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    for step in range(10):
+        arrive(agent, second, 100.0 + step * PROVE_S / 4, nominate=step < 2, there=False)
+    checks = asked(sockets, second)
+    assert len(checks) == 3
+    (transaction_id,) = {message.transaction_id for message in checks}
+    for message in checks:
+        assert message.message_method == stun.Method.BINDING
+        assert message.attributes["USERNAME"] == f"remote:{agent.ufrag}"
+        assert message.check_message_integrity(PWD.encode())
+        assert {"PRIORITY", "ICE-CONTROLLED", "FINGERPRINT"} <= message.attributes.keys()
+        assert "USE-CANDIDATE" not in message.attributes
+    assert agent.moves == [first]
+    for data, path in (
+        (proof(bytes(12)), second),
+        (proof(transaction_id, "another password here"), second),
+        (proof(transaction_id), first),
+        (proof(transaction_id)[:-8], first),
+        (b"\x01\x01" + bytes(50), second),
+    ):
+        assert not agent.proved(data, path)
+    assert agent.moves == [first]
+    assert agent.proved(proof(transaction_id), second)
+    assert agent.moves == [first, second]
+    assert not agent.proved(proof(transaction_id), second), "once"
+
+
+def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> None:
+    agent, first, second = Agent(inbound(), lambda path: None), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0, nominate=True)
+    assert agent.selected == first
+    assert asked(sockets, second) == []
+    agent.answered(None)
+    agent.answered(("remote", PWD))
+    assert len(asked(sockets, second)) == 1, "and asks as soon as it can"
+    assert agent._wanted is not None
+    assert agent.proved(proof(agent._wanted.transaction_id), second)
+    assert agent.selected == second
+
+
+def test_two_paths_nominated_in_turn_do_not_keep_each_other_from_being_proved(sockets: Sockets) -> None:
+    agent, first, second, third = Followed(), sockets.path(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    for step in range(4):
+        arrive(agent, (second, third)[step % 2], 100.0 + step / 100, nominate=True, there=False)
+    assert asked(sockets, third) == []
+    arrive(agent, third, 100.1 + PATIENCE_S, nominate=True)
+    assert agent.selected == third
+
+
+def test_the_path_there_is_nominated_again_and_no_other_is_wanted(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0, nominate=True, there=False)
+    (request,) = asked(sockets, second)
+    arrive(agent, first, 100.1, nominate=True)
+    assert not agent.proved(proof(request.transaction_id), second)
+    assert agent.moves == [first]
+
+
+@given(st.binary(max_size=200))
+def test_responses_of_any_bytes_never_raise(data: bytes) -> None:
+    assert not answers(data, bytes(12), PWD)
+    assert not answers(b"\1\1" + data[2:4] + b"\x21\x12\xa4\x42" + bytes(12) + data, bytes(12), PWD)
+
+
+def test_a_restart_leaves_the_former_good_until_a_nomination(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    former = agent.ufrag
+    assert agent.restart() is None
+    overtaken = agent.ufrag
+    assert agent.restart() == overtaken
+    assert list(agent.passwords) == [former, agent.ufrag]
+    parsed = parse_check(bytes(check(agent.ufrag, agent.pwd, nominate=False)))
+    assert parsed is not None
+    assert agent.check(parsed, second, 100.1) is None
+    parsed = parse_check(bytes(check(agent.ufrag, agent.pwd)))
+    assert parsed is not None
+    assert agent.check(parsed, second, 100.2) == former
+    assert list(agent.passwords) == [agent.ufrag]
+    assert agent.selected == first, "the peer's answer is not there yet"
+    assert len(asked(sockets, second)) == 0
+    agent.answered(("remote2", PWD))
+    (request,) = asked(sockets, second)
+    assert request.attributes["USERNAME"] == f"remote2:{agent.ufrag}"
+    assert agent.proved(proof(request.transaction_id), second)
+
+
 def test_without_nomination_it_moves_only_after_silence(sockets: Sockets) -> None:
     agent, first, second = Followed(), sockets.path(), sockets.path()
     arrive(agent, first, 100.0, nominate=True)
@@ -342,7 +467,8 @@ def test_dtls_goes_where_the_peer_nominated(sockets: Sockets) -> None:
             await agent._send(b"too early")
         for path in (first, second):
             arrive(agent, path, 100.0, nominate=True)
-            sockets.received(path)
+            for _ in range(1 if path == first else 2):  # the response, and a check where it moves
+                sockets.received(path)
             await agent._send(b"flight")
             assert sockets.received(path) == b"flight"
 

@@ -12,6 +12,7 @@ from aiortc.sdp import SessionDescription
 from media_client import (
     LOOPBACKS,
     Client,
+    Ice,
     LocalControl,
     beside,
     check,
@@ -853,20 +854,39 @@ def test_media_follows_a_client_to_its_new_address() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             assert b.ice is not None
-            agent = control.worker.peers["b"].agent
             for number in range(1, 4):
                 old, sent = b.ice.address, control.worker.counters["packets_out"]
-                await b.ice.rebind()
+                b.ice.close()
                 await a.send_rtp("camera", 2 * number, b"lost")
                 await until(lambda n=sent: control.worker.counters["packets_out"] == n + 1, "sent to the old address")
-                await b.ice.check()
+                await b.move()
                 assert b.ice.address != old
-                assert agent.selected is not None
-                assert agent.selected.address == b.ice.address
                 await a.send_rtp("camera", 2 * number + 1, b"found")
                 assert (await b.rtp()).payload == b"found"
                 await b.send_rtp("camera", number, b"and back")
                 assert (await a.rtp()).payload == b"and back"
+
+    run(test)
+
+
+def test_media_goes_nowhere_that_does_not_answer() -> None:
+    """Whoever knows a password can write any source address on a check: somebody else's gets no media for it."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            assert b.ice is not None
+            agent = control.worker.peers["b"].agent
+            before = agent.selected
+            victim = Ice(b.ice.server, b.ice.ufrag, b.ice.pwd)
+            victim.answers = False
+            await victim.rebind()
+            for number in range(1, 4):
+                await victim.check()
+                await a.send_rtp("camera", number, b"for b")
+                assert (await b.rtp()).payload == b"for b"
+            assert agent.selected == before
+            assert victim._inbox.empty()
+            victim.close()
 
     run(test)
 

@@ -61,8 +61,7 @@ def test_a_restart_moves_the_media_and_keeps_the_encryption() -> None:
             await heard(a, b, 2)  # by the path there was, until another is nominated
             await heard(b, a, 2)
             a.ice.ufrag, a.ice.pwd = new
-            await a.ice.rebind()  # the network is another one
-            await a.ice.check()
+            await a.move()  # the network is another one
             await heard(b, a, 3)
             await heard(a, b, 3)
             assert a.ssrc_of("b", "microphone") == ssrc
@@ -87,8 +86,7 @@ def test_until_a_nomination_the_old_credentials_are_good(monkeypatch: pytest.Mon
                 a.ice.ufrag, a.ice.pwd = new
                 await a.ice.check(nominate=False)
                 a.ice.ufrag, a.ice.pwd = former
-                await a.ice.rebind()
-                await a.ice.check()  # and are followed
+                await a.move()  # they are followed
                 await heard(b, a, turn)
             assert set(control.worker.udp._agents) & {former[0], new[0]} == {former[0], new[0]}
             assert len(control.worker.udp._agents) == 3, "b's, and two of a's"

@@ -227,6 +227,25 @@ def refused(text: str, offer: list[Section] = SUBSCRIBE) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrst+/\r\n", ("abcd", "abcdefghijklmnopqrst+/")),
+        ("a=ice-ufrag:abc\r\na=ice-pwd:abcdefghijklmnopqrst+/\r\n", None),
+        ("a=ice-ufrag:abcd\r\na=ice-pwd:short\r\n", None),
+        ("a=ice-ufrag:ab:cd\r\na=ice-pwd:abcdefghijklmnopqrst+/\r\n", None),
+        ("a=ice-ufrag:abcd\r\na=ice-pwd:" + "x" * 257 + "\r\n", None),
+        ("", None),
+    ],
+)
+def test_ice_credentials(lines: str, found: tuple[str, str] | None) -> None:
+    """RFC 8839 section 5.4; above all sections or in each."""
+    bare = re.sub(r"a=ice-(ufrag|pwd):.*\r\n", "", answer())
+    assert parse_answer(bare.replace("t=0 0\r\n", "t=0 0\r\n" + lines), SUBSCRIBE).ice == found
+    inside = re.sub(r"(a=mid:\d+\r\n)", lambda mid: mid[1] + lines, bare)
+    assert parse_answer(inside, SUBSCRIBE).ice == found
+
+
 def test_line_ends_may_be_bare() -> None:
     name = "chromium subscribe"
     assert parse_answer("\n".join(ANSWERS[name]), SUBSCRIBE) == parse_answer(answer(), SUBSCRIBE)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aioice import stun
-from media_client import LOOPBACKS, check, rtp_packet, until
+from media_client import CLIENT_PWD, CLIENT_UFRAG, LOOPBACKS, check, rtp_packet, until
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
 from sfu.media.inbound import Inbound
@@ -37,6 +37,7 @@ class Port(UdpPort):
 
     def agent(self) -> Agent:
         agent = Agent(Inbound({}, lambda data: None, lambda ssrc, kind: None), lambda path: None)
+        agent.answered((CLIENT_UFRAG, CLIENT_PWD))
         self.register(agent)
         return agent
 
@@ -56,9 +57,17 @@ class Port(UdpPort):
         return sock
 
     async def prove(self, sock: socket.socket, agent: Agent, *, nominate: bool = True) -> stun.Message:
-        """Sends an authentic check and returns the response."""
+        """Sends an authentic check and returns the response; where it is to move the peer, answers the check that
+        comes."""
         sock.send(bytes(check(agent.ufrag, agent.pwd, nominate=nominate)))
-        return stun.parse_message(await asyncio.to_thread(sock.recv, 2000))
+        response = stun.parse_message(await asyncio.to_thread(sock.recv, 2000))
+        if nominate and agent._wanted is not None:
+            request = stun.parse_message(await asyncio.to_thread(sock.recv, 2000))
+            answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+            answer.add_message_integrity(CLIENT_PWD.encode())
+            sock.send(bytes(answer))
+            await until(lambda: agent.selected and agent.selected.address == sock.getsockname(), "moved")
+        return response
 
     async def counted(self, name: str, count: int) -> None:
         await until(lambda: self.counters[name] == count, f"{name} is {count}: {self.counters}")

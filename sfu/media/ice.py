@@ -1,8 +1,12 @@
 """An ICE-lite agent (RFC 8445 section 2.5): it answers authenticated checks and follows what the browser nominates.
 
-The server has one reachable port, so it probes nothing: no timers a peer, and no address of a client's choosing is ever
-sent to before a check from that very address proved to know the password. An Agent is also the ICE transport that
-aiortc's RTCDtlsTransport runs on (`role`, `_recv`, `_send`).
+The server has one reachable port, so it looks for no path: no timers a peer, and nothing is sent to an address before a
+check that knew the password came from it. But whoever knows a password can put any source address on a check. So media
+goes nowhere that has not answered: the first path is proved by the DTLS handshake over it, every later one by a check
+of ours. That is the triggered check of RFC 8445 section 7.3.1.4, which a lite agent owes nobody (section 7.3.2 has it
+take the nomination as it is) and which no full agent can mind, as it answers every valid check (section 7.3).
+
+An Agent is also the ICE transport that aiortc's RTCDtlsTransport runs on (`role`, `_recv`, `_send`).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import asyncio
 import secrets
 import string
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aioice import stun
@@ -25,9 +30,15 @@ DTLS_QUEUE = 64
 SILENT_S = 3.0
 """After this long without anything on the selected path, a check from elsewhere moves it even without USE-CANDIDATE:
 Firefox nominates once, so it cannot say that its NAT gave it another port."""
+PROVE_S = 0.1
+"""Between two checks of ours: more often than a round trip they say nothing new."""
+PATIENCE_S = 0.5
+"""How long one path may take to be proved before another's turn comes."""
 
 _ALPHABET = string.ascii_letters + string.digits
-_BINDING_REQUEST = b"\x00\x01"
+_BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
+_PRIORITY = 110 << 24 | 65535 << 8 | 255
+"""Of a peer-reflexive candidate (RFC 8445 sections 5.1.2 and 7.1.1); nobody acts on it."""
 _COOKIE = b"\x21\x12\xa4\x42"
 
 
@@ -71,6 +82,29 @@ def parse_check(data: bytes) -> Check | None:
         return None
 
 
+def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
+    """Whether this is the success response to our check, from one who knows the password."""
+    if len(data) < 20 or data[:2] != _BINDING_RESPONSE or data[4:8] != _COOKIE or data[8:20] != transaction_id:
+        return False
+    try:
+        message = stun.parse_message(data)
+        return "MESSAGE-INTEGRITY" in message.attributes and message.check_message_integrity(pwd.encode())
+    except Exception:  # noqa: BLE001 as in parse_check
+        return False
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A path to move to once the peer has answered a check of ours there. `ufrag`: ours, under which it was nominated.
+    The check goes out, and again from `due_s` on, when something comes from there: there is no timer."""
+
+    path: Path
+    ufrag: str
+    since_s: float
+    transaction_id: bytes = field(default_factory=lambda: secrets.token_bytes(12))
+    due_s: float = 0.0
+
+
 class Agent:
     """One peer's end of ICE. Owned by its peer; known to the UdpPort between `open` and `close`."""
 
@@ -80,13 +114,16 @@ class Agent:
         """`inbound` is for media that comes on any path of this peer; `on_path` gets each newly selected path."""
         self.ufrag, self.pwd = _token(8), _token(24)
         self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
+        self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by the ufrag it answered to
         self.inbound = inbound
         self.paths: list[Path] = []
         self.selected: Path | None = None
         self.connected = asyncio.Event()
         self.last_seen_s = 0.0
+        self._wanted: _Wanted | None = None
         self._on_path = on_path
         self._path_seen_s = 0.0
+        self._tie_breaker = secrets.randbits(64)
         self._closed = False
         self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue(DTLS_QUEUE)
 
@@ -103,10 +140,22 @@ class Agent:
         """New credentials (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1). Those in use stay good until a pair is
         nominated with the new ones, and so does the path. Returns the ufrag of a restart that this one overtook."""
         overtaken = self.ufrag if len(self.passwords) > 1 else None
-        self.passwords.pop(overtaken or "", None)
+        self._forget(overtaken or "")
         self.ufrag, self.pwd = _token(8), _token(24)
         self.passwords[self.ufrag] = self.pwd
         return overtaken
+
+    def answered(self, remote: tuple[str, str] | None) -> None:
+        """The peer's own ufrag and password, as its answer to the last offer gives them. Without, it stays where it
+        is."""
+        if remote is not None:
+            self.remote[self.ufrag] = remote
+            if self._wanted is not None:
+                self._prove(self._wanted)
+
+    def _forget(self, ufrag: str) -> None:
+        self.passwords.pop(ufrag, None)
+        self.remote.pop(ufrag, None)
 
     def check(self, check: Check, path: Path, now_s: float) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
@@ -119,23 +168,61 @@ class Agent:
         response.attributes["XOR-MAPPED-ADDRESS"] = path.address[:2]
         response.add_message_integrity(self.passwords[check.ufrag].encode())
         path.endpoint.send(bytes(response), path.address)
-        moved = path != self.selected
-        if moved and (check.nominates or (self.selected is not None and now_s - self._path_seen_s > SILENT_S)):
-            self.selected = path
-            self.connected.set()
-            self._on_path(path)
+        silent = self.selected is not None and now_s - self._path_seen_s > SILENT_S
+        if check.nominates and path == self.selected:
+            self._wanted = None
+        elif check.nominates and self.selected is None:
+            self._select(path)
+        elif path != self.selected and (check.nominates or silent):
+            self._want(path, check.ufrag, now_s)
         self.seen(path, now_s)
         if check.nominates and check.ufrag == self.ufrag and len(self.passwords) > 1:
             former = next(iter(self.passwords))
-            del self.passwords[former]
+            self._forget(former)
             return former
         return None
+
+    def _select(self, path: Path) -> None:
+        self.selected, self._wanted = path, None
+        self.connected.set()
+        self._on_path(path)
+
+    def _want(self, path: Path, ufrag: str, now_s: float) -> None:
+        """One path at a time, or two that are nominated in turn would never be proved."""
+        wanted = self._wanted
+        same = wanted is not None and (wanted.path, wanted.ufrag) == (path, ufrag)
+        if wanted is None or (not same and now_s - wanted.since_s > PATIENCE_S):
+            self._wanted = _Wanted(path, ufrag, now_s)
+
+    def _prove(self, wanted: _Wanted) -> None:
+        """Sends a check of ours, once the peer's answer has told how to sign it."""
+        if wanted.ufrag in self.remote:
+            ufrag, pwd = self.remote[wanted.ufrag]
+            request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, wanted.transaction_id)
+            request.attributes["USERNAME"] = f"{ufrag}:{wanted.ufrag}"
+            request.attributes["PRIORITY"] = _PRIORITY
+            request.attributes["ICE-CONTROLLED"] = self._tie_breaker
+            request.add_message_integrity(pwd.encode())
+            wanted.path.endpoint.send(bytes(request), wanted.path.address)
+
+    def proved(self, data: bytes, path: Path) -> bool:
+        """Takes a response to our check: the peer is there, and its media goes there from now on."""
+        wanted = self._wanted
+        if wanted is None or path != wanted.path or wanted.ufrag not in self.remote:
+            return False
+        if not answers(data, wanted.transaction_id, self.remote[wanted.ufrag][1]):
+            return False
+        self._select(wanted.path)
+        return True
 
     def seen(self, path: tuple[Endpoint, Address], now_s: float) -> None:
         """Something authenticated came from `path`: consent to send (RFC 7675) and liveness."""
         self.last_seen_s = now_s
         if path == self.selected:
             self._path_seen_s = now_s
+        elif self._wanted is not None and path == self._wanted.path and now_s >= self._wanted.due_s:
+            self._wanted.due_s = now_s + PROVE_S
+            self._prove(self._wanted)
 
     def dtls(self, data: bytes) -> None:
         """A DTLS record for the handshake; past the bound it is dropped and DTLS sends it again."""

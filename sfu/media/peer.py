@@ -291,6 +291,7 @@ class Peer:
         answer = sdp.parse_answer(text, [section for section, _ in self._offered])
         if self._fingerprints and answer.fingerprints != self._fingerprints:
             raise BadAnswer("The fingerprint changed within a session.")
+        self.agent.answered(answer.ice)
         offered, self._offered = self._offered, None
         if self._deadline is not None:
             self._deadline.cancel()

@@ -142,8 +142,10 @@ class AnswerSection:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSdp:
-    """A checked answer. `setup` is `active` where the client starts DTLS, else `passive`."""
+    """A checked answer. `setup` is `active` where the client starts DTLS, else `passive`; `ice` is its ufrag and
+    password (RFC 8839 section 5.4), if it names them."""
 
+    ice: tuple[str, str] | None
     fingerprints: tuple[tuple[str, str], ...]
     setup: Literal["active", "passive"]
     sections: tuple[AnswerSection, ...] = field(default=())
@@ -259,6 +261,7 @@ def parse_answer(sdp: str, offered: Sequence[Section]) -> AnswerSdp:
     shared = head.split("\n")
     fingerprints: list[tuple[str, str]] = []
     setups: list[str] = []
+    ice = None
     sections = []
     for mid, (block, section) in enumerate(zip(blocks, offered, strict=True)):
         if len(block) > SECTION_BYTES:
@@ -267,11 +270,12 @@ def parse_answer(sdp: str, offered: Sequence[Section]) -> AnswerSdp:
         sections.append(_answer_section(str(mid), section, lines))
         if not fingerprints:
             _read_transport([*lines, *(line.rstrip("\r") for line in shared)], fingerprints, setups)
+        ice = ice or _ice("\n".join([*lines, *(line.rstrip("\r") for line in shared)]))
     if not fingerprints:
         raise BadAnswer("The answer has no usable fingerprint.")
     if not setups or setups[0] not in ("active", "passive"):
         raise BadAnswer("The answer must choose a=setup:active or passive.")
-    return AnswerSdp(tuple(fingerprints[:8]), "active" if setups[0] == "active" else "passive", tuple(sections))
+    return AnswerSdp(ice, tuple(fingerprints[:8]), "active" if setups[0] == "active" else "passive", tuple(sections))
 
 
 def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSection:
@@ -304,6 +308,15 @@ def _rids(lines: list[str]) -> tuple[str, ...]:
     found = next(filter(None, map(_SIMULCAST.match, lines)), None)
     said = set(re.split("[,;]", found[1].replace("~", ""))) if found else set()
     return tuple(rid for rid in BITRATES_BPS if rid in said)
+
+
+_ICE = [re.compile(rf"^a=ice-{name}:([A-Za-z0-9+/]{{{low},256}})$", re.MULTILINE) for name, low in
+        (("ufrag", 4), ("pwd", 22))]  # fmt: skip
+
+
+def _ice(text: str) -> tuple[str, str] | None:
+    ufrag, pwd = (pattern.search(text) for pattern in _ICE)
+    return (ufrag[1], pwd[1]) if ufrag is not None and pwd is not None else None
 
 
 def _opus(lines: list[str]) -> Opus:

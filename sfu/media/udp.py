@@ -297,7 +297,9 @@ class UdpPort:
     def _stun(self, path: Path, key: Hashable, data: bytes) -> None:
         check = parse_check(data)
         if check is None:
-            self._counters["gate_stun_malformed"] += 1
+            route = path.endpoint.routes.get(key)
+            if route is None or not route.agent.proved(data, path):
+                self._counters["gate_stun_malformed"] += 1
             return
         agent = self._agents.get(check.ufrag)
         if agent is None or not check.verify(agent.passwords[check.ufrag]):
