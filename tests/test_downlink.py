@@ -151,3 +151,16 @@ def test_a_quiet_probe_is_an_allowance() -> None:
     down.want(1e6, 10.0)
     down.want(1e6, 10.0 + PROBE_S + VERDICT_S + 0.01)
     assert down.allowed_bps == pytest.approx(1.1e6)
+
+
+def test_uneven_arrival_alone_takes_nobody_the_last_picture() -> None:
+    """A busy machine or Wi-Fi delays packets without losing any; a way that is too narrow loses them."""
+    down, total = Downlink(), 0
+    for tick in range(40):
+        total += 1_000
+        down.sent(total, 10.0 + tick / 10)
+        down.remb(100e3 - 1e3 * tick, 10.0 + tick / 10)
+    assert down.allowed_bps == LEAST_BPS
+    down.loss(0.3, 20.0)
+    down.remb(50e3, 20.1)
+    assert down.allowed_bps == 50e3

@@ -13,7 +13,8 @@ from collections import deque
 START_BPS = 800_000.0
 MIN_BPS, MAX_BPS = 30_000.0, 50_000_000.0
 LEAST_BPS = 200_000.0
-"""Losses alone take nobody below this: a small picture with errors is better than none."""
+"""Neither losses nor a low estimate take anybody below this by themselves: a small picture with errors is better than
+none, and packets that come unevenly are not yet a narrow way."""
 FALLEN = 0.98
 """A REMB under this share of the last one has fallen."""
 SHORT, STEADY_S = 0.85, 2.0
@@ -35,7 +36,7 @@ class Downlink:
     """One a subscriber. `allowed_bps` is for video; sound is not counted, as REMB does not count it either."""
 
     __slots__ = (
-        "_at_s", "_bytes", "_extra_bps", "_failures", "_lately", "_lossy_s", "_probe_bps", "_probe_end_s",
+        "_at_s", "_bytes", "_extra_bps", "_failures", "_lately", "_loss", "_lossy_s", "_probe_bps", "_probe_end_s",
         "_probe_remb_bps", "_remb_bps", "_retry_s",
         "allowed_bps", "limited", "sent_bps",
     )  # fmt: skip
@@ -50,7 +51,7 @@ class Downlink:
         self._failures = 0
         self._retry_s = 0.0  # no probe before
         self._probe_bps = self._extra_bps = self._probe_end_s = self._probe_remb_bps = 0.0
-        self._lossy_s = 0.0
+        self._loss = self._lossy_s = 0.0
 
     @property
     def speaks(self) -> bool:
@@ -76,10 +77,11 @@ class Downlink:
         steady_bps = min((bps for _, bps in self._lately), default=0.0)
         if bps >= before * FALLEN and bps >= steady_bps * SHORT:
             return False
-        return self._congested(max(MIN_BPS, bps), now_s)
+        return self._congested(max(MIN_BPS if self._loss > LOSS_HIGH else LEAST_BPS, bps), now_s)
 
     def loss(self, fraction: float, now_s: float) -> bool:
         """Of a receiver report, what its way lost. True if that allows less than was thought."""
+        self._loss = fraction
         if fraction <= LOSS_HIGH or now_s < self._lossy_s + REPORTS_APART_S:
             return False
         self._lossy_s = now_s
