@@ -80,7 +80,8 @@ function write() {
 export function openReactions() {
   const items = REACTIONS.map((reaction) => ({ icon: reaction, label: t(`react.${reaction}`), then: () => page.actions.react(reaction) }));
   const menu = openMenu($('react-button'), items, { label: t('key.react'), className: 'menu--reactions' });
-  menu.addEventListener('keydown', ({ key }) => menu.querySelectorAll('[role=menuitem]')[Number(key) - 1]?.click());
+  const digit = ({ key }) => menu.querySelectorAll('[role=menuitem]')[Number(key) - 1]?.click();
+  menu.addEventListener('keydown', digit, true); // before the menu itself takes the key
 }
 
 function openDevices(source, anchor) {
