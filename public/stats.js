@@ -101,7 +101,8 @@ function showVerdict(now) {
 function cause(found) {
   if (!found) return '';
   const key = `stats.cause.${found.kind}${found.peer === page.room.self ? '.self' : ''}`;
-  const value = found.unit === '%' ? percent(found.value / 100) : ms(found.value);
+  const [unit, amount] = [found.unit, found.value];
+  const value = unit === '%' ? percent(amount / 100) : unit === 'bps' ? bitrate(amount) : ms(amount);
   return has(key) ? t(key, { name: page.nameOf(found.peer), value }) : '';
 }
 

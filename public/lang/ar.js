@@ -341,6 +341,7 @@ export default {
   'stats.camera': 'كاميرتك',
   'stats.cause.delay': 'اتصال {name} يؤخر الصوت بمقدار {value}.',
   'stats.cause.delay.self': 'اتصالك يؤخر الصوت بمقدار {value}.',
+  'stats.cause.download_limited.self': 'يسمح التنزيل لديك بسرعة {value} للفيديو.',
   'stats.cause.download_loss.self': 'يفقد التنزيل لديك {value}.',
   'stats.cause.upload_loss': 'يفقد الرفع لدى {name} {value}.',
   'stats.cause.upload_loss.self': 'يفقد الرفع لديك {value}.',

@@ -341,6 +341,7 @@ export default {
   'stats.camera': 'Deine Kamera',
   'stats.cause.delay': 'Die Verbindung von {name} verzögert den Ton um {value}.',
   'stats.cause.delay.self': 'Deine Verbindung verzögert den Ton um {value}.',
+  'stats.cause.download_limited.self': 'Dein Download lässt für Video {value} zu.',
   'stats.cause.download_loss.self': 'Dein Download verliert {value}.',
   'stats.cause.upload_loss': 'Der Upload von {name} verliert {value}.',
   'stats.cause.upload_loss.self': 'Dein Upload verliert {value}.',

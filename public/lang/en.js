@@ -341,6 +341,7 @@ export default {
   'stats.camera': 'Your camera',
   'stats.cause.delay': '{name}’s connection delays their sound by {value}.',
   'stats.cause.delay.self': 'Your connection delays sound by {value}.',
+  'stats.cause.download_limited.self': 'Your download allows {value} of video.',
   'stats.cause.download_loss.self': 'Your download loses {value}.',
   'stats.cause.upload_loss': '{name}’s upload loses {value}.',
   'stats.cause.upload_loss.self': 'Your upload loses {value}.',

@@ -341,6 +341,7 @@ export default {
   'stats.camera': 'Tu cámara',
   'stats.cause.delay': 'La conexión de {name} retrasa su sonido {value}.',
   'stats.cause.delay.self': 'Tu conexión retrasa el sonido {value}.',
+  'stats.cause.download_limited.self': 'Tu bajada permite {value} de vídeo.',
   'stats.cause.download_loss.self': 'Tu bajada pierde {value}.',
   'stats.cause.upload_loss': 'La subida de {name} pierde {value}.',
   'stats.cause.upload_loss.self': 'Tu subida pierde {value}.',

@@ -341,6 +341,7 @@ export default {
   'stats.camera': 'Votre caméra',
   'stats.cause.delay': 'La connexion de {name} retarde le son de {value}.',
   'stats.cause.delay.self': 'Votre connexion retarde le son de {value}.',
+  'stats.cause.download_limited.self': 'Votre réception permet {value} de vidéo.',
   'stats.cause.download_loss.self': 'Votre réception perd {value}.',
   'stats.cause.upload_loss': 'L’envoi de {name} perd {value}.',
   'stats.cause.upload_loss.self': 'Votre envoi perd {value}.',
