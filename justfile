@@ -23,7 +23,7 @@ bench *options: _dev
     @if [ "${1:-}" = store ]; then shift; exec {{ bin }}/python tests/bench/store.py "$@"; fi; \
         exec {{ bin }}/python -m tests.bench "$@"
 
-# Call over bad networks, and come and go, for minutes; --help tells more
+# Call over networks that lose packets, for minutes; --help tells more
 [no-exit-message]
 soak *options: _dev _browsers
     @exec {{ bin }}/python -m tests.soak "$@"
