@@ -378,7 +378,7 @@ def test_one_ssrc_named_for_two_tracks_harms_nobody_else() -> None:
             ended = await control.event(bridge.TrackEnded, "a")
             assert ended.source == "microphone"
             peer = control.worker.peers["a"]
-            assert peer._by_ssrc[7] in peer.published["camera"].tracks
+            assert peer.publisher.by_ssrc[7] in peer.published["camera"].tracks
             await a.aclose()
 
     run(test)
@@ -690,7 +690,7 @@ def test_a_publisher_is_told_what_came() -> None:
             for seq16 in (65533, 65534, 65535, 1):
                 await a.send_rtp("microphone", seq16)
                 await b.rtp()
-            control.worker.peers["a"].send_reports()
+            control.worker.peers["a"].publisher.send_reports()
             report = await a.rtcp(rtp.RTCP_RR)
             blocks = [report.body[at : at + 24] for at in range(4, len(report.body), 24)]
             ssrc, lost, highest, _, last_sr, _ = struct.unpack("!IIIIII", blocks[0])

@@ -212,7 +212,7 @@ def test_names_decide_whose_an_ssrc_is() -> None:
             layers["h"].rid = "x"
             await layers["h"].send(key=True)
             await until(lambda: control.worker.counters["packets_unknown"] == unknown + 1, "nobody's")
-            assert set(peer._by_ssrc) >= {SSRC["q"], SSRC["f"]}
-            assert SSRC["h"] not in peer._by_ssrc
+            assert set(peer.publisher.by_ssrc) >= {SSRC["q"], SSRC["f"]}
+            assert SSRC["h"] not in peer.publisher.by_ssrc
 
     run(test)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from sfu.media import rtp, sdp
 
-HOLD_MS = 500.0
-"""A keyframe of 720p is about 20 packets: two a second from each publisher is what a call can bear."""
+HOLD_MS = 1000.0
+"""A keyframe of 720p is about 20 packets: one a second of each layer is what a call can bear."""
 
 
 class KeyframeRequests:

@@ -43,11 +43,10 @@ from sfu.errors import (
 )
 from sfu.media import rtp, sdp
 from sfu.media.fanout import Outbox
-from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
-from sfu.media.inbound import Inbound, Names
-from sfu.media.lastn import Video
+from sfu.media.inbound import Inbound
 from sfu.media.publication import Publication
+from sfu.media.publisher import Publisher
 from sfu.media.quality import Quality, Trouble
 from sfu.media.room import Room
 from sfu.media.srtp import Context, Packet
@@ -60,8 +59,6 @@ SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
 RESTART_S = 2.0
 """Between two restarts of a peer's ICE: each costs an offer, and a path needs some round trips to be found."""
-NOT_SPEAKING = "not_speaking"
-"""Why a video is not forwarded: others spoke later than its publisher."""
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
 """AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
 
@@ -105,18 +102,14 @@ class Peer:
         self.id, self.full = join.peer, join.full
         self.may_publish, self.may_subscribe = join.publish, join.subscribe
         self.room, self.shared = room, shared
-        self.published: dict[str, Publication] = {}  # by source
-        self._by_ssrc: dict[int, Track] = {}  # our own tracks by the publisher's SSRC
-        self._taken: dict[int, Publication] = {}  # what it gets of others by the SSRC that has here
-        self.viewer = Viewer(self, self._taken)
+        self.publisher, self.viewer = Publisher(self), Viewer(self)
+        self.published = self.publisher.published
         self.again_bytes = 0  # of packets sent once more
-        self.left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
         self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
         self._types = room.video_types  # what it may send, as it was last offered
-        self._told: dict[Publication, str] = {}  # why it gets nothing of a track, as it was last told
-        self._inbound = Inbound(self._by_ssrc, self._on_rtcp, self._latch)
+        self._inbound = Inbound(self.publisher.by_ssrc, self._on_rtcp, self.publisher.latch)
+        self._inbound.repairs = self.publisher.repairs
         self.agent = Agent(self._inbound, self._on_path)
-        self._muted: set[str] = set()
         self.quality = Quality()
         self._slots: list[Slot] = []
         self._dtls: RTCDtlsTransport | None = None
@@ -170,9 +163,7 @@ class Peer:
             self._tell_offer()
         elif self._dirty:
             self.changed()
-        for track, reason in self._told.items():
-            if reason:
-                self.shared.emit(bridge.Paused(self.id, track.publisher.id, track.source, reason))
+        self.viewer.tell_again()
 
     def publish(self, source: str, kind: Literal["audio", "video"]) -> None:
         """One more slot to receive in, or another try at one the client left inactive."""
@@ -192,14 +183,15 @@ class Peer:
         slot = self._receiving(source)
         if slot is None:
             raise BadSource
-        self._end_track(source)
-        self._muted.discard(source)
+        self.publisher.end(source)
+        self.publisher.muted.discard(source)
         if self._slots.index(slot) > 1:  # microphone and camera keep their places
             slot.source, slot.settled = None, False
         self.changed()
 
     def mute(self, source: str, muted: bool) -> None:
-        (self._muted.add if muted else self._muted.discard)(source)
+        known = self.publisher.muted
+        (known.add if muted else known.discard)(source)
         if source in self.published:
             self.published[source].set_muted(muted)
             self.room.arrange()
@@ -226,8 +218,7 @@ class Peer:
         for slot in self._slots:
             if slot.track is not None and slot.track not in wanted:
                 slot.track.remove_leg(self)
-                self._taken.pop(slot.track.ssrc, None)
-                self._told.pop(slot.track, None)
+                self.viewer.forget(slot.track)
                 slot.track, slot.accepted, slot.settled = None, False, False
             elif slot.track is not None:
                 del wanted[slot.track]
@@ -333,52 +324,12 @@ class Peer:
                 slot.track.remove_leg(self)
         elif slot.source is not None:
             if said.sends:
-                self._begin_track(slot, said.ssrcs, said.opus, said.rids)
+                self.publisher.begin(slot.source, slot.kind, said)
             else:
-                self._end_track(slot.source)
+                self.publisher.end(slot.source)
 
-    def _begin_track(self, slot: Slot, ssrcs: tuple[int, ...], opus: sdp.Opus, rids: tuple[str, ...]) -> None:
-        assert slot.source is not None
-        track = self.published.get(slot.source)
-        if track is not None and (
-            (not rids and ssrcs and track.tracks[0].remote_ssrc not in (None, ssrcs[0]))
-            or (rids or ("",)) != tuple(track.layers)
-        ):
-            self._end_track(slot.source)  # another stream, with numbers and times of its own
-            track = None
-        if track is None:
-            track = self.published[slot.source] = Publication(self, slot.source, slot.kind, self.shared.outbox, rids)
-            track.set_muted(slot.source in self._muted)
-            self.shared.emit(bridge.Track(self.id, slot.source, slot.kind))
-            self._tell_others()
-        if track.opus != opus:  # the publisher's encoder goes by our next offer, and so do the subscribers' decoders
-            track.opus = opus
-            self._tell_others()
-            self.changed()
-        if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
-            self._bind(ssrcs[0], track.tracks[0])
-            if slot.kind == "video" and len(ssrcs) > 1:
-                self._inbound.repairs[ssrcs[1]] = track.tracks[0]
-
-    def _bind(self, ssrc: int, track: Track) -> None:
-        if track.remote_ssrc not in (None, ssrc):
-            self._by_ssrc.pop(track.remote_ssrc, None)
-            track.restart()
-        track.remote_ssrc = ssrc
-        self._by_ssrc[ssrc] = track
-
-    def _end_track(self, source: str) -> None:
-        publication = self.published.pop(source, None)
-        if publication is not None:
-            ended = publication.tracks
-            for known in (self._by_ssrc, self._inbound.repairs):
-                for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
-                    del known[ssrc]
-            publication.close()
-            self.shared.emit(bridge.TrackEnded(self.id, source))
-            self._tell_others()
-
-    def _tell_others(self) -> None:
+    def tell_others(self) -> None:
+        """What it publishes is another than before."""
         self.room.arrange()
         for peer in self.room.peers.values():
             if peer is not self and peer.may_subscribe:
@@ -386,34 +337,11 @@ class Peer:
 
     def _attach(self) -> None:
         """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
-        self._taken.clear()
-        self._taken.update({s.track.ssrc: s.track for s in self._slots if s.track is not None and s.accepted})
-        if self._tx is not None:
-            for slot in self._slots:
-                if (track := slot.track) is not None and slot.accepted:
-                    track.add_leg(self, NOT_SPEAKING if track.video in self.left_out else "")
-                    track.legs[self.id].repair_ssrc = slot.repair_ssrc if slot.repairs else 0
-                    self._tell_paused(track)
-            self.viewer.allocate(time.monotonic())
+        self.viewer.take([slot for slot in self._slots if slot.accepted], flows=self._tx is not None)
 
-    def leave_out(self, videos: frozenset[Video]) -> None:
-        """These are not to be forwarded to this peer, until the next call; its own count for nothing."""
-        if videos != self.left_out:
-            self.left_out = videos
-            for track in self._taken.values():
-                self.pause(track, NOT_SPEAKING, track.video in videos)
-
-    def pause(self, track: Publication, reason: str, paused: bool) -> None:
-        """One reason more or less not to forward a video to this peer. It goes on once there is none."""
-        if self.id in track.legs:
-            (track.pause if paused else track.resume)(self.id, reason)
-            self._tell_paused(track)
-
-    def _tell_paused(self, track: Publication) -> None:
-        reason = track.paused(self.id)
-        if self._told.get(track, "") != reason:
-            self._told[track] = reason
-            self.shared.emit(bridge.Paused(self.id, track.publisher.id, track.source, reason))
+    def source_of(self, mid: str) -> str | None:
+        """What the section with this mid is to receive."""
+        return self._slots[int(mid)].source if mid.isdecimal() and int(mid) < len(self._slots) else None
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -492,7 +420,7 @@ class Peer:
         for track in self.published.values():
             track.close()
         self.published.clear()
-        self._tell_others()
+        self.tell_others()
         self._inbound.context = self._tx = None
         if self._deadline is not None:
             self._deadline.cancel()
@@ -508,74 +436,35 @@ class Peer:
 
     # --- media in ----------------------------------------------------------------------------------------------------
 
-    def _latch(self, ssrc: int, kind: str | None, names: Names) -> Track | None:
-        """An SSRC the answer did not name: a layer's, by its rid, or that of the one track of its kind that still has
-        none."""
-        rid = names.get(sdp.REPAIRED_RID_ID if kind is None else sdp.RID_ID)
-        if rid is not None:
-            track = self._layer(names.get(sdp.MID_ID), rid)
-            if track is None:
-                return None
-            if kind is None:
-                self._inbound.repairs[ssrc] = track
-            else:
-                self._bind(ssrc, track)
-            return track
-        waiting = [
-            p.tracks[0]
-            for p in self.published.values()
-            if p.kind == kind and not p.simulcast and p.tracks[0].remote_ssrc is None
-        ]
-        if len(waiting) != 1:
-            return None
-        self._bind(ssrc, waiting[0])
-        return waiting[0]
-
-    def _layer(self, mid: str | None, rid: str) -> Track | None:
-        """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
-        found = [p for p in self.published.values() if rid in p.layers]
-        if mid is not None:
-            slot = self._slots[int(mid)] if mid.isdecimal() and int(mid) < len(self._slots) else None
-            found = [p for p in found if slot is not None and p.source == slot.source]
-        return found[0].layers[rid] if len(found) == 1 else None
-
     def _on_rtcp(self, data: bytes) -> None:
         """Raises ValueError where the compound is cut; what came before it counted."""
         for packet in rtp.rtcp_packets(data):
             for block in rtp.report_blocks(packet):
-                if (taken := self._taken.get(block.ssrc)) is not None and (leg := taken.legs.get(self.id)) is not None:
+                if (taken := self.viewer.taken.get(block.ssrc)) is not None and (
+                    leg := taken.legs.get(self.id)
+                ) is not None:
                     leg.reported(block, time.monotonic())
                     if taken.kind == "video" and self.viewer.down.loss(leg.delivery.loss or 0.0, time.monotonic()):
                         self.viewer.allocate(time.monotonic())
             if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
-                track = self._by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
+                track = self.publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
                 if track is not None:
                     track.sender_report(packet)
             elif packet.type == rtp.RTCP_RTPFB and packet.format == rtp.RTPFB_NACK:
                 self.shared.counters["nack_received"] += 1
-                taken = self._taken.get(rtp.feedback_media_ssrc(packet))
+                taken = self.viewer.taken.get(rtp.feedback_media_ssrc(packet))
                 if taken is not None:
                     taken.resend(self.id, rtp.nacked(packet), time.monotonic())
             elif (bps := rtp.remb(packet)) is not None:
-                if self.viewer.down.remb(bps, time.monotonic()):
-                    self.viewer.allocate(time.monotonic())
+                self.viewer.estimated(bps, time.monotonic())
             elif packet.type == rtp.RTCP_PSFB and packet.format in (rtp.PSFB_PLI, rtp.PSFB_FIR):
                 self.shared.counters["pli_received"] += 1
                 asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
                 for ssrc in asked:
-                    if (taken := self._taken.get(ssrc)) is not None and not taken.paused(self.id):
+                    if (taken := self.viewer.taken.get(ssrc)) is not None and not taken.paused(self.id):
                         taken.request_keyframe(self.id)
 
     # --- media out ---------------------------------------------------------------------------------------------------
-
-    def ask_layers(self, now_s: float) -> None:
-        """Tells the client which layers of its simulcasts anybody wants, when that changes."""
-        for publication in self.published.values():
-            if publication.kind == "video":
-                publication.measure(now_s)
-            if publication.simulcast and (wanted := publication.wanted(now_s)) != publication.asked:
-                publication.asked = wanted
-                self.shared.emit(bridge.Layers(self.id, publication.source, list(wanted)))
 
     def downlink(self) -> tuple[Context, Path] | None:
         """How to encrypt and where to send what goes to this peer, while its media flows."""
@@ -610,16 +499,9 @@ class Peer:
         else:
             self.shared.counters["protect_failed"] += 1
 
-    def send_reports(self) -> None:
-        """What came of its tracks, for the publisher."""
-        tracks = [track for publication in self.published.values() for track in publication.tracks]
-        blocks = [block for track in tracks if (block := track.report_block()) is not None]
-        if blocks:
-            self.send_rtcp(rtp.receiver_report(blocks[:31]))
-
     def measure(self, now_s: float) -> None:
         """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
-        legs = [leg for track in self._taken.values() if (leg := track.legs.get(self.id)) is not None]
+        legs = [leg for track in self.viewer.taken.values() if (leg := track.legs.get(self.id)) is not None]
         tracks = [track for publication in self.published.values() for track in publication.tracks]
         up, down = [track.counted() for track in tracks], [leg.counted() for leg in legs]
         self.quality.update(up, down, now_s, self.viewer.limit_bps)

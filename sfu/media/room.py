@@ -68,4 +68,4 @@ class Room:
         if not self.last_n:
             return
         for peer, videos_out in left_out(ranked, self.peers, self.last_n):
-            self.peers[peer].leave_out(videos_out)
+            self.peers[peer].viewer.leave_out(videos_out)

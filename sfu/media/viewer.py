@@ -3,21 +3,26 @@ way down carries them."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from sfu import bridge
 from sfu.media.allocation import Wish, allocate
 from sfu.media.downlink import Downlink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sfu.media.lastn import Video
     from sfu.media.leg import Leg
-    from sfu.media.peer import Peer
+    from sfu.media.peer import Peer, Slot
     from sfu.media.publication import Publication
+    from sfu.media.rtp import ReportBlock
 
+NOT_SPEAKING = "not_speaking"
+"""Why a video is not forwarded: others spoke later than its publisher."""
 HIDDEN = "hidden"
-"""Why a video is not forwarded: the page does not show it."""
+"""Likewise: the page does not show it."""
 BANDWIDTH = "bandwidth"
 """Likewise: the way down does not carry it."""
 SHOWN_HEIGHT = 720
@@ -27,27 +32,68 @@ PROBE_BACK = 8
 
 
 class Viewer:
-    """A peer as a subscriber. `taken` is what its answers took, by SSRC; it is the peer's."""
+    """A peer as a subscriber. `taken` is what its answers took, by the SSRC that has here."""
 
-    def __init__(self, peer: Peer, taken: Mapping[int, Publication]) -> None:
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.taken: dict[int, Publication] = {}
         self.down = Downlink()
-        self._peer, self._taken = peer, taken
+        self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
+        self._told: dict[Publication, str] = {}  # why it gets nothing of one, as it was last told
         self._view: Mapping[Video, int] | None = None  # heights of what its page shows; None until it says so
         self._viewed: set[Video] = set()  # what there was to show when it said so
         self.limit_bps: float | None = None  # what its way down allows, while more is wanted
         self._probed = 0
         self._allocated_s = 0.0
 
+    def take(self, slots: Sequence[Slot], *, flows: bool) -> None:
+        """Its answers took what these sections bring. `flows`: it can be sent that."""
+        self.taken = {slot.track.ssrc: slot.track for slot in slots if slot.track is not None}
+        if not flows:
+            return
+        for slot in slots:
+            if (track := slot.track) is not None:
+                track.add_leg(self._peer, NOT_SPEAKING if track.video in self._left_out else "")
+                track.legs[self._peer.id].repair_ssrc = slot.repair_ssrc if slot.repairs else 0
+                self._tell_paused(track)
+        self.allocate(time.monotonic())
+
+    def forget(self, track: Publication) -> None:
+        """It is not brought this any more."""
+        self.taken.pop(track.ssrc, None)
+        self._told.pop(track, None)
+
+    def leave_out(self, videos: frozenset[Video]) -> None:
+        """These are not to be forwarded to it, until the next call; its own count for nothing."""
+        if videos != self._left_out:
+            self._left_out = videos
+            for track in self.taken.values():
+                self._pause(track, NOT_SPEAKING, track.video in videos)
+
     def view(self, heights: Mapping[Video, int], now_s: float) -> None:
         """What its page shows from now on, and how large. What it does not show is not forwarded to it."""
-        self._view, self._viewed = heights, {track.video for track in self._taken.values()}
+        self._view, self._viewed = heights, {track.video for track in self.taken.values()}
         self.allocate(now_s)
+
+    def reported(self, block: ReportBlock, now_s: float) -> None:
+        """What its client says of one stream."""
+        taken = self.taken.get(block.ssrc)
+        leg = None if taken is None else taken.legs.get(self._peer.id)
+        if taken is not None and leg is not None:
+            leg.reported(block, now_s)
+            if taken.kind == "video" and self.down.loss(leg.delivery.loss or 0.0, now_s):
+                self.allocate(now_s)
+
+    def estimated(self, bps: float, now_s: float) -> None:
+        """What its client takes its way down to carry (REMB)."""
+        if self.down.remb(bps, now_s):
+            self.allocate(now_s)
 
     def allocate(self, now_s: float) -> None:
         """Chooses what it gets of each video."""
         me, down = self._peer, self.down
         self.limit_bps = None
-        videos = [p for p in self._taken.values() if p.kind == "video" and me.id in p.legs]
+        videos = [p for p in self.taken.values() if p.kind == "video" and me.id in p.legs]
         if not videos or not (me.full or down.speaks):
             return
         legs = [p.legs[me.id] for p in videos]
@@ -56,9 +102,9 @@ class Viewer:
         if probe := down.probe_bytes(passed_s, now_s):
             self._probe(probe, legs, now_s)
         for p in videos:
-            me.pause(p, HIDDEN, not self._height(p))
+            self._pause(p, HIDDEN, not self._height(p))
         rank = me.room.rank
-        shown = [p for p in videos if self._height(p) and p.video not in me.left_out and not p.muted]
+        shown = [p for p in videos if self._height(p) and p.video not in self._left_out and not p.muted]
         shown.sort(key=lambda p: (-self._height(p), rank.get(p.video, len(rank))))
         next_bps = self._share(shown, now_s)
         if down.limited and next_bps > down.allowed_bps:
@@ -74,7 +120,7 @@ class Viewer:
             if not wish.layers:
                 continue
             short = rid is None and down.limited
-            me.pause(p, BANDWIDTH, short)
+            self._pause(p, BANDWIDTH, short)
             if p.simulcast and not short:
                 smallest = wish.layers[0].rid
                 p.prefer(me.id, rid or smallest, now=down.limited and p.falls(me.id, rid or smallest))
@@ -87,6 +133,24 @@ class Viewer:
 
     def _has(self, track: Publication) -> str | None:
         return None if track.legs[self._peer.id].pauses else track.layer_of(self._peer.id)
+
+    def _pause(self, track: Publication, reason: str, paused: bool) -> None:
+        """One reason more or less not to forward a video to it. It goes on once there is none."""
+        if self._peer.id in track.legs:
+            (track.pause if paused else track.resume)(self._peer.id, reason)
+            self._tell_paused(track)
+
+    def _tell_paused(self, track: Publication) -> None:
+        reason = track.paused(self._peer.id)
+        if self._told.get(track, "") != reason:
+            self._told[track] = reason
+            self._peer.shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
+
+    def tell_again(self) -> None:
+        """Its client may not have heard what is paused."""
+        for track, reason in self._told.items():
+            if reason:
+                self._peer.shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
 
     def _probe(self, n_bytes: int, legs: list[Leg], now_s: float) -> None:
         """Sends so much of what was sent lately once more."""

@@ -24,7 +24,6 @@ import anyio
 from aiortc import RTCCertificate
 
 from sfu import bridge
-from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.media import libc, sdp
 from sfu.media.bitrate import FEEDBACK_MS
@@ -188,7 +187,7 @@ class Worker:
             if due >= allocate_s:
                 allocate_s = due + ALLOCATE_S - FEEDBACK_MS / 2e3
                 self._each(lambda peer: peer.viewer.allocate(due))  # noqa: B023 - called at once
-                self._each(lambda peer: peer.ask_layers(due))  # noqa: B023 - likewise
+                self._each(lambda peer: peer.publisher.ask_layers(due))  # noqa: B023 - likewise
 
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():
@@ -204,7 +203,7 @@ class Worker:
             now = Usage.now(self.counters)
             wall_s = now.wall_s
             self._each(lambda peer: peer.check_liveness(wall_s))  # noqa: B023 - called at once
-            self._each(Peer.send_reports)
+            self._each(lambda peer: peer.publisher.send_reports())
             passed_s = now.wall_s - last.wall_s
             busy = (now.cpu_s - last.cpu_s) / passed_s
             load += (busy - load) * LOAD_WEIGHT
@@ -319,7 +318,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def main() -> None:
-    level = Config.from_env(os.environ).log_level.upper()
+    level = os.environ.get("SFU_LOG_LEVEL", "info").upper()  # the control plane has checked it
     logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -1,0 +1,124 @@
+"""A peer as a publisher: what it sends, whose every SSRC is, and what it is told of how that arrives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from sfu import bridge
+from sfu.media import rtp, sdp
+from sfu.media.publication import Publication
+
+if TYPE_CHECKING:
+    from sfu.media.forward import Track
+    from sfu.media.inbound import Names
+    from sfu.media.peer import Peer
+
+REPORT_BLOCKS = 31
+"""That a report can have (RFC 3550 section 6.4.1)."""
+
+
+class Publisher:
+    """`by_ssrc` and `repairs` are its tracks by the SSRCs of media and of retransmissions; `muted` holds every source
+    that it muted, published by now or not."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.published: dict[str, Publication] = {}  # by source
+        self.by_ssrc: dict[int, Track] = {}
+        self.repairs: dict[int, Track] = {}
+        self.muted: set[str] = set()
+
+    # --- what it publishes -------------------------------------------------------------------------------------------
+
+    def begin(self, source: str, kind: Literal["audio", "video"], said: sdp.AnswerSection) -> None:
+        """An answer says that it sends this source from now on, or still."""
+        peer, rids, ssrcs = self._peer, said.rids, said.ssrcs
+        publication = self.published.get(source)
+        if publication is not None and (
+            (not rids and ssrcs and publication.tracks[0].remote_ssrc not in (None, ssrcs[0]))
+            or (rids or ("",)) != tuple(publication.layers)
+        ):
+            self.end(source)  # another stream, with numbers and times of its own
+            publication = None
+        if publication is None:
+            publication = self.published[source] = Publication(peer, source, kind, peer.shared.outbox, rids)
+            publication.set_muted(source in self.muted)
+            peer.shared.emit(bridge.Track(peer.id, source, kind))
+            peer.tell_others()
+        if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
+            publication.opus = said.opus
+            peer.tell_others()
+            peer.changed()
+        if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
+            self._bind(ssrcs[0], publication.tracks[0])
+            if kind == "video" and len(ssrcs) > 1:
+                self.repairs[ssrcs[1]] = publication.tracks[0]
+
+    def end(self, source: str) -> None:
+        """It sends this source no more. Nothing happens if it did not."""
+        publication = self.published.pop(source, None)
+        if publication is None:
+            return
+        ended = publication.tracks
+        for known in (self.by_ssrc, self.repairs):
+            for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
+                del known[ssrc]
+        publication.close()
+        self._peer.shared.emit(bridge.TrackEnded(self._peer.id, source))
+        self._peer.tell_others()
+
+    def ask_layers(self, now_s: float) -> None:
+        """Tells the client which layers of its simulcasts anybody wants, when that changes."""
+        for publication in self.published.values():
+            if publication.kind == "video":
+                publication.measure(now_s)
+            if publication.simulcast and (wanted := publication.wanted(now_s)) != publication.asked:
+                publication.asked = wanted
+                self._peer.shared.emit(bridge.Layers(self._peer.id, publication.source, list(wanted)))
+
+    # --- whose an SSRC is --------------------------------------------------------------------------------------------
+
+    def latch(self, ssrc: int, kind: str | None, names: Names) -> Track | None:
+        """An SSRC that no answer named, of media or (`kind` None) of retransmissions: a layer's, by its rid, or that of
+        the one track of its kind that still has none."""
+        rid = names.get(sdp.REPAIRED_RID_ID if kind is None else sdp.RID_ID)
+        if rid is not None:
+            track = self._layer(names.get(sdp.MID_ID), rid)
+            if track is not None and kind is None:
+                self.repairs[ssrc] = track
+            elif track is not None:
+                self._bind(ssrc, track)
+            return track
+        waiting = [
+            publication.tracks[0]
+            for publication in self.published.values()
+            if publication.kind == kind and not publication.simulcast and publication.tracks[0].remote_ssrc is None
+        ]
+        if len(waiting) != 1:
+            return None
+        self._bind(ssrc, waiting[0])
+        return waiting[0]
+
+    def _bind(self, ssrc: int, track: Track) -> None:
+        if track.remote_ssrc not in (None, ssrc):
+            self.by_ssrc.pop(track.remote_ssrc, None)
+            track.restart()
+        track.remote_ssrc = ssrc
+        self.by_ssrc[ssrc] = track
+
+    def _layer(self, mid: str | None, rid: str) -> Track | None:
+        """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
+        found = [publication for publication in self.published.values() if rid in publication.layers]
+        if mid is not None:
+            source = self._peer.source_of(mid)
+            found = [publication for publication in found if publication.source == source]
+        return found[0].layers[rid] if len(found) == 1 else None
+
+    # --- what it is told ---------------------------------------------------------------------------------------------
+
+    def send_reports(self) -> None:
+        """What came of its tracks."""
+        tracks = [track for publication in self.published.values() for track in publication.tracks]
+        blocks = [block for track in tracks if (block := track.report_block()) is not None]
+        if blocks:
+            self._peer.send_rtcp(rtp.receiver_report(blocks[:REPORT_BLOCKS]))
