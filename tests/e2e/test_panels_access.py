@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Browser, Page, expect
@@ -32,10 +32,13 @@ class Checks:
     def __init__(self) -> None:
         self.found: list[str] = []
 
-    def __call__(self, page: Page, state: str) -> None:
+    def __call__(self, page: Page, state: str, part: str = "html") -> None:
+        """`part` selects what is new in this state."""
+        if not page.evaluate("'axe' in window"):
+            page.evaluate(AXE_SCRIPT)
         for theme, options in (("dark", EVERYTHING), ("light", COLOURS)):
             page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-            for one in Axe().run(page, options=options).response["violations"]:
+            for one in page.evaluate("(asked) => axe.run(...asked)", [part, options])["violations"]:
                 self.found += [f"{state}, {theme}: {one['id']} {node['html'][:160]}" for node in one["nodes"]]
 
 
@@ -62,41 +65,41 @@ def test_axe_finds_nothing_in_any_state(house: Server, crowd: Crowd, person: Cal
     page.press("#chat-input", "Enter")
     page.set_input_files("#chat-files", files=[{"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"x"}])
     expect(page.locator("a.filecard")).to_be_visible()
-    check(page, "chat")
+    check(page, "chat", "#panel")
 
     page.keyboard.press("Escape")
     page.keyboard.press("p")
     page.get_by_role("button", name="Manage", exact=True).click()
     page.get_by_role("switch", name="Lobby").click()
-    check(page, "manage")
+    check(page, "manage", "dialog[open]")
     page.get_by_role("button", name="End for everyone").click()
     expect(page.get_by_role("dialog", name="End the call for everyone?")).to_be_visible()
-    check(page, "confirm")
+    check(page, "confirm", "dialog[open]")
     leave_dialog(page)
     waiting = person(house, "Sam")
     waiting.page.goto(f"{house.url}/?token={crowd.token(room, 'Sam')}")
     expect(page.locator(".lobby")).to_be_visible()
     check(waiting.page, "in the lobby")
-    check(page, "people, lobby and toast")
+    check(page, "people, lobby and toast", "#call-view")
     page.get_by_role("button", name="More for Amira Haddad").last.click()
-    check(page, "menu of a person")
+    check(page, "menu of a person", "dialog[open]")
     leave_dialog(page)
     page.get_by_role("button", name="Invite", exact=True).click()
     expect(page.get_by_role("img", name="QR code of the link")).to_be_visible()
-    check(page, "invite")
+    check(page, "invite", "dialog[open]")
     leave_dialog(page)
 
     for key, state in (("?", "shortcuts"), (",", "settings"), ("r", "reactions")):
         page.keyboard.press(key)
         expect(page.locator("dialog[open]")).to_be_visible()
-        check(page, state)
+        check(page, state, "dialog[open]")
         leave_dialog(page)
     page.click("#more-button")
-    check(page, "more")
+    check(page, "more", "dialog[open]")
     leave_dialog(page)
     page.keyboard.press("i")
     expect(page.locator(".stream").first).to_be_visible()
-    check(page, "connection")
+    check(page, "connection", "#panel")
     page.click("#leave-button")
     expect(page.locator("#end-title")).to_be_visible()
     check(page, "left")
@@ -125,16 +128,15 @@ def test_the_keyboard_alone_leads_through_a_call(house: Server, person: Callable
     page.keyboard.press("m")
     expect(page.locator("#mic-button")).to_have_accessible_name("Unmute")
     page.keyboard.press("c")
+    expect(page.locator("#chat-input")).to_be_focused()
     page.keyboard.type("hello, c and m are letters here")
     page.keyboard.press("Enter")
     log = page.get_by_role("log")
     expect(log).to_contain_text("hello, c and m are letters here")
     expect(log).to_have_attribute("aria-live", "polite")
-    expect(alice.page.locator("#announcer")).to_contain_text("Message from bob: hello")
     page.keyboard.press("Escape")
     expect(page.locator("#chat-button")).to_be_focused()
     walk(page, "leave-button")
     page.keyboard.press("Enter")
     expect(page.locator("#end-title")).to_have_text("You left keys")
     expect(page.locator("#end-title")).to_be_focused()
-    expect(alice.page.locator("#announcer")).to_contain_text("bob left")

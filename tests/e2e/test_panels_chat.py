@@ -180,18 +180,18 @@ def test_a_file_is_pasted_or_dropped(two: tuple[Person, Person], event: str) -> 
 def test_a_file_that_was_not_sent_can_be_sent_again_or_given_up(two: tuple[Person, Person]) -> None:
     alice, bob = two
     held: list[Route] = []
-    opened(alice).route("**/files", lambda route: held.append(route))  # a network that lets nothing through yet
+    opened(alice).route(
+        "**/files", lambda route: held.append(route), times=1
+    )  # a network that lets nothing through yet
     give(alice.page, "slow.txt", b"hello")
     expect(alice.page.get_by_role("progressbar", name="Sending slow.txt")).to_be_visible()
-    alice.page.unroute("**/files")
     held.pop().abort()
     expect(alice.page.get_by_text("Not sent. The connection failed.")).to_be_visible()
-    alice.page.get_by_role("button", name="Try again").click()
+    alice.page.locator(".uploads").get_by_role("button", name="Try again").click()
     expect(opened(bob).get_by_role("link", name="Download slow.txt")).to_have_count(1)
     expect(alice.page.locator(".uploads li")).to_have_count(0)
 
-    alice.page.route("**/files", lambda route: held.append(route))
+    alice.page.route("**/files", lambda route: held.append(route), times=1)
     give(alice.page, "never.txt", b"hello")
     alice.page.get_by_role("button", name="Cancel never.txt").click()
     expect(alice.page.locator(".uploads li")).to_have_count(0)
-    alice.page.unroute("**/files")
