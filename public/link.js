@@ -302,7 +302,7 @@ export class Link {
   async #layer(source, { sender }) {
     const parameters = sender.getParameters();
     if (!(parameters.encodings?.length > 1)) return;
-    const active = this.#active.get(source) ?? LAYERS.map(({ rid }) => rid);
+    const active = this.#active.get(source) ?? ['q']; // more is encoded once somebody watches
     for (const encoding of parameters.encodings) {
       const { scaleResolutionDownBy, maxBitrate } = LAYERS.find(({ rid }) => rid === encoding.rid) ?? {};
       Object.assign(encoding, { scaleResolutionDownBy, maxBitrate, active: active.includes(encoding.rid) });

@@ -164,6 +164,7 @@ class Peer:
         elif self._dirty:
             self.changed()
         self.viewer.tell_again()
+        self.publisher.tell_again()
 
     def publish(self, source: str, kind: Literal["audio", "video"]) -> None:
         """One more slot to receive in, or another try at one the client left inactive."""

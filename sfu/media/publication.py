@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SILENT_S = 1.0
 """A layer without packets for so long, while another one has some, is one that the publisher does not send now."""
+START_S = 2.0
+"""What the publisher takes to begin with a layer, at most."""
 RELEASE_S = 4.0
 """For so long nobody must want a layer before the publisher is told to stop sending it."""
 RATE_WEIGHT = 0.3
@@ -62,7 +64,8 @@ class Publication:
         self.ssrc = first.ssrc
         self.layers = {rid: Track(publisher, source, kind, outbox, self.ssrc) for rid in rids} or {"": first}
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
-        self.asked: tuple[str, ...] = tuple(rids)  # the layers that the publisher was last told to send
+        self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
+        self._asked_s: dict[str, float] = {}  # since when
         self._rates = {rid: _Rate() for rid in self.layers}
         self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
         self._wanted_s = dict.fromkeys(self.layers, float("-inf"))  # when anybody last wanted it
@@ -169,7 +172,8 @@ class Publication:
         newest_s = max(track.last_s for track in self.tracks)
         found = []
         for at, (rid, track) in enumerate(self.layers.items()):
-            silent = newest_s - track.last_s > SILENT_S and rid in self.asked
+            asked_s = self._asked_s.get(rid, now_s)
+            silent = newest_s - track.last_s > SILENT_S and rid in self.asked and now_s - asked_s > START_S
             if not silent or not self.simulcast:
                 found.append(Layer(rid, sdp.HEIGHTS[at] if self.simulcast else 0, self._rate_bps(rid, track, now_s)))
         return found
@@ -179,8 +183,13 @@ class Publication:
             return self._rates[rid].bps
         return sdp.BITRATES_BPS[rid]
 
-    def wanted(self, now_s: float) -> tuple[str, ...]:
-        """The layers that the publisher should send: those somebody is to have, or was until lately."""
+    def ask(self, now_s: float) -> bool:
+        """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it."""
+        before, self.asked = self.asked, self._wanted_now(now_s)
+        self._asked_s = {rid: self._asked_s.get(rid, now_s) for rid in self.asked}
+        return self.asked != before
+
+    def _wanted_now(self, now_s: float) -> tuple[str, ...]:
         for subscriber, leg in self.legs.items():
             if not leg.pauses:
                 self._wanted_s[self.layer_of(subscriber)] = now_s

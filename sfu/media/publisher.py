@@ -72,9 +72,17 @@ class Publisher:
         for publication in self.published.values():
             if publication.kind == "video":
                 publication.measure(now_s)
-            if publication.simulcast and (wanted := publication.wanted(now_s)) != publication.asked:
-                publication.asked = wanted
-                self._peer.shared.emit(bridge.Layers(self._peer.id, publication.source, list(wanted)))
+            if publication.simulcast and publication.ask(now_s):
+                self._tell_layers(publication)
+
+    def tell_again(self) -> None:
+        """Its client may not have heard which layers are wanted."""
+        for publication in self.published.values():
+            if publication.simulcast:
+                self._tell_layers(publication)
+
+    def _tell_layers(self, publication: Publication) -> None:
+        self._peer.shared.emit(bridge.Layers(self._peer.id, publication.source, list(publication.asked)))
 
     # --- whose an SSRC is --------------------------------------------------------------------------------------------
 

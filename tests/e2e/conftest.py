@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from people import FAKE_DEVICES, Person, launch
+from people import FAKE_DEVICES, SMALL_CAMERA_JS, Person, launch
 from playwright.sync_api import Browser, Playwright, sync_playwright
 from process import Server
 
@@ -36,12 +36,15 @@ def house() -> Iterator[Server]:
 
 @pytest.fixture
 def person(browser: Browser) -> Iterator[Callable[..., Person]]:
-    """Makes people; `allowed` is whether the browser lets pages use its devices, `on` another browser."""
+    """Makes people; `allowed` is whether the browser lets pages use its devices, `on` another browser, `large` whether
+    the camera is."""
     people: list[Person] = []
 
-    def make(server: Server, name: str, *, allowed: bool = True, on: Browser = browser) -> Person:
+    def make(server: Server, name: str, *, allowed: bool = True, on: Browser = browser, large: bool = False) -> Person:
         permissions = ["camera", "microphone"] if allowed else []
         context = on.new_context(permissions=permissions, ignore_https_errors=True)
+        if not large:
+            context.add_init_script(f"({SMALL_CAMERA_JS})()")
         people.append(Person(context, server, name))
         return people[-1]
 

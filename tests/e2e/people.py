@@ -15,6 +15,16 @@ FAKE_DEVICES = "--use-fake-device-for-media-stream=fps=15"
 HERE = "rooms.test"
 """A name for 127.0.0.1 that browsers know of no reason to trust: without TLS its pages are not a secure context."""
 
+SMALL_CAMERA_JS = """() => {
+    const { mediaDevices } = navigator;
+    const real = mediaDevices?.getUserMedia.bind(mediaDevices);
+    if (real) mediaDevices.getUserMedia = ({ video, ...others }) => {
+        if (video) Object.assign(video, { width: 320, height: 180 });
+        return real(video ? { video, ...others } : others);
+    };
+}"""
+"""A camera of 320 by 180: a processor without help encodes few larger ones at a time."""
+
 FRAMES = 10
 """Frames that count as a moving picture."""
 

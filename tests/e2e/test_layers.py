@@ -46,7 +46,7 @@ def frames(viewer: Person) -> int:
 
 
 def test_everyone_gets_the_layer_that_the_page_shows(server: Server, person: People) -> None:
-    alice = person(server, "alice").join("team")
+    alice = person(server, "alice", large=True).join("team")
     bob = person(server, "bob").join("team")
     bob.sees(alice)
     eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")
