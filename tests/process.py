@@ -55,10 +55,15 @@ def eventually(look: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
     return value
 
 
+_data = tempfile.TemporaryDirectory(prefix="sfu-data-", ignore_cleanup_errors=True)
+"""Of all servers here that are given no folder of their own."""
+
+
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment with these SFU_* settings and no others, and no checks switched off."""
+    """This process's environment with these SFU_* settings and no others, no checks switched off, and data that are
+    not the machine's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SFU_")}
-    return kept | {f"SFU_{name.upper()}": value for name, value in settings.items()}
+    return kept | {"STATE_DIRECTORY": _data.name} | {f"SFU_{name.upper()}": value for name, value in settings.items()}
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from people import FAKE_DEVICES, SMALL_CAMERA_JS, Person, launch
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
 from process import Server
 
 
@@ -43,7 +43,7 @@ def person(browser: Browser) -> Iterator[Callable[..., Person]]:
     def make(server: Server, name: str, *, allowed: bool = True, on: Browser = browser, large: bool = False) -> Person:
         permissions = ["camera", "microphone"] if allowed else []
         context = on.new_context(permissions=permissions, ignore_https_errors=True)
-        if not large:
+        if not large and isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
             context.add_init_script(f"({SMALL_CAMERA_JS})()")
         people.append(Person(context, server, name))
         return people[-1]

@@ -186,7 +186,7 @@ def test_a_file_that_was_not_sent_can_be_sent_again_or_given_up(two: tuple[Perso
     give(alice.page, "slow.txt", b"hello")
     expect(alice.page.get_by_role("progressbar", name="Sending slow.txt")).to_be_visible()
     held.pop().abort()
-    expect(alice.page.get_by_text("Not sent. The connection failed.")).to_be_visible()
+    expect(alice.page.get_by_text("Not sent. The connection failed.", exact=True)).to_be_visible()
     alice.page.locator(".uploads").get_by_role("button", name="Try again").click()
     expect(opened(bob).get_by_role("link", name="Download slow.txt")).to_have_count(1)
     expect(alice.page.locator(".uploads li")).to_have_count(0)
