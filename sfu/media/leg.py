@@ -196,8 +196,9 @@ class Leg:
             return packet
         self.repair_seq = (self.repair_seq + 1) & 0xFFFF
         again = rtp.retransmission(packet, payload_type, self.repair_ssrc, self.repair_seq)
-        if again[0] & 0x1F == 0x10 and again[16] == sdp.ABS_SEND_TIME_ID << 4 | 2:
-            again[17:20] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")
+        first = next(rtp.extensions(again, len(again)), None)
+        if first is not None and (first[0], first[2]) == (sdp.ABS_SEND_TIME_ID, 3):
+            again[first[1] : first[1] + 3] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")
         return again
 
     def lately(self, back: int) -> bytes | None:
