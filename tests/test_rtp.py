@@ -322,3 +322,81 @@ def test_compounds_come_apart(parts: list[tuple[int, int, int]], choose: st.Data
 def test_another_version_is_no_rtcp(first: int) -> None:
     with pytest.raises(ValueError, match="RTCP"):
         list(rtp.rtcp_packets(bytes([first, 200, 0, 0])))
+
+
+# --- what a subscriber's stream is made of ----------------------------------------------------------------------------
+
+
+def vp8(descriptor: str) -> bytes:
+    return rtp_bytes(96) + bytes.fromhex(descriptor) + b"\x01" + bytes(10)
+
+
+def rtp_bytes(payload_type: int) -> bytes:
+    return struct.pack("!BBHII", 0x80, payload_type, 500, 9000, 77)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "number", "tl0"),
+    [
+        ("90 c0 8005 07", 5, 7),
+        ("90 c0 ffff ff", 0x7FFF, 255),
+        ("90 80 05", 5, 0),
+        ("90 80 7f", 127, 0),
+        ("90 e0 8123 01 20", 0x123, 1),
+    ],
+)
+def test_the_numbers_of_a_vp8_picture(descriptor: str, number: int, tl0: int) -> None:
+    packet = vp8(descriptor)
+    found = rtp.vp8_picture(packet, len(packet))
+    assert found is not None
+    assert (found.number, found.tl0) == (number, tl0)
+
+
+@pytest.mark.parametrize("descriptor", ["10", "90 40 07", "90 20 20", "00"])
+def test_a_picture_without_a_number_has_none(descriptor: str) -> None:
+    packet = vp8(descriptor)
+    assert rtp.vp8_picture(packet, len(packet)) is None
+    changed = bytearray(packet)
+    rtp.shift_picture(changed, len(changed), 5, 5)
+    assert changed == packet
+
+
+@given(st.binary(max_size=60))
+def test_nothing_that_is_no_picture_breaks_the_reader(data: bytes) -> None:
+    rtp.vp8_picture(data, len(data))
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "shift", "expected"),
+    [
+        ("90 c0 8005 07", 3, "90 c0 8008 0a"),
+        ("90 c0 fffe fe", 3, "90 c0 8001 01"),
+        ("90 80 7e", 3, "90 80 01"),
+        ("90 c0 8005 07", -6, "90 c0 ffff 01"),
+    ],
+)
+def test_pictures_go_on_where_others_stopped(descriptor: str, shift: int, expected: str) -> None:
+    packet = bytearray(vp8(descriptor))
+    rtp.shift_picture(packet, len(packet), shift, shift)
+    assert packet == vp8(expected)
+
+
+def test_a_retransmission_has_its_number_before_its_payload() -> None:
+    """RFC 4588 section 4; marker, header extension and time stay."""
+    head = struct.pack("!BBHIIHHI", 0x90, 0x80 | 96, 0xFFFE, 9000, 77, 0xBEDE, 1, 0x22010203)
+    again = rtp.retransmission(head + b"payload", 97, 78, 5)
+    assert again == struct.pack("!BBHIIHHI", 0x90, 0x80 | 97, 5, 9000, 78, 0xBEDE, 1, 0x22010203) + b"\xff\xfepayload"
+    with pytest.raises(ValueError, match="cut"):
+        rtp.retransmission(head[:14], 97, 78, 5)
+
+
+def test_the_bitrate_of_a_remb() -> None:
+    body = struct.pack("!II4sBBHI", 1, 0, b"REMB", 1, 5 << 2 | 2, 0x1234, 77)
+    assert rtp.remb(rtp.Rtcp(rtp.RTCP_PSFB, 15, body)) == 0x21234 << 5
+    for other in (
+        rtp.Rtcp(rtp.RTCP_PSFB, 1, body),
+        rtp.Rtcp(rtp.RTCP_RTPFB, 15, body),
+        rtp.Rtcp(rtp.RTCP_PSFB, 15, body[:15]),
+        rtp.Rtcp(rtp.RTCP_PSFB, 15, body.replace(b"REMB", b"BMER")),
+    ):
+        assert rtp.remb(other) is None
