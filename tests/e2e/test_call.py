@@ -79,10 +79,10 @@ def test_a_muted_microphone_is_shown_to_the_others(server: Server, person: Peopl
     alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
     bob.sees(alice)
     tile = bob.page.locator(bob.tile(alice))
-    unmuted = re.compile("alice(, speaking|, main speaker)?$")  # the fake microphone beeps
+    unmuted = re.compile("alice(, speaking|, main speaker)?(, weak network)?$")  # the fake microphone beeps
     expect(tile).to_have_attribute("aria-label", unmuted)
     alice.page.click("#mic-button")
-    expect(tile).to_have_attribute("aria-label", "alice, muted")
+    expect(tile).to_have_attribute("aria-label", re.compile("^alice, muted"))
     alice.page.click("#mic-button")
     expect(tile).to_have_attribute("aria-label", unmuted)
     bob.hears()

