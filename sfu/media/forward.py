@@ -414,8 +414,8 @@ class Track(Numbering):
             self._timer = loop.call_later(wait_ms / 1e3, self._ask)
 
     def _ask(self) -> None:
-        if self.remote_ssrc is None:
-            # nothing has arrived yet; the first packet of a stream is a keyframe's
+        if self.remote_ssrc is None or self.publisher.downlink() is None:
+            # nothing has arrived yet, or can be asked for; the first packet of a stream is a keyframe's
             self._keyframes = KeyframeRequests()
         elif self._keyframes.due(asyncio.get_running_loop().time() * 1e3):
             self._counters["pli_sent"] += 1
