@@ -7,6 +7,7 @@ its numbers, times and pictures go on as if it were one stream (leg.py).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -60,9 +61,8 @@ class Publication:
         self.publisher, self.source, self.kind = publisher, source, kind
         self.video = Video(publisher.id, source)
         self.opus = sdp.Opus()
-        first = Track(publisher, source, kind, outbox)
-        self.ssrc = first.ssrc
-        self.layers = {rid: Track(publisher, source, kind, outbox, self.ssrc) for rid in rids} or {"": first}
+        self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
+        self.layers = {rid: Track(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
