@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import anyio
@@ -270,7 +270,8 @@ class Channel:
 
     async def send(self, message: Command | Event) -> None:
         """One task at a time. Raises anyio.BrokenResourceError or ClosedResourceError when the other end is gone."""
-        line = json.dumps([type(message).__name__, asdict(message)], separators=(",", ":"))
+        body = {f.name: getattr(message, f.name) for f in fields(message)}
+        line = json.dumps([type(message).__name__, body], separators=(",", ":"))
         await self._stream.send(line.encode() + b"\n")
 
     async def receive(self) -> AsyncIterator[Any]:

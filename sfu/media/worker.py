@@ -49,7 +49,9 @@ ALLOCATE_S = 0.2
 """How often it is looked at what each peer's way down carries, and which layers anybody wants."""
 LOAD_WEIGHT = 0.3
 """Of the last second in the load that decides on admission: about the last five seconds count."""
-FULL_COLLECTION_S = 30.0
+FULL_COLLECTION_S, FULL_COLLECTION_PEERS = 30.0, 25
+NICE = -5
+"""A worker's priority where the system permits it: packets are not to wait for REST requests on the same core."""
 ADDRESSES_S = 10.0
 """How often the interfaces are looked at again, for an address that came after the start."""
 
@@ -81,7 +83,7 @@ class Worker:
             Outbox(self.counters), candidates=[],
         )  # fmt: skip
         self._started_s = time.monotonic()
-        self._left, self._collected_s = False, time.perf_counter()
+        self._left, self._collected_s = 0, time.perf_counter()
 
     def emit(self, event: bridge.Event) -> None:
         """Queues an event for the control plane. A failed peer is forgotten here: its Leave may take a while."""
@@ -163,7 +165,7 @@ class Worker:
 
     def _forget(self, peer_id: str) -> None:
         peer = self.peers.pop(peer_id, None)
-        self._left = True
+        self._left += 1
         if peer is not None and not (peer.room.peers.keys() - {peer_id}):
             del self.rooms[peer.room.key]
 
@@ -239,11 +241,12 @@ class Worker:
 
     def _collect(self) -> None:
         """Garbage, now and not in the middle of a burst. Cycles come of peers that ended, not of packets: the young
-        ones are
-        looked at each second, the old ones when peers have left since, at most every FULL_COLLECTION_S."""
+        ones are looked at each second, the old ones FULL_COLLECTION_S after the last time if peers have left since,
+        or when so many have that what they held is worth the pause."""
         began_s = time.perf_counter()
-        if self._left and began_s - self._collected_s > FULL_COLLECTION_S:
-            self._left, self._collected_s = False, began_s
+        overdue = self._left and began_s - self._collected_s > FULL_COLLECTION_S
+        if overdue or self._left >= FULL_COLLECTION_PEERS:
+            self._left, self._collected_s = 0, began_s
             gc.collect()
         else:
             gc.collect(1)
@@ -320,6 +323,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def main() -> None:
     level = os.environ.get("SFU_LOG_LEVEL", "").strip().upper() or "INFO"  # the control plane has checked it
     logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(socket.socket(fileno=int(sys.argv[1]))))

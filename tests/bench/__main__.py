@@ -21,7 +21,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,13 @@ def row(name: str, result: dict[str, Any]) -> None:
     print(f"{name:24s}" + "".join(f"{'-' if cell is None else round(cell, 2):>10}" for cell in cells), flush=True)
 
 
-def run(server: Server, quick: bool, compared: bool) -> dict[str, Any]:
+Results = dict[str, Any]
+
+
+def packets(server: Server, quick: bool) -> Results:
+    """A packet's cost beside the floor, and how it grows with rooms."""
     seconds = 2.0 if quick else 4.0
-    results: dict[str, Any] = {}
+    results: Results = {}
     floor = floors(quick)
     print(f"{'':24s}" + "".join(f"{title:>10}" for title in COLUMNS.values()))
     for n in SUBSCRIBERS:
@@ -140,47 +145,53 @@ def run(server: Server, quick: bool, compared: bool) -> dict[str, Any]:
             results[f"{n} subscribers {name}"] = result
             row(f"{n} subscribers, {name}", result)
     for rooms in (1, 10) if quick else (1, 5, 10, 20, 40):
-        result = results[f"{rooms} rooms of 5"] = server.load(
-            rooms=rooms, peers=5, pubs=5, pps=75, pause=0.02, seconds=seconds
-        )
+        result = server.load(rooms=rooms, peers=5, pubs=5, pps=75, pause=0.02, seconds=seconds)
+        results[f"{rooms} rooms of 5"] = result
         row(f"{rooms} rooms of 5, 75 pps", result)
-    if not compared:
-        results["memory"] = memory(server)
-        print(
-            "memory: {worker_kb_per_peer} KB a peer in a room of 10, {worker_kb_per_track} KB a track".format(
-                **results["memory"]
-            )
-        )
-    result = results["50 at once"] = server.load(
-        peers=50, pubs=1 if quick else 50, pps=10, pause=0.0, seconds=1, setup=30
-    )
-    missing = result["missing_tracks"]
-    print(f"50 joining one room at once: all receive all after {result['all_joined_s']} s, {missing} tracks missing")
-    result = results["join"] = server.load(peers=2, pps=100, seconds=0.5)
-    print(f"one joining: first packet after {result['first_packet_ms']} ms")
     results["limit"] = limit(results)
     print(results["limit"])
     return results
 
 
-def memory(server: Server) -> dict[str, int]:
-    """Growth of the worker by a room of 10 that all publish, while they are there."""
+def joins(server: Server, quick: bool) -> Results:
+    many = server.load(peers=50, pubs=1 if quick else 50, pps=10, pause=0.0, seconds=1, setup=30)
+    print(
+        "50 joining one room at once: all receive all after {all_joined_s} s, {missing_tracks} tracks missing".format(
+            **many
+        )
+    )
+    one = server.load(peers=2, pps=100, seconds=0.5)
+    print(f"one joining: first packet after {one['first_packet_ms']} ms")
+    return {"50 at once": many, "join": one}
+
+
+def disturbed(server: Server, quick: bool) -> Results:
+    assert server.new_key is not None
+    found = delays(server, server.new_key(), 2.0 if quick else 4.0)
+    print(
+        "p99 delay at 10 subscribers: {delay_ms_p99_idle:.2f} ms; at 100 REST requests/s {rest_ratio:.2f} of that, "
+        "while 5 peers a second join other rooms {joins_ratio:.2f}".format(**found)
+    )
+    return found
+
+
+def memory(server: Server, quick: bool) -> Results:
+    """By how much a worker grows by a room of 10 that all publish, while they and another such room are there: the
+    first one also pays for what all rooms share."""
     workers = [pid for pid in server.pids if b"media.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    before = rss_kb(workers)
-    command = [
-        sys.executable,
-        str(ROOT / "tests/bench/load.py"),
-        "--url",
-        server.url,
-        "--peers=10",
-        "--pubs=10",
-        "--seconds=6",
-    ]
-    with subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL) as load:
-        time.sleep(6)
-        grown = rss_kb(workers) - before
-        load.wait(60)
-    return {"worker_kb_per_peer": grown // 10, "worker_kb_per_track": grown // 90}
+    command = [sys.executable, str(ROOT / "tests/bench/load.py"), "--url", server.url, "--peers=10", "--pubs=10"]
+    with ExitStack() as stack:
+        held = [rss_kb(workers)]
+        for seconds in (14, 6):
+            load = subprocess.Popen([*command, f"--seconds={seconds}"], env=ENV, stdout=subprocess.DEVNULL)
+            stack.enter_context(load)
+            time.sleep(6)
+            held.append(rss_kb(workers))
+    first, second = (b - a for a, b in pairwise(held))
+    found = {"first_room_kb": first, "worker_kb_per_peer": second // 10, "worker_kb_per_track": second // 90}
+    print("memory: {worker_kb_per_peer} KB a peer in a room of 10, {worker_kb_per_track} KB a track; the first room "
+          "takes {first_room_kb} KB".format(**found))  # fmt: skip
+    return found
 
 
 def limit(results: dict[str, Any]) -> str:
@@ -195,32 +206,35 @@ def limit(results: dict[str, Any]) -> str:
     )
 
 
+PARTS: dict[str, Callable[[Server, bool], Results]] = {
+    "memory": memory, "packets": packets, "joins": joins, "disturbed": disturbed,
+}  # fmt: skip
+"""Each with a server of its own. `quick` is for a first look."""
+COMPARABLE = ("packets", "joins")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compare", metavar="URL", help="drive the server at this ws:// address instead of ours")
     parser.add_argument("--pid", type=int, help="with --compare, the server's process, for its CPU time")
     parser.add_argument("--quick", action="store_true", help="shorter, with fewer sizes")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given more than once")
     parser.add_argument("--json", default="bench.json", help="where to write every figure (default: %(default)s)")
     a = parser.parse_args()
-    if a.compare:
-        results = run(Server(a.compare, tree(a.pid) if a.pid else []), a.quick, compared=True)
-    else:
-        with ours() as server:
-            results = run(server, a.quick, compared=False)
-            if not a.quick and server.new_key is not None:
-                results["disturbed"] = delays(server, server.new_key(), 4.0)
-                print(
-                    "p99 delay at 10 subscribers: {delay_ms_p99_idle:.2f} ms; at 100 REST requests/s "
-                    "{rest_ratio:.2f} of that, while 5 peers a second join other rooms {joins_ratio:.2f}".format(
-                        **results["disturbed"]
-                    )
-                )
-        if not a.quick:
-            results["two workers"] = two_workers(ours, 4.0)
-            print(
-                "two workers on two rooms forward {forwards_per_worker_cpu_ratio:.2f} of what one does on one, "
-                "for the same CPU each".format(**results["two workers"])
-            )
+    results: Results = {}
+    for name in a.only or PARTS:
+        if a.compare:
+            if name in COMPARABLE:
+                results[name] = PARTS[name](Server(a.compare, tree(a.pid) if a.pid else []), a.quick)
+        else:
+            with ours() as server:
+                results[name] = PARTS[name](server, a.quick)
+    if not a.compare and not a.quick and not a.only:
+        results["two workers"] = two_workers(ours, 4.0)
+        print(
+            "two workers on two rooms forward {forwards_per_worker_cpu_ratio:.2f} of what one does on one, "
+            "for the same CPU each".format(**results["two workers"])
+        )
     Path(a.json).write_text(json.dumps(results, indent=1) + "\n")
 
 

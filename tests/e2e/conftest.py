@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from people import FAKE_DEVICES, SMALL_CAMERA_JS, Person, launch
-from playwright.sync_api import Browser, BrowserContext, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
 from process import Server
+
+expect.set_options(timeout=15_000)  # as `eventually`: the machine may be busy
 
 
 @pytest.fixture(scope="module")

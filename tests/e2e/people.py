@@ -46,6 +46,18 @@ _INBOUND_JS = """async (kind) => {
     return found;
 }"""
 
+_MEDIA_PORT_JS = """async () => {
+    const stats = await window.room.pc.getStats();
+    const path = [...stats.values()].find((one) => one.type === 'candidate-pair' && one.nominated);
+    const local = path && stats.get(path.localCandidateId);
+    return local ? local.relatedPort ?? local.port : 0; // the relay has a port of its own towards the server
+}"""
+_VIEW_JS = """([peer, height]) => {
+    delete window.room.view;
+    window.room.view(height ? [{ peer, source: 'camera', width: height * 2, height }] : []);
+    window.room.view = () => {};
+}"""
+
 
 def launch(playwright: Playwright, *arguments: str) -> Browser:
     """The Chromium this machine has; the test is skipped where there is none."""
@@ -103,6 +115,16 @@ class Person:
         """The WebRTC statistics of what arrives, one a track (W3C webrtc-stats, RTCInboundRtpStreamStats)."""
         found: list[dict[str, Any]] = self.page.evaluate(_INBOUND_JS, kind)
         return found
+
+    @property
+    def media_port(self) -> int:
+        """The UDP port that its media leaves from."""
+        found: int = eventually(lambda: self.page.evaluate(_MEDIA_PORT_JS), f"{self.name} has a media path")
+        return found
+
+    def shows(self, other: Person, height: int) -> None:
+        """Its page says so to the server, and nothing else from then on: its own tiles have other sizes."""
+        self.page.evaluate(_VIEW_JS, [other.peer, height])
 
     def sees(self, other: Person) -> None:
         """Waits until the other's picture moves."""

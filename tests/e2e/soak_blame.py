@@ -14,19 +14,6 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
-_PORT_JS = """async () => {
-    const stats = await window.room.pc.getStats();
-    const path = [...stats.values()].find((one) => one.type === 'candidate-pair' && one.nominated);
-    const local = path && stats.get(path.localCandidateId);
-    return local ? local.relatedPort ?? local.port : 0; // the relay has a port of its own towards the server
-}"""
-
-
-def port(one: Person) -> int:
-    """The UDP port that its media leaves from."""
-    found: int = eventually(lambda: one.page.evaluate(_PORT_JS), f"{one.name} has a media path")
-    return found
-
 
 def quality(one: Person) -> dict[str, Any]:
     found: dict[str, Any] = one.page.evaluate("window.room.quality ?? {}")
@@ -44,11 +31,11 @@ def test_the_lossy_leg_is_named(start_server: Callable[..., Server], person: Peo
         alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
         bob.sees(alice)
         alice.sees(bob)
-        relay.shape("down", Shape(loss=0.25), port(bob))
+        relay.shape("down", Shape(loss=0.25), bob.media_port)
         eventually(lambda: cause(bob) == ("download_loss", bob.peer), "bob is told of his download")
         assert cause(alice) is None
 
-        relay.shape("up", Shape(loss=0.12, delay_s=0.05), port(alice))
+        relay.shape("up", Shape(loss=0.12, delay_s=0.05), alice.media_port)
         eventually(lambda: cause(alice) == ("upload_loss", alice.peer), "alice is told of her upload")
         assert cause(bob) == ("download_loss", bob.peer), "which is not as bad as his own download"
         eventually(lambda: quality(alice)["cause"]["value"] >= 9, "alice's figure is about that of the network")
@@ -66,7 +53,7 @@ def test_a_narrow_download_is_told_with_what_it_allows(start_server: Callable[..
     with Relay(server.port) as relay:
         alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
         bob.sees(alice)
-        relay.shape("down", Shape(rate_bps=250_000), port(bob))
+        relay.shape("down", Shape(rate_bps=250_000), bob.media_port)
         eventually(lambda: cause(bob) == ("download_limited", bob.peer), "bob is told of his download")
         assert quality(bob)["cause"]["unit"] == "bps"
         assert 50_000 < quality(bob)["cause"]["value"] < 400_000

@@ -20,16 +20,6 @@ _SENT_JS = """async () => {
     }
     return found;
 }"""
-_VIEW_JS = """([peer, height]) => {
-    delete window.room.view;
-    window.room.view(height ? [{ peer, source: 'camera', width: height * 2, height }] : []);
-    window.room.view = () => {};
-}"""
-
-
-def shows(viewer: Person, publisher: Person, height: int) -> None:
-    """The viewer's page says so, and nothing else from then on: its own tiles have other sizes."""
-    viewer.page.evaluate(_VIEW_JS, [publisher.peer, height])
 
 
 def sent(publisher: Person) -> set[str]:
@@ -51,13 +41,13 @@ def test_everyone_gets_the_layer_that_the_page_shows(server: Server, person: Peo
     bob.sees(alice)
     eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")
     for shown, expected in ((180, 180), (720, 720), (360, 360)):
-        shows(bob, alice, shown)
+        bob.shows(alice, shown)
         eventually(lambda e=expected: height(bob) == e, f"bob gets {expected} lines")
         bob.moves(lambda: frames(bob), f"sees {expected} lines")
     # where the processor is busy the estimate may ask for less, never for more
     eventually(lambda: "f" not in sent(alice), "alice sends no layer that is larger than anybody sees", 15)
-    shows(bob, alice, 0)
+    bob.shows(alice, 0)
     eventually(lambda: sent(alice) == set(), "alice sends nothing that nobody watches", 15)
-    shows(bob, alice, 180)
+    bob.shows(alice, 180)
     before = frames(bob)
     eventually(lambda: frames(bob) >= before + 10, "bob sees alice again")

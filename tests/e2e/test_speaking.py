@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 import pytest
+from crowd import NAMES, Crowd
 from people import Person
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -23,6 +24,18 @@ _SOUND_JS = """([source, loudness]) => {
     tone.start();
     window.room.publish(source, out.stream.getAudioTracks()[0], out.stream);
 }"""
+
+_VOICE_JS = """(name) => {
+    const context = (window.context ??= new AudioContext());
+    const [tone, out] = [context.createOscillator(), context.createMediaStreamDestination()];
+    const volume = context.createGain();
+    volume.gain.value = 0;
+    tone.connect(volume).connect(out);
+    tone.start();
+    (window.voices ??= {})[name] = volume;
+    window.crowd.get(name).publish('microphone', out.stream.getAudioTracks()[0], out.stream);
+}"""
+_SAY_JS = "([name, loudness]) => { window.voices[name].gain.value = loudness; }"
 
 _CODECS_JS = """async () => {
     const stats = await window.room.pc.getStats();
@@ -90,3 +103,29 @@ def test_with_one_video_each_it_is_the_speakers(start_server: Callable[..., Serv
     expect(carol.page.locator(f"{carol.tile(alice)}.has-picture")).to_have_count(0)
     alice.sees(bob)
     bob.sees(alice)
+
+
+def test_of_twelve_people_four_are_seen_and_whoever_speaks_is_among_them(
+    start_server: Callable[..., Server], browser: Browser, person: People
+) -> None:
+    server, names = start_server(LAST_N="4", limits="off"), NAMES[:11]
+    crowd, eva = Crowd(browser, server), person(server, "eva")
+    try:
+        crowd.join("team", names)
+        for name in names:
+            crowd.page.evaluate(_VOICE_JS, name)
+        eva.page.goto(f"{server.url}/?token={crowd.token('team', 'eva', permissions={'publish': False})}")
+        seen, unseen = eva.page.locator(".tile.has-picture"), eva.page.locator(".tile .why:visible")
+        expect(seen).to_have_count(4)
+        expect(unseen).to_have_count(7)
+        for name in (names[10], names[5], names[10]):
+            before = {report["trackIdentifier"]: report["framesDecoded"] for report in eva.inbound("video")}
+            crowd.page.evaluate(_SAY_JS, [name, 1])
+            tile = eva.page.get_by_role("article", name=name)
+            expect(tile.and_(eva.page.locator(".has-picture.is-dominant"))).to_have_count(1)
+            crowd.page.evaluate(_SAY_JS, [name, 0])
+            expect(seen).to_have_count(4)
+            moving = [one for one in eva.inbound("video") if one["framesDecoded"] > before[one["trackIdentifier"]]]
+            assert 1 <= len(moving) <= 5, "four, and one that made room"
+    finally:
+        crowd.context.close()
