@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from itertools import pairwise
-from typing import Any
-
 import pytest
-from aiortc import RTCCertificate
-from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCDtlsTransport
-from media_client import DEADLINE_S, rtp_packet
+from media_client import rtp_packet
 from pylibsrtp import Error, Policy, Session
 
-from sfu.media.peer import PROFILES
 from sfu.media.rtp import pli
 from sfu.media.srtp import BUFFER_BYTES, MAX_SSRCS, Context, Packet
 
@@ -137,52 +130,3 @@ def test_ssrcs_are_bounded() -> None:
         assert not ours.unprotect_rtcp(loaded(theirs.protect_rtcp(pli(1)[:4] + ssrc.to_bytes(4, "big") + bytes(4))))
     assert ours.unprotect(loaded(theirs.protect(rtp_packet(2, 1))))
     assert not ours.unprotect(loaded(theirs.protect(rtp_packet(2, 2 * MAX_SSRCS))))
-
-
-def test_the_cheapest_profile_comes_first() -> None:
-    assert PROFILES[0].openssl_profile == b"SRTP_AEAD_AES_128_GCM"
-    assert {p.openssl_profile for p in PROFILES} == {p.openssl_profile for p in SRTP_PROFILES}
-    assert all(a is PROFILES[0] or SRTP_PROFILES.index(a) < SRTP_PROFILES.index(b) for a, b in pairwise(PROFILES))
-
-
-class Wire:
-    """What RTCDtlsTransport needs of an ICE transport, and the other end of it."""
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.peer: Wire = self
-        self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def _recv(self) -> bytes:
-        return await self._inbox.get()
-
-    async def _send(self, data: bytes) -> None:
-        self.peer._inbox.put_nowait(data)
-
-
-def test_the_sessions_inside_aiortc() -> None:
-    """After a real handshake a Context on either end's private sessions speaks with the other end's."""
-
-    async def handshake() -> list[Any]:
-        wires = [Wire("controlling"), Wire("controlled")]
-        wires[0].peer, wires[1].peer = wires[1], wires[0]
-        ends = [RTCDtlsTransport(wire, [RTCCertificate.generateCertificate()]) for wire in wires]  # type: ignore[arg-type]
-        ends[0]._srtp_profiles = PROFILES
-        ends[0]._set_role("server")
-        async with asyncio.timeout(DEADLINE_S):
-            await asyncio.gather(
-                ends[0].start(ends[1].getLocalParameters()), ends[1].start(ends[0].getLocalParameters())
-            )
-        assert [end.state for end in ends] == ["connected", "connected"]
-        for end in ends:
-            await end.stop()
-        return ends
-
-    ends = asyncio.run(handshake())
-    assert ends[0]._ssl.get_selected_srtp_profile() == b"SRTP_AEAD_AES_128_GCM"
-    for one, other in (ends, reversed(ends)):
-        tx, rx = Context(one._tx_srtp), Context(other._rx_srtp)
-        packet = loaded(rtp_packet(1, 7))
-        assert tx.protect(packet)
-        assert rx.unprotect(packet)
-        assert content(packet) == rtp_packet(1, 7)

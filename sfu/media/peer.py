@@ -1,4 +1,4 @@
-"""One peer: its negotiation, its DTLS on aiortc, its RTP and RTCP in and out.
+"""One peer: its negotiation, its transport, its RTP and RTCP in and out.
 
 The server offers; one offer is in flight at a time, and what changes meanwhile goes into the next. Sections are reused,
 so the SDP is as long as the most tracks the room ever had at once.
@@ -7,7 +7,6 @@ so the SDP is as long as the most tracks the room ever had at once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import secrets
@@ -16,16 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from aiortc import RTCCertificate
-from aiortc.rtcdtlstransport import (
-    SRTP_AEAD_AES_128_GCM,
-    SRTP_AES128_CM_SHA1_80,
-    SRTP_PROFILES,
-    RTCDtlsFingerprint,
-    RTCDtlsParameters,
-    RTCDtlsTransport,
-)
 
 from sfu import bridge
 from sfu.errors import (
@@ -42,6 +31,7 @@ from sfu.errors import (
     UnexpectedAnswer,
 )
 from sfu.media import rtp, sdp
+from sfu.media.dtls import Certificate, Dtls
 from sfu.media.fanout import Outbox
 from sfu.media.ice import Agent, Path
 from sfu.media.inbound import Inbound
@@ -59,7 +49,6 @@ SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
 RESTART_S = 2.0
 """Between two restarts of a peer's ICE: each costs an offer, and a path needs some round trips to be found."""
-PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
 """AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
 
 
@@ -69,7 +58,7 @@ class Shared:
 
     config: bridge.Configure
     udp: UdpPort
-    certificate: RTCCertificate
+    certificate: Certificate
     emit: Callable[[bridge.Event], None]
     counters: Counter[str]
     outbox: Outbox
@@ -112,7 +101,7 @@ class Peer:
         self.agent = Agent(self._inbound, self._on_path)
         self.quality = Quality()
         self._slots: list[Slot] = []
-        self._dtls: RTCDtlsTransport | None = None
+        self._dtls: Dtls | None = None
         self._fingerprints: tuple[tuple[str, str], ...] = ()
         self._tx: Context | None = None
         self._session, self._version = secrets.randbits(53), 0
@@ -354,25 +343,18 @@ class Peer:
         except TimeoutError:
             self._fail(IceTimeout())
             return
-        # the agent is all that RTCDtlsTransport needs of an RTCIceTransport: role, _recv and _send
-        transport: Any = self.agent
-        self._dtls = dtls = RTCDtlsTransport(transport, [self.shared.certificate])
-        dtls._srtp_profiles = PROFILES
-        dtls._set_role("server" if answer.setup == "active" else "client")
-        fingerprints = [RTCDtlsFingerprint(algorithm, value) for algorithm, value in answer.fingerprints]
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(dtls.start(RTCDtlsParameters(fingerprints)), config.dtls_s)
-        if dtls.state != "connected" or self._closed:
+        self._dtls = dtls = Dtls(self.agent, self.shared.certificate, client=answer.setup != "active")
+        if not await dtls.handshake(answer.fingerprints, config.dtls_s) or self._closed:
             self._fail(DtlsFailed())
             return
         dtls.on("statechange", self._dtls_changed)
-        self._inbound.context, self._tx = _contexts(dtls)
+        self._inbound.context, self._tx = dtls.incoming, dtls.outgoing
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
         self._attach()
 
     def _dtls_changed(self) -> None:
-        if self._dtls is not None and self._dtls.state in ("closed", "failed"):
+        if self._dtls is not None and self._dtls.ended:
             self._fail(MediaLost("The client closed its media connection."))
 
     def _on_path(self, path: Path) -> None:
@@ -529,11 +511,3 @@ class Peer:
         inbound = self._inbound
         if inbound.feedback.pending:
             self.send_rtcp(rtp.transport_feedback(inbound.feedback.report(), inbound.feedback_ssrc))
-
-
-def _contexts(dtls: RTCDtlsTransport) -> tuple[Context, Context]:
-    """What decrypts and what encrypts, of a connected transport (private parts of aiortc: tests/test_srtp.py holds
-    them)."""
-    assert dtls._ssl is not None
-    tag_bytes = 10 if dtls._ssl.get_selected_srtp_profile() == SRTP_AES128_CM_SHA1_80.openssl_profile else 16
-    return Context(dtls._rx_srtp, tag_bytes), Context(dtls._tx_srtp, tag_bytes)

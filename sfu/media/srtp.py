@@ -1,8 +1,8 @@
 """SRTP through libsrtp on reused buffers.
 
 pylibsrtp's Session copies each packet three times; its compiled binding works in place, which is what forwarding needs.
-`pylibsrtp._binding`, `Session._srtp` and the sessions inside aiortc's DTLS transport are private: the versions are
-pinned and tests/test_srtp.py holds the seam. A libsrtp session belongs to one thread.
+`pylibsrtp._binding` and `Session._srtp` are private: the version is pinned and tests/test_srtp.py holds the seam. A
+libsrtp session belongs to one thread.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Rows:
 
 
 class Context:
-    """One direction of a peer's SRTP session, taken from a connected aiortc RTCDtlsTransport."""
+    """One direction of a peer's SRTP (dtls.py makes them)."""
 
     __slots__ = ("_session", "_ssrcs", "handle", "tag_bytes")
 

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import anyio
-from aiortc import RTCCertificate
 
 from sfu import bridge
 from sfu.errors import SfuError
 from sfu.media import libc, sdp
 from sfu.media.bitrate import FEEDBACK_MS
+from sfu.media.dtls import Certificate
 from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
 from sfu.media.lastn import Video
@@ -79,7 +79,7 @@ class Worker:
         self.udp = UdpPort(self.counters, Forwarder(self.counters, READ_BATCH).forward)
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
-            configure, self.udp, RTCCertificate.generateCertificate(), self.emit, self.counters,
+            configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
             Outbox(self.counters), candidates=[],
         )  # fmt: skip
         self._started_s = time.monotonic()
