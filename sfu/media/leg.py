@@ -9,7 +9,6 @@ after.
 
 from __future__ import annotations
 
-from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,7 +90,7 @@ class Leg:
         self.dropped = 0
         # it may ask for what came while its answer was on the way, but not for numbers from before a wrap
         earlier = min(HISTORY, self._next & 0xFFFF)
-        self.spans: deque[Span] = deque([Span(self._next - earlier, track, self.shift, 0)], maxlen=SPANS)
+        self.spans = [Span(self._next - earlier, track, self.shift, 0)]  # a deque of one takes 600 bytes more
         self._sent, self._base = 0, track.packets
         self._sent_bytes, self._base_bytes = 0, track.bytes
         self._resync = False
@@ -165,6 +164,7 @@ class Leg:
             self.dropped += ext - self.floor
         self.shift, self.floor = self._next - ext, ext
         self.spans.append(Span(self._next, self.track, self.shift, self.shift_ts, self.shift_picture, self.shift_tl0))
+        del self.spans[:-SPANS]
         self._base, self._base_bytes = self.track.packets, self.track.bytes
         self.waiting = False
 

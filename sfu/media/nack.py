@@ -13,9 +13,9 @@ from collections.abc import Sequence
 HISTORY = 256
 """How far behind the newest packet one may be that comes late, or that somebody misses who has just come."""
 HISTORY_S = 1.0
-HISTORY_BYTES = 250_000
+HISTORY_BYTES = 200_000
 HISTORY_RUNS = 512
-"""What a track remembers at most: a second of 2 Mbps, and no more runs than a search should look at."""
+"""What a track remembers at most: a second of 1.6 Mbps, and no more runs than a search should look at."""
 RESEND_PER_S = 500.0
 RESEND_BURST = 250.0
 """What one subscriber may ask for of one track, so that NACKs multiply neither traffic nor work."""

@@ -182,10 +182,12 @@ def memory(server: Server, quick: bool) -> Results:
     command = [sys.executable, str(ROOT / "tests/bench/load.py"), "--url", server.url, "--peers=10", "--pubs=10"]
     with ExitStack() as stack:
         held = [rss_kb(workers)]
-        for seconds in (14, 6):
+        for seconds in (22, 10):
             load = subprocess.Popen([*command, f"--seconds={seconds}"], env=ENV, stdout=subprocess.DEVNULL)
             stack.enter_context(load)
-            time.sleep(6)
+            time.sleep(9)
+            if load.poll():
+                sys.exit("the load failed")
             held.append(rss_kb(workers))
     first, second = (b - a for a, b in pairwise(held))
     found = {"first_room_kb": first, "worker_kb_per_peer": second // 10, "worker_kb_per_track": second // 90}

@@ -26,7 +26,7 @@ from aiortc.sdp import SessionDescription
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
 
-from sfu.media.peer import PROFILES
+from sfu.media.dtls import PROFILES
 from sfu.media.srtp import ROW_BYTES
 from sfu.media.udp import Receiver
 
