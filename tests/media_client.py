@@ -353,6 +353,7 @@ class Client:
         self.repairs = False  # whether its camera has a stream of retransmissions, one SSRC on
         self.layers: tuple[str, ...] = ()  # the rids that its camera sends, if it is a simulcast
         self.takes_repairs = False  # whether it takes retransmissions
+        self.redundant = False  # whether it sends and takes RED
         self.shows = "96 98 45 102"  # payload types of video it can receive
         self.opus = ""  # fmtp of what it sends as microphone
         self.ssrcs: dict[str, int] = {}  # by source
@@ -402,7 +403,7 @@ class Client:
                 direction = "sendonly"
             elif media.direction == "sendonly" and self.takes:
                 direction = "recvonly"
-            types = " ".join(str(pt) for pt in media.fmt)
+            types = " ".join(str(pt) for pt in media.fmt if pt != 63 or self.redundant)
             if media.kind == "video" and media.direction == "sendonly":
                 types = self.shows + " 97" * self.takes_repairs
             lines += [
@@ -467,8 +468,8 @@ class Client:
         await self.dtls._send_rtp(data)
 
     async def send_rtp(self, source: str, seq16: int, payload: bytes = b"payload", **fields: Any) -> None:
-        pt = 111 if source == "microphone" else 96
-        await self.send(rtp_packet(seq16, self.ssrcs[source], payload, pt=pt, **fields))
+        fields = {"pt": 111 if source == "microphone" else 96} | fields
+        await self.send(rtp_packet(seq16, self.ssrcs[source], payload, **fields))
 
     async def talk(self, level: int = 30) -> None:
         """Sends a microphone of this level, in -dBov, until it is cancelled."""

@@ -324,6 +324,56 @@ def test_another_version_is_no_rtcp(first: int) -> None:
         list(rtp.rtcp_packets(bytes([first, 200, 0, 0])))
 
 
+# --- redundant sound --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "primary"),
+    [
+        ("6f 01", "01"),
+        ("ef 0f00 02 6f aabb 01", "01"),  # 20 ms before
+        ("ef 1e00 03 ef 0f00 02 6f ccddee aabb 0102", "0102"),
+        ("ef 0f00 00 6f 01", "01"),
+        ("ef 0fff ff 6f" + "aa" * 1023 + "01", "01"),
+    ],
+)
+def test_the_newest_block_of_redundant_sound(payload: str, primary: str) -> None:
+    for extension, padding in ((False, b""), (True, b""), (True, b"\0\0\3")):
+        head = header(csrcs=1, extension=extension)
+        head = bytes([head[0] | 0x20 * bool(padding)]) + head[1:] + bytes.fromhex("bede 0001 00000000") * extension
+        data = head + bytes.fromhex(payload) + padding
+        at, start = rtp.primary_block(data, len(data), 111)
+        assert at == len(head)
+        assert data[start : len(data) - len(padding)] == bytes.fromhex(primary)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ["", "6f", "60 01", "ef", "ef 0f00", "ef 0f00 02", "ef 0f00 02 6f aabb", "ef 0f00 02 6f aa", "e0 0f00 01 6f aa 01",
+     "ef 0f00 01 60 aa 01", "ef" * 40, "ef 0000 00" * 40],
+)  # fmt: skip
+def test_cut_redundant_sound(payload: str) -> None:
+    data = header() + bytes.fromhex(payload)
+    with pytest.raises(ValueError, match=r"redundant|header"):
+        rtp.primary_block(data, len(data), 111)
+
+
+@pytest.mark.parametrize("padding", ["0000 03", "09", "ff"])
+def test_padding_is_no_sound(padding: str) -> None:
+    data = b"\xa0" + header()[1:] + bytes.fromhex("ef 0f00 02 6f aabb" + padding)
+    with pytest.raises(ValueError, match="redundant"):
+        rtp.primary_block(data, len(data), 111)
+
+
+@given(st.binary(max_size=60), st.binary(max_size=8))
+def test_whatever_redundant_sound_says_the_block_is_inside(data: bytes, beyond: bytes) -> None:
+    try:
+        at, start = rtp.primary_block(data + beyond, len(data), 111)
+    except ValueError:
+        return
+    assert 12 <= at < start < len(data)
+
+
 # --- what a subscriber's stream is made of ----------------------------------------------------------------------------
 
 

@@ -87,6 +87,30 @@ def test_offers_keep_the_grammar(offer: list[Section]) -> None:
     assert not any(line != line.rstrip() for line in lines)
 
 
+def test_red_stands_before_opus_where_it_is_offered() -> None:
+    """That is how Chromium learns that it is to send it."""
+    offer = [replace(section, redundant=section.kind == "audio") for section in SUBSCRIBE]
+    microphone, _, heard, _ = build_offer(1, 1, TRANSPORT, offer).split("m=")[1:]
+    for block in (microphone, heard):
+        assert block.startswith("audio 9 UDP/TLS/RTP/SAVPF 63 111\r\n")
+        assert "a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\na=rtpmap:111 opus" in block
+    assert "red/" not in build_offer(1, 1, TRANSPORT, SUBSCRIBE)
+
+
+@pytest.mark.parametrize(
+    ("line", "redundant", "sends"),
+    [("9 UDP/TLS/RTP/SAVPF 63 111", True, True), ("9 UDP/TLS/RTP/SAVPF 111 63", True, True),
+     ("9 UDP/TLS/RTP/SAVPF 111", False, True), ("9 UDP/TLS/RTP/SAVPF 63", False, False),
+     ("0 UDP/TLS/RTP/SAVPF 63 111", False, False)],
+)  # fmt: skip
+def test_an_answer_says_whether_it_takes_red(line: str, redundant: bool, sends: bool) -> None:
+    text = re.sub(r"m=audio .*\r", f"m=audio {line}\r", answer(), count=1)
+    offer = [replace(SUBSCRIBE[0], redundant=True), *SUBSCRIBE[1:]]
+    said = parse_answer(text, offer).sections[0]
+    assert (said.redundant, said.sends) == (redundant, sends)
+    assert not parse_answer(text, SUBSCRIBE).sections[0].redundant
+
+
 def test_one_choice_of_numbers_for_the_whole_room() -> None:
     """A payload type or extension id means the same wherever it stands, so that packets need no remapping."""
     for field in (r"a=rtpmap:(\d+) (.*)", r"a=extmap:(\d+) (.*)", r"a=fmtp:(\d+) (.*)"):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sfu.media.peer import Peer
 
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
+ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
 PAD_BYTES = 24
 """The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
 
@@ -81,6 +82,7 @@ class Track(Numbering):
         super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
         self.clock_rate = CLOCK_RATES[kind]
+        self.accepts = ACCEPTS[kind]  # by a packet's second byte
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
         self.muted = False
@@ -102,6 +104,10 @@ class Track(Numbering):
 
     # --- subscribers and state
     # --------------------------------------------------------------------------------------------
+
+    def for_subscriber(self, peer: Peer) -> Track:
+        """The form of this that a subscriber can play."""
+        return self
 
     def add_leg(self, peer: Peer, pause: str = "") -> None:
         """The peer's answer takes this track; with a reason to `pause`, it waits for `resume`. Asks for a keyframe if

@@ -104,7 +104,7 @@ class Forwarder:
             return None
         first, second, seq16, _, ssrc, profile, words, element, _, _ = _header(rows.view, start * ROW_BYTES)
         track = inbound.tracks.get(ssrc)
-        if track is None or track.kind != _kinds[second] or track.held or (seq16 + track.shift - track.head) & 0xFFFF:
+        if track is None or not track.accepts[second] or track.held or (seq16 + track.shift - track.head) & 0xFFFF:
             return None
         heads, ssrcs = rows.words[0][start:end].tolist(), rows.words[2][start:end].tolist()
         if ssrcs.count(ssrcs[0]) != n or len({head & 0x7FFF for head in heads}) != 1:
@@ -178,7 +178,7 @@ class Forwarder:
                 else:
                     names = self._extensions(inbound, rows.row(i), ssrc, now_s)
             track = inbound.tracks.get(ssrc)
-            if track is None or track.kind != _kinds[second]:
+            if track is None or not track.accepts[second]:
                 track = self._unknown(inbound, context, ssrc, second, names)
                 if track is None and _kinds[second] is None:
                     track = self._repair(rows, i, inbound, ssrc, second)
@@ -240,7 +240,7 @@ class Forwarder:
                 inbound.latch(ssrc, None, names)
             return None
         track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind, names)
-        if track is not None and track.kind == kind:
+        if track is not None and track.accepts[second]:
             return track
         self._counters["packets_unknown"] += 1
         return None

@@ -95,6 +95,7 @@ class Peer:
         self.published = self.publisher.published
         self.again_bytes = 0  # of packets sent once more
         self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
+        self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer took any sound
         self._types = room.video_types  # what it may send, as it was last offered
         self._inbound = Inbound(self.publisher.by_ssrc, self._on_rtcp, self.publisher.latch)
         self._inbound.repairs = self.publisher.repairs
@@ -250,17 +251,18 @@ class Peer:
         self._deadline = self._later(self.shared.config.answer_s, AnswerTimeout())
 
     def _section(self, slot: Slot) -> sdp.Section:
+        red = self.full and slot.kind == "audio"
         if slot.receives:
             own = self.published.get(slot.source or "")
             opus = sdp.Opus() if own is None else own.opus
             direction: sdp.Direction = "recvonly" if slot.source is not None else "inactive"
             simulcast = self.full and slot.kind == "video"
-            return sdp.Section(slot.kind, direction, opus=opus, types=self._types, simulcast=simulcast)
+            return sdp.Section(slot.kind, direction, None, opus, self._types, simulcast, red)
         if slot.track is None:
-            return sdp.Section(slot.kind, "inactive")
+            return sdp.Section(slot.kind, "inactive", redundant=red)
         publisher = slot.track.publisher.id
         stream = sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}", slot.repair_ssrc)
-        return sdp.Section(slot.kind, "sendonly", stream, slot.track.opus)
+        return sdp.Section(slot.kind, "sendonly", stream, slot.track.opus, redundant=red)
 
     def _local_fingerprint(self) -> str:
         return next(f.value for f in self.shared.certificate.getFingerprints() if f.algorithm == "sha-256")
@@ -310,6 +312,8 @@ class Peer:
         elif not slot.receives:
             slot.accepted = said.receives and slot.track is track
             slot.repairs = said.repairs
+            if slot.accepted and slot.kind == "audio" and self.hears_redundant is None:
+                self.hears_redundant = said.redundant  # for good: what was sent under a number may not come otherwise
             if slot.track is not None and not slot.accepted:
                 slot.track.remove_leg(self)
         elif slot.source is not None:

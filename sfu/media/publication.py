@@ -16,6 +16,7 @@ from sfu.media.allocation import Layer
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.lastn import Video
+from sfu.media.redundant import RedundantTrack
 
 if TYPE_CHECKING:
     from sfu.media.leg import Leg
@@ -48,7 +49,7 @@ class _Rate:
 
 class Publication:
     """Owned by its publisher; ends with its section or its peer. `rids` are the layers, the smallest first; none means
-    a single stream."""
+    a single stream. `redundant`: of sound that is sent as RED."""
 
     def __init__(
         self,
@@ -57,12 +58,15 @@ class Publication:
         kind: Literal["audio", "video"],
         outbox: Outbox,
         rids: Sequence[str] = (),
+        *,
+        redundant: bool = False,
     ) -> None:
         self.publisher, self.source, self.kind = publisher, source, kind
         self.video = Video(publisher.id, source)
-        self.opus = sdp.Opus()
+        self.opus, self.redundant = sdp.Opus(), redundant
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
-        self.layers = {rid: Track(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
+        make = RedundantTrack if redundant else Track
+        self.layers = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
@@ -93,7 +97,7 @@ class Publication:
         layer that flows, which is a picture at once."""
         if peer.id not in self.legs:
             flowing = [track for track in self.tracks if track.remote_ssrc is not None]
-            track = (flowing or self.tracks)[0]
+            track = (flowing or self.tracks)[0].for_subscriber(peer)
             track.add_leg(peer, pause)
             self.legs[peer.id] = track.legs[peer.id]
 

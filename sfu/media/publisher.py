@@ -37,11 +37,14 @@ class Publisher:
         if publication is not None and (
             (not rids and ssrcs and publication.tracks[0].remote_ssrc not in (None, ssrcs[0]))
             or (rids or ("",)) != tuple(publication.layers)
+            or said.redundant != publication.redundant
         ):
             self.end(source)  # another stream, with numbers and times of its own
             publication = None
         if publication is None:
-            publication = self.published[source] = Publication(peer, source, kind, peer.shared.outbox, rids)
+            publication = self.published[source] = Publication(
+                peer, source, kind, peer.shared.outbox, rids, redundant=said.redundant
+            )
             publication.set_muted(source in self.muted)
             peer.shared.emit(bridge.Track(peer.id, source, kind))
             peer.tell_others()

@@ -53,6 +53,12 @@ def is_rtcp(second_byte: int) -> bool:
     return 192 <= second_byte <= 223
 
 
+def second_bytes(types: Iterable[int]) -> list[bool]:
+    """By the second byte of an RTP packet, with or without marker: whether it has one of these payload types."""
+    wanted = set(types)
+    return [second & 0x7F in wanted for second in range(256)]
+
+
 def ssrc_of(packet: Buffer) -> int:
     return int(_u32.unpack_from(packet, 8)[0])
 
@@ -122,6 +128,23 @@ def erase_extension(packet: bytearray | memoryview, offset: int, length: int) ->
     profile_at = RTP_HEADER + 4 * (packet[0] & 0x0F)
     head = 1 if int(_u16.unpack_from(packet, profile_at)[0]) == ONE_BYTE_PROFILE else 2
     packet[offset - head : offset + length] = bytes(head + length)
+
+
+def primary_block(packet: Buffer, n: int, payload_type: int) -> tuple[int, int]:
+    """Where the payload of a packet of redundant sound begins, and where in it the newest block, the packet's own
+    (RFC 2198 section 3). Raises ValueError unless every block is of this payload type and inside the packet, and the
+    newest one not empty."""
+    payload = at = payload_offset(packet, n)
+    end = n - packet[n - 1] if packet[0] & 0x20 else n
+    older = 0
+    while at + 4 < end and packet[at] & 0x80:
+        if packet[at] & 0x7F != payload_type:
+            raise ValueError("a redundant block of another type")
+        older += (packet[at + 2] & 0x03) << 8 | packet[at + 3]
+        at += 4
+    if at >= end or packet[at] != payload_type or at + 1 + older >= end:
+        raise ValueError("cut in redundant blocks")
+    return payload, at + 1 + older
 
 
 class Picture(NamedTuple):

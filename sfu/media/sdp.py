@@ -51,6 +51,8 @@ class Codec:
 
 
 OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc", "nack"))
+RED = Codec(63, "red/48000/2", "111/111")
+"""Opus with the sound before it once more (RFC 2198). Browsers send it only where it stands before Opus."""
 _VIDEO_FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
 """Publishers estimate by transport-wide numbers; what subscribers estimate comes as REMB."""
 VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
@@ -67,6 +69,7 @@ CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8, VP9, A
 """In the order in which clients are to prefer them: VP8 is what everybody can send and show."""
 VIDEO_TYPES = frozenset(codec.payload_type for codec in CODECS["video"])
 PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
+PAYLOAD_KINDS[RED.payload_type] = "audio"
 """Kind by payload type, retransmissions left out: what is not here is not forwarded."""
 REPAIRS = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
 """Payload types of retransmissions (RFC 4588), and of what they repeat."""
@@ -107,6 +110,7 @@ class Section:
     opus: Opus = Opus()
     types: frozenset[int] = VIDEO_TYPES  # the payload types of video that may be sent in it
     simulcast: bool = False  # layers may be sent in it
+    redundant: bool = False  # its sound may be RED
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ class AnswerSection:
     types: frozenset[int] = frozenset()
     rids: tuple[str, ...] = ()  # the layers it sends, the smallest first
     repairs: bool = False  # it takes retransmissions (RFC 4588)
+    redundant: bool = False  # it sends or takes RED (RFC 2198)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,9 @@ def build_offer(session: int, version: int, transport: Transport, sections: Sequ
 
 def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable[str]:
     repaired = section.direction == "recvonly" or bool(section.stream and section.stream.repair_ssrc)
-    types, codec_lines = _codecs(section.kind, section.direction, section.types, section.opus, repaired)
+    types, codec_lines = _codecs(
+        section.kind, section.direction, section.types, section.opus, repaired, section.redundant
+    )
     yield f"m={section.kind} 9 UDP/TLS/RTP/SAVPF {types}"
     yield "c=IN IP4 0.0.0.0"
     yield "a=rtcp:9 IN IP4 0.0.0.0"
@@ -212,17 +219,20 @@ def _stream_lines(stream: Stream, kind: Kind) -> Iterable[str]:
 
 @lru_cache(256)  # an offer in a room of 100 has 200 sections, of six kinds
 def _codecs(
-    kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus, repaired: bool
+    kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus, repaired: bool, redundant: bool
 ) -> tuple[str, tuple[str, ...]]:
     """The payload types of a section, and the lines about them."""
     receives = direction == "recvonly"
     codecs = [codec for codec in CODECS[kind] if kind == "audio" or codec.payload_type in allowed]
+    if kind == "audio" and redundant:
+        codecs.insert(0, RED)
     types = [pt for codec in codecs for pt in (codec.payload_type, codec.rtx if repaired else None) if pt is not None]
     lines = []
     for codec in codecs:
         lines.append(f"a=rtpmap:{codec.payload_type} {codec.rtpmap}")
         if codec.fmtp:
-            lines.append(f"a=fmtp:{codec.payload_type} {codec.fmtp}{opus.parameters(direction)}")
+            parameters = opus.parameters(direction) if codec is OPUS else ""
+            lines.append(f"a=fmtp:{codec.payload_type} {codec.fmtp}{parameters}")
         lines += [
             f"a=rtcp-fb:{codec.payload_type} {feedback}"
             for feedback in codec.feedback
@@ -300,6 +310,7 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
         types,
         _rids(lines) if offered.simulcast else (),
         any(codec.rtx in named for codec in CODECS[offered.kind] if codec.rtx is not None),
+        offered.redundant and usable and RED.payload_type in named,
     )
 
 

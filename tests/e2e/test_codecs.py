@@ -1,4 +1,4 @@
-"""Other codecs than VP8 between real browsers, until somebody comes who cannot show them."""
+"""Other codecs than VP8 between real browsers, until somebody comes who cannot show them; and redundant sound."""
 
 from __future__ import annotations
 
@@ -36,6 +36,37 @@ _CODECS_JS = """async () => {
     const inbound = [...stats.values()].filter((one) => one.type === 'inbound-rtp' && one.kind === 'video');
     return inbound.map((one) => stats.get(one.codecId)?.mimeType);
 }"""
+
+_SOUND_JS = """() => {
+    const of = (ends) => ends.filter(({ track }) => track?.kind === 'audio').map((end) => end.getParameters().codecs);
+    const { pc } = window.room;
+    return [of(pc.getSenders()), of(pc.getReceivers())].map((found) => found.map(([first]) => first?.mimeType));
+}"""
+"""What their sound is sent and received as; statistics call it Opus (tests/test_redundant.py has the packets)."""
+_ONLY_OPUS_JS = """
+const answer = RTCPeerConnection.prototype.createAnswer;
+RTCPeerConnection.prototype.createAnswer = function (...options) {
+    const few = RTCRtpReceiver.getCapabilities('audio').codecs.filter(({ mimeType }) => /opus/.test(mimeType));
+    for (const one of this.getTransceivers()) {
+        if (one.receiver.track.kind === 'audio' && one.direction === 'recvonly') one.setCodecPreferences(few);
+    }
+    return answer.apply(this, options);
+};
+"""
+
+
+def test_sound_is_redundant_between_those_who_know_that(server: Server, person: People) -> None:
+    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+    carol = person(server, "carol")
+    carol.page.add_init_script(_ONLY_OPUS_JS)
+    carol.join("team")
+    for one in (alice, bob, carol):
+        one.hears()
+    for one in (alice, bob):
+        sent, heard = one.page.evaluate(_SOUND_JS)
+        assert sent == ["audio/red"]
+        assert "audio/red" in heard
+    assert "audio/red" not in carol.page.evaluate(_SOUND_JS)[1]
 
 
 @pytest.mark.parametrize("codec", ["VP9", "AV1", "H264"])
