@@ -20,12 +20,17 @@ const OFFER_MS = 3_000; // for the offer that has them; a WebSocket that does no
 const LOST_MS = 15_000; // how long media may be silent before the link is given up
 const CANDIDATES = 30; // the server takes 32 and, being ICE-lite, needs none
 
-/** What a camera sends, smallest first; the server offers these rids. */
-const LAYERS = [
-  { rid: 'q', scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-  { rid: 'h', scaleResolutionDownBy: 2, maxBitrate: 500_000 },
-  { rid: 'f', scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
-];
+/** What is sent in the layers that the server offers, by rid: of what moves, and of what is to be read (`contentHint`). */
+const MOTION = {
+  q: { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
+  h: { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
+  f: { scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
+};
+const DETAIL = {
+  q: { scaleResolutionDownBy: 2, maxFramerate: 5, maxBitrate: 250_000 },
+  h: { scaleResolutionDownBy: 1, maxFramerate: 5, maxBitrate: 800_000 },
+  f: { scaleResolutionDownBy: 1, maxFramerate: 30, maxBitrate: 2_500_000 },
+};
 
 /** From dialling to what cannot be repaired, never longer. */
 export class Link {
@@ -303,9 +308,9 @@ export class Link {
     const parameters = sender.getParameters();
     if (!(parameters.encodings?.length > 1)) return;
     const active = this.#active.get(source) ?? ['q']; // more is encoded once somebody watches
+    const layers = ['detail', 'text'].includes(sender.track?.contentHint) ? DETAIL : MOTION;
     for (const encoding of parameters.encodings) {
-      const { scaleResolutionDownBy, maxBitrate } = LAYERS.find(({ rid }) => rid === encoding.rid) ?? {};
-      Object.assign(encoding, { scaleResolutionDownBy, maxBitrate, active: active.includes(encoding.rid) });
+      Object.assign(encoding, { maxFramerate: undefined }, layers[encoding.rid], { active: active.includes(encoding.rid) });
     }
     await sender.setParameters(parameters).catch(() => {}); // negotiated anew meanwhile: the next answer does it
   }

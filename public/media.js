@@ -139,7 +139,7 @@ export class Devices extends EventTarget {
     const video = picked?.getVideoTracks()[0];
     if (!video) return;
     this.unshare();
-    video.contentHint = 'detail';
+    video.contentHint = choices.motion ? 'motion' : 'detail';
     video.onended = () => this.unshare();
     this.#screen = { video, audio: picked.getAudioTracks()[0] ?? null };
     this.#emit('change', 'screen');

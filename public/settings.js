@@ -114,6 +114,7 @@ export function openSettings() {
       }),
     ),
     row(t('settings.language'), languages()),
+    toggle('motion', choices.motion, (on) => choose({ motion: on })),
     toggle('shortcuts', choices.shortcuts, (on) => choose({ shortcuts: on })),
   ];
   const body = [section(t('settings.sound'), sound), section(t('device.camera'), camera), section(t('settings.page'), rest)];

@@ -32,6 +32,7 @@ const USUAL = {
   echoCancellation: true,
   autoGainControl: true,
   blur: false,
+  motion: false, // a shared screen is a film rather than text
   theme: 'auto',
   shortcuts: true,
   corner: 'bottom-end',

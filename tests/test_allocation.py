@@ -7,6 +7,8 @@ from sfu.media.allocation import ENOUGH, LARGER, Layer, Wish, allocate
 
 Q, H, F = LAYERS = (Layer("q", 180, 150e3), Layer("h", 360, 500e3), Layer("f", 720, 2500e3))
 
+SCREEN = (Layer("q", 540, 250e3), Layer("h", 1080, 800e3), Layer("f", 1080, 2500e3))
+
 
 def test_everything_fits_where_there_is_room() -> None:
     chosen, next_bps = allocate([Wish(720, LAYERS, "f"), Wish(180, LAYERS, "q")], 10e6)
@@ -17,6 +19,11 @@ def test_everything_fits_where_there_is_room() -> None:
 def test_a_tile_gets_no_more_than_it_shows() -> None:
     for height, rid in ((90, "q"), (300, "q"), (301, "h"), (600, "h"), (601, "f"), (2000, "f")):
         assert allocate([Wish(height, LAYERS)], 1e9).chosen == [rid], height
+
+
+def test_of_layers_of_one_size_the_best_that_fits() -> None:
+    for height, bps, rid in ((200, 9e6, "q"), (900, 9e6, "q"), (901, 9e6, "f"), (2160, 9e6, "f"), (1080, 1e6, "h")):
+        assert allocate([Wish(height, SCREEN)], bps).chosen == [rid], height
 
 
 def test_all_get_a_little_before_anyone_gets_more() -> None:
@@ -52,7 +59,7 @@ wishes = st.lists(
     st.builds(
         Wish,
         st.integers(1, 2000),
-        st.sampled_from([(), LAYERS, LAYERS[:1], LAYERS[1:], (Layer("", 0, 800e3),)]),
+        st.sampled_from([(), LAYERS, LAYERS[:1], LAYERS[1:], SCREEN, (Layer("", 0, 800e3),)]),
         st.sampled_from([None, "q", "h", "f", ""]),
     ),
     max_size=30,
@@ -68,7 +75,8 @@ def test_never_more_than_allowed_and_never_larger_than_shown(wanted: list[Wish],
             continue
         at = [layer.rid for layer in wish.layers].index(rid)
         spent += wish.layers[at].bps
-        assert at == 0 or wish.layers[at - 1].height < wish.height * ENOUGH
+        smaller = [layer for layer in wish.layers if layer.height < wish.layers[at].height]
+        assert all(layer.height < wish.height * ENOUGH for layer in smaller)
     assert spent <= allowed_bps * (1 + 1e-9)
     full = all(not w.layers or rid == w.layers[w.best()].rid for w, rid in zip(wanted, chosen, strict=True))
     assert (next_bps == 0) == full

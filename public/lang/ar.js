@@ -160,6 +160,8 @@ export default {
   'settings.theme.light': 'فاتح',
   'settings.theme.dark': 'داكن',
   'settings.language': 'اللغة',
+  'settings.motion': 'مشاركة شاشة سلسة',
+  'settings.motion_text': 'للأفلام والألعاب؛ يصبح النص أقل وضوحًا. يسري على المشاركة التالية',
   'settings.shortcuts': 'اختصارات بمفتاح واحد',
   'settings.shortcuts_text': 'M للكتم، وV للصورة، و? لعرضها كلها',
   'shortcut.push': 'التكلم أثناء الضغط، عند الكتم',

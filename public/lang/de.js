@@ -160,6 +160,8 @@ export default {
   'settings.theme.light': 'Hell',
   'settings.theme.dark': 'Dunkel',
   'settings.language': 'Sprache',
+  'settings.motion': 'Bildschirm flüssig teilen',
+  'settings.motion_text': 'Für Filme und Spiele; Text wird weniger scharf. Gilt ab dem nächsten Teilen',
   'settings.shortcuts': 'Kürzel mit einer Taste',
   'settings.shortcuts_text': 'M schaltet stumm, V das Bild aus, ? zeigt alle',
   'shortcut.push': 'Sprechen, solange gedrückt, wenn stumm',

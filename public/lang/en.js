@@ -160,6 +160,8 @@ export default {
   'settings.theme.light': 'Light',
   'settings.theme.dark': 'Dark',
   'settings.language': 'Language',
+  'settings.motion': 'Share screens smoothly',
+  'settings.motion_text': 'For films and games; text gets less sharp. From the next share on',
   'settings.shortcuts': 'Single-key shortcuts',
   'settings.shortcuts_text': 'M mutes, V stops the video, ? lists all',
   'shortcut.push': 'Talk while held, when muted',

@@ -160,6 +160,8 @@ export default {
   'settings.theme.light': 'Claro',
   'settings.theme.dark': 'Oscuro',
   'settings.language': 'Idioma',
+  'settings.motion': 'Compartir pantalla con fluidez',
+  'settings.motion_text': 'Para películas y juegos; el texto pierde nitidez. Desde la próxima vez',
   'settings.shortcuts': 'Atajos de una tecla',
   'settings.shortcuts_text': 'M silencia, V quita el vídeo, ? los muestra todos',
   'shortcut.push': 'Hablar mientras se mantiene, en silencio',

@@ -160,6 +160,8 @@ export default {
   'settings.theme.light': 'Clair',
   'settings.theme.dark': 'Sombre',
   'settings.language': 'Langue',
+  'settings.motion': 'Partager l’écran de façon fluide',
+  'settings.motion_text': 'Pour les films et les jeux ; le texte est moins net. Dès le prochain partage',
   'settings.shortcuts': 'Raccourcis d’une touche',
   'settings.shortcuts_text': 'M coupe le micro, V la vidéo, ? les montre tous',
   'shortcut.push': 'Parler tant qu’elle est tenue, micro coupé',

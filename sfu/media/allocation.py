@@ -34,11 +34,9 @@ class Wish:
     now: str | None = None
 
     def best(self) -> int:
-        """The layer that is large enough; the largest if none is."""
-        for at, layer in enumerate(self.layers):
-            if layer.height >= self.height * ENOUGH:
-                return at
-        return len(self.layers) - 1
+        """The layer that is large enough, of several of one size the best; the largest if none is."""
+        enough = next((layer.height for layer in self.layers if layer.height >= self.height * ENOUGH), None)
+        return max(i for i, layer in enumerate(self.layers) if enough in (None, layer.height))
 
     def cost(self, at: int) -> float:
         """Of a layer; more for one larger than now."""

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from sfu.media.leg import Leg
     from sfu.media.peer import Peer
 
+CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
+"""The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/link.js). A
+camera of another size is taken for such a one."""
+SCREEN = {"q": (540, 250e3), "h": (1080, 800e3), "f": (1080, 2500e3)}
+"""Likewise of a shared screen. Text in half its size is hard to read, so the middle one has all the lines and few
+pictures a second."""
 SILENT_S = 1.0
 """A layer without packets for so long, while another one has some, is one that the publisher does not send now."""
 START_S = 2.0
@@ -63,6 +69,7 @@ class Publication:
     ) -> None:
         self.publisher, self.source, self.kind = publisher, source, kind
         self.video = Video(publisher.id, source)
+        self._usual = SCREEN if source.startswith("screen") else CAMERA
         self.opus, self.redundant = sdp.Opus(), redundant
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         make = RedundantTrack if redundant else Track
@@ -175,17 +182,18 @@ class Publication:
         """What a subscriber can have, the smallest first; a layer that has gone silent only if there is no other."""
         newest_s = max(track.last_s for track in self.tracks)
         found = []
-        for at, (rid, track) in enumerate(self.layers.items()):
+        for rid, track in self.layers.items():
             asked_s = self._asked_s.get(rid, now_s)
             silent = newest_s - track.last_s > SILENT_S and rid in self.asked and now_s - asked_s > START_S
             if not silent or not self.simulcast:
-                found.append(Layer(rid, sdp.HEIGHTS[at] if self.simulcast else 0, self._rate_bps(rid, track, now_s)))
+                height = self._usual[rid][0] if self.simulcast else 0
+                found.append(Layer(rid, height, self._rate_bps(rid, track, now_s)))
         return found
 
     def _rate_bps(self, rid: str, track: Track, now_s: float) -> float:
         if now_s - track.last_s < SILENT_S or not self.simulcast:
             return self._rates[rid].bps
-        return sdp.BITRATES_BPS[rid]
+        return self._usual[rid][1]
 
     def ask(self, now_s: float) -> bool:
         """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it."""

@@ -30,10 +30,8 @@ RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 RID_ID = 4
 REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 REPAIRED_RID_ID = 6
-BITRATES_BPS = {"q": 150_000, "h": 500_000, "f": 2_500_000}
-"""The layers of a simulcast by rid, the smallest first, and what the page lets each have at most (public/link.js)."""
-HEIGHTS = (180, 360, 720)
-"""Of a camera's layers; a camera of another size is taken for such a one."""
+RIDS = ("q", "h", "f")
+"""Of the layers of a simulcast, the smallest first (publication.py)."""
 SECTION_BYTES = 4096
 ANSWER_SSRCS = 16
 """SSRC lines read of one section; browsers write two or four."""
@@ -197,8 +195,8 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
             yield f"a=extmap:{MID_ID} {MID}"
             yield f"a=extmap:{RID_ID} {RID}"
             yield f"a=extmap:{REPAIRED_RID_ID} {REPAIRED_RID}"
-            yield from (f"a=rid:{rid} recv" for rid in BITRATES_BPS)
-            yield "a=simulcast:recv " + ";".join(BITRATES_BPS)
+            yield from (f"a=rid:{rid} recv" for rid in RIDS)
+            yield "a=simulcast:recv " + ";".join(RIDS)
     if section.stream is not None:
         yield from _stream_lines(section.stream, section.kind)
     if mid == 0 or not transport.bundled:
@@ -318,7 +316,7 @@ def _rids(lines: list[str]) -> tuple[str, ...]:
     """The layers of a=simulcast (RFC 8853 section 5.1) in our order; alternatives and pauses are as good as others."""
     found = next(filter(None, map(_SIMULCAST.match, lines)), None)
     said = set(re.split("[,;]", found[1].replace("~", ""))) if found else set()
-    return tuple(rid for rid in BITRATES_BPS if rid in said)
+    return tuple(rid for rid in RIDS if rid in said)
 
 
 _ICE = [re.compile(rf"^a=ice-{name}:([A-Za-z0-9+/]{{{low},256}})$", re.MULTILINE) for name, low in
