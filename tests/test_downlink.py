@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from sfu.media.downlink import (
@@ -106,6 +108,52 @@ def test_much_loss_is_congestion(fraction: float, lower: bool) -> None:
     down.sent(100_000, 2.0)
     assert down.loss(fraction, 2.0) == lower
     assert not down.loss(fraction, 2.5), "one report a second counts"
+
+
+def report(way: Way, seconds: int, wanted_bps: float, loss: Callable[[float], float]) -> None:
+    """The way loses, once a second told of, what `loss` says of what is sent."""
+    for _ in range(seconds):
+        way.run(1, wanted_bps)
+        way.down.loss(loss(way.down.sent_bps), way.now_s)
+
+
+@pytest.mark.parametrize("begins", [0, 10])
+def test_what_a_way_loses_whatever_is_sent_is_no_congestion(begins: int) -> None:
+    """Going down is tried, and does not help."""
+    way = Way(20e6)
+    report(way, begins, 2500e3, lambda _: 0.0)
+    report(way, 60, 2500e3, lambda _: 0.2)
+    assert not way.down.jammed
+    seen = set()
+    for _ in range(60):
+        report(way, 1, 2500e3, lambda _: 0.2)
+        seen.add(way.down.allowed_bps >= 2500e3)
+    assert seen == {True}
+    report(way, 4, 2500e3, lambda _: 0.5)
+    assert way.down.allowed_bps < 2500e3, "but more is"
+
+
+def test_what_a_way_without_a_queue_loses_of_too_much_is_congestion() -> None:
+    """Nothing is late then."""
+    way = Way(20e6)
+    report(way, 60, 2500e3, lambda bps: max(0.0, 1 - 900e3 / max(bps, 1)))
+    sent = []
+    for _ in range(40):
+        report(way, 1, 2500e3, lambda bps: max(0.0, 1 - 900e3 / max(bps, 1)))
+        sent.append(way.down.sent_bps)
+    assert sum(sent) / len(sent) < 1100e3
+
+
+def test_only_delays_tell_that_a_way_is_jammed() -> None:
+    down = Downlink()
+    down.sent(0, 1.0)
+    down.sent(100_000, 2.0)
+    down.remb(1e6, 2.0)
+    down.loss(0.5, 3.0)
+    assert down.limited
+    assert not down.jammed
+    down.remb(0.5e6, 4.0)
+    assert down.jammed
 
 
 def test_losses_alone_leave_a_small_picture() -> None:

@@ -59,6 +59,15 @@ def lose(client: Client, seq16: int) -> None:
     client.ice.lose = picks
 
 
+def keyframe(n: int) -> bytes:
+    """The first packet of a VP8 keyframe."""
+    return bytes([0x10, 0x00]) + bytes(8) + b"%d" % n
+
+
+def delta(n: int) -> bytes:
+    return bytes([0x10, 0x01]) + bytes(8) + b"%d" % n
+
+
 async def pli(client: Client, ssrc: int) -> None:
     await client.send(bytes(RtcpPsfbPacket(fmt=1, ssrc=1, media_ssrc=ssrc)))
 
@@ -611,5 +620,31 @@ def test_media_parses_at_the_other_end() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await a.send_rtp("camera", 1, b"payload", twcc=9)
             assert RtpPacket.parse(await b.raw_rtp()).payload == b"payload"
+
+    run(test)
+
+
+@pytest.mark.parametrize("seq16", [100, 0xFFFE])
+def test_who_waits_can_begin_with_what_comes_late(seq16: int) -> None:
+    """The first packet of a keyframe was lost and came again: the next keyframe may be a second away."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
+            camera = track(control, "a")
+            for step in range(2):
+                await a.send_rtp("camera", seq16 + step, delta(step))
+                assert (await b.rtp()).payload == delta(step)
+            camera.pause("b", "test")
+            await a.send_rtp("camera", seq16 + 2, delta(2))
+            for _ in range(3):
+                await c.rtp()
+            camera.resume("b", "test")
+            for step, payload in ((3, delta(3)), (5, delta(5)), (6, delta(6)), (4, keyframe(4)), (7, delta(7))):
+                await a.send_rtp("camera", seq16 + step, payload)
+            got = [await b.rtp() for _ in range(4)]
+            expected = [keyframe(4), delta(5), delta(6), delta(7)]
+            assert [p.payload for p in got] == expected
+            assert [(p.sequence_number - seq16) & 0xFFFF for p in got] == [2, 3, 4, 5]
+            assert camera.legs["b"].packets == 2 + len(expected)
 
     run(test)

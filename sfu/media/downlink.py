@@ -21,12 +21,16 @@ SHORT, STEADY_S = 0.85, 2.0
 """So is the way full where REMB stays under this share of what was sent all this time."""
 LOSS_HIGH = 0.10
 """As in Google Congestion Control (draft-ietf-rmcat-gcc-02 section 6): more loss than this is congestion."""
+LESS, AS_MUCH, CONSTANT_S = 0.5, 0.7, 5.0
+"""But not what a way loses whatever is sent, as radio does: still AS_MUCH where only this share is sent, for so long,
+since the loss is smoothed."""
 REPORTS_APART_S = 1.0
 PROBE_S = 0.5
 VERDICT_S = 0.7
 """After a probe: an answer takes a round trip and the browser's interval."""
 GROWN = 1.005
-"""A browser adds 8 % a second to its estimate while more arrives without delay, and nothing where the way is full."""
+"""A browser adds 8 % a second to its estimate while more arrives without delay, and nothing where the way is full, nor
+where it is far above what arrives already."""
 PROBE_OVER = 1.1
 RETRY_FIRST_S, RETRY_MOST_S = 2.0, 8.0
 SMOOTH_S = 0.5
@@ -36,14 +40,15 @@ class Downlink:
     """One a subscriber. `allowed_bps` is for video; sound is not counted, as REMB does not count it either."""
 
     __slots__ = (
-        "_at_s", "_bytes", "_extra_bps", "_failures", "_lately", "_loss", "_lossy_s", "_probe_bps", "_probe_end_s",
-        "_probe_remb_bps", "_remb_bps", "_retry_s",
-        "allowed_bps", "limited", "sent_bps",
+        "_at_s", "_bytes", "_constant", "_extra_bps", "_failures", "_lately", "_less_s", "_loss", "_lossy_s", "_most",
+        "_probe_bps", "_probe_end_s", "_probe_remb_bps", "_remb_bps", "_retry_s",
+        "allowed_bps", "jammed", "limited", "sent_bps",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.allowed_bps = START_BPS
         self.limited = False  # whether it was ever found too narrow
+        self.jammed = False  # delays said so, not just losses, and it was not found wider since
         self.sent_bps = 0.0  # lately, probes included
         self._remb_bps = 0.0
         self._lately: deque[tuple[float, float]] = deque()  # sent_bps of the last STEADY_S
@@ -52,6 +57,9 @@ class Downlink:
         self._retry_s = 0.0  # no probe before
         self._probe_bps = self._extra_bps = self._probe_end_s = self._probe_remb_bps = 0.0
         self._loss = self._lossy_s = 0.0
+        self._constant = 0.0  # of the loss, what does not depend on what is sent
+        self._most = (0.0, 0.0)  # the most that was sent while much was lost, and what was lost of it
+        self._less_s = 0.0  # when much less than that was sent first
 
     @property
     def speaks(self) -> bool:
@@ -77,16 +85,33 @@ class Downlink:
         steady_bps = min((bps for _, bps in self._lately), default=0.0)
         if bps >= before * FALLEN and bps >= steady_bps * SHORT:
             return False
-        return self._congested(max(MIN_BPS if self._loss > LOSS_HIGH else LEAST_BPS, bps), now_s)
+        self.jammed = True
+        lossy = self._loss - self._constant > LOSS_HIGH
+        return self._congested(max(MIN_BPS if lossy else LEAST_BPS, bps), now_s)
 
     def loss(self, fraction: float, now_s: float) -> bool:
         """Of a receiver report, what its way lost. True if that allows less than was thought."""
-        self._loss = fraction
-        if fraction <= LOSS_HIGH or now_s < self._lossy_s + REPORTS_APART_S:
+        self._loss, self._constant = fraction, min(self._constant, fraction)
+        if fraction - self._constant <= LOSS_HIGH:
+            self._most = (0.0, 0.0)
+            return False
+        if now_s < self._lossy_s + REPORTS_APART_S:
             return False
         self._lossy_s = now_s
+        if self._is_constant(fraction, now_s):
+            self._constant = fraction
+            return False
         bps = max(LEAST_BPS, min(self.allowed_bps, self.sent_bps) * (1 - 0.5 * fraction))
         return bps < self.allowed_bps and self._congested(bps, now_s)
+
+    def _is_constant(self, fraction: float, now_s: float) -> bool:
+        """Whether as much is lost as was when much more was sent."""
+        most_bps, lost = self._most
+        if self.sent_bps >= most_bps * LESS:
+            self._less_s = now_s
+            self._most = max(self._most, (self.sent_bps, fraction))
+            return False
+        return now_s - self._less_s >= CONSTANT_S and fraction >= lost * AS_MUCH
 
     def _congested(self, bps: float, now_s: float) -> bool:
         if self._probe_bps:
@@ -108,11 +133,11 @@ class Downlink:
     def want(self, next_bps: float, now_s: float, *, can_probe: bool = True) -> None:
         """What would be sent if it were allowed; 0 if all is. Begins a probe when it is time for one."""
         if self._probe_bps and now_s >= self._probe_end_s + VERDICT_S:
-            if self._remb_bps and self._remb_bps < self._probe_remb_bps * GROWN:
+            if self._remb_bps and self._remb_bps < min(self._probe_remb_bps * GROWN, self._probe_bps):
                 self._put_off(now_s)
             else:
                 self.allowed_bps = min(MAX_BPS, max(self.allowed_bps, self._probe_bps))
-                self._failures = 0
+                self._failures, self.jammed = 0, False
             self._probe_bps = 0.0
         if not next_bps or next_bps <= self.allowed_bps or self._probe_bps or now_s < self._retry_s:
             return
@@ -123,7 +148,7 @@ class Downlink:
             self._extra_bps = max(0.0, self._probe_bps - self.sent_bps)
             self._probe_end_s = now_s + PROBE_S
         else:
-            self.allowed_bps = min(next_bps * PROBE_OVER, 2 * self.allowed_bps)
+            self.allowed_bps, self.jammed = min(next_bps * PROBE_OVER, 2 * self.allowed_bps), False
             self._retry_s = now_s + RETRY_FIRST_S
 
     def probe_bytes(self, passed_s: float, now_s: float) -> int:

@@ -18,7 +18,7 @@ from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY, ROUND_TRIP_S, History
 from sfu.media.quality import Counted
-from sfu.media.reception import REORDER_S, Reception
+from sfu.media.reception import Reception
 from sfu.media.srtp import ROW_BYTES, Context, Rows
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Track(Numbering):
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
         self.remote_ssrc: int | None = None
         self.muted = False
-        self.reception = Reception(REORDER_S[kind])
+        self.reception = Reception(kind)
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
@@ -96,6 +96,7 @@ class Track(Numbering):
         self._outbox, self._counters = outbox, outbox.counters
         self._fans: list[Fan] | None = None
         self._waiting: list[Leg] = []
+        self._broken = False  # something was lost for good: decoders need a keyframe
         self._coming: dict[str, Leg] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History(ROW_BYTES)
         self._keyframes = KeyframeRequests()
@@ -237,7 +238,7 @@ class Track(Numbering):
         if late:
             self.late = []
             for i in late:
-                self._send_late(rows_in, i)
+                self._send_late(rows_in, i, now_s)
 
     def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
         start, n = 0, len(lengths)
@@ -245,7 +246,7 @@ class Track(Numbering):
             if self._fans is None:
                 self._prepare()
             stop = n
-            if self._waiting or self._coming:
+            if self._waiting or self._coming or self._broken:
                 begin = self._find_beginning(rows, at + start, n - start)
                 if begin == 0:
                     self._resume_legs(rows.row(at + start), now_s)
@@ -273,10 +274,16 @@ class Track(Numbering):
         self.bytes += sum(lengths)
         self._history.store(number, source, lengths, self.last_s)
 
-    def _send_late(self, rows: Rows, i: int) -> None:
-        """A packet that others overtook goes to those for whom it is not from before their time."""
+    def _send_late(self, rows: Rows, i: int, now_s: float) -> None:
+        """A packet that others overtook goes to those for whom it is not from before their time. Who can begin with it
+        is sent what came since."""
         source, lengths = rows.view[i * ROW_BYTES : (i + 1) * ROW_BYTES], [rows.lengths[i]]
-        number = self._extended(source)
+        number, beginning = self._extended(source), []
+        if self._fans is None:
+            self._prepare()
+        if (self._waiting or self._coming or self._broken) and self._find_beginning(rows, i, 1) == 0:
+            self._resume_legs(rows.row(i), now_s)
+            beginning = self._waiting
         self._count(number, source, lengths)
         taking = []
         for leg in self.legs.values():
@@ -286,6 +293,8 @@ class Track(Numbering):
                 leg.uncount()
         for fan in self._fans_of(taking):
             fan.forward(source, lengths)
+        for leg in beginning:
+            leg.catch_up(number + 1)
 
     def _extended(self, packet: memoryview) -> int:
         """The number of a packet that carries its number already."""
@@ -300,6 +309,7 @@ class Track(Numbering):
     def _resume_legs(self, packet: memoryview, now_s: float) -> None:
         number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
         picture = _picture_of(packet)
+        self._broken = False
         coming, self._coming = self._coming, {}
         for subscriber, leg in coming.items():
             leg.track.hand_over(subscriber, self)
@@ -346,6 +356,7 @@ class Track(Numbering):
             self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
         if self.reception.hopeless:
             self.reception.hopeless = False
+            self._broken = self.kind == "video"  # until one has come: the request may be lost, too
             self.request_keyframe()
         self._ask_again_later(now_s)
 

@@ -168,6 +168,14 @@ class Leg:
         self._base, self._base_bytes = self.track.packets, self.track.bytes
         self.waiting = False
 
+    def catch_up(self, ext: int) -> None:
+        """Sends what it has of its track from packet `ext` on, which came before it could begin."""
+        for number in range(ext, self.track.head):
+            packet = self.find((number + self.shift) & 0xFFFF)
+            if packet is not None:
+                self._base, self._base_bytes = self._base - 1, self._base_bytes - len(packet)
+                self.peer.send_rtp(packet)
+
     def uncount(self) -> None:
         """A packet that its track counts was from before its time."""
         self._base += 1

@@ -427,12 +427,7 @@ class Peer:
         """Raises ValueError where the compound is cut; what came before it counted."""
         for packet in rtp.rtcp_packets(data):
             for block in rtp.report_blocks(packet):
-                if (taken := self.viewer.taken.get(block.ssrc)) is not None and (
-                    leg := taken.legs.get(self.id)
-                ) is not None:
-                    leg.reported(block, time.monotonic())
-                    if taken.kind == "video" and self.viewer.down.loss(leg.delivery.loss or 0.0, time.monotonic()):
-                        self.viewer.allocate(time.monotonic())
+                self.viewer.reported(block, time.monotonic())
             if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
                 track = self.publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
                 if track is not None:

@@ -6,16 +6,18 @@ Nothing here runs for a packet that comes in its turn but `burst`, once for all 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sfu.media.nack import HISTORY
 
 REORDER_S = {"audio": 0.0, "video": 0.02}
 """A packet that is only overtaken comes by itself within this time. Sound cannot wait for that, and costs little."""
-RETRY_S, RETRY_MIN_S = 0.1, 0.03
+RETRY_S, RETRY_MIN_S = 0.1, 0.02
 """An answer takes a round trip; asking sooner brings the packet twice. RETRY_S while none has been measured, and at
 most."""
-TRIES = 4
+TRIES = {"audio": 4, "video": 10}
+"""Where a fifth is lost each way, a third of all tries fail. Sound is too late to be played after a few of them, but a
+picture lacks every packet that never comes until the next keyframe, so it is worth as many as browsers make."""
 
 
 class Report(NamedTuple):
@@ -41,12 +43,13 @@ class Reception:
         "_retry_s",
         "_sr",
         "_transit",
+        "_tries",
         "hopeless",
         "repaired",
     )
 
-    def __init__(self, reorder_s: float) -> None:
-        self._reorder_s, self._retry_s = reorder_s, RETRY_S
+    def __init__(self, kind: Literal["audio", "video"]) -> None:
+        self._reorder_s, self._tries, self._retry_s = REORDER_S[kind], TRIES[kind], RETRY_S
         self._missing: dict[int, tuple[int, float]] = {}  # times asked for, and when next
         self._filled: dict[int, None] = {}  # asked for and come since, oldest first
         self._lost = 0
@@ -96,12 +99,12 @@ class Reception:
         self._missing.clear()
 
     def due(self, now_s: float) -> list[int]:
-        """What to ask for now. After TRIES times a number is given up, which `hopeless` says until it is read."""
+        """What to ask for now. After enough tries a number is given up, which `hopeless` says until it is read."""
         asking: list[int] = []
         for number, (tries, due_s) in list(self._missing.items()):
             if due_s > now_s:
                 continue
-            if tries == TRIES:
+            if tries == self._tries:
                 del self._missing[number]
                 self.hopeless = True
             else:

@@ -119,11 +119,12 @@ class Viewer:
         for p, wish, rid in zip(shown, wishes, chosen, strict=True):
             if not wish.layers:
                 continue
-            short = rid is None and down.limited
+            # losses alone are no reason to show nothing; without REMB they are all that is known
+            short = rid is None and down.limited and (down.jammed or not down.speaks)
             self._pause(p, BANDWIDTH, short)
             if p.simulcast and not short:
                 smallest = wish.layers[0].rid
-                p.prefer(me.id, rid or smallest, now=down.limited and p.falls(me.id, rid or smallest))
+                p.prefer(me.id, rid or smallest, now=down.jammed and p.falls(me.id, rid or smallest))
         return next_bps
 
     def _height(self, track: Publication) -> int:
