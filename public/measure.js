@@ -100,18 +100,25 @@ function roundTrip(all, reports) {
 
 const BAD = { loss: 0.05, rtt_ms: 400 };
 const FAIR = { loss: 0.02, rtt_ms: 200 };
+const [POOR, GOOD] = [3, 3.7]; // of the server's scores
 
 export const isBad = ({ loss }) => loss !== null && loss > BAD.loss;
 
-/** The whole in one word: 'none' (no media path), 'poor', 'fair', 'weak' (good but for one other's stream) or 'good'. `scores`
- *  is the server's view by peer, where it has told it: of the E-model, 4.4 at best and poor below 3. */
-export function verdict({ rtt_ms, streams }, scores = {}, self = null) {
+/**
+ * The whole in one word: 'none' (no media path), 'poor', 'fair', 'weak' (good but for one other's stream), 'recovering' (good by
+ * now) or 'good'. `quality` is the server's view, where it has told it: its scores, of the E-model, 4.4 at best and poor below
+ * 3, fall at once and rise slowly; so one of them counts for what is bad now only with figures or a cause beside it.
+ */
+export function verdict({ rtt_ms, streams }, { peers = {}, cause = null } = {}, self = null) {
   if (rtt_ms === null) return 'none';
-  const mine = scores[self] ?? 5;
+  const score = peers[self] ?? 5;
+  const blamed = cause !== null && cause.peer === self;
   const losses = (one) => streams.filter((stream) => stream.loss !== null && stream.loss > one.loss);
   const sending = (of) => of.some(({ sent }) => sent);
-  const bad = losses(BAD);
-  if (mine < 3 || rtt_ms > BAD.rtt_ms || sending(bad) || bad.length > 1) return 'poor';
-  if (mine < 3.7 || rtt_ms > FAIR.rtt_ms || sending(losses(FAIR))) return 'fair';
-  return bad.length || losses(FAIR).length ? 'weak' : 'good';
+  const [bad, lossy] = [losses(BAD), losses(FAIR)];
+  if (rtt_ms > BAD.rtt_ms || sending(bad) || bad.length > 1) return 'poor';
+  const fair = rtt_ms > FAIR.rtt_ms || sending(lossy);
+  if (fair || blamed) return score < POOR ? 'poor' : 'fair';
+  if (lossy.length) return 'weak';
+  return score < GOOD ? 'recovering' : 'good';
 }

@@ -88,13 +88,14 @@ function ownerOf({ sent, track }) {
 
 function showVerdict(now) {
   const { quality, self } = page.room;
-  const found = verdict(now, quality?.peers, self);
-  setIcon(verdictIcon, found === 'good' || found === 'weak' ? 'check' : 'warning');
-  verdictIcon.classList.toggle('is-bad', found === 'poor' || found === 'fair' || found === 'none');
+  const found = verdict(now, quality ?? {}, self);
+  const bad = ['none', 'poor', 'fair'].includes(found);
+  setIcon(verdictIcon, bad ? 'warning' : 'check');
+  verdictIcon.classList.toggle('is-bad', bad);
   put(verdictTitle, t(`stats.verdict.${found}`));
   const worst = Math.max(0, ...now.streams.map(({ loss }) => loss ?? 0));
   const facts = found === 'none' ? t('stats.no_media') : t('stats.facts', { rtt: ms(now.rtt_ms), loss: percent(worst) });
-  put(verdictText, [facts, cause(quality?.cause)].filter(Boolean).join(' '));
+  put(verdictText, [cause(quality?.cause), facts].filter(Boolean).join(' '));
 }
 
 /** The server's word on what makes the call bad, if anything does. */
@@ -103,7 +104,7 @@ function cause(found) {
   const key = `stats.cause.${found.kind}${found.peer === page.room.self ? '.self' : ''}`;
   const [unit, amount] = [found.unit, found.value];
   const value = unit === '%' ? percent(amount / 100) : unit === 'bps' ? bitrate(amount) : ms(amount);
-  return has(key) ? t(key, { name: page.nameOf(found.peer), value }) : '';
+  return has(key) ? t(key, { name: page.room.participants.get(found.peer)?.name ?? '', value }) : '';
 }
 
 function showStream(stream) {

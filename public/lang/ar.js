@@ -370,6 +370,7 @@ export default {
   'stats.verdict.good': 'اتصال جيد',
   'stats.verdict.none': 'غير متصل',
   'stats.verdict.poor': 'اتصال ضعيف',
+  'stats.verdict.recovering': 'الاتصال يتحسن',
   'stats.verdict.weak': 'جيد، مع نقطة ضعيفة واحدة',
   'stats.your_side': 'فُقد في الطريق إليك',
   'stats.your_upload': 'فُقد في الطريق منك',

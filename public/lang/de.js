@@ -370,6 +370,7 @@ export default {
   'stats.verdict.good': 'Gute Verbindung',
   'stats.verdict.none': 'Nicht verbunden',
   'stats.verdict.poor': 'Schlechte Verbindung',
+  'stats.verdict.recovering': 'Die Verbindung erholt sich',
   'stats.verdict.weak': 'Gut, mit einer schwachen Stelle',
   'stats.your_side': 'Verlust auf dem Weg zu dir',
   'stats.your_upload': 'Verlust auf dem Weg von dir',

@@ -370,6 +370,7 @@ export default {
   'stats.verdict.good': 'Good connection',
   'stats.verdict.none': 'Not connected',
   'stats.verdict.poor': 'Poor connection',
+  'stats.verdict.recovering': 'Connection is recovering',
   'stats.verdict.weak': 'Good, with one weak link',
   'stats.your_side': 'Lost on the way to you',
   'stats.your_upload': 'Lost on the way from you',

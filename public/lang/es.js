@@ -370,6 +370,7 @@ export default {
   'stats.verdict.good': 'Buena conexión',
   'stats.verdict.none': 'Sin conexión',
   'stats.verdict.poor': 'Mala conexión',
+  'stats.verdict.recovering': 'La conexión se recupera',
   'stats.verdict.weak': 'Buena, con un punto débil',
   'stats.your_side': 'Perdido en el camino hacia ti',
   'stats.your_upload': 'Perdido en el camino desde ti',

@@ -370,6 +370,7 @@ export default {
   'stats.verdict.good': 'Bonne connexion',
   'stats.verdict.none': 'Non connecté',
   'stats.verdict.poor': 'Mauvaise connexion',
+  'stats.verdict.recovering': 'La connexion se rétablit',
   'stats.verdict.weak': 'Bonne, avec un point faible',
   'stats.your_side': 'Pertes vers vous',
   'stats.your_upload': 'Pertes depuis vous',

@@ -21,19 +21,24 @@ def stream(sent: bool, loss: float | None) -> dict[str, Any]:
     return {"sent": sent, "loss": loss}
 
 
-VERDICTS = (  # round trip, streams, the server's score for this side, the word
-    (None, [], 5, "none"),
-    (20, [], 5, "good"),
-    (20, [stream(True, None), stream(False, 0.01)], 5, "good"),
-    (20, [stream(False, 0.03)], 5, "weak"),
-    (20, [stream(False, 0.2), stream(False, 0)], 5, "weak"),
-    (20, [stream(False, 0.2), stream(False, 0.2)], 5, "poor"),
-    (20, [stream(True, 0.03)], 5, "fair"),
-    (20, [stream(True, 0.06)], 5, "poor"),
-    (250, [], 5, "fair"),
-    (450, [], 5, "poor"),
-    (20, [], 3.2, "fair"),
-    (20, [], 2.9, "poor"),
+MINE, THEIRS = {"peer": "me"}, {"peer": "them"}
+VERDICTS = (  # round trip, streams, the server's score for this side and whom it blames, the word
+    (None, [], 5, None, "none"),
+    (20, [], 5, None, "good"),
+    (20, [stream(True, None), stream(False, 0.01)], 5, None, "good"),
+    (20, [stream(False, 0.03)], 5, None, "weak"),
+    (20, [stream(False, 0.2), stream(False, 0)], 5, None, "weak"),
+    (20, [stream(False, 0.2), stream(False, 0.2)], 5, None, "poor"),
+    (20, [stream(True, 0.03)], 5, None, "fair"),
+    (20, [stream(True, 0.03)], 2.9, None, "poor"),
+    (20, [stream(True, 0.06)], 5, None, "poor"),
+    (250, [], 5, None, "fair"),
+    (450, [], 5, None, "poor"),
+    (20, [], 5, THEIRS, "good"),
+    (20, [], 3.2, MINE, "fair"),
+    (20, [], 2.9, MINE, "poor"),
+    (38, [stream(True, 0), stream(False, 0)], 2.9, None, "recovering"),  # never bad words beside good figures
+    (38, [stream(False, 0)], 3.6, THEIRS, "recovering"),
 )
 
 
@@ -43,7 +48,7 @@ def test_every_stream_has_its_numbers(house: Server, person: People) -> None:
     alice.context.grant_permissions(["clipboard-read", "clipboard-write"])
     alice.page.keyboard.press("i")
     panel = alice.page.get_by_role("complementary", name="Connection")
-    expect(panel.locator(".verdict b")).to_have_text(re.compile("connection|link"))
+    expect(panel.locator(".verdict b")).to_have_text(re.compile("[Cc]onnection|link"))
     expect(panel.locator(".verdict")).to_contain_text(re.compile(r"\d ms to the server"))
     for title, format_ in {
         "Your microphone": "Opus, mono",
@@ -71,8 +76,9 @@ def test_every_stream_has_its_numbers(house: Server, person: People) -> None:
     found = alice.page.evaluate(
         """async (cases) => {
             const { verdict } = await import('/measure.js');
-            return cases.map(([rtt_ms, streams, score]) => verdict({ rtt_ms, streams }, { me: score }, 'me'));
+            const quality = (score, cause) => ({ peers: { me: score }, cause });
+            return cases.map(([rtt_ms, streams, ...told]) => verdict({ rtt_ms, streams }, quality(...told), 'me'));
         }""",
-        [list(case[:3]) for case in VERDICTS],
+        [list(case[:4]) for case in VERDICTS],
     )
-    assert found == [case[3] for case in VERDICTS]
+    assert found == [case[4] for case in VERDICTS]
