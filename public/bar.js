@@ -1,33 +1,49 @@
-/** The bar: keys that say in a word what they do, their menus, and what room this is. */
+/** The bar: keys that say in a word what they do, and what room this is. */
 
 import { nameKey, showDevice } from './devicekeys.js';
 import { $, element, icon, put } from './dom.js';
-import { meter } from './meter.js';
-import { openMenu } from './overlay.js';
 import { page } from './page.js';
-import { panels } from './panel.js';
-import { inUse, optionsOf } from './pickers.js';
 import { elapsed, t, texts } from './texts.js';
 
-export const REACTIONS = ['thumbs_up', 'heart', 'clap', 'laugh', 'surprise', 'celebrate'];
 const LONG_PRESS_MS = 500;
-const IDLE_MS = 4_000; // in full screen, until the bar fades
+
+/** The keys: what their ids begin with, and the shortcut; `wide` ones stand in the More menu where the bar is short. */
+const KEYS = {
+  'bar-media': [
+    { id: 'mic', device: 'microphone' },
+    { id: 'camera', device: 'camera' },
+    { id: 'screen', wide: true, has: { pressed: 'false' } },
+    { id: 'hand', wide: true, has: { pressed: 'false' } },
+    { id: 'react', shortcut: 'R', has: { haspopup: 'menu' } },
+  ],
+  'bar-end': [
+    { id: 'view', sign: 'grid', shortcut: 'G', wide: true },
+    { id: 'people', shortcut: 'P', wide: true, has: { expanded: 'false', controls: 'panel' }, count: 'count count--wait' },
+    { id: 'chat', shortcut: 'C', has: { expanded: 'false', controls: 'panel' }, count: 'count' },
+    { id: 'more', has: { haspopup: 'menu' } },
+    { id: 'leave' },
+  ],
+};
 
 let joinedAt = 0;
-let metered = null;
-let stopMeter = null;
 
-function showMeter() {
-  const track = page.inCall ? page.devices.track('microphone') : null;
-  if (track === metered) return;
-  stopMeter?.();
-  [metered, stopMeter] = [track, null];
-  if (!track) return;
-  const cap = $('mic-button').querySelector('.cap');
-  stopMeter = meter(track, (level) => {
-    cap.style.setProperty('--level', page.devices.status('microphone') === 'on' ? level.toFixed(2) : '0');
-    page.tell('level', { level });
-  });
+function makeKey({ id, device, sign = device ?? id, wide, has = {}, count }) {
+  const key = element('button', `key${wide ? ' key--wide' : id === 'leave' ? ' key--leave' : ''}`);
+  const cap = element('span', 'cap');
+  Object.assign(key, { id: `${id}-button`, type: 'button' });
+  for (const [name, value] of Object.entries(has)) key.setAttribute(`aria-${name}`, value);
+  cap.append(icon(sign));
+  if (count) cap.append(Object.assign(element('span', count), { id: `${id}-count`, hidden: true }));
+  key.append(cap, element('span', 'key__label'));
+  if (!device) return key;
+  key.dataset.toggle = device;
+  const choose = element('button', 'choose');
+  Object.assign(choose, { id: `${id}-choose`, type: 'button' });
+  choose.setAttribute('aria-haspopup', 'menu');
+  choose.append(icon('down'));
+  const split = element('div', 'split');
+  split.append(key, choose);
+  return split;
 }
 
 function showDevices() {
@@ -38,7 +54,6 @@ function showDevices() {
   button.classList.toggle('is-on', sharing);
   const why = (!page.devices.canShare && t('key.no_share')) || (page.room?.permissions?.publish === false && t('key.no_publish')) || '';
   nameKey(button, t(sharing ? 'key.unshare' : 'key.share'), 'S', why);
-  showMeter();
 }
 
 function showHand() {
@@ -69,60 +84,12 @@ function showClock() {
 }
 
 function write() {
-  for (const [id, key, shortcut] of [['react-button', 'key.react', 'R'], ['view-button', 'key.view', 'G'], ['people-button', 'key.people', 'P'], ['chat-button', 'key.chat', 'C'], ['more-button', 'key.more'], ['leave-button', 'key.leave']]) {
-    nameKey($(id), t(key), shortcut);
+  for (const { id, device, shortcut, has } of Object.values(KEYS).flat()) {
+    if (device) nameKey($(`${id}-choose`), t(`key.choose.${device}`));
+    else if (!has?.pressed) nameKey($(`${id}-button`), t(`key.${id}`), shortcut);
   }
   showDevices();
   showRoom();
-}
-
-/** Six reactions; the digits 1 to 6 choose, too. */
-export function openReactions() {
-  const items = REACTIONS.map((reaction) => ({ icon: reaction, label: t(`react.${reaction}`), then: () => page.actions.react(reaction) }));
-  const menu = openMenu($('react-button'), items, { label: t('key.react'), className: 'menu--reactions' });
-  const digit = ({ key }) => menu.querySelectorAll('[role=menuitem]')[Number(key) - 1]?.click();
-  menu.addEventListener('keydown', digit, true); // before the menu itself takes the key
-}
-
-function openDevices(source, anchor) {
-  const sources = source === 'microphone' ? ['microphone', 'speaker'] : ['camera'];
-  const items = sources.flatMap((one) => [
-    element('p', 'menu__head', t(`device.${one}`)),
-    ...optionsOf(page.devices, one).map(([id, label]) => ({ label, checked: id === inUse(page.devices, one), then: () => page.devices.pick(one, id) })),
-  ]);
-  const settings = { icon: 'settings', label: t('settings.title'), then: () => page.actions.settings() };
-  openMenu(anchor, [...items, null, settings], { label: t(`key.choose.${source}`), className: 'menu--devices' });
-}
-
-/** On a phone the keys that do not fit the bar stand at the top of this menu. */
-function openMore() {
-  const grid = element('div', 'menu__grid');
-  for (const id of ['screen-button', 'hand-button', 'people-button', 'view-button']) {
-    const key = $(id);
-    if (key.checkVisibility()) continue;
-    const made = element('button', key.matches('.is-on, .is-hand') ? 'is-on' : '');
-    made.type = 'button';
-    made.setAttribute('role', 'menuitem');
-    made.setAttribute('aria-disabled', key.getAttribute('aria-disabled') ?? 'false');
-    made.append(icon(key.querySelector('use').getAttribute('href').slice(3)), element('span', '', key.querySelector('.key__label').textContent));
-    made.addEventListener('click', () => {
-      made.closest('dialog').close();
-      key.click();
-    });
-    grid.append(made);
-  }
-  const { actions } = page;
-  const items = [
-    { icon: 'link', label: t('more.link'), then: actions.copyLink },
-    ...page.more.flatMap((make) => make()),
-    document.fullscreenEnabled && { icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen },
-    page.stage.canPip && { icon: 'pip', label: t('more.pip'), then: actions.pip },
-    null,
-    panels.has('stats') && { icon: 'pulse', label: t('stats.title'), key: 'I', then: () => panels.show('stats') },
-    { icon: 'settings', label: t('settings.title'), key: ',', then: actions.settings },
-    { icon: 'help', label: t('more.shortcuts'), key: '?', then: actions.shortcuts },
-  ].filter((item) => item !== false);
-  openMenu($('more-button'), grid.childElementCount ? [grid, ...items] : items, { label: t('key.more'), className: 'menu--more' });
 }
 
 /** Calls `then` for a key unless it is unavailable; a long press on a phone is another thing. */
@@ -147,38 +114,26 @@ function press(id, then, held) {
   button.addEventListener('contextmenu', (event) => event.preventDefault());
 }
 
-/** In full screen the bar fades while nobody touches anything; whatever they do brings it back. */
-function fadeWhenIdle() {
-  let timer = 0;
-  const stir = () => {
-    clearTimeout(timer);
-    $('call-view').classList.remove('is-idle');
-    const fade = () => document.fullscreenElement && !$('call-view').querySelector('.bar :focus-visible') && $('call-view').classList.add('is-idle');
-    timer = setTimeout(fade, IDLE_MS);
-  };
-  for (const type of ['pointermove', 'pointerdown', 'keydown', 'focusin']) addEventListener(type, stir, { passive: true });
-  document.addEventListener('fullscreenchange', stir);
-}
-
 export function startBar() {
   const { actions } = page;
-  press('mic-button', () => actions.toggle('microphone'), () => openDevices('microphone', $('mic-button')));
-  press('camera-button', () => actions.toggle('camera'), () => openDevices('camera', $('camera-button')));
-  press('mic-choose', () => openDevices('microphone', $('mic-choose')));
-  press('camera-choose', () => openDevices('camera', $('camera-choose')));
+  for (const [group, keys] of Object.entries(KEYS)) $(group).append(...keys.map(makeKey));
+  press('mic-button', () => actions.toggle('microphone'), () => actions.deviceMenu('microphone', 'mic-button'));
+  press('camera-button', () => actions.toggle('camera'), () => actions.deviceMenu('camera', 'camera-button'));
+  press('mic-choose', () => actions.deviceMenu('microphone', 'mic-choose'));
+  press('camera-choose', () => actions.deviceMenu('camera', 'camera-choose'));
   press('screen-button', () => actions.share());
   press('hand-button', () => actions.hand());
-  press('react-button', openReactions);
+  press('react-button', () => actions.reactions());
   press('view-button', () => actions.view());
-  press('more-button', openMore);
+  press('people-button', () => actions.panel('people'));
+  press('chat-button', () => actions.panel('chat'));
+  press('more-button', () => actions.moreMenu());
   press('leave-button', () => actions.leave());
   page.on('devices', showDevices);
   page.on('people', showRoom);
   page.on('welcome', showDevices); // now it is known what one may send
   page.on('welcome', () => (joinedAt ||= performance.now()));
   page.on('call', ({ again }) => again || (joinedAt = 0));
-  page.on('view', ({ name: view }) => view !== 'call' && showMeter());
-  fadeWhenIdle();
   setInterval(showClock, 1000);
   texts.addEventListener('change', write);
   write();

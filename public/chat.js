@@ -225,15 +225,14 @@ for (const type of ['dragover', 'dragleave', 'drop']) addEventListener(type, dro
 texts.addEventListener('change', write);
 write();
 if (page.room) input.value = recall('sessionStorage', draftKey());
-page.on('welcome', ({ peer }) => {
+page.follow('welcome', ({ peer }) => {
   mine.add(peer);
   write();
 });
-page.on('room', write);
-page.on('chat', (line) => addLine(line));
-page.on('history', ({ lines }) => lines.forEach((line) => addLine(line, mine.size === 1)));
-page.on('chat_deleted', remove);
-page.on('joined', ({ name }) => addRule(t('stage.joined', { name })));
-page.on('left', ({ name }) => addRule(t('stage.left', { name })));
-page.on('call', ({ again }) => again || clear());
-if (page.room?.self) mine.add(page.room.self);
+page.follow('room', write);
+page.follow('chat', (line) => addLine(line));
+page.follow('history', ({ lines }) => lines.forEach((line) => addLine(line, mine.size === 1)));
+page.follow('chat_deleted', remove);
+page.follow('joined', ({ name }) => addRule(t('stage.joined', { name })));
+page.follow('left', ({ name }) => addRule(t('stage.left', { name })));
+page.follow('call', ({ again }) => again || clear());

@@ -1,6 +1,7 @@
 /** Making elements. Text is always text: nothing here or elsewhere parses HTML. */
 
 const TONES = 6;
+const sheets = new Map();
 
 export const $ = (id) => document.getElementById(id);
 
@@ -62,4 +63,14 @@ export function face(name) {
   const made = element('span', `face ${toneOf(name)}`, initialsOf(name));
   made.setAttribute('aria-hidden', 'true');
   return made;
+}
+
+/** Adds a style sheet that the first seconds can do without: resolves when it is in force, or cannot be had. */
+export function styled(name) {
+  if (!sheets.has(name)) {
+    const link = Object.assign(element('link'), { rel: 'stylesheet', href: name });
+    sheets.set(name, new Promise((resolve) => (link.onload = link.onerror = resolve)));
+    document.head.append(link);
+  }
+  return sheets.get(name);
 }

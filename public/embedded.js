@@ -1,29 +1,23 @@
 /**
- * This page in the frame of a <video-room>, whose other half is embed.js. Whose frame it may be is the browser's to keep:
- * the policy's frame-ancestors names the pages of SFU_ALLOWED_ORIGINS. So what the parent says is taken as it comes.
+ * This page in the frame of a <video-room>, whose other half is embed.js; asked.js loads it there. Whose frame it may be is the
+ * browser's to keep: the policy's frame-ancestors names the pages of SFU_ALLOWED_ORIGINS. So what the parent says is taken as
+ * it comes.
  */
 
-export const embedded = window.parent !== window;
+import { page } from './page.js';
 
 let port = null;
 
-/** Resolves to the { room, token, name } of the element. It comes right after `load`, so this listens from the start. */
-export const invitation = new Promise((resolve) => {
-  if (embedded) addEventListener('message', receive);
-
-  function receive({ source, data, ports }) {
-    if (source !== window.parent || !data?.videoRoom || !ports.length) return;
-    removeEventListener('message', receive);
-    [port] = ports;
-    tell('ready');
-    const { room = '', token = '', name = '' } = data.videoRoom;
-    resolve({ room: String(room).trim(), token: String(token), name: String(name).trim() });
-  }
-});
+/** Takes the element's first message: the { room, token, name } it asks for. */
+export function accept({ data, ports }) {
+  [port] = ports;
+  tell('ready');
+  const { room = '', token = '', name = '' } = data.videoRoom;
+  return { room: String(room).trim(), token: String(token), name: String(name).trim() };
+}
 
 /** Tells the element what happens in a room (protocol.js) and lets it leave. */
-export function report(room) {
-  if (!port) return;
+function report(room) {
   port.onmessage = ({ data }) => data?.type === 'leave' && room.leave();
   const participant = ({ peer, name }, present) => tell('participant', { peer, name, present });
   room.addEventListener('welcome', ({ detail: { peer, room: title, name } }) => {
@@ -40,5 +34,7 @@ export function report(room) {
 }
 
 function tell(type, detail = {}) {
-  port?.postMessage({ type, detail });
+  port.postMessage({ type, detail });
 }
+
+page.on('call', () => report(page.room));

@@ -1,6 +1,7 @@
 /** The page when there is no call: why, what helps, and a countdown where the page tries again by itself. */
 
 import { $, button, put } from './dom.js';
+import './languages.js';
 import { page } from './page.js';
 import { t } from './texts.js';
 

@@ -1,13 +1,14 @@
 /** Before the call: how one looks and sounds, with which devices, who is inside already, one field and one button. */
 
 import { secureLink, showDevice } from './devicekeys.js';
-import { $, button, element, face, put } from './dom.js';
-import { openMenu } from './overlay.js';
+import { $, button, element, face, put, styled } from './dom.js';
+import './languages.js';
 import { page } from './page.js';
 import { levelBar, picker } from './pickers.js';
+import { deviceProblems } from './reasons.js';
 import { choices } from './storage.js';
-import { language, LANGUAGES, list, speak, t, texts } from './texts.js';
-import { deviceProblems, isProblem } from './words.js';
+import { list, t, texts } from './texts.js';
+import { isProblem } from './words.js';
 
 const NAMED = 4; // of those inside; the rest is a number
 const LOOK_MS = 15_000;
@@ -47,7 +48,6 @@ function leave() {
 function write() {
   put($('join-title'), asked.fixed ? asked.room : t('join.title'));
   for (const id of ['room-input', 'name-input']) if ($(id).getAttribute('aria-invalid') !== 'true') put($(id.replace('input', 'hint')), t(`join.${id.split('-')[0]}_hint`));
-  for (const one of document.querySelectorAll('.language-name')) one.textContent = LANGUAGES[language];
 }
 
 // --- who is inside ---
@@ -152,23 +152,16 @@ function complain(id, sentence) {
   $(id).setAttribute('aria-invalid', String(sentence !== null));
 }
 
-function chooseLanguage({ currentTarget }) {
-  const items = Object.entries(LANGUAGES).map(([code, label]) => ({ label, checked: code === language, then: () => speak(code, true) }));
-  openMenu(currentTarget, items, { label: t('settings.language') });
+$('join-form').addEventListener('submit', submit);
+for (const id of ['room-input', 'name-input']) $(id).addEventListener('input', () => complain(id, null));
+for (const source of ['microphone', 'camera']) {
+  document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
 }
-
-export function startJoin() {
-  $('join-form').addEventListener('submit', submit);
-  for (const id of ['room-input', 'name-input']) $(id).addEventListener('input', () => complain(id, null));
-  for (const source of ['microphone', 'camera']) {
-    document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
-  }
-  for (const one of document.querySelectorAll('.language')) one.addEventListener('click', chooseLanguage);
-  page.on('devices', showDevices);
-  page.on('view', ({ name }) => name !== 'join' && leave());
-  texts.addEventListener('change', () => {
-    write();
-    if (parts) buildDevices();
-  });
+page.on('devices', showDevices);
+page.on('view', ({ name }) => name !== 'join' && leave());
+texts.addEventListener('change', () => {
   write();
-}
+  if (parts) buildDevices();
+});
+write();
+await styled('before.css');

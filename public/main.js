@@ -1,14 +1,11 @@
-/** Where the page begins: what the link says, the devices, and either the view before the call or the call itself. */
+/** Where the page begins: either the view before the call or the call itself, by what the link asks for. */
 
-import { embedded, invitation } from './embedded.js';
-import { showJoin, startJoin } from './join.js';
-import { Devices } from './media.js';
+import { asked, straight } from './asked.js';
 import { page } from './page.js';
-import { callKey, choices, choose, NAME_KEY, recall, tokenKey } from './storage.js';
+import { choices, choose, NAME_KEY, recall } from './storage.js';
 import { isProblem } from './words.js';
 
-const devices = (page.devices = new Devices());
-for (const type of ['change', 'list', 'released']) devices.addEventListener(type, () => page.tell('devices'));
+const { devices } = page;
 
 /** Room and name in a token; whether they are true, the server knows. */
 function spoken(text) {
@@ -21,16 +18,15 @@ function spoken(text) {
   }
 }
 
-const call = () => import('./call.js');
-
 Object.assign(page.actions, {
-  preview({ room, name }) {
+  async preview({ room, name }) {
+    const { showJoin } = await import('./join.js');
     showJoin({ room, name });
     page.show('join');
     devices.wake();
     page.tell('devices');
   },
-  join: async (values) => (await call()).enter(values),
+  join: async (values) => (await import('./call.js')).enter(values),
   async toggle(source) {
     if (page.inCall && page.room.permissions?.publish === false) return;
     if (!isProblem(devices.status(source))) devices.toggle(source);
@@ -38,7 +34,6 @@ Object.assign(page.actions, {
     else devices.start([source]);
     choose({ [`${source}Off`]: devices.status(source) === 'off' });
   },
-  settings: async () => (await import('./settings.js')).openSettings(),
 });
 
 function theme() {
@@ -48,17 +43,9 @@ function theme() {
 
 page.on('theme', theme);
 theme();
-startJoin();
 for (const host of document.querySelectorAll('.host-name')) host.textContent = location.host;
 if (location.protocol !== 'https:') for (const lock of document.querySelectorAll('.secure')) lock.remove();
 
-const query = new URLSearchParams(location.search);
-const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
-const before = (key) => (reloaded ? recall('sessionStorage', key) : '');
-const asked = embedded
-  ? await invitation
-  : { room: query.get('room')?.trim() ?? '', name: query.get('username')?.trim() || before(callKey()), token: query.get('token') ?? before(tokenKey()) };
 page.token = asked.token;
-if (page.token) page.actions.join(spoken(page.token));
-else if (asked.room && asked.name) page.actions.join(asked);
+if (straight) page.actions.join(asked.token ? spoken(asked.token) : asked);
 else page.actions.preview({ room: asked.room, name: asked.name || recall('localStorage', NAME_KEY) });

@@ -47,7 +47,7 @@ async function remove({ peer, name }) {
   if (await confirm({ title: t('moderate.remove.title', { name }), text: t('moderate.remove.text'), yes: t('moderate.remove.yes') })) act('remove', peer);
 }
 
-/** Items for a menu about somebody (see page.tileItems). */
+/** Items for a menu about somebody. */
 export function itemsFor({ peer, name, isSelf }) {
   const person = page.room.participants.get(peer);
   if (!moderates() || isSelf || !person) return [];
@@ -132,11 +132,8 @@ function showCount() {
   $('people-button').setAttribute('aria-label', waiting.length ? t('people.key_waiting', { count: waiting.length }) : t('key.people'));
 }
 
-export function startModeration() {
-  page.tileItems.push(itemsFor);
-  page.on('lobby', ({ waiting: now }) => lobbyChanged(now));
-  page.on('welcome', () => waiting.length && lobbyChanged([])); // `lobby` follows if somebody waits
-  page.on('call', () => lobbyChanged([]));
-  texts.addEventListener('change', showCount);
-  page.on('room', ({ locked }) => say(t(locked ? 'moderate.is_locked' : 'moderate.is_open')));
-}
+page.follow('lobby', ({ waiting: now }) => lobbyChanged(now));
+page.follow('welcome', () => waiting.length && lobbyChanged([])); // `lobby` follows if somebody waits
+page.follow('call', () => lobbyChanged([]));
+page.follow('room', ({ locked }) => say(t(locked ? 'moderate.is_locked' : 'moderate.is_open')));
+texts.addEventListener('change', showCount);

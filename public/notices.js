@@ -1,19 +1,12 @@
-/** What the page tells during a call: devices that come and go, who comes and goes, and what stands in the way. */
+/** What the page tells during a call: devices that come and go, and who comes and goes. */
 
 import { secureLink } from './devicekeys.js';
-import { $, put } from './dom.js';
 import { page } from './page.js';
+import { deviceProblems } from './reasons.js';
 import { t } from './texts.js';
-import { closeToast, say, toast } from './toasts.js';
-import { deviceProblems, waitingText } from './words.js';
+import { clearToasts, closeToast, say, toast } from './toasts.js';
 
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
-const TALKING = 0.62; // of the level: well above keyboards and fans
-const TALKING_TIMES = 8; // in a row, about a second
-const REMIND_MS = 60_000;
-
-let loud = 0;
-let reminded = -REMIND_MS;
 
 /** What is wrong with microphone and camera, in the call. */
 export function tellDevices() {
@@ -29,23 +22,18 @@ export async function retry(sources) {
   tellDevices();
 }
 
-/** What stands between the person and the call, or null. */
-export function showBanner(words, frozen) {
-  $('banner').hidden = !words;
-  $('stage').classList.toggle('is-frozen', frozen);
-  if (!words) return;
-  put($('banner-title'), words.title);
-  put($('banner-text'), [words.text, words.tech].filter(Boolean).join(' '));
+export async function copyLink() {
+  try {
+    await navigator.clipboard.writeText(page.link);
+    toast('copy', t('link.copied'), { icon: 'check' });
+  } catch {
+    toast('copy', t('link.show', { link: page.link }));
+  }
 }
 
-export const waitingWords = (facts) => waitingText(page.room.error, { ...facts, host: location.hostname, port: page.room.mediaPort, room: page.room.room });
-
-function remind(level) {
-  loud = level > TALKING && page.devices.status('microphone') === 'off' ? loud + 1 : 0;
-  if (loud < TALKING_TIMES || performance.now() - reminded < REMIND_MS) return;
-  reminded = performance.now();
-  loud = 0;
-  toast('muted', t('hint.muted'), { icon: 'microphone-off', action: { label: t('key.unmute'), then: () => page.devices.start(['microphone']) } });
+/** The browser plays no sound yet. */
+export function soundHeld() {
+  toast('sound', t('hint.sound'), { icon: 'volume', action: { label: t('hint.hear'), then: () => page.stage.resume() } });
 }
 
 function followDevices() {
@@ -70,23 +58,20 @@ function followDevices() {
   on('returned', () => closeToast('taken'));
 }
 
-export function startNotices() {
-  followDevices();
-  page.on('level', ({ level }) => remind(level));
-  page.on('devices', () => page.devices.status('microphone') === 'on' && closeToast('muted'));
-  page.on('joined', ({ name }) => say(t('stage.joined', { name })));
-  page.on('left', ({ name }) => say(t('stage.left', { name })));
-  page.on('expiring', ({ seconds }) => toast('expiring', t('hint.expiring', { count: seconds }), { icon: 'clock' }));
-  page.on('error', ({ code, message }) => {
-    if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
-  });
-  page.on('asked', ({ name, source }) => {
-    const then = () => page.devices.start([source === 'camera' ? 'camera' : 'microphone']);
-    toast('asked', t('hint.asked', { name }), { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
-  });
-  page.on('mute', ({ peer, source, muted }) => {
-    if (peer !== page.room.self || !muted || page.devices.status(source) !== 'on') return;
-    page.devices.stop(source);
-    toast('muted_by', t('hint.muted_by'), { icon: 'microphone-off' });
-  });
-}
+followDevices();
+page.on('view', ({ name }) => name !== 'call' && clearToasts());
+page.follow('joined', ({ name }) => say(t('stage.joined', { name })));
+page.follow('left', ({ name }) => say(t('stage.left', { name })));
+page.follow('expiring', ({ seconds }) => toast('expiring', t('hint.expiring', { count: seconds }), { icon: 'clock' }));
+page.follow('error', ({ code, message }) => {
+  if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
+});
+page.follow('asked', ({ name, source }) => {
+  const then = () => page.devices.start([source === 'camera' ? 'camera' : 'microphone']);
+  toast('asked', t('hint.asked', { name }), { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
+});
+page.follow('mute', ({ peer, source, muted }) => {
+  if (peer !== page.room.self || !muted || page.devices.status(source) !== 'on') return;
+  page.devices.stop(source);
+  toast('muted_by', t('hint.muted_by'), { icon: 'microphone-off' });
+});

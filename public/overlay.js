@@ -3,7 +3,7 @@
  * gives the focus back. A press outside closes them. On phones menus come up from the bottom.
  */
 
-import { button, element, icon } from './dom.js';
+import { button, element, icon, styled } from './dom.js';
 import { t } from './texts.js';
 
 const MARGIN_PX = 8;
@@ -116,3 +116,5 @@ function place(dialog, anchor) {
   dialog.style.setProperty('--x', `${x}px`);
   dialog.style.setProperty('--y', `${Math.max(MARGIN_PX, y)}px`);
 }
+
+await styled('later.css');

@@ -7,21 +7,23 @@
  *   devices   this device's tracks or their states have changed
  *   view      detail { name }: 'join', 'call' or 'end' is shown now
  *
- * `actions` is what a person can do, whatever key, menu or shortcut is used: see main.js. `more` and `tileItems` hold functions
- * that return items for the More menu, and for the menu on a person's tile (given { peer, name, isSelf }).
+ * `actions` is what a person can do, whatever key, menu or shortcut is used: see main.js and call.js.
  */
 
 import { $ } from './dom.js';
+import { Devices } from './media.js';
+
+const KEPT = 500; // events for those who come late; older ones are forgotten
 
 class Page extends EventTarget {
   room = null;
-  devices = null;
+  devices = new Devices();
   stage = null;
   token = ''; // what the link said, kept out of the address bar
   actions = {};
-  more = [];
-  tileItems = [];
   #due = 0;
+  #late = new EventTarget();
+  #kept = []; // what the room told while those who follow() are not here yet; then null
 
   on(type, then) {
     this.addEventListener(type, ({ detail }) => then(detail));
@@ -29,6 +31,27 @@ class Page extends EventTarget {
 
   tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** Like on(), of what a room tells, for the parts in later.js: they hear what was told since the call began. */
+  follow(type, then) {
+    this.#late.addEventListener(type, ({ detail }) => then(detail));
+  }
+
+  /** Tells what the room told, to those who come late as soon as they are here. */
+  pass(type, detail) {
+    this.tell(type, detail);
+    if (!this.#kept) return this.#late.dispatchEvent(new CustomEvent(type, { detail }));
+    if (type === 'call') this.#kept = [];
+    this.#kept.push([type, detail]);
+    if (this.#kept.length > KEPT) this.#kept.shift();
+  }
+
+  /** All who follow() are here. */
+  complete() {
+    const kept = this.#kept;
+    this.#kept = null;
+    for (const [type, detail] of kept) this.#late.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   /** Tells `people` once for all that changes before the next frame is drawn; hidden pages draw none. */
@@ -60,11 +83,7 @@ class Page extends EventTarget {
     link.searchParams.set('room', this.room?.room ?? '');
     return link.href;
   }
-
-  /** The name of anybody in the room. */
-  nameOf(peer) {
-    return peer === this.room?.self ? this.room.name : (this.room?.participants.get(peer)?.name ?? '');
-  }
 }
 
 export const page = new Page();
+for (const type of ['change', 'list', 'released']) page.devices.addEventListener(type, () => page.tell('devices'));

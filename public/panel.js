@@ -2,21 +2,25 @@
  * The place beside the stage: one panel at a time. A panel is made when it is first opened and kept, with its draft and its
  * scroll place. Escape closes it and gives the focus back to its key.
  *
- *   panels.add('chat', { key: $('chat-button'), title: 'chat.title', make: async () => (await import('./chat.js')).panel(page) });
- *
- * make() resolves to { body, foot, shown(), hidden(), focus }: nodes, and what to do when it comes and goes; all but `body` may be
- * missing. `change` is sent with detail { id } (null: none) when another one is open.
+ * The panel() of its module returns { body, foot, shown(), hidden(), focus }: nodes, and what to do when it comes and goes; all
+ * but `body` may be missing.
  */
 
 import { $, button, element } from './dom.js';
+import { page } from './page.js';
 import { t, texts } from './texts.js';
 
-class Panels extends EventTarget {
+const ALL = {
+  people: { key: $('people-button'), title: 'people.title', load: () => import('./people.js') },
+  chat: { key: $('chat-button'), title: 'chat.title', load: () => import('./chat.js') },
+  stats: { key: null, title: 'stats.title', load: () => import('./stats.js') },
+};
+
+class Panels {
   open = null; // id
-  #all = new Map();
+  #all = new Map(Object.entries(ALL).map(([id, one]) => [id, { ...one, made: null, frame: null }]));
 
   constructor() {
-    super();
     $('panel').addEventListener('keydown', (event) => {
       if (event.key !== 'Escape' || event.defaultPrevented) return;
       event.preventDefault();
@@ -25,28 +29,17 @@ class Panels extends EventTarget {
     texts.addEventListener('change', () => this.#retitle());
   }
 
-  add(id, { key, title, make }) {
-    this.#all.set(id, { key, title, make, made: null, frame: null });
-    if (!key) return;
-    key.setAttribute('aria-expanded', 'false');
-    key.setAttribute('aria-controls', 'panel');
-    key.addEventListener('click', () => this.toggle(id));
-  }
-
-  has(id) {
-    return this.#all.has(id);
-  }
-
   toggle(id) {
     return this.open === id ? this.close() : this.show(id);
   }
 
   async show(id) {
     const panel = this.#all.get(id);
-    if (this.open === id || !panel) return;
+    if (this.open === id) return;
     this.#hide();
     this.open = id;
-    panel.made ??= await panel.make();
+    panel.made ??= (await panel.load().catch(() => null))?.panel();
+    if (!panel.made && this.open === id) this.open = null; // the server is not there to give it
     if (this.open !== id) return; // another was opened while this one came
     panel.frame ??= this.#frame(panel);
     panel.frame.hidden = false;
@@ -55,7 +48,6 @@ class Panels extends EventTarget {
     this.#mark(panel, true);
     panel.made.shown?.();
     (panel.made.focus ?? panel.frame.querySelector('.panel__head button')).focus();
-    this.dispatchEvent(new CustomEvent('change', { detail: { id } }));
   }
 
   close({ focus = true } = {}) {
@@ -63,7 +55,6 @@ class Panels extends EventTarget {
     if (!panel) return;
     this.#hide();
     $('panel').hidden = true;
-    this.dispatchEvent(new CustomEvent('change', { detail: { id: null } }));
     if (focus) [panel.key, $('more-button')].find((one) => one?.checkVisibility?.() ?? one)?.focus();
   }
 
@@ -112,3 +103,5 @@ class Panels extends EventTarget {
 }
 
 export const panels = new Panels();
+export const panel = (id) => panels.toggle(id);
+page.on('view', ({ name }) => name !== 'call' && panels.close({ focus: false }));

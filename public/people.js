@@ -1,7 +1,7 @@
 /** The people panel: who waits at the door, then who is in the room and how. */
 
 import { button, element, face, icon, put, setIcon } from './dom.js';
-import { admit, inLobby, moderates, openManage, refuse } from './moderate.js';
+import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
 import { openMenu } from './overlay.js';
 import { page } from './page.js';
 import { number, t, texts } from './texts.js';
@@ -18,7 +18,7 @@ const list = element('ul');
 const rows = new Map(); // peer → Row
 const waiters = new Map(); // peer → Waiter
 const manage = button('btn', { label: t('moderate.manage_key'), name: 'shield' }, openManage);
-const invite = button('btn', { label: t('link.invite'), name: 'link' }, async () => (await import('./invite.js')).openInvite());
+const invite = button('btn', { label: t('link.invite'), name: 'link' }, () => page.actions.invite());
 
 export function panel() {
   show();
@@ -130,7 +130,7 @@ class Row {
   }
 
   #items() {
-    return page.tileItems.flatMap((make) => make(this.#one));
+    return itemsFor(this.#one);
   }
 
   #openMenu() {
@@ -168,6 +168,6 @@ invite.lastElementChild.dataset.t = 'link.invite';
 manage.lastElementChild.dataset.t = 'moderate.manage_key';
 page.on('people', show);
 page.on('devices', show);
-page.on('lobby', show);
+page.follow('lobby', show); // after moderate.js has heard it
 texts.addEventListener('change', show);
 show();

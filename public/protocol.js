@@ -12,42 +12,7 @@
  * meanwhile one is in the room as before (`trouble`). Where that fails it dials again, with growing pauses, and publishes the
  * same tracks. Mute states stay as they were in any case. Only leave() and a final `bye` end it.
  *
- * State (read at any time)
- *   state          'idle' → 'joining' → 'joined' ⇄ 'waiting' (for the next try) → 'ended'
- *   connected      whether media flows; joined comes first
- *   trouble        what is being repaired while joined: 'connection' (one hears and sees, but nothing else gets through),
- *                  'media' (sound and pictures are stuck), or null
- *   error          { code, message, rejoin } of the last loss, null again once connected
- *   self, limits, permissions   own peer id, what the server accepts and what one may do, from `welcome`
- *   session        the secret that POST /files asks for; for memory only
- *   settings       { locked, lobby, files, chat_kept_s }: how the room is set, as far as the server says
- *   participants   Map of peer → { peer, name, hand, moderator, tracks: Map of source → { kind, muted, paused } }, without
- *                  yourself; `paused` is why the server does not forward a video now, or null; `hand` when it was raised, or 0
- *   hand           when your own hand was raised, in ms since 1970, or 0
- *   speakers       { dominant, speaking }: peers who speak, yourself included; see the event
- *   quality        { up, down, cause, peers }: how the call goes; see docs/protocol.md. null until it is told
- *   mediaPort      UDP port of the server's media, as its last offer names it
- *   pc             the current RTCPeerConnection, null between connections
- *
- * Events (detail)
- *   state      { state, error }           any change of state, connected, trouble or error
- *   welcome    { peer, room, name, resumed }  in the room, possibly again: forget what was known about the others; `resumed`
- *                                         is the same stay after a repair: tracks go on, and who came or went is told
- *   joined     { peer, name }             left { peer, name, reason }
- *   track      { peer, source, track }    a MediaStreamTrack to play; trackended { peer, source } when it is to stop
- *   mute       { peer, source, muted }    somebody else's source was announced, muted or unmuted
- *   paused     { peer, source, reason }   a video is not forwarded, or again (null)
- *   speakers   { dominant, speaking }     who speaks now, and whom to show large (or null); the room's state has it, too
- *   quality    { up, down, cause, peers } how the call goes, about every two seconds; the room's state has it, too
- *   chat       { peer, name, text, time }
- *   waiting    { room, name }             you are in the lobby: `welcome` or the end follows
- *   hand       { peer, raised }           a hand went up (ms since 1970) or down (0), perhaps yours
- *   room       { locked, lobby, … }       the room's settings have changed
- *   reaction, asked, lobby, history, chat_deleted   as docs/protocol.md describes them
- *   expiring   { seconds }                the token ends then, and with it the call
- *   error      { code, message }          the server refused something; the call goes on
- *   bye        { code, message, rejoin }  the server ended the connection; `state` follows
- * Leaving the state 'joined' ends every track.
+ * Its state and its events are listed in docs/embedding.md.
  */
 
 import { Link } from './link.js';
@@ -111,6 +76,7 @@ export class Room extends EventTarget {
   join() {
     if (this.#link) return this.#link.hurry();
     clearTimeout(this.#timer);
+    if (typeof RTCPeerConnection === 'undefined') return this.#end({ code: 'no_webrtc', message: 'This browser has no WebRTC.', rejoin: false });
     const link = new Link(this.#url, this.#token, this.#local, {
       event: (event, data) => this.#handle(event, data),
       media: (media, port) => this.#remap(media, port),

@@ -1,42 +1,69 @@
 /** Single keys in the call. They do nothing while one writes or a dialog is open, and can be turned off (WCAG 2.1.4). */
 
-import { $, element } from './dom.js';
-import { openReactions } from './bar.js';
-import { openDialog } from './overlay.js';
+import { $ } from './dom.js';
 import { page } from './page.js';
-import { panels } from './panel.js';
 import { choices } from './storage.js';
-import { t } from './texts.js';
 
-const KEYS = {
+export const KEYS = {
   m: ['microphone', () => page.actions.toggle('microphone')],
   v: ['camera', () => page.actions.toggle('camera')],
   s: ['share', () => $('screen-button').click()],
   h: ['hand', () => page.actions.hand()],
-  r: ['react', () => openReactions()],
-  c: ['chat', () => panels.toggle('chat')],
-  p: ['people', () => panels.toggle('people')],
+  r: ['react', () => page.actions.reactions()],
+  c: ['chat', () => page.actions.panel('chat')],
+  p: ['people', () => page.actions.panel('people')],
   g: ['view', () => page.actions.view()],
-  i: ['stats', () => panels.toggle('stats')],
+  i: ['stats', () => page.actions.panel('stats')],
   f: ['full', () => page.actions.fullScreen()],
   ',': ['settings', () => page.actions.settings()],
-  '?': ['list', () => openShortcuts()],
+  '?': ['list', () => page.actions.shortcuts()],
 };
-const LABELS = { chat: 'chat.title', people: 'people.title', stats: 'stats.title', full: 'more.full', settings: 'settings.title' };
 
 let pushed = false; // the space bar holds the microphone open
+let opening = 0; // how many things that were asked for still load
+let typed = []; // keys pressed meanwhile
 
 const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
 const presses = (node) => node?.closest?.('button, a, [role=menuitem]');
 
 function down(event) {
-  if (!page.inCall || $('call-view').hidden || !choices.shortcuts || event.defaultPrevented) return;
+  if (!page.inCall || $('call-view').hidden || event.defaultPrevented) return;
   if (event.ctrlKey || event.metaKey || event.altKey || writes(event.target) || document.querySelector('dialog[open]')) return;
+  if (opening) return keep(event);
+  if (!choices.shortcuts) return;
   if (event.key === ' ') return push(event);
   const known = Object.hasOwn(KEYS, event.key.toLowerCase()) && KEYS[event.key.toLowerCase()];
   if (!known || event.repeat) return;
   event.preventDefault();
   known[1]();
+}
+
+/** What is typed while something still loads is for that: a chat that is not here yet can be written to. */
+function keep(event) {
+  if (event.key === 'Tab') return;
+  event.preventDefault();
+  if (event.key === 'Backspace') typed.pop();
+  else if (!event.repeat && (event.key.length === 1 || event.key === 'Enter' || event.key === 'Escape')) typed.push(event.key);
+}
+
+/** Holds the keys back until something has come, and gives them to whatever has the focus then. */
+export async function hold(coming) {
+  opening++;
+  try {
+    return await coming;
+  } finally {
+    if (!--opening) typed.splice(0).forEach(type);
+  }
+}
+
+function type(key) {
+  const target = document.activeElement;
+  if (key.length === 1 && writes(target)) {
+    target.setRangeText?.(key, target.selectionStart, target.selectionEnd, 'end');
+    target.dispatchEvent(new InputEvent('input', { bubbles: true }));
+  } else if (key !== ' ') {
+    target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true })); // no space: nothing would let go of it
+  }
 }
 
 function push(event) {
@@ -51,22 +78,6 @@ function release() {
   if (!pushed) return;
   pushed = false;
   page.devices.stop('microphone');
-}
-
-/** The dialog that lists them. */
-export function openShortcuts() {
-  const list = element('dl', 'shortcuts');
-  const rows = Object.entries(KEYS).map(([key, [name]]) => [key.toUpperCase(), t(LABELS[name] ?? `shortcut.${name}`)]);
-  rows.push([t('shortcut.space'), t('shortcut.push')], ['Esc', t('shortcut.escape')], ['← → ↑ ↓', t('shortcut.arrows')]);
-  for (const [key, label] of rows) {
-    const row = element('div');
-    const term = element('dt');
-    term.append(element('kbd', '', key));
-    row.append(term, element('dd', '', label));
-    list.append(row);
-  }
-  const off = choices.shortcuts ? [] : [element('p', 'muted', t('shortcut.off'))];
-  openDialog({ id: 'shortcuts', title: t('more.shortcuts'), body: [...off, list] });
 }
 
 export function startShortcuts() {

@@ -3,17 +3,13 @@
  * large and who is in sight, and tells the room which pictures it shows.
  */
 
-import { cornerPlace, makeMovable, nextCorner } from './corner.js';
-import { $, element, icon, put } from './dom.js';
+import { cornerPlace, nextCorner } from './corner.js';
+import { $, put } from './dom.js';
 import { choose, gridPlaces, seatsThatFit, splitPlaces } from './grid.js';
-import { openMenu } from './overlay.js';
 import { page } from './page.js';
-import { panels } from './panel.js';
 import { seatsOf } from './seats.js';
-import { ShareBar } from './sharebar.js';
 import { choices } from './storage.js';
-import { has, t } from './texts.js';
-import { toast } from './toasts.js';
+import { t } from './texts.js';
 import { Tile } from './tile.js';
 
 const SPEAKER_MS = 800; // of speaking before anything moves
@@ -32,22 +28,19 @@ export class Stage {
   #spoke = new Map(); // peer → when
   #volumes = new Map(); // peer → 0 to 1
   #active = null; // key of the tile that the keyboard is at
-  #bar = new ShareBar($('stage'));
+  #bar = null; // ShareBar, once a screen is shared
   #timers = {};
   #told = '';
 
   constructor() {
     new ResizeObserver(() => this.#layOut(false)).observe(this.#box);
     page.on('speakers', (now) => this.#speak(now));
-    page.on('reaction', ({ peer, reaction }) => has(`react.${reaction}`) && this.#tiles.get(`${peer} camera`)?.react(reaction));
     page.on('quality', ({ peers = {} }) => this.#mark(peers));
     page.on('devices', () => this.#each((tile) => tile.setSink()));
     page.on('call', ({ again }) => again || this.clear());
     document.addEventListener('visibilitychange', () => this.#tellView());
-    this.#box.addEventListener('keydown', (event) => this.#key(event));
     this.#box.addEventListener('focusin', ({ target }) => this.#activate(target.closest('.tile')));
-    this.#box.addEventListener('pointerup', (event) => this.#tapped(event));
-    $('stage-more').addEventListener('click', () => panels.show('people'));
+    $('stage-more').addEventListener('click', () => page.actions.panel('people'));
   }
 
   // --- what is shown ---
@@ -69,7 +62,7 @@ export class Stage {
     this.#pinned = this.#spotlight = this.#speaker = null;
     this.#shown = [];
     this.#spoke.clear();
-    this.#bar.show(null);
+    this.#bar?.show(null);
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
   }
 
@@ -87,14 +80,8 @@ export class Stage {
     this.#layOut(true);
   }
 
-  /** Pins somebody's camera, or lets go of it: for lists of people. */
-  pinPeer(peer) {
-    const tile = this.#tiles.get(`${peer} camera`);
-    if (tile) this.pin(tile);
-  }
-
-  isPinned(peer) {
-    return this.#pinned === `${peer} camera`;
+  isPinned(tile) {
+    return tile.key === this.#pinned;
   }
 
   volumeOf(peer) {
@@ -104,6 +91,20 @@ export class Stage {
   setVolume(peer, volume) {
     this.#volumes.set(peer, volume);
     this.#each((tile) => tile.peer === peer && !tile.isSelf && (tile.video.volume = volume));
+  }
+
+  /** Something that decides about places has changed. */
+  rearrange() {
+    this.#layOut(true);
+  }
+
+  get tiles() {
+    return this.#tiles.values();
+  }
+
+  /** The bar under a shared screen, if there has been one. */
+  get bar() {
+    return this.#bar;
   }
 
   /** Lets sound be heard after a tap, where the browser held it back. */
@@ -134,13 +135,12 @@ export class Stage {
   #add(key, seat) {
     const tile = new Tile(seat, {
       pin: (one) => this.pin(one),
-      menu: (one, anchor) => this.#menu(one, anchor),
+      menu: page.actions.tileMenu,
       move: () => (nextCorner(), this.#layOut(true)),
-      blocked: () => toast('sound', t('hint.sound'), { icon: 'volume', action: { label: t('hint.hear'), then: () => this.resume() } }),
+      blocked: page.actions.soundHeld,
     });
     this.#tiles.set(key, tile);
     tile.video.volume = this.volumeOf(seat.peer);
-    if (tile.isSelf && tile.source === 'camera') makeMovable(tile, this.#box, () => this.#layOut(true));
     this.#box.append(tile.element);
   }
 
@@ -204,7 +204,7 @@ export class Stage {
       if (place) tile.put(place, from.get(key));
     }
     this.#showMore(places.more, this.#order.length - places.of.size);
-    this.#bar.show(places.bar ? this.#tiles.get(main) : null, places.bar);
+    this.#showBar(places.bar ? this.#tiles.get(main) : null, places.bar);
     $('view-button').querySelector('use').setAttribute('href', main === null ? '#i-grid' : '#i-spotlight');
     this.#tab([...places.of.keys()]);
     this.#tellView();
@@ -247,6 +247,14 @@ export class Stage {
     return this.#shown;
   }
 
+  async #showBar(tile, place) {
+    if (this.#bar) return this.#bar.show(tile, place);
+    if (!tile) return;
+    const { ShareBar } = await page.actions.later();
+    this.#bar ??= new ShareBar($('stage'));
+    this.#layOut(false);
+  }
+
   #showMore(place, count) {
     const key = $('stage-more');
     key.hidden = !place || !count;
@@ -273,30 +281,6 @@ export class Stage {
 
   // --- what is done with a tile ---
 
-  #menu(tile, anchor) {
-    const pinned = tile.key === this.#pinned;
-    const items = [{ icon: 'pin', label: t(pinned ? 'tile.unpin' : 'tile.pin'), then: () => this.pin(tile) }];
-    if (document.pictureInPictureEnabled && tile.seat.picture) items.push({ icon: 'pip', label: t('more.pip'), then: () => this.pip(tile) });
-    if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t('more.full'), then: () => tile.element.requestFullscreen().catch(() => {}) });
-    if (!tile.isSelf) items.push(this.#slider(tile));
-    const more = page.tileItems.flatMap((make) => make({ peer: tile.peer, name: tile.seat.name, isSelf: tile.isSelf }));
-    openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: t('tile.more', { name: tile.seat.label }), who: tile.seat.label });
-  }
-
-  #slider({ peer, seat }) {
-    const row = element('label', 'menu__slider');
-    const slider = Object.assign(element('input'), { type: 'range', min: 0, max: 1, step: 0.05, value: this.volumeOf(peer) });
-    slider.setAttribute('aria-label', t('tile.volume', { name: seat.name }));
-    slider.addEventListener('input', () => this.setVolume(peer, Number(slider.value)));
-    slider.addEventListener('keydown', (event) => event.key !== 'Escape' && event.stopPropagation());
-    row.append(icon('volume'), slider);
-    return row;
-  }
-
-  get canPip() {
-    return Boolean(document.pictureInPictureEnabled);
-  }
-
   /** The large picture, or who spoke last, in a window of its own above all others; again: back. */
   async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
     if (document.pictureInPictureElement) return document.exitPictureInPicture();
@@ -304,15 +288,7 @@ export class Stage {
     await video?.requestPictureInPicture().catch(() => {});
   }
 
-  #tapped({ pointerType, target }) {
-    const tile = target.closest('.tile');
-    if (pointerType === 'mouse' || !tile || target.closest('button')) return;
-    const shown = tile.matches('.is-shown');
-    this.#each((one) => one.element.classList.remove('is-shown'));
-    tile.classList.toggle('is-shown', !shown);
-  }
-
-  // --- by keyboard: one stop for all tiles, arrows between them ---
+  // --- by keyboard: one stop for all tiles, arrows between them (moving.js) ---
 
   #tab(keys) {
     if (!keys.includes(this.#active)) this.#active = keys[0];
@@ -324,44 +300,5 @@ export class Stage {
     if (!found || found.key === this.#active) return;
     this.#active = found.key;
     for (const [key, tile] of this.#tiles) tile.setTabbable(key === this.#active);
-  }
-
-  #key(event) {
-    const tile = this.#tiles.get(this.#active);
-    if (!tile || event.target !== tile.element) return;
-    if (event.key === 'Enter') this.pin(tile);
-    else if (event.shiftKey && event.key.startsWith('Arrow') && tile.element.matches('.is-corner')) this.#moveCorner(event.key);
-    else if (this.#bar.key(event)) return event.preventDefault();
-    else if (!this.#walk(tile, event.key)) return;
-    event.preventDefault();
-  }
-
-  #moveCorner(key) {
-    const rtl = document.documentElement.dir === 'rtl';
-    const [vertical, side] = choices.corner.split('-');
-    const along = { ArrowLeft: rtl ? 'end' : 'start', ArrowRight: rtl ? 'start' : 'end' }[key];
-    const wanted = `${{ ArrowUp: 'top', ArrowDown: 'bottom' }[key] ?? vertical}-${along ?? side}`;
-    for (let turns = 0; choices.corner !== wanted && turns < 4; turns++) nextCorner();
-    this.#layOut(true);
-  }
-
-  #walk(tile, key) {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
-    if (!step) return false;
-    const centre = (one) => {
-      const box = one.element.getBoundingClientRect();
-      return [box.left + box.width / 2, box.top + box.height / 2];
-    };
-    const [x, y] = centre(tile);
-    let best = { tile: null, far: Infinity };
-    this.#each((one) => {
-      if (one === tile || one.element.matches('.is-away')) return;
-      const [dx, dy] = [centre(one)[0] - x, centre(one)[1] - y];
-      const [along, across] = step[0] ? [dx * step[0], Math.abs(dy)] : [dy * step[1], Math.abs(dx)];
-      const far = along + 2 * across;
-      if (along > 1 && far < best.far) best = { tile: one, far };
-    });
-    best.tile?.element.focus();
-    return true;
   }
 }

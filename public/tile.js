@@ -1,11 +1,10 @@
 /** One tile: a picture, a name, and what is to be known about whoever it shows. */
 
-import { button, element, icon, initialsOf, put, setIcon, toneOf } from './dom.js';
+import { button, element, icon, initialsOf, put, toneOf } from './dom.js';
 import { choices } from './storage.js';
 import { t } from './texts.js';
 import { tileText } from './words.js';
 
-const REACTION_MS = 4_000;
 const MOVE_MS = 320;
 const APPEAR_MS = 200;
 const EASE = 'cubic-bezier(.2, .7, .2, 1)';
@@ -23,7 +22,6 @@ export class Tile {
   #shown = {}; // what tileText tells
   #away = false;
   #on;
-  #timer = 0;
 
   /** `on`: pin(tile), menu(tile, anchor), move(tile), blocked() when the browser holds the sound back. */
   constructor({ key, peer, source, isSelf = false }, on) {
@@ -113,16 +111,6 @@ export class Tile {
     this.pinKey.setAttribute('aria-label', this.pinKey.title);
   }
 
-  react(reaction) {
-    this.element.querySelector('.reaction')?.remove();
-    const chip = element('p', 'reaction');
-    chip.append(icon(reaction), element('span', 'unseen', t(`react.${reaction}`)));
-    setIcon(chip.firstChild, reaction);
-    this.element.append(chip);
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => chip.remove(), REACTION_MS);
-  }
-
   /** Puts the tile where it belongs; `from` is where it was on the screen, for it to move from. */
   put(place, from) {
     this.place = place;
@@ -160,7 +148,6 @@ export class Tile {
   }
 
   close() {
-    clearTimeout(this.#timer);
     this.video.srcObject = null;
     this.element.remove();
   }

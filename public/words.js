@@ -1,20 +1,8 @@
-/** What the page says when something is wrong, by the protocol's codes: which text, and what can be done. No page elements. */
+/** What the stage and the keys say, by the protocol's codes. No page elements. */
 
 import { has, t } from './texts.js';
 
 export const isProblem = (status) => !['on', 'off', 'starting'].includes(status);
-
-/** Problems of microphone and camera together: a list of { text, action, sources, insecure }, empty when all is well. */
-export function deviceProblems(microphone, camera) {
-  const both = microphone === camera && isProblem(camera);
-  const found = both ? [['both', camera]] : [['camera', camera], ['microphone', microphone]].filter(([, status]) => isProblem(status));
-  return found.map(([what, problem]) => ({
-    text: problem === 'insecure' ? t('problem.insecure') : t(`problem.${problem}.${what}`),
-    action: { none: t('look_again'), refused: t('again'), busy: t('again') }[problem],
-    sources: both ? ['microphone', 'camera'] : [what],
-    insecure: problem === 'insecure',
-  }));
-}
 
 /** Why somebody's video does not come, in the words of the tile. */
 export function pausedText(reason) {
@@ -27,60 +15,4 @@ export function tileText({ label, muted, picture, paused, speaking, dominant, we
   const voice = (dominant && t('tile.dominant')) || (speaking && t('tile.speaking'));
   const picked = !picture && (paused?.toLowerCase() ?? t('tile.no_picture'));
   return [label, muted && t('tile.muted'), voice, picked, weak && t('tile.weak'), hand && t('tile.hand', { place: hand })].filter(Boolean).join(', ');
-}
-
-const WAITING = {
-  server_stopping: 'server_stopping',
-  media_restarted: 'media',
-  media_unavailable: 'media',
-  database_unavailable: 'database',
-  room_full: 'room_full',
-  server_full: 'server_full',
-  ice_timeout: 'blocked',
-  dtls_failed: 'blocked',
-  lobby: 'lobby',
-  lobby_timeout: 'lobby', // and in again
-};
-
-/** Why the call is not on, while the page keeps trying: { key, title, text, tech }. `since_s` is how long, `answers` whether
- *  pages load, `inCall` whether one was in the room. */
-export function waitingText(error, { since_s, answers, host, port, room, inCall }) {
-  let key = WAITING[error.code] ?? (inCall ? 'reconnecting' : answers ? 'refusing' : 'unreachable');
-  if (navigator.onLine === false) key = 'offline';
-  const tech = key === 'blocked' ? t('wait.blocked.admin', { port: String(port ?? ''), host }).replace(/ +/g, ' ') : null;
-  return { key, title: t(`wait.${key}.title`, { room }), text: t(`wait.${key}.text`, { room, count: since_s }), tech };
-}
-
-/** What is being repaired while the call goes on: 'media' or 'connection'. */
-export function troubleText(trouble) {
-  const key = trouble === 'media' ? 'stuck' : 'resuming';
-  return { key, title: t(`wait.${key}.title`), text: t(`wait.${key}.text`) };
-}
-
-const LINK = ['request', 'another_link'];
-const ENDS = {
-  left: ['rejoin', 'another'],
-  bad_name: ['change', 'another'],
-  no_webrtc: ['again'],
-  token_expired: LINK,
-  token_revoked: LINK,
-  token_used: LINK,
-  token_required: LINK,
-  token_room: LINK,
-  token_not_yet_valid: ['again', 'another_link'],
-  room_deleted: ['another'],
-  call_ended: ['another'],
-  company_disabled: ['again', 'another'],
-  removed: ['another'],
-  room_locked: ['again', 'another'],
-  lobby_refused: ['another'],
-  lobby_timeout: ['again', 'another'],
-  not_allowed: LINK,
-};
-
-/** Why the call is over: { key, title, text, actions }, the first action being what helps most. */
-export function endText({ code }, room) {
-  const key = code in ENDS ? code : code.startsWith('token_') ? 'token' : 'other';
-  const actions = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
-  return { key, title: t(`end.${key}.title`, { room }), text: t(`end.${key}.text`, { room }), actions };
 }

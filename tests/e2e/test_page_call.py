@@ -26,6 +26,7 @@ _BOXES_JS = """() => [...document.querySelectorAll('.tile:not(.is-away)')].map((
 _PICTURES_AWAY_JS = """() => [...document.querySelectorAll('.tile.is-away video')]
     .map((video) => video.srcObject?.getVideoTracks().length ?? 0)"""
 _MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track"
+_REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
 _SHIFTS_JS = """() => {
     window.shift = 0;
     const add = (list) => list.getEntries().forEach((one) => (window.shift += one.value));
@@ -56,6 +57,7 @@ def enter(browser: Browser, house: Server, crowd: Crowd) -> Iterator[Callable[..
         page.goto(f"{house.url}/?token={crowd.token(room, 'Sofia Marin')}")
         eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
         expect(page.locator(".tile")).to_have_count(others + 1)
+        page.evaluate(_REST_JS)
         return page
 
     yield go
@@ -273,7 +275,8 @@ def test_a_device_that_is_plugged_in_is_offered(house: Server, person: Callable[
     alice.join("plugged")
     expect(alice.page.locator(".tile.has-picture")).to_have_count(1)
     alice.page.evaluate(
-        """() => {
+        """async () => {
+            await (await import('/page.js')).page.actions.later();
             window.more = [{ kind: 'audioinput', deviceId: 'headset', label: 'USB headset' }];
             navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
         }"""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from crowd import Crowd
-from people import HERE
-from playwright.sync_api import Browser, Page, expect
+from people import HERE, Person
+from playwright.sync_api import Browser, Page, Route, expect
 from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -90,17 +90,69 @@ def test_the_page_speaks_the_readers_language(
     expect(page.locator("#join-button")).to_have_text("Entrar en la sala")
 
 
-def test_the_first_load_is_light(visit: Callable[..., Page], house: Server) -> None:
+def counting(page: Page) -> dict[str, int]:
+    """The bytes of every response from now on, uncompressed, by address."""
     loaded: dict[str, int] = {}
-    page = visit("/docs.html")
     page.on("response", lambda response: loaded.update({response.url: len(response.body())}) if response.ok else None)
+    return loaded
+
+
+def check_light(loaded: dict[str, int], house: Server, language: str) -> None:
+    named = {url.removeprefix(house.url).partition("?")[0]: size for url, size in loaded.items()}
+    assert len(named) == len(loaded)
+    assert all(url.startswith("/") for url in named), "nothing comes from elsewhere"
+    assert [url for url in named if url.startswith("/lang/")] == [f"/lang/{language}.js"]
+    assert sum(named.values()) < FIRST_LOAD_BYTES, named
+
+
+def test_the_first_load_is_light(visit: Callable[..., Page], house: Server) -> None:
+    page = visit("/health")
+    loaded = counting(page)
     page.goto(f"{house.url}/?room=light")
     expect(page.locator("#preview-video")).to_be_visible()
     expect(page.locator("#join-devices .hint").first).to_have_text("We can hear you")
-    assert any(url.endswith("/lang/en.js") for url in loaded)
-    assert not any("/lang/de" in url or url.endswith(("/call.js", "/settings.js")) for url in loaded)
-    assert sum(loaded.values()) < FIRST_LOAD_BYTES, {url.rpartition("/")[2]: size for url, size in loaded.items()}
-    assert all(url.startswith(house.url) for url in loaded)
+    assert not any(url.endswith(("/call.js", "/later.js", "/settings.js")) for url in loaded)
+    check_light(loaded, house, "en")
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])  # Arabic has the largest file
+def test_a_link_straight_into_a_call_loads_as_little(
+    visit: Callable[..., Page], house: Server, person: Callable[..., Person], language: str
+) -> None:
+    """Until the call stands: in the room, and the first of the others is seen."""
+    person(house, "alice").join(f"straight {language}")
+    page = visit("/health", locale=language)
+    loaded = counting(page)
+    rest: list[Route] = []
+    page.route("**/later.js", lambda route: rest.append(route))
+    with page.expect_request("**/later.js"):
+        page.goto(f"{house.url}/?room=straight {language}&username=bob")
+    assert page.evaluate("window.room.connected")
+    expect(page.locator(".tile.has-picture:not(.is-self)")).to_have_count(1)
+    check_light(loaded, house, language)
+    rest.pop().continue_()
+    page.click("#chat-button")
+    expect(page.locator("#chat-input")).to_be_focused()
+
+
+def test_what_is_typed_while_the_chat_loads_is_for_the_chat(visit: Callable[..., Page], house: Server) -> None:
+    page = visit("/health")
+    rest: list[Route] = []
+    page.route("**/later.js", lambda route: rest.append(route))
+    with page.expect_request("**/later.js"):
+        page.goto(f"{house.url}/?room=early&username=bob")
+    page.keyboard.press("c")
+    page.keyboard.type("hm, vx")  # each of the first four is a shortcut, or might be one
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Space")
+    rest.pop().continue_()
+    expect(page.locator("#chat-input")).to_be_focused()
+    expect(page.locator("#chat-input")).to_have_value("hm, v ")
+    expect(page.locator("#mic-button")).to_have_attribute("aria-label", "Mute")
+    expect(page.locator("#camera-button")).to_have_attribute("aria-label", "Stop video")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    page.keyboard.type("ok")
+    expect(page.locator("#chat-input")).to_have_value("hm, v ok")
 
 
 def test_a_link_that_is_no_token_says_what_to_do(visit: Callable[..., Page]) -> None:

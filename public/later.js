@@ -1,0 +1,33 @@
+/**
+ * What a call can do without in its first seconds: panels, menus, hints, and what to say when it breaks. call.js loads it once
+ * the call stands, or when something of it is asked for, so it is here when the server is not.
+ */
+
+import { styled } from './dom.js';
+import { page } from './page.js';
+import './awake.js';
+import './chat.js'; // it counts what is unread from the start
+import './idle.js';
+import './moderate.js';
+import './moving.js';
+import './notices.js';
+import './trouble.js';
+import './voice.js';
+
+export { deviceMenu, moreMenu, shortcuts, tileMenu } from './menus.js';
+export { copyLink, retry, soundHeld, tellDevices } from './notices.js';
+export { panel, panels } from './panel.js';
+export { reactions } from './reactions.js';
+export { ShareBar } from './sharebar.js';
+export const settings = async () => (await import('./settings.js')).openSettings();
+export const invite = async () => (await import('./invite.js')).openInvite();
+
+/** The rest of the icons, to those that stand in the page. */
+async function addIcons() {
+  const answer = await fetch('icons.svg').catch(() => null);
+  const read = new DOMParser().parseFromString((await answer?.text()) ?? '<svg/>', 'image/svg+xml');
+  document.getElementById('icons').append(...read.documentElement.children);
+}
+
+await Promise.all([addIcons(), styled('before.css'), styled('later.css')]);
+page.complete();
