@@ -1,0 +1,136 @@
+"""What stands between a person and the call, in real browsers: each time a sentence says so, and a button helps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from people import FAKE_DEVICES, Person, launch
+from playwright.sync_api import Browser, Playwright, expect
+from process import Server, eventually
+from relay import CLEAN, HOST, SILENT, Relay
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+
+_BUSY_JS = """
+const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.busy = true; // what a browser says while another program holds the camera
+navigator.mediaDevices.getUserMedia = async (asked) => {
+    if (window.busy && asked.video) throw new DOMException('Could not start video source', 'NotReadableError');
+    return real(asked);
+};
+"""
+BUSY = "The camera can’t be started: another program may be using it. Close it there, then try again."
+_MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track.id"
+_HAPPENS_JS = """async (type) => {
+    const { page } = await import('/page.js');
+    await page.actions.later(); // the rest of the page is here
+    page.devices.track('microphone').dispatchEvent(new Event(type));
+}"""
+_QUIET_JS = "localStorage.setItem('sfu.choices', JSON.stringify({ microphoneOff: true, cameraOff: true }))"
+_HEARS_JS = "[...document.querySelectorAll('.tile:not(.is-self) video')].every((one) => !one.muted && !one.paused)"
+
+
+def test_a_camera_that_is_busy_can_be_tried_again(house: Server, person: People) -> None:
+    alice = person(house, "alice")
+    page = alice.page
+    page.add_init_script(_BUSY_JS)
+    page.goto(f"{house.url}/?room=busy")
+    problem = page.locator("#preview-problem")
+    expect(problem).to_contain_text(BUSY)
+    expect(page.locator("#join-will")).to_have_text("You go in with your microphone on and no picture.")
+    page.evaluate("window.busy = false")
+    problem.get_by_role("button", name="Try again").click()
+    expect(page.locator("#preview-video")).to_be_visible()
+    expect(problem).to_be_empty()
+
+    alice.join("busy")  # straight in, and busy again
+    said = page.locator(".toast", has_text=BUSY)
+    again = said.get_by_role("button", name="Try again")
+    again.click()
+    expect(again).to_be_visible()
+    page.evaluate("window.busy = false")
+    again.click()
+    expect(page.locator(".tile.is-self.has-picture")).to_have_count(1)
+    expect(said).to_have_count(0)
+
+
+def test_a_microphone_that_a_phone_call_takes_can_be_taken_back(house: Server, person: People) -> None:
+    page = person(house, "alice").join("phone").page
+    before = eventually(lambda: page.evaluate(_MICROPHONE_JS), "a microphone is sent")
+    taken = page.get_by_role("alert").filter(has_text="took your microphone. Nobody hears you.")
+    page.evaluate(_HAPPENS_JS, "mute")
+    expect(taken).to_be_visible()
+    page.evaluate(_HAPPENS_JS, "unmute")  # the call is over
+    expect(taken).to_have_count(0)
+    page.evaluate(_HAPPENS_JS, "mute")
+    taken.get_by_role("button", name="Take it back").click()
+    eventually(lambda: page.evaluate(_MICROPHONE_JS) not in (None, before), "the microphone is opened anew")
+    expect(taken).to_have_count(0)
+    before = page.evaluate(_MICROPHONE_JS)
+    page.evaluate(_HAPPENS_JS, "ended")  # some systems end the track instead
+    expect(page.locator(".toast", has_text="as your microphone.")).to_be_visible()
+    eventually(lambda: page.evaluate(_MICROPHONE_JS) not in (None, before), "another one is sent")
+
+
+@pytest.fixture
+def strict(playwright: Playwright) -> Iterator[Browser]:
+    """A browser as people have it: no sound before the page is touched."""
+    with launch(playwright, FAKE_DEVICES, "--autoplay-policy=document-user-activation-required") as running:
+        yield running
+
+
+def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(house: Server, person: People, strict: Browser) -> None:
+    alice = person(house, "alice").join("tap")
+    listener = person(house, "lena", on=strict)
+    listener.page.add_init_script(_QUIET_JS)
+    with listener.page.expect_request("**/later.js"):  # and nothing is looked at: for the browser that is a touch
+        listener.page.goto(f"{house.url}/?room=tap&username=lena")
+    said = listener.page.locator(".toast", has_text="Your browser holds the sound back until you tap.")
+    expect(said).to_be_visible()
+    assert not listener.page.evaluate(_HEARS_JS)
+    said.get_by_role("button", name="Tap to hear").click()
+    eventually(lambda: listener.page.evaluate(_HEARS_JS), "the sound plays")
+    expect(said).to_have_count(0)
+    listener.hears()
+    listener.sees(alice)
+
+
+@pytest.fixture
+def walled(start_server: Callable[..., Server]) -> Iterator[tuple[Server, Relay]]:
+    """A server whose pages load, behind a wall that lets no media through."""
+    server = start_server(public_ip=HOST, ice_s="2")
+    with Relay(server.port) as relay:
+        for direction in ("up", "down"):
+            relay.shape(direction, SILENT)  # type: ignore[arg-type]
+        yield server, relay
+
+
+def test_a_firewall_that_stops_the_media_is_named_with_its_port(walled: tuple[Server, Relay], person: People) -> None:
+    server, relay = walled
+    alice = person(server, "alice").join("wall")
+    banner = alice.page.locator("#banner")
+    expect(banner).to_contain_text("This network blocks video and sound", timeout=20_000)
+    expect(banner).to_contain_text(f"The server is reachable, media is not: UDP {server.port}.")
+    expect(banner).to_contain_text(f"For the network’s administrator: allow UDP port {server.port} to 127.0.0.1.")
+    for direction in ("up", "down"):
+        relay.shape(direction, CLEAN)  # type: ignore[arg-type]
+    banner.get_by_role("button", name="Try now").click()
+    eventually(lambda: alice.page.evaluate("window.room.connected"), "media flows", 30)
+    expect(banner).to_be_hidden()
+
+
+def test_a_picture_floats_above_other_windows_and_comes_back(house: Server, person: People) -> None:
+    alice, bob = person(house, "alice").join("float"), person(house, "bob").join("float")
+    alice.sees(bob)
+    floats = f"document.pictureInPictureElement === document.querySelector('{alice.tile(bob)} video')"
+    alice.page.click("#more-button")
+    alice.page.get_by_role("menuitem", name="Picture in picture").click()
+    eventually(lambda: alice.page.evaluate(floats), "bob's picture floats")
+    alice.sees(bob)
+    alice.page.click("#more-button")
+    alice.page.get_by_role("menuitem", name="Leave picture in picture").click()
+    eventually(lambda: alice.page.evaluate("document.pictureInPictureElement === null"), "it is back")
+    alice.sees(bob)
