@@ -105,14 +105,14 @@ function move(event, entries) {
   found.focus();
 }
 
-/** Above the anchor where there is room, else below; at its inline end, inside the window. */
+/** Below an anchor in the window's upper half, else above; at its inline end, inside the window. */
 function place(dialog, anchor) {
   const at = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = dialog;
   const start = document.documentElement.dir === 'rtl' ? at.left : at.right - width;
   const x = Math.max(MARGIN_PX, Math.min(start, innerWidth - width - MARGIN_PX));
-  const above = at.top - height - MARGIN_PX;
-  const y = above >= MARGIN_PX ? above : Math.min(at.bottom + MARGIN_PX, innerHeight - height - MARGIN_PX);
+  const wanted = at.top < innerHeight / 2 ? at.bottom + MARGIN_PX : at.top - height - MARGIN_PX;
+  const y = Math.min(wanted, innerHeight - height - MARGIN_PX);
   dialog.style.setProperty('--x', `${x}px`);
   dialog.style.setProperty('--y', `${Math.max(MARGIN_PX, y)}px`);
 }

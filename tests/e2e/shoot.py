@@ -1,14 +1,17 @@
-"""Pictures of the page's states, for eyes: `python -m tests.e2e.shoot [names]` makes tests/e2e/screens/*.png anew.
+"""Pictures of the page's states, for eyes: `python -m tests.e2e.shoot [names]` makes tests/e2e/screens/*.png anew,
+all of them or those whose names contain one of the words between commas.
 
 The people in them are real peers with drawn faces (crowd.py); so is the camera of whoever looks.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from crowd import DRAW_JS, NAMES, Crowd  # noqa: E402
 from people import FAKE_DEVICES, launch  # noqa: E402
 from people import HERE as INSECURE_HOST  # noqa: E402
+from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 from process import Server, eventually  # noqa: E402
 
@@ -45,6 +49,22 @@ if (real) navigator.mediaDevices.getUserMedia = async (asked) => {
 if (navigator.mediaDevices?.getDisplayMedia) navigator.mediaDevices.getDisplayMedia = async () => window.sheet();
 """
 )
+_BUSY_JS = """
+const free = navigator.mediaDevices.getUserMedia;
+navigator.mediaDevices.getUserMedia = async (asked) => {
+    if (asked.video) throw new DOMException('Could not start video source', 'NotReadableError');
+    return free(asked);
+};
+"""
+_HELD_JS = """
+const play = HTMLMediaElement.prototype.play;
+HTMLMediaElement.prototype.play = async function () {
+    if (!this.muted) throw new DOMException('The user did not interact with the document first.', 'NotAllowedError');
+    return play.call(this);
+};
+"""
+_BYE = '{"event": "bye", "data": {"code": "%s", "message": "", "rejoin": false}}'
+COLOURS = 256  # of a picture; more would not be seen
 
 
 @dataclass
@@ -57,6 +77,7 @@ class Shot:
     window: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     path: str = ""  # instead of a link into the room
+    script: str = ""  # what the browser does otherwise
     crowd: dict[str, Any] = field(default_factory=dict)  # who else: see Crowd.join
     scene: Callable[[Studio, Page], Any] = lambda studio, page: None  # what the others do before `act`
 
@@ -79,7 +100,7 @@ def talk(studio: Studio, page: Page) -> None:
     said += [("Amira Haddad", "I moved the relay work one week later, see the red row.")]
     said += [("Jonas Lindqvist", "Good. Can we keep the load test in the same week?")]
     late = [("Mei Tanaka", "Both are free from Wednesday."), ("Mei Tanaka", "I will book them now.")]
-    page.evaluate("async () => (await import('/panel.js')).panels.show('chat')")
+    page.evaluate("async () => (await import('/page.js')).page.actions.panel('chat')")
     page.locator("#chat-input").wait_for()
     if "load test" not in page.locator("#chat-log").inner_text():
         for one in said:
@@ -94,7 +115,7 @@ def talk(studio: Studio, page: Page) -> None:
         for one in late:
             studio.crowd.page.evaluate(_SAY_JS, one)
         page.wait_for_timeout(300)
-        page.evaluate("async () => (await import('/panel.js')).panels.show('chat')")
+        page.evaluate("async () => (await import('/page.js')).page.actions.panel('chat')")
 
 
 def hands(studio: Studio, page: Page) -> None:
@@ -115,7 +136,7 @@ def menu(page: Page) -> None:
 
 
 def invite(page: Page) -> None:
-    page.evaluate("async () => (await import('/invite.js')).openInvite()")
+    page.evaluate("async () => (await import('/page.js')).page.actions.invite()")
 
 
 PHONE = {"has_touch": True, "is_mobile": True}
@@ -131,8 +152,11 @@ SHOTS = [
     Shot("join-ar", path="/?room=Design review", options={"locale": "ar"}),
     Shot("join-refused", path="/?room=Design review", options=REFUSED),
     Shot("join-insecure", path="insecure"),
+    Shot("join-busy", path="/?room=Design review", script=_BUSY_JS),
     Shot("end-token", path="/?token=broken"),
-    Shot("end-full", path="full"),
+    Shot("end-full", path="bye room_full"),
+    Shot("end-removed", path="bye removed"),
+    Shot("end-removed-portrait", path="bye removed", window="portrait", options=PHONE | LIGHT),
     Shot("end-unreachable", path="unreachable", window="portrait", options=PHONE),
     Shot("call-1", people=0),
     Shot("call-1-portrait", people=0, window="portrait", options=PHONE),
@@ -168,10 +192,15 @@ SHOTS = [
     Shot("speaker", people=11, act=press("g")),
     Shot("lobby", people=11, scene=knock, act=press("p")),
     Shot("lobby-portrait", people=11, act=click("#more-button"), window="portrait", options=PHONE),
+    Shot("sound-held", people=4, script=_HELD_JS),
+    Shot("sound-held-portrait", people=4, script=_HELD_JS, window="portrait", options=PHONE),
+    Shot("media-blocked", path="blocked"),
+    Shot("media-blocked-portrait", path="blocked", window="portrait", options=PHONE),
     Shot("call-25", people=24),
     Shot("call-25-portrait", people=24, window="portrait", options=PHONE),
     Shot("reconnecting", people=3),  # the last: the server is stopped for it
 ]
+_REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
 _SAY_JS = "([name, text]) => window.crowd.get(name).chat(text)"
 _SETTINGS_JS = "async () => (await import('/page.js')).page.actions.settings()"
 _TOASTS_JS = """async () => {
@@ -212,6 +241,15 @@ class Studio:
             self._inside = wanted
         return self.name
 
+    @cached_property
+    def walled(self) -> Server:
+        """A server whose media address nobody listens at."""
+        return Server(public_ip="127.0.0.2", ice_s="2").start()
+
+    def close(self) -> None:
+        if "walled" in vars(self):
+            self.walled.close()
+
     @property
     def name(self) -> str:
         return "Design review" if self._rooms == 1 else f"Design review {self._rooms}"
@@ -221,6 +259,7 @@ class Studio:
         usual = {"permissions": ["camera", "microphone"], "color_scheme": "dark", "reduced_motion": "reduce"}
         context = self.browser.new_context(**usual | {"viewport": WINDOWS[shot.window], "locale": "en"} | shot.options)
         context.add_init_script(_CAMERA_JS)
+        context.add_init_script(shot.script)
         try:
             yield context.new_page()
         finally:
@@ -233,6 +272,7 @@ class Studio:
                 eventually(lambda: page.evaluate("window.room?.connected"), shot.name, 40)
                 on = shot.people - len([index for index in (5, 9, 15, 20) if index < shot.people - 1])
                 eventually(lambda: page.locator(".tile.has-picture").count() >= min(on, 8), shot.name, 40)
+                page.evaluate(_REST_JS)
                 page.wait_for_timeout(700)
             else:
                 page.goto(self.address(shot, page))
@@ -244,25 +284,29 @@ class Studio:
             if shot.name == "reconnecting":
                 self.server.kill()
                 page.locator("#banner").wait_for(state="visible", timeout=30_000)
+            if shot.path == "blocked":
+                page.locator("#banner").wait_for(state="visible", timeout=30_000)
             page.wait_for_timeout(900)
-            page.screenshot(path=SCREENS / f"{shot.name}.png", animations="disabled")
+            picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+            kept = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            kept.save(SCREENS / f"{shot.name}.png", optimize=True)
             print(shot.name, flush=True)
 
     def address(self, shot: Shot, page: Page) -> str:
         """Where to go for a picture before the call, after whatever the state needs."""
         if shot.path == "insecure":
             return f"http://{INSECURE_HOST}:{self.server.port}/?room=Design review"
-        if shot.path == "full":
-            page.route_web_socket("**/ws*", lambda ws: ws.close(code=4403) if ws.send(_FULL) is None else None)
+        if shot.path.startswith("bye "):
+            bye = _BYE % shot.path.split()[1]
+            page.route_web_socket("**/ws*", lambda ws: ws.close(code=4403) if ws.send(bye) is None else None)
             return f"{self.server.url}/?room=Design review&username=Sofia"
+        if shot.path == "blocked":
+            return f"{self.walled.url}/?room=Design review&username=Sofia"
         if shot.path == "unreachable":
             page.route("**/health", lambda route: route.abort())
             page.route_web_socket("**/ws*", lambda ws: ws.close(code=1011))
             return f"{self.server.url}/?room=Design review&username=Sofia"
         return self.server.url + shot.path
-
-
-_FULL = '{"event": "bye", "data": {"code": "room_full", "message": "The room is full.", "rejoin": false}}'
 
 
 def main(part: str = "") -> None:
@@ -274,6 +318,7 @@ def main(part: str = "") -> None:
             for shot in SHOTS:
                 if any(one in shot.name for one in part.split(",")):
                     studio.shoot(shot)
+            studio.close()
     finally:
         server.close()
 
