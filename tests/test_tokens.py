@@ -254,6 +254,7 @@ def test_a_valid_token_is_explained() -> None:
             "The token is signed with 'HS512', not with HS256.",
         ),
     ],
+    ids=["expired", "early", "algorithm"],  # a token has a random name, and xdist wants the same ids everywhere
 )
 def test_a_refused_token_is_explained(token: str, code: str, message: str) -> None:
     found = tokens.inspect(token, SECRET, NOW)
