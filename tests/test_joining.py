@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -239,8 +239,9 @@ async def test_a_token_that_expires_ends_the_call_after_a_notice(
 async def test_revocation_ends_the_call_in_time(server: Server, issue: Issue, acme: tuple[Company, str]) -> None:
     company, key = acme
     token = await issue()
-    async with server.connect(url(token)) as client, server.connect(url(await issue(user_name="bob"))) as bob:
+    async with server.connect(url(token)) as client, AsyncExitStack() as stack:
         await welcomed(client)
+        bob = await stack.enter_async_context(server.connect(url(await issue(user_name="bob"))))
         await welcomed(bob)
         token_id = jwt.decode(token, options={"verify_signature": False})["jti"]
         with trio.fail_after(REVOKED_S):

@@ -214,25 +214,34 @@ class Model:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.legs: dict[str, ModelLeg] = {}
+        self.sent: dict[int, Sent] = {}
         self.muted = self.started = False
         self.fresh = True  # a new stretch begins with the next packet that may begin one
         self.source = 0
         self.shift = self.first = self.head = 0
 
-    def batch(self, packets: list[Sent], refused: Callable[[str, int], bool]) -> None:
+    def batch(
+        self, packets: list[Sent], refused: Callable[[str, int], bool], remembered: Callable[[int], bool]
+    ) -> None:
+        """`remembered` are numbers that can still be sent to who begins with a packet that came late."""
         in_order, late = [], []
         for packet in packets:
             number = self.number(packet)
             if number >= 0:
                 (in_order if number + 1 == self.head else late).append((number, packet))
         for number, packet in in_order:
+            self.sent[number] = packet
             for name, leg in self.legs.items():
                 self.deliver(name, leg, number, packet, refused)
         for number, packet in late:
             for name, leg in self.legs.items():
-                own = number + leg.shift
-                if leg.active and number >= leg.floor and not refused(name, own & 0xFFFF):
-                    leg.expected[own] = packet
+                numbers = [number] if leg.active and number >= leg.floor else []
+                if self.begins(leg, number, packet):
+                    numbers = [number, *(n for n in range(number + 1, self.head) if n in self.sent and remembered(n))]
+                for own, one in [(n + leg.shift, packet if n == number else self.sent[n]) for n in numbers]:
+                    if not refused(name, own & 0xFFFF):
+                        leg.expected[own] = one
+            self.sent[number] = packet
 
     def number(self, packet: Sent) -> int:
         if self.muted or packet.ssrc != self.source:
@@ -247,10 +256,15 @@ class Model:
         self.head = max(self.head, number + 1)
         return number
 
+    def begins(self, leg: ModelLeg, number: int, packet: Sent) -> bool:
+        """Whether a subscriber that waits goes on with this packet; then it does."""
+        if leg.active or leg.paused or not (packet.key or self.kind == "audio"):
+            return False
+        leg.active, leg.shift, leg.floor = True, leg.next - number, number
+        return True
+
     def deliver(self, name: str, leg: ModelLeg, number: int, packet: Sent, refused: Callable[[str, int], bool]) -> None:
-        if not leg.active and not leg.paused and (packet.key or self.kind == "audio"):
-            leg.active, leg.shift, leg.floor = True, leg.next - number, number
-        if not leg.active:
+        if not self.begins(leg, number, packet) and not leg.active:
             return
         if refused(name, (number + leg.shift) & 0xFFFF):
             if self.kind == "video":
@@ -393,7 +407,7 @@ class Scene:
             self.forwarder.forward(self.rows, list(range(len(packets))), [self.route] * len(packets))
         assert sorted(self.feedback.told) == sorted(p.ext + 7 & 0xFFFF for p in accepted if self.numbered)
         self.any_refused = any(kernel.refused for kernel in self.kernels)
-        self.model.batch(accepted, self.refused)
+        self.model.batch(accepted, self.refused, lambda number: self.track.recall(number) is not None)
         for name, subscriber in self.subscribers.items():
             self.check(name, subscriber)
 

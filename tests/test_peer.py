@@ -1057,7 +1057,9 @@ KEYFRAME = b"\x10\x00" + bytes(20)
 
 def forwarded(control: LocalControl, subscriber: str) -> set[str]:
     """Whose cameras a subscriber is not left out of."""
-    published = {peer.id: peer.published["camera"] for peer in control.worker.peers.values()}
+    published = {
+        peer.id: peer.published["camera"] for peer in control.worker.peers.values() if "camera" in peer.published
+    }
     return {name for name, track in published.items() if subscriber in track.legs and not track.paused(subscriber)}
 
 
@@ -1128,6 +1130,16 @@ def test_who_leaves_makes_room_for_another() -> None:
             assert forwarded(control, "c") == {"b"}
             last = [e for e in control.seen if isinstance(e, bridge.Paused) and (e.peer, e.publisher) == ("c", "b")]
             assert [e.reason for e in last] == ["not_speaking", ""]
+
+    run(test)
+
+
+def test_who_only_watches_gets_no_more_than_others() -> None:
+    async def test() -> None:
+        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c"):
+            guest = await Client(control, "guest").start(publish=False)
+            await until(lambda: forwarded(control, "guest") == {"a"}, "the guest gets the first of three videos")
+            await guest.aclose()
 
     run(test)
 

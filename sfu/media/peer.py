@@ -119,6 +119,7 @@ class Peer:
             self._slots = [Slot("audio", True, source="microphone"), Slot("video", True, source="camera")]
         shared.udp.register(self.agent)
         room.peers[self.id] = self
+        room.arrange()
         self.changed()
 
     # --- negotiation -------------------------------------------------------------------------------------------------
