@@ -118,11 +118,13 @@ function lobbyChanged(now) {
   const came = waiting.filter(({ peer }) => !known.has(peer));
   known.clear();
   for (const { peer } of waiting) known.add(peer);
-  if (!waiting.length) closeToast('lobby');
-  else if (waiting.length === 1) {
-    const [{ peer, name }] = waiting;
-    toast('lobby', t('people.knocks', { name }), { icon: 'people', ask: came.length > 0, action: { label: t('people.admit'), then: () => admit(peer) } });
-  } else toast('lobby', t('people.knock', { count: waiting.length }), { icon: 'people', ask: came.length > 0, action: { label: t('people.show'), then: () => panels.show('people') } });
+  const ask = came.length > 0;
+  const knocks = waiting.length === 1 ? t('people.knocks', waiting[0]) : t('people.knock', { count: waiting.length });
+  const admitOne = { label: t('people.admit'), then: () => admit(waiting[0].peer) };
+  const showAll = { label: t('people.show'), then: () => panels.show('people') };
+  if (!waiting.length || panels.open === 'people') closeToast('lobby');
+  else toast('lobby', knocks, { icon: 'people', ask, action: waiting.length === 1 ? admitOne : showAll });
+  if (ask && panels.open === 'people') say(knocks); // the panel shows them
   showCount();
 }
 

@@ -5,6 +5,7 @@ import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moder
 import { openMenu } from './overlay.js';
 import { page } from './page.js';
 import { number, t, texts } from './texts.js';
+import { closeToast } from './toasts.js';
 
 const lobby = element('section', 'lobby');
 const lobbyHead = element('div', 'group');
@@ -22,7 +23,11 @@ const invite = button('btn', { label: t('link.invite'), name: 'link' }, () => pa
 
 export function panel() {
   show();
-  return { body: [lobby, heading, list], foot: [invite, manage], shown: show };
+  const shown = () => {
+    closeToast('lobby');
+    show();
+  };
+  return { body: [lobby, heading, list], foot: [invite, manage], shown };
 }
 
 /** Whoever you are first, then moderators, hands in the order they went up, and the rest by name. */

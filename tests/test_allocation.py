@@ -51,6 +51,14 @@ def test_what_it_has_is_kept_with_less_than_what_it_takes_to_get_there() -> None
     assert allocate([Wish(720, LAYERS, "q")], 500e3 * LARGER).chosen == ["h"]
 
 
+def test_a_layer_that_begins_counts_as_what_it_took_before() -> None:
+    """An encoder takes seconds to fill it: to go up because it is small now is to come down again."""
+    begun = (Q, Layer("h", 360, 90e3, most_bps=300e3))
+    assert allocate([Wish(360, begun, "q")], 300e3).chosen == ["q"]
+    assert allocate([Wish(360, begun, "q")], 300e3 * LARGER).chosen == ["h"]
+    assert allocate([Wish(360, begun, "h")], 150e3).chosen == ["h"], "what it has counts as it is"
+
+
 def test_a_video_without_layers_now_takes_nothing() -> None:
     assert allocate([Wish(720, ()), Wish(180, LAYERS, "q")], 150e3).chosen == [None, "q"]
 
@@ -59,7 +67,9 @@ wishes = st.lists(
     st.builds(
         Wish,
         st.integers(1, 2000),
-        st.sampled_from([(), LAYERS, LAYERS[:1], LAYERS[1:], SCREEN, (Layer("", 0, 800e3),)]),
+        st.sampled_from(
+            [(), LAYERS, LAYERS[:1], LAYERS[1:], SCREEN, (Q, Layer("h", 360, 90e3, 300e3)), (Layer("", 0, 800e3),)]
+        ),
         st.sampled_from([None, "q", "h", "f", ""]),
     ),
     max_size=30,

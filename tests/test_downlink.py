@@ -5,12 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from sfu.media.downlink import (
+    HELD_S,
     LEAST_BPS,
     LOSS_HIGH,
     PROBE_S,
     RETRY_FIRST_S,
     RETRY_MOST_S,
     START_BPS,
+    TRIAL_FIRST_S,
     VERDICT_S,
     Downlink,
 )
@@ -170,11 +172,62 @@ def test_a_complaint_ends_a_probe_and_puts_the_next_one_off() -> None:
     assert down.probe_bytes(TICK_S, 10.1) > 0
     down.remb(0.7e6, 10.2)
     assert down.probe_bytes(TICK_S, 10.3) == 0
-    assert down.allowed_bps == 0.7e6
+    assert down.allowed_bps == START_BPS, "that more is too much says nothing against what was carried"
     down.want(2e6, 10.2 + 2 * RETRY_FIRST_S - 0.01)
     assert down.probe_bytes(TICK_S, 10.2 + 2 * RETRY_FIRST_S) == 0
     down.want(2e6, 10.2 + 2 * RETRY_FIRST_S + 0.01)
     assert down.probe_bytes(TICK_S, 10.2 + 2 * RETRY_FIRST_S + 0.1) > 0
+
+
+def test_a_way_that_stays_too_narrow_after_a_failed_probe_is_noticed() -> None:
+    down = Downlink()
+    down.remb(1e6, 10.0)
+    down.want(2e6, 10.0)
+    down.remb(0.7e6, 10.2)
+    down.remb(0.6e6, 10.2 + VERDICT_S + 0.01)
+    assert down.allowed_bps == 0.6e6
+
+
+def doubtful(down: Downlink, now_s: float) -> None:
+    """A probe that the browser says nothing to."""
+    down.want(2e6, now_s)
+    assert down.probe_bytes(TICK_S, now_s + 0.1) > 0
+    down.remb(150e3, now_s + 0.2)
+    down.want(2e6, now_s + PROBE_S + VERDICT_S + 0.01)
+
+
+def test_an_estimate_that_stays_low_is_not_believed_for_ever() -> None:
+    """Chromium adds next to nothing to its estimate after a narrow time, however wide the way is since."""
+    down = Downlink()
+    down.remb(150e3, 1.0)
+    down.loss(0.5, 2.0)
+    assert down.allowed_bps < 1e6
+    before = down.allowed_bps
+    doubtful(down, 10.0)
+    assert down.allowed_bps == 2 * before
+    down.want(2e6, 10.0 + PROBE_S + VERDICT_S + HELD_S - 0.1)
+    assert down.probe_bytes(TICK_S, 17.0) == 0, "first it is seen whether that is carried"
+    doubtful(down, 20.0)
+    assert down.allowed_bps == 4 * before
+
+
+def test_after_a_wrong_trial_the_next_one_waits_longer_each_time() -> None:
+    down, now_s, waits = Downlink(), 10.0, []
+    down.remb(150e3, 1.0)
+    down.loss(0.5, 2.0)
+    for _ in range(3):
+        began_s, low = now_s, down.allowed_bps
+        while down.allowed_bps == low:
+            now_s += TICK_S
+            down.remb(150e3, now_s)
+            down.want(2e6, now_s)
+        waits.append(now_s - began_s)
+        down.loss(0.5, now_s + 2)
+        down.loss(0.0, now_s + 4)
+        down.allowed_bps = low
+        now_s += 5
+    assert waits[1] >= TRIAL_FIRST_S - 5
+    assert waits[2] >= waits[1] + TRIAL_FIRST_S - 5
 
 
 def test_where_nothing_can_be_sent_twice_it_is_just_tried() -> None:
@@ -204,10 +257,10 @@ def test_a_quiet_probe_is_an_allowance() -> None:
 def test_uneven_arrival_alone_takes_nobody_the_last_picture() -> None:
     """A busy machine or Wi-Fi delays packets without losing any; a way that is too narrow loses them."""
     down, total = Downlink(), 0
-    for tick in range(40):
+    for tick in range(80):
         total += 1_000
         down.sent(total, 10.0 + tick / 10)
-        down.remb(100e3 - 1e3 * tick, 10.0 + tick / 10)
+        down.remb(100e3 - 500 * tick, 10.0 + tick / 10)
     assert down.allowed_bps == LEAST_BPS
     down.loss(0.3, 20.0)
     down.remb(50e3, 20.1)

@@ -17,11 +17,13 @@ ENOUGH = 0.6
 
 
 class Layer(NamedTuple):
-    """`height` in pixels, 0 where it is not known (the only layer there is)."""
+    """`height` in pixels, 0 where it is not known (the only layer there is); `most_bps` is what it took lately: an
+    encoder that begins with a layer takes seconds to fill it."""
 
     rid: str
     height: int
     bps: float
+    most_bps: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Wish:
     def cost(self, at: int) -> float:
         """Of a layer; more for one larger than now."""
         now = next((i for i, layer in enumerate(self.layers) if layer.rid == self.now), -1)
-        return self.layers[at].bps * (LARGER if at > now else 1.0)
+        layer = self.layers[at]
+        return layer.bps if at <= now else max(layer.bps, layer.most_bps) * LARGER
 
 
 class Allocation(NamedTuple):

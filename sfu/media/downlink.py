@@ -17,8 +17,9 @@ LEAST_BPS = 200_000.0
 none, and packets that come unevenly are not yet a narrow way."""
 FALLEN = 0.98
 """A REMB under this share of the last one has fallen."""
-SHORT, STEADY_S = 0.85, 2.0
-"""So is the way full where REMB stays under this share of what was sent all this time."""
+SHORT, STEADY_S = 0.85, 4.0
+"""So is the way full where REMB stays under this share of what was sent all this time, and does not grow: a browser
+that sees no delay adds to it, however much more arrives."""
 LOSS_HIGH = 0.10
 """As in Google Congestion Control (draft-ietf-rmcat-gcc-02 section 6): more loss than this is congestion."""
 LESS, AS_MUCH, CONSTANT_S = 0.5, 0.7, 5.0
@@ -33,6 +34,12 @@ GROWN = 1.005
 where it is far above what arrives already."""
 PROBE_OVER = 1.1
 RETRY_FIRST_S, RETRY_MOST_S = 2.0, 8.0
+HELD_S = 6.0
+"""What was allowed for so long without a sign of congestion is carried."""
+TRIAL_AFTER_S, TRIAL_FIRST_S, TRIAL_MOST_S = 8.0, 12.0, 120.0
+"""A browser that was once short may leave its estimate as it is, wide as the way is by now: a probe to which it says
+neither yes nor no is taken for a yes, but not for so long after congestion, for longer after a trial that was wrong,
+and twice as long after two."""
 SMOOTH_S = 0.5
 
 
@@ -40,8 +47,9 @@ class Downlink:
     """One a subscriber. `allowed_bps` is for video; sound is not counted, as REMB does not count it either."""
 
     __slots__ = (
-        "_at_s", "_bytes", "_constant", "_extra_bps", "_failures", "_lately", "_less_s", "_loss", "_lossy_s", "_most",
-        "_probe_bps", "_probe_end_s", "_probe_remb_bps", "_remb_bps", "_retry_s",
+        "_at_s", "_bytes", "_calm_s", "_constant", "_extra_bps", "_failures", "_lately", "_less_s", "_loss", "_lossy_s",
+        "_most", "_probe_bps", "_probe_end_s", "_probe_remb_bps", "_remb_bps", "_rembs", "_retry_s", "_trial_s",
+        "_trying_s", "_wrong",
         "allowed_bps", "jammed", "limited", "sent_bps",
     )  # fmt: skip
 
@@ -52,8 +60,12 @@ class Downlink:
         self.sent_bps = 0.0  # lately, probes included
         self._remb_bps = 0.0
         self._lately: deque[tuple[float, float]] = deque()  # sent_bps of the last STEADY_S
+        self._rembs: deque[tuple[float, float]] = deque()  # likewise
         self._at_s, self._bytes = 0.0, 0
         self._failures = 0
+        self._calm_s = 0.0  # before, signs of congestion are a failed probe's
+        self._trying_s = 0.0  # since when what a doubtful probe allowed is sent
+        self._trial_s, self._wrong = 0.0, 0  # no other one before, after so many that were wrong
         self._retry_s = 0.0  # no probe before
         self._probe_bps = self._extra_bps = self._probe_end_s = self._probe_remb_bps = 0.0
         self._loss = self._lossy_s = 0.0
@@ -82,12 +94,17 @@ class Downlink:
     def remb(self, bps: float, now_s: float) -> bool:
         """The browser's estimate. True if it allows less than was thought."""
         before, self._remb_bps = self._remb_bps, bps
+        self._rembs.append((now_s, bps))
+        while self._rembs[0][0] < now_s - STEADY_S:
+            self._rembs.popleft()
+        growing = bps > self._rembs[0][1]
         steady_bps = min((bps for _, bps in self._lately), default=0.0)
-        if bps >= before * FALLEN and bps >= steady_bps * SHORT:
+        if bps >= before * FALLEN and (bps >= steady_bps * SHORT or growing):
             return False
-        self.jammed = True
         lossy = self._loss - self._constant > LOSS_HIGH
-        return self._congested(max(MIN_BPS if lossy else LEAST_BPS, bps), now_s)
+        lower = self._congested(max(MIN_BPS if lossy else LEAST_BPS, bps), now_s)
+        self.jammed |= lower
+        return lower
 
     def loss(self, fraction: float, now_s: float) -> bool:
         """Of a receiver report, what its way lost. True if that allows less than was thought."""
@@ -115,14 +132,20 @@ class Downlink:
 
     def _congested(self, bps: float, now_s: float) -> bool:
         if self._probe_bps:
+            # so much more was too much, which says nothing against what was carried before
             self._probe_bps = 0.0
             self._put_off(now_s)
-        else:
-            self._retry_s = now_s + RETRY_FIRST_S
+            self._calm_s = now_s + VERDICT_S
         self.limited = True
-        lower = bps < self.allowed_bps
-        self.allowed_bps = min(self.allowed_bps, bps)
-        return lower
+        if bps >= self.allowed_bps or now_s < self._calm_s:
+            return False
+        self._trial_s = max(self._trial_s, now_s + TRIAL_AFTER_S)
+        if self._trying_s:
+            self._trying_s = 0.0
+            self._trial_s = now_s + min(TRIAL_MOST_S, TRIAL_FIRST_S * 2**self._wrong)
+            self._wrong += 1
+        self.allowed_bps, self._retry_s = bps, now_s + RETRY_FIRST_S
+        return True
 
     def _put_off(self, now_s: float) -> None:
         self._failures += 1
@@ -133,12 +156,17 @@ class Downlink:
     def want(self, next_bps: float, now_s: float, *, can_probe: bool = True) -> None:
         """What would be sent if it were allowed; 0 if all is. Begins a probe when it is time for one."""
         if self._probe_bps and now_s >= self._probe_end_s + VERDICT_S:
-            if self._remb_bps and self._remb_bps < min(self._probe_remb_bps * GROWN, self._probe_bps):
+            doubtful = self._remb_bps and self._remb_bps < min(self._probe_remb_bps * GROWN, self._probe_bps)
+            if doubtful and now_s < self._trial_s:
                 self._put_off(now_s)
             else:
                 self.allowed_bps = min(MAX_BPS, max(self.allowed_bps, self._probe_bps))
                 self._failures, self.jammed = 0, False
+                self._trying_s = now_s if doubtful else 0.0
+                self._retry_s = now_s + HELD_S if doubtful else self._retry_s
             self._probe_bps = 0.0
+        if self._trying_s and now_s >= self._trying_s + HELD_S:
+            self._trying_s, self._wrong = 0.0, 0
         if not next_bps or next_bps <= self.allowed_bps or self._probe_bps or now_s < self._retry_s:
             return
         if can_probe:

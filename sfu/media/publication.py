@@ -35,21 +35,25 @@ START_S = 2.0
 RELEASE_S = 4.0
 """For so long nobody must want a layer before the publisher is told to stop sending it."""
 RATE_WEIGHT = 0.3
+FORGET_S = 20.0
+"""After so long of sending it the most that a layer took counts for half."""
 
 
 class _Rate:
-    """What a layer's stream brings a second, smoothed."""
+    """What a layer's stream brings a second, smoothed, and the most of it lately."""
 
-    __slots__ = ("_at_s", "_bytes", "bps")
+    __slots__ = ("_at_s", "_bytes", "bps", "most_bps")
 
     def __init__(self) -> None:
-        self.bps, self._at_s, self._bytes = 0.0, 0.0, 0
+        self.bps, self.most_bps, self._at_s, self._bytes = 0.0, 0.0, 0.0, 0
 
     def update(self, total_bytes: int, now_s: float) -> None:
         passed_s = now_s - self._at_s
         if self._at_s and passed_s > 0:
             bps = (total_bytes - self._bytes) * 8 / passed_s
             self.bps += (bps - self.bps) * (RATE_WEIGHT if self.bps else 1.0)
+            if bps:
+                self.most_bps = max(self.bps, self.most_bps * 0.5 ** (passed_s / FORGET_S))
         self._at_s, self._bytes = now_s, total_bytes
 
 
@@ -187,13 +191,13 @@ class Publication:
             silent = newest_s - track.last_s > SILENT_S and rid in self.asked and now_s - asked_s > START_S
             if not silent or not self.simulcast:
                 height = self._usual[rid][0] if self.simulcast else 0
-                found.append(Layer(rid, height, self._rate_bps(rid, track, now_s)))
+                found.append(Layer(rid, height, self._rate_bps(rid, track, now_s), self._rates[rid].most_bps))
         return found
 
     def _rate_bps(self, rid: str, track: Track, now_s: float) -> float:
         if now_s - track.last_s < SILENT_S or not self.simulcast:
             return self._rates[rid].bps
-        return self._usual[rid][1]
+        return self._rates[rid].most_bps or self._usual[rid][1]
 
     def ask(self, now_s: float) -> bool:
         """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it."""

@@ -131,8 +131,10 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     expect(alice.page.locator("#people-count")).to_be_hidden()
 
     carol = go("carol", "door", enters=False)
+    expect(alice.page.get_by_role("alert").filter(has_text="carol is waiting to enter")).to_be_visible()
     lobby = opened(alice).page.locator(".lobby")
     expect(lobby).to_contain_text("carol")
+    expect(alice.page.locator(".toast")).to_have_count(0)  # the panel says it
     lobby.get_by_role("button", name="Decline").click()
     expect(carol.page.get_by_role("heading", name="You were not let in")).to_be_visible()
     expect(lobby).to_be_hidden()
