@@ -119,8 +119,9 @@ function lobbyChanged(now) {
   known.clear();
   for (const { peer } of waiting) known.add(peer);
   const ask = came.length > 0;
-  const knocks = waiting.length === 1 ? t('people.knocks', waiting[0]) : t('people.knock', { count: waiting.length });
-  const admitOne = { label: t('people.admit'), then: () => admit(waiting[0].peer) };
+  const [first] = waiting;
+  const knocks = waiting.length === 1 ? t('people.knocks', first) : t('people.knock', { count: waiting.length });
+  const admitOne = { label: t('people.admit'), then: () => admit(first.peer) };
   const showAll = { label: t('people.show'), then: () => panels.show('people') };
   if (!waiting.length || panels.open === 'people') closeToast('lobby');
   else toast('lobby', knocks, { icon: 'people', ask, action: waiting.length === 1 ? admitOne : showAll });
