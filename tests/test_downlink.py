@@ -9,6 +9,7 @@ from sfu.media.downlink import (
     LEAST_BPS,
     LOSS_HIGH,
     PROBE_S,
+    REMEMBERED,
     RETRY_FIRST_S,
     RETRY_MOST_S,
     START_BPS,
@@ -265,3 +266,10 @@ def test_uneven_arrival_alone_takes_nobody_the_last_picture() -> None:
     down.loss(0.3, 20.0)
     down.remb(50e3, 20.1)
     assert down.allowed_bps == 50e3
+
+
+def test_a_flood_of_estimates_is_not_kept() -> None:
+    down = Downlink()
+    for n in range(10_000):
+        down.remb(1e6, 10.0 + n / 1e6)
+    assert len(down._rembs) <= REMEMBERED

@@ -41,6 +41,17 @@ TRIAL_AFTER_S, TRIAL_FIRST_S, TRIAL_MOST_S = 8.0, 12.0, 120.0
 neither yes nor no is taken for a yes, but not for so long after congestion, for longer after a trial that was wrong,
 and twice as long after two."""
 SMOOTH_S = 0.5
+REMEMBERED = 64
+"""Estimates at most: browsers send a few a second, but nothing keeps a client from sending thousands."""
+
+Window = deque[tuple[float, float]]
+"""When, and how much: of the last STEADY_S."""
+
+
+def _remember(window: Window, bps: float, now_s: float) -> None:
+    window.append((now_s, bps))
+    while window[0][0] < now_s - STEADY_S:
+        window.popleft()
 
 
 class Downlink:
@@ -59,8 +70,8 @@ class Downlink:
         self.jammed = False  # delays said so, not just losses, and it was not found wider since
         self.sent_bps = 0.0  # lately, probes included
         self._remb_bps = 0.0
-        self._lately: deque[tuple[float, float]] = deque()  # sent_bps of the last STEADY_S
-        self._rembs: deque[tuple[float, float]] = deque()  # likewise
+        self._lately: Window = deque(maxlen=REMEMBERED)  # sent_bps of the last STEADY_S
+        self._rembs: Window = deque(maxlen=REMEMBERED)  # likewise
         self._at_s, self._bytes = 0.0, 0
         self._failures = 0
         self._calm_s = 0.0  # before, signs of congestion are a failed probe's
@@ -86,17 +97,13 @@ class Downlink:
             self.sent_bps += (bps - self.sent_bps) * min(1.0, passed_s / SMOOTH_S)
             if self.sent_bps < MIN_BPS:
                 self._remb_bps = 0.0  # browsers forget what they knew while nothing comes
-            self._lately.append((now_s, self.sent_bps))
-            while self._lately[0][0] < now_s - STEADY_S:
-                self._lately.popleft()
+            _remember(self._lately, self.sent_bps, now_s)
         self._at_s, self._bytes = now_s, total_bytes
 
     def remb(self, bps: float, now_s: float) -> bool:
         """The browser's estimate. True if it allows less than was thought."""
         before, self._remb_bps = self._remb_bps, bps
-        self._rembs.append((now_s, bps))
-        while self._rembs[0][0] < now_s - STEADY_S:
-            self._rembs.popleft()
+        _remember(self._rembs, bps, now_s)
         growing = bps > self._rembs[0][1]
         steady_bps = min((bps for _, bps in self._lately), default=0.0)
         if bps >= before * FALLEN and (bps >= steady_bps * SHORT or growing):
@@ -162,8 +169,9 @@ class Downlink:
             else:
                 self.allowed_bps = min(MAX_BPS, max(self.allowed_bps, self._probe_bps))
                 self._failures, self.jammed = 0, False
-                self._trying_s = now_s if doubtful else 0.0
-                self._retry_s = now_s + HELD_S if doubtful else self._retry_s
+                self._trying_s = 0.0
+                if doubtful:
+                    self._trying_s, self._retry_s = now_s, now_s + HELD_S
             self._probe_bps = 0.0
         if self._trying_s and now_s >= self._trying_s + HELD_S:
             self._trying_s, self._wrong = 0.0, 0

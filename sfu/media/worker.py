@@ -50,6 +50,7 @@ ALLOCATE_S = 0.2
 LOAD_WEIGHT = 0.3
 """Of the last second in the load that decides on admission: about the last five seconds count."""
 FULL_COLLECTION_S, FULL_COLLECTION_PEERS = 30.0, 25
+"""How long the garbage of peers that left may wait, and of how many: what they held is megabytes."""
 NICE = -5
 """A worker's priority where the system permits it: packets are not to wait for REST requests on the same core."""
 ADDRESSES_S = 10.0

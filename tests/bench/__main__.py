@@ -1,6 +1,6 @@
 """What the server carries, what that costs, and how far it is from the least possible.
 
-    just bench                                       about five minutes
+    just bench                                       about seven minutes
     just bench --quick
     just bench --compare ws://127.0.0.1:9000/ws --pid 1234     any server that speaks pion sfu-ws signalling
 
@@ -213,6 +213,7 @@ PARTS: dict[str, Callable[[Server, bool], Results]] = {
 }  # fmt: skip
 """Each with a server of its own. `quick` is for a first look."""
 COMPARABLE = ("packets", "joins")
+QUICK = ("memory", *COMPARABLE)
 
 
 def main() -> None:
@@ -223,11 +224,13 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given more than once")
     parser.add_argument("--json", default="bench.json", help="where to write every figure (default: %(default)s)")
     a = parser.parse_args()
+    parts = a.only or (COMPARABLE if a.compare else QUICK if a.quick else PARTS)
+    if a.compare and not set(parts) <= set(COMPARABLE):
+        parser.error(f"of another server only these can be measured: {', '.join(COMPARABLE)}")
     results: Results = {}
-    for name in a.only or PARTS:
+    for name in parts:
         if a.compare:
-            if name in COMPARABLE:
-                results[name] = PARTS[name](Server(a.compare, tree(a.pid) if a.pid else []), a.quick)
+            results[name] = PARTS[name](Server(a.compare, tree(a.pid) if a.pid else []), a.quick)
         else:
             with ours() as server:
                 results[name] = PARTS[name](server, a.quick)
