@@ -71,7 +71,7 @@ _browsers:
     }
     look() {
         missing=""
-        need chromium chromium-browser google-chrome-stable
+        need chromium-headless-shell chromium chromium-browser google-chrome-stable
         need firefox-esr firefox
     }
     look

@@ -108,6 +108,12 @@ class Server:
         assert self.process is not None
         return self.process.pid
 
+    def company(self, name: str) -> str:
+        """Makes a company; returns its API key."""
+        made = sfu("company", "create", name, env=self.env)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
+
     @property
     def output(self) -> str:
         """What every process so far printed and logged."""

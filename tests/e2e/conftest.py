@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,39 +13,50 @@ from process import Server
 expect.set_options(timeout=15_000)  # as `eventually`: the machine may be busy
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     """A browser with a fake camera and a fake microphone."""
     with launch(playwright, FAKE_DEVICES) as running:
         yield running
 
 
-@pytest.fixture(scope="module")
-def house() -> Iterator[Server]:
-    """One server for all tests of a file, each of which has rooms of its own."""
-    server = Server()
+@pytest.fixture(scope="package")
+def server() -> Iterator[Server]:
+    """One server for all these tests, each of which has rooms of its own."""
+    running = Server()
     try:
-        yield server.start()
+        yield running.start()
     finally:
-        print(server.output)
-        server.close()
+        running.close()
+
+
+@pytest.fixture(autouse=True)
+def told(server: Server) -> Iterator[None]:
+    """The report of a test that failed has what the server logged meanwhile."""
+    before = len(server.output)
+    yield
+    print(server.output[before:])
+
+
+@pytest.fixture
+def room(request: pytest.FixtureRequest) -> str:
+    """A room that only this test uses."""
+    return re.sub(r"\W+", "-", request.node.name)[-60:].strip("-")
 
 
 @pytest.fixture
 def person(browser: Browser) -> Iterator[Callable[..., Person]]:
-    """Makes people; `allowed` is whether the browser lets pages use its devices, `on` another browser, `large` whether
-    the camera is."""
+    """Makes people; `on` is another browser, `large` whether the camera is."""
     people: list[Person] = []
 
-    def make(server: Server, name: str, *, allowed: bool = True, on: Browser = browser, large: bool = False) -> Person:
-        permissions = ["camera", "microphone"] if allowed else []
-        context = on.new_context(permissions=permissions, ignore_https_errors=True)
+    def make(server: Server, name: str, *, on: Browser = browser, large: bool = False) -> Person:
+        context = on.new_context(permissions=["camera", "microphone"], ignore_https_errors=True)
         if not large and isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
             context.add_init_script(f"({SMALL_CAMERA_JS})()")
         people.append(Person(context, server, name))

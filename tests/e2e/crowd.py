@@ -5,13 +5,15 @@ They are real peers of the server (protocol.js, alone); tokens keep them from re
 
 from __future__ import annotations
 
+import itertools
 import json
 import urllib.request
 from typing import Any
 
 from playwright.sync_api import Browser, Page
-from process import Server, eventually, sfu
+from process import Server, eventually
 
+_numbers = itertools.count(1)
 NAMES = [
     *("Amira Haddad", "Jonas Lindqvist", "Mei Tanaka", "Tomás Oliveira", "Priya Raman", "Kofi Mensah"),
     *("Maximiliane von Hohenberg-Castell", "Lucas Weber", "Noor Al-Sayed", "Ingrid Solberg", "Mateo Rojas", "Hana Kim"),
@@ -111,7 +113,7 @@ class Crowd:
 
     def __init__(self, browser: Browser, server: Server) -> None:
         self._server = server
-        self._key = sfu("company", "create", f"Crowd {id(self)}", env=server.env).stdout.strip()
+        self._key = server.company(f"Crowd {next(_numbers)}")
         self.context = browser.new_context()
         self.page: Page = self.context.new_page()
         self.page.goto(f"{server.url}/docs.html")

@@ -10,8 +10,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 from process import Server, eventually
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable")
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable")
+"""The first draws no windows and their decoration: half the work."""
 FAKE_DEVICES = "--use-fake-device-for-media-stream=fps=15"
+REFUSED = "--use-fake-ui-for-media-stream=deny"
+"""Who asks for camera and microphone is refused."""
 HERE = "rooms.test"
 """A name for 127.0.0.1 that browsers know of no reason to trust: without TLS its pages are not a secure context."""
 
@@ -65,7 +68,12 @@ def launch(playwright: Playwright, *arguments: str) -> Browser:
     if found is None:
         pytest.skip("no Chromium is installed")
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    flags = [*quiet, "--autoplay-policy=no-user-gesture-required", f"--host-resolver-rules=MAP {HERE} 127.0.0.1"]
+    flags = [
+        *quiet,
+        "--use-fake-ui-for-media-stream",
+        "--autoplay-policy=no-user-gesture-required",
+        f"--host-resolver-rules=MAP {HERE} 127.0.0.1",
+    ]
     return playwright.chromium.launch(executable_path=found, args=[*flags, *arguments])
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from people import HERE, Person, launch
+from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
 from process import Server, eventually
 
@@ -15,7 +15,10 @@ pytestmark = pytest.mark.xdist_group("browser")
 People = Callable[..., Person]
 
 
-def test_two_see_and_hear_each_other_and_a_third_elsewhere_gets_nothing(server: Server, person: People) -> None:
+def test_two_see_and_hear_each_other_and_a_third_elsewhere_gets_nothing(
+    start_server: Callable[..., Server], person: People
+) -> None:
+    server = start_server()
     alice = person(server, "alice").join("team")
     carol = person(server, "carol").join("elsewhere")
     bob = person(server, "bob").join("team")
@@ -47,20 +50,20 @@ def test_the_dialog_asks_for_room_and_name(server: Server, person: People) -> No
     assert "room=team-meeting" in bob.page.url
 
 
-def test_who_comes_later_sees_everybody_at_once(server: Server, person: People) -> None:
-    people = [person(server, name).join("team") for name in ("alice", "bob")]
+def test_who_comes_later_sees_everybody_at_once(server: Server, room: str, person: People) -> None:
+    people = [person(server, name).join(room) for name in ("alice", "bob")]
     people[0].sees(people[1])
-    people.append(person(server, "carol").join("team"))
+    people.append(person(server, "carol").join(room))
     for one in people:
         for other in people:
             if one is not other:
                 one.sees(other)
 
 
-def test_chat_reaches_the_room_and_no_other(server: Server, person: People) -> None:
+def test_chat_reaches_the_room_and_no_other(server: Server, room: str, person: People) -> None:
     alice, bob, carol = (person(server, name) for name in ("alice", "bob", "carol"))
-    for one, room in ((alice, "team"), (bob, "team"), (carol, "elsewhere")):
-        one.join(room)
+    for one, where in ((alice, room), (bob, room), (carol, f"not-{room}"[:64])):
+        one.join(where)
         one.page.click("#chat-button")
     expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
     text = "<b>Grüße</b> & 👋"
@@ -75,8 +78,8 @@ def test_chat_reaches_the_room_and_no_other(server: Server, person: People) -> N
     expect(bob.page.locator("#chat-log")).not_to_contain_text("alone here")
 
 
-def test_a_muted_microphone_is_shown_to_the_others(server: Server, person: People) -> None:
-    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+def test_a_muted_microphone_is_shown_to_the_others(server: Server, room: str, person: People) -> None:
+    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
     bob.sees(alice)
     tile = bob.page.locator(bob.tile(alice))
     unmuted = re.compile("alice(, speaking|, main speaker)?(, weak network)?$")  # the fake microphone beeps
@@ -88,8 +91,8 @@ def test_a_muted_microphone_is_shown_to_the_others(server: Server, person: Peopl
     bob.hears()
 
 
-def test_a_camera_turned_off_and_on_again(server: Server, person: People) -> None:
-    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+def test_a_camera_turned_off_and_on_again(server: Server, room: str, person: People) -> None:
+    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
     bob.sees(alice)
     alice.page.click("#camera-button")
     expect(bob.page.locator(f"{bob.tile(alice)}.has-picture")).to_have_count(0)
@@ -105,36 +108,41 @@ def test_a_call_through_tls(start_server: Callable[..., Server], person: People)
     bob.sees(alice)
 
 
-def test_without_permission_one_joins_and_is_told(server: Server, person: People) -> None:
-    alice = person(server, "alice").join("team")
-    bob = person(server, "bob", allowed=False).join("team")
-    bob.sees(alice)
-    expect(bob.page.locator("#notices")).to_contain_text("Your browser is blocking the camera and microphone")
-    expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
+def test_without_permission_one_joins_and_is_told(
+    server: Server, room: str, person: People, playwright: Playwright
+) -> None:
+    alice = person(server, "alice").join(room)
+    with launch(playwright, FAKE_DEVICES, REFUSED) as wary:
+        bob = person(server, "bob", on=wary).join(room)
+        bob.sees(alice)
+        expect(bob.page.locator("#notices")).to_contain_text("Your browser is blocking the camera and microphone")
+        expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
 
 
-def test_without_a_secure_page_one_joins_and_is_told(server: Server, person: People) -> None:
-    alice = person(server, "alice").join("team")
-    bob = person(server, "bob").join("team", HERE)
+def test_without_a_secure_page_one_joins_and_is_told(server: Server, room: str, person: People) -> None:
+    alice = person(server, "alice").join(room)
+    bob = person(server, "bob").join(room, HERE)
     assert not bob.page.evaluate("isSecureContext")
     bob.sees(alice)
     expect(bob.page.locator("#notices")).to_contain_text("This page isn’t secure")
 
 
-def test_without_devices_one_joins_and_is_told(server: Server, person: People, playwright: Playwright) -> None:
-    alice = person(server, "alice").join("team")
+def test_without_devices_one_joins_and_is_told(
+    server: Server, room: str, person: People, playwright: Playwright
+) -> None:
+    alice = person(server, "alice").join(room)
     with launch(playwright) as poor:
-        bob = person(server, "bob", on=poor).join("team")
+        bob = person(server, "bob", on=poor).join(room)
         bob.sees(alice)
         bob.hears()
         expect(bob.page.locator("#notices")).to_contain_text("No camera or microphone found")
         expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
 
 
-def test_with_a_microphone_only_one_is_heard(server: Server, person: People, playwright: Playwright) -> None:
-    alice = person(server, "alice").join("team")
+def test_with_a_microphone_only_one_is_heard(server: Server, room: str, person: People, playwright: Playwright) -> None:
+    alice = person(server, "alice").join(room)
     with launch(playwright, "--use-fake-device-for-media-stream=device-count=0") as blind:
-        bob = person(server, "bob", on=blind).join("team")
+        bob = person(server, "bob", on=blind).join(room)
         alice.hears()
         expect(bob.page.locator("#notices")).to_contain_text("No camera found")
         expect(alice.page.locator(f"{alice.tile(bob)}:not(.has-picture)")).to_have_count(1)

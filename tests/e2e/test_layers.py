@@ -35,9 +35,9 @@ def frames(viewer: Person) -> int:
     return sum(report.get("framesDecoded", 0) for report in viewer.inbound("video"))
 
 
-def test_everyone_gets_the_layer_that_the_page_shows(server: Server, person: People) -> None:
-    alice = person(server, "alice", large=True).join("team")
-    bob = person(server, "bob").join("team")
+def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, person: People) -> None:
+    alice = person(server, "alice", large=True).join(room)
+    bob = person(server, "bob").join(room)
     bob.sees(alice)
     eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")
     for shown, expected in ((180, 180), (720, 720), (360, 360)):

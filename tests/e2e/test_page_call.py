@@ -35,14 +35,14 @@ _SHIFTS_JS = """() => {
 
 
 @pytest.fixture(scope="module")
-def crowd(browser: Browser, house: Server) -> Iterator[Crowd]:
-    made = Crowd(browser, house)
+def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
+    made = Crowd(browser, server)
     yield made
     made.context.close()
 
 
 @pytest.fixture
-def enter(browser: Browser, house: Server, crowd: Crowd) -> Iterator[Callable[..., Page]]:
+def enter(browser: Browser, server: Server, crowd: Crowd) -> Iterator[Callable[..., Page]]:
     """Somebody with a page of their own enters a room in which others are; the others go afterwards."""
     contexts: list[Any] = []
     problems: list[str] = []
@@ -54,7 +54,7 @@ def enter(browser: Browser, house: Server, crowd: Crowd) -> Iterator[Callable[..
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{house.url}/?token={crowd.token(room, 'Sofia Marin')}")
+        page.goto(f"{server.url}/?token={crowd.token(room, 'Sofia Marin')}")
         eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
         expect(page.locator(".tile")).to_have_count(others + 1)
         page.evaluate(_REST_JS)
@@ -254,10 +254,10 @@ def test_a_call_of_two_on_a_phone_has_sheets(enter: Callable[..., Page]) -> None
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
-def test_a_listener_cannot_send_and_is_told_why(house: Server, browser: Browser, crowd: Crowd) -> None:
+def test_a_listener_cannot_send_and_is_told_why(server: Server, browser: Browser, crowd: Crowd) -> None:
     context = browser.new_context(permissions=["camera", "microphone"])
     page = context.new_page()
-    page.goto(f"{house.url}/?token={crowd.token('listen', 'Lena', permissions={'publish': False})}")
+    page.goto(f"{server.url}/?token={crowd.token('listen', 'Lena', permissions={'publish': False})}")
     eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
     for key in ("#mic-button", "#camera-button", "#screen-button"):
         expect(page.locator(key)).to_have_attribute("aria-disabled", "true")
@@ -265,8 +265,8 @@ def test_a_listener_cannot_send_and_is_told_why(house: Server, browser: Browser,
     context.close()
 
 
-def test_a_device_that_is_plugged_in_is_offered(house: Server, person: Callable[..., Person]) -> None:
-    alice = person(house, "alice")
+def test_a_device_that_is_plugged_in_is_offered(server: Server, person: Callable[..., Person]) -> None:
+    alice = person(server, "alice")
     alice.page.add_init_script(
         """const real = navigator.mediaDevices.enumerateDevices.bind(navigator.mediaDevices);
         window.more = [];

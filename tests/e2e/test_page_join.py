@@ -18,7 +18,7 @@ USUAL: dict[str, Any] = {"permissions": ["camera", "microphone"], "viewport": {"
 
 
 @pytest.fixture
-def visit(browser: Browser, house: Server) -> Callable[..., Page]:
+def visit(browser: Browser, server: Server) -> Callable[..., Page]:
     """Opens a page of the server; the test fails if the page fails, or is stopped by its own policy."""
     pages: list[tuple[Any, list[str]]] = []
 
@@ -28,7 +28,7 @@ def visit(browser: Browser, house: Server) -> Callable[..., Page]:
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
         pages.append((context, problems))
-        page.goto(house.url + path)
+        page.goto(server.url + path)
         return page
 
     yield go  # type: ignore[misc]
@@ -97,50 +97,50 @@ def counting(page: Page) -> dict[str, int]:
     return loaded
 
 
-def check_light(loaded: dict[str, int], house: Server, language: str) -> None:
-    named = {url.removeprefix(house.url).partition("?")[0]: size for url, size in loaded.items()}
+def check_light(loaded: dict[str, int], server: Server, language: str) -> None:
+    named = {url.removeprefix(server.url).partition("?")[0]: size for url, size in loaded.items()}
     assert len(named) == len(loaded)
     assert all(url.startswith("/") for url in named), "nothing comes from elsewhere"
     assert [url for url in named if url.startswith("/lang/")] == [f"/lang/{language}.js"]
     assert sum(named.values()) < FIRST_LOAD_BYTES, named
 
 
-def test_the_first_load_is_light(visit: Callable[..., Page], house: Server) -> None:
+def test_the_first_load_is_light(visit: Callable[..., Page], server: Server) -> None:
     page = visit("/health")
     loaded = counting(page)
-    page.goto(f"{house.url}/?room=light")
+    page.goto(f"{server.url}/?room=light")
     expect(page.locator("#preview-video")).to_be_visible()
     expect(page.locator("#join-devices .hint").first).to_have_text("We can hear you")
     assert not any(url.endswith(("/call.js", "/later.js", "/settings.js")) for url in loaded)
-    check_light(loaded, house, "en")
+    check_light(loaded, server, "en")
 
 
 @pytest.mark.parametrize("language", ["en", "ar"])  # Arabic has the largest file
 def test_a_link_straight_into_a_call_loads_as_little(
-    visit: Callable[..., Page], house: Server, person: Callable[..., Person], language: str
+    visit: Callable[..., Page], server: Server, person: Callable[..., Person], language: str
 ) -> None:
     """Until the call stands: in the room, and the first of the others is seen."""
-    person(house, "alice").join(f"straight {language}")
+    person(server, "alice").join(f"straight {language}")
     page = visit("/health", locale=language)
     loaded = counting(page)
     rest: list[Route] = []
     page.route("**/later.js", lambda route: rest.append(route))
     with page.expect_request("**/later.js"):
-        page.goto(f"{house.url}/?room=straight {language}&username=bob")
+        page.goto(f"{server.url}/?room=straight {language}&username=bob")
     assert page.evaluate("window.room.connected")
     expect(page.locator(".tile.has-picture:not(.is-self)")).to_have_count(1)
-    check_light(loaded, house, language)
+    check_light(loaded, server, language)
     rest.pop().continue_()
     page.click("#chat-button")
     expect(page.locator("#chat-input")).to_be_focused()
 
 
-def test_what_is_typed_while_the_chat_loads_is_for_the_chat(visit: Callable[..., Page], house: Server) -> None:
+def test_what_is_typed_while_the_chat_loads_is_for_the_chat(visit: Callable[..., Page], server: Server) -> None:
     page = visit("/health")
     rest: list[Route] = []
     page.route("**/later.js", lambda route: rest.append(route))
     with page.expect_request("**/later.js"):
-        page.goto(f"{house.url}/?room=early&username=bob")
+        page.goto(f"{server.url}/?room=early&username=bob")
     page.keyboard.press("c")
     page.keyboard.type("hm, vx")  # each of the first four is a shortcut, or might be one
     page.keyboard.press("Backspace")
@@ -179,21 +179,21 @@ def test_a_full_room_is_waited_for(start_server: Callable[..., Server], browser:
     context.close()
 
 
-def test_an_insecure_page_links_to_a_secure_one(house: Server, browser: Browser) -> None:
+def test_an_insecure_page_links_to_a_secure_one(server: Server, browser: Browser) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"http://{HERE}:{house.port}/?room=insecure")
+    page.goto(f"http://{HERE}:{server.port}/?room=insecure")
     link = page.locator("#preview-problem a")
-    expect(link).to_have_attribute("href", f"https://{HERE}:{house.port}/?room=insecure")
+    expect(link).to_have_attribute("href", f"https://{HERE}:{server.port}/?room=insecure")
     context.close()
 
 
-def test_a_link_that_fails_offers_a_request_to_send(house: Server, browser: Browser) -> None:
-    token = Crowd(browser, house).token("team", "alice", duration=60)
+def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Browser) -> None:
+    token = Crowd(browser, server).token("team", "alice", duration=60)
     head, body, signature = token.split(".")
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.goto(f"{house.url}/?token={head}.{body}.{signature[::-1]}")
+    page.goto(f"{server.url}/?token={head}.{body}.{signature[::-1]}")
     expect(page.locator("#end-title")).to_have_text("This link doesn’t work")
     page.click("[data-act=request]")
     expect(page.locator("[data-act=request]")).to_have_text("Copied")

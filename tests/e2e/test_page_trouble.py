@@ -33,11 +33,11 @@ _QUIET_JS = "localStorage.setItem('sfu.choices', JSON.stringify({ microphoneOff:
 _HEARS_JS = "[...document.querySelectorAll('.tile:not(.is-self) video')].every((one) => !one.muted && !one.paused)"
 
 
-def test_a_camera_that_is_busy_can_be_tried_again(house: Server, person: People) -> None:
-    alice = person(house, "alice")
+def test_a_camera_that_is_busy_can_be_tried_again(server: Server, person: People) -> None:
+    alice = person(server, "alice")
     page = alice.page
     page.add_init_script(_BUSY_JS)
-    page.goto(f"{house.url}/?room=busy")
+    page.goto(f"{server.url}/?room=busy")
     problem = page.locator("#preview-problem")
     expect(problem).to_contain_text(BUSY)
     expect(page.locator("#join-will")).to_have_text("You go in with your microphone on and no picture.")
@@ -57,8 +57,8 @@ def test_a_camera_that_is_busy_can_be_tried_again(house: Server, person: People)
     expect(said).to_have_count(0)
 
 
-def test_a_microphone_that_a_phone_call_takes_can_be_taken_back(house: Server, person: People) -> None:
-    page = person(house, "alice").join("phone").page
+def test_a_microphone_that_a_phone_call_takes_can_be_taken_back(server: Server, person: People) -> None:
+    page = person(server, "alice").join("phone").page
     before = eventually(lambda: page.evaluate(_MICROPHONE_JS), "a microphone is sent")
     taken = page.get_by_role("alert").filter(has_text="took your microphone. Nobody hears you.")
     page.evaluate(_HAPPENS_JS, "mute")
@@ -82,12 +82,14 @@ def strict(playwright: Playwright) -> Iterator[Browser]:
         yield running
 
 
-def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(house: Server, person: People, strict: Browser) -> None:
-    alice = person(house, "alice").join("tap")
-    listener = person(house, "lena", on=strict)
+def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
+    server: Server, person: People, strict: Browser
+) -> None:
+    alice = person(server, "alice").join("tap")
+    listener = person(server, "lena", on=strict)
     listener.page.add_init_script(_QUIET_JS)
     with listener.page.expect_request("**/later.js"):  # and nothing is looked at: for the browser that is a touch
-        listener.page.goto(f"{house.url}/?room=tap&username=lena")
+        listener.page.goto(f"{server.url}/?room=tap&username=lena")
     said = listener.page.locator(".toast", has_text="Your browser holds the sound back until you tap.")
     expect(said).to_be_visible()
     assert not listener.page.evaluate(_HEARS_JS)
@@ -122,8 +124,8 @@ def test_a_firewall_that_stops_the_media_is_named_with_its_port(walled: tuple[Se
     expect(banner).to_be_hidden()
 
 
-def test_a_picture_floats_above_other_windows_and_comes_back(house: Server, person: People) -> None:
-    alice, bob = person(house, "alice").join("float"), person(house, "bob").join("float")
+def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, person: People) -> None:
+    alice, bob = person(server, "alice").join("float"), person(server, "bob").join("float")
     alice.sees(bob)
     floats = f"document.pictureInPictureElement === document.querySelector('{alice.tile(bob)} video')"
     alice.page.click("#more-button")

@@ -20,8 +20,8 @@ COLOURS: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "r
 
 
 @pytest.fixture(scope="module")
-def crowd(browser: Browser, house: Server) -> Iterator[Crowd]:
-    made = Crowd(browser, house)
+def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
+    made = Crowd(browser, server)
     yield made
     made.context.close()
 
@@ -47,13 +47,13 @@ def leave_dialog(page: Page) -> None:
     expect(page.locator("dialog[open]")).to_have_count(0)
 
 
-def test_axe_finds_nothing_in_any_state(house: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
-    check, sofia, room = Checks(), person(house, "Sofia"), "Design review"
+def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
+    check, sofia, room = Checks(), person(server, "Sofia"), "Design review"
     page = sofia.page
-    page.goto(f"{house.url}/?room={room}")
+    page.goto(f"{server.url}/?room={room}")
     expect(page.locator("#preview-video")).to_be_visible()
     check(page, "join")
-    page.goto(f"{house.url}/?token={crowd.token(room, 'Sofia', permissions={'moderate': True})}")
+    page.goto(f"{server.url}/?token={crowd.token(room, 'Sofia', permissions={'moderate': True})}")
     eventually(lambda: sofia.peer, "Sofia is in")
     check(page, "alone")
     crowd.join(room, ["Amira Haddad"], sound=True)
@@ -76,8 +76,8 @@ def test_axe_finds_nothing_in_any_state(house: Server, crowd: Crowd, person: Cal
     expect(page.get_by_role("dialog", name="End the call for everyone?")).to_be_visible()
     check(page, "confirm", "dialog[open]")
     leave_dialog(page)
-    waiting = person(house, "Sam")
-    waiting.page.goto(f"{house.url}/?token={crowd.token(room, 'Sam')}")
+    waiting = person(server, "Sam")
+    waiting.page.goto(f"{server.url}/?token={crowd.token(room, 'Sam')}")
     expect(page.locator(".lobby")).to_be_visible()
     check(waiting.page, "in the lobby")
     check(page, "people, lobby and toast", "#call-view")
@@ -115,11 +115,11 @@ def walk(page: Page, target: str) -> None:
     raise AssertionError(f"Tab does not lead to {target}")
 
 
-def test_the_keyboard_alone_leads_through_a_call(house: Server, person: Callable[..., Person]) -> None:
-    alice = person(house, "alice").join("keys")
-    bob = person(house, "bob")
+def test_the_keyboard_alone_leads_through_a_call(server: Server, person: Callable[..., Person]) -> None:
+    alice = person(server, "alice").join("keys")
+    bob = person(server, "bob")
     page = bob.page
-    page.goto(f"{house.url}/?room=keys")
+    page.goto(f"{server.url}/?room=keys")
     walk(page, "name-input")
     page.keyboard.type("bob")
     page.keyboard.press("Enter")

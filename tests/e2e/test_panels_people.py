@@ -19,19 +19,19 @@ Go = Callable[..., Person]
 
 
 @pytest.fixture(scope="module")
-def crowd(browser: Browser, house: Server) -> Iterator[Crowd]:
-    made = Crowd(browser, house)
+def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
+    made = Crowd(browser, server)
     yield made
     made.context.close()
 
 
 @pytest.fixture
-def go(house: Server, crowd: Crowd, person: Callable[..., Person]) -> Go:
+def go(server: Server, crowd: Crowd, person: Callable[..., Person]) -> Go:
     """Sends somebody to a room with a token; they are in, unless the door is what the test is about."""
 
     def made(name: str, room: str, *, moderate: bool = False, enters: bool = True) -> Person:
-        one = person(house, name)
-        one.page.goto(f"{house.url}/?token={crowd.token(room, name, permissions={'moderate': moderate})}")
+        one = person(server, name)
+        one.page.goto(f"{server.url}/?token={crowd.token(room, name, permissions={'moderate': moderate})}")
         if enters:
             eventually(lambda: one.peer, f"{name} is in {room}")
         return one

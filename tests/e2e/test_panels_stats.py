@@ -42,8 +42,8 @@ VERDICTS = (  # round trip, streams, the server's score for this side and whom i
 )
 
 
-def test_every_stream_has_its_numbers(house: Server, person: People) -> None:
-    alice, bob = person(house, "alice").join("team"), person(house, "bob").join("team")
+def test_every_stream_has_its_numbers(server: Server, person: People) -> None:
+    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
     alice.sees(bob)
     alice.context.grant_permissions(["clipboard-read", "clipboard-write"])
     alice.page.keyboard.press("i")

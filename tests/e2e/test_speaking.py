@@ -54,8 +54,8 @@ def decoded(one: Person) -> dict[str, int]:
     return {report["trackIdentifier"]: report["framesDecoded"] for report in one.inbound("video")}
 
 
-def test_who_speaks_has_a_ring_until_muted(server: Server, person: People) -> None:
-    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+def test_who_speaks_has_a_ring_until_muted(server: Server, room: str, person: People) -> None:
+    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
     bob.sees(alice)
     sound(bob, loudness=0)
     sound(alice)
@@ -63,7 +63,7 @@ def test_who_speaks_has_a_ring_until_muted(server: Server, person: People) -> No
         expect(one.page.locator(f"{one.tile(alice)}.is-speaking.is-dominant")).to_have_count(1)
         expect(one.page.locator(".is-speaking")).to_have_count(1)
     expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, main speaker")
-    carol = person(server, "carol").join("team")
+    carol = person(server, "carol").join(room)
     sound(carol, loudness=0)
     expect(carol.page.locator(f"{carol.tile(alice)}.is-speaking")).to_have_count(1)
 
@@ -74,8 +74,8 @@ def test_who_speaks_has_a_ring_until_muted(server: Server, person: People) -> No
         expect(one.page.locator(f"{one.tile(alice)}.is-dominant")).to_have_count(0)
 
 
-def test_music_comes_in_stereo_and_voices_do_not(server: Server, person: People) -> None:
-    alice, bob = person(server, "alice").join("team"), person(server, "bob").join("team")
+def test_music_comes_in_stereo_and_voices_do_not(server: Server, room: str, person: People) -> None:
+    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
     bob.hears()
     for one in (alice, bob):
         sound(one, loudness=0)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from people import Person
 from playwright.sync_api import expect
-from process import Server, eventually, sfu
+from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -28,7 +28,7 @@ def api(server: Server, key: str, method: str, path: str, body: dict[str, Any] |
 
 
 def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People) -> None:
-    key = sfu("company", "create", "Acme", env=server.env).stdout.strip()
+    key = server.company("Acme")
     wanted = {"room_id": "team", "user_name": "alice", "duration": 600}
     issued, headers = api(server, key, "POST", "/tokens", wanted)
     alice, bob = person(server, "alice"), person(server, "bob")
