@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from media_client import check
 
 from sfu.media.ice import (
+    ASKED,
     DTLS_QUEUE,
     MAX_PATHS,
     PATIENCE_S,
@@ -31,6 +32,7 @@ from sfu.media.inbound import Inbound
 from sfu.media.udp import Endpoint
 
 PWD = "passwordpasswordpassword"
+NOW_S = 100.0
 
 
 def inbound() -> Inbound:
@@ -72,7 +74,8 @@ class Followed(Agent):
 
     def __init__(self) -> None:
         self.moves: list[Path] = []
-        super().__init__(inbound(), self.moves.append)
+        self.round_trips: list[tuple[float, float, float]] = []
+        super().__init__(inbound(), self.moves.append, lambda *measured: self.round_trips.append(measured))
         self.answered(("remote", PWD))
 
 
@@ -84,7 +87,7 @@ def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, th
     assert parsed.verify(agent.pwd)
     agent.check(parsed, path, now_s)
     if there and agent._wanted is not None:
-        agent.proved(proof(agent._wanted.transaction_id), path)
+        agent.took(proof(agent._wanted.transaction_id), path, NOW_S)
     return request
 
 
@@ -309,11 +312,36 @@ def test_a_path_that_does_not_answer_is_not_moved_to(sockets: Sockets) -> None:
         (proof(transaction_id)[:-8], first),
         (b"\x01\x01" + bytes(50), second),
     ):
-        assert not agent.proved(data, path)
+        assert not agent.took(data, path, NOW_S)
     assert agent.moves == [first]
-    assert agent.proved(proof(transaction_id), second)
+    assert agent.took(proof(transaction_id), second, NOW_S)
     assert agent.moves == [first, second]
-    assert not agent.proved(proof(transaction_id), second), "once"
+    assert not agent.took(proof(transaction_id), second, NOW_S), "once"
+
+
+def test_a_check_on_the_path_in_use_measures_a_round_trip(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    agent.ask(100.0)
+    arrive(agent, first, 100.0, nominate=True)
+    agent.ask(101.0)
+    agent.ask(102.0)
+    one, two = (message.transaction_id for message in asked(sockets, first))
+    assert not agent.took(proof(two), second, 102.1), "from elsewhere"
+    assert not agent.took(proof(two, "another password here"), first, 102.1)
+    assert agent.took(proof(two), first, 102.25)
+    assert not agent.took(proof(two), first, 102.3), "once"
+    assert agent.took(proof(one), first, 102.5)
+    assert agent.round_trips == [(0.25, 102.0, 102.25), (1.5, 101.0, 102.5)]
+    assert agent.moves == [first]
+
+
+def test_checks_that_nobody_answers_are_forgotten(sockets: Sockets) -> None:
+    agent, path = Followed(), sockets.path()
+    arrive(agent, path, 100.0, nominate=True)
+    for n in range(10 * ASKED):
+        agent.ask(101.0 + n)
+    sent = [message.transaction_id for message in asked(sockets, path)]
+    assert [agent.took(proof(one), path, 200.0) for one in sent] == [False] * 9 * ASKED + [True] * ASKED
 
 
 def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> None:
@@ -326,7 +354,7 @@ def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> No
     agent.answered(("remote", PWD))
     assert len(asked(sockets, second)) == 1, "and asks as soon as it can"
     assert agent._wanted is not None
-    assert agent.proved(proof(agent._wanted.transaction_id), second)
+    assert agent.took(proof(agent._wanted.transaction_id), second, NOW_S)
     assert agent.selected == second
 
 
@@ -346,7 +374,7 @@ def test_the_path_there_is_nominated_again_and_no_other_is_wanted(sockets: Socke
     arrive(agent, second, 100.0, nominate=True, there=False)
     (request,) = asked(sockets, second)
     arrive(agent, first, 100.1, nominate=True)
-    assert not agent.proved(proof(request.transaction_id), second)
+    assert not agent.took(proof(request.transaction_id), second, NOW_S)
     assert agent.moves == [first]
 
 
@@ -376,7 +404,7 @@ def test_a_restart_leaves_the_former_good_until_a_nomination(sockets: Sockets) -
     agent.answered(("remote2", PWD))
     (request,) = asked(sockets, second)
     assert request.attributes["USERNAME"] == f"remote2:{agent.ufrag}"
-    assert agent.proved(proof(request.transaction_id), second)
+    assert agent.took(proof(request.transaction_id), second, NOW_S)
 
 
 def test_without_nomination_it_moves_only_after_silence(sockets: Sockets) -> None:

@@ -34,6 +34,8 @@ PROVE_S = 0.1
 """Between two checks of ours: more often than a round trip they say nothing new."""
 PATIENCE_S = 0.5
 """How long one path may take to be proved before another's turn comes."""
+ASKED = 8
+"""Checks at most that measure a round trip and are not answered yet."""
 
 _ALPHABET = string.ascii_letters + string.digits
 _BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
@@ -110,8 +112,14 @@ class Agent:
 
     role = "controlled"
 
-    def __init__(self, inbound: Inbound, on_path: Callable[[Path], None]) -> None:
-        """`inbound` is for media that comes on any path of this peer; `on_path` gets each newly selected path."""
+    def __init__(
+        self,
+        inbound: Inbound,
+        on_path: Callable[[Path], None],
+        on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
+    ) -> None:
+        """`inbound` is for media that comes on any path of this peer; `on_path` gets each newly selected path,
+        `on_round_trip` what `ask` measured, when that began, and now."""
         self.ufrag, self.pwd = _token(8), _token(24)
         self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
         self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by the ufrag it answered to
@@ -121,7 +129,8 @@ class Agent:
         self.connected = asyncio.Event()
         self.last_seen_s = 0.0
         self._wanted: _Wanted | None = None
-        self._on_path = on_path
+        self._asked: dict[bytes, tuple[str, float]] = {}  # when by transaction, and the password to be answered with
+        self._on_path, self._on_round_trip = on_path, on_round_trip
         self._path_seen_s = 0.0
         self._tie_breaker = secrets.randbits(64)
         self._closed = False
@@ -197,16 +206,42 @@ class Agent:
     def _prove(self, wanted: _Wanted) -> None:
         """Sends a check of ours, once the peer's answer has told how to sign it."""
         if wanted.ufrag in self.remote:
-            ufrag, pwd = self.remote[wanted.ufrag]
-            request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, wanted.transaction_id)
-            request.attributes["USERNAME"] = f"{ufrag}:{wanted.ufrag}"
-            request.attributes["PRIORITY"] = _PRIORITY
-            request.attributes["ICE-CONTROLLED"] = self._tie_breaker
-            request.add_message_integrity(pwd.encode())
-            wanted.path.endpoint.send(bytes(request), wanted.path.address)
+            self._send_check(wanted.path, wanted.ufrag, wanted.transaction_id)
 
-    def proved(self, data: bytes, path: Path) -> bool:
-        """Takes a response to our check: the peer is there, and its media goes there from now on."""
+    def _send_check(self, path: Path, local: str, transaction_id: bytes) -> None:
+        ufrag, pwd = self.remote[local]
+        request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction_id)
+        request.attributes["USERNAME"] = f"{ufrag}:{local}"
+        request.attributes["PRIORITY"] = _PRIORITY
+        request.attributes["ICE-CONTROLLED"] = self._tie_breaker
+        request.add_message_integrity(pwd.encode())
+        path.endpoint.send(bytes(request), path.address)
+
+    def ask(self, now_s: float) -> None:
+        """Sends a check of ours on the path in use, behind the media that was sent: what it takes there and back is
+        what that takes."""
+        local = next((ufrag for ufrag in reversed(self.passwords) if ufrag in self.remote), None)
+        if self.selected is None or local is None:
+            return
+        if len(self._asked) >= ASKED:
+            del self._asked[next(iter(self._asked))]
+        transaction_id = secrets.token_bytes(12)
+        self._asked[transaction_id] = self.remote[local][1], now_s
+        self._send_check(self.selected, local, transaction_id)
+
+    def took(self, data: bytes, path: Path, now_s: float) -> bool:
+        """Takes a response to a check of ours; False if it is none."""
+        if path != self.selected or (asked := self._asked.get(data[8:20])) is None:
+            return self._proved(data, path)
+        pwd, sent_s = asked
+        if not answers(data, data[8:20], pwd):
+            return False
+        del self._asked[data[8:20]]
+        self._on_round_trip(now_s - sent_s, sent_s, now_s)
+        return True
+
+    def _proved(self, data: bytes, path: Path) -> bool:
+        """The peer is there, and its media goes there from now on."""
         wanted = self._wanted
         if wanted is None or path != wanted.path or wanted.ufrag not in self.remote:
             return False

@@ -99,7 +99,7 @@ class Peer:
         self._types = room.video_types  # what it may send, as it was last offered
         self._inbound = Inbound(self.publisher.by_ssrc, self._on_rtcp, self.publisher.latch)
         self._inbound.repairs = self.publisher.repairs
-        self.agent = Agent(self._inbound, self._on_path)
+        self.agent = Agent(self._inbound, self._on_path, self.viewer.round_trip)
         self.quality = Quality()
         self._slots: list[Slot] = []
         self._dtls: Dtls | None = None

@@ -298,7 +298,7 @@ class UdpPort:
         check = parse_check(data)
         if check is None:
             route = path.endpoint.routes.get(key)
-            if route is None or not route.agent.proved(data, path):
+            if route is None or not route.agent.took(data, path, time.monotonic()):
                 self._counters["gate_stun_malformed"] += 1
             return
         agent = self._agents.get(check.ufrag)

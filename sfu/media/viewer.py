@@ -89,6 +89,11 @@ class Viewer:
         if self.down.remb(bps, now_s):
             self.allocate(now_s)
 
+    def round_trip(self, seconds: float, sent_s: float, now_s: float) -> None:
+        """What one took that `allocate` asked for then."""
+        if self.down.round_trip(seconds, sent_s, now_s):
+            self.allocate(now_s)
+
     def allocate(self, now_s: float) -> None:
         """Chooses what it gets of each video."""
         me, down = self._peer, self.down
@@ -99,6 +104,8 @@ class Viewer:
         legs = [p.legs[me.id] for p in videos]
         down.sent(sum(leg.sent_bytes for leg in legs) + me.again_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
+        if down.asks(now_s):
+            me.agent.ask(now_s)
         if probe := down.probe_bytes(passed_s, now_s):
             self._probe(probe, legs, now_s)
         for p in videos:

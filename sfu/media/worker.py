@@ -189,8 +189,8 @@ class Worker:
                 self._listen(due)
             if due >= allocate_s:
                 allocate_s = due + ALLOCATE_S - FEEDBACK_MS / 2e3
-                self._each(lambda peer: peer.viewer.allocate(due))  # noqa: B023 - called at once
-                self._each(lambda peer: peer.publisher.ask_layers(due))  # noqa: B023 - likewise
+                self._each(lambda peer: peer.viewer.allocate(time.monotonic()))
+                self._each(lambda peer: peer.publisher.ask_layers(due))  # noqa: B023 - called at once
 
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():
