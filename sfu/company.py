@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from sfu.config import Config
-from sfu.data import open_data
 from sfu.refusals import BadValue, CompanyNotFound
-from sfu.store import Store
-from sfu.store.records import Company
-from sfu.tokens import is_name
 
-Command = Callable[[Store, argparse.Namespace], Awaitable[None]]
+if TYPE_CHECKING:
+    from sfu.config import Config
+    from sfu.store import Store
+    from sfu.store.records import Company
+
+Command = Callable[["Store", argparse.Namespace], Awaitable[None]]
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +31,8 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """One command. Raises ConfigError, or a Refusal that says what is wrong."""
+    from sfu.data import open_data  # a quarter of a second, which `sfu --help` need not take
+
     async with open_data(config) as store:
         await store.companies.ensure_default()
         command: Command = options.company_command
@@ -37,6 +40,8 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
 
 async def _create(store: Store, options: argparse.Namespace) -> None:
+    from sfu.tokens import is_name
+
     if not is_name(options.name):
         raise BadValue("A company's name is 1 to 255 printable characters.")
     company, key = await store.companies.create(options.name, options.tier)

@@ -1,0 +1,126 @@
+"""The server: its parts wired together, its signals, and what it says when it is ready."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from ipaddress import ip_address
+
+import trio
+
+from sfu import __version__, edge, tls
+from sfu.admission import Admission
+from sfu.api import create_api
+from sfu.config import Config
+from sfu.counters import Counters
+from sfu.data import open_data
+from sfu.errors import ConfigError
+from sfu.room_info import RoomInfo
+from sfu.rooms import Rooms
+from sfu.sharing import FOLDER, Sharing
+from sfu.signaling import Signaling
+from sfu.store import Store
+from sfu.store.records import Company
+from sfu.web import create_app
+from sfu.workers import Workers
+
+log = logging.getLogger("sfu")
+
+
+async def serve(config: Config, *, self_signed: bool) -> None:
+    """Runs the server until SIGTERM or SIGINT.
+
+    Raises ConfigError or DatabaseUnavailable, alone or in a group, when it cannot start.
+    """
+    if self_signed and config.tls_cert:
+        raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: leave one of them out.")
+    async with open_data(config) as store:
+        await _serve(config, store, self_signed)
+    log.info("stopped")
+
+
+async def _serve(config: Config, store: Store, self_signed: bool) -> None:
+    counters = Counters()
+    rooms = Rooms(config)
+    workers = Workers(config, counters)
+    default = await store.companies.ensure_default()
+    signaling = Signaling(config, rooms, workers, counters, Admission(config, store, default))
+    app = create_app(config, rooms, workers, counters, store)
+    app.register_blueprint(create_api(config, store, signaling.moderation, counters))
+    sharing = Sharing(signaling, config.data_dir / FOLDER)
+    app.register_blueprint(sharing.routes())
+    app.register_blueprint(RoomInfo(signaling).routes())
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        starting = trio.CancelScope()
+
+        def end() -> None:
+            signaling.stop()
+            stop.set()
+            starting.cancel()
+
+        await nursery.start(_watch_signals, end)
+        async with trio.open_nursery() as listening:
+            with starting:
+                await nursery.start(workers.run)
+                # not before the ports are ours: a second start by mistake must not close the first one's sessions
+                await nursery.start(store.run, config.heartbeat_s)
+                await nursery.start(signaling.run)
+                await nursery.start(sharing.run)
+                context = _ssl_context(config, self_signed, workers.advertised)
+                edge_serve = partial(edge.serve, ssl_context=context, stop=stop)
+                await listening.start(edge_serve, config, app, signaling.serve, counters)
+                _announce(config, workers.advertised, default, self_signed=self_signed)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
+    """The first signal calls `end`, the second ends the process at once; media workers end with their bridge."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        received = await anext(signals)
+        log.info("stopping signal=%s", signal.Signals(received).name)
+        end()
+        received = await anext(signals)
+        log.warning("stopping_at_once signal=%s", signal.Signals(received).name)
+        os._exit(128 + received)
+
+
+def _ssl_context(config: Config, self_signed: bool, addresses: Sequence[str]) -> ssl.SSLContext | None:
+    if self_signed:
+        return tls.self_signed_context(["localhost", *addresses])
+    if config.tls_cert and config.tls_key:
+        return tls.server_context(config.tls_cert, config.tls_key)
+    return None
+
+
+def _announce(config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool) -> None:
+    """Says on standard output which URLs to open, which ports must be open, and what will not work."""
+    secure = self_signed or config.tls_cert is not None
+    others = [address for address in addresses if not ip_address(address).is_loopback]
+    hosts = others if config.host in others else ["localhost", *others]
+    urls = [f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{config.port}" for host in hosts]
+    last = config.port + config.workers - 1
+    ports = f"{config.port}" if last == config.port else f"{config.port}-{last}"
+    rows = [("Open", url) for url in urls]
+    rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
+    if self_signed:
+        rows.append(("Note", "The certificate is made anew at every start: browsers warn, and can be told to go on."))
+    elif others and not secure and not config.trusted_proxies:
+        rows.append(("Note", "Over http, browsers give camera and microphone to localhost only."))
+        rows.append(("", "For a phone, start with: sfu serve --self-signed"))
+    if default.created_at == default.updated_at:  # nobody has fetched its key yet
+        rows.append(
+            ("API key", f"sfu company rotate-key {default.name}   shows one for the REST API, {urls[0]}/api/v1/docs")
+        )
+    print(f"sfu {__version__} is ready. Stop it with Ctrl-C.")
+    shown = ""
+    for label, text in rows:
+        print(f"  {label if label != shown else '':7} {text}")
+        shown = label
+    sys.stdout.flush()
