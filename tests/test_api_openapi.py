@@ -77,6 +77,7 @@ async def test_every_answer_is_as_documented(rest: Rest, store: Store, acme: Ten
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the stricter of the two
 async def test_schemathesis_finds_nothing(store: Store, clock: Any, acme: Tenant) -> None:
     """Every check it has, on requests made from the description: valid ones, invalid ones, and sequences of them."""
     from rest import serving
