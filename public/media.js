@@ -29,8 +29,10 @@ const PROBLEMS = {
   AbortError: 'busy',
 };
 
-function constraintsOf(source) {
-  const chosen = choices[source] ? { deviceId: { ideal: choices[source] } } : {};
+/** The chosen device if it is there; browsers may take another one for an ideal one. */
+function constraintsOf(source, present) {
+  const id = choices[source];
+  const chosen = id ? { deviceId: present.has(id) ? { exact: id } : { ideal: id } } : {};
   const { noiseSuppression, echoCancellation, autoGainControl } = choices;
   if (source === 'microphone') return { audio: { ...chosen, noiseSuppression, echoCancellation, autoGainControl } };
   return { video: { ...chosen, width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } } };
@@ -180,12 +182,12 @@ export class Devices extends EventTarget {
       this.#fail(sources, window.isSecureContext ? 'unsupported' : 'insecure');
       return;
     }
-    const present = await presentKinds();
+    const present = await whatIsThere();
     this.#fail(sources.filter((source) => !present.has(KINDS[source])), 'none');
     const asked = sources.filter((source) => present.has(KINDS[source]));
     if (!asked.length) return;
     try {
-      const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map(constraintsOf)));
+      const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map((source) => constraintsOf(source, present))));
       for (const source of asked) this.#adopt(source, stream);
     } catch (error) {
       await this.#refused(asked, PROBLEMS[error.name] ?? 'unsupported');
@@ -258,9 +260,10 @@ export class Devices extends EventTarget {
   }
 }
 
-async function presentKinds() {
+/** The kinds of devices, and the ids of those that the browser tells. */
+async function whatIsThere() {
   try {
-    return new Set((await navigator.mediaDevices.enumerateDevices()).map((device) => device.kind));
+    return new Set((await navigator.mediaDevices.enumerateDevices()).flatMap(({ kind, deviceId }) => [kind, deviceId]));
   } catch {
     return new Set(Object.values(KINDS)); // the request itself will tell
   }

@@ -12,7 +12,8 @@ from process import Server, eventually
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable")
 """The first draws no windows and their decoration: half the work."""
-FAKE_DEVICES = "--use-fake-device-for-media-stream=fps=15"
+FAKE_DEVICES = "--use-fake-device-for-media-stream=device-count=3,fps=15"
+"""The middle camera is one of depths, which calls cannot send."""
 REFUSED = "--use-fake-ui-for-media-stream=deny"
 """Who asks for camera and microphone is refused."""
 HERE = "rooms.test"
@@ -55,6 +56,7 @@ _MEDIA_PORT_JS = """async () => {
     const local = path && stats.get(path.localCandidateId);
     return local ? local.relatedPort ?? local.port : 0; // the relay has a port of its own towards the server
 }"""
+_CAMERA_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'video')?.track.label"
 _VIEW_JS = """([peer, height]) => {
     delete window.room.view;
     window.room.view(height ? [{ peer, source: 'camera', width: height * 2, height }] : []);
@@ -152,6 +154,15 @@ class Person:
             return energy[-1] > energy[-2] > 0
 
         eventually(louder, f"{self.name} hears sound")
+
+    def chooses(self, camera: int) -> None:
+        """Takes another camera, in the settings."""
+        self.page.keyboard.press(",")
+        choice = self.page.locator("#settings-camera")
+        choice.select_option(index=camera)
+        label = choice.locator("option").nth(camera).inner_text()
+        eventually(lambda: self.page.evaluate(_CAMERA_JS) == label, f"{self.name} sends {label}")
+        self.page.keyboard.press("Escape")
 
     def moves(self, count: Callable[[], int], what: str) -> None:
         """Waits until a count of frames is there and grows."""

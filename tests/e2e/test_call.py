@@ -100,6 +100,21 @@ def test_a_camera_turned_off_and_on_again(server: Server, room: str, person: Peo
     bob.sees(alice)
 
 
+def test_another_camera_is_seen_without_anything_being_negotiated(server: Server, room: str, person: People) -> None:
+    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
+    bob.sees(alice)
+    (before,) = bob.inbound("video")
+    for one in (alice, bob):
+        one.page.evaluate("room.pc.addEventListener('signalingstatechange', () => (window.negotiated = true))")
+    alice.chooses(camera=2)
+    bob.sees(alice)
+    (after,) = bob.inbound("video")
+    assert [after[key] for key in ("ssrc", "trackIdentifier", "mid")] == [
+        before[key] for key in ("ssrc", "trackIdentifier", "mid")
+    ]
+    assert [one.page.evaluate("window.negotiated") for one in (alice, bob)] == [None, None]
+
+
 def test_a_call_through_tls(start_server: Callable[..., Server], person: People) -> None:
     server = start_server("--self-signed")
     alice, bob = person(server, "alice").join("team", HERE), person(server, "bob").join("team", HERE)
