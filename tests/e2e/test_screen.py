@@ -30,7 +30,15 @@ setInterval(() => {
     paint.fillStyle = '#000';
     paint.fillText(`${performance.now()}`, 60, 90);
 }, 200);
-navigator.mediaDevices.getDisplayMedia = async () => canvas.captureStream(5);
+navigator.mediaDevices.getDisplayMedia = async () => {
+    const stream = canvas.captureStream(5);
+    const context = new AudioContext();
+    const [tone, out] = [context.createOscillator(), context.createMediaStreamDestination()];
+    tone.connect(out);
+    tone.start();
+    stream.addTrack(out.stream.getAudioTracks()[0]);
+    return stream;
+};
 """
 """Without a display there is no screen to capture: what is drawn stands for one."""
 
@@ -60,3 +68,32 @@ def test_a_screen_is_sent_so_that_it_can_be_read(
     eventually(lambda: sent(alice) == [[hint, layers]], "in its layers")
     frames = f'document.querySelector(\'.tile[data-peer="{alice.peer}"][data-source="screen"] video\')?.videoWidth'
     eventually(lambda: bob.page.evaluate(frames), "bob sees it")
+
+
+def louder(one: Person, before: dict[str, float]) -> int:
+    """How many tracks bring sound since."""
+    return sum(
+        report.get("totalAudioEnergy", 0) > before[report["trackIdentifier"]] + 0.05 for report in one.inbound("audio")
+    )
+
+
+def test_two_screens_are_seen_and_heard_at_once(server: Server, room: str, person: People) -> None:
+    alice, bob, carol = people = [person(server, name) for name in ("alice", "bob", "carol")]
+    for one in people:
+        one.page.add_init_script(_CAPTURE_JS)
+        one.join(room)
+    for one in (alice, bob):
+        one.page.click("#screen-button")
+        one.page.click("#mic-button")
+    for one in (alice, bob):
+        tile = f'.tile[data-peer="{one.peer}"][data-source="screen"] video'
+        carol.moves(
+            lambda tile=tile: carol.page.evaluate(
+                f"document.querySelector('{tile}')?.getVideoPlaybackQuality().totalVideoFrames"
+            ),
+            f"sees the screen of {one.name}",
+        )
+    energies = {}
+    for report in eventually(lambda: len(found := carol.inbound("audio")) == 4 and found, "their sound comes, too"):
+        energies[report["trackIdentifier"]] = report.get("totalAudioEnergy", 0)
+    eventually(lambda: louder(carol, energies) == 2, "carol hears both")
