@@ -108,6 +108,20 @@ _JOIN_JS = """async (people) => {
 }"""
 
 
+VOICE_JS = """(name) => {
+    const context = (window.context ??= new AudioContext());
+    const [tone, out] = [context.createOscillator(), context.createMediaStreamDestination()];
+    const volume = context.createGain();
+    volume.gain.value = 0;
+    tone.connect(volume).connect(out);
+    tone.start();
+    (window.voices ??= {})[name] = volume;
+    window.crowd.get(name).publish('microphone', out.stream.getAudioTracks()[0], out.stream);
+}"""
+"""Gives one of the crowd a voice, silent until SAY_JS."""
+SAY_JS = "([name, loudness]) => { window.voices[name].gain.value = loudness; }"
+
+
 class Crowd:
     """People in rooms of one company of a server."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from crowd import NAMES, Crowd
+from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
 from people import Person
 from playwright.sync_api import Browser, expect
 from process import Server, eventually
@@ -24,18 +24,6 @@ _SOUND_JS = """([source, loudness]) => {
     tone.start();
     window.room.publish(source, out.stream.getAudioTracks()[0], out.stream);
 }"""
-
-_VOICE_JS = """(name) => {
-    const context = (window.context ??= new AudioContext());
-    const [tone, out] = [context.createOscillator(), context.createMediaStreamDestination()];
-    const volume = context.createGain();
-    volume.gain.value = 0;
-    tone.connect(volume).connect(out);
-    tone.start();
-    (window.voices ??= {})[name] = volume;
-    window.crowd.get(name).publish('microphone', out.stream.getAudioTracks()[0], out.stream);
-}"""
-_SAY_JS = "([name, loudness]) => { window.voices[name].gain.value = loudness; }"
 
 _CODECS_JS = """async () => {
     const stats = await window.room.pc.getStats();
@@ -119,7 +107,7 @@ def test_of_twelve_people_four_are_seen_and_whoever_speaks_is_among_them(
     try:
         crowd.join("team", names)
         for name in names:
-            crowd.page.evaluate(_VOICE_JS, name)
+            crowd.page.evaluate(VOICE_JS, name)
         eva.page.goto(f"{server.url}/?token={crowd.token('team', 'eva', permissions={'publish': False})}")
         seen, unseen = (
             eva.page.locator(".tile.has-picture:not(.is-self)"),
@@ -129,10 +117,10 @@ def test_of_twelve_people_four_are_seen_and_whoever_speaks_is_among_them(
         expect(unseen).to_have_count(7)
         for name in (names[10], names[5], names[10]):
             before = decoded(eva)
-            crowd.page.evaluate(_SAY_JS, [name, 1])
+            crowd.page.evaluate(SAY_JS, [name, 1])
             tile = eva.page.get_by_role("article", name=name)
             expect(tile.and_(eva.page.locator(".has-picture.is-dominant"))).to_have_count(1)
-            crowd.page.evaluate(_SAY_JS, [name, 0])
+            crowd.page.evaluate(SAY_JS, [name, 0])
             expect(seen).to_have_count(4)
             moving = [track for track, frames in decoded(eva).items() if frames > before.get(track, 0)]
             assert 1 <= len(moving) <= 5, "four, and one that made room"

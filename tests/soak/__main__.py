@@ -20,7 +20,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
 from elsewhere import site  # noqa: E402
 
-from tests.soak import loss, narrow  # noqa: E402
+from tests.soak import loss, narrow, soon  # noqa: E402
+
+TIMES = 5
+"""How often it is looked how soon something is there."""
 
 
 def main() -> None:
@@ -28,7 +31,7 @@ def main() -> None:
         prog="just soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--only", choices=("loss", "narrow"))
+    parser.add_argument("--only", choices=("loss", "narrow", "soon"))
     parser.add_argument("--loss", type=float, action="append", help="share of 1; may be given more than once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compare", metavar="URL", help="its media must come from 127.0.0.1")
@@ -36,14 +39,18 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     problems: list[str] = []
-    if options.only != "narrow":
+    if options.only in (None, "loss"):
         rows = found["loss"] = lossy(options)
         print(loss.table(rows), flush=True)
         problems += loss.missed(rows)
-    if options.only != "loss":
+    if options.only in (None, "narrow"):
         rows = found["narrow"] = narrow.run(options.seconds, options.seed)
         print(narrow.table(rows))
         problems += narrow.missed(rows)
+    if options.only in (None, "soon"):
+        rows = found["soon"] = soon.run(TIMES)
+        print(soon.table(rows))
+        problems += soon.missed(rows)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     if problems:
