@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sfu.media import rtp, sdp
+from sfu.media import rtp, sdp, vp9
 
 HOLD_MS = 1000.0
 """A keyframe of 720p is about 20 packets: one a second of each layer is what a call can bear."""
@@ -56,18 +56,8 @@ def starts_keyframe(packet: rtp.Buffer) -> bool:
 
 
 def _starts_vp9(packet: rtp.Buffer, at: int, n: int) -> bool:
-    """RFC 9628 section 4.2: the beginning of a frame of the lowest spatial layer that is not predicted from others."""
-    first = packet[at]
-    if first & 0x48 != 0x08:  # P, B
-        return False
-    at += 1
-    if first & 0x80:  # I
-        at += 2 if packet[at] & 0x80 else 1
-    if first & 0x20:  # L
-        if packet[at] & 0x0E:  # SID
-            return False
-        at += 1 if first & 0x10 else 2  # F
-    return n > at
+    found = vp9.read(packet, at)
+    return found.starts_keyframe and n > found.following
 
 
 def _starts_h264(packet: rtp.Buffer, at: int, n: int) -> bool:

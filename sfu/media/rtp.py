@@ -75,6 +75,10 @@ def set_seq16(packet: bytearray | memoryview, seq16: int) -> None:
     _u16.pack_into(packet, 2, seq16)
 
 
+def ts_of(packet: Buffer) -> int:
+    return int(_u32.unpack_from(packet, 4)[0])
+
+
 def payload_offset(packet: Buffer, n: int) -> int:
     """Bytes before the payload: fixed header, CSRCs and extension. Raises ValueError when the packet is cut short."""
     if n < RTP_HEADER:
