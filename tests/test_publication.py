@@ -1,13 +1,14 @@
-"""Simulcast through a worker: layers by rid, one continuous stream to each subscriber."""
+"""Layers through a worker, of a simulcast by rid or in one stream: one continuous stream to each subscriber."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from media_client import Client, LocalControl, local_worker, until
@@ -214,5 +215,169 @@ def test_names_decide_whose_an_ssrc_is() -> None:
             await until(lambda: control.worker.counters["packets_unknown"] == unknown + 1, "nobody's")
             assert set(peer.publisher.by_ssrc) >= {SSRC["q"], SSRC["f"]}
             assert SSRC["h"] not in peer.publisher.by_ssrc
+
+    run(test)
+
+
+# --- layers in one stream (SVC) ---------------------------------------------------------------------------------------
+
+
+class Scalable:
+    """A publisher's camera as VP9 with spatial layers, a packet each, or as VP8, under the rid `q` if it has any."""
+
+    def __init__(self, client: Client) -> None:
+        self.client, self.ssrc = client, SSRC["q"] if client.layers else client.ssrcs["camera"]
+        self.seq, self.ts = 100, 9000
+
+    async def send(self, layers: int = 3, *, key: bool = False, vp8: bool = False) -> None:
+        """One picture."""
+        self.ts += 3000
+        names = b""
+        if self.client.layers:
+            names = struct.pack("!HHBcBcBBBB", 0xBEDE, 2, sdp.MID_ID << 4, b"1", sdp.RID_ID << 4, b"q", 0, 0, 0, 0)
+        for spatial in range(1 if vp8 else layers):
+            self.seq += 1
+            marker = 0x80 * (vp8 or spatial == layers - 1)
+            head = struct.pack(
+                "!BBHII", 0x90 if names else 0x80, marker | (96 if vp8 else 98), self.seq, self.ts, self.ssrc
+            )
+            payload = bytes([0x10, 0 if key else 1]) + bytes(8)
+            if not vp8:
+                told = key and not spatial
+                payload = bytes([0x3C | 0x40 * (not key) | 0x02 * told, spatial << 1]) + b"\x02" * (not key)
+                payload += bytes([(layers - 1) << 5 | 0x10]) * told
+                payload += b"".join(struct.pack("!HH", 320 << k, 180 << k) for k in range(layers)) * told
+            await self.client.send(head + names + payload + f"layer {spatial}".encode())
+
+
+class Part(NamedTuple):
+    """A packet of a picture as it arrived."""
+
+    seq: int
+    ts: int
+    marker: bool
+    text: str
+
+
+async def parts(client: Client, n: int) -> list[Part]:
+    found = []
+    while len(found) < n:
+        data = await client.raw_rtp()
+        _, second, seq, ts, _ = struct.unpack_from("!BBHII", data)
+        end = len(data) - (data[-1] if data[0] & 0x20 else 0)
+        found.append(Part(seq, ts, bool(second & 0x80), data[end - 7 : end].decode()))
+    return found
+
+
+@asynccontextmanager
+async def scalable(control: LocalControl, *rids: str) -> AsyncIterator[tuple[Client, Client, Scalable]]:
+    a, b = Client(control, "a"), Client(control, "b")
+    a.layers = rids
+    try:
+        for client in (a, b):
+            await client.start()
+        await b.takes_from("a")
+        await until(lambda: "b" in control.worker.peers["a"].published["camera"].legs, "attached")
+        yield a, b, Scalable(a)
+    finally:
+        for client in (a, b):
+            await client.aclose()
+
+
+def offered(control: LocalControl) -> list[tuple[str, int]]:
+    camera = control.worker.peers["a"].published["camera"]
+    return [(layer.rid, layer.height) for layer in camera.offered(time.monotonic())]
+
+
+async def wants(control: LocalControl, layer: str) -> None:
+    camera = control.worker.peers["a"].published["camera"]
+    await until(lambda: camera.layer_of("b") == layer, f"b is to have {layer}")
+
+
+@pytest.mark.parametrize("rids", [(), ("q", "h", "f")])
+def test_a_subscriber_gets_the_layers_of_a_stream_that_it_shows(rids: tuple[str, ...]) -> None:
+    """Down with any picture, up with a keyframe, and what remains of a picture ends with the marker."""
+
+    async def test() -> None:
+        async with local_worker() as control, scalable(control, *rids) as (_, b, alice):
+            camera, rid = control.worker.peers["a"].published["camera"], "q" if rids else ""
+            await view(control, 720)
+            await alice.send(key=True)
+            assert await parts(b, 3)
+            await until(lambda: len(offered(control)) == 3, "the other rids are silent")
+            assert offered(control) == [(f"{rid}0", 180), (f"{rid}1", 360), (rid, 720)]
+            await alice.send()
+            got = await parts(b, 3)
+            leg = camera.legs["b"]
+            for height, before in ((360, 3), (180, 2)):
+                await view(control, height)
+                await wants(control, f"{rid}{before - 2}")
+                await alice.send()
+                got += await parts(b, before - 1)
+                assert leg.track is camera.layers[f"{rid}{before - 2}"]
+            await view(control, 720)
+            await wants(control, rid)
+            await alice.send()
+            await alice.send(key=True)
+            got += await parts(b, 4)
+            await b.send(rtp.nack(camera.ssrc, [part.seq for part in got[-6:]]))
+            await until(lambda: control.worker.counters["nack_answered"] == 6, "all of it is there once more")
+            pictures = [[part.text for part in got if part.ts == ts] for ts in sorted({part.ts for part in got})]
+            assert [len(picture) for picture in pictures] == [3, 2, 1, 1, 3]
+            assert all(picture == [f"layer {k}" for k in range(len(picture))] for picture in pictures)
+            assert [part.marker for part in got] == [k == len(p) - 1 for p in pictures for k in range(len(p))]
+            assert [(after.seq - part.seq) & 0xFFFF for part, after in pairwise(got)] == [1] * (len(got) - 1)
+
+    run(test)
+
+
+def test_layers_in_a_stream_are_not_paused_one_by_one() -> None:
+    """What was asked of the publisher before stays; nothing is, when nobody watches."""
+
+    async def test() -> None:
+        async with local_worker() as control, scalable(control, "q", "h", "f") as (_, b, alice):
+            camera, told = control.worker.peers["a"].published["camera"], []
+            await view(control, 720)
+            asked = set(camera.asked)
+            for step in range(60):
+                await alice.send(key=step % 10 == 0)
+                await asyncio.sleep(0.1)  # the time a layer is let go in passes
+                if step == 10:
+                    asked = set(camera.asked)
+                    await view(control, 180)
+                    told.append(camera.asked)
+            assert len(await parts(b, 60)) == 60
+            assert set(camera.asked) == asked
+            await control.send(bridge.View("b", []))
+            await until(lambda: camera.asked == (), "nobody watches", RELEASE_S + 8)
+            await view(control, 180)
+            await until(lambda: set(camera.asked) == asked, "as before")
+
+    run(test)
+
+
+@pytest.mark.parametrize("rids", [(), ("q", "h", "f")])
+def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
+    async def test() -> None:
+        async with local_worker() as control, scalable(control, *rids) as (_, b, alice):
+            camera, rid = control.worker.peers["a"].published["camera"], "q" if rids else ""
+            await view(control, 180)
+            await alice.send(key=True)
+            await until(lambda: camera.scalable, "layers show")
+            await wants(control, f"{rid}0")
+            await alice.send()
+            await until(lambda: camera.legs["b"].track is camera.layers[f"{rid}0"], "it has the smallest")
+            before = (await parts(b, 4))[-1]
+            await alice.send(vp8=True, key=True)
+            await alice.send(vp8=True)
+            got = await parts(b, 2)
+            assert [part.seq - before.seq for part in got] == [1, 2]
+            assert [part.ts - before.ts for part in got] == [3000, 6000]
+            assert not camera.scalable
+            assert camera.legs["b"].track is camera.streams[rid]
+            assert [name for name, _ in offered(control)] == list(rids or ("",))
+            await alice.send(2, key=True)
+            assert [(part.text, part.marker) for part in await parts(b, 1)] == [("layer 0", False)]
+            assert [height for _, height in offered(control)][:2] == [180, 360]
 
     run(test)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
@@ -106,6 +106,16 @@ class Track(Numbering):
     # --- subscribers and state
     # --------------------------------------------------------------------------------------------
 
+    @property
+    def stream(self) -> Track:
+        """What this is a part of (svc.py): with one clock, and keyframes at the same time."""
+        return self
+
+    @property
+    def lower(self) -> Sequence[Track]:
+        """The parts of this that leave out its larger layers, the smallest first."""
+        return ()
+
     def for_subscriber(self, peer: Peer) -> Track:
         """The form of this that a subscriber can play."""
         return self
@@ -169,6 +179,9 @@ class Track(Numbering):
         self._coming[leg.peer.id] = leg
         self.request_keyframe()
 
+    def expects(self, subscriber: str) -> bool:
+        return subscriber in self._coming
+
     def forget(self, subscriber: str) -> None:
         """Takes `expect` back."""
         self._coming.pop(subscriber, None)
@@ -227,18 +240,21 @@ class Track(Numbering):
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
-        self.last_s, rows_in = now_s, rows
+        self.last_s = now_s
         ids, late = self.rows, self.late
         if ids:
             self.rows = []
             self.reception.burst(self.last_ts, self.clock_rate, now_s)
-            if ids[-1] - ids[0] >= len(ids):
-                rows, ids = spare, _gather(rows, spare, ids)
-            self._flush(rows, ids[0], rows.lengths[ids[0] : ids[-1] + 1].tolist(), now_s)
+            self._send(rows, spare, ids, now_s)
         if late:
             self.late = []
             for i in late:
-                self._send_late(rows_in, i, now_s)
+                self._send_late(rows, i, now_s)
+
+    def _send(self, rows: Rows, spare: Rows, ids: list[int], now_s: float) -> None:
+        if ids[-1] - ids[0] >= len(ids):
+            rows, ids = spare, _gather(rows, spare, ids)
+        self._flush(rows, ids[0], rows.lengths[ids[0] : ids[-1] + 1].tolist(), now_s)
 
     def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
         start, n = 0, len(lengths)
@@ -356,9 +372,12 @@ class Track(Numbering):
             self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
         if self.reception.hopeless:
             self.reception.hopeless = False
-            self._broken = self.kind == "video"  # until one has come: the request may be lost, too
+            self._break()
             self.request_keyframe()
         self._ask_again_later(now_s)
+
+    def _break(self) -> None:
+        self._broken = self.kind == "video"  # until a keyframe has come: the request may be lost, too
 
     def counted(self) -> Counted:
         """What is known of its way here, for the publisher's quality."""

@@ -73,7 +73,7 @@ class Forwarder:
     def __init__(self, counters: Counter[str], spare_rows: int) -> None:
         self._counters = counters
         self._packet = Packet()
-        self._spare = Rows(spare_rows)
+        self._spare = Rows(spare_rows + 1)  # and a packet that was held back (svc.py)
         self._send_time = (
             b""  # an element with the batch's time in 6.18 bits of seconds, where subscribers estimate by it
         )

@@ -141,8 +141,10 @@ class Leg:
 
     def follow(self, track: Track) -> None:
         """Changes to another track (a layer), as a suspended subscriber of it; its timestamps go on by the time
-        between."""
-        if not self._resync:
+        between, unless the two have one clock."""
+        if track.stream is self.track.stream:
+            self.floor = track.head
+        elif not self._resync:
             self._resync = True
             self._clock_ts, self._clock_s = self.track.last_ts + self.shift_ts, self.track.last_s
             if (last := self.track.last_picture()) is not None:

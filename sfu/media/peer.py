@@ -368,7 +368,7 @@ class Peer:
             if slot.track is not None:
                 slot.track.legs_changed()
         for track in self.published.values():  # what was lost on the old path, the others' requests included
-            for layer in track.tracks:
+            for layer in track.received:
                 layer.request_keyframe()
 
     def check_liveness(self, now_s: float) -> None:
@@ -485,7 +485,7 @@ class Peer:
     def measure(self, now_s: float) -> None:
         """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
         legs = [leg for track in self.viewer.taken.values() if (leg := track.legs.get(self.id)) is not None]
-        tracks = [track for publication in self.published.values() for track in publication.tracks]
+        tracks = [track for publication in self.published.values() for track in publication.received]
         up, down = [track.counted() for track in tracks], [leg.counted() for leg in legs]
         self.quality.update(up, down, now_s, self.viewer.limit_bps)
 

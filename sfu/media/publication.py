@@ -1,5 +1,5 @@
-"""What a peer publishes from one source: a single RTP stream, or the layers of a simulcast, of which each subscriber
-gets one at a time, all under one SSRC.
+"""What a peer publishes from one source: a single RTP stream, or the layers of a simulcast, or a stream that has layers
+in it (svc.py), of which each subscriber gets one at a time, all under one SSRC.
 
 The layers are tracks of their own (forward.py). A subscriber's leg goes over to another one at a keyframe of that, and
 its numbers, times and pictures go on as if it were one stream (leg.py).
@@ -17,6 +17,7 @@ from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.lastn import Video
 from sfu.media.redundant import RedundantTrack
+from sfu.media.svc import ScalableTrack
 
 if TYPE_CHECKING:
     from sfu.media.leg import Leg
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
 """The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/link.js). A
 camera of another size is taken for such a one."""
+LINES = 720
+"""Of a stream whose layers do not tell their sizes; each has half the lines of the next."""
 SCREEN = {"q": (540, 250e3), "h": (1080, 800e3), "f": (1080, 2500e3)}
 """Likewise of a shared screen. Text in half its size is hard to read, so the middle one has all the lines and few
 pictures a second."""
@@ -58,8 +61,8 @@ class _Rate:
 
 
 class Publication:
-    """Owned by its publisher; ends with its section or its peer. `rids` are the layers, the smallest first; none means
-    a single stream. `redundant`: of sound that is sent as RED."""
+    """Owned by its publisher; ends with its section or its peer. `rids` are the layers of a simulcast, the smallest
+    first; none means a single stream. `redundant`: of sound that is sent as RED."""
 
     def __init__(
         self,
@@ -76,30 +79,51 @@ class Publication:
         self._usual = SCREEN if source.startswith("screen") else CAMERA
         self.opus, self.redundant = sdp.Opus(), redundant
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
-        make = RedundantTrack if redundant else Track
-        self.layers = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
+        make = RedundantTrack if redundant else ScalableTrack if kind == "video" else Track
+        self.streams = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
-        self._rates = {rid: _Rate() for rid in self.layers}
+        self._asked_last = self.asked  # likewise, when it was any
+        self._rates: dict[Track, _Rate] = {}
         self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
-        self._wanted_s = dict.fromkeys(self.layers, float("-inf"))  # when anybody last wanted it
+        self._wanted_s = dict.fromkeys(self.streams, float("-inf"))  # when anybody last wanted it
 
     @property
     def simulcast(self) -> bool:
-        return len(self.layers) > 1
+        return len(self.streams) > 1
 
     @property
-    def muted(self) -> bool:
-        return self.tracks[0].muted
+    def scalable(self) -> bool:
+        """Whether one of its streams has layers in it now."""
+        return any(track.lower for track in self.received)
+
+    @property
+    def layers(self) -> dict[str, Track]:
+        """What a subscriber can be on, the smallest first: streams by rid, what leaves out layers of one by its rid and
+        the largest that is left."""
+        found: dict[str, Track] = {}
+        for rid, track in self.streams.items():
+            found.update((f"{rid}{spatial}", lower) for spatial, lower in enumerate(track.lower))
+            found[rid] = track
+        return found
 
     @property
     def tracks(self) -> list[Track]:
         return list(self.layers.values())
 
     @property
+    def received(self) -> list[Track]:
+        """Those that the publisher sends."""
+        return list(self.streams.values())
+
+    @property
+    def muted(self) -> bool:
+        return self.received[0].muted
+
+    @property
     def packets(self) -> int:
-        return sum(track.packets for track in self.tracks)
+        return sum(track.packets for track in self.received)
 
     # --- subscribers -------------------------------------------------------------------------------------------------
 
@@ -107,7 +131,7 @@ class Publication:
         """The peer's answer takes this; with a reason to `pause`, it waits for `resume`. It begins with the smallest
         layer that flows, which is a picture at once."""
         if peer.id not in self.legs:
-            flowing = [track for track in self.tracks if track.remote_ssrc is not None]
+            flowing = [track for track in self.tracks if track.stream.remote_ssrc is not None]
             track = (flowing or self.tracks)[0].for_subscriber(peer)
             track.add_leg(peer, pause)
             self.legs[peer.id] = track.legs[peer.id]
@@ -122,23 +146,26 @@ class Publication:
 
     def prefer(self, subscriber: str, rid: str, *, now: bool) -> None:
         """The layer a subscriber is to have. It gets the present one until a keyframe of that comes; `now`: nothing
-        until then, because the present one is too much for it."""
+        until then, because the present one is too much for it. Down within one stream needs none."""
         leg = self.legs[subscriber]
         wanted = self.layers[rid]
         if self._wanted.get(subscriber) != rid:
             self._wanted[subscriber] = rid
             for track in self.tracks:
                 track.forget(subscriber)
-            if leg.track is not wanted and not now:
-                wanted.expect(leg)
-        if leg.track is not wanted and now:
+        if leg.track is wanted:
+            return
+        if now and leg.track.stream is not wanted.stream:
             wanted.forget(subscriber)
             leg.track.switch(subscriber, wanted)
+        elif not wanted.expects(subscriber):
+            wanted.expect(leg)
 
     def layer_of(self, subscriber: str) -> str:
         """The layer a subscriber is to have, or has."""
-        leg = self.legs[subscriber]
-        return self._wanted.get(subscriber) or next(rid for rid, track in self.layers.items() if track is leg.track)
+        leg, layers = self.legs[subscriber], self.layers
+        wanted = self._wanted.get(subscriber)
+        return wanted if wanted in layers else next(rid for rid, track in layers.items() if track is leg.track)
 
     def falls(self, subscriber: str, rid: str) -> bool:
         """Whether this layer is smaller than the one a subscriber gets."""
@@ -171,47 +198,64 @@ class Publication:
     # --- the publisher's side ----------------------------------------------------------------------------------------
 
     def set_muted(self, muted: bool) -> None:
-        for track in self.tracks:
+        for track in self.received:
             track.set_muted(muted)
 
     def take_level(self) -> float | None:
-        return self.tracks[0].take_level()
+        return self.received[0].take_level()
 
     def measure(self, now_s: float) -> None:
         """Once in a while: what each layer brings."""
-        for rid, track in self.layers.items():
-            self._rates[rid].update(track.bytes, now_s)
+        self._rates = {track: self._rates.get(track) or _Rate() for track in self.tracks}
+        for track, rate in self._rates.items():
+            rate.update(track.bytes, now_s)
 
     def offered(self, now_s: float) -> list[Layer]:
         """What a subscriber can have, the smallest first; a layer that has gone silent only if there is no other."""
-        newest_s = max(track.last_s for track in self.tracks)
+        newest_s, scalable = max(track.last_s for track in self.received), self.scalable
         found = []
-        for rid, track in self.layers.items():
+        for name, track in self.layers.items():
+            rid = self._rid(track)
             asked_s = self._asked_s.get(rid, now_s)
-            silent = newest_s - track.last_s > SILENT_S and rid in self.asked and now_s - asked_s > START_S
+            silent = newest_s - track.stream.last_s > SILENT_S and (
+                scalable or (rid in self.asked and now_s - asked_s > START_S)
+            )
             if not silent or not self.simulcast:
-                height = self._usual[rid][0] if self.simulcast else 0
-                found.append(Layer(rid, height, self._rate_bps(rid, track, now_s), self._rates[rid].most_bps))
+                rate = self._rates.get(track) or _Rate()
+                found.append(
+                    Layer(name, self._height(rid, track), self._rate_bps(rid, track, rate, now_s), rate.most_bps)
+                )
         return found
 
-    def _rate_bps(self, rid: str, track: Track, now_s: float) -> float:
-        if now_s - track.last_s < SILENT_S or not self.simulcast:
-            return self._rates[rid].bps
-        return self._rates[rid].most_bps or self._usual[rid][1]
+    def _rid(self, track: Track) -> str:
+        return next(rid for rid, stream in self.streams.items() if stream is track.stream)
+
+    def _height(self, rid: str, track: Track) -> int:
+        stream = self.streams[rid]
+        if isinstance(stream, ScalableTrack) and stream.lower:
+            return stream.height(track, LINES)
+        return self._usual[rid][0] if self.simulcast else 0
+
+    def _rate_bps(self, rid: str, track: Track, rate: _Rate, now_s: float) -> float:
+        if now_s - track.stream.last_s < SILENT_S or not self.simulcast:
+            return rate.bps
+        return rate.most_bps or self._usual[rid][1]
 
     def ask(self, now_s: float) -> bool:
         """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it."""
         before, self.asked = self.asked, self._wanted_now(now_s)
+        if self.scalable and self.asked:  # turning one of its encodings on or off would change the layers of another
+            self.asked = self._asked_last
+        self._asked_last = self.asked or self._asked_last
         self._asked_s = {rid: self._asked_s.get(rid, now_s) for rid in self.asked}
         return self.asked != before
 
     def _wanted_now(self, now_s: float) -> tuple[str, ...]:
+        layers = self.layers
         for subscriber, leg in self.legs.items():
             if not leg.pauses:
-                self._wanted_s[self.layer_of(subscriber)] = now_s
-                for rid, track in self.layers.items():
-                    if track is leg.track:
-                        self._wanted_s[rid] = now_s
+                for track in (leg.track, layers[self.layer_of(subscriber)]):
+                    self._wanted_s[self._rid(track)] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
 
     def close(self) -> None:

@@ -35,8 +35,8 @@ class Publisher:
         peer, rids, ssrcs = self._peer, said.rids, said.ssrcs
         publication = self.published.get(source)
         if publication is not None and (
-            (not rids and ssrcs and publication.tracks[0].remote_ssrc not in (None, ssrcs[0]))
-            or (rids or ("",)) != tuple(publication.layers)
+            (not rids and ssrcs and publication.received[0].remote_ssrc not in (None, ssrcs[0]))
+            or (rids or ("",)) != tuple(publication.streams)
             or said.redundant != publication.redundant
         ):
             self.end(source)  # another stream, with numbers and times of its own
@@ -53,16 +53,16 @@ class Publisher:
             peer.tell_others()
             peer.changed()
         if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
-            self._bind(ssrcs[0], publication.tracks[0])
+            self._bind(ssrcs[0], publication.received[0])
             if kind == "video" and len(ssrcs) > 1:
-                self.repairs[ssrcs[1]] = publication.tracks[0]
+                self.repairs[ssrcs[1]] = publication.received[0]
 
     def end(self, source: str) -> None:
         """It sends this source no more. Nothing happens if it did not."""
         publication = self.published.pop(source, None)
         if publication is None:
             return
-        ended = publication.tracks
+        ended = publication.received
         for known in (self.by_ssrc, self.repairs):
             for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
                 del known[ssrc]
@@ -101,9 +101,9 @@ class Publisher:
                 self._bind(ssrc, track)
             return track
         waiting = [
-            publication.tracks[0]
+            publication.received[0]
             for publication in self.published.values()
-            if publication.kind == kind and not publication.simulcast and publication.tracks[0].remote_ssrc is None
+            if publication.kind == kind and not publication.simulcast and publication.received[0].remote_ssrc is None
         ]
         if len(waiting) != 1:
             return None
@@ -119,17 +119,17 @@ class Publisher:
 
     def _layer(self, mid: str | None, rid: str) -> Track | None:
         """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
-        found = [publication for publication in self.published.values() if rid in publication.layers]
+        found = [publication for publication in self.published.values() if rid in publication.streams]
         if mid is not None:
             source = self._peer.source_of(mid)
             found = [publication for publication in found if publication.source == source]
-        return found[0].layers[rid] if len(found) == 1 else None
+        return found[0].streams[rid] if len(found) == 1 else None
 
     # --- what it is told ---------------------------------------------------------------------------------------------
 
     def send_reports(self) -> None:
         """What came of its tracks."""
-        tracks = [track for publication in self.published.values() for track in publication.tracks]
+        tracks = [track for publication in self.published.values() for track in publication.received]
         blocks = [block for track in tracks if (block := track.report_block()) is not None]
         if blocks:
             self._peer.send_rtcp(rtp.receiver_report(blocks[:REPORT_BLOCKS]))

@@ -129,9 +129,9 @@ class Viewer:
             # losses alone are no reason to show nothing; without REMB they are all that is known
             short = rid is None and down.limited and (down.jammed or not down.speaks)
             self._pause(p, BANDWIDTH, short)
-            if p.simulcast and not short:
-                smallest = wish.layers[0].rid
-                p.prefer(me.id, rid or smallest, now=down.jammed and p.falls(me.id, rid or smallest))
+            if not short and (p.simulcast or p.scalable):
+                best = wish.layers[0].rid if rid is None else rid
+                p.prefer(me.id, best, now=down.jammed and p.falls(me.id, best))
         return next_bps
 
     def _height(self, track: Publication) -> int:

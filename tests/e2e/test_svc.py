@@ -1,0 +1,82 @@
+"""Layers in one VP9 stream (SVC) between real browsers: each gets those that its page shows and its network carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from people import Person
+from process import Server, eventually
+from relay import HOST, Relay, Shape
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+
+_SCALE_JS = """async (mode) => {
+    const sender = window.room.pc.getSenders().find((one) => one.track?.kind === 'video');
+    const set = sender.setParameters.bind(sender);
+    sender.setParameters = async () => {}; // the page would make a simulcast of it again
+    const parameters = sender.getParameters();
+    const { mimeType, clockRate, sdpFmtpLine } = parameters.codecs.find((one) => one.mimeType === 'video/VP9');
+    const one = { codec: { mimeType, clockRate, sdpFmtpLine }, scaleResolutionDownBy: 1, maxBitrate: 2_500_000 };
+    parameters.encodings.forEach((encoding, i) => {
+        Object.assign(encoding, one, { scalabilityMode: i ? 'L1T1' : mode, active: !i });
+    });
+    await set(parameters);
+}"""
+
+
+_HEIGHT_JS = """async (tile) => {
+    const id = document.querySelector(`${tile} video`)?.srcObject?.getVideoTracks()[0]?.id;
+    const stats = await window.room.pc.getStats();
+    const found = [...stats.values()].find((report) => report.trackIdentifier === id);
+    return stats.get(found?.codecId)?.mimeType === 'video/VP9' ? found.frameHeight ?? 0 : 0;
+}"""
+_SENT_JS = """async () => Math.max(0, ...[...(await window.room.pc.getStats()).values()]
+    .filter((report) => report.type === 'outbound-rtp' && report.kind === 'video' && report.active)
+    .map((report) => report.frameHeight ?? 0))"""
+
+
+@pytest.mark.parametrize("mode", ["L3T3_KEY", "L3T3"])
+def test_everyone_gets_the_layers_that_the_page_shows(server: Server, person: People, mode: str) -> None:
+    alice = person(server, "alice", large=True).join(f"svc-{mode}")
+    bob, carol = person(server, "bob").join(f"svc-{mode}"), person(server, "carol").join(f"svc-{mode}")
+    for one in (bob, carol):
+        one.sees(alice)
+    alice.page.evaluate(_SCALE_JS, mode)
+    for large, small in ((bob, carol), (carol, bob)):
+        large.shows(alice, 720)
+        small.shows(alice, 90)
+        differ(alice, large, small)
+
+
+def test_a_narrow_way_gets_the_layers_that_it_carries(start_server: Callable[..., Server], person: People) -> None:
+    server = start_server(public_ip=HOST)
+    with Relay(server.port) as relay:
+        alice = person(server, "alice", large=True).join("narrow")
+        bob, carol = person(server, "bob").join("narrow"), person(server, "carol").join("narrow")
+        for one in (bob, carol):
+            one.sees(alice)
+            one.shows(alice, 720)
+        relay.shape("down", Shape(rate_bps=400_000), carol.media_port)
+        alice.page.evaluate(_SCALE_JS, "L3T3_KEY")
+        differ(alice, bob, carol)
+
+
+def differ(alice: Person, large: Person, small: Person) -> None:
+    """Waits until one gets all layers of hers and the other fewer. Her browser sends fewer or smaller ones while it
+    takes its processor or its way for too slow, so sizes are compared with what it sends."""
+
+    def look() -> bool:
+        sent, most, least = alice.page.evaluate(_SENT_JS), height(alice, large), height(alice, small)
+        return 0 < least < most == sent
+
+    eventually(look, f"{large.name} gets all layers and {small.name} does not", 40)
+    for one in (large, small):
+        one.sees(alice)
+
+
+def height(alice: Person, viewer: Person) -> int:
+    found: int = viewer.page.evaluate(_HEIGHT_JS, viewer.tile(alice))
+    return found

@@ -1,0 +1,438 @@
+"""Spatial layers against a slow model: whatever is lost, overtaken or left out, each subscriber decrypts a stream
+without gaps of the layers that it is to have, whose pictures end with the marker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from test_path import GCM, Subscriber, away_from_wrap, ends
+
+from sfu.media import libc, rtp
+from sfu.media.fanout import Outbox
+from sfu.media.ice import Agent
+from sfu.media.inbound import Forwarder, Inbound
+from sfu.media.nack import HISTORY
+from sfu.media.publication import Publication
+from sfu.media.srtp import ROW_BYTES, Context, Rows
+from sfu.media.svc import LAYERS, ScalableTrack
+from sfu.media.udp import READ_BATCH, Endpoint, Route
+
+MIDDLE, WHOLE = 1, LAYERS
+SSRC = 4242
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A packet of the publisher; `ext` is its number without wrap, `last` is by spatial layer: whether no more of the
+    picture follows in this one and those below it."""
+
+    ext: int
+    ts: int
+    spatial: int
+    begins: bool  # a picture
+    key: bool  # a keyframe
+    told: int  # of how many layers it tells, 0 for none
+    ends: bool  # a layer frame
+    marker: bool
+    vp9: bool
+    payload: bytes
+
+
+@dataclass
+class ModelLeg:
+    level: int  # the largest spatial layer it gets; WHOLE for all
+    floor: int
+    next: int  # its next number
+    wanted: int | None = None
+    active: bool = True
+    paused: bool = False
+    held: int | None = None  # its own number for what is held back
+    kept: dict[int, int] = field(default_factory=dict)  # its own numbers for those that have not come
+    given: dict[int, tuple[int, int]] = field(default_factory=dict)  # what is behind its own numbers: number and level
+    expected: dict[int, tuple[int, int]] = field(default_factory=dict)  # likewise, to come now
+
+    def give(self, own: int, number: int) -> None:
+        self.given[own] = self.expected[own] = number, self.level
+
+
+class Model:
+    """The stream as a table: every packet has a number or none."""
+
+    def __init__(self) -> None:
+        self.legs: dict[str, ModelLeg] = {}
+        self.sent: dict[int, Sent] = {}
+        self.muted = self.started = False
+        self.fresh = True
+        self.lower = 0
+        self.shift = self.first = self.head = 0
+        self.held: int | None = None  # the number of what those on MIDDLE have to come
+        self.closing: set[int] = set()  # numbers of such that turned out to end a picture
+        self.after = 0  # the number behind the newest one that was delivered
+
+    def number(self, ext: int) -> int:
+        if self.muted:
+            return -1
+        if self.fresh:
+            self.head = self.head + 1 if self.started else (ext & 0xFFFF) + 0x10000
+            self.first = self.head if self.started else 0x10000
+            self.started, self.fresh, self.shift = True, False, self.head - ext
+        number = ext + self.shift
+        if number < self.first or number < self.head - HISTORY:
+            return -1
+        return number
+
+    def batch(self, packets: list[Sent]) -> None:
+        in_order, late = [], []
+        for packet in packets:
+            number = self.number(packet.ext)
+            if number >= self.head:
+                self.head = number + 1
+                in_order.append((number, packet))
+            elif number >= 0:
+                late.append((number, packet))
+        split = self.lower > 0 or self.shows([packet for _, packet in in_order])
+        for number, packet in in_order:
+            self.release(packet, number)
+            if split:
+                self.arrange(packet, number)
+            self.sent[number] = packet
+            middle = any(leg.level == MIDDLE for leg in self.legs.values())
+            if middle and packet.ends and packet.spatial < MIDDLE and not packet.marker:
+                self.held = number
+            for leg in self.legs.values():
+                self.deliver(leg, packet, number)
+            self.after = number + 1
+        for number, packet in late:
+            self.sent[number] = packet
+            for leg in self.legs.values():
+                self.deliver_late(leg, packet, number)
+
+    def release(self, packet: Sent, number: int) -> None:
+        """The end of a layer that may be a picture's, for those on MIDDLE, comes when the next packet has."""
+        if self.held is not None:
+            if self.after == number and packet.spatial > MIDDLE:
+                self.closing.add(self.held)
+            for leg in self.legs.values():
+                if leg.held is not None and leg.active and leg.level == MIDDLE:
+                    leg.give(leg.held, self.held)
+                leg.held = None
+            self.held = None
+
+    def shows(self, packets: list[Sent]) -> bool:
+        return bool(packets) and packets[0].vp9 and (packets[0].told > 1 or packets[-1].spatial > 0)
+
+    def arrange(self, packet: Sent, number: int) -> None:
+        if not packet.vp9:
+            self.lower = 0
+        else:
+            if packet.told:
+                self.lower = max(packet.told - 1, 0 if packet.key else self.lower)
+            self.lower = min(max(self.lower, packet.spatial), LAYERS - 1)
+        for leg in self.legs.values():
+            if leg.wanted is not None and self.lower <= leg.wanted < WHOLE:
+                leg.wanted = None
+            if self.lower <= leg.level < WHOLE:
+                self.move(leg, WHOLE, number, packet.key)
+            if leg.wanted == leg.level:
+                leg.wanted = None
+            if leg.wanted is None or not packet.begins:
+                continue
+            if leg.wanted < leg.level or packet.key or not leg.active:
+                self.move(leg, leg.wanted, number, packet.key or leg.wanted < leg.level)
+                leg.wanted = None
+
+    def move(self, leg: ModelLeg, level: int, number: int, begins: bool) -> None:
+        """What is missing before this packet keeps its numbers, but is only sent to who asks."""
+        if leg.active:
+            for missing in range(max(self.after, leg.floor), number):
+                leg.given[leg.next] = missing, leg.level
+                leg.next += 1
+            leg.kept.clear()
+            leg.active = begins
+        leg.level, leg.floor = level, number
+
+    def deliver(self, leg: ModelLeg, packet: Sent, number: int) -> None:
+        if not leg.active:
+            if leg.paused or not packet.key:
+                return
+            leg.active, leg.floor = True, number
+            leg.kept.clear()
+        for lost in range(max(self.after, leg.floor), number):
+            leg.kept[lost] = leg.next
+            leg.given[leg.next] = lost, leg.level
+            leg.next += 1
+        if packet.spatial <= leg.level:
+            self.hand(leg, leg.next, number)
+            leg.next += 1
+
+    def hand(self, leg: ModelLeg, own: int, number: int) -> None:
+        if leg.level == MIDDLE and self.held == number:
+            leg.held, leg.given[own] = own, (number, MIDDLE)
+        else:
+            leg.give(own, number)
+
+    def deliver_late(self, leg: ModelLeg, packet: Sent, number: int) -> None:
+        if leg.active:
+            if number >= leg.floor and number in leg.kept:
+                leg.give(leg.kept.pop(number), number)
+        elif packet.key and not leg.paused:
+            leg.active, leg.floor = True, number
+            leg.kept.clear()
+            for since in range(number, self.head):
+                found = self.sent.get(since)
+                if found is None:
+                    leg.kept[since] = leg.next
+                    leg.given[leg.next] = since, leg.level
+                    leg.next += 1
+                elif found.spatial <= leg.level:
+                    self.hand(leg, leg.next, since)
+                    leg.next += 1
+
+    def marked(self, number: int, level: int) -> bool:
+        """Whether a packet is to have the marker for those who get this level."""
+        packet = self.sent[number]
+        ending = packet.ends and packet.spatial == level
+        return packet.marker or ending or (level == MIDDLE and number in self.closing)
+
+
+class Scene:
+    def __init__(self, chance: random.Random, start: int, portable: bool) -> None:
+        self.chance, self.ext, self.ts = chance, start, 0xFFFF0000
+        counters = Counter[str]()
+        self.endpoint = Endpoint("127.0.0.1", 0, counters, portable=portable)
+        outbox = Outbox(counters)
+        self.forwarder, self.rows = Forwarder(counters, READ_BATCH), Rows(READ_BATCH)
+        self.sender, receiver = ends(GCM)
+        self.outbox = outbox
+        self.host: Any = Subscriber("publisher", self.endpoint, GCM, outbox)
+        self.publication = Publication(self.host, "camera", "video", outbox)
+        self.track = self.publication.streams[""]
+        assert isinstance(self.track, ScalableTrack)
+        self.track.remote_ssrc = SSRC
+        inbound = Inbound({SSRC: self.track}, lambda data: None, lambda ssrc, kind, names: None)
+        inbound.context = Context(receiver)
+        self.route = Route(Agent(inbound, lambda path: None), self.host.path)
+        self.subscribers: dict[str, Any] = {}
+        self.model = Model()
+        self.waiting: list[Sent] = []  # made and not sent yet
+        self.seen: set[int] = set()
+        self.lost: list[Sent] = []
+        self.layers, self.kept_ts = 3, {}
+
+    # --- what is done ------------------------------------------------------------------------------------------------
+
+    def join(self) -> None:
+        name = f"s{len(self.subscribers)}"
+        self.subscribers[name] = subscriber = Subscriber(name, self.endpoint, GCM, self.outbox)
+        self.publication.add_leg(subscriber)  # type: ignore[arg-type]
+        head = self.publication.legs[name].track.head
+        level = 0 if self.model.lower else WHOLE
+        self.model.legs[name] = ModelLeg(level, self.model.head, away_from_wrap(head & 0xFFFF))
+
+    def prefer(self, who: int, level: int, now: bool) -> None:
+        if self.subscribers:
+            name = list(self.subscribers)[who % len(self.subscribers)]
+            layers = list(self.publication.layers)
+            self.publication.prefer(name, layers[level % len(layers)], now=now)
+            leg, wanted = self.model.legs[name], level % len(layers)
+            wanted = WHOLE if wanted == len(layers) - 1 else wanted
+            leg.wanted = None if wanted == leg.level else wanted
+
+    def pause(self) -> None:
+        for name in list(self.subscribers)[:1]:
+            self.publication.pause(name, "one")
+            leg = self.model.legs[name]
+            leg.active, leg.paused = False, True
+
+    def resume(self) -> None:
+        for name, leg in self.model.legs.items():
+            if leg.paused:
+                self.publication.resume(name, "one")
+                leg.paused = False
+
+    def mute(self, muted: bool) -> None:
+        self.publication.set_muted(muted)
+        if self.model.muted != muted:
+            self.model.muted, self.model.fresh = muted, True
+
+    def pictures(self, n: int, keys: float, layers: int, codec: str) -> None:
+        """The publisher makes some more."""
+        self.ts += 90_000
+        for i in range(n):
+            self.ts += 3000
+            key = self.chance.random() < keys or (i == 0 and layers != self.layers)
+            if key:
+                self.layers = layers
+            told = self.layers if codec == "VP9" and key else 0
+            made = list(range(self.layers if codec == "VP9" else 1))
+            if not key and len(made) > 1 and self.chance.random() < 0.5:
+                del made[self.chance.randrange(len(made))]
+            for spatial in made:
+                size = self.chance.randrange(1, 6)
+                for k in range(size):
+                    first = spatial == 0 and k == 0
+                    end = k == size - 1
+                    self.waiting.append(
+                        Sent(
+                            self.ext, self.ts & 0xFFFFFFFF, spatial, first, first and key, told * first, end,
+                            end and spatial == made[-1], codec == "VP9",
+                            self.payload(key, spatial, k == 0, end, told * first, codec),
+                        )
+                    )  # fmt: skip
+                    self.ext += 1
+
+    def payload(self, key: bool, spatial: int, begins: bool, end: bool, told: int, codec: str) -> bytes:
+        junk = self.chance.randbytes(self.chance.randrange(10, 900))
+        if codec == "VP8":
+            return bytes([0x10 if begins else 0, 0 if key and begins else 1]) + bytes(8) + junk
+        first = 0xB0 | 0x40 * (not key) | 0x08 * begins | 0x04 * end | 0x02 * bool(told)
+        descriptor = bytes([first, 0x80, 7, spatial << 1]) + b"\x02" * (not key)
+        if told:
+            descriptor += bytes([(told - 1) << 5 | 0x10]) + b"".join(
+                struct.pack("!HH", 320 << k, 180 << k) for k in range(told)
+            )
+        return descriptor + junk
+
+    def send(self, n: int, mess: float) -> None:
+        """Some of what was made arrives as one batch."""
+        packets, self.waiting = self.waiting[:n], self.waiting[n:]
+        arriving = []
+        for packet in packets:
+            if self.chance.random() >= mess:
+                arriving.append(packet)
+            else:
+                self.lost.append(packet)  # for now
+        while self.lost and self.chance.random() < 0.3:
+            arriving.insert(self.chance.randrange(len(arriving) + 1), self.lost.pop(0))
+        arriving = arriving[:READ_BATCH]
+        for i, packet in enumerate(arriving):
+            head = struct.pack(
+                "!BBHII", 0x80, 0x80 * packet.marker | (98 if packet.vp9 else 96), packet.ext & 0xFFFF, packet.ts, SSRC
+            )
+            data = self.sender.protect(head + packet.payload)
+            self.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
+            self.rows.lengths[i] = len(data)
+        if arriving:
+            self.forwarder.forward(self.rows, list(range(len(arriving))), [self.route] * len(arriving))
+            self.model.batch(arriving)
+            assert len(self.track.lower) == self.model.lower
+        for name in self.subscribers:
+            self.check(name)
+
+    def everything(self) -> None:
+        while self.waiting:
+            self.send(40, 0.0)
+
+    # --- what comes of it --------------------------------------------------------------------------------------------
+
+    def read(self, subscriber: Any) -> dict[int, tuple[bool, int, bytes]]:
+        """Marker, timestamp and payload without padding by seq16."""
+        got = {}
+        while True:
+            try:
+                data = subscriber.socket.recv(2048)
+            except BlockingIOError:
+                return got
+            seq16 = rtp.seq16_of(data)
+            if seq16 in subscriber.wire:
+                assert subscriber.wire[seq16] == data, "one number stands for two packets"
+                continue
+            subscriber.wire[seq16] = data
+            plain = subscriber.session.unprotect(data)
+            padding = plain[-1] if plain[0] & 0x20 else 0
+            _, second, _, ts, ssrc = struct.unpack_from("!BBHII", plain)
+            assert ssrc == self.track.ssrc
+            got[seq16] = bool(second & 0x80), ts, plain[12 : len(plain) - padding]
+
+    def check(self, name: str) -> None:
+        leg = self.model.legs[name]
+        self.compare(name, self.read(self.subscribers[name]), leg.expected)
+        leg.expected.clear()
+
+    def compare(self, name: str, got: dict[int, tuple[bool, int, bytes]], expected: dict[int, tuple[int, int]]) -> None:
+        assert sorted(got) == sorted(own & 0xFFFF for own in expected)
+        for own, (number, level) in expected.items():
+            marker, ts, payload = got[own & 0xFFFF]
+            packet = self.model.sent[number]
+            assert ts == packet.ts, "one clock"
+            if packet.spatial <= level:
+                assert payload == packet.payload
+                assert marker == self.model.marked(number, level)
+            else:
+                assert (payload, marker) == (b"", False)
+
+    def nack(self) -> None:
+        """What never came is asked for: some of it is there by now. What came is as it was."""
+        for name, leg in self.model.legs.items():
+            subscriber = self.subscribers[name]
+            mine = [own for own in leg.given if own & 0xFFFF not in subscriber.wire]
+            self.publication.resend(name, [own & 0xFFFF for own in mine[-20:]], 0.0)
+            got = self.read(subscriber)
+            self.compare(name, got, {own: leg.given[own] for own in mine if own & 0xFFFF in got})
+            self.publication.resend(name, list(subscriber.wire)[-20:], 0.0)
+            assert self.read(subscriber) == {}
+
+    def follows(self) -> None:
+        """Whether each stream is one that a decoder can follow: no numbers left out, up only with a keyframe, down only
+        with a picture."""
+        for leg in self.model.legs.values():
+            owns = sorted(leg.given)
+            assert all(after == own + 1 for own, after in pairwise(owns))
+            for (_, before), (number, level) in pairwise(leg.given[own] for own in owns):
+                if level != before:
+                    packet = self.model.sent[number]
+                    assert packet.key or (packet.begins and level < before)
+
+    def close(self) -> None:
+        self.publication.close()
+        for closing in [self.endpoint, self.host, *self.subscribers.values()]:
+            closing.socket.close()
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("pictures"), st.integers(1, 4), st.sampled_from([0.0, 0.0, 0.5]),
+            st.sampled_from([3, 3, 3, 2, 1, 4]), st.sampled_from(["VP9", "VP9", "VP9", "VP9", "VP8"]),
+        ),
+        st.tuples(st.just("send"), st.integers(1, 40), st.sampled_from([0.0, 0.0, 0.1, 0.4])),
+        st.tuples(st.just("send"), st.integers(1, 40), st.sampled_from([0.0, 0.0, 0.1, 0.4])),
+        st.tuples(st.just("prefer"), st.integers(0, 3), st.integers(0, 2), st.booleans()),
+        st.tuples(st.sampled_from(["join", "pause", "resume", "nack", "everything"])),
+        st.tuples(st.just("mute"), st.booleans()),
+    ),
+    min_size=5,
+    max_size=40,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("start", [1, 0x7FF0, 0xFFD0])
+@given(operations=OPERATIONS, seed=st.integers(0, 1 << 30))
+@settings(max_examples=60, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+def test_every_subscriber_gets_what_the_model_says(start: int, operations: list[Any], seed: int) -> None:
+    async def play() -> None:
+        scene = Scene(random.Random(seed), start, portable=libc.lib is None)
+        try:
+            scene.pictures(2, 1.0, 3, "VP9")
+            scene.send(100, 0.0)
+            for _ in range(3):
+                scene.join()
+            for name, *arguments in operations:
+                getattr(scene, name)(*arguments)
+            scene.mute(False)
+            scene.everything()
+            scene.nack()
+            scene.follows()
+        finally:
+            scene.close()
+
+    asyncio.run(play())
