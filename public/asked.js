@@ -2,6 +2,8 @@
 
 import { callKey, recall, tokenKey } from './storage.js';
 
+import('./texts.js'); // it finds out which language to load
+
 /** What the element asks for whose frame this is. It says so right after `load`, so this listens from the start. */
 const inFrame = async () => {
   const said = new Promise((resolve) => addEventListener('message', (event) => event.source === window.parent && event.data?.videoRoom && event.ports.length && resolve(event)));

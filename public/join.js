@@ -1,20 +1,16 @@
-/** Before the call: how one looks and sounds, with which devices, who is inside already, one field and one button. */
+/** Before the call: who is inside already, one field and one button. What shows the devices, preview.js, comes meanwhile. */
 
-import { secureLink, showDevice } from './devicekeys.js';
-import { $, button, element, face, put, styled } from './dom.js';
+import { $, face, put, styled } from './dom.js';
 import './languages.js';
 import { page } from './page.js';
-import { levelBar, picker } from './pickers.js';
-import { deviceProblems } from './reasons.js';
-import { choices } from './storage.js';
 import { list, t, texts } from './texts.js';
-import { isProblem } from './words.js';
 
 const NAMED = 4; // of those inside; the rest is a number
 const LOOK_MS = 15_000;
 
+const preview = import('./preview.js'); // nobody waits for it
+
 let asked = { room: '', fixed: false };
-let parts = null; // the pickers and the level, while the view is shown
 let looking = 0;
 
 /** Shows the view; `room` from the link is not asked for again. */
@@ -26,7 +22,7 @@ export function showJoin({ room, name }) {
   complain('room-input', null);
   complain('name-input', null);
   write();
-  buildDevices();
+  preview.then(({ showPreview }) => showPreview(), () => {}); // one can go in without
   showInside(null);
   clearInterval(looking);
   if (asked.fixed) {
@@ -36,18 +32,16 @@ export function showJoin({ room, name }) {
   if (matchMedia('(pointer: fine)').matches) $(room ? 'name-input' : 'room-input').focus(); // a phone's keyboard would cover the page
 }
 
-/** Gives back what the view holds. */
-function leave() {
-  clearInterval(looking);
-  parts?.level.stop();
-  parts = null;
-  $('join-devices').replaceChildren();
-  $('preview-video').srcObject = null;
-}
-
 function write() {
   put($('join-title'), asked.fixed ? asked.room : t('join.title'));
+  writeWill();
   for (const id of ['room-input', 'name-input']) if ($(id).getAttribute('aria-invalid') !== 'true') put($(id.replace('input', 'hint')), t(`join.${id.split('-')[0]}_hint`));
+}
+
+function writeWill() {
+  const on = (source) => ['on', 'starting'].includes(page.devices.status(source));
+  const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
+  put($('join-will'), t(`join.will.${will}`));
 }
 
 // --- who is inside ---
@@ -72,66 +66,6 @@ function showInside(info) {
   put($('inside-names'), names.length ? list(more > 0 ? [...names.slice(0, NAMED), t('join.more', { count: more })] : names) : '');
 }
 
-// --- devices ---
-
-function buildDevices() {
-  const { devices } = page;
-  parts?.level.stop();
-  const level = levelBar(devices);
-  const format = element('p', 'hint');
-  const test = button('hint-btn', { label: t('device.test') }, async () => (await import('./meter.js')).testTone(choices.speaker));
-  const pickers = ['microphone', 'camera', 'speaker'].map((source) => picker(devices, source, `join-${source}`));
-  parts = { pickers, level, format };
-  const below = { microphone: [level.bar, level.words], camera: [format], speaker: [test] };
-  const fields = ['microphone', 'camera', 'speaker'].map((source, index) => {
-    const field = element('div', `field field--${source}`);
-    const label = element('label', '', t(`device.${source}`));
-    label.htmlFor = `join-${source}`;
-    field.append(label, pickers[index], ...below[source]);
-    return field;
-  });
-  $('join-devices').replaceChildren(...fields);
-  showDevices();
-}
-
-function showDevices() {
-  if (!parts) return;
-  const { devices } = page;
-  for (const one of parts.pickers) one.refresh();
-  parts.level.refresh();
-  for (const source of ['microphone', 'camera']) showDevice(source);
-  const picture = devices.status('camera') === 'on';
-  const { height, frameRate } = picture ? devices.track('camera').getSettings() : {};
-  put(parts.format, height ? t('device.format', { height: String(height), rate: Math.round(frameRate ?? 30) }) : '');
-  $('preview-video').hidden = !picture;
-  const shown = picture ? devices.stream : null;
-  if ($('preview-video').srcObject !== shown) $('preview-video').srcObject = shown;
-  const on = (source) => ['on', 'starting'].includes(devices.status(source));
-  const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
-  put($('join-will'), t(`join.will.${will}`));
-  $('join-devices').classList.toggle('is-empty', ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
-  showProblems(picture);
-}
-
-function showProblems(picture) {
-  const box = $('preview-problem');
-  const { devices } = page;
-  const problems = deviceProblems(devices.status('microphone'), devices.status('camera'));
-  const key = JSON.stringify([problems, picture]);
-  if (box.dataset.key === key) return; // said already: a status region speaks at every change
-  box.dataset.key = key;
-  box.classList.toggle('has-picture', picture);
-  box.replaceChildren(
-    ...problems.map((problem) => {
-      const line = element('div', 'preview__line');
-      line.append(element('p', '', problem.text));
-      if (problem.insecure) line.append(secureLink());
-      if (problem.action) line.append(button('btn btn--small', { label: problem.action }, () => devices.start(problem.sources)));
-      return line;
-    }),
-  );
-}
-
 // --- the form ---
 
 function submit(event) {
@@ -154,14 +88,8 @@ function complain(id, sentence) {
 
 $('join-form').addEventListener('submit', submit);
 for (const id of ['room-input', 'name-input']) $(id).addEventListener('input', () => complain(id, null));
-for (const source of ['microphone', 'camera']) {
-  document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
-}
-page.on('devices', showDevices);
-page.on('view', ({ name }) => name !== 'join' && leave());
-texts.addEventListener('change', () => {
-  write();
-  if (parts) buildDevices();
-});
+page.on('devices', writeWill);
+page.on('view', ({ name }) => name !== 'join' && clearInterval(looking));
+texts.addEventListener('change', write);
 write();
 await styled('before.css');

@@ -18,20 +18,21 @@ export const texts = new EventTarget();
 export let language = 'en';
 let locale = 'en';
 let words = {};
-let forms = {};
+let made = {}; // Intl's: each when first asked for, as a phone takes tens of milliseconds
+
+const form = (name, options) => (made[name] ??= new Intl[name](locale, options));
+
+/** Whoever imports this has the whole page to work on. */
+const parsed = document.readyState === 'loading' && new Promise((then) => document.addEventListener('readystatechange', then, { once: true }));
 
 /** Loads a language and puts the page's static texts into it; `keep` remembers the choice. */
 export async function speak(wanted, keep = false) {
   const found = wanted in LANGUAGES ? wanted : 'en';
   words = (await import(`./lang/${found}.js`)).default;
+  await parsed;
   language = found;
   locale = (navigator.languages ?? []).find((one) => base(one) === found) ?? found;
-  forms = {
-    plural: new Intl.PluralRules(locale),
-    list: new Intl.ListFormat(locale),
-    time: new Intl.DateTimeFormat(locale, { hour: '2-digit', minute: '2-digit' }),
-    two: new Intl.NumberFormat(locale, { minimumIntegerDigits: 2 }),
-  };
+  made = {};
   if (keep) remember('localStorage', KEY, found);
   Object.assign(document.documentElement, { lang: found, dir: RIGHT_TO_LEFT.has(found) ? 'rtl' : 'ltr' });
   fill(document);
@@ -41,7 +42,7 @@ export async function speak(wanted, keep = false) {
 /** The text of a key. Strings put in are set apart from the sentence where one of the two runs right to left. */
 export function t(key, values = {}) {
   let text = words[key] ?? key;
-  if (typeof text === 'object') text = text[forms.plural.select(values.count)] ?? text.other;
+  if (typeof text === 'object') text = text[form('PluralRules').select(values.count)] ?? text.other;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? shown(values[name]) : whole));
 }
 
@@ -55,13 +56,14 @@ function shown(value) {
 }
 
 export const number = (value, options) => new Intl.NumberFormat(locale, options).format(value);
-export const list = (names) => forms.list.format(names);
-export const clock = (ms) => forms.time.format(ms);
+export const list = (names) => form('ListFormat').format(names);
+export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
 
 /** A running time such as 24:08 or 1:02:09. */
 export function elapsed(seconds) {
   const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds) % 60];
-  return h ? `${number(h)}:${forms.two.format(m)}:${forms.two.format(s)}` : `${number(m)}:${forms.two.format(s)}`;
+  const two = (value) => number(value, { minimumIntegerDigits: 2 });
+  return h ? `${number(h)}:${two(m)}:${two(s)}` : `${number(m)}:${two(s)}`;
 }
 
 export function fill(root) {

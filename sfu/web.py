@@ -6,6 +6,7 @@ content, which stays right when an installer gives every file the same time.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from sfu.bodies import StreamingConnection, StreamingRequest
 from sfu.counters import Counters, family
 from sfu.errors import SfuError, UpgradeRequired
+from sfu.preload import Preloads
 
 if TYPE_CHECKING:
     from sfu.bridge import Stats
@@ -71,6 +73,9 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """On every response, the edge's own refusals included. A site that may embed the page is named by `page_headers`."""
+
+PACKED_GAIN_BYTES = 200
+"""Less than this is not worth a header and the browser's work."""
 
 PROBLEM_TYPE = "application/problem+json"
 CODES = {
@@ -143,21 +148,42 @@ def create_app(
 
 def _add_files(app: QuartTrio, root: Path) -> None:
     """A route for each file, and `/` for index.html, so that routing knows 404 from 405."""
-    for path in sorted(root.rglob("*")):
-        if path.suffix in TYPES and path.is_file():
-            name = path.relative_to(root).as_posix()
-            view = _file_view(path.read_bytes(), TYPES[path.suffix])
-            app.add_url_rule("/" + name, endpoint="file:" + name.replace(".", "-"), view_func=view, methods=["GET"])
-            if name == "index.html":
-                app.add_url_rule("/", endpoint="page", view_func=view, methods=["GET"])
+    paths = [path for path in sorted(root.rglob("*")) if path.suffix in TYPES and path.is_file()]
+    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+    for name, content in files.items():
+        view = _file_view(content, TYPES[Path(name).suffix])
+        app.add_url_rule("/" + name, endpoint="file:" + name.replace(".", "-"), view_func=view, methods=["GET"])
+        if name == "index.html":
+            texts = {other: text.decode() for other, text in files.items() if other.endswith((".js", ".css"))}
+            app.add_url_rule("/", endpoint="page", view_func=_page_view(view, Preloads(texts)), methods=["GET"])
+
+
+def _page_view(file: Callable[[], Awaitable[Response]], preloads: Preloads) -> Callable[[], Awaitable[Response]]:
+    async def view() -> Response:
+        response = await file()
+        framed = request.headers.get("Sec-Fetch-Dest") == "iframe"
+        response.headers["Link"] = preloads.header(request.args, request.accept_languages.values(), framed=framed)
+        response.vary.update(("Accept-Language", "Sec-Fetch-Dest"))
+        return response
+
+    return view
 
 
 def _file_view(content: bytes, content_type: str) -> Callable[[], Awaitable[Response]]:
-    etag = hashlib.sha256(content).hexdigest()[:32]
+    """Sends it as it is or packed; both are ready, and have ETags of their own (RFC 9110 section 8.8.3.3)."""
+    packed = gzip.compress(content, mtime=0)
+    etags = {body: hashlib.sha256(body).hexdigest()[:32] for body in (content, packed)}
+    worth_it = len(packed) < len(content) - PACKED_GAIN_BYTES
 
     async def view() -> Response:
-        response = Response(content, content_type=content_type)
-        response.set_etag(etag)
+        zipped = worth_it and request.accept_encodings["gzip"] > 0
+        body = packed if zipped else content
+        response = Response(body, content_type=content_type)
+        response.set_etag(etags[body])
+        if worth_it:
+            response.headers["Vary"] = "Accept-Encoding"
+        if zipped:
+            response.headers["Content-Encoding"] = "gzip"
         if content_type == TYPES[".js"]:
             response.headers["Access-Control-Allow-Origin"] = "*"  # other sites' pages import embed.js and protocol.js
         return await response.make_conditional(request)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import sys
@@ -61,6 +62,40 @@ async def test_an_unchanged_file_is_not_sent_again() -> None:
     assert re.fullmatch(r'"[0-9a-f]{32}"', etag)
     assert (same.status, same.body, same.headers["etag"]) == (304, b"", etag)
     assert (other.status, other.body) == (200, first.body)
+
+
+async def test_a_file_is_packed_for_who_can_unpack_it() -> None:
+    async with serving() as server:
+        plain = await server.fetch("GET", "/style.css", ("Accept-Encoding", "br, gzip;q=0"))
+        packed = await server.fetch("GET", "/style.css", ("Accept-Encoding", "gzip, deflate, br"))
+        etag = packed.headers["etag"]
+        same = await server.fetch("GET", "/style.css", ("Accept-Encoding", "gzip"), ("If-None-Match", etag))
+        other = await server.fetch("GET", "/style.css", ("If-None-Match", etag))
+        short = await server.fetch("GET", "/icon.svg", ("Accept-Encoding", "gzip"))
+    content = (PUBLIC / "style.css").read_bytes()
+    assert "content-encoding" not in plain.headers | other.headers | short.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert plain.body == other.body == gzip.decompress(packed.body) == content
+    assert plain.headers["etag"] == other.headers["etag"] != etag
+    assert len(packed.body) == int(packed.headers["content-length"]) < len(content) / 3
+    assert plain.headers["vary"] == packed.headers["vary"] == same.headers["vary"] == "Accept-Encoding"
+    assert (same.status, same.body) == (304, b"")
+
+
+async def test_the_page_says_what_it_will_need() -> None:
+    async with serving() as server:
+        join = await server.fetch("GET", "/?room=team", ("Accept-Language", "nl, ar;q=0.3, de;q=0.5"))
+        call = await server.fetch("GET", "/?room=team&username=alice", ("Accept-Encoding", "gzip"))
+        frame = await server.fetch("GET", "/", ("Sec-Fetch-Dest", "iframe"))
+    early = [re.findall("</([^>]+)>", reply.headers["link"]) for reply in (join, call, frame)]
+    assert [names[0] for names in early] == ["lang/de.js", "lang/en.js", "lang/en.js"]
+    assert [[name for name in ("join.js", "call.js") if name in names] for names in early] == [
+        ["join.js"],
+        ["call.js"],
+        [],
+    ]
+    assert all((PUBLIC / name).is_file() for names in early for name in names)
+    assert {"Accept-Encoding", "Accept-Language"} < set(re.split(", *", call.headers["vary"]))
 
 
 async def test_head_of_a_file() -> None:

@@ -1,0 +1,83 @@
+/** How one looks and sounds before the call, and with which devices. */
+
+import { secureLink, showDevice } from './devicekeys.js';
+import { $, button, element, put } from './dom.js';
+import { page } from './page.js';
+import { levelBar, picker } from './pickers.js';
+import { deviceProblems } from './reasons.js';
+import { choices } from './storage.js';
+import { t, texts } from './texts.js';
+import { isProblem } from './words.js';
+
+let parts = null; // the pickers and the level, while the view is shown
+
+export function showPreview() {
+  if ($('join-view').hidden) return; // on to the call already
+  const { devices } = page;
+  parts?.level.stop();
+  const level = levelBar(devices);
+  const format = element('p', 'hint');
+  const test = button('hint-btn', { label: t('device.test') }, async () => (await import('./meter.js')).testTone(choices.speaker));
+  const pickers = ['microphone', 'camera', 'speaker'].map((source) => picker(devices, source, `join-${source}`));
+  parts = { pickers, level, format };
+  const below = { microphone: [level.bar, level.words], camera: [format], speaker: [test] };
+  const fields = ['microphone', 'camera', 'speaker'].map((source, index) => {
+    const field = element('div', `field field--${source}`);
+    const label = element('label', '', t(`device.${source}`));
+    label.htmlFor = `join-${source}`;
+    field.append(label, pickers[index], ...below[source]);
+    return field;
+  });
+  $('join-devices').replaceChildren(...fields);
+  showDevices();
+}
+
+function showDevices() {
+  if (!parts) return;
+  const { devices } = page;
+  for (const one of parts.pickers) one.refresh();
+  parts.level.refresh();
+  for (const source of ['microphone', 'camera']) showDevice(source);
+  const picture = devices.status('camera') === 'on';
+  const { height, frameRate } = picture ? devices.track('camera').getSettings() : {};
+  put(parts.format, height ? t('device.format', { height: String(height), rate: Math.round(frameRate ?? 30) }) : '');
+  $('preview-video').hidden = !picture;
+  const shown = picture ? devices.stream : null;
+  if ($('preview-video').srcObject !== shown) $('preview-video').srcObject = shown;
+  $('join-devices').classList.toggle('is-empty', ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
+  showProblems(picture);
+}
+
+function showProblems(picture) {
+  const box = $('preview-problem');
+  const { devices } = page;
+  const problems = deviceProblems(devices.status('microphone'), devices.status('camera'));
+  const key = JSON.stringify([problems, picture]);
+  if (box.dataset.key === key) return; // said already: a status region speaks at every change
+  box.dataset.key = key;
+  box.classList.toggle('has-picture', picture);
+  box.replaceChildren(
+    ...problems.map((problem) => {
+      const line = element('div', 'preview__line');
+      line.append(element('p', '', problem.text));
+      if (problem.insecure) line.append(secureLink());
+      if (problem.action) line.append(button('btn btn--small', { label: problem.action }, () => devices.start(problem.sources)));
+      return line;
+    }),
+  );
+}
+
+/** Gives back what the view holds. */
+function leave() {
+  parts?.level.stop();
+  parts = null;
+  $('join-devices').replaceChildren();
+  $('preview-video').srcObject = null;
+}
+
+for (const source of ['microphone', 'camera']) {
+  document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
+}
+page.on('devices', showDevices);
+page.on('view', ({ name }) => name !== 'join' && leave());
+texts.addEventListener('change', () => parts && showPreview());
