@@ -1,18 +1,19 @@
 /** The call: a room, what it tells the page, and what the person does. Loaded when somebody goes in. */
 
 import { startBar } from './bar.js';
-import { $ } from './dom.js';
+import { $, button } from './dom.js';
 import { page } from './page.js';
 import { Room } from './protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
-import { callKey, NAME_KEY, remember, tokenKey } from './storage.js';
-import { texts } from './texts.js';
+import { AGAIN_KEY, callKey, NAME_KEY, recall, remember, tokenKey } from './storage.js';
+import { t, texts } from './texts.js';
 import { isProblem } from './words.js';
 
 const SOURCES = ['microphone', 'camera'];
 const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are quick, a question may stand for ever
 const PICTURE_MS = 10_000; // how long the rest of the page waits for the first picture
+const AGAIN_MS = 60_000; // between two times that the page is loaded again by itself
 const TOLD = ['state', 'speakers', 'quality']; // what is true now; the rest is news, which those who come later want, too
 const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'];
 const NEWS = [...OF_PEOPLE, 'bye', 'error', 'expiring', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
@@ -72,11 +73,17 @@ function later() {
   return (rest ??= import('./later.js').catch(startOver));
 }
 
-/** Browsers may keep in mind that a module could not be loaded: the page comes back into the call with another try. */
+/**
+ * Browsers may keep in mind that a module could not be loaded, so the page comes back into the call with another try: by itself
+ * once the server answers, or at the press of a button where it has just done so in vain.
+ */
 async function startOver() {
+  $('notices').replaceChildren(button('btn', { label: `${t('part_missing')} ${t('again')}` }, () => location.reload()));
   const answers = () => fetch('/health', { signal: AbortSignal.timeout(3_000) }).catch(() => null);
   while (!(await answers())?.ok) await pause(1_000);
-  if (performance.getEntriesByType('navigation')[0]?.type !== 'reload') location.reload();
+  const [last, now] = [recall('sessionStorage', AGAIN_KEY), String(Date.now())];
+  remember('sessionStorage', AGAIN_KEY, now);
+  if (now - last > AGAIN_MS && recall('sessionStorage', AGAIN_KEY) === now) location.reload();
   return new Promise(() => {}); // what was asked for is not done here any more
 }
 

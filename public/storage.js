@@ -18,6 +18,7 @@ export function remember(storage, key, value) {
 
 /** The name last used on this device, and for this tab the name and the token of its call: loading it again goes straight back. */
 export const NAME_KEY = 'sfu.name';
+export const AGAIN_KEY = 'sfu.again'; // when the page last loaded itself again
 export const callKey = () => `sfu.call${location.search}`;
 export const tokenKey = () => `sfu.token${location.search}`;
 

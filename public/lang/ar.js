@@ -64,6 +64,7 @@ export default {
   'problem.unsupported.microphone': 'لا يستطيع هذا المتصفح استخدام الميكروفون. إصدار أحدث يستطيع.',
   'problem.unsupported.camera': 'لا يستطيع هذا المتصفح استخدام الكاميرا. إصدار أحدث يستطيع.',
   again: 'حاول مرة أخرى',
+  part_missing: 'لم يُحمَّل جزء من هذه الصفحة.',
   look_again: 'ابحث مرة أخرى',
   open_secure: 'فتح الصفحة الآمنة',
 

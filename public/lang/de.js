@@ -64,6 +64,7 @@ export default {
   'problem.unsupported.microphone': 'Dieser Browser kann das Mikrofon nicht nutzen. Eine neuere Version kann es.',
   'problem.unsupported.camera': 'Dieser Browser kann die Kamera nicht nutzen. Eine neuere Version kann es.',
   again: 'Noch einmal versuchen',
+  part_missing: 'Ein Teil dieser Seite wurde nicht geladen.',
   look_again: 'Noch einmal suchen',
   open_secure: 'Sichere Seite öffnen',
 

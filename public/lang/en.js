@@ -64,6 +64,7 @@ export default {
   'problem.unsupported.microphone': 'This browser can’t use the microphone. A newer version can.',
   'problem.unsupported.camera': 'This browser can’t use the camera. A newer version can.',
   again: 'Try again',
+  part_missing: 'A part of this page did not load.',
   look_again: 'Look again',
   open_secure: 'Open the secure page',
 

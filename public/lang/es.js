@@ -64,6 +64,7 @@ export default {
   'problem.unsupported.microphone': 'Este navegador no puede usar el micrófono. Una versión más nueva sí.',
   'problem.unsupported.camera': 'Este navegador no puede usar la cámara. Una versión más nueva sí.',
   again: 'Volver a intentar',
+  part_missing: 'Una parte de esta página no se ha cargado.',
   look_again: 'Buscar de nuevo',
   open_secure: 'Abrir la página segura',
 

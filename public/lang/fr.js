@@ -64,6 +64,7 @@ export default {
   'problem.unsupported.microphone': 'Ce navigateur ne peut pas utiliser le micro. Une version plus récente le peut.',
   'problem.unsupported.camera': 'Ce navigateur ne peut pas utiliser la caméra. Une version plus récente le peut.',
   again: 'Réessayer',
+  part_missing: 'Une partie de cette page ne s’est pas chargée.',
   look_again: 'Chercher encore',
   open_secure: 'Ouvrir la page sécurisée',
 

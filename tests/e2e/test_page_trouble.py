@@ -136,3 +136,19 @@ def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, per
     alice.page.get_by_role("menuitem", name="Leave picture in picture").click()
     eventually(lambda: alice.page.evaluate("document.pictureInPictureElement === null"), "it is back")
     alice.sees(bob)
+
+
+def test_a_part_that_does_not_load_is_tried_again_and_then_by_a_button(house: Server, person: People) -> None:
+    page = person(house, "alice").page
+    failed: list[str] = []
+    page.route("**/later.js", lambda route: route.abort() if failed.append(route.request.url) is None else None)
+    page.goto(f"{house.url}/?room=part&username=alice")
+    said = page.get_by_role("button", name="A part of this page did not load. Try again")
+    eventually(lambda: page.wait_for_timeout(1) or len(failed) == 2, "the page has loaded itself again")
+    expect(said).to_be_visible()
+    page.unroute("**/later.js")
+    said.click()
+    expect(said).to_have_count(0)
+    page.click("#chat-button")
+    expect(page.locator("#chat-input")).to_be_focused()
+    assert len(failed) == 2
