@@ -192,7 +192,7 @@ export class Stage {
     const gap = parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--gap'));
     const main = this.#main();
     const places = main === null ? this.#grid(width, height, gap) : this.#split(main, width, height, gap);
-    const from = moving ? new Map([...this.#tiles].map(([key, tile]) => [key, tile.element.getBoundingClientRect()])) : new Map();
+    const from = moving ? this.#rectangles() : null;
     const corner = places.corner ?? null;
     for (const [key, tile] of this.#tiles) {
       const place = places.of.get(key);
@@ -201,13 +201,23 @@ export class Stage {
       tile.pinKey.hidden = key === corner;
       tile.setRole({ pinned: key === this.#pinned, main: key === main, large: key === main || (corner !== null && key !== corner) });
       tile.setAway(!place);
-      if (place) tile.put(place, from.get(key));
+      if (place) tile.put(place);
     }
+    if (moving) this.#move(from, this.#rectangles());
     this.#showMore(places.more, this.#order.length - places.of.size);
     this.#showBar(places.bar ? this.#tiles.get(main) : null, places.bar);
     $('view-button').querySelector('use').setAttribute('href', main === null ? '#i-grid' : '#i-spotlight');
     this.#tab([...places.of.keys()]);
     this.#tellView();
+  }
+
+  /** Of all tiles at once: to look at one after each was put would lay the page out each time. */
+  #rectangles() {
+    return new Map([...this.#tiles].map(([key, tile]) => [key, tile.element.getBoundingClientRect()]));
+  }
+
+  #move(from, to) {
+    for (const [key, tile] of this.#tiles) tile.move(from.get(key), to.get(key));
   }
 
   #grid(width, height, gap) {

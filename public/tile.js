@@ -111,20 +111,19 @@ export class Tile {
     this.pinKey.setAttribute('aria-label', this.pinKey.title);
   }
 
-  /** Puts the tile where it belongs; `from` is where it was on the screen, for it to move from. */
-  put(place, from) {
+  /** Puts the tile where it belongs. */
+  put(place) {
     this.place = place;
     const { style, classList } = this.element;
     for (const [name, value] of [['--x', place.x], ['--y', place.y], ['--w', place.width], ['--h', place.height]]) style.setProperty(name, `${value}px`);
-    if (classList.contains('is-new')) {
-      classList.remove('is-new');
-      if (!still.matches) this.element.animate({ opacity: [0, 1] }, { duration: APPEAR_MS });
-    } else if (from && !still.matches) this.#move(from);
+    if (!classList.contains('is-new')) return;
+    classList.remove('is-new');
+    if (!still.matches) this.element.animate({ opacity: [0, 1] }, { duration: APPEAR_MS });
   }
 
-  #move(from) {
-    const now = this.element.getBoundingClientRect();
-    if (!from.width || !now.width) return;
+  /** Lets it come from one rectangle of the screen to another, where it is. */
+  move(from, now) {
+    if (still.matches || this.#away || !from.width || !now.width) return;
     const [dx, dy] = [from.left - now.left, from.top - now.top];
     const [sx, sy] = [from.width / now.width, from.height / now.height];
     if (Math.abs(dx) + Math.abs(dy) < 1 && Math.abs(sx - 1) + Math.abs(sy - 1) < 0.01) return;

@@ -27,6 +27,18 @@ _PICTURES_AWAY_JS = """() => [...document.querySelectorAll('.tile.is-away video'
     .map((video) => video.srcObject?.getVideoTracks().length ?? 0)"""
 _MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track"
 _REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
+_SPEAKERS_JS = """async (times) => {
+    const peers = [...window.room.participants.keys()];
+    for (let turn = 0; turn < times; turn++) {
+        const speaking = [0, 3, 5].map((more) => peers[(turn + more) % peers.length]);
+        const detail = { dominant: speaking[0], speaking };
+        window.room.dispatchEvent(new CustomEvent('speakers', { detail }));
+        await new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)));
+    }
+}"""
+_MOVED_JS = (
+    "() => Promise.allSettled(document.getAnimations().filter((one) => one.id === 'move').map((one) => one.finished))"
+)
 _SHIFTS_JS = """() => {
     window.shift = 0;
     const add = (list) => list.getEntries().forEach((one) => (window.shift += one.value));
@@ -47,9 +59,9 @@ def enter(browser: Browser, server: Server, crowd: Crowd) -> Iterator[Callable[.
     contexts: list[Any] = []
     problems: list[str] = []
 
-    def go(room: str, others: int = 0, **options: Any) -> Page:
+    def go(room: str, others: int = 0, no_camera: tuple[int, ...] = (), **options: Any) -> Page:
         if others:
-            crowd.join(room, NAMES[:others])
+            crowd.join(room, NAMES[:others], no_camera=no_camera)
         context = browser.new_context(**USUAL | options)
         contexts.append(context)
         page = context.new_page()
@@ -292,3 +304,32 @@ def test_a_hand_and_a_reaction_are_shown(enter: Callable[..., Page]) -> None:
     expect(tile.locator(".reaction use")).to_have_attribute("href", "#i-heart")
     page.keyboard.press("h")
     expect(tile.locator(".flag")).to_be_hidden()
+
+
+def test_25_tiles_are_laid_out_a_few_times_a_change_not_once_each(enter: Callable[..., Page], crowd: Crowd) -> None:
+    """Whoever looks at one tile after having moved another has the browser lay out the whole page in between."""
+    page = enter("many", 24, no_camera=tuple(range(2, 24)), reduced_motion="no-preference")
+    cdp = page.context.new_cdp_session(page)
+    cdp.send("Performance.enable")
+
+    def layouts() -> int:
+        return next(
+            int(one["value"]) for one in cdp.send("Performance.getMetrics")["metrics"] if one["name"] == "LayoutCount"
+        )
+
+    def after(change: Callable[[], Any], tiles: int) -> int:
+        before = layouts()
+        change()
+        expect(page.locator(".tile")).to_have_count(tiles)
+        page.evaluate(_MOVED_JS)
+        return layouts() - before
+
+    expect(page.locator(".tile.has-picture")).to_have_count(3)
+    changes = {
+        "one goes": after(lambda: crowd.page.evaluate("(name) => window.crowd.get(name).leave()", NAMES[0]), 24),
+        "one comes": after(lambda: crowd.join("many", NAMES[:1]), 25),
+        "one large": after(lambda: page.keyboard.press("g"), 25),
+        "all alike": after(lambda: page.keyboard.press("g"), 25),
+    }
+    assert max(changes.values()) < 20, changes
+    assert after(lambda: page.evaluate(_SPEAKERS_JS, 20), 25) < 40
