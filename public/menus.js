@@ -58,7 +58,9 @@ export function tileMenu(tile, anchor) {
   const { stage } = page;
   const items = [{ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin' : 'tile.pin'), then: () => stage.pin(tile) }];
   if (document.pictureInPictureEnabled && tile.seat.picture) items.push({ icon: 'pip', label: t('more.pip'), then: () => stage.pip(tile) });
-  if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t('more.full'), then: () => tile.element.requestFullscreen().catch(() => {}) });
+  const full = document.fullscreenElement === tile.element;
+  const fill = () => (full ? document.exitFullscreen() : tile.element.requestFullscreen()).catch(() => {});
+  if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t(full ? 'more.leave_full' : 'more.full'), then: fill });
   if (!tile.isSelf) items.push(slider(tile));
   const more = itemsFor({ peer: tile.peer, name: tile.seat.name, isSelf: tile.isSelf });
   openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: t('tile.more', { name: tile.seat.label }), who: tile.seat.label });

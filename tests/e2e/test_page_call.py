@@ -27,6 +27,23 @@ _PICTURES_AWAY_JS = """() => [...document.querySelectorAll('.tile.is-away video'
     .map((video) => video.srcObject?.getVideoTracks().length ?? 0)"""
 _MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track"
 _REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
+_BLUR_JS = """
+window.blurred = []; // as a browser does whose system can blur
+const { getCapabilities, applyConstraints } = MediaStreamTrack.prototype;
+Object.assign(MediaStreamTrack.prototype, {
+    getCapabilities() {
+        return { ...getCapabilities.call(this), ...(this.kind === 'video' && { backgroundBlur: [true, false] }) };
+    },
+    async applyConstraints({ backgroundBlur, ...others }) {
+        if (backgroundBlur !== undefined) window.blurred.push(backgroundBlur);
+        return applyConstraints.call(this, others);
+    },
+});
+"""
+_COVERS_JS = """(selector) => {
+    const { x, y, width, height } = document.querySelector(selector).getBoundingClientRect();
+    return x === 0 && y === 0 && width === innerWidth && height === innerHeight;
+}"""
 _SPEAKERS_JS = """async (times) => {
     const peers = [...window.room.participants.keys()];
     for (let turn = 0; turn < times; turn++) {
@@ -333,3 +350,56 @@ def test_25_tiles_are_laid_out_a_few_times_a_change_not_once_each(enter: Callabl
     }
     assert max(changes.values()) < 20, changes
     assert after(lambda: page.evaluate(_SPEAKERS_JS, 20), 25) < 40
+
+
+def test_the_page_and_each_tile_can_fill_the_screen(enter: Callable[..., Page]) -> None:
+    page = enter("full", 2)
+
+    def fills(selector: str | None) -> None:
+        found = f"document.fullscreenElement === {f'document.querySelector({selector!r})' if selector else 'null'}"
+        eventually(lambda: page.evaluate(found), f"{selector} fills the screen")
+        if selector:
+            eventually(lambda: page.evaluate(_COVERS_JS, selector), f"{selector} is as large as the screen")
+
+    page.click("#more-button")
+    page.get_by_role("menuitem", name="Full screen").click()
+    fills("html")
+    page.click("#more-button")
+    page.get_by_role("menuitem", name="Leave full screen").click()
+    fills(None)
+    page.keyboard.press("f")
+    fills("html")
+    page.keyboard.press("f")
+    fills(None)
+    second = page.locator(".tile").nth(1)
+    second.hover()
+    second.get_by_role("button", name="More").click()
+    page.get_by_role("menuitem", name="Full screen").click()
+    fills(".tile:nth-child(2)")
+    second.get_by_role("button", name="More").click()
+    page.get_by_role("menuitem", name="Leave full screen").click()
+    fills(None)
+
+
+def test_a_background_is_blurred_where_the_browser_can(house: Server, person: Callable[..., Person]) -> None:
+    alice = person(house, "alice")
+    page = alice.page
+    blurs = page.locator("#settings").get_by_role("switch", name="Blur my background")
+    alice.join("plain")
+    page.keyboard.press(",")
+    expect(page.get_by_role("switch", name="Noise suppression")).to_be_visible()
+    expect(blurs).to_have_count(0)
+    page.add_init_script(_BLUR_JS)
+    alice.join("blurred")
+    page.keyboard.press(",")
+    expect(blurs).to_have_attribute("aria-checked", "false")
+    blurs.click()
+    assert page.evaluate("window.blurred") == [True]
+    page.keyboard.press("Escape")
+    page.keyboard.press("v")
+    expect(page.locator(".tile.is-self.has-picture")).to_have_count(0)
+    page.keyboard.press("v")  # a new track
+    eventually(lambda: page.evaluate("window.blurred") == [True, True], "it is blurred again")
+    page.keyboard.press(",")
+    blurs.click()
+    assert page.evaluate("window.blurred") == [True, True, False]
