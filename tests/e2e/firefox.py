@@ -184,6 +184,11 @@ class Page:
     def goto(self, url: str) -> None:
         self._firefox.ask("browsingContext.navigate", context=self._context, url=url, wait="complete")
 
+    def resize(self, width: int, height: int) -> None:
+        """What the page has to show itself in, in CSS pixels."""
+        viewport = {"width": width, "height": height}
+        self._firefox.ask("browsingContext.setViewport", context=self._context, viewport=viewport)
+
     def evaluate(self, expression: str, argument: Any = None) -> Any:
         """What an expression is, or what a function returns for the argument, as JSON carries it."""
         call = _CALL.format(expression=expression, argument=json.dumps(argument))

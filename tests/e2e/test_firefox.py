@@ -1,8 +1,11 @@
-"""Firefox in one call with Chromium, both ways."""
+"""Firefox in one call with Chromium, both ways, and how the page looks in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import pytest
 from firefox import Firefox
@@ -15,6 +18,22 @@ pytestmark = pytest.mark.xdist_group("browser")
 People = Callable[..., Person]
 
 _PEOPLE_JS = "[...document.querySelectorAll('.tile:not(.is-self)')].map((tile) => tile.getAttribute('aria-label'))"
+_OUTSIDE_JS = """() => {
+    const view = document.querySelector('main:not([hidden])');
+    const scrolls = view.id !== 'call-view'; // downwards, which a form may
+    const seen = [...view.querySelectorAll('button, input, select, video, h1, h2, p, .tile, .cap, .bar, .stage')]
+        .filter((one) => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }));
+    const outside = (one) => {
+        const { left, right, top, bottom, width } = one.getBoundingClientRect();
+        return width && (left < -1 || right > innerWidth + 1 || top < -1 || (!scrolls && bottom > innerHeight + 1));
+    };
+    const cut = (one) => one.matches('.btn') && one.scrollWidth > one.clientWidth + 1;
+    const name = (one) => `${one.tagName} ${one.id || one.className} ${one.textContent.trim().slice(0, 40)}`;
+    const wide = document.documentElement.scrollWidth > innerWidth ? ['the page'] : [];
+    const found = [...seen.filter((one) => outside(one) || cut(one)).map(name), ...wide];
+    return { window: [innerWidth, innerHeight], few: seen.length < 6, found };
+}"""
+WINDOWS = [(390, 844), (844, 390), (1280, 800)]
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +63,34 @@ def test_firefox_and_chromium_see_hear_and_read_each_other(
 
     carl.page.click("#leave-button")
     eventually(lambda: fiona.page.evaluate(_PEOPLE_JS) == [], "carl's tile is gone")
+
+
+def test_nothing_is_outside_firefox_or_cut_off(house: Server, person: People, firefox: Firefox) -> None:
+    """The page and a call in it, upright and across on a phone, and on a desktop."""
+
+    def shown(good: dict[str, Any]) -> bool:
+        found.append(page.evaluate(_OUTSIDE_JS))
+        return bool(found[-1] == good)
+
+    def fits(what: str) -> None:
+        for window in WINDOWS:
+            page.resize(*window)
+            good = {"window": list(window), "few": False, "found": []}
+            with suppress(AssertionError):
+                eventually(partial(shown, good), what, 5)
+            assert found[-1] == good, what
+
+    found: list[Any] = []
+    fiona = person(house, "fiona", on=firefox)
+    page: Any = fiona.page
+    page.goto(f"{house.url}/?room=layout")
+    eventually(lambda: page.evaluate("document.querySelector('#join-microphone')?.value"), "the devices are listed")
+    fits("before the call")
+    fiona.join("layout")
+    fits("alone")
+    carl = person(house, "carl").join("layout")
+    fiona.sees(carl)
+    fits("in a call")
+    page.click("#chat-button")
+    eventually(lambda: page.evaluate("document.activeElement.id") == "chat-input", "the chat is open")
+    fits("with the chat")
