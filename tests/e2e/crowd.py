@@ -85,10 +85,10 @@ window.sheet = () => {
 _JOIN_JS = """async (people) => {
     const { Room } = await import('/protocol.js');
     window.crowd ??= new Map();
-    for (const { name, token, camera, screen, sound } of people) {
+    for (const { name, token, camera, screen, sound, height = 180 } of people) {
         const room = new Room({ url: new URL('/ws', location.href), token });
         if (camera) {
-            const stream = window.draw(name, 320, 180, 5);
+            const stream = window.draw(name, Math.round(height * 16 / 9), height, 5);
             room.publish('camera', stream.getVideoTracks()[0], stream);
         }
         if (sound) {
@@ -142,8 +142,9 @@ class Crowd:
             token: str = json.load(answer)["token"]
         return token
 
-    def join(self, room: str, names: list[str], *, no_camera: tuple[int, ...] = (), **more: bool) -> None:
-        """Lets people in and waits until they send. `no_camera` are indices; `more`: screen, sound for all of them."""
+    def join(self, room: str, names: list[str], *, no_camera: tuple[int, ...] = (), **more: bool | int) -> None:
+        """Lets people in and waits until they send. `no_camera` are indices; `more`: screen, sound for all of them, the
+        height of their pictures."""
         listeners = {"permissions": {"subscribe": False}}
         people = [
             {"name": name, "token": self.token(room, name, **listeners), "camera": index not in no_camera} | more

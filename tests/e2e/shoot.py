@@ -1,5 +1,5 @@
-"""Pictures of the page's states, for eyes: `python -m tests.e2e.shoot [names]` makes tests/e2e/screens/*.png anew,
-all of them or those whose names contain one of the words between commas.
+"""Pictures of the page's states, for eyes: `python -m tests.e2e.shoot [names]` makes tests/e2e/screens/*.png and
+docs/call.png anew, all of them or those whose names contain one of the words between commas.
 
 The people in them are real peers with drawn faces (crowd.py); so is the camera of whoever looks.
 """
@@ -26,10 +26,12 @@ from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 from process import Server, eventually  # noqa: E402
 
 SCREENS = HERE / "screens"
+DOCS = HERE.parents[1] / "docs"
 WINDOWS = {
     "": {"width": 1280, "height": 800},
     "portrait": {"width": 390, "height": 844},
     "landscape": {"width": 844, "height": 390},
+    "large": {"width": 1440, "height": 900},
 }
 _CAMERA_JS = (
     DRAW_JS
@@ -80,6 +82,8 @@ class Shot:
     script: str = ""  # what the browser does otherwise
     crowd: dict[str, Any] = field(default_factory=dict)  # who else: see Crowd.join
     scene: Callable[[Studio, Page], Any] = lambda studio, page: None  # what the others do before `act`
+    height: int = 180  # of the others' pictures
+    folder: Path = SCREENS
 
 
 def press(*keys: str) -> Callable[[Page], None]:
@@ -158,6 +162,7 @@ SHOTS = [
     Shot("end-removed", path="bye removed"),
     Shot("end-removed-portrait", path="bye removed", window="portrait", options=PHONE | LIGHT),
     Shot("end-unreachable", path="unreachable", window="portrait", options=PHONE),
+    Shot("call", people=4, window="large", height=720, folder=DOCS),  # the one in the README
     Shot("call-1", people=0),
     Shot("call-1-portrait", people=0, window="portrait", options=PHONE),
     Shot("call-1-landscape", people=0, window="landscape", options=PHONE),
@@ -224,7 +229,7 @@ class Studio:
 
     def room(self, shot: Shot) -> str:
         """A room with the people of the picture in it, the last one if it is the same company."""
-        wanted = (shot.people, str(shot.crowd))
+        wanted = (shot.people, f"{shot.crowd} {shot.height}")
         if self._inside != wanted or not self._rooms:
             self.crowd.leave()
             self._rooms += 1
@@ -233,9 +238,9 @@ class Studio:
             if names:
                 sharing = [name for name in names[-1:] if shot.crowd]
                 quiet = [name for name in names[1:] if name not in sharing]
-                self.crowd.join(self.name, names[:1], sound=True)
+                self.crowd.join(self.name, names[:1], sound=True, height=shot.height)
                 if quiet:
-                    self.crowd.join(self.name, quiet, no_camera=off)
+                    self.crowd.join(self.name, quiet, no_camera=off, height=shot.height)
                 if sharing:
                     self.crowd.join(self.name, sharing, **shot.crowd)
             self._inside = wanted
@@ -289,7 +294,7 @@ class Studio:
             page.wait_for_timeout(900)
             picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
             kept = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-            kept.save(SCREENS / f"{shot.name}.png", optimize=True)
+            kept.save(shot.folder / f"{shot.name}.png", optimize=True)
             print(shot.name, flush=True)
 
     def address(self, shot: Shot, page: Page) -> str:
