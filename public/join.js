@@ -88,6 +88,9 @@ function complain(id, sentence) {
 
 $('join-form').addEventListener('submit', submit);
 for (const id of ['room-input', 'name-input']) $(id).addEventListener('input', () => complain(id, null));
+for (const source of ['microphone', 'camera']) {
+  document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
+}
 page.on('devices', writeWill);
 page.on('view', ({ name }) => name !== 'join' && clearInterval(looking));
 texts.addEventListener('change', write);

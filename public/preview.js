@@ -75,9 +75,6 @@ function leave() {
   $('preview-video').srcObject = null;
 }
 
-for (const source of ['microphone', 'camera']) {
-  document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
-}
 page.on('devices', showDevices);
 page.on('view', ({ name }) => name !== 'join' && leave());
 texts.addEventListener('change', () => parts && showPreview());

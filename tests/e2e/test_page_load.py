@@ -86,6 +86,9 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(house: Server, brow
     page.click("#join-button")
     expect(page.locator("#name-hint")).to_have_text("Enter a name, so that the others know who you are.")
     expect(page.locator("#join-will")).to_have_text("You go in with your microphone and camera on.")
+    expect(page.locator("#preview-video")).to_be_hidden()
+    page.click(".puck[data-toggle=camera]")
+    expect(page.locator("#join-will")).to_have_text("You go in with your microphone on and no picture.")
     assert page.evaluate("window.slow") == []
     assert held.after <= {"/room-info", "/icon.svg"}
     assert len(held.before) <= REQUESTS
