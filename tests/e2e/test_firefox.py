@@ -65,7 +65,7 @@ def test_firefox_and_chromium_see_hear_and_read_each_other(
     eventually(lambda: fiona.page.evaluate(_PEOPLE_JS) == [], "carl's tile is gone")
 
 
-def test_nothing_is_outside_firefox_or_cut_off(house: Server, person: People, firefox: Firefox) -> None:
+def test_nothing_is_outside_firefox_or_cut_off(server: Server, person: People, firefox: Firefox) -> None:
     """The page and a call in it, upright and across on a phone, and on a desktop."""
 
     def shown(good: dict[str, Any]) -> bool:
@@ -81,14 +81,14 @@ def test_nothing_is_outside_firefox_or_cut_off(house: Server, person: People, fi
             assert found[-1] == good, what
 
     found: list[Any] = []
-    fiona = person(house, "fiona", on=firefox)
+    fiona = person(server, "fiona", on=firefox)
     page: Any = fiona.page
-    page.goto(f"{house.url}/?room=layout")
+    page.goto(f"{server.url}/?room=layout")
     eventually(lambda: page.evaluate("document.querySelector('#join-microphone')?.value"), "the devices are listed")
     fits("before the call")
     fiona.join("layout")
     fits("alone")
-    carl = person(house, "carl").join("layout")
+    carl = person(server, "carl").join("layout")
     fiona.sees(carl)
     fits("in a call")
     page.click("#chat-button")

@@ -381,8 +381,8 @@ def test_the_page_and_each_tile_can_fill_the_screen(enter: Callable[..., Page]) 
     fills(None)
 
 
-def test_a_background_is_blurred_where_the_browser_can(house: Server, person: Callable[..., Person]) -> None:
-    alice = person(house, "alice")
+def test_a_background_is_blurred_where_the_browser_can(server: Server, person: Callable[..., Person]) -> None:
+    alice = person(server, "alice")
     page = alice.page
     blurs = page.locator("#settings").get_by_role("switch", name="Blur my background")
     alice.join("plain")

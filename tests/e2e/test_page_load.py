@@ -73,14 +73,14 @@ def told(page: Page, url: str) -> set[str]:
     return set(re.findall("<([^>]+)>", response.headers.get("link", "")))
 
 
-def test_the_way_in_is_usable_two_round_trips_after_the_link(house: Server, browser: Browser) -> None:
+def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, browser: Browser) -> None:
     """Without its devices, and what shows them."""
     context = browser.new_context(**PHONE)
     page = context.new_page()
     page.add_init_script(_NO_DEVICES_JS)
     page.add_init_script(_SLOW_JS)
     held, sizes = Held(page), weigh(page)
-    early = told(page, f"{house.url}/?room=quick")
+    early = told(page, f"{server.url}/?room=quick")
     eventually(lambda: held.has(early), "all is asked for before any of it has come")
     held.release(but="/preview.js")
     page.click("#join-button")
@@ -98,10 +98,10 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(house: Server, brow
     context.close()
 
 
-def test_a_link_into_a_call_asks_for_it_at_once(house: Server, person: Callable[..., Person]) -> None:
-    alice = person(house, "alice")
+def test_a_link_into_a_call_asks_for_it_at_once(server: Server, person: Callable[..., Person]) -> None:
+    alice = person(server, "alice")
     held, sizes = Held(alice.page), weigh(alice.page)
-    early = told(alice.page, f"{house.url}/?room=at-once&username=alice")
+    early = told(alice.page, f"{server.url}/?room=at-once&username=alice")
     eventually(lambda: held.has(early), "all is asked for before any of it has come")
     held.release()
     eventually(lambda: alice.peer, "alice is in the room")

@@ -138,11 +138,11 @@ def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, per
     alice.sees(bob)
 
 
-def test_a_part_that_does_not_load_is_tried_again_and_then_by_a_button(house: Server, person: People) -> None:
-    page = person(house, "alice").page
+def test_a_part_that_does_not_load_is_tried_again_and_then_by_a_button(server: Server, person: People) -> None:
+    page = person(server, "alice").page
     failed: list[str] = []
     page.route("**/later.js", lambda route: route.abort() if failed.append(route.request.url) is None else None)
-    page.goto(f"{house.url}/?room=part&username=alice")
+    page.goto(f"{server.url}/?room=part&username=alice")
     said = page.get_by_role("button", name="A part of this page did not load. Try again")
     eventually(lambda: page.wait_for_timeout(1) or len(failed) == 2, "the page has loaded itself again")
     expect(said).to_be_visible()
