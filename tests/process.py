@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import psutil
 
 ROOT = Path(__file__).parent.parent
-START_S = 20.0
+START_S = 60.0
 STOP_S = 15.0
 POLL_S = 0.02
 

@@ -28,7 +28,7 @@ def api(server: Server, key: str, method: str, path: str, body: dict[str, Any] |
 
 
 def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People) -> None:
-    key = server.company("Acme")
+    key = server.company("Token House")
     wanted = {"room_id": "team", "user_name": "alice", "duration": 600}
     issued, headers = api(server, key, "POST", "/tokens", wanted)
     alice, bob = person(server, "alice"), person(server, "bob")
