@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
-from sfu import messages, tokens
+from sfu import tokens
 from sfu.config import Config
 from sfu.errors import BadRequest, RoomLocked
-from sfu.messages import RoomState
+from sfu.names import clean_name
 from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
 from sfu.rooms import EVERYTHING
+from sfu.server_messages import RoomState
 from sfu.store import Store
 from sfu.store.records import Company, Room, RoomRules, Session
 from sfu.tokens import Permissions
@@ -107,8 +108,8 @@ class Admission:
             room, name = ask.room or "default", ask.name or "guest"
             return Entry(
                 self._default.id,
-                messages.clean_name(room, "room name"),
-                messages.clean_name(name, "name"),
+                clean_name(room, "room name"),
+                clean_name(name, "name"),
                 EVERYTHING,
                 address,
             )

@@ -206,8 +206,8 @@ class Speakers:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How a peer's call goes, every few seconds. `up` and `down` have the members of messages.Direction, `cause` those
-    of messages.Cause; the bytes are those since the peer came."""
+    """How a peer's call goes, every few seconds. `up` and `down` have the members of server_messages.Direction, `cause`
+    those of server_messages.Cause; the bytes are those since the peer came."""
 
     peer: str
     score: float | None

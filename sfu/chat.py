@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from sfu.admission import Entry
-from sfu.messages import ChatLine, FileInfo
 from sfu.rooms import HISTORY_LINES, Deliveries, Peer, Rooms
+from sfu.server_messages import ChatLine, FileInfo
 from sfu.store import Store, records
 
 

@@ -13,7 +13,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from sfu import errors
 from sfu.config import Config
 from sfu.errors import SfuError
-from sfu.messages import SUBPROTOCOL
+from sfu.protocol import SUBPROTOCOL
 from sfu.streams import PacedStream
 
 OUTBOX = 256

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from sfu import messages
+from sfu import server_messages
 from sfu.admission import Entry
+from sfu.client_messages import Leave, decode
 from sfu.config import Config
 from sfu.errors import LobbyTimeout, RoomFull, SfuError, Unresponsive
 from sfu.link import Door
@@ -55,10 +56,10 @@ class Lobby:
         self._changed = changed
         self._rooms: dict[str, dict[str, Waiter]] = {}
 
-    def waiting(self, key: str) -> messages.Lobby:
+    def waiting(self, key: str) -> server_messages.Lobby:
         """Who waits for the room `key`, in the order they came."""
         waiters = self._rooms.get(key, {}).values()
-        return messages.Lobby(tuple(messages.Waiter(one.id, one.entry.user_name) for one in waiters))
+        return server_messages.Lobby(tuple(server_messages.Waiter(one.id, one.entry.user_name) for one in waiters))
 
     def find(self, key: str, waiter_id: str) -> Waiter | None:
         return self._rooms.get(key, {}).get(waiter_id)
@@ -80,7 +81,7 @@ class Lobby:
         try:
             ws = await door.accept()
             if door.full:
-                await ws.send_message(messages.encode(messages.Waiting(entry.room_id, entry.user_name)))
+                await ws.send_message(server_messages.encode(server_messages.Waiting(entry.room_id, entry.user_name)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, ws, waiter)
                 nursery.start_soon(self._keep_alive, ws, waiter)
@@ -123,10 +124,10 @@ class Lobby:
         for _ in range(FRAMES):
             frame = await ws.get_message()
             try:
-                said = messages.decode(frame if isinstance(frame, str) else "")
+                said = decode(frame if isinstance(frame, str) else "")
             except SfuError:
                 continue
-            if isinstance(said, messages.Leave):
+            if isinstance(said, Leave):
                 break
         waiter.refuse(None)
 

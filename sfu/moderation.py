@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sfu import errors, messages
+from sfu import errors
 from sfu.admission import Entry
+from sfu.client_messages import ChangeRoom, EndCall, Moderate
 from sfu.errors import SfuError
-from sfu.messages import MICROPHONE, RoomState
+from sfu.protocol import MICROPHONE
 from sfu.refusals import RoomDeleted, TokenRevoked
+from sfu.server_messages import Asked, Muted, Participant, RoomState
 from sfu.store import records
 
 if TYPE_CHECKING:
@@ -29,25 +31,25 @@ class Moderation:
 
     # --- of a peer ----------------------------------------------------------------------------------------------------
 
-    def carry_out(self, by: Session, message: messages.Moderate | messages.ChangeRoom | messages.EndCall) -> None:
+    def carry_out(self, by: Session, message: Moderate | ChangeRoom | EndCall) -> None:
         """Raises NotAllowed, UnknownPeer or BadSource."""
         if not by.peer.moderator:
             raise errors.NotAllowed("Your token does not let you moderate this room.")
         entry = by.entry
         match message:
-            case messages.Moderate():
+            case Moderate():
                 self._moderate(by, message)
-            case messages.ChangeRoom(locked, lobby):
+            case ChangeRoom(locked, lobby):
                 now = by.peer.room.state
                 changes = {"locked": locked, "lobby": lobby}
                 state = replace(now, **{name: value for name, value in changes.items() if value is not None})
                 if state != now:
                     self._hub.admission.store.rooms.set(entry.company_id, entry.room_id, locked=locked, lobby=lobby)
                     self._set(entry.key, state)
-            case messages.EndCall():
+            case EndCall():
                 self.end_call(entry.company_id, entry.room_id)
 
-    def _moderate(self, by: Session, message: messages.Moderate) -> None:
+    def _moderate(self, by: Session, message: Moderate) -> None:
         key, source = by.peer.room.key, message.source or MICROPHONE
         if message.action in ("admit", "refuse"):
             waiter = self._hub.lobby.find(key, message.peer)
@@ -65,7 +67,7 @@ class Moderation:
             case "mute":
                 self._mute(session, source)
             case "ask_unmute":
-                session.tell(messages.Asked(by.peer.name, source))
+                session.tell(Asked(by.peer.name, source))
             case "remove" if session is by:
                 raise errors.NotAllowed("Nobody removes themselves: leave instead.")
             case "remove":
@@ -90,7 +92,7 @@ class Moderation:
         """The room is set so now."""
         self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room))
 
-    def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, messages.Participant]]:
+    def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """Who is in the call, the first to come first."""
         return [(session.record, session.peer.described()) for session in self._in(company_id, room_id)]
 
@@ -122,7 +124,7 @@ class Moderation:
         """In the media worker, too: what the client goes on sending is forwarded to nobody."""
         if source not in session.peer.muted:
             session.mute(source, True)
-            session.tell(messages.Muted(session.peer.id, source, muted=True))
+            session.tell(Muted(session.peer.id, source, muted=True))
 
     def _remove(self, session: Session, by: str) -> None:
         """The person, with every connection they have in the room, and for as long as `Admission.banned_until` says."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sfu import bridge
+from sfu.client_messages import CHAT_BYTES
 from sfu.config import Config
-from sfu.messages import (
-    BARE_EVENTS,
-    CHAT_BYTES,
+from sfu.protocol import BARE_EVENTS, Kind
+from sfu.server_messages import (
     EVENT_OF,
     Cause,
     ChatDeleted,
@@ -26,7 +26,6 @@ from sfu.messages import (
     HandRaised,
     History,
     Joined,
-    Kind,
     Left,
     Limits,
     Muted,

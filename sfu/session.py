@@ -15,13 +15,32 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from sfu import bridge, errors, messages
+from sfu import bridge, errors
 from sfu.admission import Entry
 from sfu.chat import now_ms
+from sfu.client_messages import (
+    Answer,
+    ChangeRoom,
+    Chat,
+    ClientMessage,
+    EndCall,
+    Hand,
+    Leave,
+    Moderate,
+    Mute,
+    Publish,
+    Reaction,
+    RestartIce,
+    Unpublish,
+    View,
+    decode,
+)
 from sfu.errors import SfuError, all_codes
 from sfu.link import Link
+from sfu.protocol import CAMERA, MICROPHONE, Candidate, Kind
 from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
+from sfu.server_messages import Bye, Error, Expiring, Layers, Offer, Paused, Remote, ServerMessage, encode
 from sfu.store import records
 from sfu.streams import PacedStream
 from sfu.summary import observe
@@ -60,7 +79,7 @@ class Session:
         self._expires_s = math.inf if left_s is None else trio.current_time() + left_s
         self._bucket = _Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
-        both: dict[str, messages.Kind] = {messages.MICROPHONE: "audio", messages.CAMERA: "video"}
+        both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
         self._sources = both if self._may.publish else {}
 
     @property
@@ -73,10 +92,10 @@ class Session:
             self._ended, self._error = True, error
             self._scope.cancel()
 
-    def tell(self, message: messages.ServerMessage) -> None:
+    def tell(self, message: ServerMessage) -> None:
         """Queues one message, if the client knows its kind."""
         if self.peer.takes(message):
-            self.send(messages.encode(message, full=self.peer.full))
+            self.send(encode(message, full=self.peer.full))
 
     def send(self, text: str) -> None:
         """Queues one frame. While the peer is held it is dropped: a resumed link begins with the whole state."""
@@ -115,7 +134,7 @@ class Session:
         self.end(TokenExpired())
 
     def _tell_expiry(self) -> None:
-        self.tell(messages.Expiring(math.ceil(min(self._expires_s - trio.current_time(), NOTICE_S))))
+        self.tell(Expiring(math.ceil(min(self._expires_s - trio.current_time(), NOTICE_S))))
 
     # --- its link -----------------------------------------------------------------------------------------------------
 
@@ -123,7 +142,7 @@ class Session:
         """The link on `stream` is this peer's from now on; one that it had before is closed."""
         before, self._link = self._link, Link(self._config, stream, self)
         if before is not None:
-            before.send(messages.encode(bye(errors.Replaced())))
+            before.send(encode(bye(errors.Replaced())))
             before.end(errors.Replaced())
         return self._link
 
@@ -192,12 +211,12 @@ class Session:
         """Raises the SfuError that is the client's fault."""
         if isinstance(frame, bytes):
             raise errors.BadMessage("Messages are text frames.")
-        message: messages.ClientMessage | SfuError
+        message: ClientMessage | SfuError
         try:
-            message = messages.decode(frame)
+            message = decode(frame)
         except SfuError as error:
             message = error
-        if len(frame.encode()) > self._config.message_bytes and not isinstance(message, messages.Answer):
+        if len(frame.encode()) > self._config.message_bytes and not isinstance(message, Answer):
             self.end(errors.MessageTooLarge())
         elif isinstance(message, SfuError):
             raise message
@@ -206,44 +225,44 @@ class Session:
 
     def _refuse(self, error: SfuError) -> None:
         self._hub.counters.add("sfu_errors_total", code=error.code)
-        self.tell(messages.Error(error.code, str(error)))
+        self.tell(Error(error.code, str(error)))
         self._bad_messages += error.close_code == errors.BadMessage.close_code
         if self._bad_messages > MAX_BAD_MESSAGES:
             self.end(error)
 
-    def _handle(self, message: messages.ClientMessage) -> None:
+    def _handle(self, message: ClientMessage) -> None:
         peer, hub = self.peer, self._hub
         match message:
-            case messages.Answer(_, sdp):
+            case Answer(_, sdp):
                 self._command(bridge.Answer(peer.id, sdp))
-            case messages.Candidate():
+            case Candidate():
                 self._count_candidate()
-            case messages.Publish(source, kind):
+            case Publish(source, kind):
                 self._publish(source, kind)
-            case messages.Unpublish(source):
+            case Unpublish(source):
                 self._check_source(source)
-                if source not in (messages.MICROPHONE, messages.CAMERA):  # those keep their places in the offer
+                if source not in (MICROPHONE, CAMERA):  # those keep their places in the offer
                     del self._sources[source]
                 peer.muted.discard(source)
                 self._command(bridge.Unpublish(peer.id, source))
-            case messages.Mute(source, muted):
+            case Mute(source, muted):
                 self.mute(source, muted)
-            case messages.View(videos):
+            case View(videos):
                 shown = [[video.peer, video.source, video.height] for video in videos]
                 self._command(bridge.View(peer.id, shown))
-            case messages.Chat(text):
+            case Chat(text):
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
                 hub.deliver(hub.chat.say(self.entry, peer, text))
-            case messages.RestartIce():
+            case RestartIce():
                 self._command(bridge.RestartIce(peer.id))
-            case messages.Hand(raised):
+            case Hand(raised):
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
-            case messages.Reaction(reaction):
+            case Reaction(reaction):
                 hub.deliver(hub.rooms.react(peer, reaction))
-            case messages.Moderate() | messages.ChangeRoom() | messages.EndCall():
+            case Moderate() | ChangeRoom() | EndCall():
                 hub.moderation.carry_out(self, message)
-            case messages.Leave():
+            case Leave():
                 self.end(None)
 
     def _count_candidate(self) -> None:
@@ -253,7 +272,7 @@ class Session:
         if self._candidates == self._config.max_candidates + 1:
             raise errors.TooManyCandidates(f"A peer may send {self._config.max_candidates} candidates.")
 
-    def _publish(self, source: str, kind: messages.Kind) -> None:
+    def _publish(self, source: str, kind: Kind) -> None:
         """A source already known is another try at it, such as a camera plugged in later."""
         if not self._may.publish:
             raise errors.NotAllowed("Your token does not let you send sound or pictures.")
@@ -281,18 +300,18 @@ class Session:
                     self._offered, self._scope.deadline = True, math.inf
                 if self._link is not None:
                     self._link.admit(sdp.count("\nm=") * self._config.section_bytes)
-                remotes = {mid: messages.Remote(*remote) for mid, remote in receive.items()}
-                self.tell(messages.Offer("offer", sdp, send, remotes))
+                remotes = {mid: Remote(*remote) for mid, remote in receive.items()}
+                self.tell(Offer("offer", sdp, send, remotes))
             case bridge.Candidate(_, candidate, mid):
-                self.tell(messages.Candidate(candidate, mid))
+                self.tell(Candidate(candidate, mid))
             case bridge.Track(_, source, kind):
                 hub.deliver(hub.rooms.track(peer, source, kind))
             case bridge.TrackEnded(_, source):
                 hub.deliver(hub.rooms.track_ended(peer, source))
             case bridge.Paused(_, publisher, source, reason):
-                self.tell(messages.Paused(publisher, source, reason or None))
+                self.tell(Paused(publisher, source, reason or None))
             case bridge.Layers(_, source, active):
-                self.tell(messages.Layers(source, tuple(active)))
+                self.tell(Layers(source, tuple(active)))
             case bridge.Quality():
                 observe(event, hub.counters)
                 hub.deliver(hub.rooms.measured(peer, event))
@@ -317,8 +336,8 @@ class _Bucket:
         return self._left >= 0
 
 
-def bye(error: SfuError | None) -> messages.Bye:
+def bye(error: SfuError | None) -> Bye:
     """The last event for a client that ends with `error`, or by itself."""
     if error is None:
-        return messages.Bye("left", "You left the room.", rejoin=False)
-    return messages.Bye(error.code, str(error), rejoin=error.close_code in REJOIN_CLOSE_CODES)
+        return Bye("left", "You left the room.", rejoin=False)
+    return Bye(error.code, str(error), rejoin=error.close_code in REJOIN_CLOSE_CODES)

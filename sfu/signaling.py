@@ -16,7 +16,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
 
-from sfu import bridge, errors, messages
+from sfu import bridge, errors
 from sfu.admission import Admission, Ask, Entry, LobbyFirst, asked
 from sfu.chat import Chat, now_ms
 from sfu.config import Config
@@ -25,7 +25,6 @@ from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
 from sfu.link import CLOSE_S, Door, Link
 from sfu.lobby import Lobby
-from sfu.messages import RoomState
 from sfu.moderation import Moderation
 from sfu.rates import failures
 from sfu.refusals import (
@@ -39,6 +38,7 @@ from sfu.refusals import (
     TokenUsed,
 )
 from sfu.rooms import Deliveries, Rooms
+from sfu.server_messages import ChatLine, RoomState, ServerMessage, encode
 from sfu.session import Session, bye
 from sfu.store import records
 from sfu.web import PROBLEM_TYPE, SECURITY_HEADERS, problem
@@ -157,11 +157,11 @@ class Signaling:
 
     def deliver(self, deliveries: Deliveries) -> None:
         """Queues messages for the peers they are for; encodes each once, however many get it."""
-        last: messages.ServerMessage | None = None
+        last: ServerMessage | None = None
         text = ""
         for peer, message in deliveries:
             if message is not last:
-                last, text = message, messages.encode(message)
+                last, text = message, encode(message)
             if (session := self._sessions.get(peer.id)) is not None:
                 session.send(text)
 
@@ -276,7 +276,7 @@ class Signaling:
         entry: Entry,
         record: records.Session,
         state: RoomState,
-        earlier: Sequence[messages.ChatLine],
+        earlier: Sequence[ChatLine],
     ) -> Link:
         self._check_worker(entry)
         peer, deliveries = self.rooms.join(
@@ -357,7 +357,7 @@ async def _refuse(door: Door, error: SfuError | None) -> None:
         if door.ws is not None or (ours and door.full):
             ws = await door.accept()
             if door.full:
-                await ws.send_message(messages.encode(bye(error)))
+                await ws.send_message(encode(bye(error)))
             await ws.aclose(1000 if error is None else error.close_code, str(error or ""))
         if door.ws is not None or error is None:
             return

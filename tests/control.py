@@ -25,7 +25,7 @@ from sfu.config import Config
 from sfu.counters import Counters
 from sfu.data import UNLIMITED
 from sfu.keys import ServerKey
-from sfu.messages import BARE_EVENTS
+from sfu.protocol import BARE_EVENTS
 from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
 from sfu.sharing import FOLDER, Sharing

@@ -18,8 +18,8 @@ from sfu import edge
 from sfu.api import create_api
 from sfu.config import Config
 from sfu.counters import Counters
-from sfu.messages import Participant
 from sfu.rooms import Rooms
+from sfu.server_messages import Participant
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session
 from sfu.web import create_app

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, inv
 from sfu import bridge
 from sfu.config import Config
 from sfu.errors import MediaUnavailable
-from sfu.messages import (
-    Candidate,
+from sfu.protocol import Candidate
+from sfu.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
+from sfu.server_messages import (
     Cause,
     ChatDeleted,
     ChatLine,
@@ -36,7 +37,6 @@ from sfu.messages import (
     TrackInfo,
     Welcome,
 )
-from sfu.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
 from sfu.tokens import Permissions
 
 

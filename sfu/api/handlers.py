@@ -14,8 +14,8 @@ from sfu.admission import verified
 from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
 from sfu.api.routes import PREFIX
 from sfu.chat import file_info
-from sfu.messages import Participant
 from sfu.refusals import RoomChanged, RoomNotFound, TokenError
+from sfu.server_messages import Participant
 from sfu.store import Store
 from sfu.store.records import Company, Line, Room, RoomDay, RoomSettings, Session, Token
 from sfu.store.tokens import held_against

@@ -75,7 +75,7 @@ class Trouble(NamedTuple):
     value: float
 
     def described(self) -> dict[str, Any]:
-        """The members of messages.Cause."""
+        """The members of server_messages.Cause."""
         unit, digits = UNITS[self.kind]
         return {"kind": self.kind, "peer": self.peer, "value": round(self.value, digits), "unit": unit}
 
@@ -179,7 +179,7 @@ class Quality:
         self._at_s = 0.0
 
     def described(self, way: Way) -> dict[str, Any] | None:
-        """The members of messages.Direction."""
+        """The members of server_messages.Direction."""
         if not way.flows:
             return None
         return {

@@ -1,0 +1,25 @@
+"""Names that people see: of themselves and of rooms. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from sfu.errors import BadName
+
+NAME_CHARACTERS = 64
+
+
+def clean_name(text: str, what: str = "name") -> str:
+    """NFC, without control, format (bidi) and surrogate characters, white space folded; 1 to 64 characters or
+    BadName."""
+    kept = "".join(
+        c
+        for c in unicodedata.normalize("NFC", text[: 16 * NAME_CHARACTERS])
+        if c.isspace() or unicodedata.category(c)[0] != "C"
+    )
+    name = " ".join(kept.split())
+    if not name:
+        raise BadName(f"The {what} is empty.")
+    if len(name) > NAME_CHARACTERS:
+        raise BadName(f"The {what} is longer than {NAME_CHARACTERS} characters.")
+    return name

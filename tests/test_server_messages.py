@@ -1,0 +1,39 @@
+"""What the server says comes out of its frames as it was put in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfu.protocol import BARE_EVENTS
+from sfu.server_messages import SERVER_EVENTS, Offer, Remote, ServerMessage, encode
+
+server_messages = st.one_of([st.builds(cls) for cls in SERVER_EVENTS.values()])
+
+
+def tuples_as_lists(value: Any) -> Any:
+    """What JSON makes of a dataclass."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {key: tuples_as_lists(inner) for key, inner in value.items()}
+    return [tuples_as_lists(inner) for inner in value] if isinstance(value, (tuple, list)) else value
+
+
+@given(server_messages)
+def test_encode_and_back(message: ServerMessage) -> None:
+    frame = json.loads(encode(message))
+    assert SERVER_EVENTS[frame["event"]] is type(message)
+    data = json.loads(frame["data"]) if frame["event"] in BARE_EVENTS else frame["data"]
+    assert data == tuples_as_lists(message)
+
+
+def test_a_bare_offer_is_what_pion_sends() -> None:
+    offer = Offer("offer", "v=0", {"0": "camera"}, {"1": Remote("p", "camera")})
+    frame = json.loads(encode(offer, full=False))
+    assert frame["event"] == "offer"
+    assert json.loads(frame["data"]) == {"type": "offer", "sdp": "v=0"}
