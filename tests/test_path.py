@@ -21,8 +21,8 @@ from pylibsrtp import Policy, Session
 
 from sfu.media import libc, sdp
 from sfu.media.bitrate import TransportFeedback
-from sfu.media.fanout import BURST, Outbox
-from sfu.media.forward import PAD_BYTES, Track, make_run
+from sfu.media.fanout import Outbox
+from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
 from sfu.media.inbound import Forwarder, Inbound
 from sfu.media.nack import HISTORY
@@ -617,24 +617,3 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
     finally:
         for sock in (*senders, endpoint.socket):
             sock.close()
-
-
-@given(st.lists(st.integers(20, 60), min_size=1, max_size=80))
-def test_runs_are_whole(sizes: list[int]) -> None:
-    """All of one size, but for a shorter last one; padding is what a receiver takes off again."""
-    rows, lengths = Rows(len(sizes)), list(sizes)
-    for i, size in enumerate(sizes):
-        rows.view[i * ROW_BYTES : i * ROW_BYTES + size] = b"\x80" + bytes([i]) * (size - 1)
-    start = 0
-    while start < len(sizes):
-        end = make_run(rows, 0, lengths, start, len(sizes))
-        run = lengths[start:end]
-        assert 1 <= len(run) <= BURST
-        assert set(run[:-1]) <= {run[0]}
-        assert run[-1] <= run[0]
-        for i in range(start, end):
-            packet = rows.view[i * ROW_BYTES : i * ROW_BYTES + lengths[i]]
-            padding = packet[-1] if packet[0] & 0x20 else 0
-            assert padding <= PAD_BYTES
-            assert bytes(packet[1 : lengths[i] - padding]) == bytes([i]) * (sizes[i] - 1)
-        start = end

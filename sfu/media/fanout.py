@@ -211,3 +211,13 @@ class Fan:
                 except OSError:
                     counters["send_failed"] += 1
         return failures
+
+
+def fans(outbox: Outbox, legs: Sequence[Leg]) -> list[Fan]:
+    """As few as these subscribers need. Those whose media does not flow are in none."""
+    groups: dict[tuple[object, int, bool], list[tuple[Leg, Context, Path]]] = {}
+    for leg in legs:
+        if (way := leg.peer.downlink()) is not None:
+            context, path = way
+            groups.setdefault((path.endpoint, context.tag_bytes, leg.segments), []).append((leg, context, path))
+    return [Fan(outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)]

@@ -13,64 +13,23 @@ from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp, sdp
-from sfu.media.fanout import BURST, SHARE, Fan, Outbox
+from sfu.media.fanout import Fan, Outbox, fans
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
-from sfu.media.nack import HISTORY, ROUND_TRIP_S, History
+from sfu.media.nack import ROUND_TRIP_S, History
+from sfu.media.numbering import Numbering
 from sfu.media.quality import Counted
 from sfu.media.reception import Reception
-from sfu.media.srtp import ROW_BYTES, Context, Rows
+from sfu.media.runs import gather, make_run
+from sfu.media.srtp import ROW_BYTES, Rows
 
 if TYPE_CHECKING:
-    from sfu.media.ice import Path
     from sfu.media.peer import Peer
 
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
-PAD_BYTES = 24
-"""The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
 
-_seq_of, _ts_of = Struct("!H").unpack_from, Struct("!I").unpack_from
-
-
-class Numbering:
-    """A track's outgoing numbers: the publisher's, without what it sent while muted. Extended ones: they do not wrap.
-
-    A gap of 32,768 numbers looks to SRTP like a step back (RFC 3711 section 3.3.1) and stops the stream, and 65,536
-    packets on, numbers come again: two packets encrypted under one number give both away.
-    """
-
-    def __init__(self) -> None:
-        self.head = 0  # the next packet's, if none is lost
-        self.shift = 0  # outgoing number minus the publisher's, modulo 65,536
-        self.held = True  # the next packet's number is not to be counted on: see `place`
-        self._started = False
-        self._floor = 0  # numbers before it are taken
-
-    def leave_gap(self) -> None:
-        """The next packet gets the last one's number plus 2, whatever its own: the one left out tells decoders that
-        something is missing."""
-        self.held = True
-
-    def place(self, seq16: int) -> int:
-        """The number of any packet; -1 if it is from before a gap, or so late that nobody waits for it."""
-        if self.held:
-            self.held = False
-            # a wrap before the first packet is one that no subscriber knows of: the first lap is empty
-            self.head = self.head + 1 if self._started else seq16 + 0x10000
-            self.shift = self.head - seq16
-            self._floor = self.head if self._started else 0x10000
-            self._started = True
-        ahead = (seq16 + self.shift - self.head) & 0xFFFF
-        if ahead < 0x8000:
-            self.head += ahead + 1
-            return self.head - 1
-        number = self.head + ahead - 0x10000
-        return number if number >= max(self._floor, self.head - HISTORY) else -1
-
-    def number_of(self, seq16: int) -> int:
-        """The number of a packet from the past, whether or not `place` would take it."""
-        return self.head + ((seq16 + self.shift - self.head) & 0xFFFF) - 0x10000
+_ts_of = Struct("!I").unpack_from
 
 
 class Track(Numbering):
@@ -103,8 +62,7 @@ class Track(Numbering):
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.TimerHandle | None = None
 
-    # --- subscribers and state
-    # --------------------------------------------------------------------------------------------
+    # --- subscribers and state ----------------------------------------------------------------------------------------
 
     @property
     def stream(self) -> Track:
@@ -223,8 +181,7 @@ class Track(Numbering):
             if timer is not None:
                 timer.cancel()
 
-    # --- packets
-    # ----------------------------------------------------------------------------------------------------------
+    # --- packets ------------------------------------------------------------------------------------------------------
 
     def place(self, seq16: int) -> int:
         held, head = self.held, self.head
@@ -253,7 +210,7 @@ class Track(Numbering):
 
     def _send(self, rows: Rows, spare: Rows, ids: list[int], now_s: float) -> None:
         if ids[-1] - ids[0] >= len(ids):
-            rows, ids = spare, _gather(rows, spare, ids)
+            rows, ids = spare, gather(rows, spare, ids)
         self._flush(rows, ids[0], rows.lengths[ids[0] : ids[-1] + 1].tolist(), now_s)
 
     def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
@@ -307,14 +264,10 @@ class Track(Numbering):
                 taking.append(leg)
             elif not leg.waiting:
                 leg.uncount()
-        for fan in self._fans_of(taking):
+        for fan in fans(self._outbox, taking):
             fan.forward(source, lengths)
         for leg in beginning:
             leg.catch_up(number + 1)
-
-    def _extended(self, packet: memoryview) -> int:
-        """The number of a packet that carries its number already."""
-        return self.head - ((self.head - int(_seq_of(packet, 2)[0])) & 0xFFFF)
 
     def _find_beginning(self, rows: Rows, at: int, n: int) -> int:
         """The first of n packets that a subscriber may begin with, or -1."""
@@ -342,21 +295,10 @@ class Track(Numbering):
 
     def _prepare(self) -> list[Fan]:
         self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.pauses]
-        self._fans = self._fans_of([leg for leg in self.legs.values() if not leg.waiting])
+        self._fans = fans(self._outbox, [leg for leg in self.legs.values() if not leg.waiting])
         return self._fans
 
-    def _fans_of(self, legs: list[Leg]) -> list[Fan]:
-        groups: dict[tuple[object, int, bool], list[tuple[Leg, Context, Path]]] = {}
-        for leg in legs:
-            if (way := leg.peer.downlink()) is not None:
-                context, path = way
-                groups.setdefault((path.endpoint, context.tag_bytes, leg.segments), []).append((leg, context, path))
-        return [
-            Fan(self._outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)
-        ]
-
-    # --- the publisher's losses
-    # --------------------------------------------------------------------------------------------
+    # --- the publisher's losses ---------------------------------------------------------------------------------------
 
     def _ask_again_later(self, now_s: float) -> None:
         due_s = self.reception.next_s()
@@ -396,8 +338,7 @@ class Track(Numbering):
             said.delay,
         )  # fmt: skip
 
-    # --- RTCP
-    # -------------------------------------------------------------------------------------------------------------
+    # --- RTCP ---------------------------------------------------------------------------------------------------------
 
     def recall(self, number: int) -> bytes | None:
         """The bytes that this number stood for, if it was sent lately."""
@@ -460,51 +401,5 @@ class Track(Numbering):
             self._timer = asyncio.get_running_loop().call_later(0.005, self._ask)
 
 
-def make_run(rows: Rows, at: int, lengths: list[int], start: int, stop: int) -> int:
-    """The end of the run that begins with packet `start` of those from row `at` on, at most `stop`: all of one size,
-    only the last may be shorter.
-
-    Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1), in `lengths`, too.
-    """
-    low = high = lengths[start]
-    end, most = start + 1, min(stop, start + BURST)
-    while end < most:
-        length = lengths[end]
-        if length > high:
-            if length - low > PAD_BYTES:
-                break
-            high = length
-        elif length < low:
-            if high - length > PAD_BYTES:
-                end += 1
-                break
-            low = length
-        end += 1
-    if low != high:
-        for i in range(start, end - 1):
-            if lengths[i] < high:
-                if not _pad(rows.view, (at + i) * ROW_BYTES, lengths[i], high - lengths[i]):
-                    return i + 1
-                lengths[i] = high
-    return end
-
-
 def _picture_of(packet: rtp.Buffer) -> rtp.Picture | None:
     return rtp.vp8_picture(packet, len(packet)) if packet[1] & 0x7F == sdp.VP8.payload_type else None
-
-
-def _pad(view: memoryview, at: int, length: int, more: int) -> bool:
-    padded = view[at + length - 1] if view[at] & 0x20 else 0
-    if padded + more > 0xFF:
-        return False
-    view[at] |= 0x20
-    view[at + length : at + length + more] = bytes(more - 1) + bytes([padded + more])
-    return True
-
-
-def _gather(rows: Rows, spare: Rows, ids: list[int]) -> list[int]:
-    for j, i in enumerate(ids):
-        packet = rows.row(i)
-        spare.view[j * ROW_BYTES : j * ROW_BYTES + len(packet)] = packet
-        spare.lengths[j] = len(packet)
-    return list(range(len(ids)))
