@@ -161,7 +161,7 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             got = [Got(await b.raw_rtp()) for _ in range(3)]
             assert [one.text for one in got] == ["q", "q", "h"]
             await b.send(rtp.nack(camera.ssrc, [one.seq for one in got]))
-            slot = next(s for s in control.worker.peers["b"]._slots if s.track is camera)
+            slot = next(s for s in control.worker.peers["b"].negotiation._slots if s.track is camera)
             again = []
             while len(again) < 3:
                 data = await b.raw_rtp()

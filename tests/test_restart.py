@@ -11,7 +11,7 @@ import pytest
 from media_client import Client, LocalControl, check, clients, local_worker, until
 
 from sfu import bridge
-from sfu.media import peer as peer_module
+from sfu.media import negotiation
 
 
 def run(test: Callable[[], Any]) -> None:
@@ -34,7 +34,7 @@ async def renewed(control: LocalControl, client: Client) -> tuple[str, str]:
     assert ufrag != before[0]
     assert pwd != before[1]
     peer = control.worker.peers[client.id]
-    await until(lambda: peer._offered is None, "the answer is there")
+    await until(lambda: peer.negotiation._offered is None, "the answer is there")
     return ufrag, pwd
 
 
@@ -75,7 +75,7 @@ def test_a_restart_moves_the_media_and_keeps_the_encryption() -> None:
 
 
 def test_until_a_nomination_the_old_credentials_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_module, "RESTART_S", 0.0)
+    monkeypatch.setattr(negotiation, "RESTART_S", 0.0)
 
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
@@ -101,7 +101,7 @@ def test_until_a_nomination_the_old_credentials_are_good(monkeypatch: pytest.Mon
 
 
 def test_restarts_are_one_at_a_time_and_not_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_module, "RESTART_S", 0.3)
+    monkeypatch.setattr(negotiation, "RESTART_S", 0.3)
 
     async def test() -> None:
         async with local_worker() as control:
@@ -128,7 +128,7 @@ def test_a_restart_asked_for_while_an_offer_is_in_flight_is_in_the_next() -> Non
             a = await Client(control, "a").join()
             first = await a.next_offer()
             await control.send(bridge.RestartIce("a"))
-            await until(lambda: control.worker.peers["a"]._renew, "it is asked for")
+            await until(lambda: control.worker.peers["a"].negotiation._renew, "it is asked for")
             await control.send(bridge.Answer("a", a.answer(first)))
             second = await a.negotiate()
             assert credentials(first) != credentials(second)

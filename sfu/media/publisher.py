@@ -51,7 +51,7 @@ class Publisher:
         if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
             publication.opus = said.opus
             peer.tell_others()
-            peer.changed()
+            peer.negotiation.changed()
         if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
             self._bind(ssrcs[0], publication.received[0])
             if kind == "video" and len(ssrcs) > 1:
@@ -69,6 +69,12 @@ class Publisher:
         publication.close()
         self._peer.shared.emit(bridge.TrackEnded(self._peer.id, source))
         self._peer.tell_others()
+
+    def mute(self, source: str, muted: bool) -> None:
+        (self.muted.add if muted else self.muted.discard)(source)
+        if source in self.published:
+            self.published[source].set_muted(muted)
+            self._peer.room.arrange()
 
     def ask_layers(self, now_s: float) -> None:
         """Tells the client which layers of its simulcasts anybody wants, when that changes."""
@@ -121,7 +127,7 @@ class Publisher:
         """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
         found = [publication for publication in self.published.values() if rid in publication.streams]
         if mid is not None:
-            source = self._peer.source_of(mid)
+            source = self._peer.negotiation.source_of(mid)
             found = [publication for publication in found if publication.source == source]
         return found[0].streams[rid] if len(found) == 1 else None
 

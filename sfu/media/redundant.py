@@ -29,7 +29,7 @@ class RedundantTrack(Track):
         self.plain = Track(publisher, source, kind, outbox, ssrc)
 
     def for_subscriber(self, peer: Peer) -> Track:
-        return self if peer.hears_redundant else self.plain
+        return self if peer.negotiation.hears_redundant else self.plain
 
     def legs_changed(self) -> None:
         super().legs_changed()

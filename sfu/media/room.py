@@ -31,14 +31,14 @@ class Room:
         """The payload types that everybody here can show, and VP8, which whoever cannot is told of."""
         types = sdp.VIDEO_TYPES
         for peer in self.peers.values():
-            types &= peer.shows
+            types &= peer.negotiation.shows
         return types | {sdp.VP8.payload_type}
 
     def check_codecs(self) -> None:
         """Somebody came, went or changed who can show other codecs than the rest."""
         types = self.video_types
         for peer in self.peers.values():
-            peer.check_codecs(types)
+            peer.negotiation.check_codecs(types)
 
     def listen(self, now_s: float) -> Speaking | None:
         """Who speaks now, if that changed since the last call."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from sfu.media.lastn import Video
     from sfu.media.leg import Leg
-    from sfu.media.peer import Peer, Slot
+    from sfu.media.negotiation import Slot
+    from sfu.media.peer import Peer
     from sfu.media.publication import Publication
     from sfu.media.rtp import ReportBlock
 

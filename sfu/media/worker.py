@@ -125,15 +125,15 @@ class Worker:
     def _carry_out(self, command: bridge.Command, peer: Peer) -> None:
         match command:
             case bridge.Answer():
-                peer.answer(command.sdp)
+                peer.negotiation.answer(command.sdp)
             case bridge.Publish():
-                peer.publish(command.source, command.kind)
+                peer.negotiation.publish(command.source, command.kind)
             case bridge.Unpublish():
-                peer.unpublish(command.source)
+                peer.negotiation.unpublish(command.source)
             case bridge.Mute():
-                peer.mute(command.source, command.muted)
+                peer.publisher.mute(command.source, command.muted)
             case bridge.RestartIce():
-                peer.restart_ice()
+                peer.negotiation.restart_ice()
             case bridge.Hold():
                 peer.hold(command.held)
             case bridge.View():

@@ -1,0 +1,281 @@
+"""A peer's negotiation: which sections its SDP has, what is offered in them, and what its answers make of that.
+
+The server offers; one offer is in flight at a time, and what changes meanwhile goes into the next. Sections are reused,
+so the SDP is as long as the most tracks the room ever had at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sfu import bridge
+from sfu.errors import AnswerTimeout, BadAnswer, BadSource, NoCommonCodec, NotAllowed, TooManyTracks, UnexpectedAnswer
+from sfu.media import sdp
+
+if TYPE_CHECKING:
+    from sfu.media.peer import Peer
+    from sfu.media.publication import Publication
+
+RESTART_S = 2.0
+"""Between two restarts of a peer's ICE: each costs an offer, and a path needs some round trips to be found."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One m-line of a peer. A receiving slot belongs to a source, a sending one to a track, in turn to several.
+
+    `settled` is false from the moment a slot loses its use until an answer has seen it inactive; only then may it be
+    used again, so that a browser never takes a new track for the old one.
+    """
+
+    kind: Literal["audio", "video"]
+    receives: bool
+    source: str | None = None
+    track: Publication | None = None
+    accepted: bool = False
+    settled: bool = True
+    repair_ssrc: int = 0  # of what is sent again in it
+    repairs: bool = False  # the client takes that
+
+
+class Negotiation:
+    """What comes of it is its peer's to do: `connect` by the first answer, `attach` what answers took, `fail` without
+    one."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
+        self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer took any sound
+        self._types = peer.room.video_types  # what it may send, as it was last offered
+        self._slots: list[Slot] = []
+        if peer.may_publish:
+            self._slots = [Slot("audio", True, source="microphone"), Slot("video", True, source="camera")]
+        self._fingerprints: tuple[tuple[str, str], ...] = ()
+        self._session, self._version = secrets.randbits(53), 0
+        self._offered: list[tuple[sdp.Section, Publication | None]] | None = None  # in flight
+        self._offer_event: bridge.Offer | None = None  # the one in flight
+        self._held = False  # its client can be told nothing now
+        self._restarting: asyncio.TimerHandle | None = None
+        self._restarted_s = -math.inf
+        self._renew = False  # the next offer is to have new ICE credentials
+        self._dirty = self._scheduled = self._closed = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def brought(self) -> list[Publication]:
+        """The tracks that its sections are to bring to it."""
+        return [slot.track for slot in self._slots if slot.track is not None]
+
+    @property
+    def accepted(self) -> list[Slot]:
+        """The sections whose tracks its answers took."""
+        return [slot for slot in self._slots if slot.accepted]
+
+    def source_of(self, mid: str) -> str | None:
+        """What the server is to receive in the section with this mid."""
+        return self._slots[int(mid)].source if mid.isdecimal() and int(mid) < len(self._slots) else None
+
+    # --- what it publishes -------------------------------------------------------------------------------------------
+
+    def publish(self, source: str, kind: Literal["audio", "video"]) -> None:
+        """One more slot to receive in, or another try at one the client left inactive."""
+        if not self._peer.may_publish:
+            raise NotAllowed("This peer may not publish.")
+        slot, most = self._receiving(source), self._peer.shared.config.max_tracks
+        if slot is None:
+            if sum(s.receives and s.source is not None for s in self._slots) >= most:
+                raise TooManyTracks(f"A peer may publish {most} tracks.")
+            slot = self._free_slot(kind, receives=True)
+            slot.source = source
+        elif slot.kind != kind:
+            raise BadSource(f"The source {source!r} is {slot.kind}.")
+        self.changed()
+
+    def unpublish(self, source: str) -> None:
+        slot = self._receiving(source)
+        if slot is None:
+            raise BadSource
+        self._peer.publisher.end(source)
+        self._peer.publisher.muted.discard(source)
+        if self._slots.index(slot) > 1:  # microphone and camera keep their places
+            slot.source, slot.settled = None, False
+        self.changed()
+
+    def _receiving(self, source: str) -> Slot | None:
+        return next((s for s in self._slots if s.receives and s.source == source), None)
+
+    def _free_slot(self, kind: Literal["audio", "video"], *, receives: bool) -> Slot:
+        for slot in self._slots:
+            unused = slot.source is None and slot.track is None
+            if unused and slot.settled and slot.kind == kind and slot.receives == receives:
+                return slot
+        self._slots.append(Slot(kind, receives))
+        return self._slots[-1]
+
+    # --- offers ------------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Something the next offer must show changed. Any number of calls in a row make one offer."""
+        if self._offered is not None or self._held:
+            self._dirty = True
+        elif not self._scheduled and not self._closed:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._offer)
+
+    def restart_ice(self) -> None:
+        """An offer with new credentials, RESTART_S after the last such at the earliest; none is left unanswered."""
+        if self._restarting is None:
+            wait_s = max(0.0, self._restarted_s + RESTART_S - time.monotonic())
+            self._restarting = asyncio.get_running_loop().call_later(wait_s, self._restart_ice)
+
+    def _restart_ice(self) -> None:
+        self._restarting, self._restarted_s = None, time.monotonic()
+        self._renew = True
+        self.changed()
+
+    def hold(self, held: bool) -> None:
+        """Its client cannot be told anything, or can again: then of the offer that may not have reached it."""
+        self._held = held
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if held:
+            return
+        if self._offered is not None:
+            self._tell_offer()
+        elif self._dirty:
+            self.changed()
+
+    def close(self) -> None:
+        """Nothing is offered any more."""
+        self._closed = True
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _offer(self) -> None:
+        self._scheduled, self._dirty = False, self._held
+        if self._closed or self._held:
+            return
+        agent, shared = self._peer.agent, self._peer.shared
+        self._subscribe()
+        self._types = self._peer.room.video_types
+        if not self._slots:
+            return  # a listener in an empty room: an offer without sections has no answer
+        self._version += 1
+        if self._renew:
+            self._renew = False
+            shared.udp.forget(agent.restart())
+            shared.udp.register(agent)
+        self._offered = [(self._section(slot), slot.track) for slot in self._slots]
+        fingerprint, bundled = self._local_fingerprint(), bool(self._fingerprints)
+        transport = sdp.Transport(agent.ufrag, agent.pwd, fingerprint, shared.candidates, bundled=bundled)
+        text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
+        send = {str(mid): s.source for mid, s in enumerate(self._slots) if s.source is not None}
+        receive = {str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._slots) if s.track}
+        self._offer_event = bridge.Offer(self._peer.id, text, send, receive)
+        self._tell_offer()
+
+    def _subscribe(self) -> None:
+        """Makes the sending slots hold the room's tracks, all but our own."""
+        me = self._peer
+        wanted = {
+            track: None
+            for peer in me.room.peers.values()
+            if peer is not me and me.may_subscribe
+            for track in peer.published.values()
+        }
+        for slot in self._slots:
+            if slot.track is not None and slot.track not in wanted:
+                slot.track.remove_leg(me)
+                me.viewer.forget(slot.track)
+                slot.track, slot.accepted, slot.settled = None, False, False
+            elif slot.track is not None:
+                del wanted[slot.track]
+        for track in wanted:
+            slot = self._free_slot(track.kind, receives=False)
+            slot.track = track
+            slot.repair_ssrc = secrets.randbelow(0xFFFFFFFE) + 1 if me.full and track.kind == "video" else 0
+
+    def _section(self, slot: Slot) -> sdp.Section:
+        red = self._peer.full and slot.kind == "audio"
+        if slot.receives:
+            own = self._peer.published.get(slot.source or "")
+            opus = sdp.Opus() if own is None else own.opus
+            direction: sdp.Direction = "recvonly" if slot.source is not None else "inactive"
+            simulcast = self._peer.full and slot.kind == "video"
+            return sdp.Section(slot.kind, direction, None, opus, self._types, simulcast, red)
+        if slot.track is None:
+            return sdp.Section(slot.kind, "inactive", redundant=red)
+        publisher = slot.track.publisher.id
+        stream = sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}", slot.repair_ssrc)
+        return sdp.Section(slot.kind, "sendonly", stream, slot.track.opus, redundant=red)
+
+    def _local_fingerprint(self) -> str:
+        return next(f.value for f in self._peer.shared.certificate.getFingerprints() if f.algorithm == "sha-256")
+
+    def _tell_offer(self) -> None:
+        assert self._offer_event is not None
+        self._peer.shared.emit(self._offer_event)
+        answer_s = self._peer.shared.config.answer_s
+        self._deadline = asyncio.get_running_loop().call_later(answer_s, self._peer.fail, AnswerTimeout())
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def answer(self, text: str) -> None:
+        """Applies the client's answer. Raises UnexpectedAnswer or BadAnswer; the offer then stays in flight."""
+        if self._offered is None:
+            raise UnexpectedAnswer
+        answer = sdp.parse_answer(text, [section for section, _ in self._offered])
+        if self._fingerprints and answer.fingerprints != self._fingerprints:
+            raise BadAnswer("The fingerprint changed within a session.")
+        self._peer.agent.answered(answer.ice)
+        offered, self._offered = self._offered, None
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for slot, said, (section, track) in zip(self._slots, answer.sections, offered, strict=False):
+            self._settle(slot, said, section, track)
+        self._learn_codecs(answer, offered)
+        if not self._fingerprints:
+            self._fingerprints = answer.fingerprints
+            self._peer.connect(answer)
+        self._peer.attach()
+        if self._dirty:
+            self.changed()
+
+    def _settle(self, slot: Slot, said: sdp.AnswerSection, section: sdp.Section, track: Publication | None) -> None:
+        """One section of an answer; `section` and `track` are what was offered, the slot may have moved on since."""
+        if section.direction == "inactive":
+            slot.settled = True
+        elif not slot.receives:
+            slot.accepted = said.receives and slot.track is track
+            slot.repairs = said.repairs
+            if slot.accepted and slot.kind == "audio" and self.hears_redundant is None:
+                self.hears_redundant = said.redundant  # for good: what was sent under a number may not come otherwise
+            if slot.track is not None and not slot.accepted:
+                slot.track.remove_leg(self._peer)
+        elif slot.source is not None:
+            if said.sends:
+                self._peer.publisher.begin(slot.source, slot.kind, said)
+            else:
+                self._peer.publisher.end(slot.source)
+
+    def _learn_codecs(self, answer: sdp.AnswerSdp, offered: list[tuple[sdp.Section, Publication | None]]) -> None:
+        """What it can show decides what the others may send. Whoever cannot show what they all can send is told."""
+        before, self.shows = self.shows, sdp.VIDEO_TYPES
+        for said, (section, _) in zip(answer.sections, offered, strict=True):
+            if section.kind == "video" and section.direction == "sendonly":
+                self.shows &= said.types
+        if self.shows != before:
+            if sdp.VP8.payload_type not in self.shows:
+                error = NoCommonCodec()
+                self._peer.shared.emit(bridge.Refused(self._peer.id, error.code, str(error)))
+            self._peer.room.check_codecs()
+
+    def check_codecs(self, types: frozenset[int]) -> None:
+        """Offers anew if this peer sends video and may do so in other codecs than it was offered."""
+        if self._types != types and any(track.kind == "video" for track in self._peer.published.values()):
+            self.changed()
