@@ -27,6 +27,8 @@ QUEUE_S = 0.1
 """So much longer than the shortest round trip lately is a queue, and a queue that is there again AGAIN_S later is not
 what a frame left."""
 AGAIN_S = 0.5
+NOTHING_S = 1.5
+"""Where no check was answered for so long, all are in a queue. They go out five times a second then: some are lost."""
 DRAIN_S = 1.0
 """What was too much is in the queue for so long after it was stopped."""
 WATCH_S = 1.0
@@ -103,7 +105,7 @@ class Downlink:
             if self.sent_bps < MIN_BPS:
                 self._remb_bps = 0.0  # browsers forget what they knew while nothing comes
         self._at_s, self._bytes = now_s, total_bytes
-        if self._suspected_s and now_s > self._suspected_s + 2 * AGAIN_S:  # nothing comes back
+        if self._suspected_s and now_s > self._suspected_s + NOTHING_S:
             self._suspect(max(LEAST_BPS, self.sent_bps / 2), now_s)
             self._full(now_s)
 
@@ -141,10 +143,8 @@ class Downlink:
             due = self._asked_s <= self._probe_s + PROBE_S
             if due and self._asked_s <= self._probe_s:
                 self._first_s = now_s
-        elif self._suspected_s:
-            due = self._asked_s < self._suspected_s or now_s >= self._asked_s + AGAIN_S
         else:
-            due = self.limited and now_s >= self._asked_s + WATCH_S
+            due = bool(self._suspected_s) or (self.limited and now_s >= self._asked_s + WATCH_S)
         if due:
             self._asked_s = now_s
         return due
