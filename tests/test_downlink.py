@@ -6,6 +6,7 @@ import pytest
 
 from sfu.media.downlink import (
     AGAIN_S,
+    CALM_S,
     LEAST_BPS,
     LEFT_S,
     LOSS_HIGH,
@@ -354,6 +355,18 @@ def test_a_fall_of_the_estimate_is_believed_when_a_queue_stays() -> None:
     assert down.jammed
 
 
+def test_a_fall_of_the_estimate_after_a_long_quiet_time_is_believed_too() -> None:
+    """What an empty queue takes has to be known from before, and lately: paths change."""
+    down = known(600e3)
+    for tick in range(3000):
+        now_s = 20.0 + tick / 5
+        if down.asks(now_s):
+            assert not down.round_trip(0.05, now_s, now_s + 0.05)
+    assert not down.remb(400e3, 620.0)
+    times = (620.0 + tick / 5 for tick in range(1, 6))
+    assert [down.round_trip(0.3, at_s, at_s + 0.3) for at_s in times if down.asks(at_s)] == [False, False, True]
+
+
 def test_a_fall_of_the_estimate_without_a_queue_takes_nothing() -> None:
     down = known(600e3)
     down.remb(400e3, 20.0)
@@ -389,7 +402,8 @@ def test_an_estimate_far_below_what_is_sent_says_not_how_much_is_carried() -> No
 def test_a_way_that_was_too_narrow_is_watched() -> None:
     """Chromium's estimate may stay where it is, and so cannot fall."""
     down = known(600e3)
-    assert not down.asks(21.0), "others are not"
+    assert down.asks(20.0)
+    assert not down.asks(20.0 + CALM_S - 0.1), "others are hardly"
     down.loss(0.5, 22.0)
     assert down.limited
     assert down.asks(23.0)

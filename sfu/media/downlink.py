@@ -31,8 +31,9 @@ NOTHING_S = 1.5
 """Where no check was answered for so long, all are in a queue. They go out five times a second then: some are lost."""
 DRAIN_S = 1.0
 """What was too much is in the queue for so long after it was stopped."""
-WATCH_S = 1.0
-"""How often a way that was once too narrow is looked at."""
+WATCH_S, CALM_S = 1.0, 10.0
+"""How often a way that was once too narrow is looked at, and any other one, so that it is known how long a round trip
+takes without a queue."""
 LOSS_HIGH = 0.10
 """As in Google Congestion Control (draft-ietf-rmcat-gcc-02 section 6): more loss than this is congestion."""
 LESS, AS_MUCH, CONSTANT_S = 0.5, 0.7, 5.0
@@ -138,13 +139,13 @@ class Downlink:
 
     def asks(self, now_s: float) -> bool:
         """Whether a round trip is to be measured now: before each part of a probe and when it has ended, where the way
-        may be full, and now and then where it was."""
+        may be full, and now and then."""
         if self._probe_bps:
             due = self._asked_s <= self._probe_s + PROBE_S
             if due and self._asked_s <= self._probe_s:
                 self._first_s = now_s
         else:
-            due = bool(self._suspected_s) or (self.limited and now_s >= self._asked_s + WATCH_S)
+            due = bool(self._suspected_s) or now_s >= self._asked_s + (WATCH_S if self.limited else CALM_S)
         if due:
             self._asked_s = now_s
         return due
