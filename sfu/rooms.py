@@ -49,9 +49,6 @@ EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
 OPEN = RoomState()
-SECRET_BYTES = 24
-"""Random ones in a peer's secret: 192 bits."""
-
 HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
 """So much of the chat who comes later is told, as UTF-8."""
 
