@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from people import FAKE_DEVICES, SMALL_CAMERA_JS, Person, launch
+from people import FAKE_DEVICES, LINES, Person, camera_script, launch
 from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
 from process import Server
 
@@ -52,13 +52,13 @@ def room(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def person(browser: Browser) -> Iterator[Callable[..., Person]]:
-    """Makes people; `on` is another browser, `large` whether the camera is."""
+    """Makes people; `on` is another browser, `lines` are the camera's."""
     people: list[Person] = []
 
-    def make(server: Server, name: str, *, on: Browser = browser, large: bool = False) -> Person:
+    def make(server: Server, name: str, *, on: Browser = browser, lines: int = LINES) -> Person:
         context = on.new_context(permissions=["camera", "microphone"], ignore_https_errors=True)
-        if not large and isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
-            context.add_init_script(f"({SMALL_CAMERA_JS})()")
+        if isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
+            context.add_init_script(camera_script(lines))
         people.append(Person(context, server, name))
         return people[-1]
 

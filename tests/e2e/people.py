@@ -19,15 +19,16 @@ REFUSED = "--use-fake-ui-for-media-stream=deny"
 HERE = "rooms.test"
 """A name for 127.0.0.1 that browsers know of no reason to trust: without TLS its pages are not a secure context."""
 
-SMALL_CAMERA_JS = """() => {
+_OPENS_JS = """(height) => {
     const { mediaDevices } = navigator;
     const real = mediaDevices?.getUserMedia.bind(mediaDevices);
     if (real) mediaDevices.getUserMedia = ({ video, ...others }) => {
-        if (video) Object.assign(video, { width: 320, height: 180 });
+        if (video) Object.assign(video, { width: height * 16 / 9, height });
         return real(video ? { video, ...others } : others);
     };
 }"""
-"""A camera of 320 by 180: a processor without help encodes few larger ones at a time."""
+LINES = 180
+"""Of a camera, unless more are needed: a processor without help encodes few larger ones at a time."""
 
 FRAMES = 10
 """Frames that count as a moving picture."""
@@ -62,6 +63,11 @@ _VIEW_JS = """([peer, height]) => {
     window.room.view(height ? [{ peer, source: 'camera', width: height * 2, height }] : []);
     window.room.view = () => {};
 }"""
+
+
+def camera_script(lines: int = LINES) -> str:
+    """A script before all of a page's: cameras have so many lines, in 16:9."""
+    return f"({_OPENS_JS})({lines})"
 
 
 def launch(playwright: Playwright, *arguments: str) -> Browser:

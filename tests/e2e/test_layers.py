@@ -36,7 +36,7 @@ def frames(viewer: Person) -> int:
 
 
 def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, person: People) -> None:
-    alice = person(server, "alice", large=True).join(room)
+    alice = person(server, "alice", lines=720).join(room)
     bob = person(server, "bob").join(room)
     bob.sees(alice)
     eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
-from people import FAKE_DEVICES, SMALL_CAMERA_JS, Person, launch
+from people import FAKE_DEVICES, Person, camera_script, launch
 from playwright.sync_api import Browser, sync_playwright
 from process import Server, eventually
 from relay import CLEAN, HOST, SILENT, Relay
@@ -108,7 +108,7 @@ def _two(browser: Browser, server: Server) -> Iterator[tuple[Person, Person]]:
         Person(browser.new_context(permissions=["camera", "microphone"]), server, name) for name in ("alice", "bob")
     ]
     for one in people:
-        one.context.add_init_script(f"({SMALL_CAMERA_JS})()")
+        one.context.add_init_script(camera_script())
         one.join("team")
     alice, bob = people
     try:
