@@ -73,7 +73,8 @@ def test_a_screen_is_sent_so_that_it_can_be_read(
 def louder(one: Person, before: dict[str, float]) -> int:
     """How many tracks bring sound since."""
     return sum(
-        report.get("totalAudioEnergy", 0) > before[report["trackIdentifier"]] + 0.05 for report in one.inbound("audio")
+        report.get("totalAudioEnergy", 0) > before.get(report["trackIdentifier"], 0) + 0.05
+        for report in one.inbound("audio")
     )
 
 
@@ -82,9 +83,9 @@ def test_two_screens_are_seen_and_heard_at_once(server: Server, room: str, perso
     for one in people:
         one.page.add_init_script(_CAPTURE_JS)
         one.join(room)
+        one.page.click("#mic-button")
     for one in (alice, bob):
         one.page.click("#screen-button")
-        one.page.click("#mic-button")
     for one in (alice, bob):
         tile = f'.tile[data-peer="{one.peer}"][data-source="screen"] video'
         carol.moves(
@@ -93,7 +94,5 @@ def test_two_screens_are_seen_and_heard_at_once(server: Server, room: str, perso
             ),
             f"sees the screen of {one.name}",
         )
-    energies = {}
-    for report in eventually(lambda: len(found := carol.inbound("audio")) == 4 and found, "their sound comes, too"):
-        energies[report["trackIdentifier"]] = report.get("totalAudioEnergy", 0)
-    eventually(lambda: louder(carol, energies) == 2, "carol hears both")
+    energies = {report["trackIdentifier"]: report.get("totalAudioEnergy", 0) for report in carol.inbound("audio")}
+    eventually(lambda: louder(carol, energies) >= 2, "carol hears both")
