@@ -48,6 +48,15 @@ def _has_ipv6() -> bool:
 LOOPBACKS = ["127.0.0.1", "::1"] if _has_ipv6() else ["127.0.0.1"]
 
 
+RUN_S = 40.0
+"""A test on a loop that takes longer has come to a stop."""
+
+
+def run(test: Callable[[], Any]) -> None:
+    """A test on a loop of its own, as media workers have one."""
+    asyncio.run(asyncio.wait_for(test(), RUN_S))
+
+
 async def until(predicate: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Waits for a condition that nothing announces."""
     for _ in range(int(deadline_s / 0.002)):
@@ -127,6 +136,19 @@ class LocalControl(Control):
     async def pump(self) -> None:
         while True:
             self.deliver(await self.worker.outbox.get())
+
+
+def received(offer: bridge.Offer) -> set[tuple[str, str]]:
+    """By peer and source, what an offer's sections bring."""
+    return {(peer, source) for peer, source in offer.receive.values()}
+
+
+async def failed(control: LocalControl, peer: str, code: str) -> None:
+    """Waits until a peer has ended for this reason."""
+    event = await control.event(bridge.Failed, peer)
+    assert event.code == code
+    assert event.message
+    assert peer not in control.worker.peers
 
 
 class ProcessControl(Control):

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from aiortc.rtp import (
@@ -14,17 +12,13 @@ from aiortc.rtp import (
     RtcpSrPacket,
     RtpPacket,
 )
-from media_client import Client, LocalControl, clients, local_worker, rtp_packet, until
+from media_client import Client, LocalControl, clients, local_worker, rtp_packet, run, until
 
 from sfu import bridge
 from sfu.media import rtp
 from sfu.media.forward import Track
 from sfu.media.keyframe import HOLD_MS
 from sfu.media.nack import HISTORY_BYTES, RESEND_BURST, RESEND_PER_S
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 def track(control: LocalControl, peer: str, source: str = "camera") -> Track:

@@ -5,15 +5,14 @@ import binascii
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from aioice import stun
 from hypothesis import given
 from hypothesis import strategies as st
-from media_client import check
+from media_client import check, run
 
 from sfu.media.ice import (
     ASKED,
@@ -448,10 +447,6 @@ def test_paths_are_bounded_and_the_selected_one_is_kept(sockets: Sockets) -> Non
     assert forgotten[:MAX_PATHS] == [None] * MAX_PATHS
     assert forgotten[MAX_PATHS:] == paths[1 : len(paths) - MAX_PATHS + 1]
     assert agent.paths == [paths[0], *paths[-(MAX_PATHS - 1) :]]
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 10))
 
 
 def test_records_reach_dtls_in_order_and_past_the_bound_are_dropped() -> None:

@@ -2,27 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from aiortc.sdp import SessionDescription
-from media_client import (
-    Client,
-    LocalControl,
-    clients,
-    local_worker,
-    rtp_packet,
-    until,
-)
+from media_client import Client, LocalControl, clients, failed, local_worker, received, rtp_packet, run, until
 
 from sfu import bridge
 
 BOTH = {"microphone", "camera"}
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 def directions(offer: bridge.Offer) -> list[tuple[str, str]]:
@@ -34,10 +21,6 @@ def origin(offer: bridge.Offer) -> tuple[int, int]:
     found = re.search(r"^o=- ([0-9]+) ([0-9]+) ", offer.sdp, re.MULTILINE)
     assert found is not None
     return int(found[1]), int(found[2])
-
-
-def received(offer: bridge.Offer) -> set[tuple[str, str]]:
-    return {(peer, source) for peer, source in offer.receive.values()}
 
 
 async def none_follows(control: LocalControl, peer: str) -> None:
@@ -52,13 +35,6 @@ async def refused(control: LocalControl, command: bridge.Command, code: str) -> 
     event = await control.event(bridge.Refused, command.peer)  # type: ignore[union-attr]
     assert event.code == code
     return event.message
-
-
-async def failed(control: LocalControl, peer: str, code: str) -> None:
-    event = await control.event(bridge.Failed, peer)
-    assert event.code == code
-    assert event.message
-    assert peer not in control.worker.peers
 
 
 # --- offers -----------------------------------------------------------------------------------------------------------

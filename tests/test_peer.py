@@ -3,8 +3,6 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from media_client import (
@@ -15,8 +13,11 @@ from media_client import (
     beside,
     check,
     clients,
+    failed,
     local_worker,
+    received,
     rtp_packet,
+    run,
     settled,
     until,
 )
@@ -32,21 +33,6 @@ BOTH = {"microphone", "camera"}
 
 def routes(control: LocalControl) -> list[Route]:
     return [route for endpoint in control.worker.udp.endpoints.values() for route in endpoint.routes.values()]
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
-
-
-def received(offer: bridge.Offer) -> set[tuple[str, str]]:
-    return {(peer, source) for peer, source in offer.receive.values()}
-
-
-async def failed(control: LocalControl, peer: str, code: str) -> None:
-    event = await control.event(bridge.Failed, peer)
-    assert event.code == code
-    assert event.message
-    assert peer not in control.worker.peers
 
 
 # --- deadlines and failures -------------------------------------------------------------------------------------------

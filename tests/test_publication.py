@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from media_client import Client, LocalControl, local_worker, until
+from media_client import Client, LocalControl, local_worker, run, until
 
 from sfu import bridge
 from sfu.media import rtp, sdp
@@ -19,10 +19,6 @@ from sfu.media.lastn import Video
 from sfu.media.publication import RELEASE_S
 
 SSRC = {"q": 7001, "h": 7002, "f": 7003}
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
 
 
 class Layer:

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 from aiortc.rtp import RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
-from media_client import Client, LocalControl, local_worker, rtp_packet, settled, until
+from media_client import Client, LocalControl, local_worker, rtp_packet, run, settled, until
 
 from sfu import bridge
 from sfu.media import rtp
@@ -20,10 +18,6 @@ REDUNDANT = OLDER + bytes([111]) + BEFORE + NOW
 TWICE = OLDER + OLDER + bytes([111]) + BEFORE + BEFORE + NOW
 ALONE = bytes([111]) + NOW
 """What Chromium sends when there was nothing before."""
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 @contextlib.asynccontextmanager

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
-from media_client import Client, LocalControl, check, clients, local_worker, until
+from media_client import Client, LocalControl, check, clients, local_worker, run, until
 
 from sfu import bridge
 from sfu.media import negotiation
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 def credentials(offer: bridge.Offer | None) -> tuple[str, str]:

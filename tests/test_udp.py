@@ -8,12 +8,11 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 from aioice import stun
-from media_client import CLIENT_PWD, CLIENT_UFRAG, LOOPBACKS, check, rtp_packet, until
+from media_client import CLIENT_PWD, CLIENT_UFRAG, LOOPBACKS, check, rtp_packet, run, until
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
 from sfu.media.inbound import Inbound
@@ -83,10 +82,6 @@ async def opened(*addresses: str) -> AsyncIterator[Port]:
         port.close()
         for sock in port.senders:
             sock.close()
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
 
 
 # --- the gate ---------------------------------------------------------------------------------------------------------

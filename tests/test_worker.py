@@ -7,9 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
 
 import psutil
 import pytest
@@ -29,6 +27,7 @@ from media_client import (
     local_worker,
     loopback_candidates,
     rtp_packet,
+    run,
     until,
     worker_process,
 )
@@ -36,10 +35,6 @@ from media_client import (
 from sfu import bridge
 from sfu.media import rtp, worker
 from sfu.media.worker import serve
-
-
-def run(test: Callable[[], Any]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 40))
 
 
 async def ready(control: ProcessControl) -> bridge.Ready:
