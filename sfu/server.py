@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import ssl
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 import trio
 
@@ -113,10 +115,13 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
         rows.append(("Note", "The certificate is made anew at every start: browsers warn, and can be told to go on."))
     elif others and not secure and not config.trusted_proxies:
         rows.append(("Note", "Over http, browsers give camera and microphone to localhost only."))
-        rows.append(("", "For a phone, start with: sfu serve --self-signed"))
+        rows.append(("", f"For a phone, start with: {_command()} serve --self-signed"))
     if default.created_at == default.updated_at:  # nobody has fetched its key yet
         rows.append(
-            ("API key", f"sfu company rotate-key {default.name}   shows one for the REST API, {urls[0]}/api/v1/docs")
+            (
+                "API key",
+                f"{_command()} company rotate-key {default.name}   shows one for the REST API, {urls[0]}/api/v1/docs",
+            )
         )
     print(f"sfu {__version__} is ready. Stop it with Ctrl-C.")
     shown = ""
@@ -124,3 +129,11 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
         print(f"  {label if label != shown else '':7} {text}")
         shown = label
     sys.stdout.flush()
+
+
+def _command() -> str:
+    """What to type for this program: its name where the shell finds it by that, else its path."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name != "sfu" or shutil.which("sfu") == str(program):
+        return "sfu"
+    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)

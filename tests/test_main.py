@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -112,6 +113,19 @@ def test_listening_everywhere_names_each_address_and_the_need_of_https(start_ser
     for host in ("localhost", "192.0.2.7", "[2001:db8::7]"):
         assert f"http://{host}:{server.port}\n" in server.output
     assert "sfu serve --self-signed" in server.output
+
+
+def test_the_commands_that_it_names_can_be_typed() -> None:
+    """Whoever starts it from a virtual environment has none of the name."""
+    program = Path(sys.executable).with_name("sfu")
+    server = Server()
+    server._command[:3] = [str(program)]
+    try:
+        server.start()
+        named = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
+        assert f"  API key {named} company rotate-key default   shows one" in server.output
+    finally:
+        server.close()
 
 
 def test_unknown_settings_warn_and_do_not_stop_the_start(start_server: Callable[..., Server]) -> None:
