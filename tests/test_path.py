@@ -4,13 +4,14 @@ kernel, every subscriber decrypts the stream that the model says, byte for byte.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
-from sfu.media import libc, sdp
+from sfu.media import libc, rtp, sdp
 from sfu.media.bitrate import TransportFeedback
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
@@ -90,6 +91,14 @@ class Subscriber:
     def send_rtcp(self, data: bytes) -> None:
         pass
 
+    def take(self) -> Iterator[tuple[int, int, bytes]]:
+        """(ssrc, seq16, payload without padding) of all that arrived, of several tracks."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                plain = self.session.unprotect(self.socket.recv(2048))
+                padding = plain[-1] if plain[0] & 0x20 else 0
+                yield int.from_bytes(plain[8:12], "big"), rtp.seq16_of(plain), plain[12 : len(plain) - padding]
+
     def receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """(ssrc, seq16, timestamp, payload without padding) of all that arrived. A number is one ciphertext for
         ever."""
@@ -127,9 +136,9 @@ class Feedback(TransportFeedback):
         super().__init__()
         self.told: list[int] = []
 
-    def arrived(self, seq16: int, now_us: int) -> None:
-        self.told.append(seq16)
-        super().arrived(seq16, now_us)
+    def arrived(self, seqs: Iterable[int], now_us: int) -> None:
+        self.told += (listed := list(seqs))
+        super().arrived(listed, now_us)
 
 
 class Kernel:
@@ -293,7 +302,7 @@ class Scene:
             for endpoint, flaky in zip(self.endpoints, self.kernels, strict=True):
                 endpoint.socket = flaky
         self.outbox = Outbox(self.counters)
-        self.forwarder = Forwarder(self.counters, READ_BATCH)
+        self.forwarder = Forwarder(self.counters)
         self.rows = Rows(READ_BATCH)
         self.publisher, rx = ends(GCM)
         self.subscribers: dict[str, Subscriber] = {}
@@ -504,6 +513,65 @@ def test_every_subscriber_gets_what_the_model_says(
 
 
 @each_path
+@given(
+    batches=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=READ_BATCH), min_size=1, max_size=6),
+    start=st.sampled_from([1, 0x7FF0, 0xFFD0]),
+    forged=st.sampled_from([0.0, 0.0, 0.05]),
+    seed=st.integers(0, 1 << 30),
+)
+@settings(max_examples=60, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+def test_streams_that_share_a_batch_are_told_apart(
+    portable: bool, batches: list[list[int]], start: int, forged: float, seed: int
+) -> None:
+    """A camera and a microphone of one publisher, and another's camera under the first one's SSRC, in any order: what
+    of each is authentic comes, in its order, and sound before pictures."""
+
+    async def play() -> None:
+        chance = random.Random(seed)
+        scene = Scene("video", portable, chance, 0.0, True, start)
+        scene.join()
+        (subscriber,) = scene.subscribers.values()
+        sender, rx = ends(GCM)
+        another = Inbound({}, lambda data: None, lambda ssrc, kind, names: None)
+        another.context = Context(rx)
+        tracks = [scene.track]
+        for tracks_of, ssrc, kind in ((another.tracks, scene.model.source, "video"), (scene.tracks, 77, "audio")):
+            track = Track(scene.host, "more", kind, scene.outbox)  # type: ignore[arg-type]
+            track.remote_ssrc = ssrc
+            track.add_leg(subscriber)  # type: ignore[arg-type]
+            tracks_of[ssrc] = track
+            tracks.append(track)
+        routes = [scene.route, Route(Agent(another, lambda path: None), scene.host.path), scene.route]
+        seqs = [start] * 3
+        for batch in batches:
+            sent: list[list[tuple[int, bytes]]] = [[], [], []]
+            for i, which in enumerate(batch):
+                payload = bytes([0x10, 0]) + chance.randbytes(chance.choice([500, 500, 501, 700]))
+                head = struct.pack(
+                    "!BBHII", 0x80, (96, 96, 111)[which], seqs[which] & 0xFFFF, 1, tracks[which].remote_ssrc or 0
+                )
+                data = (sender if which == 1 else scene.publisher).protect(head + payload)
+                if chance.random() < forged:
+                    data = data[:-1] + bytes([data[-1] ^ 1])
+                else:
+                    sent[which].append((seqs[which] & 0xFFFF, payload))
+                seqs[which] += 1
+                scene.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
+                scene.rows.lengths[i] = len(data)
+            scene.forwarder.forward(scene.rows, range(len(batch)), [routes[which] for which in batch])
+            by_track = {track.ssrc: i for i, track in enumerate(tracks)}
+            got = [(by_track[ssrc], seq16, payload) for ssrc, seq16, payload in subscriber.take()]
+            for which in range(3):
+                assert [(seq16, payload) for i, seq16, payload in got if i == which] == sent[which]
+            assert [i == 2 for i, _, _ in got] == sorted((i == 2 for i, _, _ in got), reverse=True)
+        for track in tracks[1:]:
+            track.close()
+        scene.close()
+
+    asyncio.run(play())
+
+
+@each_path
 def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
     """As with layers: another source's numbers and times go on where the first one's stopped, at its next keyframe."""
 
@@ -552,7 +620,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
         ("bede", "10 1e 0000", "00 00 0000", -30, False),  # without transport-wide numbers
         ("bede", "51 abcd 00", "00 0000 00", None, True),  # without levels
         ("bede", "10 ff 51 abcd 000000", "00 00 00 0000 000000", -127, True),
-        ("bede", "51 abcd 10 80 220203", "00 0000 00 00 000000", 0, True),  # what follows a common layout is cut
+        ("bede", "51 abcd 10 80 220203", "00 0000 00 00 220203", 0, True),  # something else, and cut short
         ("bede", "51 abcd 22 010203 10 01 000000", "00 0000 22 010203 00 00 000000", -1, True),
         ("bede", "51 abcd 11 0101 0000", "00 0000 11 0101 0000", None, True),  # two bytes are no level
         ("1000", "01 01 9e 05 02 abcd 00", "00 00 00 00 00 0000 00", -30, True),
@@ -567,14 +635,15 @@ def test_audio_levels_are_heard_and_no_subscriber_gets_them(
         scene.join()
         (subscriber,) = scene.subscribers.values()
         data = bytes.fromhex(block)
-        head = struct.pack("!BBHII", 0x90, 111, 500, 960, scene.model.source)
-        head += bytes.fromhex(profile) + struct.pack("!H", len(data) // 4)
-        wire = scene.publisher.protect(head + data + b"voice")
-        scene.rows.view[: len(wire)] = wire
-        scene.rows.lengths[0] = len(wire)
-        scene.forwarder.forward(scene.rows, [0], [scene.route])
-        got = subscriber.session.unprotect(subscriber.socket.recv(2048))
-        assert got[12:] == bytes.fromhex(profile) + struct.pack("!H", len(data) // 4) + bytes.fromhex(left) + b"voice"
+        for seq16 in (500, 501):  # the first of a stream, and one that comes in its turn
+            head = struct.pack("!BBHII", 0x90, 111, seq16, 960, scene.model.source)
+            head += bytes.fromhex(profile) + struct.pack("!H", len(data) // 4)
+            wire = scene.publisher.protect(head + data + b"voice")
+            scene.rows.view[: len(wire)] = wire
+            scene.rows.lengths[0] = len(wire)
+            scene.forwarder.forward(scene.rows, [0], [scene.route])
+            got = subscriber.session.unprotect(subscriber.socket.recv(2048))
+            assert got[12:] == head[12:] + bytes.fromhex(left) + b"voice"
         assert scene.track.take_level() == level
         assert scene.track.take_level() is None
         assert scene.route.agent.inbound.feedback.pending == numbered

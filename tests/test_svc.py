@@ -210,7 +210,7 @@ class Scene:
         counters = Counter[str]()
         self.endpoint = Endpoint("127.0.0.1", 0, counters, portable=portable)
         outbox = Outbox(counters)
-        self.forwarder, self.rows = Forwarder(counters, READ_BATCH), Rows(READ_BATCH)
+        self.forwarder, self.rows = Forwarder(counters), Rows(READ_BATCH)
         self.sender, receiver = ends(GCM)
         self.outbox = outbox
         self.host: Any = Subscriber("publisher", self.endpoint, GCM, outbox)

@@ -6,7 +6,8 @@ transport, we answer every FEEDBACK_MS with what arrived and when. Without it Ch
 
 from __future__ import annotations
 
-from itertools import groupby
+from collections.abc import Iterable
+from itertools import groupby, repeat
 from struct import Struct
 
 FEEDBACK_MS = 50.0
@@ -26,9 +27,10 @@ MISSING, SMALL, LARGE = 0, 1, 2
 class TransportFeedback:
     """Arrivals of one publisher's transport since the last report."""
 
-    __slots__ = ("_arrivals", "_count", "_last_ext", "_next_ext")
+    __slots__ = ("_arrivals", "_came", "_count", "_last_ext", "_next_ext")
 
     def __init__(self) -> None:
+        self._came: list[tuple[int, int]] = []  # numbers and times, not looked at yet
         self._arrivals: dict[int, int] = {}
         self._last_ext = -1
         self._next_ext = -1  # the report's first number: one after the last one reported
@@ -36,22 +38,32 @@ class TransportFeedback:
 
     @property
     def pending(self) -> bool:
+        self._look()
         return bool(self._arrivals)
 
-    def arrived(self, seq16: int, now_us: int) -> None:
-        """A packet with this transport-wide number arrived at `now_us`, a monotonic clock in microseconds."""
-        around = self._last_ext if self._last_ext >= 0 else seq16 + 0x10000
-        ext = around + ((seq16 - around + 0x8000) & 0xFFFF) - 0x8000
-        if ext < self._next_ext:
-            return  # already reported as missing; a late packet cannot be taken back
-        if self._arrivals and not -REPORT_PACKETS < ext - next(iter(self._arrivals)) < REPORT_PACKETS:
-            self._arrivals.clear()
-            self._next_ext = -1
-        self._last_ext = max(self._last_ext, ext)
-        self._arrivals.setdefault(ext, now_us)
+    def arrived(self, seqs: Iterable[int], now_us: int) -> None:
+        """Packets with these transport-wide numbers arrived at `now_us`, a monotonic clock in microseconds. They are
+        looked at when there is a report to be made: packets are waiting."""
+        self._came += zip(seqs, repeat(now_us))
+        if len(self._came) > REPORT_PACKETS:
+            self._look()
+
+    def _look(self) -> None:
+        came, self._came = self._came, []
+        for seq16, now_us in came:
+            around = self._last_ext if self._last_ext >= 0 else seq16 + 0x10000
+            ext = around + ((seq16 - around + 0x8000) & 0xFFFF) - 0x8000
+            if ext < self._next_ext:
+                continue  # already reported as missing; a late packet cannot be taken back
+            if self._arrivals and not -REPORT_PACKETS < ext - next(iter(self._arrivals)) < REPORT_PACKETS:
+                self._arrivals.clear()
+                self._next_ext = -1
+            self._last_ext = max(self._last_ext, ext)
+            self._arrivals.setdefault(ext, now_us)
 
     def report(self) -> bytes:
         """The FCI of one feedback packet for what is pending, which must not be empty; clears it."""
+        self._look()
         seqs = sorted(self._arrivals)
         first = seqs[0]
         if 0 <= self._next_ext <= first < self._next_ext + REPORT_PACKETS:

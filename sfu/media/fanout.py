@@ -7,13 +7,14 @@ it can be one message that the kernel cuts up (UDP_SEGMENT, linux/Documentation/
 from __future__ import annotations
 
 import errno
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sfu.media import libc, rtp, sdp
-from sfu.media.srtp import ROW_BYTES, Rows, protect
+from sfu.media.srtp import ROW_BYTES, Lengths, Rows, protect
 
 if TYPE_CHECKING:
     from sfu.media.ice import Path
@@ -26,6 +27,7 @@ SHARE = 32
 """Subscribers encrypted and sent at once. More of them would not fit the second-level cache."""
 NO_SEGMENTS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 """What the kernel says where it cannot cut up: too old, a device without checksums, a path with a smaller MTU."""
+_IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("struct iovec", "iov_len")
 FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 
 
@@ -41,24 +43,28 @@ class Outbox:
     """Rows to encrypt in and message headers to send them with; one a worker, filled and sent without a pause between.
 
     A subscriber's packets are neighbours: packet j of a run of k to subscriber s is row s * k + j. So everything but
-    the receivers' addresses can be prepared: `runs[k]` are messages of k rows, which the kernel cuts up, `lone` of one.
+    the receivers' addresses and the segments' size can be prepared: `runs[k]` are messages of k rows, which the kernel
+    cuts up, `lone` of one. Messages take their lengths from where libsrtp writes them.
     """
 
     def __init__(self, counters: Counter[str]) -> None:
         self.counters = counters
-        self.rows = Rows(SHARE * BURST)
         if libc.lib is None:
+            self.rows = Rows(SHARE * BURST)
             return
-        ffi = libc.ffi
-        self._iov = ffi.new("struct iovec[]", self.rows.count)
-        words = memoryview(ffi.buffer(self._iov)).cast("B").cast("Q")
-        words[0::2] = array("Q", range(self.rows.address, self.rows.address + self.rows.count * ROW_BYTES, ROW_BYTES))
-        self.sizes = words[1::2]
+        ffi, count = libc.ffi, SHARE * BURST
+        self._iov = ffi.new("struct iovec[]", count)
+        words = memoryview(ffi.buffer(self._iov)).cast("B")
+        low = _LEN_BYTES if sys.byteorder == "little" else _LEN_BYTES + 4  # no packet needs the other half of a size_t
+        column = words.cast("i")[low // 4 :: _IOV_BYTES // 4]
+        self.rows = Rows(count, Lengths(libc.address_of(self._iov) + low, _IOV_BYTES, column))
+        end = self.rows.address + count * ROW_BYTES
+        words.cast("Q")[0::2] = array("Q", range(self.rows.address, end, ROW_BYTES))
         self.segment: Any = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
-        self.lone = self._messages(1, self.rows.count)
+        self.lone = self._messages(1, count)
         self.runs = [self._messages(k, SHARE) for k in range(BURST + 1)]
 
-    def _messages(self, k: int, count: int) -> tuple[Any, memoryview]:
+    def _messages(self, k: int, count: int) -> Messages:
         """Messages of k rows each, and their column of pointers to addresses."""
         messages = libc.ffi.new("struct mmsghdr[]", count)
         for s in range(count):
@@ -69,6 +75,12 @@ class Outbox:
                 header.msg_control, header.msg_controllen = self.segment, libc.CONTROL_BYTES
         step = libc.ffi.sizeof("struct mmsghdr") // 8
         return messages, memoryview(libc.ffi.buffer(messages)).cast("B").cast("Q")[::step]
+
+
+Messages = tuple[Any, memoryview]
+Shape = tuple[list[Any], list[tuple[slice, slice]], Any, memoryview, "array[int]"]
+"""What runs of one number of packets need: the libsrtp session of each row; what to copy, and where, until each
+subscriber has the run; the messages, the column of their addresses, and what to write there."""
 
 
 class Fan:
@@ -82,63 +94,60 @@ class Fan:
         self._tag = context.tag_bytes
         self._legs = [leg for leg, _, _ in legs]
         self._contexts = [context for _, context, _ in legs]  # keeps the native sessions alive
-        self._handles = {1: [context.handle for context in self._contexts]}
         self._addresses = [path.address for _, _, path in legs]
-        self._segments = self._legs[0].segments and not path.endpoint.portable
+        self._segments = self._legs[0].segments
         self._renumbered = [(s, leg) for s, leg in enumerate(self._legs) if leg.renumbered]
         self._pictured = [(s, leg) for s, leg in self._renumbered if leg.pictured]
         self._paths = [path for _, _, path in legs]
+        self._shapes: dict[int, Shape] = {}  # by packets of a run
         if not path.endpoint.portable:
             names = b"".join(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0") for address in self._addresses)
             self._memory = libc.ffi.new("char[]", names)
             first = libc.address_of(self._memory)
-            self._names = {1: array("Q", range(first, first + len(names), libc.NAME_BYTES))}
+            self._names = range(first, first + len(names), libc.NAME_BYTES)
 
     def forward(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
         """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
         they are."""
-        k, n = len(lengths), len(self._legs)
-        outbox = self._outbox
+        k, outbox = len(lengths), self._outbox
         rows = outbox.rows
-        self._copy(source, rows.view, k, n)
+        view = rows.view
+        handles, copies, messages, names, addresses = self._shapes.get(k) or self._shape(k)
+        count = len(handles)
+        view[: k * ROW_BYTES] = source
+        for there, here in copies:
+            view[there] = view[here]
         if self._renumbered:
-            self._renumber(rows.view, lengths)
-        rows.lengths[: n * k] = array("i", lengths) * n
-        handles = self._handles.get(k)
-        if handles is None:
-            handles = self._handles[k] = [handle for handle in self._handles[1] for _ in range(k)]
+            self._renumber(view, lengths)
+        rows.lengths[:count] = array("i", lengths) * len(self._legs)
         # stops at the first failure, so what follows a failure is still in clear
         if any(map(protect, handles, rows.pointers, rows.length_pointers)):
             return self._apart(source, lengths)
-        outbox.counters["packets_out"] += n * k
+        outbox.counters["packets_out"] += count
         if self._endpoint.portable:
             return self._send_each(k)
-        tag = self._tag
-        outbox.sizes[: n * k] = array("Q", [length + tag for length in lengths]) * n
-        total = n
-        if k == 1:
-            messages, names = outbox.lone
-            names[:n] = self._names[1]
-        elif self._segments:
-            messages, names = outbox.runs[k]
-            names[:n] = self._names[1]
-            outbox.segment.size = lengths[0] + tag
-        else:
-            messages, names = outbox.lone
-            total = n * k
-            names[:total] = self._names_times(k)
+        names[:] = addresses
+        outbox.segment.size = lengths[0] + self._tag
+        total = len(addresses)
         sent = libc.lib.sendmmsg(self._endpoint.fd, messages, total, 0)
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 
-    @staticmethod
-    def _copy(source: memoryview, view: memoryview, k: int, n: int) -> None:
-        """The run once a subscriber: each copy doubles what is there."""
-        have, all_bytes = k * ROW_BYTES, n * k * ROW_BYTES
-        view[:have] = source
-        while have < all_bytes:
-            more = min(have, all_bytes - have)
-            view[have : have + more] = view[:more]
+    def _shape(self, k: int) -> Shape:
+        n = len(self._legs)
+        handles = [context.handle for context in self._contexts for _ in range(k)]
+        copies = []
+        have = run = k * ROW_BYTES
+        while have < n * run:  # each copy doubles what is there
+            more = min(have, n * run - have)
+            copies.append((slice(have, have + more), slice(more)))
             have += more
+        messages, names, addresses = None, memoryview(b""), array("Q")
+        if not self._endpoint.portable:
+            whole = k == 1 or self._segments  # one message a subscriber
+            messages, names = self._outbox.runs[k] if whole and k > 1 else self._outbox.lone
+            addresses = array("Q", [name for name in self._names for _ in range(1 if whole else k)])
+        shape = self._shapes[k] = handles, copies, messages, names[: len(addresses)], addresses
+        return shape
 
     def _renumber(self, view: memoryview, lengths: list[int]) -> None:
         k = len(lengths)
@@ -159,12 +168,6 @@ class Fan:
         for one in zip(self._legs, self._contexts, self._paths, strict=True):
             failures += Fan(self._outbox, [one]).forward(source, lengths)
         return failures
-
-    def _names_times(self, k: int) -> array[int]:
-        names = self._names.get(k)
-        if names is None:
-            names = self._names[k] = array("Q", [name for name in self._names[1] for _ in range(k)])
-        return names
 
     def _send_on(self, messages: Any, at: int, total: int, k: int) -> Sequence[Failure]:
         """Message `at` was not sent. Tries again from there, which tells why, and goes on past those that fail."""
@@ -194,7 +197,7 @@ class Fan:
     def _send_whole(self, s: int, k: int) -> int:
         """A message the kernel would not cut up, as k of them. Returns how many were sent."""
         messages, names = self._outbox.lone
-        names[s * k : (s + 1) * k] = array("Q", [self._names[1][s]]) * k
+        names[s * k : (s + 1) * k] = array("Q", [self._names[s]]) * k
         return max(0, int(libc.lib.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
 
     def _send_each(self, k: int) -> Sequence[Failure]:

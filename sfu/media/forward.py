@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from array import array
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,7 @@ from sfu.media.fanout import Fan, Outbox, fans
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import ROUND_TRIP_S, History
-from sfu.media.numbering import Numbering
+from sfu.media.numbering import SEQUENCES, Numbering
 from sfu.media.quality import Counted
 from sfu.media.reception import Reception
 from sfu.media.runs import gather, make_run
@@ -43,6 +44,7 @@ class Track(Numbering):
         self.clock_rate = CLOCK_RATES[kind]
         self.accepts = ACCEPTS[kind]  # by a packet's second byte
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
+        self._ssrc_word = array("I", self.ssrc.to_bytes(4, "big"))
         self.remote_ssrc: int | None = None
         self.muted = False
         self.reception = Reception(kind)
@@ -195,6 +197,21 @@ class Track(Numbering):
             return -1
         return number
 
+    def number(self, rows: Rows, start: int, end: int, seq16: int) -> None:
+        """Gives the next packets, neighbours in `rows` of which the first has this number, our numbers and SSRC."""
+        n, first = end - start, self.head & 0xFFFF
+        if first != seq16:
+            rows.seqs[start:end] = SEQUENCES[first : first + n]
+        rows.words[2][start:end] = self._ssrc_word * n
+        self.last_ts = _ts_of(rows.view, (end - 1) * ROW_BYTES + 4)[0]
+        self.head += n
+
+    def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
+        """Sends the next packets, which are neighbours in `rows`; `spare` is for whoever changes some."""
+        self.last_s = now_s
+        self.reception.burst(self.last_ts, self.clock_rate, now_s)
+        self._flush(rows, start, rows.lengths[start:end].tolist(), now_s)
+
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
         self.last_s = now_s
@@ -209,11 +226,14 @@ class Track(Numbering):
                 self._send_late(rows, i, now_s)
 
     def _send(self, rows: Rows, spare: Rows, ids: list[int], now_s: float) -> None:
-        if ids[-1] - ids[0] >= len(ids):
-            rows, ids = spare, gather(rows, spare, ids)
-        self._flush(rows, ids[0], rows.lengths[ids[0] : ids[-1] + 1].tolist(), now_s)
+        start, n = ids[0], len(ids)
+        if ids[-1] - start >= n:
+            gather(rows, spare, ids)
+            rows, start = spare, 0
+        self._flush(rows, start, rows.lengths[start : start + n].tolist(), now_s)
 
     def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
+        """Sends neighbours in order, the first of them row `at`, in runs that begin wherever somebody begins."""
         start, n = 0, len(lengths)
         while start < n:
             if self._fans is None:
@@ -228,18 +248,16 @@ class Track(Numbering):
                 else:
                     self.request_keyframe()
             end = start + 1 if stop - start == 1 else make_run(rows, at, lengths, start, stop)
-            self._run(rows, at + start, lengths[start:end])
+            self._run(rows.view[(at + start) * ROW_BYTES : (at + end) * ROW_BYTES], lengths[start:end])
             start = end
 
-    def _run(self, rows: Rows, at: int, lengths: list[int]) -> None:
-        k = len(lengths)
-        source = rows.view[at * ROW_BYTES : (at + k) * ROW_BYTES]
+    def _run(self, source: memoryview, lengths: list[int]) -> None:
         self._count(self._extended(source), source, lengths)
         for fan in self._fans if self._fans is not None else self._prepare():
             for leg, sent in fan.forward(source, lengths):
                 self.legs_changed()
-                if sent < k and self.kind == "video":
-                    leg.suspend(self._extended(source[sent * ROW_BYTES :]), k - sent)
+                if sent < len(lengths) and self.kind == "video":
+                    leg.suspend(self._extended(source[sent * ROW_BYTES :]), len(lengths) - sent)
                     self.request_keyframe()
 
     def _count(self, number: int, source: memoryview, lengths: list[int]) -> None:

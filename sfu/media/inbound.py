@@ -5,36 +5,40 @@ This is the part of the path that runs once a packet in Python; what runs once a
 
 from __future__ import annotations
 
-import sys
+import socket
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
-from itertools import repeat
-from operator import attrgetter
+from collections.abc import Callable, Sequence
+from itertools import groupby, repeat
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from sfu.media import rtp, sdp
 from sfu.media.bitrate import TransportFeedback
-from sfu.media.srtp import ROW_BYTES, Context, Packet, Rows, unprotect
+from sfu.media.numbering import SEQUENCES
+from sfu.media.runs import gather
+from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows, unprotect
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
     from sfu.media.udp import Route
 
-_header = Struct("!BBHIIHHBBB").unpack_from  # and as much of an extension as transport-wide numbers take
+_header = Struct("!BBHIIHHBHBI").unpack_from  # and an extension's first eight bytes
 _numbers = Struct("!HII").pack_into
-_seq16 = Struct("!H").pack_into
+_u16_at, _u32_at = Struct("!H").unpack_from, Struct("!I").unpack_from
 _u32 = Struct("!I").pack
 _kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
 _TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
 _AUDIO_LEVEL = sdp.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
 _NAMES = frozenset({sdp.MID_ID, sdp.RID_ID, sdp.REPAIRED_RID_ID})
-_flush_rank = attrgetter("flush_rank")
+_EXACT = 0xFF0000FF  # of a word that is an element of two bytes and what follows, in either order of bytes
 NAME_BYTES = 16
 """Our mids have one or two characters, our rids one."""
-_LITTLE_ENDIAN = sys.byteorder == "little"
+SEEN_S = 0.05
+"""How often a route needs to hear that something came: what it decides by that takes seconds."""
+OTHERS_RANK = 0
+"""Of what is no track's own, beside Track.flush_rank: a retransmission is older than what else came."""
 
 
 Names = dict[int, str]
@@ -70,113 +74,110 @@ class Inbound:
 class Forwarder:
     """One a worker."""
 
-    def __init__(self, counters: Counter[str], spare_rows: int) -> None:
+    def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._packet = Packet()
-        self._spare = Rows(spare_rows + 1)  # and a packet that was held back (svc.py)
+        self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
+        self._gathered = Rows(READ_BATCH)
         self._send_time = (
             b""  # an element with the batch's time in 6.18 bits of seconds, where subscribers estimate by it
         )
 
-    def forward(self, rows: Rows, ids: list[int], routes: list[Route]) -> None:
-        """Each of the rows `ids` is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and from its route's
-        peer."""
+    def forward(self, rows: Rows, ids: Sequence[int], routes: list[Route]) -> None:
+        """Each of the rows `ids`, at most READ_BATCH, is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and
+        from its route's peer. What is of one stream goes on together, sound first."""
         now_s = time.monotonic()
         self._send_time = _u32(sdp.ABS_SEND_TIME_ID << 28 | 2 << 24 | int(now_s * 262144) & 0xFFFFFF)
-        touched: list[Track] = []
-        if len(ids) > 1 and routes.count(routes[0]) == len(ids) and (done := self._burst(rows, ids, routes[0], now_s)):
-            touched.append(done[0])
-            ids, routes = ids[done[1] :], routes[done[1] :]
-        if ids:
-            self._each(rows, ids, routes, touched, now_s)
-        if len(touched) > 1:
-            touched.sort(key=_flush_rank)
-        for track in touched:
-            track.flush(rows, self._spare, now_s)
+        streams = list(zip(routes, map(rows.words[2].__getitem__, ids), strict=True))
+        if streams.count(streams[0]) == len(ids):
+            self._stream(rows, ids, routes[0], now_s)
+            return
+        groups: dict[Stream, list[int]] = {}
+        at = 0
+        for stream, group in groupby(streams):
+            n = len(list(group))
+            groups.setdefault(stream, []).extend(ids[at : at + n])
+            at += n
+        for stream in sorted(groups, key=_rank):
+            self._stream(rows, groups[stream], stream[0], now_s)
 
-    def _burst(self, rows: Rows, ids: list[int], route: Route, now_s: float) -> tuple[Track, int] | None:
-        """What a video frame looks like: one track's next packets, alike but for their numbers. Read by columns, which
-        costs a fifth of what it costs one by one. Returns the track and how many of them are done."""
+    def _stream(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> None:
+        done = self._burst(rows, ids, route, now_s)
+        if done < len(ids):
+            touched: list[Track] = []
+            self._each(rows, ids[done:], route, touched, now_s)
+            for track in touched:
+                track.flush(rows, self._spare, now_s)
+
+    def _burst(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> int:
+        """Passes on one track's next packets, alike but for their numbers: what a video frame is, and a lone packet.
+        Read by columns, which takes as long as one packet does. Returns how many of them it was."""
         inbound, start, n = route.agent.inbound, ids[0], len(ids)
         context = inbound.context
-        end = start + n
-        if context is None or ids[-1] != end - 1 or not _LITTLE_ENDIAN:
-            return None
-        first, second, seq16, _, ssrc, profile, words, element, _, _ = _header(rows.view, start * ROW_BYTES)
+        if context is None:
+            return 0
+        first, second, seq16, _, ssrc, profile, words, element, number, after, last = _header(
+            rows.view, start * ROW_BYTES
+        )
         track = inbound.tracks.get(ssrc)
         if track is None or not track.accepts[second] or track.held or (seq16 + track.shift - track.head) & 0xFFFF:
-            return None
-        heads, ssrcs = rows.words[0][start:end].tolist(), rows.words[2][start:end].tolist()
-        if ssrcs.count(ssrcs[0]) != n or len({head & 0x7FFF for head in heads}) != 1:
-            return None
-        if [head >> 8 & 0xFF00 | head >> 24 for head in heads] != list(range(seq16, seq16 + n)):
-            return None
-        numbers: list[int] = []
-        if first & 0x1F:
-            profiles, numbers = rows.words[3][start:end].tolist(), rows.words[4][start:end].tolist()
-            if first & 0x1F != 0x10 or profile != rtp.ONE_BYTE_PROFILE or words != 1 or element != _TRANSPORT_CC:
-                return None
-            if profiles.count(profiles[0]) != n or len({number & 0xFF for number in numbers}) != 1:
-                return None
-        done = 0
-        for failed in map(unprotect, repeat(context.handle), rows.pointers[start:end], rows.length_pointers[start:end]):
-            if failed:
-                break  # `_each` finds it again, and those behind it
-            done += 1
-        if not done:
-            return None
-        end = start + done
-        route.seen(now_s)
-        if numbers:
-            now_us = int(now_s * 1e6)
-            for number in numbers[:done]:
-                inbound.feedback.arrived(number & 0xFF00 | number >> 16 & 0xFF, now_us)
+            return 0
+        extended = first & 0x1F
+        if extended and (
+            extended != 0x10 or profile != rtp.ONE_BYTE_PROFILE or element != _TRANSPORT_CC
+            or not (words == 1 or (words == 2 and n == 1 and after == _AUDIO_LEVEL and not last & 0xFFFFFF))
+        ):  # fmt: skip
+            return 0
+        numbers = [number]
+        if n > 1:
+            if ids[-1] - start >= n:
+                gather(rows, self._gathered, ids)
+                rows, start = self._gathered, 0
+            if not _alike(rows, start, start + n, first, second, seq16):
+                return 0
+            if extended:
+                numbers = [
+                    _u16_at(rows.view, at)[0]
+                    for at in range(start * ROW_BYTES + 17, (start + n) * ROW_BYTES, ROW_BYTES)
+                ]
+        pointers = iter(rows.pointers[start : start + n])
+        if any(map(unprotect, repeat(context.handle), pointers, rows.length_pointers[start : start + n])):
+            n -= 1 + len(list(pointers))  # `_each` finds the one that was refused again, and those behind it
+            if not n:
+                return 0
+        end = start + n
+        if now_s - route.seen_s > SEEN_S:
+            route.seen(now_s)
+        if extended:
+            inbound.feedback.arrived(numbers[:n], int(now_s * 1e6))
             inbound.feedback_ssrc = ssrc
-            rows.words[4][start:end] = array("I", (self._send_time if track.kind == "video" else bytes(4)) * done)
-        if track.shift & 0xFFFF:
-            for i in range(start, end):
-                _seq16(rows.view, i * ROW_BYTES + 2, (seq16 + i - start + track.shift) & 0xFFFF)
-        rows.words[2][start:end] = array("I", track.ssrc.to_bytes(4, "big")) * done
-        track.last_ts = int.from_bytes(rows.view[(end - 1) * ROW_BYTES + 4 : (end - 1) * ROW_BYTES + 8], "big")
-        track.head += done
-        track.rows = ids[:done]
-        self._counters["packets_in"] += done
-        return track, done
+            rows.words[4][start:end] = array("I", (self._send_time if track.kind == "video" else bytes(4)) * n)
+            if words == 2:
+                inbound.hear(ssrc, last >> 24)
+                rows.words[5][start] = 0
+        track.number(rows, start, end, seq16)
+        self._counters["packets_in"] += n
+        track.forward(rows, start, end, self._spare, now_s)
+        return n
 
-    def _each(self, rows: Rows, ids: list[int], routes: list[Route], touched: list[Track], now_s: float) -> None:
-        view, pointers, length_pointers = rows.view, rows.pointers, rows.length_pointers
-        authentic = refused = 0
-        for i, route in zip(ids, routes, strict=True):
-            at, inbound = i * ROW_BYTES, route.agent.inbound
-            context = inbound.context
-            if context is None:
-                continue
+    def _each(self, rows: Rows, ids: Sequence[int], route: Route, touched: list[Track], now_s: float) -> None:
+        """Gives each packet its place in its track, whatever it is."""
+        view, inbound = rows.view, route.agent.inbound
+        context = inbound.context
+        if context is None:
+            return
+        for i in ids:
+            at = i * ROW_BYTES
             if 192 <= view[at + 1] <= 223:
                 self._rtcp(inbound, context, rows.row(i), route, now_s)
                 continue
-            if unprotect(context.handle, pointers[i], length_pointers[i]):
-                refused += 1
+            if unprotect(context.handle, rows.pointers[i], rows.length_pointers[i]):
+                self._counters["srtp_refused"] += 1
                 continue
-            authentic += 1
-            if route.seen_s != now_s:
-                route.seen(now_s)
-            first, second, seq16, ts, ssrc, profile, words, element, high, low = _header(view, at)
-            names: Names = {}
-            if first & 0x1F:
-                if element == _TRANSPORT_CC and words == 1 and profile == rtp.ONE_BYTE_PROFILE and first & 0x1F == 0x10:
-                    inbound.feedback.arrived(high << 8 | low, int(now_s * 1e6))
-                    inbound.feedback_ssrc = ssrc
-                    view[at + 16 : at + 20] = self._send_time if _kinds[second] == "video" else b"\0\0\0\0"
-                elif (
-                    words == 2 and element == _TRANSPORT_CC and view[at + 19] == _AUDIO_LEVEL
-                    and profile == rtp.ONE_BYTE_PROFILE and first & 0x1F == 0x10
-                ):  # fmt: skip
-                    inbound.feedback.arrived(high << 8 | low, int(now_s * 1e6))
-                    inbound.feedback_ssrc = ssrc
-                    inbound.hear(ssrc, view[at + 20])
-                    view[at + 16 : at + 24] = b"\0\0\0\0\0\0\0\0"
-                else:
-                    names = self._extensions(inbound, rows.row(i), ssrc, now_s)
+            self._counters["packets_in"] += 1
+            route.seen(now_s)
+            second, ssrc = view[at + 1], _u32_at(view, at + 8)[0]
+            names = self._extensions(inbound, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
             track = inbound.tracks.get(ssrc)
             if track is None or not track.accepts[second]:
                 track = self._unknown(inbound, context, ssrc, second, names)
@@ -184,17 +185,13 @@ class Forwarder:
                     track = self._repair(rows, i, inbound, ssrc, second)
                 if track is None:
                     continue
-                seq16 = view[at + 2] << 8 | view[at + 3]
-            number = track.head
-            if track.held or (seq16 + track.shift - number) & 0xFFFF:
-                if track.muted:
-                    continue
-                number = track.place(seq16)
-                if number < 0:
-                    self._counters["packets_late"] += 1
-                    continue
-            else:
-                track.head = number + 1
+            if track.muted:
+                continue
+            number = track.place(_u16_at(view, at + 2)[0])
+            if number < 0:
+                self._counters["packets_late"] += 1
+                continue
+            ts = _u32_at(view, at + 4)[0]
             _numbers(view, at + 2, number & 0xFFFF, ts, track.ssrc)
             if not track.rows and not track.late:
                 touched.append(track)
@@ -203,9 +200,6 @@ class Forwarder:
                 track.rows.append(i)
             else:
                 track.late.append(i)
-        self._counters["packets_in"] += authentic
-        if refused:
-            self._counters["srtp_refused"] += refused
 
     def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> Names:
         """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
@@ -215,7 +209,7 @@ class Forwarder:
         ours = True
         for extension, at, length in list(rtp.extensions(packet, len(packet))):
             if extension == sdp.TRANSPORT_CC_ID and length == 2:
-                inbound.feedback.arrived(packet[at] << 8 | packet[at + 1], int(now_s * 1e6))
+                inbound.feedback.arrived([packet[at] << 8 | packet[at + 1]], int(now_s * 1e6))
                 inbound.feedback_ssrc = ssrc
             elif extension == sdp.AUDIO_LEVEL_ID and length == 1:
                 inbound.hear(ssrc, packet[at])
@@ -274,3 +268,27 @@ class Forwarder:
             inbound.on_rtcp(bytes(packet.view[: packet.n]))
         except ValueError:
             self._counters["rtp_malformed"] += 1
+
+
+Stream = tuple["Route", int]
+"""A batch's packets of one peer and SSRC, the word that holds it as it lies in memory."""
+
+
+def _rank(stream: Stream) -> int:
+    route, word = stream
+    track = route.agent.inbound.tracks.get(socket.ntohl(word))
+    return track.flush_rank if track is not None else OTHERS_RANK
+
+
+def _alike(rows: Rows, start: int, end: int, first: int, second: int, seq16: int) -> bool:
+    """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
+    elements."""
+    n = end - start
+    if rows.seqs[start:end] != SEQUENCES[seq16 : seq16 + n] or rows.firsts[start:end].tolist().count(first) < n:
+        return False
+    if not {second, second ^ 0x80}.issuperset(rows.seconds[start:end].tolist()):
+        return False
+    if not first & 0x10:
+        return True
+    lengths, elements = rows.words[3][start:end].tolist(), rows.words[4][start:end].tolist()
+    return lengths.count(lengths[0]) == n and len({element & _EXACT for element in elements}) == 1

@@ -44,6 +44,7 @@ class Reception:
         "_sr",
         "_transit",
         "_tries",
+        "_ts",
         "hopeless",
         "repaired",
     )
@@ -56,6 +57,7 @@ class Reception:
         self._before = (0, 0)  # received and lost at the last report
         self._jitter = 0.0
         self._transit: float | None = None
+        self._ts = -1
         self._sr: tuple[int, float] | None = None
         self.repaired = 0  # asked for and come
         self.hopeless = False  # something will never come: decoders need a keyframe
@@ -123,9 +125,13 @@ class Reception:
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
-    def burst(self, ts90k: int, clock_rate: int, now_s: float) -> None:
-        """Packets of this time arrived (RFC 3550 appendix A.8, one sample for all that came together)."""
-        transit = now_s * clock_rate - ts90k
+    def burst(self, ts: int, clock_rate: int, now_s: float) -> None:
+        """Packets of this time arrived (RFC 3550 appendix A.8, one sample a time, as libwebrtc takes it: what follows
+        of a frame is late by the pace at which its sender sends it)."""
+        if ts == self._ts:
+            return
+        self._ts = ts
+        transit = now_s * clock_rate - ts
         if self._transit is not None:
             moved = abs(transit - self._transit)
             if moved < clock_rate:  # else the timestamps wrapped or began anew

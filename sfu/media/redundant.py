@@ -43,6 +43,10 @@ class RedundantTrack(Track):
         super().sender_report(report)
         self.plain.sender_report(report)
 
+    def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
+        self.rows = list(range(start, end))
+        self.flush(rows, spare, now_s)
+
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         plain = self.plain
         plain.head, plain.last_ts = self.head, self.last_ts

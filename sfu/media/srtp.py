@@ -7,7 +7,7 @@ libsrtp session belongs to one thread.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from pylibsrtp._binding import ffi, lib
 
@@ -19,7 +19,9 @@ BUFFER_BYTES = 2048
 ROW_BYTES = 1728
 """The same in a batch, with room to pad. Not a power of two: equal header offsets would share a few sets of the
 cache."""
-HEAD_WORDS = 5
+READ_BATCH = 64
+"""Datagrams read at a time."""
+HEAD_WORDS = 6
 """Of an RTP header: the fixed ones (RFC 3550 section 5.1), an extension's length and its first elements."""
 MAX_SSRCS = 128
 """SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
@@ -49,26 +51,41 @@ class Packet:
         self._size[0] = n
 
 
+class Lengths(NamedTuple):
+    """Where something else keeps 32-bit lengths: the address of the first, the bytes from one to the next, and all of
+    them as a column."""
+
+    address: int
+    step: int
+    column: memoryview
+
+
 class Rows:
     """`count` packets in one piece of memory that libsrtp and the kernel work on.
 
     Row i begins at `view[i * ROW_BYTES]`; `lengths[i]` bytes of it are in use. `pointers` and `length_pointers` are
     what libsrtp takes; for a libsrtp function f, `any(map(f, handles, pointers, length_pointers))` is one loop in C.
-    `firsts[i]` is the first byte of packet i, `words[w][i]` its 32-bit word w, in this machine's order of bytes.
+    With `lengths` it reads and writes them in the very structure that the kernel does, and nobody copies them.
+    Columns: `firsts[i]` and `seconds[i]` are the first bytes of packet i, `seqs[i]` its sequence number and
+    `words[w][i]` its 32-bit word w, these in this machine's order of bytes.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, lengths: Lengths | None = None) -> None:
         self.count = count
         self._memory = ffi.new("char[]", count * ROW_BYTES)
-        self._lengths = ffi.new("int[]", count)
         self.address = int(ffi.cast("uintptr_t", self._memory))
+        if lengths is None:
+            self._lengths = ffi.new("int[]", count)
+            column = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
+            lengths = Lengths(int(ffi.cast("uintptr_t", self._lengths)), 4, column)
+        self.lengths = lengths.column
+        self.length_pointers = [ffi.cast("int *", lengths.address + i * lengths.step) for i in range(count)]
+        self.pointers = [ffi.cast("void *", self.address + i * ROW_BYTES) for i in range(count)]
         self.view = memoryview(ffi.buffer(self._memory)).cast("B")
-        self.lengths = memoryview(ffi.buffer(self._lengths)).cast("B").cast("i")
-        self.firsts = self.view[::ROW_BYTES]
+        self.firsts, self.seconds = self.view[::ROW_BYTES], self.view[1::ROW_BYTES]
+        self.seqs = self.view.cast("H")[1 :: ROW_BYTES // 2]
         words = self.view.cast("I")
         self.words = [words[w :: ROW_BYTES // 4] for w in range(HEAD_WORDS)]
-        self.pointers = [ffi.cast("void *", self.address + i * ROW_BYTES) for i in range(count)]
-        self.length_pointers = [self._lengths + i for i in range(count)]
 
     def row(self, i: int) -> memoryview:
         """What is in use of row i."""

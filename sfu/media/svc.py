@@ -97,11 +97,16 @@ class ScalableTrack(Track):
 
     # --- packets -----------------------------------------------------------------------------------------------------
 
+    def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
+        if self._lower or _shows_layers(rows, start, end - 1):
+            self.rows = list(range(start, end))
+            self.flush(rows, spare, now_s)
+        else:
+            super().forward(rows, start, end, spare, now_s)
+
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         ids, late = self.rows, self.late
-        if not self._lower and not (
-            ids and rows.view[ids[0] * ROW_BYTES + 1] & 0x7F == _VP9 and _shows_layers(rows, ids)
-        ):
+        if not self._lower and not (ids and _shows_layers(rows, ids[0], ids[-1])):
             super().flush(rows, spare, now_s)
             return
         self.rows, self.late, self.last_s = [], [], now_s
@@ -311,7 +316,9 @@ def _heights(packet: memoryview, found: vp9.Descriptor) -> tuple[int, ...]:
         return ()
 
 
-def _shows_layers(rows: Rows, ids: list[int]) -> bool:
+def _shows_layers(rows: Rows, first: int, last: int) -> bool:
     """Whether a batch's first packet or its last one tells of layers: a picture ends with the largest."""
-    first, last = (_descriptor(rows.row(i)) for i in (ids[0], ids[-1]))
-    return bool(last.spatial or (first.structured and len(_heights(rows.row(ids[0]), first)) > 1))
+    if rows.seconds[first] & 0x7F != _VP9:
+        return False
+    found = _descriptor(rows.row(first))
+    return bool(_descriptor(rows.row(last)).spatial or (found.structured and len(_heights(rows.row(first), found)) > 1))

@@ -17,18 +17,16 @@ import socket
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Container, Hashable, Iterable
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from typing import cast
 
 import ifaddr
 
 from sfu.media import libc
 from sfu.media.ice import Address, Agent, Path, parse_check
-from sfu.media.srtp import ROW_BYTES, Rows
+from sfu.media.srtp import READ_BATCH, ROW_BYTES, Lengths, Rows
 
 MAX_DATAGRAM = 1500
-READ_BATCH = 64
-"""Datagrams read of one socket at a time."""
 MEDIA = frozenset(range(128, 192))
 """First bytes of SRTP and SRTCP (RFC 7983)."""
 READ_MOST = 256
@@ -101,22 +99,18 @@ class Receiver:
 
     def __init__(self, family: int) -> None:
         ffi, n = libc.ffi, READ_BATCH
-        self.rows = Rows(n)
         self._names = ffi.new("char[]", n * libc.NAME_BYTES)
         self._iov = ffi.new("struct iovec[]", n)
         self._messages = ffi.new("struct mmsghdr[]", n)
+        at, step = ffi.offsetof("struct mmsghdr", "msg_len"), ffi.sizeof("struct mmsghdr")
+        column = memoryview(ffi.buffer(self._messages)).cast("B").cast("i")[at // 4 :: step // 4]
+        self.rows = Rows(n, Lengths(libc.address_of(self._messages) + at, step, column))
         for i in range(n):
             self._iov[i].iov_base = ffi.cast("void *", self.rows.address + i * ROW_BYTES)
             self._iov[i].iov_len = ROW_BYTES
             header = self._messages[i].msg_hdr
             header.msg_name, header.msg_namelen = self._names + i * libc.NAME_BYTES, libc.NAME_BYTES
             header.msg_iov, header.msg_iovlen = self._iov + i, 1
-        step = ffi.sizeof("struct mmsghdr") // 4
-        self._sizes = (
-            memoryview(ffi.buffer(self._messages))
-            .cast("B")
-            .cast("I")[ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: step]
-        )
         self._view = memoryview(ffi.buffer(self._names)).cast("B")
         # family, port and IPv4 address are the first word; IPv6 has flow (0 on arrival) instead, and two words of
         # address
@@ -126,11 +120,7 @@ class Receiver:
     def receive(self, endpoint: Endpoint) -> list[int]:
         """The sizes of what was there; empty when nothing was or the kernel reports an error of an earlier send."""
         n = libc.lib.recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, libc.ffi.NULL)
-        if n <= 0:
-            return []
-        sizes: list[int] = self._sizes[:n].tolist()
-        self.rows.lengths[:n] = array("i", sizes)
-        return sizes
+        return self.rows.lengths[:n].tolist() if n > 0 else []
 
     def keys(self, n: int) -> Iterable[Hashable]:
         """What tells the senders of the first n apart."""
@@ -179,7 +169,7 @@ class PortableReceiver:
 class UdpPort:
     """All endpoints of a worker, and who is behind which address."""
 
-    def __init__(self, counters: Counter[str], on_media: Callable[[Rows, list[int], list[Route]], None]) -> None:
+    def __init__(self, counters: Counter[str], on_media: Callable[[Rows, Sequence[int], list[Route]], None]) -> None:
         """`on_media` gets what may be SRTP or SRTCP of peers: which rows and whose, its own until it returns."""
         self.endpoints: dict[str, Endpoint] = {}
         self.port = 0
@@ -256,7 +246,7 @@ class UdpPort:
             left -= n
             heads, found = firsts[:n].tolist(), list(map(endpoint.routes.get, receiver.keys(n)))
             if None not in found and min(sizes) > 0 and max(sizes) <= MAX_DATAGRAM and MEDIA.issuperset(heads):
-                self._on_media(receiver.rows, list(range(n)), cast("list[Route]", found))
+                self._on_media(receiver.rows, range(n), cast("list[Route]", found))
             else:
                 self._mixed(endpoint, receiver, sizes, heads, found)
 

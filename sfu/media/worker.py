@@ -34,7 +34,7 @@ from sfu.media.peer import Peer, Shared
 from sfu.media.quality import QUALITY_S, uploads
 from sfu.media.room import Room
 from sfu.media.speakers import LISTEN_S
-from sfu.media.udp import READ_BATCH, UdpPort, interface_addresses
+from sfu.media.udp import UdpPort, interface_addresses
 
 log = logging.getLogger("sfu.media")
 
@@ -77,7 +77,7 @@ class Worker:
         self.peers: dict[str, Peer] = {}
         self.rooms: dict[str, Room] = {}
         self.counters: Counter[str] = Counter()
-        self.udp = UdpPort(self.counters, Forwarder(self.counters, READ_BATCH).forward)
+        self.udp = UdpPort(self.counters, Forwarder(self.counters).forward)
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,

@@ -76,11 +76,9 @@ def _send(outbox: Outbox, fan: Fan, k: int) -> None:
     for i in range(n * k):
         outbox.rows.view[i * ROW_BYTES] = 0x80
     outbox.rows.lengths[: n * k] = array("i", [SIZE]) * (n * k)
-    handles = fan._handles.setdefault(k, [handle for handle in fan._handles[1] for _ in range(k)])
+    handles, _, messages, names, addresses = fan._shapes.get(k) or fan._shape(k)
     any(map(protect, handles, outbox.rows.pointers, outbox.rows.length_pointers))
-    outbox.sizes[: n * k] = array("Q", [SIZE + 16]) * (n * k)
-    messages, names = outbox.runs[k] if k > 1 else outbox.lone
-    names[:n] = fan._names[1]
+    names[:] = addresses
     outbox.segment.size = SIZE + 16
     assert libc.lib.sendmmsg(fan._endpoint.fd, messages, n, 0) == n
 
