@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.media.nack import HISTORY
-from sfu.media.reception import REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
+from sfu.media.reception import BURSTS, REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
 
 VIDEO_S = REORDER_S["video"]
 
 
 def test_what_is_overtaken_is_not_asked_for() -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     reception.skipped(10, 12, 0.0)
     assert reception.due(VIDEO_S / 2) == []
     assert reception.came(10, 1.0)
@@ -26,7 +26,7 @@ def test_what_is_overtaken_is_not_asked_for() -> None:
 
 
 def test_it_is_asked_for_once_a_round_trip_and_then_given_up() -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     reception.skipped(10, 12, 0.0)
     now_s = VIDEO_S
     for _ in range(TRIES["video"]):
@@ -43,7 +43,7 @@ def test_it_is_asked_for_once_a_round_trip_and_then_given_up() -> None:
 def test_almost_nothing_is_given_up_on_a_way_that_loses_much(loss: float, never: float) -> None:
     """Of 100 packets a second, a fifth of which, of requests and of answers may be lost. Each that never comes stops
     the picture until a keyframe does."""
-    reception, chance, packets = Reception("video"), Random(1), 50_000
+    reception, chance, packets = Reception("video", 90_000), Random(1), 50_000
     coming: dict[int, float] = {}
     given_up = 0
     for number in range(packets):
@@ -67,7 +67,7 @@ def test_almost_nothing_is_given_up_on_a_way_that_loses_much(loss: float, never:
 
 
 def test_what_was_asked_for_is_taken_once_whichever_way_it_comes() -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     reception.skipped(10, 11, 0.0)
     assert not reception.asked(10)
     reception.due(VIDEO_S)
@@ -78,14 +78,14 @@ def test_what_was_asked_for_is_taken_once_whichever_way_it_comes() -> None:
 
 
 def test_too_much_is_not_asked_for() -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     reception.skipped(0, 10_000, 0.0)
     assert reception.due(1.0) == []
     assert reception.hopeless
 
 
 def test_sound_is_asked_for_at_once() -> None:
-    reception = Reception("audio")
+    reception = Reception("audio", 48_000)
     reception.skipped(10, 12, 5.0)
     assert reception.next_s() == 5.0
     assert reception.due(5.0) == [10, 11]
@@ -95,7 +95,7 @@ def test_sound_is_asked_for_at_once() -> None:
 @pytest.mark.parametrize(("takes_s", "retry_s"), [(0.001, RETRY_MIN_S), (0.04, 0.08), (0.5, RETRY_S)])
 def test_it_is_asked_for_again_when_the_answer_is_late(takes_s: float, retry_s: float) -> None:
     """By how long answers took; one to the second request may be the first one's and tells nothing."""
-    reception, now_s = Reception("video"), 0.0
+    reception, now_s = Reception("video", 90_000), 0.0
     for number in range(50):
         reception.skipped(number, number + 1, now_s)
         asked_s = now_s + VIDEO_S
@@ -112,7 +112,7 @@ def test_it_is_asked_for_again_when_the_answer_is_late(takes_s: float, retry_s: 
 
 @given(st.lists(st.tuples(st.integers(1, 80), st.floats(0, 0.2)), max_size=60))
 def test_it_remembers_a_bounded_number(gaps: list[tuple[int, float]]) -> None:
-    reception, number, now_s = Reception("video"), 0, 0.0
+    reception, number, now_s = Reception("video", 90_000), 0, 0.0
     for size, pause_s in gaps:
         reception.skipped(number, number + size, now_s)
         number, now_s = number + size + 1, now_s + pause_s
@@ -123,7 +123,7 @@ def test_it_remembers_a_bounded_number(gaps: list[tuple[int, float]]) -> None:
 
 
 def test_a_report_tells_of_the_time_since_the_last_one() -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     reception.skipped(10, 20, 0.0)
     said = reception.report(90, 1.0)
     assert (said.fraction, said.lost) == (25, 10)
@@ -135,7 +135,7 @@ def test_a_report_tells_of_the_time_since_the_last_one() -> None:
 
 
 def test_a_report_answers_the_last_sender_report() -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     assert reception.report(1, 5.0)[3:] == (0, 0)
     reception.sender_report(0x11112222_33334444, 10.0)
     assert reception.report(1, 11.5)[3:] == (0x22223333, 3 << 15)
@@ -143,8 +143,11 @@ def test_a_report_answers_the_last_sender_report() -> None:
 
 @pytest.mark.parametrize("start", [0, 0xFFFFFF00])
 def test_jitter_is_the_mean_of_what_arrivals_deviate(start: int) -> None:
-    reception = Reception("video")
+    reception = Reception("video", 90_000)
     for i in range(400):
         late_s = 0.002 * (i % 2)
-        reception.burst((start + 3000 * i) & 0xFFFFFFFF, 90_000, i / 30 + late_s)
+        ts = (start + 3000 * i) & 0xFFFFFFFF
+        reception.burst(ts, i / 30 + late_s)
+        reception.burst(ts, i / 30 + 0.02)  # what follows of a frame is late by its sender's pace
+        assert len(reception._bursts) <= BURSTS
     assert 150 < reception.report(400, 20.0).jitter < 190  # 2 ms of 90 kHz, each time

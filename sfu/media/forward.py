@@ -47,7 +47,7 @@ class Track(Numbering):
         self._ssrc_word = array("I", self.ssrc.to_bytes(4, "big"))
         self.remote_ssrc: int | None = None
         self.muted = False
-        self.reception = Reception(kind)
+        self.reception = Reception(kind, self.clock_rate)
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
@@ -209,7 +209,7 @@ class Track(Numbering):
     def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
         """Sends the next packets, which are neighbours in `rows`; `spare` is for whoever changes some."""
         self.last_s = now_s
-        self.reception.burst(self.last_ts, self.clock_rate, now_s)
+        self.reception.burst(self.last_ts, now_s)
         self._flush(rows, start, rows.lengths[start:end].tolist(), now_s)
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
@@ -218,7 +218,7 @@ class Track(Numbering):
         ids, late = self.rows, self.late
         if ids:
             self.rows = []
-            self.reception.burst(self.last_ts, self.clock_rate, now_s)
+            self.reception.burst(self.last_ts, now_s)
             self._send(rows, spare, ids, now_s)
         if late:
             self.late = []

@@ -19,6 +19,9 @@ TRIES = {"audio": 4, "video": 10}
 """Where a fifth is lost each way, a third of all tries fail. Sound is too late to be played after a few of them, but a
 picture lacks every packet that never comes until the next keyframe, so it is worth as many as browsers make."""
 
+BURSTS = 100
+"""Arrivals noted at most, before they are looked at."""
+
 
 class Report(NamedTuple):
     """What a report block says but for SSRC and highest number (RFC 3550 section 6.4.1)."""
@@ -35,6 +38,8 @@ class Reception:
 
     __slots__ = (
         "_before",
+        "_bursts",
+        "_clock_rate",
         "_filled",
         "_jitter",
         "_lost",
@@ -49,7 +54,9 @@ class Reception:
         "repaired",
     )
 
-    def __init__(self, kind: Literal["audio", "video"]) -> None:
+    def __init__(self, kind: Literal["audio", "video"], clock_rate: int) -> None:
+        self._clock_rate = clock_rate
+        self._bursts: list[tuple[int, float]] = []
         self._reorder_s, self._tries, self._retry_s = REORDER_S[kind], TRIES[kind], RETRY_S
         self._missing: dict[int, tuple[int, float]] = {}  # times asked for, and when next
         self._filled: dict[int, None] = {}  # asked for and come since, oldest first
@@ -125,18 +132,26 @@ class Reception:
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
-    def burst(self, ts: int, clock_rate: int, now_s: float) -> None:
-        """Packets of this time arrived (RFC 3550 appendix A.8, one sample a time, as libwebrtc takes it: what follows
-        of a frame is late by the pace at which its sender sends it)."""
-        if ts == self._ts:
-            return
-        self._ts = ts
-        transit = now_s * clock_rate - ts
-        if self._transit is not None:
-            moved = abs(transit - self._transit)
-            if moved < clock_rate:  # else the timestamps wrapped or began anew
-                self._jitter += (moved - self._jitter) / 16
-        self._transit = transit
+    def burst(self, ts: int, now_s: float) -> None:
+        """Packets of this time arrived. Only noted, for packets wait; `jitter` looks at it."""
+        self._bursts.append((ts, now_s))
+        if len(self._bursts) > BURSTS:
+            self._look()
+
+    def _look(self) -> None:
+        """RFC 3550 appendix A.8, one sample a time, as libwebrtc takes it: what follows of a frame is late by the pace
+        at which its sender sends it."""
+        bursts, self._bursts = self._bursts, []
+        for ts, now_s in bursts:
+            if ts == self._ts:
+                continue
+            self._ts = ts
+            transit = now_s * self._clock_rate - ts
+            if self._transit is not None:
+                moved = abs(transit - self._transit)
+                if moved < self._clock_rate:  # else the timestamps wrapped or began anew
+                    self._jitter += (moved - self._jitter) / 16
+            self._transit = transit
 
     def sender_report(self, ntp: int, now_s: float) -> None:
         """`ntp` is the 64-bit time of a sender report."""
@@ -145,6 +160,7 @@ class Reception:
     @property
     def jitter(self) -> float:
         """In the track's clock."""
+        self._look()
         return self._jitter
 
     def report(self, received: int, now_s: float) -> Report:
@@ -156,4 +172,4 @@ class Reception:
         fraction = min(255, max(0, lost) * 256 // expected) if expected > 0 else 0
         last_sr, came_s = self._sr or (0, now_s)
         delay = min(0xFFFFFFFF, int((now_s - came_s) * 65536))
-        return Report(fraction, max(-0x800000, min(0x7FFFFF, self._lost)), int(self._jitter), last_sr, delay)
+        return Report(fraction, max(-0x800000, min(0x7FFFFF, self._lost)), int(self.jitter), last_sr, delay)

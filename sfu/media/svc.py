@@ -111,7 +111,7 @@ class ScalableTrack(Track):
             return
         self.rows, self.late, self.last_s = [], [], now_s
         if ids:
-            self.reception.burst(self.last_ts, self.clock_rate, now_s)
+            self.reception.burst(self.last_ts, now_s)
             self._split(rows, spare, [self._read(rows, i) for i in ids], now_s)
         for i in late:
             packet = self._read(rows, i)
