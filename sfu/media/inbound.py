@@ -79,15 +79,11 @@ class Forwarder:
         self._packet = Packet()
         self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
         self._gathered = Rows(READ_BATCH)
-        self._send_time = (
-            b""  # an element with the batch's time in 6.18 bits of seconds, where subscribers estimate by it
-        )
 
     def forward(self, rows: Rows, ids: Sequence[int], routes: list[Route]) -> None:
         """Each of the rows `ids`, at most READ_BATCH, is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and
         from its route's peer. What is of one stream goes on together, sound first."""
         now_s = time.monotonic()
-        self._send_time = _u32(sdp.ABS_SEND_TIME_ID << 28 | 2 << 24 | int(now_s * 262144) & 0xFFFFFF)
         streams = list(zip(routes, map(rows.words[2].__getitem__, ids), strict=True))
         if streams.count(streams[0]) == len(ids):
             self._stream(rows, ids, routes[0], now_s)
@@ -151,7 +147,7 @@ class Forwarder:
         if extended:
             inbound.feedback.arrived(numbers[:n], int(now_s * 1e6))
             inbound.feedback_ssrc = ssrc
-            rows.words[4][start:end] = array("I", (self._send_time if track.kind == "video" else bytes(4)) * n)
+            rows.words[4][start:end] = array("I", (_send_time(now_s) if track.kind == "video" else bytes(4)) * n)
             if words == 2:
                 inbound.hear(ssrc, last >> 24)
                 rows.words[5][start] = 0
@@ -220,7 +216,7 @@ class Forwarder:
                 continue
             rtp.erase_extension(packet, at, length)
         if names and ours and _kinds[packet[1]] == "video" and packet[0] & 0x0F == 0 and packet[12] == 0xBE:
-            packet[16:20] = self._send_time  # nothing else is left there
+            packet[16:20] = _send_time(now_s)  # nothing else is left there
         return names
 
     def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> Track | None:
@@ -278,6 +274,11 @@ def _rank(stream: Stream) -> int:
     route, word = stream
     track = route.agent.inbound.tracks.get(socket.ntohl(word))
     return track.flush_rank if track is not None else OTHERS_RANK
+
+
+def _send_time(now_s: float) -> bytes:
+    """The element by which subscribers estimate their way: 6.18 bits of seconds."""
+    return _u32(sdp.ABS_SEND_TIME_ID << 28 | 2 << 24 | int(now_s * 262144) & 0xFFFFFF)
 
 
 def _alike(rows: Rows, start: int, end: int, first: int, second: int, seq16: int) -> bool:
