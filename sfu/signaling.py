@@ -144,10 +144,14 @@ class Signaling:
 
     async def _watch(self) -> None:
         """Ends those whose token was revoked, or company disabled, by another process."""
+        store, seen = self.admission.store, None
         while True:
             await trio.sleep(WATCH_S)
-            with suppress(DatabaseUnavailable):  # calls go on without it, and the store's log tells
-                await self._end_revoked(await self.admission.store.sessions.revoked())
+            stamp = store.database.stamp()
+            if stamp is None or stamp != seen:
+                with suppress(DatabaseUnavailable):  # calls go on without it, and the store's log tells
+                    await self._end_revoked(await store.sessions.revoked())
+                    seen = stamp
 
     async def _end_revoked(self, gone: Collection[records.Session]) -> None:
         ended = {record.id: record for record in gone}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -509,6 +511,21 @@ async def test_no_key_secret_or_token_is_in_the_database_a_log_or_a_repr(
             assert form not in stored
             assert form not in logged.encode()
             assert form not in shown.encode()
+
+
+async def test_whether_anything_was_written_is_told_without_a_query(tmp_path: Path, server_key: ServerKey) -> None:
+    url, log = f"sqlite:///{tmp_path}/sfu.db", tmp_path / "sfu.db-wal"
+    async with open_store(url, server_key) as server, open_store(url, server_key, server="cli") as command:
+        company, _ = await command.companies.create("Acme")
+        os.utime(log, (1, 1))  # as if that were long ago
+        before = server.database.stamp()
+        await server.companies.by_id(company.id)
+        assert server.database.stamp() == before is not None
+        await command.companies.set_active(company.id, False)
+        assert server.database.stamp() != before
+        later = time.time() + 60
+        os.utime(log, (later, later))  # too new to tell of what comes next
+        assert server.database.stamp() is None
 
 
 async def test_the_file_is_for_its_owner_only(tmp_path: Path, server_key: ServerKey) -> None:

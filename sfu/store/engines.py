@@ -26,6 +26,9 @@ from sfu.errors import ConfigError
 BUSY_S = 3.0
 """How long SQLite waits for another process to finish writing, and asyncpg for a connection."""
 
+SETTLED_S = 0.1
+"""File times are some milliseconds coarse: only one so old tells a file from what the next write makes of it."""
+
 STATEMENT_S = 35.0
 """After which PostgreSQL stops a statement by itself: a request to cancel that overtakes its statement is lost."""
 
@@ -53,6 +56,10 @@ class Engine(Protocol):
     def connection(self, *, write: bool) -> AbstractAsyncContextManager[Connection]:
         """A connection nobody else uses, as an asynchronous context manager. An open transaction is rolled back if the
         block fails."""
+
+    def stamp(self) -> object:
+        """What another commit, of whichever process, makes another one, where that can be told without a query; None
+        where it cannot, and for a moment after one. From any thread."""
 
     def is_away(self, error: BaseException) -> bool:
         """Whether the error is the database's state, not the statement's fault."""
@@ -104,6 +111,13 @@ class SQLite:
                 yield reader
         finally:
             self._readers.put_nowait(reader)
+
+    def stamp(self) -> object:
+        try:
+            log_file = os.stat(f"{self._url.database}-wal")  # where every commit goes
+        except OSError:
+            return None
+        return log_file.st_mtime_ns if time.time() - log_file.st_mtime > SETTLED_S else None
 
     def is_away(self, error: BaseException) -> bool:
         code = getattr(error, "sqlite_errorcode", None)
@@ -208,6 +222,9 @@ class PostgreSQL:
                 if not raw.is_closed() and raw.is_in_transaction():
                     await connection.execute("ROLLBACK")
                 raise
+
+    def stamp(self) -> object:
+        return None
 
     def is_away(self, error: BaseException) -> bool:
         return isinstance(error, (OSError, asyncpg.InterfaceError)) or (
