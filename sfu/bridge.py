@@ -20,6 +20,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 LINE_BYTES = 16 << 20
 """Longest message; an offer or answer of a room of 100 is well under it. A longer one means a broken peer process."""
 
+WRITE_BYTES = 64 << 10
+"""Messages that wait for each other to be written together are no more than this."""
+
 Kind = Literal["audio", "video"]
 
 # --- commands: control plane to worker -------------------------------------------------------------------------------
@@ -253,6 +256,8 @@ Event = (
 COMMANDS: dict[str, type] = {cls.__name__: cls for cls in get_args(Command)}
 EVENTS: dict[str, type] = {cls.__name__: cls for cls in get_args(Event)}
 
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Channel:
     """One end of a bridge. Both planes are ours, so a message that does not decode is a bug and raises."""
@@ -261,6 +266,7 @@ class Channel:
         self._stream = stream
         self._lines = BufferedByteReceiveStream(stream)
         self._incoming = incoming
+        self._unsent = bytearray()
 
     @classmethod
     async def open(cls, sock: socket.socket, incoming: dict[str, type]) -> Channel:
@@ -268,11 +274,17 @@ class Channel:
         worker."""
         return cls(await UNIXSocketStream.from_socket(sock), incoming)
 
-    async def send(self, message: Command | Event) -> None:
-        """One task at a time. Raises anyio.BrokenResourceError or ClosedResourceError when the other end is gone."""
+    async def send(self, message: Command | Event, *, more: bool = False) -> None:
+        """`more`: another one follows at once, with which this one may be written, as every write wakes the other end.
+
+        One task at a time. Raises anyio.BrokenResourceError or ClosedResourceError when the other end is gone.
+        """
         body = {f.name: getattr(message, f.name) for f in fields(message)}
-        line = json.dumps([type(message).__name__, body], separators=(",", ":"))
-        await self._stream.send(line.encode() + b"\n")
+        self._unsent += f"{_to_json([type(message).__name__, body])}\n".encode()
+        if not more or len(self._unsent) >= WRITE_BYTES:
+            unsent = bytes(self._unsent)
+            self._unsent.clear()
+            await self._stream.send(unsent)
 
     async def receive(self) -> AsyncIterator[Any]:
         """Messages until the other end closes."""

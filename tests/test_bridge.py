@@ -122,6 +122,31 @@ async def test_trio_at_one_end_asyncio_at_the_other() -> None:
     assert found == [COMMANDS[2]]
 
 
+async def test_what_is_more_to_come_is_written_together() -> None:
+    sock, worker = await raw()
+    sock.setblocking(False)
+    for event in EVENTS[:-1]:
+        await worker.send(event, more=True)
+    with pytest.raises(BlockingIOError):
+        sock.recv(1)
+    await worker.send(EVENTS[-1])
+    control = await bridge.Channel.open(sock, bridge.EVENTS)
+    assert await collect(control, len(EVENTS)) == EVENTS
+    await control.aclose()
+    await worker.aclose()
+
+
+async def test_what_waits_to_be_written_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "WRITE_BYTES", 100)
+    sock, worker = await raw()
+    sock.setblocking(False)
+    for _ in range(3):
+        await worker.send(EVENTS[1], more=True)
+    assert sock.recv(1000).count(b"\n") == 3
+    sock.close()
+    await worker.aclose()
+
+
 async def test_pieces_and_heaps() -> None:
     """Line ends, not reads, part messages."""
     sock, worker = await raw()

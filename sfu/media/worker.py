@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import anyio
@@ -47,6 +47,8 @@ LAG_S = 0.5
 """How often the loop's lag is measured while nobody is to have feedback: an idle worker is to sleep."""
 ALLOCATE_S = 0.2
 """How often it is looked at what each peer's way down carries, and which layers anybody wants."""
+TURN_S = 1e-3
+"""What measuring may take before packets have their turn again."""
 LOAD_WEIGHT = 0.3
 """Of the last second in the load that decides on admission: about the last five seconds count."""
 FULL_COLLECTION_S, FULL_COLLECTION_PEERS = 30.0, 25
@@ -228,17 +230,25 @@ class Worker:
             self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
 
     async def measure(self) -> None:
-        """Every peer's quality, one peer at a time: a large room has thousands of legs, and packets are not to wait."""
+        """Every peer's quality, in turns with packets: a large room has thousands of legs."""
         while True:
             await asyncio.sleep(QUALITY_S)
-            for room in list(self.rooms.values()):
-                for peer in list(room.peers.values()):
-                    self._guarded(lambda peer: peer.measure(time.monotonic()), peer)
+            turn_s = time.monotonic()
+            for _ in self._measure():
+                if time.monotonic() - turn_s > TURN_S:
                     await asyncio.sleep(0)
-                worst = uploads({peer.id: peer.quality for peer in room.peers.values()})
-                for peer in list(room.peers.values()):
-                    self._guarded(lambda peer: peer.tell_quality(worst, time.monotonic()), peer)  # noqa: B023 - at once
-                    await asyncio.sleep(0)
+                    turn_s = time.monotonic()
+
+    def _measure(self) -> Iterator[None]:
+        """The same, step by step."""
+        for room in list(self.rooms.values()):
+            for peer in list(room.peers.values()):
+                self._guarded(lambda peer: peer.measure(time.monotonic()), peer)
+                yield
+            worst = uploads({peer.id: peer.quality for peer in room.peers.values()})
+            for peer in list(room.peers.values()):
+                self._guarded(lambda peer: peer.tell_quality(worst, time.monotonic()), peer)  # noqa: B023 - at once
+                yield
 
     def _collect(self) -> None:
         """Garbage, now and not in the middle of a burst. Cycles come of peers that ended, not of packets: the young
@@ -298,7 +308,8 @@ async def serve(sock: socket.socket) -> None:
     async def send_events() -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader sees the end too
             while True:
-                await channel.send(await worker.outbox.get())
+                event = await worker.outbox.get()
+                await channel.send(event, more=not worker.outbox.empty())
 
     try:
         async with anyio.create_task_group() as tasks:
