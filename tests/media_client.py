@@ -187,7 +187,7 @@ async def local_worker(**changes: Any) -> AsyncIterator[LocalControl]:
     worker.listen()
     control = LocalControl(worker)
     try:
-        async with beside(control.pump(), worker.tick(), worker.report(), worker.measure()):
+        async with beside(control.pump(), worker.tick(), worker.measure()):
             yield control
     finally:
         worker.close()

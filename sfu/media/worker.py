@@ -85,7 +85,9 @@ class Worker:
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
             Outbox(self.counters), candidates=[],
         )  # fmt: skip
-        self._started_s = time.monotonic()
+        self._measuring = asyncio.Event()
+        self._last, self._load = Usage.now(self.counters), 0.0
+        self._started_s = self._last.wall_s
         self._left, self._collected_s = 0, time.perf_counter()
 
     def emit(self, event: bridge.Event) -> None:
@@ -173,9 +175,10 @@ class Worker:
             del self.rooms[peer.room.key]
 
     async def tick(self) -> None:
-        """Feedback to publishers every FEEDBACK_MS, who speaks every LISTEN_S, and how late the loop runs (uvloop's own
-        clock counts milliseconds)."""
-        listen_s = allocate_s = 0.0
+        """What is done again and again, by one clock, as every waking costs: feedback to publishers each FEEDBACK_MS,
+        who speaks each LISTEN_S, the rest when it is due. And how late the loop runs (uvloop's own clock counts
+        milliseconds)."""
+        listen_s = allocate_s = measure_s = report_s = 0.0
         while True:
             wanted = any(peer.numbers_packets for peer in self.peers.values())
             heard = any(room.speakers.audible for room in self.rooms.values())
@@ -193,46 +196,47 @@ class Worker:
                 allocate_s = due + ALLOCATE_S - FEEDBACK_MS / 2e3
                 self._each(lambda peer: peer.viewer.allocate(time.monotonic()))
                 self._each(lambda peer: peer.publisher.ask_layers(due))  # noqa: B023 - called at once
+            if due >= measure_s:
+                measure_s = due + QUALITY_S - FEEDBACK_MS / 2e3
+                self._measuring.set()
+            if due >= report_s:
+                report_s = due + STATS_S - FEEDBACK_MS / 2e3
+                self._report()
 
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():
             if (speaking := room.listen(now_s)) is not None:
                 self.emit(bridge.Speakers(room.key, speaking.dominant, list(speaking.speaking)))
 
-    async def report(self) -> None:
-        """Stats every second, by which the control plane also knows that the worker lives; and peers that went
-        silent."""
-        last, load = Usage.now(self.counters), 0.0
-        while True:
-            await asyncio.sleep(STATS_S)
-            now = Usage.now(self.counters)
-            wall_s = now.wall_s
-            self._each(lambda peer: peer.check_liveness(wall_s))  # noqa: B023 - called at once
-            self._each(lambda peer: peer.publisher.send_reports())
-            passed_s = now.wall_s - last.wall_s
-            busy = (now.cpu_s - last.cpu_s) / passed_s
-            load += (busy - load) * LOAD_WEIGHT
-            self._collect()
-            counters: dict[str, float] = dict(self.counters)
-            gauges = {name: counters.pop(name, 0) for name in MAXIMA} | {
-                "busy": busy,
-                "load": load,
-                "packets_in_per_s": (now.packets_in - last.packets_in) / passed_s,
-                "packets_out_per_s": (now.packets_out - last.packets_out) / passed_s,
-                "peers": len(self.peers),
-                "rooms": len(self.rooms),
-                "tracks": sum(len(peer.published) for peer in self.peers.values()),
-                "uptime_seconds": now.wall_s - self._started_s,
-            }
-            last = now
-            for name in MAXIMA:
-                self.counters[name] = 0
-            self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
+    def _report(self) -> None:
+        """Stats, by which the control plane also knows that the worker lives; and peers that went silent."""
+        last, now = self._last, Usage.now(self.counters)
+        self._each(lambda peer: peer.check_liveness(now.wall_s))
+        self._each(lambda peer: peer.publisher.send_reports())
+        passed_s = now.wall_s - last.wall_s
+        busy = (now.cpu_s - last.cpu_s) / passed_s
+        self._last, self._load = now, self._load + (busy - self._load) * LOAD_WEIGHT
+        self._collect()
+        counters: dict[str, float] = dict(self.counters)
+        gauges = {name: counters.pop(name, 0) for name in MAXIMA} | {
+            "busy": busy,
+            "load": self._load,
+            "packets_in_per_s": (now.packets_in - last.packets_in) / passed_s,
+            "packets_out_per_s": (now.packets_out - last.packets_out) / passed_s,
+            "peers": len(self.peers),
+            "rooms": len(self.rooms),
+            "tracks": sum(len(peer.published) for peer in self.peers.values()),
+            "uptime_seconds": now.wall_s - self._started_s,
+        }
+        for name in MAXIMA:
+            self.counters[name] = 0
+        self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
 
     async def measure(self) -> None:
         """Every peer's quality, in turns with packets: a large room has thousands of legs."""
         while True:
-            await asyncio.sleep(QUALITY_S)
+            await self._measuring.wait()
+            self._measuring.clear()
             turn_s = time.monotonic()
             for _ in self._measure():
                 if time.monotonic() - turn_s > TURN_S:
@@ -299,7 +303,7 @@ async def serve(sock: socket.socket) -> None:
         return
     gc.collect()
     gc.freeze()
-    gc.disable()  # `report` collects
+    gc.disable()  # `_report` collects
     log.debug("loop=%s batches=%s", type(asyncio.get_running_loop()).__module__, libc.lib is not None)
     worker.emit(
         bridge.Ready(worker.udp.port, list(worker.udp.endpoints), configure.advertise or list(worker.udp.endpoints))
@@ -313,7 +317,7 @@ async def serve(sock: socket.socket) -> None:
 
     try:
         async with anyio.create_task_group() as tasks:
-            for task in (send_events, worker.tick, worker.report, worker.measure, worker.watch_addresses):
+            for task in (send_events, worker.tick, worker.measure, worker.watch_addresses):
                 tasks.start_soon(task)
             async for command in commands:
                 worker.handle(command)
