@@ -145,7 +145,8 @@ class Viewer:
 
     def _pause(self, track: Publication, reason: str, paused: bool) -> None:
         """One reason more or less not to forward a video to it. It goes on once there is none."""
-        if self._peer.id in track.legs:
+        leg = track.legs.get(self._peer.id)
+        if leg is not None and paused != (reason in leg.pauses):  # mostly it is as it was
             (track.pause if paused else track.resume)(self._peer.id, reason)
             self._tell_paused(track)
 
