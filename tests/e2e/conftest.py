@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from people import FAKE_DEVICES, LINES, Person, camera_script, launch
-from playwright.sync_api import Browser, BrowserContext, Playwright, expect, sync_playwright
+from crowd import Crowd
+from people import FAKE_DEVICES, People, Person, launch
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from process import Server
 
 expect.set_options(timeout=15_000)  # as `eventually`: the machine may be busy
@@ -28,8 +29,8 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server() -> Iterator[Server]:
-    """One server for all these tests, each of which has rooms of its own."""
-    running = Server()
+    """One server for all these tests. It does not wait for those who closed their page without a word."""
+    running = Server(hold_s="1")
     try:
         yield running.start()
     finally:
@@ -51,19 +52,47 @@ def room(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def person(browser: Browser) -> Iterator[Callable[..., Person]]:
-    """Makes people; `on` is another browser, `lines` are the camera's."""
-    people: list[Person] = []
+def person(browser: Browser) -> Iterator[People]:
+    """Makes people who go when the test is over."""
+    people = People(browser)
+    yield people
+    people.go()
 
-    def make(server: Server, name: str, *, on: Browser = browser, lines: int = LINES) -> Person:
-        context = on.new_context(permissions=["camera", "microphone"], ignore_https_errors=True)
-        if isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
-            context.add_init_script(camera_script(lines))
-        people.append(Person(context, server, name))
-        return people[-1]
 
-    yield make
-    problems = [f"{one.name}: {problem}" for one in people for problem in one.problems]
-    for one in people:
-        one.context.close()
-    assert problems == []
+@pytest.fixture(scope="module")
+def residents(browser: Browser) -> Iterator[People]:
+    """Makes people who stay for a module's tests."""
+    people = People(browser)
+    yield people
+    people.go()
+
+
+@pytest.fixture(scope="module")
+def front(server: Server) -> int:
+    """The port that alice of the two comes through."""
+    return server.port
+
+
+@pytest.fixture
+def two(
+    request: pytest.FixtureRequest, server: Server, residents: People, front: int
+) -> Iterator[tuple[Person, Person]]:
+    """Alice and bob in a call that a module's tests share: each leaves it as it was, and one that fails ends it."""
+    failed = request.session.testsfailed
+    if not residents.here:
+        room = f"{request.module.__name__}-{failed}"
+        alice, bob = residents(server, "alice").join(room, port=front), residents(server, "bob").join(room)
+        alice.sees(bob)
+        bob.sees(alice)
+    alice, bob = residents.here
+    yield alice, bob
+    if request.session.testsfailed > failed:
+        residents.go()
+
+
+@pytest.fixture(scope="package")
+def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
+    """Everybody who is in a room of its company without a page."""
+    made = Crowd(browser, server)
+    yield made
+    made.context.close()

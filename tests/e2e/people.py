@@ -30,8 +30,8 @@ _OPENS_JS = """(height) => {
 LINES = 180
 """Of a camera, unless more are needed: a processor without help encodes few larger ones at a time."""
 
-FRAMES = 10
-"""Frames that count as a moving picture."""
+FRAMES = 4
+"""Frames that count as a moving picture: a camera of 15 a second needs a quarter of one for them."""
 
 _FRAMES_JS = """async (peer) => {
     const video = document.querySelector(`.tile[data-peer="${peer}"][data-source="camera"] video`);
@@ -57,6 +57,7 @@ _MEDIA_PORT_JS = """async () => {
     const local = path && stats.get(path.localCandidateId);
     return local ? local.relatedPort ?? local.port : 0; // the relay has a port of its own towards the server
 }"""
+_QUIET_JS = "localStorage.setItem('sfu.choices', JSON.stringify({ microphoneOff: true, cameraOff: true }))"
 _CAMERA_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'video')?.track.label"
 _VIEW_JS = """([peer, height]) => {
     delete window.room.view;
@@ -92,12 +93,14 @@ class Person:
         self.name = name
         self.context = context
         self.page: Page = context.new_page()
+        self.room = ""
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self._server = server
 
     def join(self, room: str, host: str = "127.0.0.1", port: int = 0) -> Person:
         """Opens a link that leads straight into the room; another `port` is that of a relay."""
+        self.room = room
         address = f"{self._server.scheme}://{host}:{port or self._server.port}"
         self.page.goto(f"{address}/?room={room}&username={self.name}")
         eventually(lambda: self.peer, f"{self.name} is in {room}")
@@ -174,3 +177,31 @@ class Person:
         """Waits until a count of frames is there and grows."""
         first = eventually(count, f"{self.name} {what} at all")
         eventually(lambda: count() >= first + FRAMES, f"{self.name} {what} move")
+
+
+class People:
+    """Makes people for a test, or for several."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self.here: list[Person] = []
+
+    def __call__(
+        self, server: Server, name: str, *, on: Browser | None = None, lines: int = LINES, quiet: bool = False
+    ) -> Person:
+        """`on` is another browser, `lines` are the camera's; who is `quiet` has camera and microphone turned off."""
+        context = (on or self._browser).new_context(permissions=["camera", "microphone"], ignore_https_errors=True)
+        if isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
+            context.add_init_script(camera_script(lines))
+        person = Person(context, server, name)
+        if quiet:
+            person.page.add_init_script(_QUIET_JS)
+        self.here.append(person)
+        return person
+
+    def go(self) -> None:
+        """All of them; none may have met an error."""
+        people, self.here = self.here, []
+        for one in people:
+            one.context.close()
+        assert [f"{one.name}: {problem}" for one in people for problem in one.problems] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
@@ -15,13 +16,17 @@ pytestmark = pytest.mark.xdist_group("browser")
 People = Callable[..., Person]
 
 
+Two = tuple[Person, Person]
+
+
 def test_two_see_and_hear_each_other_and_a_third_elsewhere_gets_nothing(
     start_server: Callable[..., Server], person: People
 ) -> None:
-    server = start_server()
-    alice = person(server, "alice").join("team")
-    carol = person(server, "carol").join("elsewhere")
-    bob = person(server, "bob").join("team")
+    server = start_server("--self-signed")
+    alice = person(server, "alice").join("team", HERE)
+    carol = person(server, "carol").join("elsewhere", HERE)
+    bob = person(server, "bob").join("team", HERE)
+    assert alice.page.evaluate("isSecureContext")
     for one, other in ((alice, bob), (bob, alice)):
         one.sees(other)
         one.hears()
@@ -37,50 +42,48 @@ def test_two_see_and_hear_each_other_and_a_third_elsewhere_gets_nothing(
     eventually(lambda: server.get("/health")["peers"] == 2, "the server knows that one left")
 
 
-def test_the_dialog_asks_for_room_and_name(server: Server, person: People) -> None:
-    alice = person(server, "alice").join("team-meeting")
-    bob = person(server, "bob")
-    bob.page.goto(server.url)
-    bob.page.fill("#room-input", "team-meeting")
-    bob.page.fill("#name-input", "bob")
-    bob.page.click("#join-button")
-    alice.sees(bob)
-    bob.sees(alice)
-    expect(bob.page.locator("#room-badge")).to_contain_text("team-meeting")
-    assert "room=team-meeting" in bob.page.url
+def test_the_dialog_asks_for_room_and_name(server: Server, person: People, two: Two) -> None:
+    alice, _ = two
+    carol = person(server, "carol")
+    carol.page.goto(server.url)
+    carol.page.fill("#room-input", alice.room)
+    carol.page.fill("#name-input", "carol")
+    carol.page.click("#join-button")
+    eventually(lambda: carol.peer, "carol is in the room")
+    alice.sees(carol)
+    carol.sees(alice)
+    expect(carol.page.locator("#room-badge")).to_contain_text(alice.room)
+    assert f"room={alice.room}" in carol.page.url
 
 
-def test_who_comes_later_sees_everybody_at_once(server: Server, room: str, person: People) -> None:
-    people = [person(server, name).join(room) for name in ("alice", "bob")]
-    people[0].sees(people[1])
-    people.append(person(server, "carol").join(room))
-    for one in people:
-        for other in people:
-            if one is not other:
-                one.sees(other)
+def test_who_comes_later_sees_everybody_at_once(server: Server, person: People, two: Two) -> None:
+    alice, bob = two
+    carol = person(server, "carol").join(alice.room)
+    for one, other in ((carol, alice), (carol, bob), (alice, carol), (bob, carol), (alice, bob), (bob, alice)):
+        one.sees(other)
 
 
-def test_chat_reaches_the_room_and_no_other(server: Server, room: str, person: People) -> None:
-    alice, bob, carol = (person(server, name) for name in ("alice", "bob", "carol"))
-    for one, where in ((alice, room), (bob, room), (carol, f"not-{room}"[:64])):
-        one.join(where)
+def test_chat_reaches_the_room_and_no_other(server: Server, room: str, person: People, two: Two) -> None:
+    alice, bob = two
+    carol = person(server, "carol", quiet=True).join(room)
+    for one in (alice, bob, carol):
         one.page.click("#chat-button")
-    expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
     text = "<b>Grüße</b> & 👋"
     alice.page.fill("#chat-input", text)
     alice.page.press("#chat-input", "Enter")
-    for one in (alice, bob):
+    for one in two:
         expect(one.page.locator("#chat-log")).to_contain_text(text)
     carol.page.fill("#chat-input", "alone here")
     carol.page.press("#chat-input", "Enter")
     expect(carol.page.locator("#chat-log")).to_contain_text("alone here")
     expect(carol.page.locator("#chat-log")).not_to_contain_text(text)
     expect(bob.page.locator("#chat-log")).not_to_contain_text("alone here")
+    for one in two:
+        one.page.keyboard.press("Escape")
 
 
-def test_a_muted_microphone_is_shown_to_the_others(server: Server, room: str, person: People) -> None:
-    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
-    bob.sees(alice)
+def test_a_muted_microphone_is_shown_to_the_others(two: Two) -> None:
+    alice, bob = two
     tile = bob.page.locator(bob.tile(alice))
     unmuted = re.compile("alice(, speaking|, main speaker)?(, weak network)?$")  # the fake microphone beeps
     expect(tile).to_have_attribute("aria-label", unmuted)
@@ -91,73 +94,66 @@ def test_a_muted_microphone_is_shown_to_the_others(server: Server, room: str, pe
     bob.hears()
 
 
-def test_a_camera_turned_off_and_on_again(server: Server, room: str, person: People) -> None:
-    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
-    bob.sees(alice)
+def test_a_camera_turned_off_and_on_again(two: Two) -> None:
+    alice, bob = two
     alice.page.click("#camera-button")
     expect(bob.page.locator(f"{bob.tile(alice)}.has-picture")).to_have_count(0)
     alice.page.click("#camera-button")
     bob.sees(alice)
 
 
-def test_another_camera_is_seen_without_anything_being_negotiated(server: Server, room: str, person: People) -> None:
-    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
-    bob.sees(alice)
-    (before,) = bob.inbound("video")
-    for one in (alice, bob):
+def streams(one: Person) -> list[tuple[Any, ...]]:
+    """The videos that arrive."""
+    return sorted((report["mid"], report["ssrc"], report["trackIdentifier"]) for report in one.inbound("video"))
+
+
+def test_another_camera_is_seen_without_anything_being_negotiated(two: Two) -> None:
+    alice, bob = two
+    before = streams(bob)
+    for one in two:
         one.page.evaluate("room.pc.addEventListener('signalingstatechange', () => (window.negotiated = true))")
     alice.chooses(camera=2)
     bob.sees(alice)
-    (after,) = bob.inbound("video")
-    assert [after[key] for key in ("ssrc", "trackIdentifier", "mid")] == [
-        before[key] for key in ("ssrc", "trackIdentifier", "mid")
-    ]
-    assert [one.page.evaluate("window.negotiated") for one in (alice, bob)] == [None, None]
-
-
-def test_a_call_through_tls(start_server: Callable[..., Server], person: People) -> None:
-    server = start_server("--self-signed")
-    alice, bob = person(server, "alice").join("team", HERE), person(server, "bob").join("team", HERE)
-    assert alice.page.evaluate("isSecureContext")
-    alice.sees(bob)
-    bob.sees(alice)
+    assert streams(bob) == before
+    assert [one.page.evaluate("window.negotiated") for one in two] == [None, None]
+    alice.chooses(camera=0)
 
 
 def test_without_permission_one_joins_and_is_told(
-    server: Server, room: str, person: People, playwright: Playwright
+    server: Server, person: People, two: Two, playwright: Playwright
 ) -> None:
-    alice = person(server, "alice").join(room)
+    alice, _ = two
     with launch(playwright, FAKE_DEVICES, REFUSED) as wary:
-        bob = person(server, "bob", on=wary).join(room)
-        bob.sees(alice)
-        expect(bob.page.locator("#notices")).to_contain_text("Your browser is blocking the camera and microphone")
-        expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
+        carol = person(server, "carol", on=wary).join(alice.room)
+        carol.sees(alice)
+        expect(carol.page.locator("#notices")).to_contain_text("Your browser is blocking the camera and microphone")
+        expect(alice.page.locator(alice.tile(carol))).to_have_count(1)
 
 
-def test_without_a_secure_page_one_joins_and_is_told(server: Server, room: str, person: People) -> None:
-    alice = person(server, "alice").join(room)
-    bob = person(server, "bob").join(room, HERE)
-    assert not bob.page.evaluate("isSecureContext")
-    bob.sees(alice)
-    expect(bob.page.locator("#notices")).to_contain_text("This page isn’t secure")
+def test_without_a_secure_page_one_joins_and_is_told(server: Server, person: People, two: Two) -> None:
+    alice, _ = two
+    carol = person(server, "carol").join(alice.room, HERE)
+    assert not carol.page.evaluate("isSecureContext")
+    carol.sees(alice)
+    expect(carol.page.locator("#notices")).to_contain_text("This page isn’t secure")
 
 
 def test_without_devices_one_joins_and_is_told(
-    server: Server, room: str, person: People, playwright: Playwright
+    server: Server, person: People, two: Two, playwright: Playwright
 ) -> None:
-    alice = person(server, "alice").join(room)
+    alice, _ = two
     with launch(playwright) as poor:
-        bob = person(server, "bob", on=poor).join(room)
-        bob.sees(alice)
-        bob.hears()
-        expect(bob.page.locator("#notices")).to_contain_text("No camera or microphone found")
-        expect(alice.page.locator(alice.tile(bob))).to_have_count(1)
+        carol = person(server, "carol", on=poor).join(alice.room)
+        carol.sees(alice)
+        carol.hears()
+        expect(carol.page.locator("#notices")).to_contain_text("No camera or microphone found")
+        expect(alice.page.locator(alice.tile(carol))).to_have_count(1)
 
 
 def test_with_a_microphone_only_one_is_heard(server: Server, room: str, person: People, playwright: Playwright) -> None:
-    alice = person(server, "alice").join(room)
+    alice = person(server, "alice", quiet=True).join(room)
     with launch(playwright, "--use-fake-device-for-media-stream=device-count=0") as blind:
-        bob = person(server, "bob", on=blind).join(room)
+        carol = person(server, "carol", on=blind).join(room)
         alice.hears()
-        expect(bob.page.locator("#notices")).to_contain_text("No camera found")
-        expect(alice.page.locator(f"{alice.tile(bob)}:not(.has-picture)")).to_have_count(1)
+        expect(carol.page.locator("#notices")).to_contain_text("No camera found")
+        expect(alice.page.locator(f"{alice.tile(carol)}:not(.has-picture)")).to_have_count(1)

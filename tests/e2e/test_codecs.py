@@ -11,6 +11,7 @@ from process import Server, eventually
 pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
+Two = tuple[Person, Person]
 
 _SEND_JS = """async (name) => {
     const sender = window.room.pc.getSenders().find((one) => one.track?.kind === 'video');
@@ -55,11 +56,11 @@ RTCPeerConnection.prototype.createAnswer = function (...options) {
 """
 
 
-def test_sound_is_redundant_between_those_who_know_that(server: Server, room: str, person: People) -> None:
-    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
+def test_sound_is_redundant_between_those_who_know_that(server: Server, person: People, two: Two) -> None:
+    alice, bob = two
     carol = person(server, "carol")
     carol.page.add_init_script(_ONLY_OPUS_JS)
-    carol.join(room)
+    carol.join(alice.room)
     for one in (alice, bob, carol):
         one.hears()
     for one in (alice, bob):
@@ -70,25 +71,23 @@ def test_sound_is_redundant_between_those_who_know_that(server: Server, room: st
 
 
 @pytest.mark.parametrize("codec", ["VP9", "AV1", "H264"])
-def test_a_codec_that_everybody_can_show(server: Server, room: str, person: People, codec: str) -> None:
-    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
-    bob.sees(alice)
+def test_a_codec_that_everybody_can_show(server: Server, person: People, two: Two, codec: str) -> None:
+    alice, bob = two
     alice.page.evaluate(_SEND_JS, codec)
     eventually(lambda: f"video/{codec}" in bob.page.evaluate(_CODECS_JS), f"{codec} comes")
     bob.sees(alice)
-    late = person(server, "late").join(room)
+    late = person(server, "late", quiet=True).join(alice.room)
     late.sees(alice)
     assert f"video/{codec}" in late.page.evaluate(_CODECS_JS)
 
 
-def test_who_cannot_show_it_is_sent_what_it_can(server: Server, room: str, person: People) -> None:
-    alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
-    bob.sees(alice)
+def test_who_cannot_show_it_is_sent_what_it_can(server: Server, person: People, two: Two) -> None:
+    alice, bob = two
     alice.page.evaluate(_SEND_JS, "VP9")
     eventually(lambda: "video/VP9" in bob.page.evaluate(_CODECS_JS), "VP9 comes")
     carol = person(server, "carol")
     carol.page.add_init_script(_ONLY_VP8_JS)
-    carol.join(room)
+    carol.join(alice.room)
     for one in (bob, carol):
         one.sees(alice)
         eventually(lambda one=one: set(one.page.evaluate(_CODECS_JS)) == {"video/VP8"}, f"{one.name} gets VP8")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from crowd import NAMES, Crowd
-from people import Person
+from people import Person, camera_script
 from playwright.sync_api import Browser, Page, expect
 from process import Server, eventually
 
@@ -63,13 +63,6 @@ _SHIFTS_JS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
-    made = Crowd(browser, server)
-    yield made
-    made.context.close()
-
-
 @pytest.fixture
 def enter(browser: Browser, server: Server, crowd: Crowd) -> Iterator[Callable[..., Page]]:
     """Somebody with a page of their own enters a room in which others are; the others go afterwards."""
@@ -80,6 +73,7 @@ def enter(browser: Browser, server: Server, crowd: Crowd) -> Iterator[Callable[.
         if others:
             crowd.join(room, NAMES[:others], no_camera=no_camera)
         context = browser.new_context(**USUAL | options)
+        context.add_init_script(camera_script())
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))

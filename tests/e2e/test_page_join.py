@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from crowd import Crowd
-from people import HERE, Person
+from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from process import Server, eventually
 
@@ -24,6 +24,7 @@ def visit(browser: Browser, server: Server) -> Callable[..., Page]:
 
     def go(path: str, **options: Any) -> Page:
         context = browser.new_context(**USUAL | options)
+        context.add_init_script(camera_script())
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
@@ -163,20 +164,17 @@ def test_a_link_that_is_no_token_says_what_to_do(visit: Callable[..., Page]) -> 
     assert "token" not in page.url
 
 
-def test_a_full_room_is_waited_for(start_server: Callable[..., Server], browser: Browser) -> None:
+def test_a_full_room_is_waited_for(start_server: Callable[..., Server], person: Callable[..., Person]) -> None:
     server = start_server(max_peers="1")
-    context = browser.new_context(permissions=["camera", "microphone"])
-    first, second = context.new_page(), context.new_page()
-    first.goto(f"{server.url}/?room=team&username=alice")
-    eventually(lambda: first.evaluate("window.room?.state === 'joined'"), "alice is in the room")
-    second.goto(f"{server.url}/?room=team&username=bob")
-    expect(second.locator("#end-title")).to_have_text("The room is full")
-    expect(second.locator("#end-countdown")).to_contain_text("Trying again in")
-    first.click("#leave-button")
-    second.click("[data-act=now]")
-    eventually(lambda: second.evaluate("window.room?.state === 'joined'"), "bob is in the room")
-    expect(second.locator("#call-view")).to_be_visible()
-    context.close()
+    alice, bob = (person(server, name, quiet=True) for name in ("alice", "bob"))
+    alice.join("team")
+    bob.page.goto(f"{server.url}/?room=team&username=bob")
+    expect(bob.page.locator("#end-title")).to_have_text("The room is full")
+    expect(bob.page.locator("#end-countdown")).to_contain_text("Trying again in")
+    alice.page.click("#leave-button")
+    bob.page.click("[data-act=now]")
+    eventually(lambda: bob.peer, "bob is in the room")
+    expect(bob.page.locator("#call-view")).to_be_visible()
 
 
 def test_an_insecure_page_links_to_a_secure_one(server: Server, browser: Browser) -> None:
@@ -188,8 +186,8 @@ def test_an_insecure_page_links_to_a_secure_one(server: Server, browser: Browser
     context.close()
 
 
-def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Browser) -> None:
-    token = Crowd(browser, server).token("team", "alice", duration=60)
+def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Browser, crowd: Crowd) -> None:
+    token = crowd.token("team", "alice", duration=60)
     head, body, signature = token.split(".")
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()

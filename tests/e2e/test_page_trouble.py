@@ -29,7 +29,6 @@ _HAPPENS_JS = """async (type) => {
     await page.actions.later(); // the rest of the page is here
     page.devices.track('microphone').dispatchEvent(new Event(type));
 }"""
-_QUIET_JS = "localStorage.setItem('sfu.choices', JSON.stringify({ microphoneOff: true, cameraOff: true }))"
 _HEARS_JS = "[...document.querySelectorAll('.tile:not(.is-self) video')].every((one) => !one.muted && !one.paused)"
 
 
@@ -86,8 +85,7 @@ def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
     server: Server, person: People, strict: Browser
 ) -> None:
     alice = person(server, "alice").join("tap")
-    listener = person(server, "lena", on=strict)
-    listener.page.add_init_script(_QUIET_JS)
+    listener = person(server, "lena", on=strict, quiet=True)
     with listener.page.expect_request("**/later.js"):  # and nothing is looked at: for the browser that is a touch
         listener.page.goto(f"{server.url}/?room=tap&username=lena")
     said = listener.page.locator(".toast", has_text="Your browser holds the sound back until you tap.")

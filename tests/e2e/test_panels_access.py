@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from crowd import Crowd
 from people import Person
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -17,13 +17,6 @@ pytestmark = pytest.mark.xdist_group("browser")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 EVERYTHING: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": TAGS}}
 COLOURS: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["color-contrast"]}}
-
-
-@pytest.fixture(scope="module")
-def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
-    made = Crowd(browser, server)
-    yield made
-    made.context.close()
 
 
 class Checks:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from people import Person
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 from process import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -38,13 +38,10 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def two(server: Server, browser: Browser) -> Iterator[tuple[Person, Person]]:
+def two(server: Server, residents: People) -> tuple[Person, Person]:
     """Alice and bob, in one room for all the tests: what each writes is told by its words."""
-    made = [Person(browser.new_context(), server, name).join("team") for name in ("alice", "bob")]
-    yield (made[0], made[1])
-    for one in made:
-        one.context.close()
-    assert [problem for one in made for problem in one.problems] == []
+    alice, bob = (residents(server, name, quiet=True).join("team") for name in ("alice", "bob"))
+    return alice, bob
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +123,7 @@ def test_what_is_new_is_counted_and_marked(two: tuple[Person, Person]) -> None:
 def test_who_comes_later_reads_what_was_written(server: Server, person: People, two: tuple[Person, Person]) -> None:
     alice, _ = two
     write(alice, "before carol came")
-    carol = person(server, "carol").join("team")
+    carol = person(server, "carol", quiet=True).join("team")
     expect(carol.page.locator("#chat-count")).to_be_hidden()
     expect(opened(carol).locator(".message").last).to_contain_text("before carol came")
     expect(carol.page.get_by_text("kept for 24 hours")).to_be_visible()

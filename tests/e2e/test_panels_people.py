@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import zxingcpp
 from crowd import Crowd
 from people import Person
 from PIL import Image
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -18,19 +18,12 @@ pytestmark = pytest.mark.xdist_group("browser")
 Go = Callable[..., Person]
 
 
-@pytest.fixture(scope="module")
-def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
-    made = Crowd(browser, server)
-    yield made
-    made.context.close()
-
-
 @pytest.fixture
 def go(server: Server, crowd: Crowd, person: Callable[..., Person]) -> Go:
     """Sends somebody to a room with a token; they are in, unless the door is what the test is about."""
 
-    def made(name: str, room: str, *, moderate: bool = False, enters: bool = True) -> Person:
-        one = person(server, name)
+    def made(name: str, room: str, *, moderate: bool = False, enters: bool = True, quiet: bool = True) -> Person:
+        one = person(server, name, quiet=quiet)
         one.page.goto(f"{server.url}/?token={crowd.token(room, name, permissions={'moderate': moderate})}")
         if enters:
             eventually(lambda: one.peer, f"{name} is in {room}")
@@ -64,8 +57,8 @@ def manage(one: Person) -> Locator:
 
 
 def test_the_list_says_who_is_how(go: Go) -> None:
-    bob = go("bob", "states")
-    carol = go("carol", "states")
+    bob = go("bob", "states", quiet=False)
+    carol = go("carol", "states", quiet=False)
     alice = go("alice", "states", moderate=True)
     alice.page.keyboard.press("p")
     expect(alice.page.locator(".person__name bdi")).to_have_text(["alice (you)", "bob", "carol"])
@@ -89,7 +82,7 @@ def test_the_list_says_who_is_how(go: Go) -> None:
 
 
 def test_a_moderator_mutes_asks_and_removes(go: Go) -> None:
-    alice, bob = go("alice", "rule", moderate=True), go("bob", "rule")
+    alice, bob = go("alice", "rule", moderate=True), go("bob", "rule", quiet=False)
     expect(row(opened(alice), "bob").get_by_label("Microphone on")).to_be_visible()
     choose(alice, "bob", "Mute")
     expect(bob.page.get_by_text("A moderator muted you.")).to_be_visible()
