@@ -52,10 +52,13 @@ class TcpWire:
 
     def _accept(self) -> None:
         near, _ = self._front.accept()
-        if not self.up:
+        try:
+            far = socket.create_connection(self._server) if self.up else None
+        except OSError:  # the server is down
+            far = None
+        if far is None:
             _reset(near)
             return
-        far = socket.create_connection(self._server)
         for one, other in ((near, far), (far, near)):
             self._ways[one] = other
             self._selector.register(one, selectors.EVENT_READ)
