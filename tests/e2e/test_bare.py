@@ -22,19 +22,23 @@ def site() -> Iterator[str]:
         yield origin
 
 
-@pytest.fixture
-def server(start_server: Callable[..., Server], site: str) -> Server:
+@pytest.fixture(scope="module")
+def server(site: str) -> Iterator[Server]:
     """A server that the site's pages may use."""
-    return start_server(allowed_origins=site)
+    running = Server(allowed_origins=site)
+    try:
+        yield running.start()
+    finally:
+        running.close()
 
 
 @pytest.fixture
-def bare(server: Server, site: str, person: People) -> People:
+def bare(server: Server, site: str, room: str, person: People) -> People:
     """Makes people who enter the room by way of the site."""
 
     def make(name: str) -> Person:
         made = person(server, name)
-        socket = f"ws://127.0.0.1:{server.port}/ws?room=team&username={name}"
+        socket = f"ws://127.0.0.1:{server.port}/ws?room={room}&username={name}"
         made.page.goto(f"{site}/?{urllib.parse.urlencode({'socket': socket})}")
         return made
 
@@ -62,9 +66,9 @@ def test_two_bare_pages_call_each_other(bare: People) -> None:
     eventually(lambda: frames(alice) == [], "the picture of who left is gone")
 
 
-def test_a_bare_page_and_ours_call_each_other(server: Server, bare: People, person: People) -> None:
+def test_a_bare_page_and_ours_call_each_other(server: Server, room: str, bare: People, person: People) -> None:
     alice = bare("alice")
-    full = person(server, "full").join("team")
+    full = person(server, "full").join(room)
     sees_moving(alice, 1)
     (peer,) = full.page.evaluate("[...room.participants.keys()]")
     full.moves(lambda: full.frames(peer), "sees the bare page")
