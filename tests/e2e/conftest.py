@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from crowd import Crowd
-from people import FAKE_DEVICES, People, Person, launch
+from people import FAKE_DEVICES, FILE_BYTES, People, Person, launch
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from process import Server
 
@@ -30,7 +30,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def server() -> Iterator[Server]:
     """One server for all these tests. It does not wait for those who closed their page without a word."""
-    running = Server(hold_s="1")
+    running = Server(hold_s="1", file_bytes=str(FILE_BYTES))
     try:
         yield running.start()
     finally:

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page
 from process import Server, eventually
 
 _numbers = itertools.count(1)
+AT_ONCE = 12
+"""Of WebSockets: Chromium lets more of them wait, for seconds."""
 NAMES = [
     *("Amira Haddad", "Jonas Lindqvist", "Mei Tanaka", "Tomás Oliveira", "Priya Raman", "Kofi Mensah"),
     *("Maximiliane von Hohenberg-Castell", "Lucas Weber", "Noor Al-Sayed", "Ingrid Solberg", "Mateo Rojas", "Hana Kim"),
@@ -150,9 +152,10 @@ class Crowd:
             {"name": name, "token": self.token(room, name, **listeners), "camera": index not in no_camera} | more
             for index, name in enumerate(names)
         ]
-        self.page.evaluate(_JOIN_JS, people)
-        count = len(names)
-        eventually(lambda: self.connected(names) == count, f"{count} are in {room}", 40)
+        for first in range(0, len(people), AT_ONCE):
+            self.page.evaluate(_JOIN_JS, people[first : first + AT_ONCE])
+            some = names[first : first + AT_ONCE]
+            eventually(lambda some=some: self.connected(some) == len(some), f"{len(some)} are in {room}", 40)  # type: ignore[misc]
 
     def knock(self, room: str, names: list[str]) -> None:
         """Sends people to the door of a room with a lobby; they wait there, without a camera."""

@@ -27,6 +27,8 @@ _OPENS_JS = """(height) => {
         return real(video ? { video, ...others } : others);
     };
 }"""
+FILE_BYTES = 100_000
+"""The longest file that the server takes."""
 LINES = 180
 """Of a camera, unless more are needed: a processor without help encodes few larger ones at a time."""
 

@@ -58,7 +58,7 @@ RTCPeerConnection.prototype.createAnswer = function (...options) {
 
 def test_sound_is_redundant_between_those_who_know_that(server: Server, person: People, two: Two) -> None:
     alice, bob = two
-    carol = person(server, "carol")
+    carol = person(server, "carol", quiet=True)
     carol.page.add_init_script(_ONLY_OPUS_JS)
     carol.join(alice.room)
     for one in (alice, bob, carol):
@@ -85,7 +85,7 @@ def test_who_cannot_show_it_is_sent_what_it_can(server: Server, person: People, 
     alice, bob = two
     alice.page.evaluate(_SEND_JS, "VP9")
     eventually(lambda: "video/VP9" in bob.page.evaluate(_CODECS_JS), "VP9 comes")
-    carol = person(server, "carol")
+    carol = person(server, "carol", quiet=True)
     carol.page.add_init_script(_ONLY_VP8_JS)
     carol.join(alice.room)
     for one in (bob, carol):

@@ -37,7 +37,7 @@ def frames(viewer: Person) -> int:
 
 def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, person: People) -> None:
     alice = person(server, "alice", lines=720).join(room)
-    bob = person(server, "bob").join(room)
+    bob = person(server, "bob", quiet=True).join(room)
     bob.sees(alice)
     eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")
     for shown, expected in ((180, 180), (720, 720), (360, 360)):

@@ -123,7 +123,7 @@ def test_a_firewall_that_stops_the_media_is_named_with_its_port(walled: tuple[Se
 
 
 def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, person: People) -> None:
-    alice, bob = person(server, "alice").join("float"), person(server, "bob").join("float")
+    alice, bob = person(server, "alice", quiet=True).join("float"), person(server, "bob").join("float")
     alice.sees(bob)
     floats = f"document.pictureInPictureElement === document.querySelector('{alice.tile(bob)} video')"
     alice.page.click("#more-button")
@@ -137,7 +137,7 @@ def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, per
 
 
 def test_a_part_that_does_not_load_is_tried_again_and_then_by_a_button(server: Server, person: People) -> None:
-    page = person(server, "alice").page
+    page = person(server, "alice", quiet=True).page
     failed: list[str] = []
     page.route("**/later.js", lambda route: route.abort() if failed.append(route.request.url) is None else None)
     page.goto(f"{server.url}/?room=part&username=alice")

@@ -69,7 +69,7 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     expect(page.get_by_role("dialog", name="End the call for everyone?")).to_be_visible()
     check(page, "confirm", "dialog[open]")
     leave_dialog(page)
-    waiting = person(server, "Sam")
+    waiting = person(server, "Sam", quiet=True)
     waiting.page.goto(f"{server.url}/?token={crowd.token(room, 'Sam')}")
     expect(page.locator(".lobby")).to_be_visible()
     check(waiting.page, "in the lobby")
@@ -109,7 +109,7 @@ def walk(page: Page, target: str) -> None:
 
 
 def test_the_keyboard_alone_leads_through_a_call(server: Server, person: Callable[..., Person]) -> None:
-    alice = person(server, "alice").join("keys")
+    alice = person(server, "alice", quiet=True).join("keys")
     bob = person(server, "bob")
     page = bob.page
     page.goto(f"{server.url}/?room=keys")

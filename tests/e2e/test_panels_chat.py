@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from people import Person
+from people import FILE_BYTES, Person
 from playwright.sync_api import Page, Route, expect
 from process import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
-LIMIT = 100_000
 
 PARTS = (  # what is written, and the links in it: text and address
     ("see https://a.example/x?y=1#z.", [("https://a.example/x?y=1#z", "https://a.example/x?y=1#z")]),
@@ -28,19 +27,9 @@ PARTS = (  # what is written, and the links in it: text and address
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server(file_bytes=str(LIMIT))
-    try:
-        yield running.start()
-    finally:
-        print(running.output)
-        running.close()
-
-
-@pytest.fixture(scope="module")
 def two(server: Server, residents: People) -> tuple[Person, Person]:
     """Alice and bob, in one room for all the tests: what each writes is told by its words."""
-    alice, bob = (residents(server, name, quiet=True).join("team") for name in ("alice", "bob"))
+    alice, bob = (residents(server, name, quiet=True).join("chat") for name in ("alice", "bob"))
     return alice, bob
 
 
@@ -123,7 +112,7 @@ def test_what_is_new_is_counted_and_marked(two: tuple[Person, Person]) -> None:
 def test_who_comes_later_reads_what_was_written(server: Server, person: People, two: tuple[Person, Person]) -> None:
     alice, _ = two
     write(alice, "before carol came")
-    carol = person(server, "carol", quiet=True).join("team")
+    carol = person(server, "carol", quiet=True).join("chat")
     expect(carol.page.locator("#chat-count")).to_be_hidden()
     expect(opened(carol).locator(".message").last).to_contain_text("before carol came")
     expect(carol.page.get_by_text("kept for 24 hours")).to_be_visible()
@@ -153,7 +142,7 @@ def test_a_file_reaches_the_room(two: tuple[Person, Person]) -> None:
     assert Path(downloading.value.path()).read_bytes() == content
     expect(alice.page.locator(".uploads li")).to_have_count(0)
 
-    give(alice.page, "large.bin", bytes(LIMIT + 1))
+    give(alice.page, "large.bin", bytes(FILE_BYTES + 1))
     expect(alice.page.get_by_text("large.bin is 100 kB. The limit is 100 kB.")).to_be_visible()
     expect(bob.page.get_by_role("link", name="large.bin")).to_have_count(0)
 

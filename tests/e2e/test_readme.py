@@ -37,7 +37,7 @@ def test_the_commands_lead_into_a_room(server: Server, person: Callable[..., Per
     assert len([line for line in python.splitlines() if line]) <= 10, "ten lines"
     other_link = output([sys.executable, "-c", python], server, KEY=key).strip()
     assert link != other_link
-    one, two = person(server, "alice"), person(server, "alice")
+    one, two = person(server, "alice", quiet=True), person(server, "alice")
     for someone, where in ((one, link), (two, other_link)):
         someone.page.goto(where)
         eventually(lambda someone=someone: someone.peer, "in the room")  # type: ignore[misc]

@@ -39,7 +39,7 @@ _SENT_JS = """async () => Math.max(0, ...[...(await window.room.pc.getStats()).v
 
 def test_everyone_gets_the_layers_that_the_page_shows(server: Server, room: str, person: People) -> None:
     alice = person(server, "alice", lines=360).join(room)
-    bob, carol = person(server, "bob").join(room), person(server, "carol").join(room)
+    bob, carol = (person(server, name, quiet=True).join(room) for name in ("bob", "carol"))
     for one in (bob, carol):
         one.sees(alice)
     alice.page.evaluate(_SCALE_JS, "L3T3_KEY")
