@@ -165,6 +165,7 @@ def test_every_route_is_listed() -> None:
     assert list(REQUESTS) == [route.name for route in ROUTES]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # both are asked all this again below
 @pytest.mark.parametrize("credential", EXPECTED)
 async def test_every_route_with_every_credential(
     store: Store, clock: Any, acme: Tenant, world: World, credential: str
