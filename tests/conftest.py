@@ -38,6 +38,11 @@ def server(start_server: Callable[..., Server]) -> Server:
     return start_server()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors: one is busy with browsers, and the others' tests wait half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     return _unskipped((yield), item.nodeid)
