@@ -10,6 +10,7 @@ from sfu.media.nack import (
     HISTORY_BYTES,
     HISTORY_RUNS,
     HISTORY_S,
+    PACKET_BYTES,
     RESEND_BURST,
     RESEND_PER_S,
     Answers,
@@ -70,7 +71,7 @@ def test_what_is_older_is_forgotten() -> None:
 
 
 def test_bytes_and_runs_are_bounded() -> None:
-    history, fits = History(ROW), HISTORY_BYTES // 1000
+    history, fits = History(ROW), HISTORY_BYTES // (1000 + PACKET_BYTES)
     for number in range(2 * fits):
         store_one(history, number, size=1000)
     found = [number for number in range(2 * fits) if history.find(number) is not None]

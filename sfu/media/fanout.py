@@ -63,6 +63,16 @@ class Outbox:
         self.segment: Any = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
         self.lone = self._messages(1, count)
         self.runs = [self._messages(k, SHARE) for k in range(BURST + 1)]
+        self._prepared: dict[tuple[int, int, bool], Prepared] = {}
+
+    def prepare(self, k: int, n: int, *, whole: bool) -> Prepared:
+        """For runs of k packets to n subscribers, `whole` in one message each. Fans that are alike share it."""
+        prepared = self._prepared.get((k, n, whole))
+        if prepared is None:
+            messages, names = self.runs[k] if whole and k > 1 else self.lone
+            prepared = _doublings(k, n), messages, names[: n if whole else n * k]
+            self._prepared[k, n, whole] = prepared
+        return prepared
 
     def _messages(self, k: int, count: int) -> Messages:
         """Messages of k rows each, and their column of pointers to addresses."""
@@ -78,9 +88,23 @@ class Outbox:
 
 
 Messages = tuple[Any, memoryview]
-Shape = tuple[list[Any], list[tuple[slice, slice]], Any, memoryview, "array[int]"]
-"""What runs of one number of packets need: the libsrtp session of each row; what to copy, and where, until each
-subscriber has the run; the messages, the column of their addresses, and what to write there."""
+Copies = list[tuple[slice, slice]]
+Prepared = tuple[Copies, Any, memoryview]
+"""What to copy, and where, until each subscriber has the run; the messages, and the column of their addresses."""
+Shape = tuple[list[Any], Copies, Any, memoryview, "array[int]"]
+"""What runs of one number of packets need: the libsrtp session of each row, what is `Prepared`, and what to write into
+the column."""
+
+
+def _doublings(k: int, n: int) -> Copies:
+    """Each copy doubles what is there of a run of k packets, up to n times."""
+    copies = []
+    have = run = k * ROW_BYTES
+    while have < n * run:
+        more = min(have, n * run - have)
+        copies.append((slice(have, have + more), slice(more)))
+        have += more
+    return copies
 
 
 class Fan:
@@ -133,20 +157,13 @@ class Fan:
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 
     def _shape(self, k: int) -> Shape:
-        n = len(self._legs)
         handles = [context.handle for context in self._contexts for _ in range(k)]
-        copies = []
-        have = run = k * ROW_BYTES
-        while have < n * run:  # each copy doubles what is there
-            more = min(have, n * run - have)
-            copies.append((slice(have, have + more), slice(more)))
-            have += more
-        messages, names, addresses = None, memoryview(b""), array("Q")
+        addresses, prepared = array("Q"), (_doublings(k, len(self._legs)), None, memoryview(b""))
         if not self._endpoint.portable:
             whole = k == 1 or self._segments  # one message a subscriber
-            messages, names = self._outbox.runs[k] if whole and k > 1 else self._outbox.lone
             addresses = array("Q", [name for name in self._names for _ in range(1 if whole else k)])
-        shape = self._shapes[k] = handles, copies, messages, names[: len(addresses)], addresses
+            prepared = self._outbox.prepare(k, len(self._legs), whole=whole)
+        shape = self._shapes[k] = handles, *prepared, addresses
         return shape
 
     def _renumber(self, view: memoryview, lengths: list[int]) -> None:

@@ -18,7 +18,9 @@ HISTORY = 256
 HISTORY_S = 1.0
 HISTORY_BYTES = 200_000
 HISTORY_RUNS = 512
-"""What a track remembers at most: a second of 1.6 Mbps, and no more runs than a search should look at."""
+"""What a track remembers at most: a second of 1.5 Mbps, and no more runs than a search should look at."""
+PACKET_BYTES = 60
+"""What each packet takes beside its own bytes."""
 RESEND_PER_S = 500.0
 RESEND_BURST = 250.0
 """What one subscriber may ask for of one track, so that NACKs multiply neither traffic nor work."""
@@ -54,9 +56,10 @@ class History:
                 packets[-1] = packets[-1][:last]
             span = ((_seq_of(packets[-1], 2)[0] - first) & 0xFFFF) + 1
         runs.append((now_s, first, span, packets))
-        self._bytes += size * (len(packets) - 1) + last
+        self._bytes += (size + PACKET_BYTES) * (len(packets) - 1) + last + PACKET_BYTES
         while self._bytes > HISTORY_BYTES or now_s - runs[0][0] > HISTORY_S or len(runs) > HISTORY_RUNS:
-            self._bytes -= sum(map(len, runs.popleft()[3]))
+            packets = runs.popleft()[3]
+            self._bytes -= sum(map(len, packets)) + PACKET_BYTES * len(packets)
 
     def find(self, number: int) -> bytes | None:
         for _, first, span, packets in reversed(self._runs):
