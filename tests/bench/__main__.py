@@ -32,6 +32,8 @@ sys.path.insert(0, str(ROOT))
 from tests.bench.disturbed import company_key, delays, two_workers  # noqa: E402
 
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+FRAME_S = 1 / 30
+"""From one frame to the next."""
 SUBSCRIBERS, RATES = (3, 10, 30), {"low": 300, "high": 2000}
 
 
@@ -105,11 +107,11 @@ def ours(workers: int = 1, cores: Iterable[int] = (0,)) -> Iterator[Server]:
             process.wait(15)
 
 
-def floors(quick: bool) -> dict[str, float]:
+def floors(quick: bool, pause_s: float = 0.0) -> dict[str, float]:
     code = "import sys, json; sys.path.insert(0, 'tests/bench'); from floor import floor_us\n"
-    code += "print(json.dumps({f'{n} {name}': floor_us(n, b, float(sys.argv[1])) for n in (3, 10, 30) "
+    code += "print(json.dumps({f'{n} {name}': floor_us(n, b, *map(float, sys.argv[1:])) for n in (3, 10, 30) "
     code += "for name, b in (('low', 10), ('high', 32))}))"
-    command = [*pinned(0), sys.executable, "-c", code, "0.5" if quick else "1.5"]
+    command = [*pinned(0), sys.executable, "-c", code, "0.5" if quick else "1.5", str(pause_s)]
     found: dict[str, float] = json.loads(
         subprocess.run(command, env=ENV, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     )
@@ -117,7 +119,8 @@ def floors(quick: bool) -> dict[str, float]:
 
 
 COLUMNS = {
-    "cpu_us_per_forward": "µs/fwd", "floor_us": "floor", "ratio": "ratio", "forwards_per_s": "fwd/s", "delay_ms_p50":
+    "cpu_us_per_forward": "µs/fwd", "floor_us": "floor", "ratio": "ratio",
+    "paced_floor_us": "paced", "paced_ratio": "ratio", "forwards_per_s": "fwd/s", "delay_ms_p50":
     "p50 ms", "delay_ms_p99": "p99 ms", "loss_percent": "loss %", "loop_lag_ms": "lag ms",
 }  # fmt: skip
 
@@ -134,14 +137,14 @@ def packets(server: Server, quick: bool) -> Results:
     """A packet's cost beside the floor, and how it grows with rooms."""
     seconds = 2.0 if quick else 4.0
     results: Results = {}
-    floor = floors(quick)
+    floor, paced = floors(quick), floors(quick, FRAME_S)
     print(f"{'':24s}" + "".join(f"{title:>10}" for title in COLUMNS.values()))
     for n in SUBSCRIBERS:
         for name, pps in RATES.items():
             result = server.load(peers=n + 1, pps=pps, seconds=seconds)
-            result["floor_us"] = floor[f"{n} {name}"]
-            if result["cpu_us_per_forward"]:
-                result["ratio"] = result["cpu_us_per_forward"] / result["floor_us"]
+            result |= {"floor_us": floor[f"{n} {name}"], "paced_floor_us": paced[f"{n} {name}"]}
+            if us := result["cpu_us_per_forward"]:
+                result |= {"ratio": us / result["floor_us"], "paced_ratio": us / result["paced_floor_us"]}
             results[f"{n} subscribers {name}"] = result
             row(f"{n} subscribers, {name}", result)
     for rooms in (1, 10) if quick else (1, 5, 10, 20, 40):
