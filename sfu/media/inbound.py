@@ -1,6 +1,7 @@
 """A batch of datagrams from peers: decrypted, read, given their place in their tracks; then each track sends its share.
 
-This is the part of the path that runs once a packet in Python; what runs once a subscriber is in fanout.py.
+This is the part of the path that runs once a burst in Python, and once a packet where there is something odd about it;
+what runs once a subscriber is in fanout.py.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ SEEN_S = 0.05
 """How often a route needs to hear that something came: what it decides by that takes seconds."""
 OTHERS_RANK = 0
 """Of what is no track's own, beside Track.flush_rank: a retransmission is older than what else came."""
-
 
 Names = dict[int, str]
 """What a packet says of its stream (RFC 8843 section 9.2, RFC 8852): MID, RID or repaired RID by the extension's id."""
