@@ -27,8 +27,8 @@ SHARE = 32
 """Subscribers encrypted and sent at once. More of them would not fit the second-level cache."""
 NO_SEGMENTS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
 """What the kernel says where it cannot cut up: too old, a device without checksums, a path with a smaller MTU."""
-_IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("struct iovec", "iov_len")
 FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
+_IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("struct iovec", "iov_len")
 
 
 class Failure(NamedTuple):
@@ -157,13 +157,14 @@ class Fan:
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 
     def _shape(self, k: int) -> Shape:
-        handles = [context.handle for context in self._contexts for _ in range(k)]
-        addresses, prepared = array("Q"), (_doublings(k, len(self._legs)), None, memoryview(b""))
-        if not self._endpoint.portable:
+        handles, n = [context.handle for context in self._contexts for _ in range(k)], len(self._legs)
+        if self._endpoint.portable:
+            shape: Shape = handles, _doublings(k, n), None, memoryview(b""), array("Q")
+        else:
             whole = k == 1 or self._segments  # one message a subscriber
             addresses = array("Q", [name for name in self._names for _ in range(1 if whole else k)])
-            prepared = self._outbox.prepare(k, len(self._legs), whole=whole)
-        shape = self._shapes[k] = handles, *prepared, addresses
+            shape = handles, *self._outbox.prepare(k, n, whole=whole), addresses
+        self._shapes[k] = shape
         return shape
 
     def _renumber(self, view: memoryview, lengths: list[int]) -> None:
