@@ -18,11 +18,11 @@ from sfu.media.fanout import Fan, Outbox, fans
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import ROUND_TRIP_S, History
-from sfu.media.numbering import SEQUENCES, Numbering
+from sfu.media.numbering import Numbering
 from sfu.media.quality import Counted
 from sfu.media.reception import Reception
 from sfu.media.runs import gather, make_run
-from sfu.media.srtp import ROW_BYTES, Rows
+from sfu.media.srtp import ROW_BYTES, SEQUENCES, Rows
 
 if TYPE_CHECKING:
     from sfu.media.peer import Peer

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 
 from sfu.media import rtp, sdp
 from sfu.media.bitrate import TransportFeedback
-from sfu.media.numbering import SEQUENCES
 from sfu.media.runs import gather
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows, unprotect
+from sfu.media.srtp import READ_BATCH, ROW_BYTES, SEQUENCES, Context, Packet, Rows, unprotect
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from array import array
 from struct import Struct
 
 from sfu.media.nack import HISTORY
-from sfu.media.srtp import READ_BATCH
 
 _seq_of = Struct("!H").unpack_from
-
-
-def _sequences() -> memoryview:
-    numbers = array("H", [*range(0x10000), *range(READ_BATCH)])
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return memoryview(numbers)
-
-
-SEQUENCES = _sequences()
-"""All sequence numbers one after the other, and once more as many as a batch has, in the order that their bytes have in
-a packet: those of packets that follow each other are a slice of it."""
 
 
 class Numbering:

@@ -27,10 +27,10 @@ def make_run(rows: Rows, at: int, lengths: list[int], start: int, stop: int) -> 
     if run.index(high) == shorter == len(run) - run.count(high) and _pad_all(rows, at + start, low, high, shorter):
         lengths[start : start + shorter] = [high] * shorter
         return end
-    return _make_run(rows, at, lengths, start, end)
+    return _make_run_one_by_one(rows, at, lengths, start, end)
 
 
-def _make_run(rows: Rows, at: int, lengths: list[int], start: int, most: int) -> int:
+def _make_run_one_by_one(rows: Rows, at: int, lengths: list[int], start: int, most: int) -> int:
     low = high = lengths[start]
     end = start + 1
     while end < most:

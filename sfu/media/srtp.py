@@ -7,6 +7,8 @@ libsrtp session belongs to one thread.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from typing import Any, NamedTuple
 
 from pylibsrtp._binding import ffi, lib
@@ -26,6 +28,18 @@ HEAD_WORDS = 6
 MAX_SSRCS = 128
 """SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
 retransmissions are 48."""
+
+
+def _sequences() -> memoryview:
+    numbers = array("H", [*range(0x10000), *range(READ_BATCH)])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return memoryview(numbers)
+
+
+SEQUENCES = _sequences()
+"""All sequence numbers one after the other, and once more as many as a batch has, in the order that their bytes have in
+a packet: what `Rows.seqs` shows of packets that follow each other is a slice of it."""
 
 
 class Packet:
