@@ -394,14 +394,16 @@ async def test_candidates_are_counted_and_go_nowhere(tmp_path: Path) -> None:
 
 
 async def test_too_many_messages(tmp_path: Path) -> None:
-    async with running(tmp_path, settings(messages_burst=10)) as server, server.joined() as alice:
+    config = settings(messages_burst=10, messages_per_s=1)
+    async with running(tmp_path, config) as server, server.joined() as alice:
         await alice.spam(30)
         await alice.expect_bye("rate_limited", 4429, rejoin=False)
         assert server.counters.get("sfu_ends_total", code="rate_limited") == 1
 
 
 async def test_without_limits_no_message_is_too_many(tmp_path: Path) -> None:
-    async with running(tmp_path, settings(messages_burst=10, limits=False)) as server, server.joined() as alice:
+    config = settings(messages_burst=10, messages_per_s=1, limits=False)
+    async with running(tmp_path, config) as server, server.joined() as alice:
         await alice.spam(30)
         await alice.send("chat", {"text": "hello"})
         await alice.expect("chat")
@@ -637,7 +639,8 @@ async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: 
 
 
 async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
-    async with running(tmp_path, settings(messages_burst=10, hold_s=0.1)) as server:
+    config = settings(messages_burst=10, messages_per_s=1, hold_s=0.1)
+    async with running(tmp_path, config) as server:
         before = tasks()
         async with server.joined():
             pass
@@ -655,7 +658,7 @@ async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
             await alice.do(("Failed", {"code": "media_lost", "message": "Gone."}))
             await alice.closed()
         async with server.joined() as alice:
-            await alice.spam(20)
+            await alice.spam(30)
             await alice.closed()
         async with server.raw() as stream:
             await stream.send_all(b"\x81\x85nonsense that is not masked text")
