@@ -62,7 +62,7 @@ def parse(fci: bytes) -> Report:
 
 def feed(feedback: TransportFeedback, arrivals: list[tuple[int, int]]) -> Report:
     for ext, now_us in arrivals:
-        feedback.arrived([ext & 0xFFFF], now_us)
+        feedback.arrived([ext & 0xFFFF], now_us / 1e6)
     report = parse(feedback.report())
     assert not feedback.pending
     return report
@@ -117,8 +117,8 @@ def test_losses_reordering_and_duplicates(start: int, rounds: list[list[tuple[in
 def test_late_packets_are_not_reported_twice() -> None:
     feedback = TransportFeedback()
     expect(feed(feedback, [(10, 1_000_000), (12, 1_000_250)]), 10, {10: 1_000_000, 12: 1_000_250})
-    feedback.arrived([11], 1_100_000)  # already reported missing
-    feedback.arrived([12], 1_100_000)
+    feedback.arrived([11], 1.1)  # already reported missing
+    feedback.arrived([12], 1.1)
     assert not feedback.pending
     expect(feed(feedback, [(14, 1_200_000)]), 13, {14: 1_200_000})
 
@@ -168,7 +168,7 @@ def test_whatever_the_numbers_a_report_is_well_formed(rounds: list[list[tuple[in
     feedback = TransportFeedback()
     for arrivals in rounds:
         for seq16, now_us in arrivals:
-            feedback.arrived([seq16], now_us)
+            feedback.arrived([seq16], now_us / 1e6)
         if feedback.pending:
             fci = feedback.report()
             parse(fci)
@@ -185,7 +185,7 @@ def test_a_report_fits_a_datagram(step: int, gap_us: int, before: bool) -> None:
     if before:
         feed(feedback, [(20_000, 1_000_000)])
     for i in range(5000):
-        feedback.arrived([(20_001 + step * i) & 0xFFFF], 1_000_000 + gap_us * i)
+        feedback.arrived([(20_001 + step * i) & 0xFFFF], 1 + gap_us * i / 1e6)
         if i % 7 == 0 and feedback.pending:
             assert len(transport_feedback(copy.deepcopy(feedback).report(), 1)) <= MTU
 
@@ -196,7 +196,7 @@ def test_the_largest_report_fits_a_datagram(reach: int) -> None:
     feedback = TransportFeedback()
     feed(feedback, [(20_000 - 3 * reach // 2, 1_000_000)])
     for i, seq16 in enumerate([20_000, *range(20_000 + reach, 20_000 - reach, -1)]):
-        feedback.arrived([seq16], 2_000_000 + 10 * i)
+        feedback.arrived([seq16], 2 + i / 1e5)
     fci = feedback.report()
     parse(fci)
     assert len(transport_feedback(fci, 1)) <= MTU

@@ -11,7 +11,7 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,9 +136,9 @@ class Feedback(TransportFeedback):
         super().__init__()
         self.told: list[int] = []
 
-    def arrived(self, seqs: Iterable[int], now_us: int) -> None:
-        self.told += (listed := list(seqs))
-        super().arrived(listed, now_us)
+    def arrived(self, seqs: Sequence[int], now_s: float) -> None:
+        self.told += seqs
+        super().arrived(seqs, now_s)
 
 
 class Kernel:
@@ -413,7 +413,7 @@ class Scene:
         for kernel in self.kernels:
             kernel.refused.clear()
         if packets:
-            self.forwarder.forward(self.rows, list(range(len(packets))), [self.route] * len(packets))
+            assert not self.forwarder.forward(self.rows, [self.route] * len(packets))
         assert sorted(self.feedback.told) == sorted(p.ext + 7 & 0xFFFF for p in accepted if self.numbered)
         self.any_refused = any(kernel.refused for kernel in self.kernels)
         self.model.batch(accepted, self.refused, lambda number: self.track.recall(number) is not None)
@@ -558,7 +558,7 @@ def test_streams_that_share_a_batch_are_told_apart(
                 seqs[which] += 1
                 scene.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
                 scene.rows.lengths[i] = len(data)
-            scene.forwarder.forward(scene.rows, range(len(batch)), [routes[which] for which in batch])
+            assert not scene.forwarder.forward(scene.rows, [routes[which] for which in batch])
             by_track = {track.ssrc: i for i, track in enumerate(tracks)}
             got = [(by_track[ssrc], seq16, payload) for ssrc, seq16, payload in subscriber.take()]
             for which in range(3):
@@ -590,7 +590,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
             data = scene.publisher.protect(wire)
             scene.rows.view[: len(data)] = data
             scene.rows.lengths[0] = len(data)
-            scene.forwarder.forward(scene.rows, [0], [scene.route])
+            scene.forwarder.forward(scene.rows, [scene.route])
             got.extend(subscriber.receive())
 
         for step in range(3):
@@ -641,7 +641,7 @@ def test_audio_levels_are_heard_and_no_subscriber_gets_them(
             wire = scene.publisher.protect(head + data + b"voice")
             scene.rows.view[: len(wire)] = wire
             scene.rows.lengths[0] = len(wire)
-            scene.forwarder.forward(scene.rows, [0], [scene.route])
+            scene.forwarder.forward(scene.rows, [scene.route])
             got = subscriber.session.unprotect(subscriber.socket.recv(2048))
             assert got[12:] == head[12:] + bytes.fromhex(left) + b"voice"
         assert scene.track.take_level() == level
@@ -674,7 +674,7 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
     try:
         for i in range(30):
             senders[i % 3].sendto(bytes([i]) * (i + 1), endpoint.socket.getsockname())
-        assert receiver.receive(endpoint) == list(range(1, 31))
+        assert receiver.receive(endpoint) == 30
         keys = list(receiver.keys(30))
         assert len(set(keys)) == 3
         for i in range(30):
@@ -682,7 +682,7 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
             assert receiver.key(i) == keys[i] == keys[i % 3]
             assert receiver.address(i)[1] == senders[i % 3].getsockname()[1]
             assert receiver.address(i)[0] == host
-        assert receiver.receive(endpoint) == []
+        assert receiver.receive(endpoint) <= 0
     finally:
         for sock in (*senders, endpoint.socket):
             sock.close()

@@ -11,19 +11,19 @@ from sfu.media.srtp import ROW_BYTES, Rows
 @given(st.lists(st.integers(20, 60), min_size=1, max_size=80))
 def test_runs_are_whole(sizes: list[int]) -> None:
     """All of one size, but for a shorter last one; padding is what a receiver takes off again."""
-    rows, lengths = Rows(len(sizes)), list(sizes)
+    rows = Rows(len(sizes))
     for i, size in enumerate(sizes):
         rows.view[i * ROW_BYTES : i * ROW_BYTES + size] = b"\x80" + bytes([i]) * (size - 1)
     start = 0
     while start < len(sizes):
-        end = make_run(rows, 0, lengths, start, len(sizes))
-        run = lengths[start:end]
+        run = make_run(rows, start, sizes[start:])
+        end = start + len(run)
         assert 1 <= len(run) <= BURST
         assert set(run[:-1]) <= {run[0]}
         assert run[-1] <= run[0]
-        for i in range(start, end):
-            packet = rows.view[i * ROW_BYTES : i * ROW_BYTES + lengths[i]]
+        for i, length in zip(range(start, end), run, strict=True):
+            packet = rows.view[i * ROW_BYTES : i * ROW_BYTES + length]
             padding = packet[-1] if packet[0] & 0x20 else 0
             assert padding <= PAD_BYTES
-            assert bytes(packet[1 : lengths[i] - padding]) == bytes([i]) * (sizes[i] - 1)
+            assert bytes(packet[1 : length - padding]) == bytes([i]) * (sizes[i] - 1)
         start = end

@@ -322,7 +322,7 @@ class Scene:
             self.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
             self.rows.lengths[i] = len(data)
         if arriving:
-            self.forwarder.forward(self.rows, list(range(len(arriving))), [self.route] * len(arriving))
+            self.forwarder.forward(self.rows, [self.route] * len(arriving))
             self.model.batch(arriving)
             assert len(self.track.lower) == self.model.lower
         for name in self.subscribers:

@@ -40,11 +40,17 @@ class Port(UdpPort):
         self.register(agent)
         return agent
 
-    def _on_media(self, rows: Rows, ids: list[int], routes: list[Route]) -> None:
-        for i, route in zip(ids, routes, strict=True):
-            self.media.append(bytes(rows.row(i)))
+    def _on_media(self, rows: Rows, routes: list[Route | None]) -> list[int]:
+        others = []
+        for i, route in enumerate(routes):
+            packet = bytes(rows.row(i))
+            if route is None or not 128 <= packet[0] < 192:
+                others.append(i)
+                continue
+            self.media.append(packet)
             if self.authentic:
                 route.seen(time.monotonic())
+        return others
 
     def sender(self, host: str = "127.0.0.1") -> socket.socket:
         """A socket of somebody's, connected to this port."""

@@ -6,8 +6,8 @@ transport, we answer every FEEDBACK_MS with what arrived and when. Without it Ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import groupby, repeat
+from collections.abc import Sequence
+from itertools import groupby
 from struct import Struct
 
 FEEDBACK_MS = 50.0
@@ -30,7 +30,7 @@ class TransportFeedback:
     __slots__ = ("_arrivals", "_came", "_count", "_last_ext", "_next_ext")
 
     def __init__(self) -> None:
-        self._came: list[tuple[int, int]] = []  # numbers and times, not looked at yet
+        self._came: list[tuple[Sequence[int], float]] = []  # numbers and times, not looked at yet
         self._arrivals: dict[int, int] = {}
         self._last_ext = -1
         self._next_ext = -1  # the report's first number: one after the last one reported
@@ -41,16 +41,16 @@ class TransportFeedback:
         self._look()
         return bool(self._arrivals)
 
-    def arrived(self, seqs: Iterable[int], now_us: int) -> None:
-        """Packets with these transport-wide numbers arrived at `now_us`, a monotonic clock in microseconds. They are
-        looked at when there is a report to be made: packets are waiting."""
-        self._came += zip(seqs, repeat(now_us))
+    def arrived(self, seqs: Sequence[int], now_s: float) -> None:
+        """Packets with these transport-wide numbers arrived at `now_s`, a monotonic clock. They are looked at when
+        there is a report to be made: packets are waiting."""
+        self._came.append((seqs, now_s))
         if len(self._came) > REPORT_PACKETS:
             self._look()
 
     def _look(self) -> None:
         came, self._came = self._came, []
-        for seq16, now_us in came:
+        for seq16, now_us in [(seq16, round(now_s * 1e6)) for seqs, now_s in came for seq16 in seqs]:
             around = self._last_ext if self._last_ext >= 0 else seq16 + 0x10000
             ext = around + ((seq16 - around + 0x8000) & 0xFFFF) - 0x8000
             if ext < self._next_ext:

@@ -60,7 +60,8 @@ class Outbox:
         self.rows = Rows(count, Lengths(libc.address_of(self._iov) + low, _IOV_BYTES, column))
         end = self.rows.address + count * ROW_BYTES
         words.cast("Q")[0::2] = array("Q", range(self.rows.address, end, ROW_BYTES))
-        self.segment: Any = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
+        self._control = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
+        self.segment = ffi.addressof(self._control, "size")
         self.lone = self._messages(1, count)
         self.runs = [self._messages(k, SHARE) for k in range(BURST + 1)]
         self._prepared: dict[tuple[int, int, bool], Prepared] = {}
@@ -82,7 +83,7 @@ class Outbox:
             header.msg_namelen = libc.NAME_BYTES - 4  # a sockaddr_in may be followed by more
             header.msg_iov, header.msg_iovlen = self._iov + s * k, k
             if k > 1:
-                header.msg_control, header.msg_controllen = self.segment, libc.CONTROL_BYTES
+                header.msg_control, header.msg_controllen = self._control, libc.CONTROL_BYTES
         step = libc.ffi.sizeof("struct mmsghdr") // 8
         return messages, memoryview(libc.ffi.buffer(messages)).cast("B").cast("Q")[::step]
 
@@ -91,9 +92,9 @@ Messages = tuple[Any, memoryview]
 Copies = list[tuple[slice, slice]]
 Prepared = tuple[Copies, Any, memoryview]
 """What to copy, and where, until each subscriber has the run; the messages, and the column of their addresses."""
-Shape = tuple[list[Any], Copies, Any, memoryview, "array[int]"]
-"""What runs of one number of packets need: the libsrtp session of each row, what is `Prepared`, and what to write into
-the column."""
+Shape = tuple[list[Any], int, Copies, Any, memoryview, "array[int]", int]
+"""What runs of one number of packets need: the libsrtp session of each row, their number, what is `Prepared`, what to
+write into the column, and the number of messages."""
 
 
 def _doublings(k: int, n: int) -> Copies:
@@ -113,10 +114,10 @@ class Fan:
 
     def __init__(self, outbox: Outbox, legs: Sequence[tuple[Leg, Context, Path]]) -> None:
         _, context, path = legs[0]
-        self._outbox = outbox
-        self._endpoint = path.endpoint
+        self._outbox, self._rows = outbox, outbox.rows
+        self._endpoint, self._fd = path.endpoint, path.endpoint.fd
         self._tag = context.tag_bytes
-        self._legs = [leg for leg, _, _ in legs]
+        self._legs, self._n = [leg for leg, _, _ in legs], len(legs)
         self._contexts = [context for _, context, _ in legs]  # keeps the native sessions alive
         self._addresses = [path.address for _, _, path in legs]
         self._segments = self._legs[0].segments
@@ -133,37 +134,34 @@ class Fan:
     def forward(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
         """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
         they are."""
-        k, outbox = len(lengths), self._outbox
-        rows = outbox.rows
+        k, outbox, rows = len(lengths), self._outbox, self._rows
         view = rows.view
-        handles, copies, messages, names, addresses = self._shapes.get(k) or self._shape(k)
-        count = len(handles)
+        handles, count, copies, messages, names, addresses, total = self._shapes.get(k) or self._shape(k)
         view[: k * ROW_BYTES] = source
         for there, here in copies:
             view[there] = view[here]
         if self._renumbered:
             self._renumber(view, lengths)
-        rows.lengths[:count] = array("i", lengths) * len(self._legs)
+        rows.lengths[:count] = array("i", lengths * self._n)
         # stops at the first failure, so what follows a failure is still in clear
         if any(map(protect, handles, rows.pointers, rows.length_pointers)):
             return self._apart(source, lengths)
         outbox.counters["packets_out"] += count
-        if self._endpoint.portable:
+        if messages is None:
             return self._send_each(k)
         names[:] = addresses
-        outbox.segment.size = lengths[0] + self._tag
-        total = len(addresses)
-        sent = libc.lib.sendmmsg(self._endpoint.fd, messages, total, 0)
+        outbox.segment[0] = lengths[0] + self._tag
+        sent = libc.lib.sendmmsg(self._fd, messages, total, 0)
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 
     def _shape(self, k: int) -> Shape:
-        handles, n = [context.handle for context in self._contexts for _ in range(k)], len(self._legs)
+        handles, n = [context.handle for context in self._contexts for _ in range(k)], self._n
         if self._endpoint.portable:
-            shape: Shape = handles, _doublings(k, n), None, memoryview(b""), array("Q")
+            shape: Shape = handles, n * k, _doublings(k, n), None, memoryview(b""), array("Q"), 0
         else:
             whole = k == 1 or self._segments  # one message a subscriber
             addresses = array("Q", [name for name in self._names for _ in range(1 if whole else k)])
-            shape = handles, *self._outbox.prepare(k, n, whole=whole), addresses
+            shape = handles, n * k, *self._outbox.prepare(k, n, whole=whole), addresses, len(addresses)
         self._shapes[k] = shape
         return shape
 

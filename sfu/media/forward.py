@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from array import array
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp, sdp
-from sfu.media.fanout import Fan, Outbox, fans
+from sfu.media.fanout import Failure, Fan, Outbox, fans
 from sfu.media.keyframe import KeyframeRequests, starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import ROUND_TRIP_S, History
@@ -42,9 +41,8 @@ class Track(Numbering):
         super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
         self.clock_rate = CLOCK_RATES[kind]
-        self.accepts = ACCEPTS[kind]  # by a packet's second byte
+        self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
-        self._ssrc_word = array("I", self.ssrc.to_bytes(4, "big"))
         self.remote_ssrc: int | None = None
         self.muted = False
         self.reception = Reception(kind, self.clock_rate)
@@ -186,9 +184,9 @@ class Track(Numbering):
     # --- packets ------------------------------------------------------------------------------------------------------
 
     def place(self, seq16: int) -> int:
-        held, head = self.held, self.head
+        expected, head = self.expected, self.head
         number = super().place(seq16)
-        if number > head and not held:
+        if number > head and expected >= 0:
             now_s = asyncio.get_running_loop().time()
             self.reception.skipped(head, number, now_s)
             if self._asking is None:
@@ -197,14 +195,14 @@ class Track(Numbering):
             return -1
         return number
 
-    def number(self, rows: Rows, start: int, end: int, seq16: int) -> None:
-        """Gives the next packets, neighbours in `rows` of which the first has this number, our numbers and SSRC."""
+    def number(self, rows: Rows, start: int, end: int, ts: int) -> None:
+        """Gives the next packets, neighbours in `rows` of which the last has this time, our numbers."""
         n, first = end - start, self.head & 0xFFFF
-        if first != seq16:
+        if self.shift & 0xFFFF:
             rows.seqs[start:end] = SEQUENCES[first : first + n]
-        rows.words[2][start:end] = self._ssrc_word * n
-        self.last_ts = _ts_of(rows.view, (end - 1) * ROW_BYTES + 4)[0]
+        self.last_ts = ts
         self.head += n
+        self.expected = (self.expected + n) & 0xFFFF
 
     def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
         """Sends the next packets, which are neighbours in `rows`; `spare` is for whoever changes some."""
@@ -234,31 +232,34 @@ class Track(Numbering):
 
     def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
         """Sends neighbours in order, the first of them row `at`, in runs that begin wherever somebody begins."""
-        start, n = 0, len(lengths)
-        while start < n:
+        while lengths:
             if self._fans is None:
                 self._prepare()
-            stop = n
+            n = len(lengths)
             if self._waiting or self._coming or self._broken:
-                begin = self._find_beginning(rows, at + start, n - start)
+                begin = self._find_beginning(rows, at, n)
                 if begin == 0:
-                    self._resume_legs(rows.row(at + start), now_s)
+                    self._resume_legs(rows.row(at), now_s)
                 elif begin > 0:
-                    stop = start + begin
+                    n = begin
                 else:
                     self.request_keyframe()
-            end = start + 1 if stop - start == 1 else make_run(rows, at, lengths, start, stop)
-            self._run(rows.view[(at + start) * ROW_BYTES : (at + end) * ROW_BYTES], lengths[start:end])
-            start = end
+            run = lengths[:1] if n == 1 else make_run(rows, at, lengths[:n])
+            n = len(run)
+            source = rows.view[at * ROW_BYTES : (at + n) * ROW_BYTES]
+            self._count(self._extended(source), source, run)
+            for fan in self._fans if self._fans is not None else self._prepare():
+                if failures := fan.forward(source, run):
+                    self._failed(failures, source, n)
+            lengths, at = lengths[n:], at + n
 
-    def _run(self, source: memoryview, lengths: list[int]) -> None:
-        self._count(self._extended(source), source, lengths)
-        for fan in self._fans if self._fans is not None else self._prepare():
-            for leg, sent in fan.forward(source, lengths):
-                self.legs_changed()
-                if sent < len(lengths) and self.kind == "video":
-                    leg.suspend(self._extended(source[sent * ROW_BYTES :]), len(lengths) - sent)
-                    self.request_keyframe()
+    def _failed(self, failures: Sequence[Failure], source: memoryview, n: int) -> None:
+        """Of a run, some subscribers got less than all."""
+        self.legs_changed()
+        for leg, sent in failures:
+            if sent < n and self.kind == "video":
+                leg.suspend(self._extended(source[sent * ROW_BYTES :]), n - sent)
+                self.request_keyframe()
 
     def _count(self, number: int, source: memoryview, lengths: list[int]) -> None:
         self.packets += len(lengths)

@@ -6,33 +6,34 @@ what runs once a subscriber is in fanout.py.
 
 from __future__ import annotations
 
-import socket
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import groupby, repeat
+from itertools import repeat
+from operator import itemgetter
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from sfu.media import rtp, sdp
 from sfu.media.bitrate import TransportFeedback
 from sfu.media.runs import gather
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, SEQUENCES, Context, Packet, Rows, unprotect
+from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows, unprotect
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
     from sfu.media.udp import Route
 
-_header = Struct("!BBHIIHHBHBI").unpack_from  # and an extension's first eight bytes
-_numbers = Struct("!HII").pack_into
+_heads = Struct(f"!BBHIIIBHBI{ROW_BYTES - 24}x").iter_unpack  # of packets in rows; see Head
+_numbers, _ssrc, _fixed = Struct("!HII").pack_into, Struct("!I").pack_into, Struct("!III").pack_into
 _u16_at, _u32_at = Struct("!H").unpack_from, Struct("!I").unpack_from
-_u32 = Struct("!I").pack
 _kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
 _TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
 _AUDIO_LEVEL = sdp.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
 _NAMES = frozenset({sdp.MID_ID, sdp.RID_ID, sdp.REPAIRED_RID_ID})
-_EXACT = 0xFF0000FF  # of a word that is an element of two bytes and what follows, in either order of bytes
+_VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of a first byte
+_NO_PADDING = 0xDF
+_SEND_TIME = sdp.ABS_SEND_TIME_ID << 28 | 2 << 24  # of a word that is an element of three bytes
+_ONE_WORD, _TWO_WORDS = rtp.ONE_BYTE_PROFILE << 16 | 1, rtp.ONE_BYTE_PROFILE << 16 | 2
 NAME_BYTES = 16
 """Our mids have one or two characters, our rids one."""
 SEEN_S = 0.05
@@ -79,90 +80,85 @@ class Forwarder:
         self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
         self._gathered = Rows(READ_BATCH)
 
-    def forward(self, rows: Rows, ids: Sequence[int], routes: list[Route]) -> None:
-        """Each of the rows `ids`, at most READ_BATCH, is SRTP or SRTCP by its first byte, 1 to 1500 bytes long, and
-        from its route's peer. What is of one stream goes on together, sound first."""
-        now_s = time.monotonic()
-        streams = list(zip(routes, map(rows.words[2].__getitem__, ids), strict=True))
-        if streams.count(streams[0]) == len(ids):
-            self._stream(rows, ids, routes[0], now_s)
-            return
-        groups: dict[Stream, list[int]] = {}
-        at = 0
-        for stream, group in groupby(streams):
-            n = len(list(group))
-            groups.setdefault(stream, []).extend(ids[at : at + n])
-            at += n
-        for stream in sorted(groups, key=_rank):
-            self._stream(rows, groups[stream], stream[0], now_s)
+    def forward(self, rows: Rows, routes: list[Route | None]) -> Sequence[int]:
+        """The first of the rows, at most READ_BATCH, are what came, and these are its senders. What is of one stream
+        goes on together, sound first. Returns the rows that are no media of a peer."""
+        now_s, n = time.monotonic(), len(routes)
+        heads = list(_heads(rows.view[: n * ROW_BYTES]))
+        if n == 1:
+            return self._burst(rows, (0,), heads, routes[0], now_s)
+        ssrcs = list(map(_ssrc_of, heads))
+        if routes.count(routes[0]) == n == ssrcs.count(ssrcs[0]):
+            return self._burst(rows, range(n), heads, routes[0], now_s)
+        streams: dict[Stream, list[int]] = {}
+        for i, stream in enumerate(zip(routes, ssrcs, strict=True)):
+            streams.setdefault(stream, []).append(i)
+        others: list[int] = []
+        for stream in sorted(streams, key=_rank):
+            ids = streams[stream]
+            others += self._burst(rows, ids, [heads[i] for i in ids], stream[0], now_s)
+        return others
 
-    def _stream(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> None:
-        done = self._burst(rows, ids, route, now_s)
-        if done < len(ids):
-            touched: list[Track] = []
-            self._each(rows, ids[done:], route, touched, now_s)
-            for track in touched:
-                track.flush(rows, self._spare, now_s)
-
-    def _burst(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> int:
-        """Passes on one track's next packets, alike but for their numbers: what a video frame is, and a lone packet.
-        Read by columns, which takes as long as one packet does. Returns how many of them it was."""
-        inbound, start, n = route.agent.inbound, ids[0], len(ids)
-        context = inbound.context
-        if context is None:
-            return 0
-        first, second, seq16, _, ssrc, profile, words, element, number, after, last = _header(
-            rows.view, start * ROW_BYTES
-        )
-        track = inbound.tracks.get(ssrc)
-        if track is None or not track.accepts[second] or track.held or (seq16 + track.shift - track.head) & 0xFFFF:
-            return 0
-        extended = first & 0x1F
-        if extended and (
-            extended != 0x10 or profile != rtp.ONE_BYTE_PROFILE or element != _TRANSPORT_CC
-            or not (words == 1 or (words == 2 and n == 1 and after == _AUDIO_LEVEL and not last & 0xFFFFFF))
+    def _burst(
+        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route | None, now_s: float
+    ) -> Sequence[int]:
+        """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
+        frame and a lone packet are, go the short way: what they have in common is looked at once."""
+        if route is None:
+            return ids
+        inbound, n = route.agent.inbound, len(ids)
+        first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
+        track, context, extended = inbound.tracks.get(ssrc), inbound.context, first & _NO_PADDING != _RTP
+        if (
+            track is None or context is None or seq16 != track.expected or not track.short[second]
+            or (extended and (first & _NO_PADDING != _EXTENDED or element != _TRANSPORT_CC or (
+                block != _ONE_WORD
+                and (block != _TWO_WORDS or n > 1 or after != _AUDIO_LEVEL or last & 0xFFFFFF)
+            )))
+            or (n > 1 and not _alike(heads, extended))
         ):  # fmt: skip
-            return 0
-        numbers = [number]
-        if n > 1:
-            if ids[-1] - start >= n:
-                gather(rows, self._gathered, ids)
-                rows, start = self._gathered, 0
-            if not _alike(rows, start, start + n, first, second, seq16):
-                return 0
-            if extended:
-                numbers = [
-                    _u16_at(rows.view, at)[0]
-                    for at in range(start * ROW_BYTES + 17, (start + n) * ROW_BYTES, ROW_BYTES)
-                ]
+            return self._each(rows, ids, route, now_s)
+        start = ids[0]
+        if ids[-1] - start >= n:
+            gather(rows, self._gathered, ids)
+            rows, start = self._gathered, 0
         pointers = iter(rows.pointers[start : start + n])
         if any(map(unprotect, repeat(context.handle), pointers, rows.length_pointers[start : start + n])):
-            n -= 1 + len(list(pointers))  # `_each` finds the one that was refused again, and those behind it
-            if not n:
-                return 0
+            n -= 1 + len(list(pointers))  # the one that was refused, and those behind it, go the long way
         end = start + n
-        if now_s - route.seen_s > SEEN_S:
-            route.seen(now_s)
-        if extended:
-            inbound.feedback.arrived(numbers[:n], int(now_s * 1e6))
-            inbound.feedback_ssrc = ssrc
-            rows.words[4][start:end] = array("I", (_send_time(now_s) if track.kind == "video" else bytes(4)) * n)
-            if words == 2:
-                inbound.hear(ssrc, last >> 24)
-                rows.words[5][start] = 0
-        track.number(rows, start, end, seq16)
-        self._counters["packets_in"] += n
-        track.forward(rows, start, end, self._spare, now_s)
-        return n
+        if n:
+            if now_s - route.seen_s > SEEN_S:
+                route.seen(now_s)
+            if extended:
+                inbound.feedback.arrived([number] if n == 1 else list(map(_number_of, heads[:n])), now_s)
+                inbound.feedback_ssrc = ssrc
+                word = _send_time(now_s) if track.kind == "video" else 0
+                for at in range(start * ROW_BYTES + 8, end * ROW_BYTES, ROW_BYTES):
+                    _fixed(rows.view, at, track.ssrc, block, word)
+                if block == _TWO_WORDS:
+                    inbound.hear(ssrc, last >> 24)
+                    rows.view[start * ROW_BYTES + 20] = 0
+            else:
+                for at in range(start * ROW_BYTES + 8, end * ROW_BYTES, ROW_BYTES):
+                    _ssrc(rows.view, at, track.ssrc)
+            self._counters["packets_in"] += n
+            track.number(rows, start, end, ts if n == 1 else heads[n - 1][_TIME])
+            track.forward(rows, start, end, self._spare, now_s)
+        return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
-    def _each(self, rows: Rows, ids: Sequence[int], route: Route, touched: list[Track], now_s: float) -> None:
-        """Gives each packet its place in its track, whatever it is."""
+    def _each(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> Sequence[int]:
+        """Gives each packet its place in its track, whatever it is; then each track sends its share."""
         view, inbound = rows.view, route.agent.inbound
         context = inbound.context
-        if context is None:
-            return
+        others: list[int] = []
+        touched: list[Track] = []
         for i in ids:
             at = i * ROW_BYTES
+            if view[at] & _VERSION != _RTP:
+                others.append(i)
+                continue
+            if context is None:
+                continue
             if 192 <= view[at + 1] <= 223:
                 self._rtcp(inbound, context, rows.row(i), route, now_s)
                 continue
@@ -195,6 +191,9 @@ class Forwarder:
                 track.rows.append(i)
             else:
                 track.late.append(i)
+        for track in touched:
+            track.flush(rows, self._spare, now_s)
+        return others
 
     def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> Names:
         """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
@@ -204,7 +203,7 @@ class Forwarder:
         ours = True
         for extension, at, length in list(rtp.extensions(packet, len(packet))):
             if extension == sdp.TRANSPORT_CC_ID and length == 2:
-                inbound.feedback.arrived([packet[at] << 8 | packet[at + 1]], int(now_s * 1e6))
+                inbound.feedback.arrived([packet[at] << 8 | packet[at + 1]], now_s)
                 inbound.feedback_ssrc = ssrc
             elif extension == sdp.AUDIO_LEVEL_ID and length == 1:
                 inbound.hear(ssrc, packet[at])
@@ -215,7 +214,7 @@ class Forwarder:
                 continue
             rtp.erase_extension(packet, at, length)
         if names and ours and _kinds[packet[1]] == "video" and packet[0] & 0x0F == 0 and packet[12] == 0xBE:
-            packet[16:20] = _send_time(now_s)  # nothing else is left there
+            packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # nothing else is left there
         return names
 
     def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> Track | None:
@@ -265,30 +264,35 @@ class Forwarder:
             self._counters["rtp_malformed"] += 1
 
 
-Stream = tuple["Route", int]
-"""A batch's packets of one peer and SSRC, the word that holds it as it lies in memory."""
+Head = tuple[int, ...]
+"""What `_heads` finds: the header's first and second byte, number, time and SSRC; the extension's profile and length,
+the first byte and the two bytes of its first element, the first byte of what follows, and four more."""
+Stream = tuple["Route | None", int]
+"""What came from one peer, or from nobody known, with one SSRC."""
+
+_TIME, _SSRC, _NUMBER = 3, 4, 7
+_ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
 
 
 def _rank(stream: Stream) -> int:
-    route, word = stream
-    track = route.agent.inbound.tracks.get(socket.ntohl(word))
+    route, ssrc = stream
+    track = None if route is None else route.agent.inbound.tracks.get(ssrc)
     return track.flush_rank if track is not None else OTHERS_RANK
 
 
-def _send_time(now_s: float) -> bytes:
+def _send_time(now_s: float) -> int:
     """The element by which subscribers estimate their way: 6.18 bits of seconds."""
-    return _u32(sdp.ABS_SEND_TIME_ID << 28 | 2 << 24 | int(now_s * 262144) & 0xFFFFFF)
+    return _SEND_TIME | int(now_s * 262144) & 0xFFFFFF
 
 
-def _alike(rows: Rows, start: int, end: int, first: int, second: int, seq16: int) -> bool:
+def _alike(heads: list[Head], extended: bool) -> bool:
     """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
     elements."""
-    n = end - start
-    if rows.seqs[start:end] != SEQUENCES[seq16 : seq16 + n] or rows.firsts[start:end].tolist().count(first) < n:
-        return False
-    if not {second, second ^ 0x80}.issuperset(rows.seconds[start:end].tolist()):
-        return False
-    if not first & 0x10:
-        return True
-    lengths, elements = rows.words[3][start:end].tolist(), rows.words[4][start:end].tolist()
-    return lengths.count(lengths[0]) == n and len({element & _EXACT for element in elements}) == 1
+    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads, strict=True)
+    n, seq16, second = len(seqs), seqs[0], seconds[0]
+    return (
+        seqs == tuple(range(seq16, seq16 + n))
+        and firsts.count(firsts[0]) == n
+        and seconds.count(second) + seconds.count(second ^ 0x80) == n
+        and (not extended or blocks.count(blocks[0]) == n == elements.count(elements[0]))
+    )

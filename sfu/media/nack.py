@@ -30,9 +30,9 @@ ROUND_TRIP_S = 0.05
 _first = itemgetter(0)
 _seq_of = Struct("!H").unpack_from
 
-Run = tuple[float, int, int, list[bytes]]
-"""When, the number of the first packet, how many numbers from there to the last, and the packets, of which some may be
-missing. No NamedTuple, which takes three times as long to make, for every lone packet."""
+Run = tuple[float, int, int, int, list[bytes]]
+"""When, the number of the first packet, how many numbers from there to the last, the bytes it takes, and the packets,
+of which some may be missing. No NamedTuple, which takes three times as long to make, for every lone packet."""
 
 
 class History:
@@ -47,22 +47,22 @@ class History:
 
     def store(self, first: int, rows: memoryview, lengths: Sequence[int], now_s: float) -> None:
         """A packet a row, all of one length, only the last may be shorter; numbers in order, the first's is `first`."""
-        runs, size, last = self._runs, lengths[0], lengths[-1]
-        if len(lengths) == 1:
-            packets, span = [rows[:size].tobytes()], 1
+        runs, size, n = self._runs, lengths[0], len(lengths)
+        if n == 1:
+            span, n_bytes, packets = 1, size + PACKET_BYTES, [bytes(rows[:size])]
         else:
-            packets = list(map(_first, _cutter(size, self._row_bytes)(rows)))
+            packets, last = list(map(_first, _cutter(size, self._row_bytes)(rows))), lengths[-1]
             if last < size:
                 packets[-1] = packets[-1][:last]
             span = ((_seq_of(packets[-1], 2)[0] - first) & 0xFFFF) + 1
-        runs.append((now_s, first, span, packets))
-        self._bytes += (size + PACKET_BYTES) * (len(packets) - 1) + last + PACKET_BYTES
+            n_bytes = (size + PACKET_BYTES) * n + last - size
+        runs.append((now_s, first, span, n_bytes, packets))
+        self._bytes += n_bytes
         while self._bytes > HISTORY_BYTES or now_s - runs[0][0] > HISTORY_S or len(runs) > HISTORY_RUNS:
-            packets = runs.popleft()[3]
-            self._bytes -= sum(map(len, packets)) + PACKET_BYTES * len(packets)
+            self._bytes -= runs.popleft()[3]
 
     def find(self, number: int) -> bytes | None:
-        for _, first, span, packets in reversed(self._runs):
+        for _, first, span, _, packets in reversed(self._runs):
             ahead = number - first
             if 0 <= ahead < span:
                 at = min(ahead, len(packets) - 1)

@@ -19,19 +19,18 @@ class Numbering:
     def __init__(self) -> None:
         self.head = 0  # the next packet's, if none is lost
         self.shift = 0  # outgoing number minus the publisher's, modulo 65,536
-        self.held = True  # the next packet's number is not to be counted on: see `place`
+        self.expected = -1  # the publisher's own next number; -1 where it is not to be counted on: see `place`
         self._started = False
         self._floor = 0  # numbers before it are taken
 
     def leave_gap(self) -> None:
         """The next packet gets the last one's number plus 2, whatever its own: the one left out tells decoders that
         something is missing."""
-        self.held = True
+        self.expected = -1
 
     def place(self, seq16: int) -> int:
         """The number of any packet; -1 if it is from before a gap, or so late that nobody waits for it."""
-        if self.held:
-            self.held = False
+        if self.expected < 0:
             # a wrap before the first packet is one that no subscriber knows of: the first lap is empty
             self.head = self.head + 1 if self._started else seq16 + 0x10000
             self.shift = self.head - seq16
@@ -40,6 +39,7 @@ class Numbering:
         ahead = (seq16 + self.shift - self.head) & 0xFFFF
         if ahead < 0x8000:
             self.head += ahead + 1
+            self.expected = (seq16 + 1) & 0xFFFF
             return self.head - 1
         number = self.head + ahead - 0x10000
         return number if number >= max(self._floor, self.head - HISTORY) else -1

@@ -11,28 +11,26 @@ PAD_BYTES = 24
 """The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
 
 
-def make_run(rows: Rows, at: int, lengths: list[int], start: int, stop: int) -> int:
-    """The end of the run that begins with packet `start` of those from row `at` on, at most `stop`: all of one size,
-    only the last may be shorter.
+def make_run(rows: Rows, at: int, lengths: list[int]) -> list[int]:
+    """The lengths of the run that the packets from row `at` on begin with: all of one size, only the last may be
+    shorter.
 
-    Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1), in `lengths`, too.
+    Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1).
     """
-    end = min(stop, start + BURST)
-    run = lengths[start:end]
-    high, last = max(run), len(run) - 1
-    if run.count(high) == (last if run[last] < high else last + 1):
-        return end
-    low = run[0]
+    run = lengths[:BURST]
+    low, high, n = run[0], max(run), len(run)
+    larger = run.count(high)
+    if larger == n or (larger == n - 1 and run[-1] < high):
+        return run
     shorter = run.count(low)
-    if run.index(high) == shorter == len(run) - run.count(high) and _pad_all(rows, at + start, low, high, shorter):
-        lengths[start : start + shorter] = [high] * shorter
-        return end
-    return _make_run_one_by_one(rows, at, lengths, start, end)
+    if run.index(high) == shorter == n - larger and _pad_all(rows, at, low, high, shorter):
+        return [high] * n
+    return _make_run_one_by_one(rows, at, run)
 
 
-def _make_run_one_by_one(rows: Rows, at: int, lengths: list[int], start: int, most: int) -> int:
-    low = high = lengths[start]
-    end = start + 1
+def _make_run_one_by_one(rows: Rows, at: int, lengths: list[int]) -> list[int]:
+    low = high = lengths[0]
+    end, most = 1, len(lengths)
     while end < most:
         length = lengths[end]
         if length > high:
@@ -46,12 +44,12 @@ def _make_run_one_by_one(rows: Rows, at: int, lengths: list[int], start: int, mo
             low = length
         end += 1
     if low != high:
-        for i in range(start, end - 1):
+        for i in range(end - 1):
             if lengths[i] < high:
                 if not _pad(rows.view, (at + i) * ROW_BYTES, lengths[i], high - lengths[i]):
-                    return i + 1
+                    return lengths[: i + 1]
                 lengths[i] = high
-    return end
+    return lengths[:end]
 
 
 def _pad_all(rows: Rows, at: int, low: int, high: int, n: int) -> bool:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LAYERS = 3
 """Told apart at most, as many as browsers make; those above count as the third."""
 _VP9 = sdp.VP9.payload_type
+_UNLAYERED = rtp.second_bytes(codec.payload_type for codec in sdp.CODECS["video"] if codec is not sdp.VP9)
+_NONE = rtp.second_bytes(())
 _OTHER = vp9.Descriptor(False, False, False, False, 0, 0)
 """Of a packet that is cut short or of another codec: it goes to all."""
 
@@ -41,6 +43,7 @@ class ScalableTrack(Track):
         super().__init__(publisher, source, kind, outbox, ssrc)
         self.heights: tuple[int, ...] = ()  # of the layers, as last told; 0 where not
         self._lower: list[LayerTrack] = []
+        self.short = _UNLAYERED
         self._moving: dict[str, tuple[Leg, ScalableTrack | LayerTrack]] = {}  # from one of us to another
 
     @property
@@ -99,13 +102,6 @@ class ScalableTrack(Track):
 
     # --- packets -----------------------------------------------------------------------------------------------------
 
-    def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
-        if self._lower or _shows_layers(rows, start, end - 1):
-            self.rows = list(range(start, end))
-            self.flush(rows, spare, now_s)
-        else:
-            super().forward(rows, start, end, spare, now_s)
-
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         ids, late = self.rows, self.late
         if not self._lower and not (ids and _shows_layers(rows, ids[0], ids[-1])):
@@ -162,6 +158,7 @@ class ScalableTrack(Track):
             track.reach(number)
         ended, self._lower = self._lower[count:], self._lower[:count]
         self._lower += [LayerTrack(self, spatial, number) for spatial in range(len(self._lower), count)]
+        self.short = _NONE if self._lower else _UNLAYERED
         for leg in [leg for track in ended for leg in track.legs.values()]:
             self._hand_over(leg, self, ts if key else None, now_s)
         for subscriber, (leg, target) in list(self._moving.items()):

@@ -15,10 +15,8 @@ import ipaddress
 import os
 import socket
 import time
-from array import array
 from collections import Counter
-from collections.abc import Callable, Container, Hashable, Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Container, Hashable, Iterable
 
 import ifaddr
 
@@ -27,8 +25,6 @@ from sfu.media.ice import Address, Agent, Path, parse_check
 from sfu.media.srtp import READ_BATCH, ROW_BYTES, Lengths, Rows
 
 MAX_DATAGRAM = 1500
-MEDIA = frozenset(range(128, 192))
-"""First bytes of SRTP and SRTCP (RFC 7983)."""
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
 SOCKET_BUFFER = 4 << 20
@@ -95,10 +91,12 @@ class Route:
 
 
 class Receiver:
-    """Reads up to READ_BATCH datagrams with one system call into `rows`; one for all sockets of a family."""
+    """Reads up to READ_BATCH datagrams with one system call into `rows`; one for all sockets of a family. What is
+    longer than MAX_DATAGRAM is cut to one byte more."""
 
     def __init__(self, family: int) -> None:
         ffi, n = libc.ffi, READ_BATCH
+        self._recvmmsg, self._no_timeout = libc.lib.recvmmsg, ffi.NULL
         self._names = ffi.new("char[]", n * libc.NAME_BYTES)
         self._iov = ffi.new("struct iovec[]", n)
         self._messages = ffi.new("struct mmsghdr[]", n)
@@ -107,7 +105,7 @@ class Receiver:
         self.rows = Rows(n, Lengths(libc.address_of(self._messages) + at, step, column))
         for i in range(n):
             self._iov[i].iov_base = ffi.cast("void *", self.rows.address + i * ROW_BYTES)
-            self._iov[i].iov_len = ROW_BYTES
+            self._iov[i].iov_len = MAX_DATAGRAM + 1
             header = self._messages[i].msg_hdr
             header.msg_name, header.msg_namelen = self._names + i * libc.NAME_BYTES, libc.NAME_BYTES
             header.msg_iov, header.msg_iovlen = self._iov + i, 1
@@ -117,10 +115,9 @@ class Receiver:
         words = self._view.cast("Q")
         self._words = [words[w :: libc.NAME_BYTES // 8] for w in range(1 if family == socket.AF_INET else 3)]
 
-    def receive(self, endpoint: Endpoint) -> list[int]:
-        """The sizes of what was there; empty when nothing was or the kernel reports an error of an earlier send."""
-        n = libc.lib.recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, libc.ffi.NULL)
-        return self.rows.lengths[:n].tolist() if n > 0 else []
+    def receive(self, endpoint: Endpoint) -> int:
+        """How many were there; none when the kernel reports an error of an earlier send."""
+        return self._recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, self._no_timeout)  # type: ignore[no-any-return]
 
     def keys(self, n: int) -> Iterable[Hashable]:
         """What tells the senders of the first n apart."""
@@ -142,19 +139,17 @@ class PortableReceiver:
         self.rows = Rows(READ_BATCH)
         self._addresses: list[Address] = []
 
-    def receive(self, endpoint: Endpoint) -> list[int]:
-        view, receive = self.rows.view, endpoint.socket.recvfrom_into
-        sizes: list[int] = []
+    def receive(self, endpoint: Endpoint) -> int:
+        rows, receive = self.rows, endpoint.socket.recvfrom_into
         self._addresses.clear()
         try:
-            for at in range(0, READ_BATCH * ROW_BYTES, ROW_BYTES):
-                n, address = receive(view[at : at + ROW_BYTES])
-                sizes.append(n)
+            for i in range(READ_BATCH):
+                at = i * ROW_BYTES
+                rows.lengths[i], address = receive(rows.view[at : at + MAX_DATAGRAM + 1])
                 self._addresses.append(address)
         except OSError:
             pass  # nothing more, or an error of an earlier send
-        self.rows.lengths[: len(sizes)] = array("i", sizes)
-        return sizes
+        return len(self._addresses)
 
     def keys(self, n: int) -> Iterable[Hashable]:
         return self._addresses[:n]
@@ -166,11 +161,15 @@ class PortableReceiver:
         return self._addresses[i]
 
 
+OnMedia = Callable[[Rows, list[Route | None]], Iterable[int]]
+"""Gets all that came, the first of the rows, and who sent what, as far as that is known. The rows are its own until it
+returns which of them are no SRTP or SRTCP of these peers."""
+
+
 class UdpPort:
     """All endpoints of a worker, and who is behind which address."""
 
-    def __init__(self, counters: Counter[str], on_media: Callable[[Rows, Sequence[int], list[Route]], None]) -> None:
-        """`on_media` gets what may be SRTP or SRTCP of peers: which rows and whose, its own until it returns."""
+    def __init__(self, counters: Counter[str], on_media: OnMedia) -> None:
         self.endpoints: dict[str, Endpoint] = {}
         self.port = 0
         self._counters = counters
@@ -238,37 +237,13 @@ class UdpPort:
         return self._receivers[which]
 
     def _readable(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver) -> None:
-        firsts = receiver.rows.firsts
         left = READ_MOST
         # until nothing is there: asking again is cheaper than coming back through the loop
-        while left > 0 and (sizes := receiver.receive(endpoint)):
-            n = len(sizes)
+        while left > 0 and (n := receiver.receive(endpoint)) > 0:
             left -= n
-            heads, found = firsts[:n].tolist(), list(map(endpoint.routes.get, receiver.keys(n)))
-            if None not in found and min(sizes) > 0 and max(sizes) <= MAX_DATAGRAM and MEDIA.issuperset(heads):
-                self._on_media(receiver.rows, range(n), cast("list[Route]", found))
-            else:
-                self._mixed(endpoint, receiver, sizes, heads, found)
-
-    def _mixed(
-        self,
-        endpoint: Endpoint,
-        receiver: Receiver | PortableReceiver,
-        sizes: list[int],
-        heads: list[int],
-        found: list[Route | None],
-    ) -> None:
-        """A batch that is not media alone."""
-        ids: list[int] = []
-        routes: list[Route] = []
-        for i, (route, head) in enumerate(zip(found, heads, strict=True)):
-            if head in MEDIA and route is not None and 0 < sizes[i] <= MAX_DATAGRAM:
-                ids.append(i)
-                routes.append(route)
-            else:
-                self._received(endpoint, receiver, i, route)
-        if ids:
-            self._on_media(receiver.rows, ids, routes)
+            routes = list(map(endpoint.routes.get, receiver.keys(n)))
+            for i in self._on_media(receiver.rows, routes):
+                self._received(endpoint, receiver, i, routes[i])
 
     def _received(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, i: int, route: Route | None) -> None:
         """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
