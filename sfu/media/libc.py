@@ -29,6 +29,7 @@ struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
 struct segment { size_t cmsg_len; int cmsg_level; int cmsg_type; uint16_t size; uint8_t pad[6]; };
 int recvmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags, void *timeout);
 int sendmmsg(int fd, struct mmsghdr *messages, unsigned int n, int flags);
+long syscall(long number, ...);
 """
 )
 

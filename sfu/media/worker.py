@@ -31,6 +31,7 @@ from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
 from sfu.media.lastn import Video
 from sfu.media.peer import Peer, Shared
+from sfu.media.priority import hurry
 from sfu.media.quality import QUALITY_S, uploads
 from sfu.media.room import Room
 from sfu.media.speakers import LISTEN_S
@@ -53,8 +54,6 @@ LOAD_WEIGHT = 0.3
 """Of the last second in the load that decides on admission: about the last five seconds count."""
 FULL_COLLECTION_S, FULL_COLLECTION_PEERS = 30.0, 25
 """How long the garbage of peers that left may wait, and of how many: what they held is megabytes."""
-NICE = -5
-"""A worker's priority where the system permits it: packets are not to wait for REST requests on the same core."""
 ADDRESSES_S = 10.0
 """How often the interfaces are looked at again, for an address that came after the start."""
 
@@ -339,8 +338,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def main() -> None:
     level = os.environ.get("SFU_LOG_LEVEL", "").strip().upper() or "INFO"  # the control plane has checked it
     logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    hurry()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(socket.socket(fileno=int(sys.argv[1]))))
