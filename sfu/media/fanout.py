@@ -150,7 +150,8 @@ class Fan:
         if messages is None:
             return self._send_each(k)
         names[:] = addresses
-        outbox.segment[0] = lengths[0] + self._tag
+        if k > 1:
+            outbox.segment[0] = lengths[0] + self._tag
         sent = libc.lib.sendmmsg(self._fd, messages, total, 0)
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 

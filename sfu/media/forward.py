@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
+NONE = rtp.second_bytes(())
 
 _ts_of = Struct("!I").unpack_from
 
@@ -195,19 +196,16 @@ class Track(Numbering):
             return -1
         return number
 
-    def number(self, rows: Rows, start: int, end: int, ts: int) -> None:
-        """Gives the next packets, neighbours in `rows` of which the last has this time, our numbers."""
-        n, first = end - start, self.head & 0xFFFF
+    def forward(self, rows: Rows, start: int, end: int, ts: int, now_s: float) -> None:
+        """Gives the next packets, neighbours in `rows` of which the last has this time, our numbers and sends them."""
         if self.shift & 0xFFFF:
-            rows.seqs[start:end] = SEQUENCES[first : first + n]
-        self.last_ts = ts
-        self.head += n
-        self.expected = (self.expected + n) & 0xFFFF
-
-    def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
-        """Sends the next packets, which are neighbours in `rows`; `spare` is for whoever changes some."""
-        self.last_s = now_s
-        self.reception.burst(self.last_ts, now_s)
+            first = self.head & 0xFFFF
+            rows.seqs[start:end] = SEQUENCES[first : first + end - start]
+        self.head += end - start
+        self.expected = (self.expected + end - start) & 0xFFFF
+        if ts != self.last_ts:
+            self.reception.burst(ts, now_s)
+        self.last_ts, self.last_s = ts, now_s
         self._flush(rows, start, rows.lengths[start:end].tolist(), now_s)
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
@@ -244,7 +242,7 @@ class Track(Numbering):
                     n = begin
                 else:
                     self.request_keyframe()
-            run = lengths[:1] if n == 1 else make_run(rows, at, lengths[:n])
+            run = lengths if len(lengths) == 1 else make_run(rows, at, lengths[:n])
             n = len(run)
             source = rows.view[at * ROW_BYTES : (at + n) * ROW_BYTES]
             self._count(self._extended(source), source, run)

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from sfu.media.forward import Track
     from sfu.media.udp import Route
 
-_heads = Struct(f"!BBHIIIBHBI{ROW_BYTES - 24}x").iter_unpack  # of packets in rows; see Head
+HEAD = "!BBHIIIBHBI"
+"""Of a packet: the header's first and second byte, number, time and SSRC; the extension's profile and length, the first
+byte and the two bytes of its first element, the first byte of what follows, and four more. Without an extension these
+are payload."""
+
+_head, _heads = Struct(HEAD).unpack_from, Struct(f"{HEAD}{ROW_BYTES - 24}x").iter_unpack
 _numbers, _ssrc, _fixed = Struct("!HII").pack_into, Struct("!I").pack_into, Struct("!III").pack_into
 _u16_at, _u32_at = Struct("!H").unpack_from, Struct("!I").unpack_from
 _kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
@@ -84,9 +89,9 @@ class Forwarder:
         """The first of the rows, at most READ_BATCH, are what came, and these are its senders. What is of one stream
         goes on together, sound first. Returns the rows that are no media of a peer."""
         now_s, n = time.monotonic(), len(routes)
-        heads = list(_heads(rows.view[: n * ROW_BYTES]))
         if n == 1:
-            return self._burst(rows, (0,), heads, routes[0], now_s)
+            return self._burst(rows, (0,), [_head(rows.view)], routes[0], now_s)
+        heads = list(_heads(rows.view[: n * ROW_BYTES]))
         ssrcs = list(map(_ssrc_of, heads))
         if routes.count(routes[0]) == n == ssrcs.count(ssrcs[0]):
             return self._burst(rows, range(n), heads, routes[0], now_s)
@@ -142,8 +147,7 @@ class Forwarder:
                 for at in range(start * ROW_BYTES + 8, end * ROW_BYTES, ROW_BYTES):
                     _ssrc(rows.view, at, track.ssrc)
             self._counters["packets_in"] += n
-            track.number(rows, start, end, ts if n == 1 else heads[n - 1][_TIME])
-            track.forward(rows, start, end, self._spare, now_s)
+            track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
     def _each(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> Sequence[int]:
@@ -265,8 +269,6 @@ class Forwarder:
 
 
 Head = tuple[int, ...]
-"""What `_heads` finds: the header's first and second byte, number, time and SSRC; the extension's profile and length,
-the first byte and the two bytes of its first element, the first byte of what follows, and four more."""
 Stream = tuple["Route | None", int]
 """What came from one peer, or from nobody known, with one SSRC."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp, sdp
 from sfu.media.fanout import Outbox
-from sfu.media.forward import Track
+from sfu.media.forward import NONE, Track
 from sfu.media.srtp import ROW_BYTES, Rows
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class RedundantTrack(Track):
         self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int
     ) -> None:
         super().__init__(publisher, source, kind, outbox, ssrc)
-        self.accepts = ACCEPTS
+        self.accepts, self.short = ACCEPTS, NONE
         self.plain = Track(publisher, source, kind, outbox, ssrc)
 
     def for_subscriber(self, peer: Peer) -> Track:
@@ -42,10 +42,6 @@ class RedundantTrack(Track):
     def sender_report(self, report: rtp.Rtcp) -> None:
         super().sender_report(report)
         self.plain.sender_report(report)
-
-    def forward(self, rows: Rows, start: int, end: int, spare: Rows, now_s: float) -> None:
-        self.rows = list(range(start, end))
-        self.flush(rows, spare, now_s)
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         plain = self.plain

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp, sdp, vp9
 from sfu.media.fanout import Outbox
-from sfu.media.forward import Track
+from sfu.media.forward import NONE, Track
 from sfu.media.keyframe import starts_keyframe
 from sfu.media.nack import HISTORY
 from sfu.media.srtp import ROW_BYTES, Rows
@@ -24,7 +24,6 @@ LAYERS = 3
 """Told apart at most, as many as browsers make; those above count as the third."""
 _VP9 = sdp.VP9.payload_type
 _UNLAYERED = rtp.second_bytes(codec.payload_type for codec in sdp.CODECS["video"] if codec is not sdp.VP9)
-_NONE = rtp.second_bytes(())
 _OTHER = vp9.Descriptor(False, False, False, False, 0, 0)
 """Of a packet that is cut short or of another codec: it goes to all."""
 
@@ -158,7 +157,7 @@ class ScalableTrack(Track):
             track.reach(number)
         ended, self._lower = self._lower[count:], self._lower[:count]
         self._lower += [LayerTrack(self, spatial, number) for spatial in range(len(self._lower), count)]
-        self.short = _NONE if self._lower else _UNLAYERED
+        self.short = NONE if self._lower else _UNLAYERED
         for leg in [leg for track in ended for leg in track.legs.values()]:
             self._hand_over(leg, self, ts if key else None, now_s)
         for subscriber, (leg, target) in list(self._moving.items()):
