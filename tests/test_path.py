@@ -22,6 +22,7 @@ from pylibsrtp import Policy, Session
 
 from sfu.media import libc, rtp, sdp
 from sfu.media.bitrate import TransportFeedback
+from sfu.media.dtls import WINDOW
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent, Path
@@ -41,7 +42,7 @@ each_path = pytest.mark.parametrize("portable", [pytest.param(False, marks=linux
 
 def session(profile: int, ssrc_type: int, key: bytes) -> Session:
     policy = Policy(key=key, ssrc_type=ssrc_type, srtp_profile=profile)
-    policy.allow_repeat_tx, policy.window_size = True, 1024
+    policy.allow_repeat_tx, policy.window_size = True, WINDOW
     return Session(policy)
 
 

@@ -32,9 +32,9 @@ from sfu.media.srtp import Context
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
 """AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
 LABEL = b"EXTRACTOR-dtls_srtp"
-WINDOW_IN = 1024
-WINDOW_OUT = HISTORY + 32
-"""Numbers behind the newest that libsrtp still takes. Those that leave late are at most HISTORY behind."""
+WINDOW = HISTORY + 32
+"""Numbers behind the newest that libsrtp still takes. It moves them all for each packet; what comes or leaves late is
+at most HISTORY behind (numbering.py)."""
 
 
 class Certificate(RTCCertificate):
@@ -80,13 +80,13 @@ class Dtls(RTCDtlsTransport):
         material = self._ssl.export_keying_material(LABEL, 2 * (profile.key_length + profile.salt_length))
         mine = 0 if self._role == "client" else 1  # RFC 5764 section 4.2: the client's keys come first
         theirs = profile.get_key_and_salt(material, 1 - mine)
-        self.incoming = _context(profile, theirs, Policy.SSRC_ANY_INBOUND, WINDOW_IN)
+        self.incoming = _context(profile, theirs, Policy.SSRC_ANY_INBOUND)
         ours = profile.get_key_and_salt(material, mine)
-        self.outgoing = _context(profile, ours, Policy.SSRC_ANY_OUTBOUND, WINDOW_OUT)
+        self.outgoing = _context(profile, ours, Policy.SSRC_ANY_OUTBOUND)
 
 
-def _context(profile: SRTPProtectionProfile, key: bytes, ssrc_type: int, window: int) -> Context:
+def _context(profile: SRTPProtectionProfile, key: bytes, ssrc_type: int) -> Context:
     policy = Policy(key=key, ssrc_type=ssrc_type, srtp_profile=profile.libsrtp_profile)
     policy.allow_repeat_tx = True
-    policy.window_size = window
+    policy.window_size = WINDOW
     return Context(Session(policy), 10 if profile is SRTP_AES128_CM_SHA1_80 else 16)

@@ -13,6 +13,7 @@ from typing import Any
 from pylibsrtp import Policy, Session
 
 from sfu.media import libc
+from sfu.media.dtls import WINDOW
 from sfu.media.fanout import BURST, Fan, Outbox
 from sfu.media.ice import Path
 from sfu.media.srtp import ROW_BYTES, Context, protect, unprotect
@@ -23,7 +24,7 @@ SIZE = 1112
 
 def _session(kind: int, key: bytes) -> Session:
     policy = Policy(key=key, ssrc_type=kind, srtp_profile=Policy.SRTP_PROFILE_AEAD_AES_128_GCM)
-    policy.allow_repeat_tx, policy.window_size = True, 1024
+    policy.allow_repeat_tx, policy.window_size = True, WINDOW
     return Session(policy)
 
 
