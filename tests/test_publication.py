@@ -218,6 +218,25 @@ def test_names_decide_whose_an_ssrc_is() -> None:
 # --- layers in one stream (SVC) ---------------------------------------------------------------------------------------
 
 
+def test_an_offer_keeps_its_shape_while_only_bitrates_change() -> None:
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control):
+            camera, now_s = control.worker.peers["a"].published["camera"], time.monotonic()
+            begun = camera.offered(now_s)
+            assert camera.offered(now_s) is begun, "once a moment"
+            camera.streams["q"].bytes += 20_000
+            for later_s in (0.2, 0.4):
+                camera.measure(now_s + later_s)
+            camera.streams["q"].last_s = now_s
+            faster = camera.offered(now_s + 0.4)
+            assert faster.layers[0].bps != begun.layers[0].bps
+            assert faster.shape is begun.shape
+            camera.set_muted(True)
+            assert camera.offered(now_s + 0.6).shape is not begun.shape
+
+    run(test)
+
+
 class Scalable:
     """A publisher's camera as VP9 with spatial layers, a packet each, or as VP8, under the rid `q` if it has any."""
 
@@ -282,7 +301,7 @@ async def scalable(control: LocalControl, *rids: str) -> AsyncIterator[tuple[Cli
 
 def offered(control: LocalControl) -> list[tuple[str, int]]:
     camera = control.worker.peers["a"].published["camera"]
-    return [(layer.rid, layer.height) for layer in camera.offered(time.monotonic())]
+    return [(layer.rid, layer.height) for layer in camera.offered(time.monotonic()).layers]
 
 
 async def wants(control: LocalControl, layer: str) -> None:

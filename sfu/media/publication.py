@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from itertools import accumulate
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sfu.media import sdp
 from sfu.media.allocation import Layer
@@ -41,6 +43,8 @@ RATE_WEIGHT = 0.3
 FORGET_S = 20.0
 """After so long of sending it the most that a layer took counts for half."""
 
+_lower = attrgetter("lower")
+
 
 class _Rate:
     """What a layer's stream brings a second, smoothed, and the most of it lately."""
@@ -58,6 +62,15 @@ class _Rate:
             if bps:
                 self.most_bps = max(self.bps, self.most_bps * 0.5 ** (passed_s / FORGET_S))
         self._at_s, self._bytes = now_s, total_bytes
+
+
+class Offer(NamedTuple):
+    """What a subscriber can have of a publication at one moment, the smallest first. `most_bps` is by layer the most
+    that it or a smaller one takes. `shape` is the same object for as long as nothing changes but bitrates."""
+
+    layers: Sequence[Layer]
+    most_bps: Sequence[float]
+    shape: object
 
 
 class Publication:
@@ -81,27 +94,30 @@ class Publication:
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         make = RedundantTrack if redundant else ScalableTrack if kind == "video" else Track
         self.streams = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
+        self.received = list(self.streams.values())  # those that the publisher sends
+        self.simulcast = len(self.received) > 1
+        self._rids = {track: rid for rid, track in self.streams.items()}
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
         self._asked_last = self.asked  # likewise, when it was any
         self._rates: dict[Track, _Rate] = {}
+        self._offer, self._offered_s = Offer((), (), None), float("-inf")
+        self._shaped: tuple[object, ...] = ()  # what the shape of the last offer is of
         self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
         self._wanted_s = dict.fromkeys(self.streams, float("-inf"))  # when anybody last wanted it
 
     @property
-    def simulcast(self) -> bool:
-        return len(self.streams) > 1
-
-    @property
     def scalable(self) -> bool:
         """Whether one of its streams has layers in it now."""
-        return any(track.lower for track in self.received)
+        return any(map(_lower, self.received))
 
     @property
     def layers(self) -> dict[str, Track]:
         """What a subscriber can be on, the smallest first: streams by rid, what leaves out layers of one by its rid and
         the largest that is left."""
+        if not self.scalable:
+            return self.streams
         found: dict[str, Track] = {}
         for rid, track in self.streams.items():
             found.update((f"{rid}{spatial}", lower) for spatial, lower in enumerate(track.lower))
@@ -111,11 +127,6 @@ class Publication:
     @property
     def tracks(self) -> list[Track]:
         return list(self.layers.values())
-
-    @property
-    def received(self) -> list[Track]:
-        """Those that the publisher sends."""
-        return list(self.streams.values())
 
     @property
     def muted(self) -> bool:
@@ -206,29 +217,41 @@ class Publication:
 
     def measure(self, now_s: float) -> None:
         """Once in a while: what each layer brings."""
-        self._rates = {track: self._rates.get(track) or _Rate() for track in self.tracks}
+        tracks = self.tracks
+        if list(self._rates) != tracks:
+            self._rates = {track: self._rates.get(track) or _Rate() for track in tracks}
         for track, rate in self._rates.items():
             rate.update(track.bytes, now_s)
 
-    def offered(self, now_s: float) -> list[Layer]:
-        """What a subscriber can have, the smallest first; a layer that has gone silent only if there is no other."""
-        newest_s, scalable = max(track.last_s for track in self.received), self.scalable
+    def offered(self, now_s: float) -> Offer:
+        """What a subscriber can have: of one moment it is worked out once for all of them."""
+        if now_s != self._offered_s:
+            named = self._heard(now_s)
+            layers = [self._layer(name, track, now_s) for name, track in named]
+            shaped = (*named, *[layer.height for layer in layers], self.muted)
+            shape = self._offer.shape if shaped == self._shaped else object()
+            most_bps = list(accumulate([layer.bps for layer in layers], max))
+            self._offer, self._shaped, self._offered_s = Offer(layers, most_bps, shape), shaped, now_s
+        return self._offer
+
+    def _heard(self, now_s: float) -> list[tuple[str, Track]]:
+        """The layers with their names; one that has gone silent only if there is no other."""
+        named = list(self.layers.items())
+        if not self.simulcast:
+            return named
+        newest_s, scalable = max([track.last_s for track in self.received]), self.scalable
         found = []
-        for name, track in self.layers.items():
-            rid = self._rid(track)
-            asked_s = self._asked_s.get(rid, now_s)
-            silent = newest_s - track.stream.last_s > SILENT_S and (
-                scalable or (rid in self.asked and now_s - asked_s > START_S)
-            )
-            if not silent or not self.simulcast:
-                rate = self._rates.get(track) or _Rate()
-                found.append(
-                    Layer(name, self._height(rid, track), self._rate_bps(rid, track, rate, now_s), rate.most_bps)
-                )
+        for name, track in named:
+            if newest_s - track.stream.last_s > SILENT_S:
+                rid = self._rids[track.stream]
+                if scalable or (rid in self.asked and now_s - self._asked_s.get(rid, now_s) > START_S):
+                    continue
+            found.append((name, track))
         return found
 
-    def _rid(self, track: Track) -> str:
-        return next(rid for rid, stream in self.streams.items() if stream is track.stream)
+    def _layer(self, name: str, track: Track, now_s: float) -> Layer:
+        rid, rate = self._rids[track.stream], self._rates.get(track) or _Rate()
+        return Layer(name, self._height(rid, track), self._rate_bps(rid, track, rate, now_s), rate.most_bps)
 
     def _height(self, rid: str, track: Track) -> int:
         stream = self.streams[rid]
@@ -247,15 +270,17 @@ class Publication:
         if self.scalable and self.asked:  # turning one of its encodings on or off would change the layers of another
             self.asked = self._asked_last
         self._asked_last = self.asked or self._asked_last
-        self._asked_s = {rid: self._asked_s.get(rid, now_s) for rid in self.asked}
+        if tuple(self._asked_s) != self.asked:
+            self._asked_s = {rid: self._asked_s.get(rid, now_s) for rid in self.asked}
         return self.asked != before
 
     def _wanted_now(self, now_s: float) -> tuple[str, ...]:
-        layers = self.layers
+        layers, rids = self.layers, self._rids
         for subscriber, leg in self.legs.items():
             if not leg.pauses:
-                for track in (leg.track, layers[self.layer_of(subscriber)]):
-                    self._wanted_s[self._rid(track)] = now_s
+                self._wanted_s[rids[leg.track.stream]] = now_s
+                if (wanted := layers.get(self._wanted.get(subscriber, ""))) is not None:
+                    self._wanted_s[rids[wanted.stream]] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
 
     def close(self) -> None:

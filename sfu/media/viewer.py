@@ -122,7 +122,7 @@ class Viewer:
     def _share(self, shown: list[Publication], now_s: float) -> float:
         """Carries out an allocation; returns what more would take."""
         me, down = self._peer, self.down
-        wishes = [Wish(self._height(p), p.offered(now_s), self._has(p)) for p in shown]
+        wishes = [Wish(self._height(p), p.offered(now_s).layers, self._has(p)) for p in shown]
         chosen, next_bps = allocate(wishes, down.allowed_bps)
         for p, wish, rid in zip(shown, wishes, chosen, strict=True):
             if not wish.layers:

@@ -193,14 +193,18 @@ class Worker:
                 self._listen(due)
             if due >= allocate_s:
                 allocate_s = due + ALLOCATE_S - FEEDBACK_MS / 2e3
-                self._each(lambda peer: peer.viewer.allocate(time.monotonic()))
-                self._each(lambda peer: peer.publisher.ask_layers(due))  # noqa: B023 - called at once
+                self._allocate(time.monotonic())
             if due >= measure_s:
                 measure_s = due + QUALITY_S - FEEDBACK_MS / 2e3
                 self._measuring.set()
             if due >= report_s:
                 report_s = due + STATS_S - FEEDBACK_MS / 2e3
                 self._report()
+
+    def _allocate(self, now_s: float) -> None:
+        """At one moment for all, so that what each publication offers is worked out once."""
+        self._each(lambda peer: peer.viewer.allocate(now_s))
+        self._each(lambda peer: peer.publisher.ask_layers(now_s))
 
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():
