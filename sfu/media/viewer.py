@@ -3,15 +3,17 @@ way down carries them."""
 
 from __future__ import annotations
 
+import math
 import time
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 from sfu import bridge
 from sfu.media.allocation import Wish, allocate
 from sfu.media.downlink import Downlink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sfu.media.lastn import Video
     from sfu.media.leg import Leg
@@ -30,6 +32,19 @@ SHOWN_HEIGHT = 720
 """Of a video of which the page has not said how large it shows it."""
 PROBE_BACK = 8
 """The newest packets, which are sent again in turn for a probe."""
+ROUNDING = 1 + 1e-9
+"""More than adding bitrates in another order makes of their sum."""
+
+_sent_bytes = attrgetter("sent_bytes")
+
+
+class Settled(NamedTuple):
+    """A video of which it has all that it wants: of an offer of this shape the layer at `at`, or -1 if that is none."""
+
+    publication: Publication
+    leg: Leg
+    shape: object
+    at: int
 
 
 class Viewer:
@@ -46,10 +61,12 @@ class Viewer:
         self.limit_bps: float | None = None  # what its way down allows, while more is wanted
         self._probed = 0
         self._allocated_s = 0.0
+        self._settled: list[Settled] = []  # every video, if nothing more is wanted until one changes
 
     def take(self, slots: Sequence[Slot], *, flows: bool) -> None:
         """Its answers took what these sections bring. `flows`: it can be sent that."""
         self.taken = {slot.track.ssrc: slot.track for slot in slots if slot.track is not None}
+        self._settled = []
         if not flows:
             return
         for slot in slots:
@@ -62,18 +79,20 @@ class Viewer:
     def forget(self, track: Publication) -> None:
         """It is not brought this any more."""
         self.taken.pop(track.ssrc, None)
+        self._settled = []
         self._told.pop(track, None)
 
     def leave_out(self, videos: frozenset[Video]) -> None:
         """These are not to be forwarded to it, until the next call; its own count for nothing."""
         if videos != self._left_out:
-            self._left_out = videos
+            self._left_out, self._settled = videos, []
             for track in self.taken.values():
                 self._pause(track, NOT_SPEAKING, track.video in videos)
 
     def view(self, heights: Mapping[Video, int], now_s: float) -> None:
         """What its page shows from now on, and how large. What it does not show is not forwarded to it."""
         self._view, self._viewed = heights, {track.video for track in self.taken.values()}
+        self._settled = []
         self.allocate(now_s)
 
     def reported(self, block: ReportBlock, now_s: float) -> None:
@@ -99,41 +118,69 @@ class Viewer:
         """Chooses what it gets of each video."""
         me, down = self._peer, self.down
         self.limit_bps = None
-        videos = [p for p in self.taken.values() if p.kind == "video" and me.id in p.legs]
-        if not videos or not (me.full or down.speaks):
+        if not (me.full or down.speaks):
             return
-        legs = [p.legs[me.id] for p in videos]
-        down.sent(sum(leg.sent_bytes for leg in legs) + me.again_bytes, now_s)
+        spent_bps = self._spent(now_s)
+        legs = [settled.leg for settled in self._settled] or [p.legs[me.id] for p in self._videos()]
+        if not legs:
+            return
+        down.sent(sum(map(_sent_bytes, legs)) + me.again_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if down.asks(now_s):
             me.agent.ask(now_s)
         if probe := down.probe_bytes(passed_s, now_s):
             self._probe(probe, legs, now_s)
-        for p in videos:
-            self._pause(p, HIDDEN, not self._height(p))
-        rank = me.room.rank
-        shown = [p for p in videos if self._height(p) and p.video not in self._left_out and not p.muted]
-        shown.sort(key=lambda p: (-self._height(p), rank.get(p.video, len(rank))))
-        next_bps = self._share(shown, now_s)
+        next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
-        down.want(next_bps, now_s, can_probe=any(leg.repair_ssrc for leg in legs))
+        down.want(next_bps, now_s, can_probe=next_bps > 0 and any(leg.repair_ssrc for leg in legs))
 
-    def _share(self, shown: list[Publication], now_s: float) -> float:
+    def _videos(self) -> list[Publication]:
+        return [p for p in self.taken.values() if p.kind == "video" and self._peer.id in p.legs]
+
+    def _spent(self, now_s: float) -> float:
+        """At most so much is what it has, if that is all it wants; infinite where it is to be chosen anew."""
+        me, spent_bps = self._peer.id, 0.0
+        for publication, leg, shape, at in self._settled:
+            offer = publication.offered(now_s)
+            if offer.shape is not shape or publication.legs.get(me) is not leg:
+                self._settled = []
+                break
+            if at >= 0:
+                spent_bps += offer.most_bps[at]
+        return spent_bps * ROUNDING if self._settled else math.inf
+
+    def _choose(self, now_s: float) -> float:
         """Carries out an allocation; returns what more would take."""
-        me, down = self._peer, self.down
-        wishes = [Wish(self._height(p), p.offered(now_s).layers, self._has(p)) for p in shown]
-        chosen, next_bps = allocate(wishes, down.allowed_bps)
-        for p, wish, rid in zip(shown, wishes, chosen, strict=True):
-            if not wish.layers:
-                continue
+        me, down, rank = self._peer, self.down, self._peer.room.rank
+        heights = {p: self._height(p) for p in self._videos()}
+        for p, height in heights.items():
+            self._pause(p, HIDDEN, not height)
+        shown = [p for p, height in heights.items() if height and p.video not in self._left_out and not p.muted]
+        shown.sort(key=lambda p: (-heights[p], rank.get(p.video, len(rank))))
+        wishes = {p: Wish(heights[p], p.offered(now_s).layers, self._has(p)) for p in shown}
+        chosen, next_bps = allocate(wishes.values(), down.allowed_bps)
+        for (p, wish), rid in zip(wishes.items(), chosen, strict=True):
             # losses alone are no reason to show nothing; without REMB they are all that is known
             short = rid is None and down.limited and (down.jammed or not down.speaks)
             self._pause(p, BANDWIDTH, short)
             if not short and (p.simulcast or p.scalable):
                 best = wish.layers[0].rid if rid is None else rid
                 p.prefer(me.id, best, now=down.jammed and p.falls(me.id, best))
+        self._settled = [] if next_bps else self._settle(heights, wishes, now_s)
         return next_bps
+
+    def _settle(self, videos: Iterable[Publication], wishes: Mapping[Publication, Wish], now_s: float) -> list[Settled]:
+        """All that is wanted is allowed, so nothing is to be chosen again once it has come too."""
+        settled = []
+        for p in videos:
+            leg, offer, wish, at = p.legs[self._peer.id], p.offered(now_s), wishes.get(p), -1
+            if wish is not None:
+                at = wish.best()
+                if leg.track is not p.layers[wish.layers[at].rid]:
+                    return []
+            settled.append(Settled(p, leg, offer.shape, at))
+        return settled
 
     def _height(self, track: Publication) -> int:
         if self._view is None:
