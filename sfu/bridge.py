@@ -256,6 +256,7 @@ Event = (
 COMMANDS: dict[str, type] = {cls.__name__: cls for cls in get_args(Command)}
 EVENTS: dict[str, type] = {cls.__name__: cls for cls in get_args(Event)}
 
+_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in (*COMMANDS.values(), *EVENTS.values())}
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -279,8 +280,9 @@ class Channel:
 
         One task at a time. Raises anyio.BrokenResourceError or ClosedResourceError when the other end is gone.
         """
-        body = {f.name: getattr(message, f.name) for f in fields(message)}
-        self._unsent += f"{_to_json([type(message).__name__, body])}\n".encode()
+        cls = type(message)
+        body = {name: getattr(message, name) for name in _NAMES[cls]}
+        self._unsent += f"{_to_json([cls.__name__, body])}\n".encode()
         if not more or len(self._unsent) >= WRITE_BYTES:
             unsent = bytes(self._unsent)
             self._unsent.clear()
@@ -293,9 +295,9 @@ class Channel:
                 line = await self._lines.receive_until(b"\n", LINE_BYTES)
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
-            name, body = json.loads(line)
-            cls = self._incoming[name]
-            yield cls(**{f.name: body[f.name] for f in fields(cls)})
+            what, body = json.loads(line.decode())
+            cls = self._incoming[what]
+            yield cls(*[body[name] for name in _NAMES[cls]])
 
     async def aclose(self) -> None:
         await self._stream.aclose()
