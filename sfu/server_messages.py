@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from sfu.names import NAME_CHARACTERS
 from sfu.protocol import BARE_EVENTS, Candidate, Kind
@@ -333,9 +333,17 @@ _BARE_FIELDS = {"type", "sdp"}
 def encode(message: ServerMessage, *, full: bool = True) -> str:
     """The frame for a client; `full` is false for bare clients, whose offers hold `type` and `sdp` only."""
     event = EVENT_OF[type(message)]
-    body = asdict(message)
     if event not in BARE_EVENTS:
-        return json.dumps({"event": event, "data": body}, ensure_ascii=False)
+        return _to_json({"event": event, "data": message})
+    body = _members(message)
     if isinstance(message, Offer) and not full:
         body = {key: body[key] for key in _BARE_FIELDS}
-    return json.dumps({"event": event, "data": json.dumps(body, ensure_ascii=False)}, ensure_ascii=False)
+    return _to_json({"event": event, "data": _to_json(body)})
+
+
+def _members(message: Any) -> dict[str, Any]:
+    """Of a dataclass; the encoder comes for those of the ones in it."""
+    return {name: getattr(message, name) for name in message.__match_args__}
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, default=_members).encode
