@@ -44,8 +44,10 @@ class Counters:
 
     def observe(self, name: str, value: float, bounds: tuple[float, ...], **labels: str) -> None:
         """One value more in a histogram, whose buckets end at `bounds` and never change."""
-        histograms = self._histograms.setdefault(name, {})
-        histograms.setdefault(tuple(sorted(labels.items())), _Histogram(bounds)).add(value)
+        histograms, key = self._histograms.setdefault(name, {}), tuple(sorted(labels.items()))
+        if key not in histograms:
+            histograms[key] = _Histogram(bounds)
+        histograms[key].add(value)
 
     def get(self, name: str, **labels: str) -> float:
         """The count under exactly these labels; 0 when nothing was counted."""
