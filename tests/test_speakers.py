@@ -50,6 +50,22 @@ def test_a_level_from_the_first_packet_on_counts() -> None:
     assert Room().hear(1, a=TALK) == Speaking("a", ("a",))
 
 
+def test_whoever_comes_later_counts_as_soon_as_others() -> None:
+    """And no sooner, though nobody was listened to before."""
+    room = Room()
+    room.hear(30)
+    assert room.until(Speaking("a", ("a",)), a=-44.0) == 3
+
+
+def test_who_is_muted_as_the_dominant_one_leaves_speaks_no_more() -> None:
+    room = Room()
+    room.hear(5, a=SHOUT, b=TALK)
+    room.speakers.leave("a")
+    room.speakers.mute("b")
+    assert room.hear() == Speaking()
+    assert room.told[-1] == Speaking()
+
+
 def test_a_click_is_no_speech() -> None:
     """20 ms at full level among five packets of 20 ms."""
     room = Room()

@@ -65,6 +65,8 @@ class Speakers:
         changed."""
         passed_s = max(0.0, min(now_s - self._updated_s, 1.0))
         self._updated_s = now_s
+        if not (levels or self._voices or self.now.speaking or self.now.dominant):
+            return None
         rise, fall = 1 - math.exp(-passed_s / RISE_S), 1 - math.exp(-passed_s / FALL_S)
         for peer in levels:
             self._voices.setdefault(peer, _Voice())
