@@ -60,7 +60,7 @@ class Peer:
     `room_id` is what it knows the room by. `secret` is for its client alone, which proves with it that it is this peer.
     `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
     come before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is down.
-    `score` is how its call goes now, `quality` what it was told of that last, `summary` how it went so far.
+    `quality` is what it was told last of how its call goes, `summary` how it went so far.
     """
 
     id: str
@@ -73,7 +73,6 @@ class Peer:
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     hand: int = 0
-    score: float | None = None
     quality: Quality = field(default_factory=Quality)
     summary: Summary = field(default_factory=Summary)
 
@@ -94,7 +93,8 @@ class Peer:
 class Room:
     """Its peers by id, in the order they came; all their media is on one worker.
 
-    `lines` are the last of its chat, as far as that is kept, and `said_ms` is the time of the last one.
+    `scores` is how the calls of those go who send or receive. `lines` are the last of its chat, as far as that is kept,
+    and `said_ms` is the time of the last one.
     """
 
     key: str
@@ -102,6 +102,7 @@ class Room:
     state: RoomState = field(default_factory=RoomState)
     peers: dict[str, Peer] = field(default_factory=dict)
     speakers: Speakers = field(default_factory=Speakers)
+    scores: dict[str, float] = field(default_factory=dict)  # by peer
     lines: deque[ChatLine] = field(default_factory=lambda: deque(maxlen=HISTORY_LINES))
     said_ms: int = 0
 
@@ -193,6 +194,7 @@ class Rooms:
         if self.peers.pop(peer.id, None) is None:
             return []
         del peer.room.peers[peer.id]
+        peer.room.scores.pop(peer.id, None)
         if not peer.room.peers:
             del self.rooms[peer.room.key]
         return _others(peer, Left(peer.id, reason))
@@ -224,13 +226,16 @@ class Rooms:
     def measured(self, peer: Peer, told: bridge.Quality) -> Deliveries:
         """How the peer's call goes, for itself; the others hear its score with their own figures. Nothing if it is as
         it was."""
-        peer.score = told.score
+        scores = peer.room.scores
+        if told.score is None:
+            scores.pop(peer.id, None)
+        else:
+            scores[peer.id] = told.score
         peer.summary.add(told)
         up = None if told.up is None else Direction(**told.up)
         down = None if told.down is None else Direction(**told.down)
         cause = None if told.cause is None else Cause(**told.cause)
-        scores = {one.id: one.score for one in peer.room.peers.values() if one.score is not None}
-        before, peer.quality = peer.quality, Quality(up, down, cause, scores)
+        before, peer.quality = peer.quality, Quality(up, down, cause, dict(scores))
         return _to([peer], peer.quality) if peer.quality != before else []
 
     def hand(self, peer: Peer, raised_ms: int) -> Deliveries:

@@ -142,6 +142,8 @@ def test_a_peer_is_told_how_its_call_goes_and_the_others_only_how_well() -> None
     assert told(rooms.measured(bob, report)) == [
         ("bob", Quality(None, Direction(**up), None, {bare.id: 4.0, bob.id: 4.4}))
     ]
+    rooms.measured(bare, bridge.Quality(bare.id, None, None, None, None, 0, 500))
+    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, Direction(**up), None, {bob.id: 4.4}))]
     assert alice.summary.record().bytes_up == 1000
     assert bare.summary.record().score_mean == 4.0
 
