@@ -295,6 +295,9 @@ class Session:
     def _on_event(self, event: bridge.Event) -> None:
         peer, hub = self.peer, self._hub
         match event:
+            case bridge.Quality():  # first, as most events are such
+                observe(event, hub.counters)
+                hub.deliver(hub.rooms.measured(peer, event))
             case bridge.Offer(_, sdp, send, receive):
                 if not self._offered:
                     self._offered, self._scope.deadline = True, math.inf
@@ -312,9 +315,6 @@ class Session:
                 self.tell(Paused(publisher, source, reason or None))
             case bridge.Layers(_, source, active):
                 self.tell(Layers(source, tuple(active)))
-            case bridge.Quality():
-                observe(event, hub.counters)
-                hub.deliver(hub.rooms.measured(peer, event))
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):

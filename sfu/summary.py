@@ -91,4 +91,5 @@ def _directions(told: Quality) -> list[tuple[str, dict[str, Any]]]:
 
 def _round_trip_ms(told: Quality) -> float | None:
     """Both directions have the same."""
-    return next((figures["round_trip_ms"] for _, figures in _directions(told)), None)
+    figures = told.up or told.down
+    return None if figures is None else figures["round_trip_ms"]
