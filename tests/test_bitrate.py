@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import struct
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def feed(feedback: TransportFeedback, arrivals: list[tuple[int, int]]) -> Report
     for ext, now_us in arrivals:
         feedback.arrived([ext & 0xFFFF], now_us / 1e6)
     report = parse(feedback.report())
-    assert not feedback.pending
+    assert not feedback.report()
     return report
 
 
@@ -119,7 +120,7 @@ def test_late_packets_are_not_reported_twice() -> None:
     expect(feed(feedback, [(10, 1_000_000), (12, 1_000_250)]), 10, {10: 1_000_000, 12: 1_000_250})
     feedback.arrived([11], 1.1)  # already reported missing
     feedback.arrived([12], 1.1)
-    assert not feedback.pending
+    assert not feedback.report()
     expect(feed(feedback, [(14, 1_200_000)]), 13, {14: 1_200_000})
 
 
@@ -169,11 +170,10 @@ def test_whatever_the_numbers_a_report_is_well_formed(rounds: list[list[tuple[in
     for arrivals in rounds:
         for seq16, now_us in arrivals:
             feedback.arrived([seq16], now_us / 1e6)
-        if feedback.pending:
-            fci = feedback.report()
+        if fci := feedback.report():
             parse(fci)
             assert len(transport_feedback(fci, 1)) <= MTU
-        assert not feedback.pending
+        assert not feedback.report()
 
 
 @pytest.mark.parametrize("step", [1, -1, 2, -2, 7, 239, 240, 241, 300, 1023, 1024, 4096, 0x7FFF, 0x8000, 0x8001])
@@ -186,7 +186,7 @@ def test_a_report_fits_a_datagram(step: int, gap_us: int, before: bool) -> None:
         feed(feedback, [(20_000, 1_000_000)])
     for i in range(5000):
         feedback.arrived([(20_001 + step * i) & 0xFFFF], 1 + gap_us * i / 1e6)
-        if i % 7 == 0 and feedback.pending:
+        if i % 7 == 0:
             assert len(transport_feedback(copy.deepcopy(feedback).report(), 1)) <= MTU
 
 
@@ -209,3 +209,32 @@ def test_a_busy_publisher_is_reported_whole() -> None:
         base = first + 200 * number
         times = {base + i: 1_000_000 + 50_000 * number + 250 * i for i in range(200)}
         expect(feed(feedback, list(times.items())), base, times)
+
+
+class Thorough(TransportFeedback):
+    """Looks at every packet, in whatever order they came."""
+
+    __slots__ = ()
+
+    def _in_order(self) -> bytes:
+        return b""
+
+
+@given(st.integers(0, 1 << 32), st.booleans())
+def test_bursts_in_order_are_reported_as_one_by_one(seed: int, odd: bool) -> None:
+    chance = random.Random(seed)
+    quick, thorough, now_s = TransportFeedback(), Thorough(), chance.uniform(0, 1e6)
+    seq = chance.choice([0, 65_000, 65_530, chance.randrange(65_536)])
+    for _ in range(30):
+        for _ in range(chance.randrange(5)):
+            now_s += chance.choice([0.001, 0.02, 0.033, 0.1 if odd else 0.01])
+            if odd and chance.random() < 0.1:
+                seq += chance.choice([1, 3, -4, 300, -300, 40_000])
+            n = chance.choice([1, 1, 2, 5, 12, 40])
+            burst = [(seq + i) & 0xFFFF for i in range(n)]
+            seq += n
+            if odd and chance.random() < 0.05:
+                chance.shuffle(burst)
+            quick.arrived(burst, now_s)
+            thorough.arrived(burst, now_s)
+        assert quick.report() == thorough.report()

@@ -647,7 +647,7 @@ def test_audio_levels_are_heard_and_no_subscriber_gets_them(
             assert got[12:] == head[12:] + bytes.fromhex(left) + b"voice"
         assert scene.track.take_level() == level
         assert scene.track.take_level() is None
-        assert scene.route.agent.inbound.feedback.pending == numbered
+        assert bool(scene.route.agent.inbound.feedback.report()) == numbered
         scene.close()
 
     asyncio.run(play())

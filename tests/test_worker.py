@@ -167,7 +167,7 @@ def test_no_sender_or_receiver_of_aiortc_runs() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await passes(a, b, 1)
             assert sum(isinstance(thing, kinds) for thing in gc.get_objects()) == before
-            assert threading.active_count() == threads
+            assert threading.active_count() <= threads  # one of the last test's may end only now
 
     run(test)
 

@@ -22,6 +22,8 @@ _u16 = Struct("!H")
 _i16 = Struct("!h")
 
 MISSING, SMALL, LARGE = 0, 1, 2
+_ALL_SMALL = [0b11 << 14 | sum(SMALL << 12 - 2 * i for i in range(n)) for n in range(7)]
+"""The one chunk of so many packets that came with small deltas; of seven and more it is a run."""
 
 
 class TransportFeedback:
@@ -35,11 +37,6 @@ class TransportFeedback:
         self._last_ext = -1
         self._next_ext = -1  # the report's first number: one after the last one reported
         self._count = 0
-
-    @property
-    def pending(self) -> bool:
-        self._look()
-        return bool(self._arrivals)
 
     def arrived(self, seqs: Sequence[int], now_s: float) -> None:
         """Packets with these transport-wide numbers arrived at `now_s`, a monotonic clock. They are looked at when
@@ -62,8 +59,36 @@ class TransportFeedback:
             self._arrivals.setdefault(ext, now_us)
 
     def report(self) -> bytes:
-        """The FCI of one feedback packet for what is pending, which must not be empty; clears it."""
+        """The FCI of one feedback packet for what is pending, empty if nothing is; clears it."""
+        return self._in_order() or self._whatever_came()
+
+    def _in_order(self) -> bytes:
+        """Of packets that came as they were numbered, as mostly all did: read by bursts. Empty if not all did."""
+        first = end = self._next_ext
+        if self._arrivals or not self._came or first < 0 or self._last_ext != first - 1:
+            return b""
+        at_us = reference_us = round(self._came[0][1] * 1e6) // REFERENCE_US * REFERENCE_US
+        deltas = bytearray()
+        for seqs, now_s in self._came:
+            n, seq16 = len(seqs), seqs[0]
+            ticks = (round(now_s * 1e6) - at_us) // TICK_US
+            if seq16 != end & 0xFFFF or not 0 <= ticks <= 0xFF or list(seqs) != list(range(seq16, seq16 + n)):
+                return b""
+            deltas.append(ticks)
+            deltas += bytes(n - 1)
+            at_us += ticks * TICK_US
+            end += n
+        n = end - first
+        if n > REPORT_PACKETS:
+            return b""
+        self._came, self._next_ext, self._last_ext = [], end, end - 1
+        chunk = SMALL << 13 | n if n >= 7 else _ALL_SMALL[n]
+        return self._packed(first, n, reference_us // REFERENCE_US, _u16.pack(chunk) + deltas)
+
+    def _whatever_came(self) -> bytes:
         self._look()
+        if not self._arrivals:
+            return b""
         seqs = sorted(self._arrivals)
         first = seqs[0]
         if 0 <= self._next_ext <= first < self._next_ext + REPORT_PACKETS:
@@ -83,11 +108,12 @@ class TransportFeedback:
             statuses.append(SMALL if small else LARGE)
             deltas += bytes([ticks]) if small else _i16.pack(ticks)
         self._next_ext = seqs[-1] + 1
-        head = (
-            _head.pack(first & 0xFFFF, len(statuses)) + (reference & 0xFFFFFF).to_bytes(3, "big") + bytes([self._count])
-        )
+        return self._packed(first, len(statuses), reference, _chunks(statuses) + deltas)
+
+    def _packed(self, first: int, n: int, reference: int, body: bytes) -> bytes:
+        head = _head.pack(first & 0xFFFF, n) + (reference & 0xFFFFFF).to_bytes(3, "big") + bytes([self._count])
         self._count = (self._count + 1) & 0xFF
-        fci = head + _chunks(statuses) + deltas
+        fci = head + body
         return fci + bytes(-len(fci) % 4)
 
 

@@ -258,5 +258,5 @@ class Peer:
     def send_feedback(self) -> None:
         """Transport-wide feedback for what arrived since the last call, if anything did."""
         inbound = self._inbound
-        if inbound.feedback_ssrc and inbound.feedback.pending:  # else it numbers nothing
-            self.send_rtcp(rtp.transport_feedback(inbound.feedback.report(), inbound.feedback_ssrc))
+        if inbound.feedback_ssrc and (fci := inbound.feedback.report()):  # else it numbers nothing
+            self.send_rtcp(rtp.transport_feedback(fci, inbound.feedback_ssrc))
