@@ -9,8 +9,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
 
 from sfu.bodies import StreamingConnection, StreamingRequest
 from sfu.counters import Counters, family
@@ -146,49 +149,62 @@ def create_app(
     return app
 
 
-def _add_files(app: QuartTrio, root: Path) -> None:
-    """A route for each file, and `/` for index.html, so that routing knows 404 from 405."""
+class _File:
+    """A file as it is and packed; both are ready, and have ETags of their own (RFC 9110 section 8.8.3.3)."""
+
+    def __init__(self, content: bytes, content_type: str) -> None:
+        self.content = content
+        self._type = content_type
+        self._packed = gzip.compress(content, mtime=0)
+        self._etags = {body: hashlib.sha256(body).hexdigest()[:32] for body in (content, self._packed)}
+        self._worth_it = len(self._packed) < len(content) - PACKED_GAIN_BYTES
+
+    async def respond(self) -> Response:
+        zipped = self._worth_it and request.accept_encodings["gzip"] > 0
+        body = self._packed if zipped else self.content
+        response = Response(body, content_type=self._type)
+        response.set_etag(self._etags[body])
+        if self._worth_it:
+            response.headers["Vary"] = "Accept-Encoding"
+        if zipped:
+            response.headers["Content-Encoding"] = "gzip"
+        if self._type == TYPES[".js"]:
+            response.headers["Access-Control-Allow-Origin"] = "*"  # other sites' pages import embed.js and protocol.js
+        return await response.make_conditional(request)
+
+
+@cache
+def _files(root: Path) -> tuple[Mapping[str, _File], Preloads]:
+    """The files below `root` by name, and what goes out with the page. Read once a process."""
     paths = [path for path in sorted(root.rglob("*")) if path.suffix in TYPES and path.is_file()]
-    files = {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
-    for name, content in files.items():
-        view = _file_view(content, TYPES[Path(name).suffix])
-        app.add_url_rule("/" + name, endpoint="file:" + name.replace(".", "-"), view_func=view, methods=["GET"])
-        if name == "index.html":
-            texts = {other: text.decode() for other, text in files.items() if other.endswith((".js", ".css"))}
-            app.add_url_rule("/", endpoint="page", view_func=_page_view(view, Preloads(texts)), methods=["GET"])
+    files = {path.relative_to(root).as_posix(): _File(path.read_bytes(), TYPES[path.suffix]) for path in paths}
+    texts = {name: file.content.decode() for name, file in files.items() if name.endswith((".js", ".css"))}
+    return files, Preloads(texts)
 
 
-def _page_view(file: Callable[[], Awaitable[Response]], preloads: Preloads) -> Callable[[], Awaitable[Response]]:
-    async def view() -> Response:
-        response = await file()
+def _add_files(app: QuartTrio, root: Path) -> None:
+    """A route for all files, and `/` for index.html."""
+    files, preloads = _files(root)
+
+    class FileName(BaseConverter):
+        """Their names and no others, so that routing knows 404 from 405."""
+
+        part_isolating = False
+        regex = "|".join(map(re.escape, files))
+
+    app.url_map.converters["file"] = FileName
+
+    @app.get("/<file:name>")
+    async def file(name: str) -> Response:
+        return await files[name].respond()
+
+    @app.get("/")
+    async def page() -> Response:
+        response = await files["index.html"].respond()
         framed = request.headers.get("Sec-Fetch-Dest") == "iframe"
         response.headers["Link"] = preloads.header(request.args, request.accept_languages.values(), framed=framed)
         response.vary.update(("Accept-Language", "Sec-Fetch-Dest"))
         return response
-
-    return view
-
-
-def _file_view(content: bytes, content_type: str) -> Callable[[], Awaitable[Response]]:
-    """Sends it as it is or packed; both are ready, and have ETags of their own (RFC 9110 section 8.8.3.3)."""
-    packed = gzip.compress(content, mtime=0)
-    etags = {body: hashlib.sha256(body).hexdigest()[:32] for body in (content, packed)}
-    worth_it = len(packed) < len(content) - PACKED_GAIN_BYTES
-
-    async def view() -> Response:
-        zipped = worth_it and request.accept_encodings["gzip"] > 0
-        body = packed if zipped else content
-        response = Response(body, content_type=content_type)
-        response.set_etag(etags[body])
-        if worth_it:
-            response.headers["Vary"] = "Accept-Encoding"
-        if zipped:
-            response.headers["Content-Encoding"] = "gzip"
-        if content_type == TYPES[".js"]:
-            response.headers["Access-Control-Allow-Origin"] = "*"  # other sites' pages import embed.js and protocol.js
-        return await response.make_conditional(request)
-
-    return view
 
 
 def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None) -> None:

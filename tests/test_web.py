@@ -231,7 +231,13 @@ def check_problem(reply: Reply, status: int, code: str) -> None:
         ("POST", "/no-such", 404, "not_found"),
         ("GET", "/%00", 404, "not_found"),
         ("GET", "/..%2fsfu%2fweb.py", 404, "not_found"),
+        ("GET", "/lang", 404, "not_found"),
+        ("GET", "/main.js/", 404, "not_found"),
+        ("GET", "/main.jsx", 404, "not_found"),
+        ("GET", "/main-js", 404, "not_found"),
         ("POST", "/", 405, "method_not_allowed"),
+        ("PUT", "/main.js", 405, "method_not_allowed"),
+        ("POST", "/lang/de.js", 405, "method_not_allowed"),
         ("DELETE", "/health", 405, "method_not_allowed"),
         ("POST", "/ws", 405, "method_not_allowed"),
         ("GET", "/ws", 426, "upgrade_required"),
@@ -244,9 +250,10 @@ async def test_refusals_are_problems(method: str, target: str, status: int, code
         check_problem(await server.fetch(method, target), status, code)
 
 
-async def test_405_says_what_is_allowed() -> None:
+@pytest.mark.parametrize("target", ["/", "/main.js"])
+async def test_405_says_what_is_allowed(target: str) -> None:
     async with serving() as server:
-        reply = await server.fetch("POST", "/")
+        reply = await server.fetch("POST", target)
     assert {method.strip() for method in reply.headers["allow"].split(",")} == {"GET", "HEAD", "OPTIONS"}
 
 
