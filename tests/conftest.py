@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
@@ -13,6 +14,9 @@ from process import Server
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 hypothesis.settings.register_profile("untimed", deadline=None)  # machines that run tests are slow at times
 hypothesis.settings.load_profile("untimed")
+
+sys.dont_write_bytecode = False  # else hundreds of processes compile the same modules again
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 NOTHING_SKIPPED = os.environ.get("CI") == "true"
 
