@@ -10,7 +10,7 @@ from people import Person
 from process import Server, eventually
 from relay import HOST, Relay, Shape
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = pytest.mark.xdist_group("calls")
 
 People = Callable[..., Person]
 

@@ -10,7 +10,7 @@ import pytest
 from people import Person
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = pytest.mark.xdist_group("calls")
 
 People = Callable[..., Person]
 

@@ -13,7 +13,7 @@ from people import Person
 from playwright.sync_api import expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = pytest.mark.xdist_group("calls")
 
 People = Callable[..., Person]
 
