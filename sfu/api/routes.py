@@ -89,7 +89,7 @@ ROUTES = (
     Route("user_rooms", "GET", "/users/{user_name}/rooms", "history", "The rooms somebody is in now",
           query={"format": FORMAT}, answer="UserRooms", rows="UserRoom"),
     Route("room_days", "GET", "/analytics/rooms", "history", "Use of each room on each day (UTC), the last day first",
-          query={"from": {**DATE, "description": "29 days before `to` if left out."},
+          query={"from": {**DATE, "description": "29 days before `to` if left out. Not after `to`: 422."},
                  "to": {**DATE, "description": "Today if left out. Included."}, **PAGED},
           answer="RoomDays", rows="RoomDay"),
     Route("openapi", "GET", "/openapi.json", "about", "This description", access="public"),
