@@ -36,7 +36,7 @@ from sfu.web import create_app
 from sfu.workers import Workers
 
 SERVER_KEY = ServerKey(bytes(range(32)))
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 HANDSHAKE = (
     "Upgrade: websocket",
     "Connection: Upgrade",

@@ -46,7 +46,7 @@ def free_port() -> int:
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
+def eventually(look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
     """The first true value that `look` returns; fails with the last false one after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := look()):

@@ -9,7 +9,7 @@ from typing import Any
 import h11
 import trio
 
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 
 
 @dataclass

@@ -26,7 +26,7 @@ from sfu.workers import Workers
 
 PATIENCE_S = 10.0
 """Longer than anything here takes, so that what hangs fails instead."""
-HANDSHAKE_S = 0.3
+HANDSHAKE_S = 1.0
 BIG_BYTES = 40_000_000
 
 GET = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -206,12 +206,12 @@ async def echo(server: Server, connection: edge.Upgraded) -> None:
         with trio.move_on_after(HANDSHAKE_S) as deadline:
             request = await wrap_server_stream(nursery, connection.stream)
         if not deadline.cancelled_caught:
-            ws = await request.accept()
             try:
+                ws = await request.accept()
                 while True:
                     await ws.send_message(await ws.get_message())
             except ConnectionClosed:
-                pass
+                pass  # also before it was accepted
         nursery.cancel_scope.cancel()
 
 

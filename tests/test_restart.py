@@ -155,17 +155,17 @@ def test_a_held_peer_gets_no_offer_and_afterwards_one_with_everything() -> None:
 @pytest.mark.parametrize("noticed", [True, False])
 def test_the_offer_in_flight_comes_again_and_is_not_overdue_meanwhile(noticed: bool) -> None:
     async def test() -> None:
-        async with local_worker(answer_s=0.3) as control:
+        async with local_worker(answer_s=0.7) as control:
             a = await Client(control, "a").join()
             first = await a.next_offer()
             if noticed:
                 await held(control, "a", True)
-                await asyncio.sleep(0.5)  # longer than an answer may take
+                await asyncio.sleep(0.8)  # longer than an answer may take
             await held(control, "a", False)
             again = await a.next_offer()
             assert again == first
             await control.send(bridge.Answer("a", a.answer(again)))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.8)
             assert control.pending(bridge.Failed, "a") == []
             assert "a" in control.worker.peers
 

@@ -141,7 +141,7 @@ async def chunked(server: Server, secret: str, piece: bytes, times: int) -> Repl
 
 
 async def test_half_a_file_leaves_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, settings(send_s=0.3)) as server, server.joined() as alice:
+    async with running(tmp_path, settings(send_s=1.0)) as server, server.joined() as alice:
         head = f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.welcome['session']}\r\n"
         head += "Content-Length: 100000\r\n\r\n"
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:

@@ -452,7 +452,7 @@ async def test_an_answer_may_be_as_long_as_its_offer_asks_for(tmp_path: Path) ->
         sdp = "v=0\r\n" + "m=video 9 UDP/TLS/RTP/SAVPF 96\r\n" * 100
         await alice.do(("Offer", {"sdp": sdp, "send": {}, "receive": {}}))
         await alice.expect("offer")
-        with trio.fail_after(5):  # paced at 16 KiB a second it would take 20
+        with trio.fail_after(10):  # paced at 16 KiB a second it would take 20
             await alice.answer(long_answer)
             commands = await alice.commands()
         assert ("Answer", {"peer": alice.peer, "sdp": long_answer}) in commands

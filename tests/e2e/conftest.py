@@ -11,7 +11,7 @@ from people import FAKE_DEVICES, FILE_BYTES, People, Person, launch
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from process import Server
 
-expect.set_options(timeout=15_000)  # as `eventually`: the machine may be busy
+expect.set_options(timeout=30_000)  # as `eventually`: the machine may be busy
 
 
 @pytest.fixture(scope="package")

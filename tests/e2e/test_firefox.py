@@ -77,7 +77,7 @@ def test_nothing_is_outside_firefox_or_cut_off(server: Server, person: People, f
             page.resize(*window)
             good = {"window": list(window), "few": False, "found": []}
             with suppress(AssertionError):
-                eventually(partial(shown, good), what, 5)
+                eventually(partial(shown, good), what)
             assert found[-1] == good, what
 
     found: list[Any] = []

@@ -45,9 +45,9 @@ def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, 
         eventually(lambda e=expected: height(bob) == e, f"bob gets {expected} lines")
         bob.moves(lambda: frames(bob), f"sees {expected} lines")
     # where the processor is busy the estimate may ask for less, never for more
-    eventually(lambda: "f" not in sent(alice), "alice sends no layer that is larger than anybody sees", 15)
+    eventually(lambda: "f" not in sent(alice), "alice sends no layer that is larger than anybody sees")
     bob.shows(alice, 0)
-    eventually(lambda: sent(alice) == set(), "alice sends nothing that nobody watches", 15)
+    eventually(lambda: sent(alice) == set(), "alice sends nothing that nobody watches")
     bob.shows(alice, 180)
     before = frames(bob)
     eventually(lambda: frames(bob) >= before + 10, "bob sees alice again")

@@ -112,7 +112,7 @@ def test_a_firewall_that_stops_the_media_is_named_with_its_port(walled: tuple[Se
     server, relay = walled
     alice = person(server, "alice").join("wall")
     banner = alice.page.locator("#banner")
-    expect(banner).to_contain_text("This network blocks video and sound", timeout=20_000)
+    expect(banner).to_contain_text("This network blocks video and sound")
     expect(banner).to_contain_text(f"The server is reachable, media is not: UDP {server.port}.")
     expect(banner).to_contain_text(f"For the network’s administrator: allow UDP port {server.port} to 127.0.0.1.")
     for direction in ("up", "down"):

@@ -42,7 +42,7 @@ def flows(two: Two) -> float:
     began = time.monotonic()
     before = [one.frames(other.peer) for one, other in (two, two[::-1])]
     for (one, other), count in zip((two, two[::-1]), before, strict=True):
-        eventually(lambda one=one, other=other, count=count: one.frames(other.peer) > count, "a picture", 20)  # type: ignore[misc]
+        eventually(lambda one=one, other=other, count=count: one.frames(other.peer) > count, "a picture")  # type: ignore[misc]
     took_s = time.monotonic() - began
     for one, other in (two, two[::-1]):
         one.sees(other)

@@ -41,7 +41,7 @@ def front(wire: TcpWire) -> int:
 def back(two: Two, before: list[str | None]) -> None:
     """Waits until both are in the call again, as new peers, with moving pictures."""
     for one, old in zip(two, before, strict=True):
-        eventually(partial(one.has_come_back, old), f"{one.name} is in the room again", 30)
+        eventually(partial(one.has_come_back, old), f"{one.name} is in the room again")
     for one, other in (two, two[::-1]):
         one.sees(other)
         one.hears()
@@ -105,9 +105,9 @@ def test_who_cannot_resume_joins_again_as_muted_as_before(two: Two, wire: TcpWir
     expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted")
     wire.up = False
     eventually(lambda: alice.trouble == "connection", "alice notices")
-    eventually(lambda: bob.others() == [], "alice is waited for no more", 20)
+    eventually(lambda: bob.others() == [], "alice is waited for no more")
     wire.up = True
-    eventually(partial(alice.has_come_back, peer), "alice is in the room again", 20)
+    eventually(partial(alice.has_come_back, peer), "alice is in the room again")
     bob.sees(alice)
     expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted")
     alice.page.click("#mic-button")
