@@ -60,7 +60,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
             sender.sendto(publisher.protect(b"\x80\x60" + seq.to_bytes(2, "big") + bytes(SIZE - 4)), server)
         time.sleep(pause_s)
         began_ns = time.process_time_ns()
-        n = len(receiver.receive(endpoint))
+        n = receiver.receive(endpoint)
         for i in range(n):
             unprotect(rx.handle, receiver.rows.pointers[i], receiver.rows.length_pointers[i])
         for fan in fans:
@@ -79,10 +79,10 @@ def _send(outbox: Outbox, fan: Fan, k: int) -> None:
     for i in range(n * k):
         outbox.rows.view[i * ROW_BYTES] = 0x80
     outbox.rows.lengths[: n * k] = array("i", [SIZE]) * (n * k)
-    handles, _, messages, names, addresses = fan._shapes.get(k) or fan._shape(k)
+    handles, _, _, messages, names, addresses, _ = fan._shapes.get(k) or fan._shape(k)
     any(map(protect, handles, outbox.rows.pointers, outbox.rows.length_pointers))
     names[:] = addresses
-    outbox.segment.size = SIZE + 16
+    outbox.segment[0] = SIZE + 16
     assert libc.lib.sendmmsg(fan._endpoint.fd, messages, n, 0) == n
 
 

@@ -97,9 +97,9 @@ class Wire:
 
     def _readable(self) -> None:
         receiver = self.receiver
-        sizes = receiver.receive(self)  # type: ignore[arg-type]
+        n = receiver.receive(self)  # type: ignore[arg-type]
         view = receiver.rows.view
-        for i, size in enumerate(sizes):
+        for i, size in enumerate(receiver.rows.lengths[: max(n, 0)].tolist()):
             at = i * ROW_BYTES
             if 128 <= view[at] < 192:
                 if not 192 <= view[at + 1] <= 223:
