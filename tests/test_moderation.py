@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -57,8 +58,16 @@ async def ticket(
 async def welcomed(client: Client) -> dict[str, Any]:
     client.welcome = await client.expect("welcome")
     client.peer = client.welcome["peer"]
-    await client.expect("offer")
+    await until(client, "offer")  # others may come meanwhile
     return client.welcome
+
+
+@asynccontextmanager
+async def moderator(server: Server, target: str = "") -> AsyncIterator[Client]:
+    """Somebody who may moderate, with their welcome and first offer read before anybody else comes."""
+    async with server.connect(target or await ticket(server, "mod", moderate=True)) as mod:
+        await welcomed(mod)
+        yield mod
 
 
 async def until(client: Client, event: str) -> Any:
@@ -122,10 +131,10 @@ async def test_who_may_not_moderate_changes_nothing(server: Server) -> None:
 
 async def test_what_no_moderator_can_do(server: Server) -> None:
     async with (
-        server.connect(await ticket(server, "mod", moderate=True)) as mod,
+        moderator(server) as mod,
         server.joined("elsewhere", "eve") as eve,
     ):
-        assert (await welcomed(mod))["permissions"]["moderate"]
+        assert mod.welcome["permissions"]["moderate"]
         for action, peer, source, code in (
             ("mute", "nobody", None, "unknown_peer"),
             ("mute", eve.peer, None, "unknown_peer"),
@@ -145,11 +154,10 @@ async def test_what_no_moderator_can_do(server: Server) -> None:
 
 async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server) -> None:
     async with (
-        server.connect(await ticket(server, "mod", moderate=True)) as mod,
+        moderator(server) as mod,
         server.joined(name="bob") as bob,
         server.joined(name="carol") as carol,
     ):
-        await welcomed(mod)
         assert [(p["name"], p["moderator"]) for p in carol.welcome["participants"]] == [("mod", True), ("bob", False)]
         await bob.answer()
         await until(carol, "track")
@@ -174,17 +182,14 @@ async def test_a_removed_persons_token_stays_out_over_a_restart(tmp_path: Path, 
     async with running(tmp_path, database_url=database_url) as server:
         target = await ticket(server, "eve")
         async with (
-            server.connect(await ticket(server, "mod", moderate=True)) as mod,
+            moderator(server) as mod,
             server.connect(target) as eve,
             server.connect(target) as again,
             server.joined(name="bob") as bob,
         ):
-            await welcomed(mod)
             await welcomed(eve)
             await welcomed(again)
             await moderate(mod, "remove", eve.peer)
-            await until(eve, "joined")
-            await until(eve, "joined")
             for client in (eve, again):
                 assert (await until(client, "bye"))["code"] == "removed"
                 assert await client.closed() == 4403
@@ -206,10 +211,9 @@ async def test_a_removed_persons_token_stays_out_over_a_restart(tmp_path: Path, 
 
 async def test_who_came_without_a_token_stays_out_by_name_and_address(server: Server) -> None:
     async with (
-        server.connect(await ticket(server, "mod", moderate=True)) as mod,
+        moderator(server) as mod,
         server.joined(name="Eve") as eve,
     ):
-        await welcomed(mod)
         await moderate(mod, "remove", eve.peer)
         await eve.expect_bye("removed", 4403, rejoin=False)
         assert (await server.refused("/ws?room=team&username=eve"))["code"] == "removed"
@@ -224,8 +228,8 @@ async def test_who_came_without_a_token_stays_out_by_name_and_address(server: Se
 async def test_a_locked_room_stays_locked_over_a_restart(tmp_path: Path, database_url: str) -> None:
     async with running(tmp_path, database_url=database_url) as server:
         keys = await ticket(server, "mod", moderate=True)
-        async with server.connect(keys) as mod, server.joined(name="bob") as bob:
-            assert (await welcomed(mod))["state"]["locked"] is False
+        async with moderator(server, keys) as mod, server.joined(name="bob") as bob:
+            assert mod.welcome["state"]["locked"] is False
             await mod.expect("joined")
             await mod.send("room", {"locked": True, "lobby": None})
             for client in (mod, bob):
@@ -295,15 +299,16 @@ async def test_taking_the_lobby_away_lets_everybody_in(server: Server) -> None:
 
 
 async def test_who_is_admitted_comes_into_a_locked_room(server: Server) -> None:
-    async with server.connect(await ticket(server, "mod", moderate=True)) as mod, server.client(name="x") as first:
+    async with server.connect(await ticket(server, "mod", moderate=True)) as mod:
         await welcomed(mod)
-        await first.expect("welcome")
         await mod.send("room", {"lobby": True})
+        await until(mod, "room")
         async with server.client(name="bob") as bob:
             await bob.expect("waiting")
-            await mod.send("room", {"locked": True})
-            assert (await server.refused("/ws?room=team&username=late"))["code"] == "room_locked"
             (waiter,) = (await until(mod, "lobby"))["waiting"]
+            await mod.send("room", {"locked": True})
+            await until(mod, "room")
+            assert (await server.refused("/ws?room=team&username=late"))["code"] == "room_locked"
             await moderate(mod, "admit", waiter["peer"])
             await welcomed(bob)
 
@@ -428,11 +433,10 @@ async def test_taking_the_lobby_away_over_rest_lets_everybody_in(server: Server)
 
 async def test_the_end_of_the_call_is_everybodys(server: Server) -> None:
     async with (
-        server.connect(await ticket(server, "mod", moderate=True)) as mod,
+        moderator(server) as mod,
         server.joined(name="bob") as bob,
         server.joined("other", "carol") as carol,
     ):
-        await welcomed(mod)
         await mod.expect("joined")
         await mod.send("room", {"lobby": True})
         await mod.expect("room")
