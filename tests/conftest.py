@@ -43,8 +43,8 @@ def server(start_server: Callable[..., Server]) -> Server:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than processors: tests wait half of their time, those with browsers, of which two run, still more."""
-    return (os.cpu_count() or 1) + 2
+    """One more than processors: one is busy with browsers, and the others' tests wait half of their time."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,7 +10,7 @@ from people import Person
 from process import Server, eventually
 from relay import HOST, Relay, Shape
 
-pytestmark = pytest.mark.xdist_group("calls")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

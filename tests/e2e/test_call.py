@@ -11,7 +11,7 @@ from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("calls")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

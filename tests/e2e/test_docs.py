@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 from process import Server
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 def test_the_description_is_shown(server: Server, browser: Browser) -> None:

@@ -9,7 +9,7 @@ import pytest
 from people import Person
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("calls")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

@@ -13,7 +13,7 @@ from people import Person, camera_script
 from playwright.sync_api import Browser, Page, expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 SMALL_PHONE = {"width": 360, "height": 640}
 PHONE = {"width": 390, "height": 844}

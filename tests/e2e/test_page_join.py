@@ -11,7 +11,7 @@ from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 FIRST_LOAD_BYTES = 150_000
 USUAL: dict[str, Any] = {"permissions": ["camera", "microphone"], "viewport": {"width": 1280, "height": 800}}

@@ -12,7 +12,7 @@ from phone import PHONE
 from playwright.sync_api import Browser, Page, Route, expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 REQUESTS = 24
 TRANSFERRED_BYTES = 60_000

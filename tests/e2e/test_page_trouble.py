@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Playwright, expect
 from process import Server, eventually
 from relay import CLEAN, HOST, SILENT, Relay
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

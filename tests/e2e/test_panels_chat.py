@@ -11,7 +11,7 @@ from people import FILE_BYTES, Person
 from playwright.sync_api import Page, Route, expect
 from process import Server
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Locator, expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 Go = Callable[..., Person]
 

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 from process import Server
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 DRAW_JS = """async (text) => {
     const { qrCode } = await import('/qr.js');

@@ -11,7 +11,7 @@ from people import Person
 from playwright.sync_api import expect
 from process import Server
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 RATE = re.compile(r"[1-9]\d* kb/s|\d+\.\d Mb/s")

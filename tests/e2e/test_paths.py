@@ -10,7 +10,7 @@ from people import Person
 from process import Server, eventually
 from relay import HOST, SILENT, Relay
 
-pytestmark = pytest.mark.xdist_group("calls")
+pytestmark = pytest.mark.xdist_group("browser")
 
 Two = tuple[Person, Person]
 

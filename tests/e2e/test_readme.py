@@ -11,7 +11,7 @@ import pytest
 from people import Person
 from process import ROOT, Server, eventually
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 def block(language: str, server: Server) -> str:

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from process import Server, eventually, workers
 from wires import TcpWire
 
-pytestmark = pytest.mark.xdist_group("calls")
+pytestmark = pytest.mark.xdist_group("browser")
 
 Two = tuple[Person, Person]
 

@@ -11,7 +11,7 @@ from people import FRAMES, People, Person
 from playwright.sync_api import Browser, expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("calls")
+pytestmark = pytest.mark.xdist_group("browser")
 
 _SOUND_JS = """([source, loudness]) => {
     const context = new AudioContext();

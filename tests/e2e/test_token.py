@@ -12,7 +12,7 @@ from people import Person
 from playwright.sync_api import expect
 from process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("pages")
+pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
