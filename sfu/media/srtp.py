@@ -23,8 +23,6 @@ ROW_BYTES = 1728
 cache."""
 READ_BATCH = 64
 """Datagrams read at a time."""
-HEAD_WORDS = 6
-"""Of an RTP header: the fixed ones (RFC 3550 section 5.1), an extension's length and its first elements."""
 MAX_SSRCS = 128
 """SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
 retransmissions are 48."""
@@ -80,8 +78,8 @@ class Rows:
     Row i begins at `view[i * ROW_BYTES]`; `lengths[i]` bytes of it are in use. `pointers` and `length_pointers` are
     what libsrtp takes; for a libsrtp function f, `any(map(f, handles, pointers, length_pointers))` is one loop in C.
     With `lengths` it reads and writes them in the very structure that the kernel does, and nobody copies them.
-    Columns: `firsts[i]` and `seconds[i]` are the first bytes of packet i, `seqs[i]` its sequence number and
-    `words[w][i]` its 32-bit word w, these in this machine's order of bytes.
+    Columns: `firsts[i]` and `seconds[i]` are the first bytes of packet i, `seqs[i]` its sequence number in this
+    machine's order of bytes.
     """
 
     def __init__(self, count: int, lengths: Lengths | None = None) -> None:
@@ -98,8 +96,6 @@ class Rows:
         self.view = memoryview(ffi.buffer(self._memory)).cast("B")
         self.firsts, self.seconds = self.view[::ROW_BYTES], self.view[1::ROW_BYTES]
         self.seqs = self.view.cast("H")[1 :: ROW_BYTES // 2]
-        words = self.view.cast("I")
-        self.words = [words[w :: ROW_BYTES // 4] for w in range(HEAD_WORDS)]
 
     def row(self, i: int) -> memoryview:
         """What is in use of row i."""
