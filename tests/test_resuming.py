@@ -64,6 +64,7 @@ async def test_a_peer_whose_connection_broke_is_still_there_and_goes_on(tmp_path
         assert set(server.rooms.peers) == {alice.peer, bob.peer}
         await bob.send("mute", {"source": "microphone", "muted": True})
         await bob.answer()
+        await eventually(lambda: server.rooms.peers[bob.peer].tracks)
         await bob.send("chat", {"text": "while she is away"})
         await bob.expect("chat")  # and no `left` before it
         async with resumed(server, alice) as again:
