@@ -17,11 +17,9 @@ from sfu.media.nack import (
     Budget,
     History,
 )
+from sfu.media.srtp import ROW_BYTES
 
 STARTS = [0, 1, 511, 512, 0x7FFF, 0x8000, 0xFE00, 0xFFFE, 0xFFFF, 0x2FFFF]
-
-
-ROW = 1500
 
 
 def packet(number: int, size: int = 12) -> bytes:
@@ -29,8 +27,9 @@ def packet(number: int, size: int = 12) -> bytes:
 
 
 def store(history: History, *packets: bytes, first: int, at_s: float = 0.0) -> None:
-    rows = memoryview(b"".join(one.ljust(ROW, b"?") for one in packets))
-    history.store(first, rows, [len(one) for one in packets], at_s)
+    rows = memoryview(b"".join(one.ljust(ROW_BYTES, b"?") for one in packets))
+    last = first + ((int.from_bytes(packets[-1][2:4], "big") - first) & 0xFFFF)
+    history.store(first, last - first + 1, rows, [len(one) for one in packets], at_s)
 
 
 def store_one(history: History, number: int, at_s: float = 0.0, size: int = 12) -> None:
@@ -41,7 +40,7 @@ def store_one(history: History, number: int, at_s: float = 0.0, size: int = 12) 
 @given(st.sampled_from(STARTS), st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=32), max_size=20), st.data())
 def test_what_was_sent_lately_is_found_and_nothing_else(start: int, runs: list[list[int]], data: st.DataObject) -> None:
     """Runs with gaps, and a few packets that come late, each a run of its own."""
-    history, model, number = History(ROW), dict[int, bytes](), start
+    history, model, number = History(), dict[int, bytes](), start
     for steps in runs:
         numbers, first = [], number
         for step in steps:
@@ -62,7 +61,7 @@ def test_what_was_sent_lately_is_found_and_nothing_else(start: int, runs: list[l
 
 
 def test_what_is_older_is_forgotten() -> None:
-    history = History(ROW)
+    history = History()
     store(history, packet(1), packet(2), first=1, at_s=10.0)
     store_one(history, 3, at_s=10.0 + HISTORY_S)
     assert history.find(1) == packet(1)
@@ -71,12 +70,12 @@ def test_what_is_older_is_forgotten() -> None:
 
 
 def test_bytes_and_runs_are_bounded() -> None:
-    history, fits = History(ROW), HISTORY_BYTES // (1000 + PACKET_BYTES)
+    history, fits = History(), HISTORY_BYTES // (1000 + PACKET_BYTES)
     for number in range(2 * fits):
         store_one(history, number, size=1000)
     found = [number for number in range(2 * fits) if history.find(number) is not None]
     assert found == list(range(fits, 2 * fits))
-    history = History(ROW)
+    history = History()
     for number in range(2 * HISTORY_RUNS):
         store_one(history, number)
     assert sum(history.find(number) is not None for number in range(2 * HISTORY_RUNS)) == HISTORY_RUNS

@@ -13,7 +13,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -149,9 +149,6 @@ class Kernel:
         self.chance, self.full, self.segments = chance, full, segments
         self.refused: list[tuple[bytes, int]] = []  # address and sequence number of the first packet
         self._last: tuple[bytes, int] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(libc.ffi.dlopen(None), name)
 
     def sendmmsg(self, fd: int, messages: Any, n: int, flags: int) -> int:
         bad = next((i for i in range(n) if self._refuses(messages[i].msg_hdr, first=i == 0)), n)
@@ -498,7 +495,8 @@ def test_every_subscriber_gets_what_the_model_says(
 ) -> None:
     async def play() -> None:
         scene = Scene(kind, portable, random.Random(seed), full, segments, start)
-        before, libc.lib = libc.lib, libc.lib if portable else scene.kernels[0]
+        before = libc.sendmmsg
+        libc.sendmmsg = before if portable else scene.kernels[0].sendmmsg
         try:
             for _ in range(4):
                 scene.join()
@@ -507,7 +505,7 @@ def test_every_subscriber_gets_what_the_model_says(
             scene.mute(False)
             scene.send(20, True, 0.0)
         finally:
-            libc.lib = before
+            libc.sendmmsg = before
             scene.close()
 
     asyncio.run(play())
@@ -676,14 +674,20 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
         for i in range(30):
             senders[i % 3].sendto(bytes([i]) * (i + 1), endpoint.socket.getsockname())
         assert receiver.receive(endpoint) == 30
-        keys = list(receiver.keys(30))
-        assert len(set(keys)) == 3
+        routes = {receiver.key(i): Route(cast("Agent", None), cast("Path", None)) for i in range(2)}
+        known = [*routes.values(), None]  # the third is a stranger
+        assert receiver.senders(30, routes) == [known[i % 3] for i in range(30)]
         for i in range(30):
             assert bytes(receiver.rows.row(i)) == bytes([i]) * (i + 1)
-            assert receiver.key(i) == keys[i] == keys[i % 3]
+            assert receiver.key(i) == receiver.key(i % 3)
             assert receiver.address(i)[1] == senders[i % 3].getsockname()[1]
             assert receiver.address(i)[0] == host
         assert receiver.receive(endpoint) <= 0
+        for of_one in (1, 5):
+            for _ in range(of_one):
+                senders[1].sendto(b"x", endpoint.socket.getsockname())
+            assert receiver.receive(endpoint) == of_one
+            assert receiver.senders(of_one, routes) == [known[1]] * of_one
     finally:
         for sock in (*senders, endpoint.socket):
             sock.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import sys
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,7 +46,7 @@ class Outbox:
     cuts up, `lone` of one. Messages take their lengths from where libsrtp writes them.
     """
 
-    def __init__(self, counters: Counter[str]) -> None:
+    def __init__(self, counters: dict[str, int]) -> None:
         self.counters = counters
         if libc.lib is None:
             self.rows = Rows(SHARE * BURST)
@@ -152,7 +151,7 @@ class Fan:
         names[:] = addresses
         if k > 1:
             outbox.segment[0] = lengths[0] + self._tag
-        sent = libc.lib.sendmmsg(self._fd, messages, total, 0)
+        sent = libc.sendmmsg(self._fd, messages, total, 0)
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 
     def _shape(self, k: int) -> Shape:
@@ -191,7 +190,7 @@ class Fan:
         counters, failures = self._outbox.counters, []
         each = total // len(self._legs)  # messages a subscriber
         while at < total:
-            sent = libc.lib.sendmmsg(self._endpoint.fd, messages + at, total - at, 0)
+            sent = libc.sendmmsg(self._endpoint.fd, messages + at, total - at, 0)
             if sent > 0:
                 at += sent
                 continue
@@ -215,7 +214,7 @@ class Fan:
         """A message the kernel would not cut up, as k of them. Returns how many were sent."""
         messages, names = self._outbox.lone
         names[s * k : (s + 1) * k] = array("Q", [self._names[s]]) * k
-        return max(0, int(libc.lib.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
+        return max(0, int(libc.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
 
     def _send_each(self, k: int) -> Sequence[Failure]:
         """Where there is no sendmmsg."""

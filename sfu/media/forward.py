@@ -58,7 +58,7 @@ class Track(Numbering):
         self._waiting: list[Leg] = []
         self._broken = False  # something was lost for good: decoders need a keyframe
         self._coming: dict[str, Leg] = {}  # those of other tracks that change to this one, by subscriber
-        self._history = History(ROW_BYTES)
+        self._history = History()
         self._keyframes = KeyframeRequests()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.TimerHandle | None = None
@@ -206,7 +206,7 @@ class Track(Numbering):
         if ts != self.last_ts:
             self.reception.burst(ts, now_s)
         self.last_ts, self.last_s = ts, now_s
-        self._flush(rows, start, rows.lengths[start:end].tolist(), now_s)
+        self._flush(rows, start, rows.lengths[start:end].tolist(), now_s, self.head - (end - start))
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
@@ -228,8 +228,9 @@ class Track(Numbering):
             rows, start = spare, 0
         self._flush(rows, start, rows.lengths[start : start + n].tolist(), now_s)
 
-    def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float) -> None:
-        """Sends neighbours in order, the first of them row `at`, in runs that begin wherever somebody begins."""
+    def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float, number: int = -1) -> None:
+        """Sends neighbours in order, the first of them row `at`, in runs that begin wherever somebody begins. None is
+        missing between them if the first one's `number` is given."""
         while lengths:
             if self._fans is None:
                 self._prepare()
@@ -245,7 +246,11 @@ class Track(Numbering):
             run = lengths if len(lengths) == 1 else make_run(rows, at, lengths[:n])
             n = len(run)
             source = rows.view[at * ROW_BYTES : (at + n) * ROW_BYTES]
-            self._count(self._extended(source), source, run)
+            if number < 0:
+                first, end = self._extended(source), self._extended(source[(n - 1) * ROW_BYTES :]) + 1
+            else:
+                first, end = number, (number := number + n)
+            self._count(first, end - first, source, run)
             for fan in self._fans if self._fans is not None else self._prepare():
                 if failures := fan.forward(source, run):
                     self._failed(failures, source, n)
@@ -259,10 +264,11 @@ class Track(Numbering):
                 leg.suspend(self._extended(source[sent * ROW_BYTES :]), n - sent)
                 self.request_keyframe()
 
-    def _count(self, number: int, source: memoryview, lengths: list[int]) -> None:
-        self.packets += len(lengths)
-        self.bytes += sum(lengths)
-        self._history.store(number, source, lengths, self.last_s)
+    def _count(self, number: int, span: int, source: memoryview, lengths: list[int]) -> None:
+        n = len(lengths)
+        self.packets += n
+        self.bytes += lengths[0] * (n - 1) + lengths[-1]
+        self._history.store(number, span, source, lengths, self.last_s)
 
     def _send_late(self, rows: Rows, i: int, now_s: float) -> None:
         """A packet that others overtook goes to those for whom it is not from before their time. Who can begin with it
@@ -274,7 +280,7 @@ class Track(Numbering):
         if (self._waiting or self._coming or self._broken) and self._find_beginning(rows, i, 1) == 0:
             self._resume_legs(rows.row(i), now_s)
             beginning = self._waiting
-        self._count(number, source, lengths)
+        self._count(number, 1, source, lengths)
         taking = []
         for leg in self.legs.values():
             if not leg.waiting and leg.floor <= number:

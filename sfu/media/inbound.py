@@ -1,16 +1,15 @@
 """A batch of datagrams from peers: decrypted, read, given their place in their tracks; then each track sends its share.
 
 This is the part of the path that runs once a burst in Python, and once a packet where there is something odd about it;
-what runs once a subscriber is in fanout.py.
+what runs once a subscriber is in fanout.py. The short way keeps to few of the interpreter's functions, and uses them
+again and again: after a pause each costs what it takes to fetch its code (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import itemgetter
+from operator import add
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,10 @@ _VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of a first byte
 _NO_PADDING = 0xDF
 _SEND_TIME = sdp.ABS_SEND_TIME_ID << 28 | 2 << 24  # of a word that is an element of three bytes
 _ONE_WORD, _TWO_WORDS = rtp.ONE_BYTE_PROFILE << 16 | 1, rtp.ONE_BYTE_PROFILE << 16 | 2
+_FIRST = [tuple(range(n)) for n in range(READ_BATCH + 1)]
+"""The first n rows."""
+_SSRC_AT = [*range(8, READ_BATCH * ROW_BYTES, ROW_BYTES)]
+"""Where it is in each row."""
 NAME_BYTES = 16
 """Our mids have one or two characters, our rids one."""
 SEEN_S = 0.05
@@ -79,7 +82,7 @@ class Inbound:
 class Forwarder:
     """One a worker."""
 
-    def __init__(self, counters: Counter[str]) -> None:
+    def __init__(self, counters: dict[str, int]) -> None:
         self._counters = counters
         self._packet = Packet()
         self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
@@ -90,29 +93,31 @@ class Forwarder:
         goes on together, sound first. Returns the rows that are no media of a peer."""
         now_s, n = time.monotonic(), len(routes)
         if n == 1:
-            return self._burst(rows, (0,), [_head(rows.view)], routes[0], now_s)
+            return self._burst(rows, (0,), _head(rows.view), (), routes[0], now_s)
         heads = list(_heads(rows.view[: n * ROW_BYTES]))
-        ssrcs = list(map(_ssrc_of, heads))
+        columns = tuple(zip(*heads))  # noqa: B905 -- a keyword would cost as much as all of this
+        ssrcs = columns[_SSRC]
         if routes.count(routes[0]) == n == ssrcs.count(ssrcs[0]):
-            return self._burst(rows, range(n), heads, routes[0], now_s)
+            return self._burst(rows, _FIRST[n], heads[0], columns, routes[0], now_s)
         streams: dict[Stream, list[int]] = {}
         for i, stream in enumerate(zip(routes, ssrcs, strict=True)):
             streams.setdefault(stream, []).append(i)
         others: list[int] = []
         for stream in sorted(streams, key=_rank):
             ids = streams[stream]
-            others += self._burst(rows, ids, [heads[i] for i in ids], stream[0], now_s)
+            columns = tuple(zip(*[heads[i] for i in ids]))  # noqa: B905
+            others += self._burst(rows, ids, heads[ids[0]], columns, stream[0], now_s)
         return others
 
     def _burst(
-        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route | None, now_s: float
+        self, rows: Rows, ids: Sequence[int], head: Head, columns: Columns, route: Route | None, now_s: float
     ) -> Sequence[int]:
         """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
         frame and a lone packet are, go the short way: what they have in common is looked at once."""
         if route is None:
             return ids
         inbound, n = route.agent.inbound, len(ids)
-        first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
+        first, second, seq16, ts, ssrc, block, element, number, after, last = head
         track, context, extended = inbound.tracks.get(ssrc), inbound.context, first & _NO_PADDING != _RTP
         if (
             track is None or context is None or seq16 != track.expected or not track.short[second]
@@ -120,7 +125,7 @@ class Forwarder:
                 block != _ONE_WORD
                 and (block != _TWO_WORDS or n > 1 or after != _AUDIO_LEVEL or last & 0xFFFFFF)
             )))
-            or (n > 1 and not _alike(heads, extended))
+            or (n > 1 and not _alike(columns, extended))
         ):  # fmt: skip
             return self._each(rows, ids, route, now_s)
         start = ids[0]
@@ -128,26 +133,27 @@ class Forwarder:
             gather(rows, self._gathered, ids)
             rows, start = self._gathered, 0
         pointers = iter(rows.pointers[start : start + n])
-        if any(map(unprotect, repeat(context.handle), pointers, rows.length_pointers[start : start + n])):
+        if any(map(unprotect, [context.handle] * n, pointers, rows.length_pointers[start : start + n])):
             n -= 1 + len(list(pointers))  # the one that was refused, and those behind it, go the long way
         end = start + n
         if n:
             if now_s - route.seen_s > SEEN_S:
                 route.seen(now_s)
             if extended:
-                inbound.feedback.arrived([number] if n == 1 else list(map(_number_of, heads[:n])), now_s)
+                inbound.feedback.arrived(columns[_NUMBER][:n] if columns else (number,), now_s)
                 inbound.feedback_ssrc = ssrc
                 word = _send_time(now_s) if track.kind == "video" else 0
-                for at in range(start * ROW_BYTES + 8, end * ROW_BYTES, ROW_BYTES):
-                    _fixed(rows.view, at, track.ssrc, block, word)
+                if n == 1:
+                    _fixed(rows.view, start * ROW_BYTES + 8, track.ssrc, block, word)
+                else:
+                    any(map(_fixed, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n, [block] * n, [word] * n))
                 if block == _TWO_WORDS:
                     inbound.hear(ssrc, last >> 24)
                     rows.view[start * ROW_BYTES + 20] = 0
             else:
-                for at in range(start * ROW_BYTES + 8, end * ROW_BYTES, ROW_BYTES):
-                    _ssrc(rows.view, at, track.ssrc)
+                any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n))
             self._counters["packets_in"] += n
-            track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
+            track.forward(rows, start, end, columns[_TIME][n - 1] if columns else ts, now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
     def _each(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> Sequence[int]:
@@ -269,11 +275,12 @@ class Forwarder:
 
 
 Head = tuple[int, ...]
+Columns = tuple[tuple[int, ...], ...]
+"""What `Head`s have of each field; empty of a lone packet."""
 Stream = tuple["Route | None", int]
 """What came from one peer, or from nobody known, with one SSRC."""
 
 _TIME, _SSRC, _NUMBER = 3, 4, 7
-_ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
 
 
 def _rank(stream: Stream) -> int:
@@ -287,13 +294,13 @@ def _send_time(now_s: float) -> int:
     return _SEND_TIME | int(now_s * 262144) & 0xFFFFFF
 
 
-def _alike(heads: list[Head], extended: bool) -> bool:
+def _alike(columns: Columns, extended: bool) -> bool:
     """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
     elements."""
-    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads, strict=True)
+    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = columns
     n, seq16, second = len(seqs), seqs[0], seconds[0]
     return (
-        seqs == tuple(range(seq16, seq16 + n))
+        seqs == tuple(map(add, [seq16] * n, _FIRST[n]))
         and firsts.count(firsts[0]) == n
         and seconds.count(second) + seconds.count(second ^ 0x80) == n
         and (not extended or blocks.count(blocks[0]) == n == elements.count(elements[0]))

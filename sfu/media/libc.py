@@ -42,6 +42,7 @@ def _load() -> Any:
 
 
 lib = _load()
+sendmmsg: Any = None if lib is None else lib.sendmmsg  # cffi's libraries look up each of their attributes anew
 
 
 def address_of(memory: Any) -> int:

@@ -8,10 +8,11 @@ those who ask.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from operator import itemgetter
 from struct import Struct
+
+from sfu.media.srtp import ROW_BYTES
 
 HISTORY = 256
 """How far behind the newest packet one may be that comes late, or that somebody misses who has just come."""
@@ -19,8 +20,8 @@ HISTORY_S = 1.0
 HISTORY_BYTES = 200_000
 HISTORY_RUNS = 512
 """What a track remembers at most: a second of 1.5 Mbps, and no more runs than a search should look at."""
-PACKET_BYTES = 60
-"""What each packet takes beside its own bytes."""
+PACKET_BYTES = 68
+"""What each packet takes beside its own bytes, at most."""
 RESEND_PER_S = 500.0
 RESEND_BURST = 250.0
 """What one subscriber may ask for of one track, so that NACKs multiply neither traffic nor work."""
@@ -30,53 +31,50 @@ ROUND_TRIP_S = 0.05
 _first = itemgetter(0)
 _seq_of = Struct("!H").unpack_from
 
-Run = tuple[float, int, int, int, list[bytes]]
-"""When, the number of the first packet, how many numbers from there to the last, the bytes it takes, and the packets,
-of which some may be missing. No NamedTuple, which takes three times as long to make, for every lone packet."""
+_STEP = 16  # bytes; as many are copied as the next multiple, so that few cutters do for all lengths
+_cutters = [Struct(f"{n}s{ROW_BYTES - n}x").iter_unpack for n in range(0, ROW_BYTES + 1, _STEP)]
+"""Each takes the first bytes of every row, in C."""
+
+Run = tuple[float, int, int, int, int, int, list[bytes]]
+"""When, the number of the first packet, how many numbers from there to the last, the bytes it takes, the length of the
+packets and of the last one, and the packets, of which some may be missing, with more behind them. No NamedTuple, which
+takes three times as long to make, for every lone packet."""
 
 
 class History:
     """The runs of a track's last HISTORY_S. What came late is a run of its own."""
 
-    __slots__ = ("_bytes", "_row_bytes", "_runs")
+    __slots__ = ("_bytes", "_runs")
 
-    def __init__(self, row_bytes: int) -> None:
-        self._row_bytes = row_bytes
+    def __init__(self) -> None:
         self._runs: deque[Run] = deque()
         self._bytes = 0
 
-    def store(self, first: int, rows: memoryview, lengths: Sequence[int], now_s: float) -> None:
-        """A packet a row, all of one length, only the last may be shorter; numbers in order, the first's is `first`."""
+    def store(self, first: int, span: int, rows: memoryview, lengths: Sequence[int], now_s: float) -> None:
+        """A packet a row, all of one length, only the last may be shorter; numbers in order, from `first` on, the last
+        of them `span` - 1 later."""
         runs, size, n = self._runs, lengths[0], len(lengths)
         if n == 1:
-            span, n_bytes, packets = 1, size + PACKET_BYTES, [bytes(rows[:size])]
+            run = now_s, first, span, size + PACKET_BYTES, size, size, [bytes(rows[:size])]
         else:
-            packets, last = list(map(_first, _cutter(size, self._row_bytes)(rows))), lengths[-1]
-            if last < size:
-                packets[-1] = packets[-1][:last]
-            span = ((_seq_of(packets[-1], 2)[0] - first) & 0xFFFF) + 1
-            n_bytes = (size + PACKET_BYTES) * n + last - size
-        runs.append((now_s, first, span, n_bytes, packets))
-        self._bytes += n_bytes
+            packets = list(map(_first, _cutters[(size + _STEP - 1) // _STEP](rows)))
+            run = now_s, first, span, (size + PACKET_BYTES) * n, size, lengths[-1], packets
+        runs.append(run)
+        self._bytes += run[3]
         while self._bytes > HISTORY_BYTES or now_s - runs[0][0] > HISTORY_S or len(runs) > HISTORY_RUNS:
             self._bytes -= runs.popleft()[3]
 
     def find(self, number: int) -> bytes | None:
-        for _, first, span, _, packets in reversed(self._runs):
+        for _, first, span, _, size, last_size, packets in reversed(self._runs):
             ahead = number - first
             if 0 <= ahead < span:
-                at = min(ahead, len(packets) - 1)
+                last = len(packets) - 1
+                at = min(ahead, last)
                 while (ahead_at := (_seq_of(packets[at], 2)[0] - first) & 0xFFFF) > ahead:
                     at -= 1
                 if ahead_at == ahead:
-                    return packets[at]
+                    return packets[at][: last_size if at == last else size]
         return None
-
-
-@lru_cache(1500)
-def _cutter(size: int, row_bytes: int) -> Callable[[memoryview], Iterator[tuple[bytes]]]:
-    """Takes the first `size` bytes of each row, in C."""
-    return Struct(f"{size}s{row_bytes - size}x").iter_unpack
 
 
 class Answers:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +39,7 @@ class Shared:
     udp: UdpPort
     certificate: Certificate
     emit: Callable[[bridge.Event], None]
-    counters: Counter[str]
+    counters: dict[str, int]
     outbox: Outbox
     candidates: list[str]
     out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between

@@ -9,6 +9,8 @@ from sfu.media.srtp import ROW_BYTES, Rows
 
 PAD_BYTES = 24
 """The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
+_SAME = [memoryview(bytes([byte]) * BURST) for byte in range(256)]
+"""A column that is the same in all packets."""
 
 
 def make_run(rows: Rows, at: int, lengths: list[int]) -> list[int]:
@@ -18,13 +20,12 @@ def make_run(rows: Rows, at: int, lengths: list[int]) -> list[int]:
     Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1).
     """
     run = lengths[:BURST]
-    low, high, n = run[0], max(run), len(run)
-    larger = run.count(high)
-    if larger == n or (larger == n - 1 and run[-1] < high):
+    first, last, n = run[0], run[-1], len(run)
+    alike = run.count(first)
+    if alike == n or (alike == n - 1 and last < first):
         return run
-    shorter = run.count(low)
-    if run.index(high) == shorter == n - larger and _pad_all(rows, at, low, high, shorter):
-        return [high] * n
+    if run.index(last) == alike == n - run.count(last) and first < last and _pad_all(rows, at, first, last, alike):
+        return [last] * n
     return _make_run_one_by_one(rows, at, run)
 
 
@@ -56,13 +57,13 @@ def _pad_all(rows: Rows, at: int, low: int, high: int, n: int) -> bool:
     """What libwebrtc makes of a frame, packets of one size and then larger ones, by columns: it costs as much as one
     packet does. False if there is more to it."""
     first = rows.firsts[at]
-    if high - low > PAD_BYTES or first & 0x20 or rows.firsts[at : at + n].tolist().count(first) < n:
+    if high - low > PAD_BYTES or first & 0x20 or rows.firsts[at : at + n] != _SAME[first][:n]:
         return False
-    rows.firsts[at : at + n] = bytes([first | 0x20]) * n
+    rows.firsts[at : at + n] = _SAME[first | 0x20][:n]
     start, stop = at * ROW_BYTES, (at + n) * ROW_BYTES
-    for byte in range(low, high - 1):
-        rows.view[start + byte : stop : ROW_BYTES] = bytes(n)
-    rows.view[start + high - 1 : stop : ROW_BYTES] = bytes([high - low]) * n
+    for byte in range(low, high - 1) if low < high - 1 else ():
+        rows.view[start + byte : stop : ROW_BYTES] = _SAME[0][:n]
+    rows.view[start + high - 1 : stop : ROW_BYTES] = _SAME[high - low][:n]
     return True
 
 

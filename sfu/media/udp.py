@@ -15,7 +15,6 @@ import ipaddress
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterable
 
 import ifaddr
@@ -25,6 +24,7 @@ from sfu.media.ice import Address, Agent, Path, parse_check
 from sfu.media.srtp import READ_BATCH, ROW_BYTES, Lengths, Rows
 
 MAX_DATAGRAM = 1500
+NAME_WORDS = libc.NAME_BYTES // 8
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
 SOCKET_BUFFER = 4 << 20
@@ -36,11 +36,11 @@ PORTABLE = "SFU_PORTABLE_UDP"
 class Endpoint:
     """One bound socket. `portable`: without recvmmsg and sendmmsg."""
 
-    def __init__(self, address: str, port: int, counters: Counter[str], *, portable: bool | None = None) -> None:
+    def __init__(self, address: str, port: int, counters: dict[str, int], *, portable: bool | None = None) -> None:
         """Raises OSError when the address and port cannot be had."""
         self.address = address
         self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
-        self.routes: dict[Hashable, Route] = {}  # by what the receiver's `keys` gives
+        self.routes: dict[Hashable, Route] = {}  # by the receiver's `key`
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM)
         self.fd = self.socket.fileno()
@@ -110,23 +110,29 @@ class Receiver:
             header.msg_name, header.msg_namelen = self._names + i * libc.NAME_BYTES, libc.NAME_BYTES
             header.msg_iov, header.msg_iovlen = self._iov + i, 1
         self._view = memoryview(ffi.buffer(self._names)).cast("B")
+        self._words = self._view.cast("Q")
         # family, port and IPv4 address are the first word; IPv6 has flow (0 on arrival) instead, and two words of
         # address
-        words = self._view.cast("Q")
-        self._words = [words[w :: libc.NAME_BYTES // 8] for w in range(1 if family == socket.AF_INET else 3)]
+        self._columns = [self._words[w::NAME_WORDS] for w in range(1 if family == socket.AF_INET else 3)]
 
     def receive(self, endpoint: Endpoint) -> int:
         """How many were there; none when the kernel reports an error of an earlier send."""
         return self._recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, self._no_timeout)  # type: ignore[no-any-return]
 
-    def keys(self, n: int) -> Iterable[Hashable]:
-        """What tells the senders of the first n apart."""
-        if len(self._words) == 1:
-            return self._words[0][:n].tolist()
-        return zip(*(words[:n].tolist() for words in self._words), strict=True)
+    def senders(self, n: int, known: dict[Hashable, Route]) -> list[Route | None]:
+        """Whose the first n are."""
+        words = self._words
+        # shifted by one name, they are as before where all are the same
+        if n == 1 or words[NAME_WORDS : n * NAME_WORDS] == words[: (n - 1) * NAME_WORDS]:
+            return [known.get(self.key(0))] * n
+        if len(self._columns) == 1:
+            return [*map(known.get, self._columns[0][:n].tolist())]
+        return [*map(known.get, zip(*(column[:n].tolist() for column in self._columns), strict=True))]
 
     def key(self, i: int) -> Hashable:
-        return next(iter([*self.keys(i + 1)][i:]))
+        """What tells a sender from others."""
+        at = i * NAME_WORDS
+        return self._words[at] if len(self._columns) == 1 else tuple(self._words[at : at + 3])
 
     def address(self, i: int) -> Address:
         return libc.address(self._view[i * libc.NAME_BYTES : (i + 1) * libc.NAME_BYTES].tobytes())
@@ -151,8 +157,8 @@ class PortableReceiver:
             pass  # nothing more, or an error of an earlier send
         return len(self._addresses)
 
-    def keys(self, n: int) -> Iterable[Hashable]:
-        return self._addresses[:n]
+    def senders(self, n: int, known: dict[Hashable, Route]) -> list[Route | None]:
+        return [*map(known.get, self._addresses[:n])]
 
     def key(self, i: int) -> Hashable:
         return self._addresses[i]
@@ -169,7 +175,7 @@ returns which of them are no SRTP or SRTCP of these peers."""
 class UdpPort:
     """All endpoints of a worker, and who is behind which address."""
 
-    def __init__(self, counters: Counter[str], on_media: OnMedia) -> None:
+    def __init__(self, counters: dict[str, int], on_media: OnMedia) -> None:
         self.endpoints: dict[str, Endpoint] = {}
         self.port = 0
         self._counters = counters
@@ -241,7 +247,7 @@ class UdpPort:
         # until nothing is there: asking again is cheaper than coming back through the loop
         while left > 0 and (n := receiver.receive(endpoint)) > 0:
             left -= n
-            routes = list(map(endpoint.routes.get, receiver.keys(n)))
+            routes = receiver.senders(n, endpoint.routes)
             for i in self._on_media(receiver.rows, routes):
                 self._received(endpoint, receiver, i, routes[i])
 

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ class Usage(NamedTuple):
     packets_out: int
 
     @classmethod
-    def now(cls, counters: Counter[str]) -> Usage:
+    def now(cls, counters: dict[str, int]) -> Usage:
         return cls(time.monotonic(), time.process_time(), counters["packets_in"], counters["packets_out"])
 
 
@@ -77,7 +77,7 @@ class Worker:
     def __init__(self, configure: bridge.Configure) -> None:
         self.peers: dict[str, Peer] = {}
         self.rooms: dict[str, Room] = {}
-        self.counters: Counter[str] = Counter()
+        self.counters: dict[str, int] = defaultdict(int)  # no Counter: it is written to by way of Python
         self.udp = UdpPort(self.counters, Forwarder(self.counters).forward)
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
