@@ -88,9 +88,10 @@ class Outbox:
 
 
 Messages = tuple[Any, memoryview]
-Copies = list[tuple[slice, slice]]
+Copies = list[tuple[slice, slice, slice, slice]]
+"""Where to copy bytes, and from where; the same for lengths."""
 Prepared = tuple[Copies, Any, memoryview]
-"""What to copy, and where, until each subscriber has the run; the messages, and the column of their addresses."""
+"""What to copy until each subscriber has the run; the messages, and the column of their addresses."""
 Shape = tuple[list[Any], int, Copies, Any, memoryview, "array[int]", int]
 """What runs of one number of packets need: the libsrtp session of each row, their number, what is `Prepared`, what to
 write into the column, and the number of messages."""
@@ -98,11 +99,12 @@ write into the column, and the number of messages."""
 
 def _doublings(k: int, n: int) -> Copies:
     """Each copy doubles what is there of a run of k packets, up to n times."""
-    copies = []
-    have = run = k * ROW_BYTES
-    while have < n * run:
-        more = min(have, n * run - have)
-        copies.append((slice(have, have + more), slice(more)))
+    copies: Copies = []
+    have = k
+    while have < n * k:
+        more = min(have, n * k - have)
+        there = slice(have * ROW_BYTES, (have + more) * ROW_BYTES)
+        copies.append((there, slice(more * ROW_BYTES), slice(have, have + more), slice(more)))
         have += more
     return copies
 
@@ -134,14 +136,18 @@ class Fan:
         """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
         they are."""
         k, outbox, rows = len(lengths), self._outbox, self._rows
-        view = rows.view
+        view, column = rows.view, rows.lengths
         handles, count, copies, messages, names, addresses, total = self._shapes.get(k) or self._shape(k)
         view[: k * ROW_BYTES] = source
-        for there, here in copies:
+        if k == 1:
+            column[0] = lengths[0]
+        else:
+            column[:k] = array("i", lengths)
+        for there, here, there_too, here_too in copies:
             view[there] = view[here]
+            column[there_too] = column[here_too]
         if self._renumbered:
             self._renumber(view, lengths)
-        rows.lengths[:count] = array("i", lengths * self._n)
         # stops at the first failure, so what follows a failure is still in clear
         if any(map(protect, handles, rows.pointers, rows.length_pointers)):
             return self._apart(source, lengths)
