@@ -105,7 +105,7 @@ class Forwarder:
         others: list[int] = []
         for stream in sorted(streams, key=_rank):
             ids = streams[stream]
-            columns = tuple(zip(*[heads[i] for i in ids]))  # noqa: B905
+            columns = tuple(zip(*[heads[i] for i in ids])) if len(ids) > 1 else ()  # noqa: B905
             others += self._burst(rows, ids, heads[ids[0]], columns, stream[0], now_s)
         return others
 
