@@ -41,6 +41,7 @@ class Track(Numbering):
     ) -> None:
         super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
+        self._rank = 0 if kind == "audio" else 1
         self.clock_rate = CLOCK_RATES[kind]
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
@@ -148,7 +149,7 @@ class Track(Numbering):
     @property
     def flush_rank(self) -> int:
         """Within a batch: audio first, and what a leg changes to after what it changes from."""
-        return 0 if self.kind == "audio" else 2 if self._coming else 1
+        return 2 if self._coming else self._rank
 
     def legs_changed(self) -> None:
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
