@@ -13,6 +13,7 @@ from sfu.media.nack import (
     PACKET_BYTES,
     RESEND_BURST,
     RESEND_PER_S,
+    RUN_BYTES,
     Answers,
     Budget,
     History,
@@ -70,7 +71,7 @@ def test_what_is_older_is_forgotten() -> None:
 
 
 def test_bytes_and_runs_are_bounded() -> None:
-    history, fits = History(), HISTORY_BYTES // (1000 + PACKET_BYTES)
+    history, fits = History(), HISTORY_BYTES // (1000 + PACKET_BYTES + RUN_BYTES)
     for number in range(2 * fits):
         store_one(history, number, size=1000)
     found = [number for number in range(2 * fits) if history.find(number) is not None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from operator import add
+from operator import add, itemgetter
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -93,31 +93,29 @@ class Forwarder:
         goes on together, sound first. Returns the rows that are no media of a peer."""
         now_s, n = time.monotonic(), len(routes)
         if n == 1:
-            return self._burst(rows, (0,), _head(rows.view), (), routes[0], now_s)
+            return self._burst(rows, (0,), [_head(rows.view)], routes[0], now_s)
         heads = list(_heads(rows.view[: n * ROW_BYTES]))
-        columns = tuple(zip(*heads))  # noqa: B905 -- a keyword would cost as much as all of this
-        ssrcs = columns[_SSRC]
+        ssrcs = list(map(_ssrc_of, heads))
         if routes.count(routes[0]) == n == ssrcs.count(ssrcs[0]):
-            return self._burst(rows, _FIRST[n], heads[0], columns, routes[0], now_s)
+            return self._burst(rows, _FIRST[n], heads, routes[0], now_s)
         streams: dict[Stream, list[int]] = {}
         for i, stream in enumerate(zip(routes, ssrcs, strict=True)):
             streams.setdefault(stream, []).append(i)
         others: list[int] = []
         for stream in sorted(streams, key=_rank):
             ids = streams[stream]
-            columns = tuple(zip(*[heads[i] for i in ids])) if len(ids) > 1 else ()  # noqa: B905
-            others += self._burst(rows, ids, heads[ids[0]], columns, stream[0], now_s)
+            others += self._burst(rows, ids, [heads[i] for i in ids], stream[0], now_s)
         return others
 
     def _burst(
-        self, rows: Rows, ids: Sequence[int], head: Head, columns: Columns, route: Route | None, now_s: float
+        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route | None, now_s: float
     ) -> Sequence[int]:
         """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
         frame and a lone packet are, go the short way: what they have in common is looked at once."""
         if route is None:
             return ids
         inbound, n = route.agent.inbound, len(ids)
-        first, second, seq16, ts, ssrc, block, element, number, after, last = head
+        first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
         track, context, extended = inbound.tracks.get(ssrc), inbound.context, first & _NO_PADDING != _RTP
         if (
             track is None or context is None or seq16 != track.expected or not track.short[second]
@@ -125,7 +123,7 @@ class Forwarder:
                 block != _ONE_WORD
                 and (block != _TWO_WORDS or n > 1 or after != _AUDIO_LEVEL or last & 0xFFFFFF)
             )))
-            or (n > 1 and not _alike(columns, extended))
+            or (n > 1 and not _alike(heads, extended))
         ):  # fmt: skip
             return self._each(rows, ids, route, now_s)
         start = ids[0]
@@ -140,7 +138,7 @@ class Forwarder:
             if now_s - route.seen_s > SEEN_S:
                 route.seen(now_s)
             if extended:
-                inbound.feedback.arrived(columns[_NUMBER][:n] if columns else (number,), now_s)
+                inbound.feedback.arrived((number,) if n == 1 else list(map(_number_of, heads[:n])), now_s)
                 inbound.feedback_ssrc = ssrc
                 word = _send_time(now_s) if track.kind == "video" else 0
                 if n == 1:
@@ -153,7 +151,7 @@ class Forwarder:
             else:
                 any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n))
             self._counters["packets_in"] += n
-            track.forward(rows, start, end, columns[_TIME][n - 1] if columns else ts, now_s)
+            track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
     def _each(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> Sequence[int]:
@@ -275,12 +273,11 @@ class Forwarder:
 
 
 Head = tuple[int, ...]
-Columns = tuple[tuple[int, ...], ...]
-"""What `Head`s have of each field; empty of a lone packet."""
 Stream = tuple["Route | None", int]
 """What came from one peer, or from nobody known, with one SSRC."""
 
 _TIME, _SSRC, _NUMBER = 3, 4, 7
+_ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
 
 
 def _rank(stream: Stream) -> int:
@@ -294,13 +291,14 @@ def _send_time(now_s: float) -> int:
     return _SEND_TIME | int(now_s * 262144) & 0xFFFFFF
 
 
-def _alike(columns: Columns, extended: bool) -> bool:
+def _alike(heads: list[Head], extended: bool) -> bool:
     """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
     elements."""
-    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = columns
+    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads)  # noqa: B905 -- which costs as much again
     n, seq16, second = len(seqs), seqs[0], seconds[0]
     return (
-        seqs == tuple(map(add, [seq16] * n, _FIRST[n]))
+        # `tuple` would begin with room for ten, and the interpreter keeps 2,000 of each length to which it cut them
+        seqs == (*map(add, [seq16] * n, _FIRST[n]),)
         and firsts.count(firsts[0]) == n
         and seconds.count(second) + seconds.count(second ^ 0x80) == n
         and (not extended or blocks.count(blocks[0]) == n == elements.count(elements[0]))

@@ -19,9 +19,9 @@ HISTORY = 256
 HISTORY_S = 1.0
 HISTORY_BYTES = 200_000
 HISTORY_RUNS = 512
-"""What a track remembers at most: a second of 1.5 Mbps, and no more runs than a search should look at."""
-PACKET_BYTES = 68
-"""What each packet takes beside its own bytes, at most."""
+"""What a track remembers at most: a second of 1.5 Mbps in frames, and no more runs than a search should look at."""
+PACKET_BYTES, RUN_BYTES = 60, 250
+"""What a packet takes beside its own bytes, and a run beside its packets."""
 RESEND_PER_S = 500.0
 RESEND_BURST = 250.0
 """What one subscriber may ask for of one track, so that NACKs multiply neither traffic nor work."""
@@ -35,10 +35,10 @@ _STEP = 16  # bytes; as many are copied as the next multiple, so that few cutter
 _cutters = [Struct(f"{n}s{ROW_BYTES - n}x").iter_unpack for n in range(0, ROW_BYTES + 1, _STEP)]
 """Each takes the first bytes of every row, in C."""
 
-Run = tuple[float, int, int, int, int, int, list[bytes]]
-"""When, the number of the first packet, how many numbers from there to the last, the bytes it takes, the length of the
-packets and of the last one, and the packets, of which some may be missing, with more behind them. No NamedTuple, which
-takes three times as long to make, for every lone packet."""
+Run = tuple[float, int, int, int, list[bytes]]
+"""When, the number of the first packet, how many numbers from there to the last, the bytes that each packet takes, and
+the packets, of which some may be missing, with a few bytes more behind them. No NamedTuple, which takes three times as
+long to make, for every lone packet."""
 
 
 class History:
@@ -55,25 +55,27 @@ class History:
         of them `span` - 1 later."""
         runs, size, n = self._runs, lengths[0], len(lengths)
         if n == 1:
-            run = now_s, first, span, size + PACKET_BYTES, size, size, [bytes(rows[:size])]
+            packets = [bytes(rows[:size])]
         else:
             packets = list(map(_first, _cutters[(size + _STEP - 1) // _STEP](rows)))
-            run = now_s, first, span, (size + PACKET_BYTES) * n, size, lengths[-1], packets
-        runs.append(run)
-        self._bytes += run[3]
+            if lengths[-1] < size:
+                packets[-1] = packets[-1][: lengths[-1]]
+        each = size + PACKET_BYTES
+        runs.append((now_s, first, span, each, packets))
+        self._bytes += each * n + RUN_BYTES
         while self._bytes > HISTORY_BYTES or now_s - runs[0][0] > HISTORY_S or len(runs) > HISTORY_RUNS:
-            self._bytes -= runs.popleft()[3]
+            _, _, _, each, packets = runs.popleft()
+            self._bytes -= each * len(packets) + RUN_BYTES
 
     def find(self, number: int) -> bytes | None:
-        for _, first, span, _, size, last_size, packets in reversed(self._runs):
+        for _, first, span, each, packets in reversed(self._runs):
             ahead = number - first
             if 0 <= ahead < span:
-                last = len(packets) - 1
-                at = min(ahead, last)
+                at = min(ahead, len(packets) - 1)
                 while (ahead_at := (_seq_of(packets[at], 2)[0] - first) & 0xFFFF) > ahead:
                     at -= 1
                 if ahead_at == ahead:
-                    return packets[at][: last_size if at == last else size]
+                    return packets[at][: each - PACKET_BYTES]
         return None
 
 
