@@ -143,9 +143,9 @@ class Fan:
             column[0] = lengths[0]
         else:
             column[:k] = array("i", lengths)
-        for there, here, there_too, here_too in copies:
+        for there, here, lengths_there, lengths_here in copies:
             view[there] = view[here]
-            column[there_too] = column[here_too]
+            column[lengths_there] = column[lengths_here]
         if self._renumbered:
             self._renumber(view, lengths)
         # stops at the first failure, so what follows a failure is still in clear

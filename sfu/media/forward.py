@@ -41,7 +41,6 @@ class Track(Numbering):
     ) -> None:
         super().__init__()
         self.publisher, self.source, self.kind = publisher, source, kind
-        self._rank = 0 if kind == "audio" else 1
         self.clock_rate = CLOCK_RATES[kind]
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
@@ -149,7 +148,7 @@ class Track(Numbering):
     @property
     def flush_rank(self) -> int:
         """Within a batch: audio first, and what a leg changes to after what it changes from."""
-        return 2 if self._coming else self._rank
+        return 0 if self.kind == "audio" else 2 if self._coming else 1
 
     def legs_changed(self) -> None:
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
@@ -248,10 +247,11 @@ class Track(Numbering):
             n = len(run)
             source = rows.view[at * ROW_BYTES : (at + n) * ROW_BYTES]
             if number < 0:
-                first, end = self._extended(source), self._extended(source[(n - 1) * ROW_BYTES :]) + 1
+                first = self._extended(source)
+                span = self._extended(source[(n - 1) * ROW_BYTES :]) - first + 1
             else:
-                first, end = number, (number := number + n)
-            self._count(first, end - first, source, run)
+                first, span, number = number, n, number + n
+            self._count(first, span, source, run)
             for fan in self._fans if self._fans is not None else self._prepare():
                 if failures := fan.forward(source, run):
                     self._failed(failures, source, n)

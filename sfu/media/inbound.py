@@ -294,7 +294,7 @@ def _send_time(now_s: float) -> int:
 def _alike(heads: list[Head], extended: bool) -> bool:
     """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
     elements."""
-    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads)  # noqa: B905 -- which costs as much again
+    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads)  # noqa: B905 -- a keyword costs as much again
     n, seq16, second = len(seqs), seqs[0], seconds[0]
     return (
         # `tuple` would begin with room for ten, and the interpreter keeps 2,000 of each length to which it cut them

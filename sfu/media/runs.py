@@ -61,8 +61,9 @@ def _pad_all(rows: Rows, at: int, low: int, high: int, n: int) -> bool:
         return False
     rows.firsts[at : at + n] = _SAME[first | 0x20][:n]
     start, stop = at * ROW_BYTES, (at + n) * ROW_BYTES
-    for byte in range(low, high - 1) if low < high - 1 else ():
-        rows.view[start + byte : stop : ROW_BYTES] = _SAME[0][:n]
+    if high - low > 1:
+        for byte in range(low, high - 1):
+            rows.view[start + byte : stop : ROW_BYTES] = _SAME[0][:n]
     rows.view[start + high - 1 : stop : ROW_BYTES] = _SAME[high - low][:n]
     return True
 

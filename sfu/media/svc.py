@@ -57,8 +57,9 @@ class ScalableTrack(Track):
 
     @property
     def flush_rank(self) -> int:
-        own = 2 if self._coming else self._rank
-        return max([own, *(track.flush_rank for track in self._lower)]) if self._lower else own
+        if self._lower:
+            return max([super().flush_rank, *(track.flush_rank for track in self._lower)])
+        return super().flush_rank
 
     def expect(self, leg: Leg) -> None:
         if leg.track.stream is self:

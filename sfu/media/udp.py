@@ -120,7 +120,7 @@ class Receiver:
         return self._recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, self._no_timeout)  # type: ignore[no-any-return]
 
     def senders(self, n: int, known: dict[Hashable, Route]) -> list[Route | None]:
-        """Whose the first n are."""
+        """Who sent the first n, of those who are known by their `key`."""
         words = self._words
         # shifted by one name, they are as before where all are the same
         if n == 1 or words[NAME_WORDS : n * NAME_WORDS] == words[: (n - 1) * NAME_WORDS]:
