@@ -14,56 +14,43 @@ from typing import TYPE_CHECKING, Literal
 
 from sfu.media import rtp, sdp
 from sfu.media.fanout import Failure, Fan, Outbox, fans
-from sfu.media.keyframe import KeyframeRequests, starts_keyframe
+from sfu.media.keyframe import starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import ROUND_TRIP_S, History
-from sfu.media.numbering import Numbering
-from sfu.media.quality import Counted
-from sfu.media.reception import Reception
 from sfu.media.runs import gather, make_run
 from sfu.media.srtp import ROW_BYTES, SEQUENCES, Rows
+from sfu.media.upstream import Upstream
 
 if TYPE_CHECKING:
     from sfu.media.peer import Peer
 
-CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
 NONE = rtp.second_bytes(())
 
 _ts_of = Struct("!I").unpack_from
 
 
-class Track(Numbering):
+class Track(Upstream):
     """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
     def __init__(
         self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
     ) -> None:
-        super().__init__()
-        self.publisher, self.source, self.kind = publisher, source, kind
-        self.clock_rate = CLOCK_RATES[kind]
+        super().__init__(publisher, kind, outbox.counters)
+        self.source = source
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
-        self.remote_ssrc: int | None = None
-        self.muted = False
-        self.reception = Reception(kind, self.clock_rate)
         self.legs: dict[str, Leg] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
         self.late: list[int] = []  # of the batch at hand, overtaken by others
-        self.packets = self.bytes = 0  # forwarded
-        self.levels = self.levels_sum = 0  # audio levels that came since `take_level`, and their sum
-        self._outbox, self._counters = outbox, outbox.counters
+        self._outbox = outbox
         self._fans: list[Fan] | None = None
         self._waiting: list[Leg] = []
-        self._broken = False  # something was lost for good: decoders need a keyframe
         self._coming: dict[str, Leg] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History()
-        self._keyframes = KeyframeRequests()
-        self._timer: asyncio.TimerHandle | None = None
-        self._asking: asyncio.TimerHandle | None = None
 
-    # --- subscribers and state ----------------------------------------------------------------------------------------
+    # --- subscribers --------------------------------------------------------------------------------------------------
 
     @property
     def stream(self) -> Track:
@@ -154,47 +141,13 @@ class Track(Numbering):
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
         self._fans = None
 
-    def set_muted(self, muted: bool) -> None:
-        """A muted track is not forwarded, whatever the publisher sends. Unmuting leaves decoders with a gap, so it asks
-        for a keyframe."""
-        if self.muted != muted:
-            self.muted = muted
-            self.restart()
-
-    def restart(self) -> None:
-        """Another stream comes in its place, with numbers of its own."""
-        self.leave_gap()
-        self.reception.forget()
-        self.request_keyframe()
-
-    def take_level(self) -> float | None:
-        """The mean audio level since the last call in dBov; None if none came."""
-        if not self.levels:
-            return None
-        mean, self.levels, self.levels_sum = -self.levels_sum / self.levels, 0, 0
-        return mean
-
     def close(self) -> None:
+        super().close()
         self.legs.clear()
         self._coming.clear()
         self.legs_changed()
-        for timer in (self._timer, self._asking):
-            if timer is not None:
-                timer.cancel()
 
     # --- packets ------------------------------------------------------------------------------------------------------
-
-    def place(self, seq16: int) -> int:
-        expected, head = self.expected, self.head
-        number = super().place(seq16)
-        if number > head and expected >= 0:
-            now_s = asyncio.get_running_loop().time()
-            self.reception.skipped(head, number, now_s)
-            if self._asking is None:
-                self._ask_again_later(now_s)
-        elif 0 <= number < head and not self.reception.came(number, asyncio.get_running_loop().time()):
-            return -1
-        return number
 
     def forward(self, rows: Rows, start: int, end: int, ts: int, now_s: float) -> None:
         """Gives the next packets, neighbours in `rows` of which the last has this time, our numbers and sends them."""
@@ -322,46 +275,6 @@ class Track(Numbering):
         self._fans = fans(self._outbox, [leg for leg in self.legs.values() if not leg.waiting])
         return self._fans
 
-    # --- the publisher's losses ---------------------------------------------------------------------------------------
-
-    def _ask_again_later(self, now_s: float) -> None:
-        due_s = self.reception.next_s()
-        wait = None if due_s is None else max(0.0, due_s - now_s) + 0.001  # timers may run a moment early
-        self._asking = None if wait is None else asyncio.get_running_loop().call_later(wait, self._ask_again)
-
-    def _ask_again(self) -> None:
-        """A NACK for what is missing; what is given up needs a keyframe."""
-        now_s = asyncio.get_running_loop().time()
-        numbers = self.reception.due(now_s)
-        if numbers and self.remote_ssrc is not None:
-            self._counters["nack_sent"] += 1
-            self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
-        if self.reception.hopeless:
-            self.reception.hopeless = False
-            self._break()
-            self.request_keyframe()
-        self._ask_again_later(now_s)
-
-    def _break(self) -> None:
-        self._broken = self.kind == "video"  # until a keyframe has come: the request may be lost, too
-
-    def counted(self) -> Counted:
-        """What is known of its way here, for the publisher's quality."""
-        reception = self.reception
-        expected = self.packets + reception.lost - reception.repaired
-        return Counted(id(self), expected, reception.lost, self.bytes, reception.jitter / self.clock_rate)
-
-    def report_block(self) -> bytes | None:
-        """For the publisher: what came of this track (RFC 3550 section 6.4.1). None before anything has."""
-        if self.remote_ssrc is None or not self.packets:
-            return None
-        now_s = asyncio.get_running_loop().time()
-        said = self.reception.report(self.packets, now_s)
-        return rtp.report_block(
-            self.remote_ssrc, said.fraction, said.lost, self.head - 1 - self.shift, said.jitter, said.last_sr,
-            said.delay,
-        )  # fmt: skip
-
     # --- RTCP ---------------------------------------------------------------------------------------------------------
 
     def recall(self, number: int) -> bytes | None:
@@ -402,27 +315,6 @@ class Track(Numbering):
                 compound = rtp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts)
             leg.peer.send_rtcp(compound)
             leg.delivery.sender_report(ntp >> 16 & 0xFFFFFFFF, now_s)
-
-    def request_keyframe(self) -> None:
-        """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says."""
-        if self.kind != "video" or self.muted:
-            return
-        loop = asyncio.get_running_loop()
-        wait_ms = self._keyframes.request(loop.time() * 1e3)
-        if wait_ms == 0:
-            self._ask()
-        elif wait_ms > 0:
-            self._timer = loop.call_later(wait_ms / 1e3, self._ask)
-
-    def _ask(self) -> None:
-        if self.remote_ssrc is None or self.publisher.downlink() is None:
-            # nothing has arrived yet, or can be asked for; the first packet of a stream is a keyframe's
-            self._keyframes = KeyframeRequests()
-        elif self._keyframes.due(asyncio.get_running_loop().time() * 1e3):
-            self._counters["pli_sent"] += 1
-            self.publisher.send_rtcp(rtp.pli(self.remote_ssrc))
-        else:  # the timer ran a moment early
-            self._timer = asyncio.get_running_loop().call_later(0.005, self._ask)
 
 
 def _picture_of(packet: rtp.Buffer) -> rtp.Picture | None:

@@ -1,10 +1,9 @@
 """One subscriber of a track: what it has of the track's numbers. Pure; the clock is an argument.
 
 A track has one sequence and one clock for all subscribers. A subscriber that is left out for a while (its buffer was
-full,
-it was paused, it changes to another layer) goes on without a gap: from then on its numbers are the track's, shifted. No
-number ever stands for two packets, since AES-GCM falls to a nonce used twice: packets from before a shift never come
-after.
+full, it was paused, it changes to another layer) goes on without a gap: from then on its numbers are the track's,
+shifted. No number ever stands for two packets, since AES-GCM falls to a nonce used twice: packets from before a shift
+never come after.
 """
 
 from __future__ import annotations

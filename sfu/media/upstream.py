@@ -1,0 +1,136 @@
+"""One RTP stream as its publisher sends it: what came of it, and what the publisher is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Literal
+
+from sfu.media import rtp
+from sfu.media.keyframe import KeyframeRequests
+from sfu.media.numbering import Numbering
+from sfu.media.quality import Counted
+from sfu.media.reception import Reception
+
+if TYPE_CHECKING:
+    from sfu.media.peer import Peer
+
+CLOCK_RATES = {"audio": 48_000, "video": 90_000}
+
+
+class Upstream(Numbering):
+    """Asks again for packets that are missing, and for keyframes; tells the publisher how its packets came."""
+
+    def __init__(self, publisher: Peer, kind: Literal["audio", "video"], counters: dict[str, int]) -> None:
+        super().__init__()
+        self.publisher, self.kind = publisher, kind
+        self.clock_rate = CLOCK_RATES[kind]
+        self.remote_ssrc: int | None = None
+        self.muted = False
+        self.reception = Reception(kind, self.clock_rate)
+        self.packets = self.bytes = 0  # forwarded
+        self.levels = self.levels_sum = 0  # audio levels that came since `take_level`, and their sum
+        self._counters = counters
+        self._broken = False  # something was lost for good: decoders need a keyframe
+        self._keyframes = KeyframeRequests()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.TimerHandle | None = None
+
+    def set_muted(self, muted: bool) -> None:
+        """A muted track is not forwarded, whatever the publisher sends. Unmuting leaves decoders with a gap, so it asks
+        for a keyframe."""
+        if self.muted != muted:
+            self.muted = muted
+            self.restart()
+
+    def restart(self) -> None:
+        """Another stream comes in its place, with numbers of its own."""
+        self.leave_gap()
+        self.reception.forget()
+        self.request_keyframe()
+
+    def take_level(self) -> float | None:
+        """The mean audio level since the last call in dBov; None if none came."""
+        if not self.levels:
+            return None
+        mean, self.levels, self.levels_sum = -self.levels_sum / self.levels, 0, 0
+        return mean
+
+    def close(self) -> None:
+        for timer in (self._timer, self._asking):
+            if timer is not None:
+                timer.cancel()
+
+    # --- what is missing ----------------------------------------------------------------------------------------------
+
+    def place(self, seq16: int) -> int:
+        expected, head = self.expected, self.head
+        number = super().place(seq16)
+        if number > head and expected >= 0:
+            now_s = asyncio.get_running_loop().time()
+            self.reception.skipped(head, number, now_s)
+            if self._asking is None:
+                self._ask_again_later(now_s)
+        elif 0 <= number < head and not self.reception.came(number, asyncio.get_running_loop().time()):
+            return -1
+        return number
+
+    def _ask_again_later(self, now_s: float) -> None:
+        due_s = self.reception.next_s()
+        wait = None if due_s is None else max(0.0, due_s - now_s) + 0.001  # timers may run a moment early
+        self._asking = None if wait is None else asyncio.get_running_loop().call_later(wait, self._ask_again)
+
+    def _ask_again(self) -> None:
+        """A NACK for what is missing; what is given up needs a keyframe."""
+        now_s = asyncio.get_running_loop().time()
+        numbers = self.reception.due(now_s)
+        if numbers and self.remote_ssrc is not None:
+            self._counters["nack_sent"] += 1
+            self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
+        if self.reception.hopeless:
+            self.reception.hopeless = False
+            self._break()
+            self.request_keyframe()
+        self._ask_again_later(now_s)
+
+    def _break(self) -> None:
+        self._broken = self.kind == "video"  # until a keyframe has come: the request may be lost, too
+
+    def counted(self) -> Counted:
+        """What is known of its way here, for the publisher's quality."""
+        reception = self.reception
+        expected = self.packets + reception.lost - reception.repaired
+        return Counted(id(self), expected, reception.lost, self.bytes, reception.jitter / self.clock_rate)
+
+    def report_block(self) -> bytes | None:
+        """For the publisher: what came of this track (RFC 3550 section 6.4.1). None before anything has."""
+        if self.remote_ssrc is None or not self.packets:
+            return None
+        now_s = asyncio.get_running_loop().time()
+        said = self.reception.report(self.packets, now_s)
+        return rtp.report_block(
+            self.remote_ssrc, said.fraction, said.lost, self.head - 1 - self.shift, said.jitter, said.last_sr,
+            said.delay,
+        )  # fmt: skip
+
+    # --- keyframes ----------------------------------------------------------------------------------------------------
+
+    def request_keyframe(self) -> None:
+        """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says."""
+        if self.kind != "video" or self.muted:
+            return
+        loop = asyncio.get_running_loop()
+        wait_ms = self._keyframes.request(loop.time() * 1e3)
+        if wait_ms == 0:
+            self._ask()
+        elif wait_ms > 0:
+            self._timer = loop.call_later(wait_ms / 1e3, self._ask)
+
+    def _ask(self) -> None:
+        if self.remote_ssrc is None or self.publisher.downlink() is None:
+            # nothing has arrived yet, or can be asked for; the first packet of a stream is a keyframe's
+            self._keyframes = KeyframeRequests()
+        elif self._keyframes.due(asyncio.get_running_loop().time() * 1e3):
+            self._counters["pli_sent"] += 1
+            self.publisher.send_rtcp(rtp.pli(self.remote_ssrc))
+        else:  # the timer ran a moment early
+            self._timer = asyncio.get_running_loop().call_later(0.005, self._ask)
