@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from crowd import NAMES, Crowd
 from people import Person, camera_script
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -95,32 +95,50 @@ def boxes(page: Page) -> list[dict[str, Any]]:
     return found
 
 
+def placed(locator: Locator, **where: float) -> dict[str, float]:
+    """Waits until the element stands there: a panel is made when it is first opened, and what follows takes a frame."""
+
+    def look() -> Any:
+        box: Any = locator.bounding_box() or {}
+        return box if all(abs(box.get(side, -1) - value) < 1 for side, value in where.items()) else None
+
+    return eventually(look, f"{locator} is at {where}")
+
+
 def overlap(one: dict[str, Any], other: dict[str, Any]) -> bool:
     beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
     return not (beside or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"])
 
 
+def shown_of(people: int, page: Page) -> list[dict[str, Any]] | None:
+    """Boxes of the tiles that are shown, once the page says how many are not."""
+    shown = boxes(page)
+    return shown if page.locator("#stage-more").inner_text() == f"{people - len(shown)} more" else None
+
+
+def under(one: Locator, other: Locator) -> bool:
+    """Whether the other begins where the one ends, or below."""
+    upper, lower = one.bounding_box(), other.bounding_box()
+    return bool(upper and lower and lower["y"] >= upper["y"] + upper["height"] - 1)
+
+
 def test_a_phone_shows_who_fits_and_decodes_nobody_else(enter: Callable[..., Page], crowd: Crowd) -> None:
     page = enter("phone", 12, viewport=SMALL_PHONE, has_touch=True, is_mobile=True)
-    expect(page.locator("#stage-more")).to_have_text(re.compile(r"\d+ more"))
-    shown = boxes(page)
+    shown = eventually(lambda: shown_of(13, page), "it says how many are not shown")
     assert not any(overlap(*pair) for pair in combinations(shown, 2))
     assert all(
         box["width"] >= 120 and box["x"] >= 0 and box["x"] + box["width"] <= SMALL_PHONE["width"] for box in shown
     )
     assert shown[-1]["self"] or any(box["self"] for box in shown)
     hidden = 13 - len(shown)
-    assert page.locator("#stage-more").inner_text() == f"{hidden} more"
-    assert page.evaluate(_PICTURES_AWAY_JS) == [0] * hidden
+    eventually(lambda: page.evaluate(_PICTURES_AWAY_JS) == [0] * hidden, "who is not shown is not decoded")
     page.set_viewport_size(DESKTOP)
     expect(page.locator(".tile.is-away")).to_have_count(0)
     pictures = page.locator(".tile.has-picture:not(.is-self)")
     expect(pictures).to_have_count(12)
 
     page.keyboard.press("g")  # one large, the others in a strip
-    expect(page.locator(".tile.is-main")).to_have_count(1)
-    large = next(box for box in boxes(page) if box["main"])
-    assert large["width"] > 900
+    eventually(lambda: [box["width"] > 900 for box in boxes(page) if box["main"]] == [True], "one is large")
     page.locator(".tile:not(.is-main):not(.is-away):not(.is-self)").first.focus()
     name = page.evaluate("document.activeElement.getAttribute('aria-label')")
     page.keyboard.press("Enter")
@@ -152,12 +170,10 @@ def test_alone_one_has_an_invitation_and_a_corner_that_moves(enter: Callable[...
     page.mouse.down()
     page.mouse.move(200, 150, steps=4)
     page.mouse.up()
-    after = corner.bounding_box()
-    assert after
-    assert (after["x"], after["y"]) == (28, 28)
+    after = placed(corner, x=28, y=28)
     crowd.join("alone", NAMES[:1])
     expect(page.locator("#invitation")).to_be_hidden()
-    assert corner.bounding_box() == after, "nothing moves but the seat that is filled"
+    placed(corner, **after)  # nothing moves but the seat that is filled
     corner.focus()
     page.keyboard.press("Shift+ArrowDown")
     eventually(lambda: (corner.bounding_box() or after)["y"] > after["y"], "the corner is below")
@@ -169,10 +185,7 @@ def test_a_shared_screen_takes_the_stage_and_can_be_zoomed(enter: Callable[..., 
     screen = page.locator(".tile.is-main.is-screen.has-picture")
     expect(screen).to_have_count(1)
     expect(page.locator(".share-bar")).to_contain_text("Mei Tanaka is sharing")
-    shared, bar = screen.bounding_box(), page.locator(".share-bar").bounding_box()
-    assert shared
-    assert bar
-    assert bar["y"] >= shared["y"] + shared["height"] - 1, "nothing stands on the picture"
+    eventually(lambda: under(screen, page.locator(".share-bar")), "nothing stands on the picture")
     page.get_by_role("button", name="Zoom in").click()
     expect(screen).to_have_class(re.compile("is-zoomed"))
     page.get_by_role("button", name="Fit").click()
@@ -222,7 +235,7 @@ def test_keys_and_what_they_do(enter: Callable[..., Page]) -> None:
 
 def test_settings_change_devices_and_looks(enter: Callable[..., Page]) -> None:
     page = enter("settings")
-    before = page.evaluate(f"{_MICROPHONE_JS}.id")
+    before = eventually(lambda: page.evaluate(f"{_MICROPHONE_JS}?.id"), "a microphone is sent")
     page.keyboard.press(",")
     page.get_by_role("switch", name="Noise suppression").click()
     settings = (
@@ -257,17 +270,13 @@ def test_a_call_of_two_on_a_phone_has_sheets(enter: Callable[..., Page]) -> None
     page = enter("sheets", 1, viewport=PHONE, has_touch=True, is_mobile=True)
     expect(page.locator(".tile.is-corner")).to_have_count(1)
     page.tap("#more-button")
-    menu = page.locator("dialog.menu").bounding_box()
-    assert menu
-    assert (menu["x"], menu["width"]) == (8, PHONE["width"] - 16)
-    assert abs(menu["y"] + menu["height"] - PHONE["height"] + 8) < 1
     expect(page.get_by_role("menuitem", name="Hand")).to_be_visible()
+    menu = placed(page.locator("dialog.menu"), x=8, width=PHONE["width"] - 16)
+    placed(page.locator("dialog.menu"), y=PHONE["height"] - 8 - menu["height"])
     page.touchscreen.tap(195, 40)
     expect(page.locator("dialog.menu")).to_have_count(0)
     page.tap("#chat-button")
-    stage = page.locator("#stage").bounding_box()
-    assert stage
-    assert stage["height"] == 116
+    placed(page.locator("#stage"), height=116)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
@@ -388,7 +397,7 @@ def test_a_background_is_blurred_where_the_browser_can(server: Server, person: C
     page.keyboard.press(",")
     expect(blurs).to_have_attribute("aria-checked", "false")
     blurs.click()
-    assert page.evaluate("window.blurred") == [True]
+    eventually(lambda: page.evaluate("window.blurred") == [True], "it is blurred")
     page.keyboard.press("Escape")
     page.keyboard.press("v")
     expect(page.locator(".tile.is-self.has-picture")).to_have_count(0)
@@ -396,4 +405,4 @@ def test_a_background_is_blurred_where_the_browser_can(server: Server, person: C
     eventually(lambda: page.evaluate("window.blurred") == [True, True], "it is blurred again")
     page.keyboard.press(",")
     blurs.click()
-    assert page.evaluate("window.blurred") == [True, True, False]
+    eventually(lambda: page.evaluate("window.blurred") == [True, True, False], "it is not any more")
