@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from sfu.store import Store
-from sfu.store.records import SessionQuality, encode_cursor
+from sfu.store.pages import encode_cursor
+from sfu.store.records import SessionQuality
 from sfu.tokens import Permissions
 
 if TYPE_CHECKING:

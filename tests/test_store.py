@@ -28,7 +28,8 @@ from sfu.refusals import (
     TokenUnknown,
 )
 from sfu.store import Store, open_store
-from sfu.store.records import Company, RoomSettings, encode_cursor
+from sfu.store.pages import encode_cursor
+from sfu.store.records import Company, RoomSettings
 from sfu.store.tokens import held_against
 from sfu.tokens import Permissions
 

@@ -13,7 +13,8 @@ from sfu.errors import Removed
 from sfu.keys import ServerKey
 from sfu.refusals import BadCursor
 from sfu.store import Store, open_store
-from sfu.store.records import Company, Line, RoomSettings, encode_cursor
+from sfu.store.pages import encode_cursor
+from sfu.store.records import Company, Line, RoomSettings
 
 pytest_plugins = ["storing"]
 

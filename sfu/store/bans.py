@@ -11,7 +11,8 @@ from sfu.errors import Removed
 from sfu.rates import place
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
-from sfu.store.records import NEWEST, Ban, Page, Session, canonical_id, decode_cursor, moment, page
+from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
+from sfu.store.records import Ban, Session, canonical_id
 
 log = logging.getLogger(__name__)
 

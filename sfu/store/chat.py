@@ -9,7 +9,8 @@ from datetime import datetime
 from sfu.refusals import BadCursor
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
-from sfu.store.records import Line, Page, canonical_id, decode_cursor, page
+from sfu.store.pages import Page, decode_cursor, page
+from sfu.store.records import Line, canonical_id
 
 LATEST_MS = 2**62
 LAST = (str(LATEST_MS), "ffffffff-ffff-ffff-ffff-ffffffffffff")

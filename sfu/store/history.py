@@ -6,7 +6,8 @@ from datetime import date
 
 from sfu.refusals import BadCursor
 from sfu.store.database import Database
-from sfu.store.records import NEWEST, Page, RoomDay, Session, UserRoom, decode_cursor, moment, page, utc
+from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
+from sfu.store.records import RoomDay, Session, UserRoom, utc
 
 ANALYTICS_S = 30.0
 

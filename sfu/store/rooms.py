@@ -12,7 +12,8 @@ from typing import Any
 from sfu.refusals import RoomChanged, RoomExists, RoomNotFound
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
-from sfu.store.records import FILE_S, Page, Room, RoomSettings, decode_cursor, json_text, page
+from sfu.store.pages import Page, decode_cursor, page
+from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 
 ROOM_DELETED = "room_deleted"
 """The leave reason of sessions that a deleted room ended."""

@@ -10,7 +10,8 @@ from sfu import tokens
 from sfu.keys import digest
 from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
 from sfu.store.database import Database, Statements
-from sfu.store.records import NEWEST, Page, Token, canonical_id, decode_cursor, moment, page
+from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
+from sfu.store.records import Token, canonical_id
 
 
 class Tokens:
