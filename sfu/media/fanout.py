@@ -113,6 +113,11 @@ class Fan:
     """Up to SHARE subscribers of a track that one system call can serve: one socket, one tag length, segments or
     none."""
 
+    __slots__ = (
+        "_addresses", "_contexts", "_endpoint", "_fd", "_legs", "_memory", "_n", "_names", "_outbox", "_paths",
+        "_pictured", "_renumbered", "_rows", "_segments", "_shapes", "_tag",
+    )  # fmt: skip
+
     def __init__(self, outbox: Outbox, legs: Sequence[tuple[Leg, Context, Path]]) -> None:
         _, context, path = legs[0]
         self._outbox, self._rows = outbox, outbox.rows

@@ -33,6 +33,11 @@ _ts_of = Struct("!I").unpack_from
 class Track(Upstream):
     """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
+    __slots__ = (
+        "_coming", "_fans", "_history", "_outbox", "_waiting", "accepts", "last_s", "last_ts", "late", "legs",
+        "rows", "short", "source", "ssrc",
+    )  # fmt: skip
+
     def __init__(
         self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
     ) -> None:

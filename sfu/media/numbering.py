@@ -16,6 +16,8 @@ class Numbering:
     packets on, numbers come again: two packets encrypted under one number give both away.
     """
 
+    __slots__ = ("_floor", "_started", "expected", "head", "shift")
+
     def __init__(self) -> None:
         self.head = 0  # the next packet's, if none is lost
         self.shift = 0  # outgoing number minus the publisher's, modulo 65,536

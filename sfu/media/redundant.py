@@ -21,6 +21,8 @@ class RedundantTrack(Track):
     """What came is one stream to all, `plain` another one: with the same numbers, but its own packets, sizes and
     history, so that each subscriber is sent again the very bytes that it was sent."""
 
+    __slots__ = ("plain",)
+
     def __init__(
         self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int
     ) -> None:

@@ -34,6 +34,7 @@ Numbered = tuple[int, int, vp9.Descriptor]
 class ScalableTrack(Track):
     """A stream as it came, and once it has spatial layers, `lower`: one track less than there are layers."""
 
+    __slots__ = ("_lower", "_moving", "heights")
     spatial = LAYERS
 
     def __init__(
@@ -187,6 +188,8 @@ class ScalableTrack(Track):
 
 class LayerTrack(Track):
     """What a stream has up to a spatial layer, from the packet with this number on."""
+
+    __slots__ = ("_after", "_held", "_left_out", "_missing", "_stream", "spatial")
 
     def __init__(self, stream: ScalableTrack, spatial: int, number: int) -> None:
         super().__init__(stream.publisher, stream.source, stream.kind, stream._outbox, stream.ssrc)

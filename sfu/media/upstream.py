@@ -20,6 +20,11 @@ CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 class Upstream(Numbering):
     """Asks again for packets that are missing, and for keyframes; tells the publisher how its packets came."""
 
+    __slots__ = (
+        "_asking", "_broken", "_counters", "_keyframes", "_timer", "bytes", "clock_rate", "kind", "levels",
+        "levels_sum", "muted", "packets", "publisher", "reception", "remote_ssrc",
+    )  # fmt: skip
+
     def __init__(self, publisher: Peer, kind: Literal["audio", "video"], counters: dict[str, int]) -> None:
         super().__init__()
         self.publisher, self.kind = publisher, kind
