@@ -57,9 +57,10 @@ class Server:
     def __init__(self, url: str, pids: list[int], new_key: Callable[[], str] | None = None) -> None:
         self.url, self.pids, self.new_key = url, pids, new_key
 
-    def load(self, **options: float) -> dict[str, Any]:
+    def load(self, *flags: str, **options: float) -> dict[str, Any]:
         command = [*pinned(1), sys.executable, str(ROOT / "tests/bench/load.py"), "--url", self.url]
         command += [f"--{name}={value}" for name, value in options.items()] + [f"--pid={pid}" for pid in self.pids]
+        command += [f"--{flag}" for flag in flags]
         done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             sys.exit(f"the load failed: {done.stderr[-2000:]}")

@@ -1,8 +1,8 @@
 """What other work costs a call: its delay while the REST API is driven and while peers join other rooms of the same
 worker, and what a second worker carries beside the first.
 
-The load's receivers, the REST client and the joining peers share the second core, so what they cost each other counts,
-too: a ratio is an upper bound.
+The load, the REST client and the joining peers share the second core. A delay ends when the kernel has the packet for
+its receiver, so what these cost each other is not in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -74,15 +74,15 @@ def joins(server: Server) -> Callable[[threading.Event], None]:
 
 
 def delays(server: Server, key: str, seconds: float) -> dict[str, Any]:
-    """p99 of the one-way delay, medians, and the ratios to the undisturbed one measured in turn with them."""
+    """p99 of the one-way delay, of all that was measured in ROUNDS, and the ratios to the undisturbed one measured in
+    turn with them. (One round has some hundred frames, whose p99 is the worst of them.)"""
     found: dict[str, list[float]] = {"idle": [], "rest": [], "joins": []}
+    work: dict[str, Callable[[threading.Event], None]] = {"rest": requests(server, key), "joins": joins(server)}
     for _ in range(ROUNDS):
-        found["idle"].append(server.load(**LOAD, seconds=seconds)["delay_ms_p99"])
-        with meanwhile(requests(server, key)):
-            found["rest"].append(server.load(**LOAD, seconds=seconds)["delay_ms_p99"])
-        with meanwhile(joins(server)):
-            found["joins"].append(server.load(**LOAD, seconds=seconds)["delay_ms_p99"])
-    p99 = {name: statistics.median(values) for name, values in found.items()}
+        for name, values in found.items():
+            with meanwhile(work[name]) if name in work else nullcontext():
+                values += server.load("delays", **LOAD, seconds=seconds)["delays_ms"]
+    p99 = {name: statistics.quantiles(values, n=100)[98] for name, values in found.items()}
     return {
         **{f"delay_ms_p99_{name}": value for name, value in p99.items()},
         "rest_ratio": p99["rest"] / p99["idle"],

@@ -15,6 +15,7 @@ import secrets
 import socket
 import struct
 import time
+from array import array
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,9 +27,10 @@ from aiortc.sdp import SessionDescription
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
 
+from sfu.media import libc
 from sfu.media.dtls import PROFILES
 from sfu.media.srtp import ROW_BYTES
-from sfu.media.udp import Receiver
+from sfu.media.udp import READ_BATCH, Receiver
 
 CERTIFICATE = RTCCertificate.generateCertificate()
 FINGERPRINT = next(f.value for f in CERTIFICATE.getFingerprints() if f.algorithm == "sha-256")
@@ -74,15 +76,44 @@ class Signalling:
         self._writer.close()
 
 
+class StampedReceiver(Receiver):
+    """Knows when the kernel had each datagram: how long this process takes to come and read it is no delay of the
+    server's."""
+
+    SO_TIMESTAMPNS = 35
+    CONTROL_BYTES = 32  # a header, seconds and nanoseconds
+
+    def __init__(self) -> None:
+        super().__init__(socket.AF_INET)
+        ffi, size = libc.ffi, self.CONTROL_BYTES
+        self._controls = ffi.new("uint64_t[]", READ_BATCH * size // 8)
+        start = ffi.cast("char *", self._controls)
+        for i in range(READ_BATCH):
+            self._messages[i].msg_hdr.msg_control = start + i * size
+        at, step = ffi.offsetof("struct msghdr", "msg_controllen"), ffi.sizeof("struct mmsghdr")
+        self._room = memoryview(ffi.buffer(self._messages)).cast("B").cast("Q")[at // 8 :: step // 8]
+        self._whole = array("Q", [size]) * READ_BATCH
+        words = memoryview(ffi.buffer(self._controls)).cast("B").cast("Q")
+        self._seconds, self._nanoseconds = words[2 :: size // 8], words[3 :: size // 8]
+
+    def receive(self, endpoint: Any) -> int:
+        self._room[:] = self._whole  # the kernel says how much it used
+        return super().receive(endpoint)
+
+    def came_s(self, i: int) -> float:
+        return self._seconds[i] + self._nanoseconds[i] / 1e9
+
+
 class Wire:
     """The client's socket: what DTLS needs of an ICE transport, then counting."""
 
     role = "controlling"
-    receiver = Receiver(socket.AF_INET)
+    receiver = StampedReceiver()
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, 33 if os.geteuid() == 0 else socket.SO_RCVBUF, 4 << 20)
+        self.socket.setsockopt(socket.SOL_SOCKET, StampedReceiver.SO_TIMESTAMPNS, 1)
         self.socket.bind(("127.0.0.1", 0))
         self.socket.setblocking(False)
         self.fd = self.socket.fileno()
@@ -97,17 +128,17 @@ class Wire:
 
     def _readable(self) -> None:
         receiver = self.receiver
-        n = receiver.receive(self)  # type: ignore[arg-type]
+        n = receiver.receive(self)
         view = receiver.rows.view
         for i, size in enumerate(receiver.rows.lengths[: max(n, 0)].tolist()):
             at = i * ROW_BYTES
             if 128 <= view[at] < 192:
                 if not 192 <= view[at + 1] <= 223:
-                    self._media(view, at, size)
+                    self._media(view, at, size, receiver.came_s(i))
             else:
                 self._other(bytes(view[at : at + size]), receiver.address(i))
 
-    def _media(self, view: memoryview, at: int, size: int) -> None:
+    def _media(self, view: memoryview, at: int, size: int, came_s: float) -> None:
         self.packets += 1
         ssrc = bytes(view[at + 8 : at + 12])
         first = ssrc not in self.streams
@@ -115,7 +146,7 @@ class Wire:
             self.streams[ssrc] = time.time()
         if self.rx is not None and (first or self.packets % SAMPLE == 0):
             payload = self.rx.unprotect(bytes(view[at : at + size]))[12:]
-            self.delays.append(time.time() - struct.unpack_from("!d", payload, 12)[0])
+            self.delays.append(came_s - struct.unpack_from("!d", payload, 12)[0])
 
     def _other(self, data: bytes, address: Any) -> None:
         if data[0] >= 20:
@@ -302,6 +333,7 @@ async def measure(a: argparse.Namespace) -> dict[str, Any]:
         "cpu_us_per_forward": round(cpu * 1e6 / received, 2) if received and a.pid else None,
         "delay_ms_p50": round(delays[len(delays) // 2], 2) if delays else None,
         "delay_ms_p99": round(delays[len(delays) * 99 // 100], 2) if delays else None,
+        **({"delays_ms": [round(delay, 3) for delay in delays]} if a.delays else {}),
     }  # fmt: skip
 
 
@@ -313,6 +345,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, seconds in (("pps", 300.0), ("seconds", 3.0), ("pause", 0.05), ("setup", 20.0)):
         parser.add_argument(f"--{name}", type=float, default=seconds)
+    parser.add_argument("--delays", action="store_true", help="every delay that was measured, too")
     parser.add_argument("--pid", type=int, action="append", default=[])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(measure(parser.parse_args()))), flush=True)
