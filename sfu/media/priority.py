@@ -13,9 +13,10 @@ from sfu.media import libc
 
 NICE = -5
 """Packets are not to wait for REST requests on the same core. Only root, or who has CAP_SYS_NICE, may have it."""
-SLICE_NS = 100_000
-"""Who asks for a short turn gets it soon: it may interrupt what has asked for a longer one, usually 1-3 ms. Linux 6.12
-and later heed it, and 0.1 ms is the least; anybody may ask."""
+SLICE_NS = 700_000
+"""Who asks for a short turn gets it soon: it may interrupt what has asked for a longer one, usually 1-3 ms. Past its
+turn it may be interrupted itself, so that should last for most bursts. Linux 6.12 and later heed it; anybody may
+ask."""
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _OTHER = 0
