@@ -53,6 +53,18 @@ _INBOUND_JS = """async (kind) => {
     return found;
 }"""
 
+_ENCODES_JS = """async (value) => {
+    const sender = window.room.pc.getSenders().find((one) => one.track?.kind === 'video');
+    for (let left = 20; ; left--) {
+        const parameters = sender.getParameters();
+        (%s)(parameters, value, sender);
+        try {
+            return await RTCRtpSender.prototype.setParameters.call(sender, parameters);
+        } catch (error) {
+            if (!left || error.name !== 'InvalidStateError') throw error;
+        }
+    }
+}"""
 _MEDIA_PORT_JS = """async () => {
     const stats = await window.room.pc.getStats();
     const path = [...stats.values()].find((one) => one.type === 'candidate-pair' && one.nominated);
@@ -146,6 +158,11 @@ class Person:
     def shows(self, other: Person, height: int) -> None:
         """Its page says so to the server, and nothing else from then on: its own tiles have other sizes."""
         self.page.evaluate(_VIEW_JS, [other.peer, height])
+
+    def encodes(self, change: str, value: str) -> None:
+        """Its camera is sent otherwise: `change` is a function of the sender's parameters and `value`. The page changes
+        them as well, and while it does, nobody else can."""
+        self.page.evaluate(_ENCODES_JS % change, value)
 
     def sees(self, other: Person) -> None:
         """Waits until the other's picture moves."""

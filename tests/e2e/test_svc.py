@@ -12,20 +12,14 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
-_SCALE_JS = """async (mode) => {
-    const sender = window.room.pc.getSenders().find((one) => one.track?.kind === 'video');
-    const set = sender.setParameters.bind(sender);
+_SCALE_JS = """({ codecs, encodings }, mode, sender) => {
     sender.setParameters = async () => {}; // the page would make a simulcast of it again
-    const parameters = sender.getParameters();
-    const { mimeType, clockRate, sdpFmtpLine } = parameters.codecs.find((one) => one.mimeType === 'video/VP9');
+    const { mimeType, clockRate, sdpFmtpLine } = codecs.find((one) => one.mimeType === 'video/VP9');
     const one = { codec: { mimeType, clockRate, sdpFmtpLine }, scaleResolutionDownBy: 1, maxBitrate: 2_500_000 };
-    parameters.encodings.forEach((encoding, i) => {
+    encodings.forEach((encoding, i) => {
         Object.assign(encoding, one, { scalabilityMode: i ? 'L1T1' : mode, active: !i });
     });
-    await set(parameters);
 }"""
-
-
 _HEIGHT_JS = """async (tile) => {
     const id = document.querySelector(`${tile} video`)?.srcObject?.getVideoTracks()[0]?.id;
     const stats = await window.room.pc.getStats();
@@ -42,7 +36,7 @@ def test_everyone_gets_the_layers_that_the_page_shows(server: Server, room: str,
     bob, carol = (person(server, name, quiet=True).join(room) for name in ("bob", "carol"))
     for one in (bob, carol):
         one.sees(alice)
-    alice.page.evaluate(_SCALE_JS, "L3T3_KEY")
+    alice.encodes(_SCALE_JS, "L3T3_KEY")
     for large, small in ((bob, carol), (carol, bob)):
         large.shows(alice, 360)
         small.shows(alice, 90)
