@@ -333,7 +333,6 @@ async def measure(a: argparse.Namespace) -> dict[str, Any]:
         "cpu_us_per_forward": round(cpu * 1e6 / received, 2) if received and a.pid else None,
         "delay_ms_p50": round(delays[len(delays) // 2], 2) if delays else None,
         "delay_ms_p99": round(delays[len(delays) * 99 // 100], 2) if delays else None,
-        **({"delays_ms": [round(delay, 3) for delay in delays]} if a.delays else {}),
     }  # fmt: skip
 
 
@@ -345,7 +344,6 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, seconds in (("pps", 300.0), ("seconds", 3.0), ("pause", 0.05), ("setup", 20.0)):
         parser.add_argument(f"--{name}", type=float, default=seconds)
-    parser.add_argument("--delays", action="store_true", help="every delay that was measured, too")
     parser.add_argument("--pid", type=int, action="append", default=[])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(measure(parser.parse_args()))), flush=True)
