@@ -3,8 +3,9 @@
  * the call stands, or when something of it is asked for, so it is here when the server is not.
  */
 
-import { styled } from './dom.js';
+import { $, styled } from './dom.js';
 import { page } from './page.js';
+import { panels } from './panel.js';
 import './awake.js';
 import './chat.js'; // it counts what is unread from the start
 import './idle.js';
@@ -21,6 +22,10 @@ export { reactions } from './reactions.js';
 export { ShareBar } from './sharebar.js';
 export const settings = async () => (await import('./settings.js')).openSettings();
 export const invite = async () => (await import('./invite.js')).openInvite();
+
+panels.add('people', { key: $('people-button'), title: 'people.title', load: () => import('./people.js') });
+panels.add('chat', { key: $('chat-button'), title: 'chat.title', load: () => import('./chat.js') });
+panels.add('stats', { title: 'stats.title', load: () => import('./stats.js') });
 
 /** The rest of the icons, to those that stand in the page. */
 async function addIcons() {

@@ -10,15 +10,9 @@ import { $, button, element } from './dom.js';
 import { page } from './page.js';
 import { t, texts } from './texts.js';
 
-const ALL = {
-  people: { key: $('people-button'), title: 'people.title', load: () => import('./people.js') },
-  chat: { key: $('chat-button'), title: 'chat.title', load: () => import('./chat.js') },
-  stats: { key: null, title: 'stats.title', load: () => import('./stats.js') },
-};
-
 class Panels {
   open = null; // id
-  #all = new Map(Object.entries(ALL).map(([id, one]) => [id, { ...one, made: null, frame: null }]));
+  #all = new Map(); // id → { key, title, load, made, frame }
 
   constructor() {
     $('panel').addEventListener('keydown', (event) => {
@@ -27,6 +21,11 @@ class Panels {
       this.close();
     });
     texts.addEventListener('change', () => this.#retitle());
+  }
+
+  /** `key` opens it in the bar, if there is one; `load` resolves to its module. */
+  add(id, { key = null, title, load }) {
+    this.#all.set(id, { key, title, load, made: null, frame: null });
   }
 
   toggle(id) {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from sfu import errors
 from sfu.admission import Entry
+from sfu.calls import Calls, Seat
 from sfu.client_messages import ChangeRoom, EndCall, Moderate
 from sfu.errors import SfuError
 from sfu.protocol import MICROPHONE
@@ -16,22 +16,18 @@ from sfu.refusals import RoomDeleted, TokenRevoked
 from sfu.server_messages import Asked, Muted, Participant, RoomState
 from sfu.store import records
 
-if TYPE_CHECKING:
-    from sfu.session import Session
-    from sfu.signaling import Signaling
-
 log = logging.getLogger("sfu.moderation")
 
 
 class Moderation:
     """Everything here takes effect at once and neither waits nor blocks; the store writes it down later."""
 
-    def __init__(self, hub: Signaling) -> None:
+    def __init__(self, hub: Calls) -> None:
         self._hub = hub
 
     # --- of a peer ----------------------------------------------------------------------------------------------------
 
-    def carry_out(self, by: Session, message: Moderate | ChangeRoom | EndCall) -> None:
+    def carry_out(self, by: Seat, message: Moderate | ChangeRoom | EndCall) -> None:
         """Raises NotAllowed, UnknownPeer or BadSource."""
         if not by.peer.moderator:
             raise errors.NotAllowed("Your token does not let you moderate this room.")
@@ -49,7 +45,7 @@ class Moderation:
             case EndCall():
                 self.end_call(entry.company_id, entry.room_id)
 
-    def _moderate(self, by: Session, message: Moderate) -> None:
+    def _moderate(self, by: Seat, message: Moderate) -> None:
         key, source = by.peer.room.key, message.source or MICROPHONE
         if message.action in ("admit", "refuse"):
             waiter = self._hub.lobby.find(key, message.peer)
@@ -114,19 +110,19 @@ class Moderation:
         """A line of chat was deleted: nobody is told of it any more, and who was, is told that."""
         self._hub.deliver(self._hub.rooms.chat_deleted(f"{company_id}/{room_id}", line_id))
 
-    def _in(self, company_id: str, room_id: str) -> list[Session]:
+    def _in(self, company_id: str, room_id: str) -> list[Seat]:
         here = (company_id, room_id)
         return [one for one in self._hub.sessions() if (one.entry.company_id, one.entry.room_id) == here]
 
     # --- how --------------------------------------------------------------------------------------------------------
 
-    def _mute(self, session: Session, source: str) -> None:
+    def _mute(self, session: Seat, source: str) -> None:
         """In the media worker, too: what the client goes on sending is forwarded to nobody."""
         if source not in session.peer.muted:
             session.mute(source, True)
             session.tell(Muted(session.peer.id, source, muted=True))
 
-    def _remove(self, session: Session, by: str) -> None:
+    def _remove(self, session: Seat, by: str) -> None:
         """The person, with every connection they have in the room, and for as long as `Admission.banned_until` says."""
         entry, admission = session.entry, self._hub.admission
         admission.store.bans.add(session.record, until=admission.banned_until(entry), by=by)

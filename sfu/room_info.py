@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import trio
 from quart import Blueprint, Response, request
 
 from sfu.admission import TOKEN_SUBPROTOCOL, Entry, asked
+from sfu.calls import Calls
 from sfu.rates import Rate
 from sfu.refusals import CompanyDisabled
 from sfu.store.tokens import held_against
-
-if TYPE_CHECKING:
-    from sfu.signaling import Signaling
 
 ASKS, ASKS_S = 120, 60.0
 """So often one address may ask in so many seconds: an office has one, and a page asks every few seconds."""
 
 
 class RoomInfo:
-    def __init__(self, hub: Signaling) -> None:
+    def __init__(self, hub: Calls) -> None:
         self._hub, self._store = hub, hub.admission.store
         self._rate = Rate(ASKS, ASKS_S, trio.current_time)
 

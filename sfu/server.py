@@ -18,10 +18,12 @@ import trio
 from sfu import __version__, edge, tls
 from sfu.admission import Admission
 from sfu.api import create_api
+from sfu.calls import Calls
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.data import open_data
 from sfu.errors import ConfigError
+from sfu.moderation import Moderation
 from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
 from sfu.sharing import FOLDER, Sharing
@@ -51,12 +53,14 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
     rooms = Rooms(config)
     workers = Workers(config, counters)
     default = await store.companies.ensure_default()
-    signaling = Signaling(config, rooms, workers, counters, Admission(config, store, default))
+    calls = Calls(config, rooms, workers, counters, Admission(config, store, default))
+    moderation = Moderation(calls)
+    signaling = Signaling(calls, moderation)
     app = create_app(config, rooms, workers, counters, store)
-    app.register_blueprint(create_api(config, store, signaling.moderation, counters))
-    sharing = Sharing(signaling, config.data_dir / FOLDER)
+    app.register_blueprint(create_api(config, store, moderation, counters))
+    sharing = Sharing(calls, config.data_dir / FOLDER)
     app.register_blueprint(sharing.routes())
-    app.register_blueprint(RoomInfo(signaling).routes())
+    app.register_blueprint(RoomInfo(calls).routes())
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         starting = trio.CancelScope()

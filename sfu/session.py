@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
 from sfu import bridge, errors
 from sfu.admission import Entry
+from sfu.calls import Calls
 from sfu.chat import now_ms
 from sfu.client_messages import (
     Answer,
@@ -37,6 +38,7 @@ from sfu.client_messages import (
 )
 from sfu.errors import SfuError, all_codes
 from sfu.link import Link
+from sfu.moderation import Moderation
 from sfu.protocol import CAMERA, MICROPHONE, Candidate, Kind
 from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
@@ -44,9 +46,6 @@ from sfu.server_messages import Bye, Error, Expiring, Layers, Offer, Paused, Rem
 from sfu.store import records
 from sfu.streams import PacedStream
 from sfu.summary import observe
-
-if TYPE_CHECKING:
-    from sfu.signaling import Signaling
 
 log = logging.getLogger("sfu.session")
 
@@ -65,10 +64,10 @@ class Session:
     """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's, `entry`
     how it came in."""
 
-    def __init__(self, hub: Signaling, peer: Peer, entry: Entry, record: records.Session) -> None:
+    def __init__(self, hub: Calls, moderation: Moderation, peer: Peer, entry: Entry, record: records.Session) -> None:
         self.peer, self.entry, self.record, self._may = peer, entry, record, entry.permissions
         self.resumes = 0
-        self._hub, self._config = hub, hub.config
+        self._hub, self._config, self._moderation = hub, hub.config, moderation
         self._link: Link | None = None  # None while it is held
         self._ended = False
         self._error: SfuError | None = None  # why it ended; None if it left by itself
@@ -261,7 +260,7 @@ class Session:
             case Reaction(reaction):
                 hub.deliver(hub.rooms.react(peer, reaction))
             case Moderate() | ChangeRoom() | EndCall():
-                hub.moderation.carry_out(self, message)
+                self._moderation.carry_out(self, message)
             case Leave():
                 self.end(None)
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import quote, unquote
 
 import trio
@@ -19,16 +19,13 @@ from quart import Blueprint, Response, request
 from quart_trio.wrappers.response import TrioFileBody
 
 from sfu.bodies import PacedBody
+from sfu.calls import Calls, Seat
 from sfu.chat import file_info
 from sfu.errors import ConfigError, NotAllowed, ServerFull
 from sfu.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.rates import Rate
 from sfu.refusals import DatabaseUnavailable, FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
-
-if TYPE_CHECKING:
-    from sfu.session import Session
-    from sfu.signaling import Signaling
 
 FOLDER = "files"
 SWEEP_S = 60.0
@@ -46,7 +43,7 @@ log = logging.getLogger("sfu.sharing")
 
 
 class Sharing:
-    def __init__(self, hub: Signaling, folder: Path) -> None:
+    def __init__(self, hub: Calls, folder: Path) -> None:
         config = hub.config
         self._hub, self._config, self._store = hub, config, hub.admission.store
         self._folder = Folder(folder, config.files_bytes)
@@ -97,7 +94,7 @@ class Sharing:
         body = json.dumps(asdict(file_info(file)), ensure_ascii=False) + "\n"
         return Response(body, 201, {"Location": f"/files/{file.id}"}, content_type="application/json")
 
-    def _sender(self) -> Session:
+    def _sender(self) -> Seat:
         """Whose session's secret came with the request, and may share files. Raises what forbids it."""
         address = request.remote_addr or ""
         if self._hub.failures is not None:
@@ -116,7 +113,7 @@ class Sharing:
             self._rate.take(address)
         return session
 
-    async def _receive(self, session: Session, body: PacedBody) -> File:
+    async def _receive(self, session: Seat, body: PacedBody) -> File:
         """The file, on the disk and in the database. Raises what forbids it, and then it is in neither."""
         file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:

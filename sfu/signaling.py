@@ -5,11 +5,9 @@ What becomes of one that is admitted is in session.py.
 
 from __future__ import annotations
 
-import hmac
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import trio
@@ -17,32 +15,22 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
-from sfu.admission import Admission, Ask, Entry, LobbyFirst, asked
-from sfu.chat import Chat, now_ms
-from sfu.config import Config
-from sfu.counters import Counters
+from sfu.admission import Entry, LobbyFirst, asked
+from sfu.calls import Calls, Joining
+from sfu.chat import now_ms
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
 from sfu.link import CLOSE_S, Door, Link
-from sfu.lobby import Lobby
 from sfu.moderation import Moderation
-from sfu.rates import failures
 from sfu.refusals import (
     CompanyDisabled,
     DatabaseUnavailable,
-    TokenError,
-    TokenExpired,
-    TokenNotYetValid,
     TokenRevoked,
-    TokenRoom,
-    TokenUsed,
 )
-from sfu.rooms import Deliveries, Rooms
-from sfu.server_messages import ChatLine, RoomState, ServerMessage, encode
+from sfu.server_messages import ChatLine, RoomState, encode
 from sfu.session import Session, bye
 from sfu.store import records
 from sfu.web import PROBLEM_TYPE, SECURITY_HEADERS, problem
-from sfu.workers import Workers
 
 log = logging.getLogger("sfu.signaling")
 
@@ -54,39 +42,20 @@ QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 WATCH_S = 1.0
 """How often to ask the database whose token or company is no longer good: another process may have said so."""
 
-ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
-
 Origin = tuple[str, str, int]
 """Scheme, host and port (RFC 6454, section 4)."""
-
-
-@dataclass(slots=True, eq=False)
-class _Joining:
-    """Somebody on the way in; `error` is set when their token or room goes while the database lets them in."""
-
-    entry: Entry
-    error: SfuError | None = None
 
 
 class Signaling:
     """Every session of this server, and who waits for one. Becomes the `on_event` and `on_death` of `workers`."""
 
-    def __init__(
-        self, config: Config, rooms: Rooms, workers: Workers, counters: Counters, admission: Admission
-    ) -> None:
-        self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
-        self.admission = admission
-        self.chat = Chat(rooms, admission.store)
-        self.lobby, self.moderation = Lobby(config, self._lobby_changed), Moderation(self)
-        self.failures = failures(trio.current_time) if config.limits else None
-        """Wrong tokens and secrets, by address; None where limits are off."""
-        self._joining: set[_Joining] = set()
-        self._origins = frozenset(filter(None, map(origin_of, config.allowed_origins)))
-        self._sessions: dict[str, Session] = {}
+    def __init__(self, calls: Calls, moderation: Moderation) -> None:
+        self.calls, self.moderation = calls, moderation
+        self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
         self._nursery: trio.Nursery | None = None
-        workers.on_event, workers.on_death = self._on_event, self._on_death
+        calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
 
     async def serve(self, connection: Upgraded) -> None:
         """Runs one WebSocket to its end and closes its stream. Raises nothing but Cancelled."""
@@ -99,7 +68,7 @@ class Signaling:
             await _linger(connection.stream)
         except* (ConnectionClosed, LocalProtocolError, UnicodeError):
             # in trio-websocket's reader, by a ping after our close frame or a Host that is no name: the client's doing
-            self.counters.add("sfu_connection_failures_total", kind="websocket")
+            self.calls.counters.add("sfu_connection_failures_total", kind="websocket")
         except* Exception:
             log.exception("connection_failed client=%s", connection.client)
         finally:
@@ -110,24 +79,9 @@ class Signaling:
         self._stopping = True
         for scope in self._handshakes:
             scope.cancel()
-        for session in self._sessions.values():
+        for session in self.calls.seats.values():
             session.end(errors.ServerStopping())
-        self.lobby.refuse(lambda _: True, errors.ServerStopping())
-
-    def sessions(self) -> list[Session]:
-        """Everybody who is in."""
-        return list(self._sessions.values())
-
-    def find(self, key: str, peer_id: str) -> Session | None:
-        """Somebody in the call `key`, by their id."""
-        session = self._sessions.get(peer_id)
-        return session if session is not None and session.peer.room.key == key else None
-
-    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
-        """Keeps out those whom the database lets in right now, before they knew."""
-        for joining in self._joining:
-            if who(joining.entry):
-                joining.error = joining.error or error
+        self.calls.lobby.refuse(lambda _: True, errors.ServerStopping())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Where every session lives: they outlast their connections. Runs until cancelled."""
@@ -135,16 +89,9 @@ class Signaling:
             task_status.started()
             await self._watch()
 
-    def session_of(self, secret: str) -> Session | None:
-        """The session whose client knows this secret."""
-        session = self._sessions.get(secret.partition(".")[0])
-        if session is None or not hmac.compare_digest(session.peer.secret.encode(), secret.encode()):
-            return None
-        return session
-
     async def _watch(self) -> None:
         """Ends those whose token was revoked, or company disabled, by another process."""
-        store, seen = self.admission.store, None
+        store, seen = self.calls.admission.store, None
         while True:
             await trio.sleep(WATCH_S)
             stamp = store.database.stamp()
@@ -155,39 +102,17 @@ class Signaling:
 
     async def _end_revoked(self, gone: Collection[records.Session]) -> None:
         ended = {record.id: record for record in gone}
-        for session in [session for session in self._sessions.values() if session.record.id in ended]:
-            company = await self.admission.store.companies.by_id(session.record.company_id)
+        for session in [session for session in self.calls.seats.values() if session.record.id in ended]:
+            company = await self.calls.admission.store.companies.by_id(session.record.company_id)
             session.end(TokenRevoked() if company is not None and company.is_active else CompanyDisabled())
-
-    def deliver(self, deliveries: Deliveries) -> None:
-        """Queues messages for the peers they are for; encodes each once, however many get it."""
-        last: ServerMessage | None = None
-        text = ""
-        for peer, message in deliveries:
-            if message is not last:
-                last, text = message, encode(message)
-            if (session := self._sessions.get(peer.id)) is not None:
-                session.send(text)
-
-    def forget(self, session: Session) -> None:
-        """The peer is out: its room, its worker and its tracks no longer know it, and the others are told."""
-        peer, code = session.peer, session.code
-        if self._sessions.pop(peer.id, None) is None:
-            return
-        self.workers.send(peer.room.worker, bridge.Leave(peer.id))
-        self.workers.release(peer.room.worker)
-        self.deliver(self.rooms.leave(peer, code))
-        metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
-        self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record())
-        self.counters.add("sfu_ends_total", code=code)
-        log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
     async def _handshake(self, nursery: trio.Nursery, connection: Upgraded) -> WebSocketRequest | None:
         """None when no request came in time: a bad one makes trio-websocket answer it and then wait for ever."""
-        with trio.move_on_after(self.config.join_s) as scope:
+        with trio.move_on_after(self.calls.config.join_s) as scope:
             self._handshakes.add(scope)
             try:
-                return await wrap_server_stream(nursery, connection.stream, FRAME_QUEUE, self.config.message_bytes)
+                limit = self.calls.config.message_bytes
+                return await wrap_server_stream(nursery, connection.stream, FRAME_QUEUE, limit)
             finally:
                 self._handshakes.discard(scope)
         return None
@@ -197,7 +122,7 @@ class Signaling:
         try:
             link = await self._link(door, connection)
         except SfuError as error:
-            self.counters.add("sfu_refused_total", code=error.code)
+            self.calls.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, error)
@@ -217,61 +142,49 @@ class Signaling:
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
-        entry, invited = await self.identify(ask, connection.client), False
+        entry, invited = await self.calls.identify(ask, connection.client), False
         while True:
             try:
                 return await self._join(door, connection, entry, invited)
             except LobbyFirst:
-                waiter = await self.lobby.wait(door, entry, self.admission.seconds_left(entry))
+                waiter = await self.calls.lobby.wait(door, entry, self.calls.admission.seconds_left(entry))
                 if waiter.left:
                     return None
                 invited = waiter.invited
 
-    async def identify(self, ask: Ask, address: str) -> Entry:
-        """Who guesses tokens is not listened to for a time; one that was good once is no guess, as many people of one
-        address may come with theirs too late. Raises what `Admission.identify` does, or TooManyFailures."""
-        if self.failures is not None and ask.token is not None:
-            self.failures.check(address)
-        try:
-            return await self.admission.identify(ask, address)
-        except TokenError as error:
-            if self.failures is not None and not isinstance(error, ONCE_GOOD):
-                self.failures.add(address)
-            raise
-
     def _resume(self, secret: str, connection: Upgraded, full: bool) -> Link:
-        session = self.session_of(secret) if full else None
+        session = self.calls.session_of(secret) if full else None
         if session is None:
             raise errors.SessionGone
         link = session.resume(connection.stream)
-        self.counters.add("sfu_resumes_total")
+        self.calls.counters.add("sfu_resumes_total")
         log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
         return link
 
     async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
         self._check_worker(entry)
-        joining = _Joining(entry)
-        self._joining.add(joining)
+        joining = Joining(entry)
+        self.calls.joining.add(joining)
         try:
-            earlier = await self.chat.earlier(entry)
-            record, state = await self.admission.admit(entry, invited=invited)
+            earlier = await self.calls.chat.earlier(entry)
+            record, state = await self.calls.admission.admit(entry, invited=invited)
         finally:
-            self._joining.discard(joining)
+            self.calls.joining.discard(joining)
         try:  # without an await, so that nobody is let in by the database and forgotten here
             if joining.error is not None or self._stopping:
                 raise joining.error or errors.ServerStopping()
             return self._enter(door, connection, entry, record, state, earlier)
         except SfuError as error:
-            self.admission.store.sessions.close(record, error.code)
+            self.calls.admission.store.sessions.close(record, error.code)
             raise
 
     def _check_worker(self, entry: Entry) -> None:
         """Raises MediaUnavailable or ServerFull, before a token is used up for nothing."""
-        room = self.rooms.rooms.get(entry.key)
-        if not (self.workers.ready if room is None else self.workers.is_ready(room.worker)):
+        room = self.calls.rooms.rooms.get(entry.key)
+        if not (self.calls.workers.ready if room is None else self.calls.workers.is_ready(room.worker)):
             raise errors.MediaUnavailable  # the peers of a room on a dead worker are on their way out
         if room is not None:
-            self.workers.admit(room.worker)
+            self.calls.workers.admit(room.worker)
 
     def _enter(
         self,
@@ -283,47 +196,37 @@ class Signaling:
         earlier: Sequence[ChatLine],
     ) -> Link:
         self._check_worker(entry)
-        peer, deliveries = self.rooms.join(
+        peer, deliveries = self.calls.rooms.join(
             entry.key,
             entry.user_name,
             full=door.full,
-            pick=self.workers.pick,
+            pick=self.calls.workers.pick,
             room_id=entry.room_id,
             permissions=entry.permissions,
             state=state,
             earlier=earlier if state.chat_kept_s else (),
             now_ms=now_ms(),
         )
-        self.workers.place(peer.room.worker)
-        session = self._sessions[peer.id] = Session(self, peer, entry, record)
+        self.calls.workers.place(peer.room.worker)
+        session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
         assert self._nursery is not None
         self._nursery.start_soon(session.run)
         log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, door.full)
         link = session.connect(connection.stream)
-        self.deliver(deliveries)
-        self.tell_lobby(session)
+        self.calls.deliver(deliveries)
+        self.calls.tell_lobby(session)
         return link
-
-    def tell_lobby(self, session: Session) -> None:
-        """Who waits, if somebody does, to one who may moderate and has just come, or come back."""
-        lobby = self.lobby.waiting(session.entry.key)
-        if session.peer.moderator and lobby.waiting:
-            session.tell(lobby)
-
-    def _lobby_changed(self, key: str) -> None:
-        lobby = self.lobby.waiting(key)
-        self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     def _on_event(self, worker: int, event: bridge.Event) -> None:
         if isinstance(event, bridge.Speakers):
-            self.deliver(self.rooms.speakers(event.room, event.dominant, event.speaking))
+            self.calls.deliver(self.calls.rooms.speakers(event.room, event.dominant, event.speaking))
             return
-        session = self._sessions.get(getattr(event, "peer", ""))
+        session = self.calls.seats.get(getattr(event, "peer", ""))
         if session is not None:
             session.post(event)
 
     def _on_death(self, worker: int) -> None:
-        for session in self._sessions.values():
+        for session in self.calls.seats.values():
             if session.peer.room.worker == worker:
                 session.end(errors.MediaRestarted())
 

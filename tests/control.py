@@ -21,10 +21,12 @@ from wsproto.utilities import LocalProtocolError
 from sfu import edge
 from sfu.admission import Admission
 from sfu.api import create_api
+from sfu.calls import Calls
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.data import UNLIMITED
 from sfu.keys import ServerKey
+from sfu.moderation import Moderation
 from sfu.protocol import BARE_EVENTS
 from sfu.room_info import RoomInfo
 from sfu.rooms import Rooms
@@ -227,12 +229,13 @@ async def running(
     async with memory as store, trio.open_nursery() as nursery:
         default = await store.companies.ensure_default()
         admission = Admission(config, store, default)
-        signaling = Signaling(config, rooms, workers, counters, admission)
+        calls = Calls(config, rooms, workers, counters, admission)
+        signaling = Signaling(calls, Moderation(calls))
         app, stop = create_app(config, rooms, workers, counters, store), trio.Event()
         app.register_blueprint(create_api(config, store, signaling.moderation, counters))
-        sharing = Sharing(signaling, folder / FOLDER)
+        sharing = Sharing(calls, folder / FOLDER)
         app.register_blueprint(sharing.routes())
-        app.register_blueprint(RoomInfo(signaling).routes())
+        app.register_blueprint(RoomInfo(calls).routes())
         await nursery.start(sharing.run)
         await nursery.start(store.run, 0.2)
         await nursery.start(signaling.run)

@@ -23,12 +23,11 @@ from sfu.media.ice import (
     SILENT_S,
     Agent,
     Check,
-    Path,
     answers,
     parse_check,
 )
 from sfu.media.inbound import Inbound
-from sfu.media.udp import Endpoint
+from sfu.media.sockets import Endpoint, Path
 
 PWD = "passwordpasswordpassword"
 NOW_S = 100.0
@@ -74,7 +73,7 @@ class Followed(Agent):
     def __init__(self) -> None:
         self.moves: list[Path] = []
         self.round_trips: list[tuple[float, float, float]] = []
-        super().__init__(inbound(), self.moves.append, lambda *measured: self.round_trips.append(measured))
+        super().__init__(self.moves.append, lambda *measured: self.round_trips.append(measured))
         self.answered(("remote", PWD))
 
 
@@ -239,7 +238,7 @@ def test_cut_checks_never_raise(start: int, end: int) -> None:
 
 def test_credentials_are_long_and_fresh() -> None:
     """RFC 8445 section 5.3: at least 24 bits of ufrag and 128 of password, of ice-char."""
-    agents = [Agent(inbound(), lambda path: None) for _ in range(100)]
+    agents = [Agent(lambda path: None) for _ in range(100)]
     assert len({a.ufrag for a in agents}) == len({a.pwd for a in agents}) == 100
     assert all(len(a.ufrag) == 8 and len(a.pwd) == 24 and (a.ufrag + a.pwd).isalnum() for a in agents)
 
@@ -344,7 +343,7 @@ def test_checks_that_nobody_answers_are_forgotten(sockets: Sockets) -> None:
 
 
 def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> None:
-    agent, first, second = Agent(inbound(), lambda path: None), sockets.path(), sockets.path()
+    agent, first, second = Agent(lambda path: None), sockets.path(), sockets.path()
     arrive(agent, first, 100.0, nominate=True)
     arrive(agent, second, 100.0, nominate=True)
     assert agent.selected == first

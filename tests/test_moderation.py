@@ -324,11 +324,11 @@ async def test_who_waits_may_leave_and_the_lobby_is_bounded(tmp_path: Path) -> N
                     await bob.expect("waiting")
                     await carol.expect("waiting")
                     assert (await server.refused("/ws?room=team&username=dave"))["code"] == "room_full"
-                await eventually(lambda: len(server.signaling.lobby.waiting(server.key("team")).waiting) == 1)
+                await eventually(lambda: len(server.signaling.calls.lobby.waiting(server.key("team")).waiting) == 1)
                 await bob.send("chat", {"text": "hello?"})
                 await bob.send("leave")
                 await bob.expect_bye("left", 1000, rejoin=False)
-            await eventually(lambda: not server.signaling.lobby.waiting(server.key("team")).waiting)
+            await eventually(lambda: not server.signaling.calls.lobby.waiting(server.key("team")).waiting)
             async with server.client(name="spam") as spam:
                 await spam.expect("waiting")
                 for _ in range(20):

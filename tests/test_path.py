@@ -25,11 +25,12 @@ from sfu.media.bitrate import TransportFeedback
 from sfu.media.dtls import WINDOW
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
-from sfu.media.ice import Agent, Path
+from sfu.media.ice import Agent
 from sfu.media.inbound import Forwarder, Inbound
 from sfu.media.nack import HISTORY
-from sfu.media.srtp import ROW_BYTES, Context, Packet, Rows
-from sfu.media.udp import READ_BATCH, Endpoint, PortableReceiver, Receiver, Route
+from sfu.media.sockets import Endpoint, Path, PortableReceiver, Receiver
+from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows
+from sfu.media.udp import Route
 
 GCM, CM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80
 KEY_BYTES = {GCM: 28, CM: 30}
@@ -312,7 +313,7 @@ class Scene:
         inbound = Inbound(self.tracks, lambda data: None, lambda ssrc, kind: None)
         inbound.context = Context(rx)
         inbound.feedback = self.feedback = Feedback()
-        self.route = Route(Agent(inbound, lambda path: None), host.path)
+        self.route = Route(Agent(lambda path: None), host.path, inbound)
         self.names = itertools.count()
         self.any_refused = False
         self.ext, self.ts = start, 0xFFFFF000
@@ -540,7 +541,7 @@ def test_streams_that_share_a_batch_are_told_apart(
             track.add_leg(subscriber)  # type: ignore[arg-type]
             tracks_of[ssrc] = track
             tracks.append(track)
-        routes = [scene.route, Route(Agent(another, lambda path: None), scene.host.path), scene.route]
+        routes = [scene.route, Route(Agent(lambda path: None), scene.host.path, another), scene.route]
         seqs = [start] * 3
         for batch in batches:
             sent: list[list[tuple[int, bytes]]] = [[], [], []]
@@ -645,7 +646,7 @@ def test_audio_levels_are_heard_and_no_subscriber_gets_them(
             assert got[12:] == head[12:] + bytes.fromhex(left) + b"voice"
         assert scene.track.take_level() == level
         assert scene.track.take_level() is None
-        assert bool(scene.route.agent.inbound.feedback.report()) == numbered
+        assert bool(scene.route.inbound.feedback.report()) == numbered
         scene.close()
 
     asyncio.run(play())
@@ -655,8 +656,8 @@ def test_a_level_is_the_mean_of_those_since_the_last_one() -> None:
     async def play() -> None:
         scene = Scene("audio", True, random.Random(1), 0.0, True, 500)
         for level in (10, 20, 0x80 | 60):
-            scene.route.agent.inbound.hear(scene.model.source, level)
-            scene.route.agent.inbound.hear(4242, 127)  # of no track
+            scene.route.inbound.hear(scene.model.source, level)
+            scene.route.inbound.hear(4242, 127)  # of no track
         assert scene.track.take_level() == -30
         scene.close()
 
@@ -674,7 +675,7 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
         for i in range(30):
             senders[i % 3].sendto(bytes([i]) * (i + 1), endpoint.socket.getsockname())
         assert receiver.receive(endpoint) == 30
-        routes = {receiver.key(i): Route(cast("Agent", None), cast("Path", None)) for i in range(2)}
+        routes = {receiver.key(i): Route(cast("Agent", None), cast("Path", None), None) for i in range(2)}
         known = [*routes.values(), None]  # the third is a stranger
         assert receiver.senders(30, routes) == [known[i % 3] for i in range(30)]
         for i in range(30):

@@ -32,7 +32,11 @@ BOTH = {"microphone", "camera"}
 
 
 def routes(control: LocalControl) -> list[Route]:
-    return [route for endpoint in control.worker.udp.endpoints.values() for route in endpoint.routes.values()]
+    return [
+        route
+        for endpoint in control.worker.udp.endpoints.values()
+        for route in control.worker.udp._routes[endpoint].values()
+    ]
 
 
 # --- deadlines and failures -------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ async def cut(client: Client) -> None:
 
 async def held(server: Server, client: Client) -> None:
     await cut(client)
-    await eventually(lambda: server.signaling.session_of(client.welcome["session"])._link is None)  # type: ignore[union-attr]
+    await eventually(lambda: server.signaling.calls.session_of(client.welcome["session"])._link is None)  # type: ignore[union-attr]
 
 
 @asynccontextmanager
@@ -204,7 +204,7 @@ async def test_who_is_held_is_ended_like_everybody_else(tmp_path: Path, end: str
         token = await issued(server, company)
         async with server.connect("/ws", token=token) as alice:
             await welcomed(alice)
-            session = server.signaling.session_of(alice.welcome["session"])
+            session = server.signaling.calls.session_of(alice.welcome["session"])
             assert session is not None
             await held(server, alice)
             if end == "token":

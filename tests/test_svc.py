@@ -22,9 +22,10 @@ from sfu.media.ice import Agent
 from sfu.media.inbound import Forwarder, Inbound
 from sfu.media.nack import HISTORY
 from sfu.media.publication import Publication
-from sfu.media.srtp import ROW_BYTES, Context, Rows
+from sfu.media.sockets import Endpoint
+from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Rows
 from sfu.media.svc import LAYERS, ScalableTrack
-from sfu.media.udp import READ_BATCH, Endpoint, Route
+from sfu.media.udp import Route
 
 MIDDLE, WHOLE = 1, LAYERS
 SSRC = 4242
@@ -220,7 +221,7 @@ class Scene:
         self.track.remote_ssrc = SSRC
         inbound = Inbound({SSRC: self.track}, lambda data: None, lambda ssrc, kind, names: None)
         inbound.context = Context(receiver)
-        self.route = Route(Agent(inbound, lambda path: None), self.host.path)
+        self.route = Route(Agent(lambda path: None), self.host.path, inbound)
         self.subscribers: dict[str, Any] = {}
         self.model = Model()
         self.waiting: list[Sent] = []  # made and not sent yet

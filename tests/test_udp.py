@@ -15,9 +15,9 @@ from aioice import stun
 from media_client import CLIENT_PWD, CLIENT_UFRAG, LOOPBACKS, check, rtp_packet, run, until
 
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
-from sfu.media.inbound import Inbound
+from sfu.media.sockets import MAX_DATAGRAM
 from sfu.media.srtp import Rows
-from sfu.media.udp import MAX_DATAGRAM, Route, UdpPort, interface_addresses
+from sfu.media.udp import Route, UdpPort, interface_addresses
 
 CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)
 ALERT = struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40])
@@ -35,9 +35,9 @@ class Port(UdpPort):
         self.senders: list[socket.socket] = []
 
     def agent(self) -> Agent:
-        agent = Agent(Inbound({}, lambda data: None, lambda ssrc, kind: None), lambda path: None)
+        agent = Agent(lambda path: None)
         agent.answered((CLIENT_UFRAG, CLIENT_PWD))
-        self.register(agent)
+        self.register(agent, object())
         return agent
 
     def _on_media(self, rows: Rows, routes: list[Route | None]) -> list[int]:

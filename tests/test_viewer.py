@@ -77,11 +77,11 @@ class Scene:
         self.events: list[bridge.Event] = []
         self.asked = 0
         counters: Any = {"packets_probe": 0}
-        self.me: Any = SimpleNamespace(
-            id="me", full=True, again_bytes=0, agent=SimpleNamespace(ask=self._ask), room=SimpleNamespace(rank={}),
-            shared=SimpleNamespace(emit=self.events.append, counters=counters),
-        )  # fmt: skip
-        self.viewer = self.me.viewer = watching(self.me)
+        self.me: Any = SimpleNamespace(id="me", again_bytes=0, agent=SimpleNamespace(ask=self._ask))
+        self.room: Any = SimpleNamespace(rank={})
+        self.counters = counters
+        shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)
+        self.viewer = self.me.viewer = watching(self.me, self.room, shared, full=True)
         self.videos = []
         kinds = self.chance.choice([("",) * 4, ("s",) * 4, ("", "s", "s", ""), ("s", "s", "s", "s", "s")])
         for i, kind in enumerate(kinds):
@@ -92,7 +92,7 @@ class Scene:
         host: Any = SimpleNamespace(id="p0")
         kind: Literal["audio"] = "audio"
         self.sound = Publication(host, "microphone", kind, Outbox({}))  # type: ignore[arg-type]
-        self.me.room.rank = {p.video: i for i, p in enumerate(self.videos)}
+        self.room.rank = {p.video: i for i, p in enumerate(self.videos)}
         self.take()
 
     def _ask(self, now_s: float) -> None:
@@ -175,7 +175,7 @@ class Scene:
                     self.take()
             case "rank":
                 chance.shuffle(self.videos)
-                self.me.room.rank = {video.video: i for i, video in enumerate(self.videos)}
+                self.room.rank = {video.video: i for i, video in enumerate(self.videos)}
             case "silence":
                 self.now_s += 3
 
@@ -193,7 +193,7 @@ class Scene:
             if p.simulcast:
                 p.ask(self.now_s)
         return (
-            self.asked, self.viewer.limit_bps, list(self.events), self.me.shared.counters["packets_probe"],
+            self.asked, self.viewer.limit_bps, list(self.events), self.counters["packets_probe"],
             [getattr(self.viewer.down, name) for name in self.viewer.down.__slots__ if name != "_trips"],
             sorted((p.video, p.asked, p._wanted.get("me"), self.state(p)) for p in self.videos),
         )  # fmt: skip

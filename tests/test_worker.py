@@ -524,10 +524,10 @@ def test_a_mistake_of_ours_ends_one_peer_only(how: str, caplog: pytest.LogCaptur
             broken = control.worker.peers["c"]
             part, name = {
                 "command": (broken.negotiation, "_slots"),
-                "feedback": (broken._inbound, "feedback"),
+                "feedback": (broken.inbound, "feedback"),
                 "liveness": (broken, "agent"),
             }[how]
-            broken._inbound.feedback_ssrc = 1  # it numbers packets
+            broken.inbound.feedback_ssrc = 1  # it numbers packets
             setattr(part, name, None)
             ticking = asyncio.ensure_future(control.worker.tick())
             if how == "command":

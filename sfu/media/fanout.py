@@ -10,18 +10,16 @@ import errno
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sfu.media import libc, rtp, sdp
-from sfu.media.srtp import ROW_BYTES, Lengths, Rows, protect
+from sfu.media.leg import Leg
+from sfu.media.sockets import Path
+from sfu.media.srtp import BURST, ROW_BYTES, Context, Lengths, Rows, protect
 
-if TYPE_CHECKING:
-    from sfu.media.ice import Path
-    from sfu.media.leg import Leg
-    from sfu.media.srtp import Context
+Subscriber = Leg[Any]
+"""Of whatever stream: it looks at none."""
 
-BURST = 32
-"""Packets of a run. 32 of 1,516 bytes are under the 64 KB and 64 segments that a message may have."""
 SHARE = 32
 """Subscribers encrypted and sent at once. More of them would not fit the second-level cache."""
 NO_SEGMENTS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
@@ -34,7 +32,7 @@ class Failure(NamedTuple):
     """`leg` got the first `sent` packets of a run: not all, because the kernel's buffer is full, or all, but in
     messages that the kernel would not cut up, and its next fan must know that."""
 
-    leg: Leg
+    leg: Subscriber
     sent: int
 
 
@@ -118,7 +116,7 @@ class Fan:
         "_pictured", "_renumbered", "_rows", "_segments", "_shapes", "_tag",
     )  # fmt: skip
 
-    def __init__(self, outbox: Outbox, legs: Sequence[tuple[Leg, Context, Path]]) -> None:
+    def __init__(self, outbox: Outbox, legs: Sequence[tuple[Subscriber, Context, Path]]) -> None:
         _, context, path = legs[0]
         self._outbox, self._rows = outbox, outbox.rows
         self._endpoint, self._fd = path.endpoint, path.endpoint.fd
@@ -243,9 +241,9 @@ class Fan:
         return failures
 
 
-def fans(outbox: Outbox, legs: Sequence[Leg]) -> list[Fan]:
+def fans(outbox: Outbox, legs: Sequence[Subscriber]) -> list[Fan]:
     """As few as these subscribers need. Those whose media does not flow are in none."""
-    groups: dict[tuple[object, int, bool], list[tuple[Leg, Context, Path]]] = {}
+    groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, Path]]] = {}
     for leg in legs:
         if (way := leg.peer.downlink()) is not None:
             context, path = way

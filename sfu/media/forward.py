@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sfu.media import rtp, sdp
 from sfu.media.fanout import Failure, Fan, Outbox, fans
@@ -19,10 +19,8 @@ from sfu.media.leg import Leg
 from sfu.media.nack import ROUND_TRIP_S, History
 from sfu.media.runs import gather, make_run
 from sfu.media.srtp import ROW_BYTES, SEQUENCES, Rows
+from sfu.media.transport import Transport
 from sfu.media.upstream import Upstream
-
-if TYPE_CHECKING:
-    from sfu.media.peer import Peer
 
 ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
 NONE = rtp.second_bytes(())
@@ -39,20 +37,20 @@ class Track(Upstream):
     )  # fmt: skip
 
     def __init__(
-        self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
+        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
     ) -> None:
         super().__init__(publisher, kind, outbox.counters)
         self.source = source
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
-        self.legs: dict[str, Leg] = {}  # by subscribing peer's id
+        self.legs: dict[str, Leg[Track]] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
         self.late: list[int] = []  # of the batch at hand, overtaken by others
         self._outbox = outbox
         self._fans: list[Fan] | None = None
-        self._waiting: list[Leg] = []
-        self._coming: dict[str, Leg] = {}  # those of other tracks that change to this one, by subscriber
+        self._waiting: list[Leg[Track]] = []
+        self._coming: dict[str, Leg[Track]] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History()
 
     # --- subscribers --------------------------------------------------------------------------------------------------
@@ -67,11 +65,11 @@ class Track(Upstream):
         """The parts of this that leave out its larger layers, the smallest first."""
         return ()
 
-    def for_subscriber(self, peer: Peer) -> Track:
+    def for_subscriber(self, peer: Transport) -> Track:
         """The form of this that a subscriber can play."""
         return self
 
-    def add_leg(self, peer: Peer, pause: str = "") -> None:
+    def add_leg(self, peer: Transport, pause: str = "") -> None:
         """The peer's answer takes this track; with a reason to `pause`, it waits for `resume`. Asks for a keyframe if
         that is new, so that a picture appears at once."""
         if peer.id in self.legs:
@@ -83,7 +81,7 @@ class Track(Upstream):
         else:
             self.request_keyframe()
 
-    def remove_leg(self, peer: Peer) -> None:
+    def remove_leg(self, peer: Transport) -> None:
         if self.legs.pop(peer.id, None) is not None:
             self.legs_changed()
 
@@ -124,7 +122,7 @@ class Track(Upstream):
         self.legs_changed()
         track.legs_changed()
 
-    def expect(self, leg: Leg) -> None:
+    def expect(self, leg: Leg[Track]) -> None:
         """The subscriber of another track (a layer) changes to this one at its next keyframe, and gets the other until
         then."""
         self._coming[leg.peer.id] = leg

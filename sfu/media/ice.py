@@ -16,13 +16,11 @@ import secrets
 import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from aioice import stun
 
-if TYPE_CHECKING:
-    from sfu.media.inbound import Inbound
-    from sfu.media.udp import Endpoint
+from sfu.media.sockets import Address, Endpoint, Path
 
 MAX_PATHS = 32
 """Addresses remembered of one peer, the oldest forgotten first: a phone changing networks uses a handful."""
@@ -42,17 +40,6 @@ _BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 _PRIORITY = 110 << 24 | 65535 << 8 | 255
 """Of a peer-reflexive candidate (RFC 8445 sections 5.1.2 and 7.1.1); nobody acts on it."""
 _COOKIE = b"\x21\x12\xa4\x42"
-
-
-Address = tuple[Any, ...]
-"""As the socket gives it: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
-
-
-class Path(NamedTuple):
-    """Where a peer is: the local socket that it reached, and its own address as the socket gives it."""
-
-    endpoint: Endpoint
-    address: Address
 
 
 class Check(NamedTuple):
@@ -114,16 +101,13 @@ class Agent:
 
     def __init__(
         self,
-        inbound: Inbound,
         on_path: Callable[[Path], None],
         on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
     ) -> None:
-        """`inbound` is for media that comes on any path of this peer; `on_path` gets each newly selected path,
-        `on_round_trip` what `ask` measured, when that began, and now."""
+        """`on_path` gets each newly selected path, `on_round_trip` what `ask` measured, when that began, and now."""
         self.ufrag, self.pwd = _token(8), _token(24)
         self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
         self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by the ufrag it answered to
-        self.inbound = inbound
         self.paths: list[Path] = []
         self.selected: Path | None = None
         self.connected = asyncio.Event()

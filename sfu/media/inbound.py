@@ -88,7 +88,7 @@ class Forwarder:
         self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
         self._gathered = Rows(READ_BATCH)
 
-    def forward(self, rows: Rows, routes: list[Route | None]) -> Sequence[int]:
+    def forward(self, rows: Rows, routes: list[Route[Inbound] | None]) -> Sequence[int]:
         """The first of the rows, at most READ_BATCH, are what came, and these are its senders. What is of one stream
         goes on together, sound first. Returns the rows that are no media of a peer."""
         now_s, n = time.monotonic(), len(routes)
@@ -108,13 +108,13 @@ class Forwarder:
         return others
 
     def _burst(
-        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route | None, now_s: float
+        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route[Inbound] | None, now_s: float
     ) -> Sequence[int]:
         """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
         frame and a lone packet are, go the short way: what they have in common is looked at once."""
         if route is None:
             return ids
-        inbound, n = route.agent.inbound, len(ids)
+        inbound, n = route.inbound, len(ids)
         first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
         track, context, extended = inbound.tracks.get(ssrc), inbound.context, first & _NO_PADDING != _RTP
         if (
@@ -154,9 +154,9 @@ class Forwarder:
             track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
-    def _each(self, rows: Rows, ids: Sequence[int], route: Route, now_s: float) -> Sequence[int]:
+    def _each(self, rows: Rows, ids: Sequence[int], route: Route[Inbound], now_s: float) -> Sequence[int]:
         """Gives each packet its place in its track, whatever it is; then each track sends its share."""
-        view, inbound = rows.view, route.agent.inbound
+        view, inbound = rows.view, route.inbound
         context = inbound.context
         others: list[int] = []
         touched: list[Track] = []
@@ -259,7 +259,7 @@ class Forwarder:
         self._counters["packets_ignored"] += 1
         return None
 
-    def _rtcp(self, inbound: Inbound, context: Context, data: memoryview, route: Route, now_s: float) -> None:
+    def _rtcp(self, inbound: Inbound, context: Context, data: memoryview, route: Route[Inbound], now_s: float) -> None:
         packet = self._packet
         packet.load(data, len(data))
         if not context.unprotect_rtcp(packet):
@@ -273,7 +273,7 @@ class Forwarder:
 
 
 Head = tuple[int, ...]
-Stream = tuple["Route | None", int]
+Stream = tuple["Route[Inbound] | None", int]
 """What came from one peer, or from nobody known, with one SSRC."""
 
 _TIME, _SSRC, _NUMBER = 3, 4, 7
@@ -282,7 +282,7 @@ _ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
 
 def _rank(stream: Stream) -> int:
     route, ssrc = stream
-    track = None if route is None else route.agent.inbound.tracks.get(ssrc)
+    track = None if route is None else route.inbound.tracks.get(ssrc)
     return track.flush_rank if track is not None else OTHERS_RANK
 
 

@@ -8,18 +8,16 @@ never come after.
 
 from __future__ import annotations
 
+import builtins
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sfu.media import rtp, sdp
 from sfu.media.delivery import Delivery, Sent
 from sfu.media.nack import HISTORY, Answers, Budget
 from sfu.media.quality import Counted
-
-if TYPE_CHECKING:
-    from sfu.media.forward import Track
-    from sfu.media.peer import Peer
-    from sfu.media.rtp import Picture, ReportBlock
+from sfu.media.rtp import Picture, ReportBlock
+from sfu.media.transport import Transport
 
 SPANS = 8
 """Shifts remembered for retransmission; what was sent before them is too old to be asked for."""
@@ -29,18 +27,40 @@ NEAR_WRAP = 0xF000
 _numbers = Struct("!HII")
 
 
+class Feed(Protocol):
+    """What a subscriber is on: a stream with numbers and a clock that all its subscribers share (forward.py)."""
+
+    ssrc: int
+    head: int
+    packets: int
+    bytes: int
+    clock_rate: int
+    last_ts: int
+    last_s: float
+
+    @property
+    def stream(self) -> Feed: ...
+
+    def recall(self, number: int) -> builtins.bytes | None: ...
+
+    def last_picture(self) -> Picture | None: ...
+
+
+F = TypeVar("F", bound=Feed)
+
+
 class Span(NamedTuple):
     """From `first`, a number of the subscriber's own, on: packet n of it is packet n - shift of the track."""
 
     first: int
-    track: Track
+    track: Feed
     shift: int
     shift_ts: int
     shift_picture: int = 0
     shift_tl0: int = 0
 
 
-class Leg:
+class Leg(Generic[F]):
     """Takes part in fans while `waiting` is false. Numbers are extended ones: they do not wrap."""
 
     __slots__ = (
@@ -73,7 +93,7 @@ class Leg:
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, peer: Peer, track: Track) -> None:
+    def __init__(self, peer: Transport, track: F) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
         self.resends, self.answers = Budget(), Answers()
         self.repair_ssrc = self.repair_seq = 0  # of its retransmissions; no SSRC where they come under the same
@@ -138,7 +158,7 @@ class Leg:
             self._next, self.floor = ext + self.shift, ext
             self.waiting = True
 
-    def follow(self, track: Track) -> None:
+    def follow(self, track: F) -> None:
         """Changes to another track (a layer), as a suspended subscriber of it; its timestamps go on by the time
         between, unless the two have one clock."""
         if track.stream is self.track.stream:

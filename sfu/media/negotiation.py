@@ -10,48 +10,66 @@ import asyncio
 import math
 import secrets
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol
 
 from sfu import bridge
-from sfu.errors import AnswerTimeout, BadAnswer, BadSource, NoCommonCodec, NotAllowed, TooManyTracks, UnexpectedAnswer
+from sfu.errors import (
+    AnswerTimeout,
+    BadAnswer,
+    BadSource,
+    NoCommonCodec,
+    NotAllowed,
+    SfuError,
+    TooManyTracks,
+    UnexpectedAnswer,
+)
 from sfu.media import sdp
-
-if TYPE_CHECKING:
-    from sfu.media.peer import Peer
-    from sfu.media.publication import Publication
+from sfu.media.ice import Agent
+from sfu.media.inbound import Inbound
+from sfu.media.publication import Publication
+from sfu.media.publisher import Publisher
+from sfu.media.room import Room
+from sfu.media.sections import Slot
+from sfu.media.shared import Shared
+from sfu.media.transport import Transport
+from sfu.media.viewer import Viewer
 
 RESTART_S = 2.0
 """Between two restarts of a peer's ICE: each costs an offer, and a path needs some round trips to be found."""
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One m-line of a peer. A receiving slot belongs to a source, a sending one to a track, in turn to several.
+class Owner(Protocol):
+    """Whose negotiation it is (peer.py)."""
 
-    `settled` is false from the moment a slot loses its use until an answer has seen it inactive; only then may it be
-    used again, so that a browser never takes a new track for the old one.
-    """
+    id: str
+    full: bool
+    may_publish: bool
+    may_subscribe: bool
+    hears_redundant: bool | None
+    agent: Agent
+    inbound: Inbound
+    shared: Shared
+    publisher: Publisher
+    viewer: Viewer
 
-    kind: Literal["audio", "video"]
-    receives: bool
-    source: str | None = None
-    track: Publication | None = None
-    accepted: bool = False
-    settled: bool = True
-    repair_ssrc: int = 0  # of what is sent again in it
-    repairs: bool = False  # the client takes that
+    def connect(self, answer: sdp.AnswerSdp) -> None:
+        """Its client said how it can be reached and who it is."""
+
+    def attach(self) -> None:
+        """An answer took or left tracks."""
+
+    def fail(self, error: SfuError) -> None:
+        """Its call is over."""
 
 
 class Negotiation:
     """What comes of it is its peer's to do: `connect` by the first answer, `attach` what answers took, `fail` without
     one."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, peer: Owner, transport: Transport, room: Room[Any]) -> None:
+        self._peer, self._transport, self._room = peer, transport, room
         self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
-        self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer took any sound
-        self._types = peer.room.video_types  # what it may send, as it was last offered
+        self._types = room.video_types  # what it may send, as it was last offered
         self._slots: list[Slot] = []
         if peer.may_publish:
             self._slots = [Slot("audio", True, source="microphone"), Slot("video", True, source="camera")]
@@ -162,14 +180,14 @@ class Negotiation:
             return
         agent, shared = self._peer.agent, self._peer.shared
         self._subscribe()
-        self._types = self._peer.room.video_types
+        self._types = self._room.video_types
         if not self._slots:
             return  # a listener in an empty room: an offer without sections has no answer
         self._version += 1
         if self._renew:
             self._renew = False
             shared.udp.forget(agent.restart())
-            shared.udp.register(agent)
+            shared.udp.register(agent, self._peer.inbound)
         self._offered = [(self._section(slot), slot.track) for slot in self._slots]
         fingerprint, bundled = self._local_fingerprint(), bool(self._fingerprints)
         transport = sdp.Transport(agent.ufrag, agent.pwd, fingerprint, shared.candidates, bundled=bundled)
@@ -184,13 +202,13 @@ class Negotiation:
         me = self._peer
         wanted = {
             track: None
-            for peer in me.room.peers.values()
-            if peer is not me and me.may_subscribe
+            for peer in self._room.peers.values()
+            if peer.id != me.id and me.may_subscribe
             for track in peer.published.values()
         }
         for slot in self._slots:
             if slot.track is not None and slot.track not in wanted:
-                slot.track.remove_leg(me)
+                slot.track.remove_leg(self._transport)
                 me.viewer.forget(slot.track)
                 slot.track, slot.accepted, slot.settled = None, False, False
             elif slot.track is not None:
@@ -203,7 +221,7 @@ class Negotiation:
     def _section(self, slot: Slot) -> sdp.Section:
         red = self._peer.full and slot.kind == "audio"
         if slot.receives:
-            own = self._peer.published.get(slot.source or "")
+            own = self._peer.publisher.published.get(slot.source or "")
             opus = sdp.Opus() if own is None else own.opus
             direction: sdp.Direction = "recvonly" if slot.source is not None else "inactive"
             simulcast = self._peer.full and slot.kind == "video"
@@ -253,10 +271,12 @@ class Negotiation:
         elif not slot.receives:
             slot.accepted = said.receives and slot.track is track
             slot.repairs = said.repairs
-            if slot.accepted and slot.kind == "audio" and self.hears_redundant is None:
-                self.hears_redundant = said.redundant  # for good: what was sent under a number may not come otherwise
+            if slot.accepted and slot.kind == "audio" and self._peer.hears_redundant is None:
+                self._peer.hears_redundant = (
+                    said.redundant
+                )  # for good: what was sent under a number may not come otherwise
             if slot.track is not None and not slot.accepted:
-                slot.track.remove_leg(self._peer)
+                slot.track.remove_leg(self._transport)
         elif slot.source is not None:
             if said.sends:
                 self._peer.publisher.begin(slot.source, slot.kind, said)
@@ -273,9 +293,9 @@ class Negotiation:
             if sdp.VP8.payload_type not in self.shows:
                 error = NoCommonCodec()
                 self._peer.shared.emit(bridge.Refused(self._peer.id, error.code, str(error)))
-            self._peer.room.check_codecs()
+            self._room.check_codecs()
 
     def check_codecs(self, types: frozenset[int]) -> None:
         """Offers anew if this peer sends video and may do so in other codecs than it was offered."""
-        if self._types != types and any(track.kind == "video" for track in self._peer.published.values()):
+        if self._types != types and any(track.kind == "video" for track in self._peer.publisher.published.values()):
             self.changed()

@@ -6,23 +6,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from sfu import bridge
 from sfu.errors import DtlsFailed, IceTimeout, MediaLost, SfuError
 from sfu.media import rtp, sdp
-from sfu.media.dtls import Certificate, Dtls
-from sfu.media.fanout import Outbox
-from sfu.media.ice import Agent, Path
+from sfu.media.dtls import Dtls
+from sfu.media.ice import Agent
 from sfu.media.inbound import Inbound
+from sfu.media.lastn import Video
 from sfu.media.negotiation import Negotiation
 from sfu.media.publisher import Publisher
 from sfu.media.quality import Quality, Trouble
 from sfu.media.room import Room
-from sfu.media.srtp import Context, Packet
-from sfu.media.udp import UdpPort
+from sfu.media.shared import Shared
+from sfu.media.sockets import Path
+from sfu.media.transport import Transport
 from sfu.media.viewer import Viewer
 
 log = logging.getLogger("sfu.media")
@@ -31,40 +30,26 @@ SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
 
 
-@dataclass(slots=True)
-class Shared:
-    """What all peers of a worker share."""
-
-    config: bridge.Configure
-    udp: UdpPort
-    certificate: Certificate
-    emit: Callable[[bridge.Event], None]
-    counters: dict[str, int]
-    outbox: Outbox
-    candidates: list[str]
-    out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between
-
-
-class Peer:
+class Peer(Transport):
     """Created by Join, ended by `close` (Leave, a failure, or the worker's end)."""
 
-    def __init__(self, join: bridge.Join, room: Room, shared: Shared) -> None:
-        self.id, self.full = join.peer, join.full
+    def __init__(self, join: bridge.Join, room: Room[Peer], shared: Shared) -> None:
+        agent = Agent(self._on_path, lambda *times: self.viewer.round_trip(*times))
+        super().__init__(join.peer, agent, shared.out, shared.counters)
+        self.full = join.full
         self.may_publish, self.may_subscribe = join.publish, join.subscribe
         self.room, self.shared = room, shared
-        self.publisher, self.viewer = Publisher(self), Viewer(self)
+        self.publisher = Publisher(self, room, shared, self)
+        self.viewer = Viewer(self, room, shared, full=self.full)
         self.published = self.publisher.published
-        self.again_bytes = 0  # of packets sent once more
-        self.negotiation = Negotiation(self)
-        self._inbound = Inbound(self.publisher.by_ssrc, self._on_rtcp, self.publisher.latch)
-        self._inbound.repairs = self.publisher.repairs
-        self.agent = Agent(self._inbound, self._on_path, self.viewer.round_trip)
+        self.negotiation = Negotiation(self, self, room)
+        self.inbound = Inbound(self.publisher.by_ssrc, self._on_rtcp, self.publisher.latch)
+        self.inbound.repairs = self.publisher.repairs
         self.quality = Quality()
         self._dtls: Dtls | None = None
-        self._tx: Context | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        shared.udp.register(self.agent)
+        shared.udp.register(self.agent, self.inbound)
         room.peers[self.id] = self
         room.arrange()
         self.negotiation.changed()
@@ -83,6 +68,26 @@ class Peer:
             if peer is not self and peer.may_subscribe:
                 peer.negotiation.changed()
 
+    def renegotiate(self) -> None:
+        """Something that its next offer must show changed."""
+        self.negotiation.changed()
+
+    def source_of(self, mid: str) -> str | None:
+        """What it publishes in the section with this mid."""
+        return self.negotiation.source_of(mid)
+
+    # --- what its room asks ------------------------------------------------------------------------------------------
+
+    @property
+    def shows(self) -> frozenset[int]:
+        return self.negotiation.shows
+
+    def check_codecs(self, types: frozenset[int]) -> None:
+        self.negotiation.check_codecs(types)
+
+    def leave_out(self, videos: frozenset[Video]) -> None:
+        self.viewer.leave_out(videos)
+
     # --- transport ---------------------------------------------------------------------------------------------------
 
     def connect(self, answer: sdp.AnswerSdp) -> None:
@@ -91,7 +96,7 @@ class Peer:
 
     def attach(self) -> None:
         """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
-        self.viewer.take(self.negotiation.accepted, flows=self._tx is not None)
+        self.viewer.take(self.negotiation.accepted, flows=self.outgoing is not None)
 
     async def _connect(self, answer: sdp.AnswerSdp) -> None:
         """ICE, then DTLS, each with its deadline; afterwards media flows. What fails ends the peer."""
@@ -106,7 +111,7 @@ class Peer:
             self.fail(DtlsFailed())
             return
         dtls.on("statechange", self._dtls_changed)
-        self._inbound.context, self._tx = dtls.incoming, dtls.outgoing
+        self.inbound.context, self.outgoing = dtls.incoming, dtls.outgoing
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
         self.attach()
@@ -124,7 +129,7 @@ class Peer:
                 layer.request_keyframe()
 
     def check_liveness(self, now_s: float) -> None:
-        if self._tx is not None and now_s - self.agent.last_seen_s > SILENT_S:
+        if self.outgoing is not None and now_s - self.agent.last_seen_s > SILENT_S:
             self.fail(MediaLost())
 
     def fail(self, error: SfuError) -> None:
@@ -159,7 +164,7 @@ class Peer:
             track.close()
         self.published.clear()
         self.tell_others()
-        self._inbound.context = self._tx = None
+        self.inbound.context = self.outgoing = None
         for task in self._tasks:
             task.cancel()
         if self._dtls is not None:
@@ -195,41 +200,6 @@ class Peer:
                     if (taken := self.viewer.taken.get(ssrc)) is not None and not taken.paused(self.id):
                         taken.request_keyframe(self.id)
 
-    # --- media out ---------------------------------------------------------------------------------------------------
-
-    def downlink(self) -> tuple[Context, Path] | None:
-        """How to encrypt and where to send what goes to this peer, while its media flows."""
-        if self._tx is None or self.agent.selected is None:
-            return None
-        return self._tx, self.agent.selected
-
-    def send_again(self, data: bytes | bytearray) -> None:
-        """One packet that was sent before, once more."""
-        self.again_bytes += len(data)
-        self.send_rtp(data)
-
-    def send_rtp(self, data: bytes | bytearray) -> None:
-        """Encrypts and sends one packet; before DTLS is up and after the end it does nothing."""
-        if self._tx is None or self.agent.selected is None:
-            return
-        out, path = self.shared.out, self.agent.selected
-        out.load(memoryview(data), len(data))
-        if self._tx.protect(out):
-            self.shared.counters["packets_out"] += 1
-            path.endpoint.send(out.view[: out.n], path.address)
-        else:
-            self.shared.counters["protect_failed"] += 1
-
-    def send_rtcp(self, data: bytes) -> None:
-        if self._tx is None or self.agent.selected is None:
-            return
-        out, path = self.shared.out, self.agent.selected
-        out.load(data, len(data))
-        if self._tx.protect_rtcp(out):
-            path.endpoint.send(out.view[: out.n], path.address)
-        else:
-            self.shared.counters["protect_failed"] += 1
-
     def measure(self, now_s: float) -> None:
         """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
         legs = [leg for track in self.viewer.taken.values() if (leg := track.legs.get(self.id)) is not None]
@@ -252,10 +222,10 @@ class Peer:
     @property
     def numbers_packets(self) -> bool:
         """Whether this publisher wants transport-wide feedback."""
-        return bool(self._inbound.feedback_ssrc)
+        return bool(self.inbound.feedback_ssrc)
 
     def send_feedback(self) -> None:
         """Transport-wide feedback for what arrived since the last call, if anything did."""
-        inbound = self._inbound
+        inbound = self.inbound
         if inbound.feedback_ssrc and (fci := inbound.feedback.report()):  # else it numbers nothing
             self.send_rtcp(rtp.transport_feedback(fci, inbound.feedback_ssrc))

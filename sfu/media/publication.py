@@ -11,19 +11,17 @@ import secrets
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from sfu.media import sdp
 from sfu.media.allocation import Layer
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.lastn import Video
+from sfu.media.leg import Leg
 from sfu.media.redundant import RedundantTrack
 from sfu.media.svc import ScalableTrack
-
-if TYPE_CHECKING:
-    from sfu.media.leg import Leg
-    from sfu.media.peer import Peer
+from sfu.media.transport import Transport
 
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
 """The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/link.js). A
@@ -79,7 +77,7 @@ class Publication:
 
     def __init__(
         self,
-        publisher: Peer,
+        publisher: Transport,
         source: str,
         kind: Literal["audio", "video"],
         outbox: Outbox,
@@ -97,7 +95,7 @@ class Publication:
         self.received = list(self.streams.values())  # those that the publisher sends
         self.simulcast = len(self.received) > 1
         self._rids = {track: rid for rid, track in self.streams.items()}
-        self.legs: dict[str, Leg] = {}  # by subscribing peer's id, on one of the layers
+        self.legs: dict[str, Leg[Track]] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
         self._asked_last = self.asked  # likewise, when it was any
@@ -138,7 +136,7 @@ class Publication:
 
     # --- subscribers -------------------------------------------------------------------------------------------------
 
-    def add_leg(self, peer: Peer, pause: str = "") -> None:
+    def add_leg(self, peer: Transport, pause: str = "") -> None:
         """The peer's answer takes this; with a reason to `pause`, it waits for `resume`. It begins with the smallest
         layer that flows, which is a picture at once."""
         if peer.id not in self.legs:
@@ -147,7 +145,7 @@ class Publication:
             track.add_leg(peer, pause)
             self.legs[peer.id] = track.legs[peer.id]
 
-    def remove_leg(self, peer: Peer) -> None:
+    def remove_leg(self, peer: Transport) -> None:
         leg = self.legs.pop(peer.id, None)
         self._wanted.pop(peer.id, None)
         if leg is not None:

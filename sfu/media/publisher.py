@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal, Protocol
 
 from sfu import bridge
 from sfu.media import rtp, sdp
+from sfu.media.forward import Track
+from sfu.media.inbound import Names
 from sfu.media.publication import Publication
-
-if TYPE_CHECKING:
-    from sfu.media.forward import Track
-    from sfu.media.inbound import Names
-    from sfu.media.peer import Peer
+from sfu.media.room import Room
+from sfu.media.shared import Shared
+from sfu.media.transport import Transport
 
 REPORT_BLOCKS = 31
 """That a report can have (RFC 3550 section 6.4.1)."""
+
+
+class Owner(Protocol):
+    """Who hears of changes (peer.py)."""
+
+    def tell_others(self) -> None:
+        """What it publishes is another than before."""
+
+    def renegotiate(self) -> None:
+        """Its own next offer is to be another."""
+
+    def source_of(self, mid: str) -> str | None:
+        """What it publishes in the section with this mid."""
 
 
 class Publisher:
     """`by_ssrc` and `repairs` are its tracks by the SSRCs of media and of retransmissions; `muted` holds every source
     that it muted, published by now or not."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, peer: Transport, room: Room[Any], shared: Shared, owner: Owner) -> None:
+        self._peer, self._room, self._shared, self._owner = peer, room, shared, owner
         self.published: dict[str, Publication] = {}  # by source
         self.by_ssrc: dict[int, Track] = {}
         self.repairs: dict[int, Track] = {}
@@ -43,15 +56,15 @@ class Publisher:
             publication = None
         if publication is None:
             publication = self.published[source] = Publication(
-                peer, source, kind, peer.shared.outbox, rids, redundant=said.redundant
+                peer, source, kind, self._shared.outbox, rids, redundant=said.redundant
             )
             publication.set_muted(source in self.muted)
-            peer.shared.emit(bridge.Track(peer.id, source, kind))
-            peer.tell_others()
+            self._shared.emit(bridge.Track(peer.id, source, kind))
+            self._owner.tell_others()
         if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
             publication.opus = said.opus
-            peer.tell_others()
-            peer.negotiation.changed()
+            self._owner.tell_others()
+            self._owner.renegotiate()
         if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
             self._bind(ssrcs[0], publication.received[0])
             if kind == "video" and len(ssrcs) > 1:
@@ -67,14 +80,14 @@ class Publisher:
             for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
                 del known[ssrc]
         publication.close()
-        self._peer.shared.emit(bridge.TrackEnded(self._peer.id, source))
-        self._peer.tell_others()
+        self._shared.emit(bridge.TrackEnded(self._peer.id, source))
+        self._owner.tell_others()
 
     def mute(self, source: str, muted: bool) -> None:
         (self.muted.add if muted else self.muted.discard)(source)
         if source in self.published:
             self.published[source].set_muted(muted)
-            self._peer.room.arrange()
+            self._room.arrange()
 
     def ask_layers(self, now_s: float) -> None:
         """Tells the client which layers of its simulcasts anybody wants, when that changes."""
@@ -91,7 +104,7 @@ class Publisher:
                 self._tell_layers(publication)
 
     def _tell_layers(self, publication: Publication) -> None:
-        self._peer.shared.emit(bridge.Layers(self._peer.id, publication.source, list(publication.asked)))
+        self._shared.emit(bridge.Layers(self._peer.id, publication.source, list(publication.asked)))
 
     # --- whose an SSRC is --------------------------------------------------------------------------------------------
 
@@ -127,7 +140,7 @@ class Publisher:
         """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
         found = [publication for publication in self.published.values() if rid in publication.streams]
         if mid is not None:
-            source = self._peer.negotiation.source_of(mid)
+            source = self._owner.source_of(mid)
             found = [publication for publication in found if publication.source == source]
         return found[0].streams[rid] if len(found) == 1 else None
 

@@ -3,15 +3,13 @@ without the repetition, as plain Opus, to those who do not."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sfu.media import rtp, sdp
 from sfu.media.fanout import Outbox
 from sfu.media.forward import NONE, Track
 from sfu.media.srtp import ROW_BYTES, Rows
-
-if TYPE_CHECKING:
-    from sfu.media.peer import Peer
+from sfu.media.transport import Transport
 
 ACCEPTS = rtp.second_bytes([sdp.RED.payload_type, sdp.OPUS.payload_type])
 """An encoder sends plain Opus where two blocks would be too large."""
@@ -24,14 +22,14 @@ class RedundantTrack(Track):
     __slots__ = ("plain",)
 
     def __init__(
-        self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int
+        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int
     ) -> None:
         super().__init__(publisher, source, kind, outbox, ssrc)
         self.accepts, self.short = ACCEPTS, NONE
         self.plain = Track(publisher, source, kind, outbox, ssrc)
 
-    def for_subscriber(self, peer: Peer) -> Track:
-        return self if peer.negotiation.hears_redundant else self.plain
+    def for_subscriber(self, peer: Transport) -> Track:
+        return self if peer.hears_redundant else self.plain
 
     def legs_changed(self) -> None:
         super().legs_changed()

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from sfu.media import sdp
 from sfu.media.lastn import Video, left_out, rank
+from sfu.media.publication import Publication
 from sfu.media.speakers import Speakers, Speaking
-
-if TYPE_CHECKING:
-    from sfu.media.peer import Peer
 
 MICROPHONE = "microphone"
 """The source whose level tells that a peer speaks; a shared screen's sound is nobody's voice."""
 
 
+class Member(Protocol):
+    """What a room asks of a peer (peer.py)."""
+
+    id: str
+    published: dict[str, Publication]
+
+    @property
+    def shows(self) -> frozenset[int]:
+        """The payload types of video that it can show."""
+
+    def check_codecs(self, types: frozenset[int]) -> None:
+        """Everybody here can show these."""
+
+    def leave_out(self, videos: frozenset[Video]) -> None:
+        """These are not to be forwarded to it."""
+
+
+M = TypeVar("M", bound=Member)
+
+
 @dataclass(slots=True)
-class Room:
+class Room(Generic[M]):
     """Isolation is that a peer looks no further than its room. `last_n` is how many videos each gets, 0 for all."""
 
     key: str
     last_n: int = 0
-    peers: dict[str, Peer] = field(default_factory=dict)  # by id
+    peers: dict[str, M] = field(default_factory=dict)  # by id
     speakers: Speakers = field(default_factory=Speakers)
     rank: dict[Video, int] = field(default_factory=dict)  # places of its videos in the order of who spoke last
 
@@ -31,14 +49,14 @@ class Room:
         """The payload types that everybody here can show, and VP8, which whoever cannot is told of."""
         types = sdp.VIDEO_TYPES
         for peer in self.peers.values():
-            types &= peer.negotiation.shows
+            types &= peer.shows
         return types | {sdp.VP8.payload_type}
 
     def check_codecs(self) -> None:
         """Somebody came, went or changed who can show other codecs than the rest."""
         types = self.video_types
         for peer in self.peers.values():
-            peer.negotiation.check_codecs(types)
+            peer.check_codecs(types)
 
     def listen(self, now_s: float) -> Speaking | None:
         """Who speaks now, if that changed since the last call."""
@@ -68,4 +86,4 @@ class Room:
         if not self.last_n:
             return
         for peer, videos_out in left_out(ranked, self.peers, self.last_n):
-            self.peers[peer].viewer.leave_out(videos_out)
+            self.peers[peer].leave_out(videos_out)

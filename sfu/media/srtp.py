@@ -23,6 +23,8 @@ ROW_BYTES = 1728
 cache."""
 READ_BATCH = 64
 """Datagrams read at a time."""
+BURST = 32
+"""Packets of a run. 32 of 1,516 bytes are under the 64 KB and 64 segments that a message may have."""
 MAX_SSRCS = 128
 """SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
 retransmissions are 48."""

@@ -7,18 +7,16 @@ and up at that of any keyframe.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sfu.media import rtp, sdp, vp9
 from sfu.media.fanout import Outbox
 from sfu.media.forward import NONE, Track
 from sfu.media.keyframe import starts_keyframe
+from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY
 from sfu.media.srtp import ROW_BYTES, Rows
-
-if TYPE_CHECKING:
-    from sfu.media.leg import Leg
-    from sfu.media.peer import Peer
+from sfu.media.transport import Transport
 
 LAYERS = 3
 """Told apart at most, as many as browsers make; those above count as the third."""
@@ -38,13 +36,13 @@ class ScalableTrack(Track):
     spatial = LAYERS
 
     def __init__(
-        self, publisher: Peer, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
+        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
     ) -> None:
         super().__init__(publisher, source, kind, outbox, ssrc)
         self.heights: tuple[int, ...] = ()  # of the layers, as last told; 0 where not
         self._lower: list[LayerTrack] = []
         self.short = _UNLAYERED
-        self._moving: dict[str, tuple[Leg, ScalableTrack | LayerTrack]] = {}  # from one of us to another
+        self._moving: dict[str, tuple[Leg[Track], ScalableTrack | LayerTrack]] = {}  # from one of us to another
 
     @property
     def lower(self) -> list[LayerTrack]:
@@ -62,7 +60,7 @@ class ScalableTrack(Track):
             return max([super().flush_rank, *(track.flush_rank for track in self._lower)])
         return super().flush_rank
 
-    def expect(self, leg: Leg) -> None:
+    def expect(self, leg: Leg[Track]) -> None:
         if leg.track.stream is self:
             self.move(leg, self)
         else:
@@ -75,7 +73,7 @@ class ScalableTrack(Track):
         super().forget(subscriber)
         self._moving.pop(subscriber, None)
 
-    def move(self, leg: Leg, target: ScalableTrack | LayerTrack) -> None:
+    def move(self, leg: Leg[Track], target: ScalableTrack | LayerTrack) -> None:
         """The subscriber of one of us changes to another one as soon as that can be."""
         self._moving[leg.peer.id] = leg, target
         if _goes_up(leg, target):
@@ -171,7 +169,7 @@ class ScalableTrack(Track):
             track.close()
 
     @staticmethod
-    def _hand_over(leg: Leg, target: ScalableTrack | LayerTrack, ts: int | None, now_s: float) -> None:
+    def _hand_over(leg: Leg[Track], target: ScalableTrack | LayerTrack, ts: int | None, now_s: float) -> None:
         """From the next packet on, which has this timestamp if the subscriber can go on with it."""
         waits = leg.waiting
         leg.track.hand_over(leg.peer.id, target)
@@ -203,7 +201,7 @@ class LayerTrack(Track):
     def stream(self) -> ScalableTrack:
         return self._stream
 
-    def expect(self, leg: Leg) -> None:
+    def expect(self, leg: Leg[Track]) -> None:
         if leg.track.stream is self._stream:
             self._stream.move(leg, self)
         else:
@@ -296,7 +294,7 @@ class LayerTrack(Track):
         return copy
 
 
-def _goes_up(leg: Leg, target: ScalableTrack | LayerTrack) -> bool:
+def _goes_up(leg: Leg[Track], target: ScalableTrack | LayerTrack) -> bool:
     track = leg.track
     return isinstance(track, LayerTrack) and track.spatial < target.spatial
 

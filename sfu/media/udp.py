@@ -12,77 +12,29 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
-import os
-import socket
 import time
 from collections.abc import Callable, Container, Hashable, Iterable
+from typing import Generic, TypeVar
 
 import ifaddr
 
-from sfu.media import libc
-from sfu.media.ice import Address, Agent, Path, parse_check
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, Lengths, Rows
+from sfu.media.ice import Agent, parse_check
+from sfu.media.sockets import MAX_DATAGRAM, Endpoint, Path, PortableReceiver, Receiver
+from sfu.media.srtp import Rows
 
-MAX_DATAGRAM = 1500
-NAME_WORDS = libc.NAME_BYTES // 8
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
-SOCKET_BUFFER = 4 << 20
-"""A keyframe to 30 subscribers is 1 MB; without privilege Linux gives what net.core.rmem_max and wmem_max allow."""
-PORTABLE = "SFU_PORTABLE_UDP"
-"""Set in the environment, Linux does without the system calls that only it has."""
+
+T = TypeVar("T")
 
 
-class Endpoint:
-    """One bound socket. `portable`: without recvmmsg and sendmmsg."""
+class Route(Generic[T]):
+    """A peer behind an address that proved to be its own; `inbound` takes its media."""
 
-    def __init__(self, address: str, port: int, counters: dict[str, int], *, portable: bool | None = None) -> None:
-        """Raises OSError when the address and port cannot be had."""
-        self.address = address
-        self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
-        self.routes: dict[Hashable, Route] = {}  # by the receiver's `key`
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self.fd = self.socket.fileno()
-        try:
-            if family == socket.AF_INET6:
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            _enlarge(self.socket, socket.SO_RCVBUF, libc.SO_RCVBUFFORCE)
-            _enlarge(self.socket, socket.SO_SNDBUF, libc.SO_SNDBUFFORCE)
-            self.socket.setblocking(False)
-            self.socket.bind((address, port))
-        except OSError:
-            self.socket.close()
-            raise
-        self._counters = counters
+    __slots__ = ("agent", "inbound", "path", "seen_s")
 
-    def send(self, data: bytes | memoryview, address: Address) -> None:
-        """One datagram, or none: a full kernel buffer or a vanished route is counted, never waited for."""
-        try:
-            self.socket.sendto(data, address)
-        except BlockingIOError:
-            self._counters["send_buffer_full"] += 1
-        except OSError:
-            self._counters["send_failed"] += 1
-
-
-def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
-    if libc.lib is not None:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
-            return
-        except PermissionError:
-            pass  # only root goes beyond the system's limit
-    sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-
-
-class Route:
-    """A peer behind an address that proved to be its own."""
-
-    __slots__ = ("agent", "path", "seen_s")
-
-    def __init__(self, agent: Agent, path: Path) -> None:
-        self.agent, self.path, self.seen_s = agent, path, 0.0
+    def __init__(self, agent: Agent, path: Path, inbound: T) -> None:
+        self.agent, self.path, self.inbound, self.seen_s = agent, path, inbound, 0.0
 
     def seen(self, now_s: float) -> None:
         """Something authentic came this way."""
@@ -90,97 +42,21 @@ class Route:
         self.agent.seen(self.path, now_s)
 
 
-class Receiver:
-    """Reads up to READ_BATCH datagrams with one system call into `rows`; one for all sockets of a family. What is
-    longer than MAX_DATAGRAM is cut to one byte more."""
-
-    def __init__(self, family: int) -> None:
-        ffi, n = libc.ffi, READ_BATCH
-        self._recvmmsg, self._no_timeout = libc.lib.recvmmsg, ffi.NULL
-        self._names = ffi.new("char[]", n * libc.NAME_BYTES)
-        self._iov = ffi.new("struct iovec[]", n)
-        self._messages = ffi.new("struct mmsghdr[]", n)
-        at, step = ffi.offsetof("struct mmsghdr", "msg_len"), ffi.sizeof("struct mmsghdr")
-        column = memoryview(ffi.buffer(self._messages)).cast("B").cast("i")[at // 4 :: step // 4]
-        self.rows = Rows(n, Lengths(libc.address_of(self._messages) + at, step, column))
-        for i in range(n):
-            self._iov[i].iov_base = ffi.cast("void *", self.rows.address + i * ROW_BYTES)
-            self._iov[i].iov_len = MAX_DATAGRAM + 1
-            header = self._messages[i].msg_hdr
-            header.msg_name, header.msg_namelen = self._names + i * libc.NAME_BYTES, libc.NAME_BYTES
-            header.msg_iov, header.msg_iovlen = self._iov + i, 1
-        self._view = memoryview(ffi.buffer(self._names)).cast("B")
-        self._words = self._view.cast("Q")
-        # family, port and IPv4 address are the first word; IPv6 has flow (0 on arrival) instead, and two words of
-        # address
-        self._columns = [self._words[w::NAME_WORDS] for w in range(1 if family == socket.AF_INET else 3)]
-
-    def receive(self, endpoint: Endpoint) -> int:
-        """How many were there; none when the kernel reports an error of an earlier send."""
-        return self._recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, self._no_timeout)  # type: ignore[no-any-return]
-
-    def senders(self, n: int, known: dict[Hashable, Route]) -> list[Route | None]:
-        """Who sent the first n, of those who are known by their `key`."""
-        words = self._words
-        # shifted by one name, they are as before where all are the same
-        if n == 1 or words[NAME_WORDS : n * NAME_WORDS] == words[: (n - 1) * NAME_WORDS]:
-            return [known.get(self.key(0))] * n
-        if len(self._columns) == 1:
-            return [*map(known.get, self._columns[0][:n].tolist())]
-        return [*map(known.get, zip(*(column[:n].tolist() for column in self._columns), strict=True))]
-
-    def key(self, i: int) -> Hashable:
-        """What tells a sender from others."""
-        at = i * NAME_WORDS
-        return self._words[at] if len(self._columns) == 1 else tuple(self._words[at : at + 3])
-
-    def address(self, i: int) -> Address:
-        return libc.address(self._view[i * libc.NAME_BYTES : (i + 1) * libc.NAME_BYTES].tobytes())
-
-
-class PortableReceiver:
-    """The same with what every system has."""
-
-    def __init__(self) -> None:
-        self.rows = Rows(READ_BATCH)
-        self._addresses: list[Address] = []
-
-    def receive(self, endpoint: Endpoint) -> int:
-        rows, receive = self.rows, endpoint.socket.recvfrom_into
-        self._addresses.clear()
-        try:
-            for i in range(READ_BATCH):
-                at = i * ROW_BYTES
-                rows.lengths[i], address = receive(rows.view[at : at + MAX_DATAGRAM + 1])
-                self._addresses.append(address)
-        except OSError:
-            pass  # nothing more, or an error of an earlier send
-        return len(self._addresses)
-
-    def senders(self, n: int, known: dict[Hashable, Route]) -> list[Route | None]:
-        return [*map(known.get, self._addresses[:n])]
-
-    def key(self, i: int) -> Hashable:
-        return self._addresses[i]
-
-    def address(self, i: int) -> Address:
-        return self._addresses[i]
-
-
-OnMedia = Callable[[Rows, list[Route | None]], Iterable[int]]
+OnMedia = Callable[[Rows, list[Route[T] | None]], Iterable[int]]
 """Gets all that came, the first of the rows, and who sent what, as far as that is known. The rows are its own until it
 returns which of them are no SRTP or SRTCP of these peers."""
 
 
-class UdpPort:
+class UdpPort(Generic[T]):
     """All endpoints of a worker, and who is behind which address."""
 
-    def __init__(self, counters: dict[str, int], on_media: OnMedia) -> None:
+    def __init__(self, counters: dict[str, int], on_media: OnMedia[T]) -> None:
         self.endpoints: dict[str, Endpoint] = {}
         self.port = 0
         self._counters = counters
         self._on_media = on_media
-        self._agents: dict[str, Agent] = {}
+        self._agents: dict[str, tuple[Agent, T]] = {}
+        self._routes: dict[Endpoint, dict[Hashable, Route[T]]] = {}  # by the receiver's `key`
         self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
 
     def open(self, addresses: Iterable[str], port: int, named: Container[str] = ()) -> list[str]:
@@ -201,7 +77,9 @@ class UdpPort:
                 raise OSError(error.errno, f"{address} UDP port {port or self.port}: {error.strerror}") from None
             self.port = endpoint.socket.getsockname()[1]
             self.endpoints[address] = endpoint
-            asyncio.get_running_loop().add_reader(endpoint.socket, self._readable, endpoint, self._receiver(endpoint))
+            routes = self._routes[endpoint] = {}
+            receiver = self._receiver(endpoint)
+            asyncio.get_running_loop().add_reader(endpoint.socket, self._readable, endpoint, receiver, routes)
             new.append(address)
         for address in self.endpoints.keys() - set(wanted):
             self._close_endpoint(self.endpoints.pop(address))
@@ -215,10 +93,10 @@ class UdpPort:
     def _close_endpoint(self, endpoint: Endpoint) -> None:
         asyncio.get_running_loop().remove_reader(endpoint.socket)
         endpoint.socket.close()
-        endpoint.routes.clear()
+        self._routes.pop(endpoint).clear()
 
-    def register(self, agent: Agent) -> None:
-        self._agents[agent.ufrag] = agent
+    def register(self, agent: Agent, inbound: T) -> None:
+        self._agents[agent.ufrag] = agent, inbound
 
     def forget(self, ufrag: str | None) -> None:
         """Checks with this ufrag are strangers' from now on."""
@@ -230,9 +108,8 @@ class UdpPort:
         for path in agent.paths:
             self._forget(agent, path)
 
-    @staticmethod
-    def _forget(agent: Agent, path: Path) -> None:
-        routes = path.endpoint.routes
+    def _forget(self, agent: Agent, path: Path) -> None:
+        routes = self._routes.get(path.endpoint, {})
         for key in [key for key, route in routes.items() if route.agent is agent and route.path == path]:
             del routes[key]
 
@@ -242,16 +119,20 @@ class UdpPort:
             self._receivers[which] = PortableReceiver() if endpoint.portable else Receiver(which[0])
         return self._receivers[which]
 
-    def _readable(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver) -> None:
+    def _readable(
+        self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, known: dict[Hashable, Route[T]]
+    ) -> None:
         left = READ_MOST
         # until nothing is there: asking again is cheaper than coming back through the loop
         while left > 0 and (n := receiver.receive(endpoint)) > 0:
             left -= n
-            routes = receiver.senders(n, endpoint.routes)
+            routes = receiver.senders(n, known)
             for i in self._on_media(receiver.rows, routes):
                 self._received(endpoint, receiver, i, routes[i])
 
-    def _received(self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, i: int, route: Route | None) -> None:
+    def _received(
+        self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, i: int, route: Route[T] | None
+    ) -> None:
         """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
         data = bytes(receiver.rows.row(i))
         if not 0 < len(data) <= MAX_DATAGRAM:
@@ -266,20 +147,20 @@ class UdpPort:
             self._counters["gate_protocol"] += 1
 
     def _stun(self, path: Path, key: Hashable, data: bytes) -> None:
-        check = parse_check(data)
+        check, routes = parse_check(data), self._routes[path.endpoint]
         if check is None:
-            route = path.endpoint.routes.get(key)
+            route = routes.get(key)
             if route is None or not route.agent.took(data, path, time.monotonic()):
                 self._counters["gate_stun_malformed"] += 1
             return
-        agent = self._agents.get(check.ufrag)
-        if agent is None or not check.verify(agent.passwords[check.ufrag]):
+        agent, inbound = self._agents.get(check.ufrag, (None, None))
+        if agent is None or inbound is None or not check.verify(agent.passwords[check.ufrag]):
             self._counters["gate_stun_refused"] += 1
             return
-        route = path.endpoint.routes.get(key)
+        route = routes.get(key)
         if route is None or route.agent is not agent:
             # an address is whose proof came last: behind one NAT it may change hands
-            path.endpoint.routes[key] = Route(agent, path)
+            routes[key] = Route(agent, path, inbound)
             forgotten = agent.learn(path)
             if forgotten is not None:
                 self._forget(agent, forgotten)

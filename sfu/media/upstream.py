@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sfu.media import rtp
 from sfu.media.keyframe import KeyframeRequests
 from sfu.media.numbering import Numbering
 from sfu.media.quality import Counted
 from sfu.media.reception import Reception
-
-if TYPE_CHECKING:
-    from sfu.media.peer import Peer
+from sfu.media.transport import Transport
 
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 
@@ -25,7 +23,7 @@ class Upstream(Numbering):
         "levels_sum", "muted", "packets", "publisher", "reception", "remote_ssrc",
     )  # fmt: skip
 
-    def __init__(self, publisher: Peer, kind: Literal["audio", "video"], counters: dict[str, int]) -> None:
+    def __init__(self, publisher: Transport, kind: Literal["audio", "video"], counters: dict[str, int]) -> None:
         super().__init__()
         self.publisher, self.kind = publisher, kind
         self.clock_rate = CLOCK_RATES[kind]

@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from sfu import bridge
 from sfu.media.allocation import Wish, allocate
 from sfu.media.downlink import Downlink
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from sfu.media.lastn import Video
-    from sfu.media.leg import Leg
-    from sfu.media.negotiation import Slot
-    from sfu.media.peer import Peer
-    from sfu.media.publication import Publication
-    from sfu.media.rtp import ReportBlock
+from sfu.media.lastn import Video
+from sfu.media.leg import Leg
+from sfu.media.publication import Publication
+from sfu.media.room import Room
+from sfu.media.rtp import ReportBlock
+from sfu.media.sections import Slot
+from sfu.media.shared import Shared
+from sfu.media.transport import Transport
 
 NOT_SPEAKING = "not_speaking"
 """Why a video is not forwarded: others spoke later than its publisher."""
@@ -42,7 +41,7 @@ class Settled(NamedTuple):
     """A video of which it has all that it wants: of an offer of this shape the layer at `at`, or -1 if that is none."""
 
     publication: Publication
-    leg: Leg
+    leg: Leg[Any]
     shape: object
     at: int
 
@@ -50,8 +49,8 @@ class Settled(NamedTuple):
 class Viewer:
     """A peer as a subscriber. `taken` is what its answers took, by the SSRC that has here."""
 
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+    def __init__(self, peer: Transport, room: Room[Any], shared: Shared, *, full: bool) -> None:
+        self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.taken: dict[int, Publication] = {}
         self.down = Downlink()
         self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
@@ -118,7 +117,7 @@ class Viewer:
         """Chooses what it gets of each video."""
         me, down = self._peer, self.down
         self.limit_bps = None
-        if not (me.full or down.speaks):
+        if not (self._full or down.speaks):
             return
         spent_bps = self._spent(now_s)
         legs = [settled.leg for settled in self._settled] or [p.legs[me.id] for p in self._videos()]
@@ -152,7 +151,7 @@ class Viewer:
 
     def _choose(self, now_s: float) -> float:
         """Carries out an allocation; returns what more would take."""
-        me, down, rank = self._peer, self.down, self._peer.room.rank
+        me, down, rank = self._peer, self.down, self._room.rank
         heights = {p: self._height(p) for p in self._videos()}
         for p, height in heights.items():
             self._pause(p, HIDDEN, not height)
@@ -201,15 +200,15 @@ class Viewer:
         reason = track.paused(self._peer.id)
         if self._told.get(track, "") != reason:
             self._told[track] = reason
-            self._peer.shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
+            self._shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
 
     def tell_again(self) -> None:
         """Its client may not have heard what is paused."""
         for track, reason in self._told.items():
             if reason:
-                self._peer.shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
+                self._shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
 
-    def _probe(self, n_bytes: int, legs: list[Leg], now_s: float) -> None:
+    def _probe(self, n_bytes: int, legs: list[Leg[Any]], now_s: float) -> None:
         """Sends so much of what was sent lately once more."""
         found = [
             (leg, packet)
@@ -222,5 +221,5 @@ class Viewer:
             leg, packet = found[self._probed % len(found)]
             self._probed += 1
             self._peer.send_again(leg.again(packet, now_s))
-            self._peer.shared.counters["packets_probe"] += 1
+            self._shared.counters["packets_probe"] += 1
             n_bytes -= len(packet)

@@ -30,10 +30,11 @@ from sfu.media.dtls import Certificate
 from sfu.media.fanout import Outbox
 from sfu.media.inbound import Forwarder
 from sfu.media.lastn import Video
-from sfu.media.peer import Peer, Shared
+from sfu.media.peer import Peer
 from sfu.media.priority import hurry
 from sfu.media.quality import QUALITY_S, uploads
 from sfu.media.room import Room
+from sfu.media.shared import Shared
 from sfu.media.speakers import LISTEN_S
 from sfu.media.udp import UdpPort, interface_addresses
 
@@ -76,7 +77,7 @@ class Worker:
 
     def __init__(self, configure: bridge.Configure) -> None:
         self.peers: dict[str, Peer] = {}
-        self.rooms: dict[str, Room] = {}
+        self.rooms: dict[str, Room[Peer]] = {}
         self.counters: dict[str, int] = defaultdict(int)  # no Counter: it is written to by way of Python
         self.udp = UdpPort(self.counters, Forwarder(self.counters).forward)
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)

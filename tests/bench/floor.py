@@ -15,9 +15,8 @@ from pylibsrtp import Policy, Session
 from sfu.media import libc
 from sfu.media.dtls import WINDOW
 from sfu.media.fanout import BURST, Fan, Outbox
-from sfu.media.ice import Path
+from sfu.media.sockets import Endpoint, Path, Receiver
 from sfu.media.srtp import ROW_BYTES, Context, protect, unprotect
-from sfu.media.udp import Endpoint, Receiver
 
 SIZE = 1112
 
