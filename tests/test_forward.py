@@ -147,6 +147,22 @@ def test_what_no_track_sends_is_not_forwarded(source: str, pt: int, counter: str
     run(test)
 
 
+def test_packets_that_leave_the_fast_path_are_counted() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await a.send_rtp("camera", 1)
+            await b.rtp()
+            counters = control.worker.counters
+            before = counters["packets_long_way"]
+            for seq16, odd in ((2, 0), (3, 0), (5, 1), (4, 2), (6, 2)):  # 5 is not the next one, 4 comes late
+                await a.send_rtp("camera", seq16)
+                await b.rtp()
+                assert counters["packets_long_way"] - before == odd, seq16
+            assert counters["packets_in"] == 6
+
+    run(test)
+
+
 def test_cut_packets_are_counted_and_nothing_more() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):

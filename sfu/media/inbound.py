@@ -160,6 +160,7 @@ class Forwarder:
         context = inbound.context
         others: list[int] = []
         touched: list[Track] = []
+        authentic = 0
         for i in ids:
             at = i * ROW_BYTES
             if view[at] & _VERSION != _RTP:
@@ -173,7 +174,7 @@ class Forwarder:
             if unprotect(context.handle, rows.pointers[i], rows.length_pointers[i]):
                 self._counters["srtp_refused"] += 1
                 continue
-            self._counters["packets_in"] += 1
+            authentic += 1
             route.seen(now_s)
             second, ssrc = view[at + 1], _u32_at(view, at + 8)[0]
             names = self._extensions(inbound, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
@@ -199,6 +200,9 @@ class Forwarder:
                 track.rows.append(i)
             else:
                 track.late.append(i)
+        if authentic:
+            self._counters["packets_in"] += authentic
+            self._counters["packets_long_way"] += authentic
         for track in touched:
             track.flush(rows, self._spare, now_s)
         return others

@@ -34,6 +34,7 @@ from tests.bench.disturbed import company_key, delays, two_workers  # noqa: E402
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 FRAME_S = 1 / 30
 """From one frame to the next."""
+PACKETS = ("sfu_worker_packets_long_way_total", "sfu_worker_packets_in_total")
 SUBSCRIBERS, RATES = (3, 10, 30), {"low": 300, "high": 2000}
 
 
@@ -56,6 +57,7 @@ def rss_kb(pids: list[int]) -> int:
 class Server:
     def __init__(self, url: str, pids: list[int], new_key: Callable[[], str] | None = None) -> None:
         self.url, self.pids, self.new_key = url, pids, new_key
+        self._packets: dict[str, float] = {}  # of all workers since their start, by the metric's name
 
     def load(self, **options: float) -> dict[str, Any]:
         command = [*pinned(1), sys.executable, str(ROOT / "tests/bench/load.py"), "--url", self.url]
@@ -65,18 +67,25 @@ class Server:
             sys.exit(f"the load failed: {done.stderr[-2000:]}")
         time.sleep(1.2)  # the worker's next report
         result: dict[str, Any] = json.loads(done.stdout)
-        return result | self.lag()
+        return result | self.metrics()
 
-    def lag(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
+        """The worst loop lag, and of the packets since the last call the share that left the fast path."""
         try:
-            with urllib.request.urlopen(
+            page = urllib.request.urlopen(
                 self.url.replace("ws://", "http://").removesuffix("/ws") + "/metrics", timeout=5
-            ) as page:
-                text = page.read().decode()
+            )
         except OSError:
             return {}
-        lags = [float(line.split()[1]) for line in text.splitlines() if line.startswith("sfu_worker_loop_lag_us_max{")]
-        return {"loop_lag_ms": max(lags) / 1e3} if lags else {}
+        with page:
+            lines = [line.split() for line in page.read().decode().splitlines() if line.startswith("sfu_worker_")]
+        found: dict[str, list[float]] = {}
+        for name, value in lines:
+            found.setdefault(name.partition("{")[0], []).append(float(value))
+        before, self._packets = self._packets, {name: sum(found.get(name, [])) for name in PACKETS}
+        long_way, packets_in = (self._packets[name] - before.get(name, 0.0) for name in PACKETS)
+        lag = max(found.get("sfu_worker_loop_lag_us_max", [0.0])) / 1e3
+        return {"loop_lag_ms": lag, "long_way_percent": 100 * long_way / packets_in if packets_in else 0.0}
 
 
 def pinned(*cores: int) -> list[str]:
@@ -122,6 +131,7 @@ COLUMNS = {
     "cpu_us_per_forward": "µs/fwd", "floor_us": "floor", "ratio": "ratio",
     "paced_floor_us": "paced", "paced_ratio": "ratio", "forwards_per_s": "fwd/s", "delay_ms_p50":
     "p50 ms", "delay_ms_p99": "p99 ms", "loss_percent": "loss %", "loop_lag_ms": "lag ms",
+    "long_way_percent": "long %",
 }  # fmt: skip
 
 
