@@ -24,7 +24,6 @@ const WAITING = {
   server_full: 'server_full',
   ice_timeout: 'blocked',
   dtls_failed: 'blocked',
-  lobby: 'lobby',
   lobby_timeout: 'lobby', // and in again
 };
 
