@@ -17,6 +17,7 @@ from media_client import check, run
 from sfu.media.ice import (
     ASKED,
     DTLS_QUEUE,
+    LOOKED_AT,
     MAX_PATHS,
     PATIENCE_S,
     PROVE_S,
@@ -24,6 +25,7 @@ from sfu.media.ice import (
     Agent,
     Check,
     answers,
+    named,
     parse_check,
 )
 from sfu.media.inbound import Inbound
@@ -186,6 +188,19 @@ def test_malformed_messages_are_nobodys_check(data: bytes) -> None:
 def test_integrity_of_another_size_is_refused(size: int) -> None:
     parsed = parse_check(message(USERNAME, attribute(0x0008, bytes(size))))
     assert parsed is None or not parsed.verify(PWD)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0x0024, 0x7777]), st.binary(max_size=9)), max_size=LOOKED_AT + 2))
+def test_a_name_is_found_as_far_as_it_is_looked_for(before: list[tuple[int, bytes]]) -> None:
+    data = message(*(attribute(kind, value) for kind, value in before), USERNAME, INTEGRITY)
+    assert named(data) == ("ufrag" if len(before) < LOOKED_AT else None)
+
+
+@given(st.binary(max_size=100))
+def test_a_name_is_the_parsers(data: bytes) -> None:
+    for tried in (data, b"\0\1" + data[2:4] + b"\x21\x12\xa4\x42" + data[8:], message(data), message(USERNAME + data)):
+        name, parsed = named(tried), parse_check(tried)
+        assert parsed is None or name is not None
 
 
 def test_use_candidate_after_integrity_does_not_count() -> None:

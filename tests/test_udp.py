@@ -14,6 +14,7 @@ import pytest
 from aioice import stun
 from media_client import CLIENT_PWD, CLIENT_UFRAG, LOOPBACKS, check, rtp_packet, run, until
 
+from sfu.media import udp
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS, Agent
 from sfu.media.sockets import MAX_DATAGRAM
 from sfu.media.srtp import Rows
@@ -31,6 +32,7 @@ class Port(UdpPort):
         self.counters: Counter[str] = Counter()
         super().__init__(self.counters, self._on_media)
         self.media: list[bytes] = []
+        self.owners: list[Agent] = []  # whose each of them was
         self.authentic = True
         self.senders: list[socket.socket] = []
 
@@ -48,6 +50,7 @@ class Port(UdpPort):
                 others.append(i)
                 continue
             self.media.append(packet)
+            self.owners.append(route.agent)
             if self.authentic:
                 route.seen(time.monotonic())
         return others
@@ -62,20 +65,25 @@ class Port(UdpPort):
         return sock
 
     async def prove(self, sock: socket.socket, agent: Agent, *, nominate: bool = True) -> stun.Message:
-        """Sends an authentic check and returns the response; where it is to move the peer, answers the check that
-        comes."""
+        """Sends an authentic check and returns the response; where it is to move the peer or to take another's
+        address, answers the check that comes."""
         sock.send(bytes(check(agent.ufrag, agent.pwd, nominate=nominate)))
         response = stun.parse_message(await asyncio.to_thread(sock.recv, 2000))
-        if nominate and agent._wanted is not None:
+        if agent._wanted is not None and agent._wanted.path.address == sock.getsockname():
             request = stun.parse_message(await asyncio.to_thread(sock.recv, 2000))
-            answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
-            answer.add_message_integrity(CLIENT_PWD.encode())
-            sock.send(bytes(answer))
-            await until(lambda: agent.selected and agent.selected.address == sock.getsockname(), "moved")
+            sock.send(proof(request.transaction_id))
+            await until(lambda: agent._wanted is None, "proved")
         return response
 
     async def counted(self, name: str, count: int) -> None:
         await until(lambda: self.counters[name] == count, f"{name} is {count}: {self.counters}")
+
+
+def proof(transaction_id: bytes) -> bytes:
+    """What a client answers to a check of ours."""
+    answer = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id)
+    answer.add_message_integrity(CLIENT_PWD.encode())
+    return bytes(answer)
 
 
 @contextlib.asynccontextmanager
@@ -107,6 +115,7 @@ STRANGERS = {
     "stun of one byte": (b"\x00", "gate_stun_malformed"),
     "stun without cookie": (b"\x00\x01" + bytes(18), "gate_stun_malformed"),
     "stun for nobody": (bytes(check("nobody00", "x" * 24)), "gate_stun_refused"),
+    "stun for nobody, and malformed": (bytes(check("nobody00", "x" * 24))[:30] + bytes(60), "gate_stun_refused"),
 }
 
 
@@ -190,6 +199,85 @@ def test_an_address_is_whose_proof_came_last() -> None:
             port.unregister(first)  # and does not take the address away with it
             nat.send(ALERT)
             assert await asyncio.wait_for(second._recv(), 5) == ALERT
+
+    run(test)
+
+
+@pytest.mark.parametrize("nominate", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["has no path", "has a path"])
+def test_a_forged_source_takes_no_address(nominate: bool, elsewhere: bool) -> None:
+    """Whoever has a password can put another peer's address on a check; sent from there, it is exactly that."""
+
+    async def test() -> None:
+        async with opened() as port:
+            victim, attacker, home = port.agent(), port.agent(), port.sender()
+            await port.prove(home, victim)
+            if elsewhere:
+                await port.prove(port.sender(), attacker)
+            former, known = attacker.selected, list(attacker.paths)
+            for n in range(1, 31):
+                for _ in range(3):
+                    home.send(bytes(check(attacker.ufrag, attacker.pwd, nominate=nominate)))
+                home.send(proof(bytes(12)))  # nor does a guess
+                home.send(MEDIA)
+                await until(lambda: len(port.media) == n, f"media: {port.counters}")  # noqa: B023 -- awaited here
+            assert set(port.owners) == {victim}
+            assert (attacker.selected, attacker.paths) == (former, known)
+            assert victim.selected is not None
+            assert len(port._claims) <= 1
+            assert port.counters["gate_stun_malformed"] == 30
+
+    run(test)
+
+
+def test_forged_sources_make_nobody_forget_an_address() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            victims = [port.agent() for _ in range(MAX_PATHS + 2)]
+            homes = [port.sender() for _ in victims]
+            attacker, own = port.agent(), port.sender()
+            await port.prove(own, attacker)
+            for home, victim in zip(homes, victims, strict=True):
+                await port.prove(home, victim)
+                home.send(bytes(check(attacker.ufrag, attacker.pwd)))
+                home.send(MEDIA)
+            await until(lambda: len(port.media) == len(victims), f"media: {port.counters}")
+            assert port.owners == victims
+            assert [path.address for path in attacker.paths] == [own.getsockname()]
+            assert len(port._claims) == 1
+            port.unregister(attacker)
+            assert not port._claims
+
+    run(test)
+
+
+def test_an_address_that_is_silent_is_whoever_comes_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that answers no check, too, must get its address from a peer that is no longer there."""
+    monkeypatch.setattr(udp, "HELD_S", 0.0)
+
+    async def test() -> None:
+        async with opened() as port:
+            first, second, nat = port.agent(), port.agent(), port.sender()
+            await port.prove(nat, first)
+            nat.send(bytes(check(second.ufrag, second.pwd)))
+            await until(lambda: second.selected, "nominated")
+            nat.send(MEDIA)
+            await until(lambda: port.owners == [second], f"media: {port.counters}")
+
+    run(test)
+
+
+def test_an_address_that_is_claimed_is_moved_to_only_where_nominated() -> None:
+    async def test() -> None:
+        async with opened() as port:
+            first, second, nat, own = port.agent(), port.agent(), port.sender(), port.sender()
+            await port.prove(nat, first)
+            await port.prove(own, second)
+            await port.prove(nat, second, nominate=False)
+            nat.send(MEDIA)
+            await until(lambda: port.owners == [second], f"media: {port.counters}")
+            assert second.selected is not None
+            assert second.selected.address == own.getsockname()
 
     run(test)
 

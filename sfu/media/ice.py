@@ -2,9 +2,10 @@
 
 The server has one reachable port, so it looks for no path: no timers a peer, and nothing is sent to an address before a
 check that knew the password came from it. But whoever knows a password can put any source address on a check. So media
-goes nowhere that has not answered: the first path is proved by the DTLS handshake over it, every later one by a check
-of ours. That is the triggered check of RFC 8445 section 7.3.1.4, which a lite agent owes nobody (section 7.3.2 has it
-take the nomination as it is) and which no full agent can mind, as it answers every valid check (section 7.3).
+goes nowhere that has not answered: the first path is proved by the DTLS handshake over it, every later one, and one on
+an address that is another peer's, by a check of ours. That is the triggered check of RFC 8445 section 7.3.1.4, which a
+lite agent owes nobody (section 7.3.2 has it take the nomination as it is) and which no full agent can mind, as it
+answers every valid check (section 7.3).
 
 An Agent is also the ICE transport that aiortc's RTCDtlsTransport runs on (`role`, `_recv`, `_send`).
 """
@@ -14,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import string
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from aioice import stun
 
-from sfu.media.sockets import Address, Endpoint, Path
+from sfu.media.sockets import Path
 
 MAX_PATHS = 32
 """Addresses remembered of one peer, the oldest forgotten first: a phone changing networks uses a handful."""
@@ -35,11 +37,16 @@ PATIENCE_S = 0.5
 ASKED = 8
 """Checks at most that measure a round trip and are not answered yet."""
 
+LOOKED_AT = 16
+"""Attributes at most before a check's USERNAME; browsers send it first."""
+
 _ALPHABET = string.ascii_letters + string.digits
 _BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 _PRIORITY = 110 << 24 | 65535 << 8 | 255
 """Of a peer-reflexive candidate (RFC 8445 sections 5.1.2 and 7.1.1); nobody acts on it."""
 _COOKIE = b"\x21\x12\xa4\x42"
+_USERNAME = 0x0006
+_attribute = struct.Struct("!HH").unpack_from
 
 
 class Check(NamedTuple):
@@ -51,6 +58,22 @@ class Check(NamedTuple):
 
     def verify(self, pwd: str) -> bool:
         return self.message.check_message_integrity(pwd.encode())
+
+
+def named(data: bytes) -> str | None:
+    """Our ufrag as a binding request names it; None for anything else. It looks no further than it must, as strangers'
+    messages may be long."""
+    if len(data) < 20 or data[:2] != _BINDING_REQUEST or data[4:8] != _COOKIE:
+        return None
+    at = 20
+    for _ in range(LOOKED_AT):
+        if at + 4 > len(data):
+            return None
+        kind, length = _attribute(data, at)
+        if kind == _USERNAME:
+            return data[at + 4 : at + 4 + length].partition(b":")[0].decode("latin-1")
+        at += 4 + (length + 3 & ~3)
+    return None
 
 
 def parse_check(data: bytes) -> Check | None:
@@ -84,12 +107,15 @@ def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
 
 @dataclass(slots=True)
 class _Wanted:
-    """A path to move to once the peer has answered a check of ours there. `ufrag`: ours, under which it was nominated.
-    The check goes out, and again from `due_s` on, when something comes from there: there is no timer."""
+    """A path to have proved by the peer's answer to a check of ours there: to move to it (`selects`), or because its
+    address is another peer's (`claims`). `ufrag`: ours, under which the peer came. The check goes out, and again from
+    `due_s` on, when something comes from there: there is no timer."""
 
     path: Path
     ufrag: str
     since_s: float
+    selects: bool
+    claims: bool
     transaction_id: bytes = field(default_factory=lambda: secrets.token_bytes(12))
     due_s: float = 0.0
 
@@ -144,15 +170,21 @@ class Agent:
         if remote is not None:
             self.remote[self.ufrag] = remote
             if self._wanted is not None:
-                self._prove(self._wanted)
+                self._check_wanted(self._wanted)
 
     def _forget(self, ufrag: str) -> None:
         self.passwords.pop(ufrag, None)
         self.remote.pop(ufrag, None)
 
-    def check(self, check: Check, path: Path, now_s: float) -> str | None:
+    @property
+    def claim(self) -> bytes | None:
+        """The transaction of the check whose answer shows that an address is no longer another peer's."""
+        return self._wanted.transaction_id if self._wanted is not None and self._wanted.claims else None
+
+    def check(self, check: Check, path: Path, now_s: float, *, contested: bool = False) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
-        good, where the nomination has completed a restart."""
+        good, where the nomination has completed a restart. `contested`: the address is another peer's until `took` has
+        the proof of the contrary."""
         response = stun.Message(
             message_method=stun.Method.BINDING,
             message_class=stun.Class.RESPONSE,
@@ -162,13 +194,18 @@ class Agent:
         response.add_message_integrity(self.passwords[check.ufrag].encode())
         path.endpoint.send(bytes(response), path.address)
         silent = self.selected is not None and now_s - self._path_seen_s > SILENT_S
-        if check.nominates and path == self.selected:
+        selects = check.nominates or silent
+        if contested:
+            self._want(path, check.ufrag, now_s, selects=selects, claims=True)
+            self._prove(path, now_s)
+        elif check.nominates and path == self.selected:
             self._wanted = None
         elif check.nominates and self.selected is None:
             self._select(path)
-        elif path != self.selected and (check.nominates or silent):
-            self._want(path, check.ufrag, now_s)
-        self.seen(path, now_s)
+        elif path != self.selected and selects:
+            self._want(path, check.ufrag, now_s, selects=True, claims=False)
+        if not contested:
+            self.seen(path, now_s)
         if check.nominates and check.ufrag == self.ufrag and len(self.passwords) > 1:
             former = next(iter(self.passwords))
             self._forget(former)
@@ -180,15 +217,24 @@ class Agent:
         self.connected.set()
         self._on_path(path)
 
-    def _want(self, path: Path, ufrag: str, now_s: float) -> None:
+    def _want(self, path: Path, ufrag: str, now_s: float, *, selects: bool, claims: bool) -> None:
         """One path at a time, or two that are nominated in turn would never be proved."""
         wanted = self._wanted
-        same = wanted is not None and (wanted.path, wanted.ufrag) == (path, ufrag)
-        if wanted is None or (not same and now_s - wanted.since_s > PATIENCE_S):
-            self._wanted = _Wanted(path, ufrag, now_s)
+        same = wanted is not None and (wanted.path, wanted.ufrag, wanted.claims) == (path, ufrag, claims)
+        if wanted is not None and same:
+            wanted.selects = wanted.selects or selects
+        elif wanted is None or now_s - wanted.since_s > PATIENCE_S:
+            self._wanted = _Wanted(path, ufrag, now_s, selects, claims)
 
-    def _prove(self, wanted: _Wanted) -> None:
-        """Sends a check of ours, once the peer's answer has told how to sign it."""
+    def _prove(self, path: Path, now_s: float) -> None:
+        """Sends a check of ours, if this is the path to prove, and time for one."""
+        wanted = self._wanted
+        if wanted is not None and path == wanted.path and now_s >= wanted.due_s:
+            wanted.due_s = now_s + PROVE_S
+            self._check_wanted(wanted)
+
+    def _check_wanted(self, wanted: _Wanted) -> None:
+        """Once the peer's answer has told how to sign it."""
         if wanted.ufrag in self.remote:
             self._send_check(wanted.path, wanted.ufrag, wanted.transaction_id)
 
@@ -225,23 +271,24 @@ class Agent:
         return True
 
     def _proved(self, data: bytes, path: Path) -> bool:
-        """The peer is there, and its media goes there from now on."""
+        """The peer is there, and where it is to move its media goes there from now on."""
         wanted = self._wanted
         if wanted is None or path != wanted.path or wanted.ufrag not in self.remote:
             return False
         if not answers(data, wanted.transaction_id, self.remote[wanted.ufrag][1]):
             return False
-        self._select(wanted.path)
+        self._wanted = None
+        if wanted.selects and path != self.selected:
+            self._select(path)
         return True
 
-    def seen(self, path: tuple[Endpoint, Address], now_s: float) -> None:
+    def seen(self, path: Path, now_s: float) -> None:
         """Something authenticated came from `path`: consent to send (RFC 7675) and liveness."""
         self.last_seen_s = now_s
         if path == self.selected:
             self._path_seen_s = now_s
-        elif self._wanted is not None and path == self._wanted.path and now_s >= self._wanted.due_s:
-            self._wanted.due_s = now_s + PROVE_S
-            self._prove(self._wanted)
+        elif self._wanted is not None:
+            self._prove(path, now_s)
 
     def dtls(self, data: bytes) -> None:
         """A DTLS record for the handshake; past the bound it is dropped and DTLS sends it again."""

@@ -1,7 +1,9 @@
 """The worker's one UDP port: a socket for each local address, the peers told apart, and the gate against strangers.
 
 A datagram from an unknown address can be one thing only: a connectivity check that names a peer's ufrag and proves to
-know its password. Everything else, and everything malformed, is counted and dropped before any library sees it.
+know its password. Everything else, and everything malformed, is counted and dropped before any library sees it. A
+check's source address may be forged all the same, so it takes no address from another peer that was heard there
+lately: that takes an answer to a check of ours.
 
 One socket an address, because a socket on 0.0.0.0 answers from the address of the route instead of the one asked, and
 browsers drop such answers.
@@ -18,12 +20,16 @@ from typing import Generic, TypeVar
 
 import ifaddr
 
-from sfu.media.ice import Agent, parse_check
+from sfu.media.ice import Agent, named, parse_check
 from sfu.media.sockets import MAX_DATAGRAM, Endpoint, Path, PortableReceiver, Receiver
 from sfu.media.srtp import Rows
 
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
+
+HELD_S = 10.0
+"""How long an address stays a peer's after the last that came from there: browsers' checks of a path in use are no more
+than 6 s apart (RFC 7675 section 5.1)."""
 
 T = TypeVar("T")
 
@@ -56,6 +62,7 @@ class UdpPort(Generic[T]):
         self._counters = counters
         self._on_media = on_media
         self._agents: dict[str, tuple[Agent, T]] = {}
+        self._claims: dict[bytes, tuple[Agent, T]] = {}  # by the transaction that is to prove them, one an agent
         self._routes: dict[Endpoint, dict[Hashable, Route[T]]] = {}  # by the receiver's `key`
         self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
 
@@ -105,6 +112,7 @@ class UdpPort(Generic[T]):
     def unregister(self, agent: Agent) -> None:
         for ufrag in agent.passwords:
             self.forget(ufrag)
+        self._claims.pop(agent.claim or b"", None)
         for path in agent.paths:
             self._forget(agent, path)
 
@@ -147,24 +155,53 @@ class UdpPort(Generic[T]):
             self._counters["gate_protocol"] += 1
 
     def _stun(self, path: Path, key: Hashable, data: bytes) -> None:
-        check, routes = parse_check(data), self._routes[path.endpoint]
-        if check is None:
-            route = routes.get(key)
-            if route is None or not route.agent.took(data, path, time.monotonic()):
+        name, now_s = named(data), time.monotonic()
+        if name is None:
+            if not self._answered(path, key, data, now_s):
                 self._counters["gate_stun_malformed"] += 1
             return
-        agent, inbound = self._agents.get(check.ufrag, (None, None))
-        if agent is None or inbound is None or not check.verify(agent.passwords[check.ufrag]):
+        agent, inbound = self._agents.get(name, (None, None))
+        check = None if agent is None else parse_check(data)
+        if agent is None or inbound is None or check is None or check.ufrag != name:
             self._counters["gate_stun_refused"] += 1
             return
+        if not check.verify(agent.passwords[name]):
+            self._counters["gate_stun_refused"] += 1
+            return
+        route = self._routes[path.endpoint].get(key)
+        others = route is not None and route.agent is not agent
+        contested = route is not None and others and now_s - route.seen_s < HELD_S
+        if not contested:
+            self._take(agent, inbound, path, key, now_s)
+        claimed = agent.claim
+        self.forget(agent.check(check, path, now_s, contested=contested))
+        if agent.claim != claimed:
+            self._claims.pop(claimed or b"", None)
+            if agent.claim is not None:
+                self._claims[agent.claim] = agent, inbound
+
+    def _answered(self, path: Path, key: Hashable, data: bytes, now_s: float) -> bool:
+        """Takes a response to a check of ours; False if it is none."""
+        route = self._routes[path.endpoint].get(key)
+        if route is not None and route.agent.took(data, path, now_s):
+            return True
+        agent, inbound = self._claims.get(data[8:20], (None, None))
+        if agent is None or inbound is None or not agent.took(data, path, now_s):
+            return False
+        del self._claims[data[8:20]]
+        self._take(agent, inbound, path, key, now_s)
+        return True
+
+    def _take(self, agent: Agent, inbound: T, path: Path, key: Hashable, now_s: float) -> None:
+        """The address is this peer's: behind one NAT it may have been another's."""
+        routes = self._routes[path.endpoint]
         route = routes.get(key)
         if route is None or route.agent is not agent:
-            # an address is whose proof came last: behind one NAT it may change hands
-            routes[key] = Route(agent, path, inbound)
+            routes[key] = route = Route(agent, path, inbound)
             forgotten = agent.learn(path)
             if forgotten is not None:
                 self._forget(agent, forgotten)
-        self.forget(agent.check(check, path, time.monotonic()))
+        route.seen_s = now_s
 
 
 def interface_addresses(hosts: Iterable[str]) -> list[str]:
