@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -20,6 +21,8 @@ from sfu.errors import ConfigError
 
 PREFIX = "SFU_"
 ANY_HOST = "*"
+SHARED_UDP = sys.platform == "linux"
+"""Whether media workers can share a UDP port: others than Linux give a datagram to any of the sockets that have it."""
 """The `host` that means every IPv4 and IPv6 address of every interface."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -182,7 +185,9 @@ class Config:
     """Every setting. `Config()` is the default server; `from_env` is what `sfu serve` runs with."""
 
     host: str = _setting(ANY_HOST, _host, "Address to listen on; * is every one, 0.0.0.0 every IPv4, :: every IPv6.")
-    port: int = _setting(8080, _whole(1, 65535), "TCP and UDP port. A second worker takes the next UDP port.")
+    port: int = _setting(
+        8080, _whole(1, 65535), "TCP and UDP port. Except on Linux, a second worker takes the next UDP port."
+    )
     public_ip: tuple[str, ...] = _setting(
         (), _public_ip, "Addresses browsers are to send media to, comma-separated.", shown="every address listened on"
     )
@@ -298,11 +303,16 @@ class Config:
                 f"SFU_LIMITS=off is not accepted while SFU_HOST is {self.host!r}: without limits the server must "
                 "listen on loopback only, such as SFU_HOST=127.0.0.1."
             )
-        if self.port + self.workers - 1 > 65535:
+        if self.udp_ports[-1] > 65535:
             raise ConfigError(
                 f"SFU_PORT={self.port} is not accepted with {self.workers} workers (SFU_WORKERS): each takes one more "
                 "UDP port, and the last would be above 65535."
             )
+
+    @property
+    def udp_ports(self) -> range:
+        """What media workers listen on: the one, or where they cannot share it, one each."""
+        return range(self.port, self.port + (1 if SHARED_UDP else self.workers))
 
     @property
     def loopback(self) -> bool:

@@ -111,8 +111,8 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
     others = [address for address in addresses if not ip_address(address).is_loopback]
     hosts = others if config.host in others else ["localhost", *others]
     urls = [f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{config.port}" for host in hosts]
-    last = config.port + config.workers - 1
-    ports = f"{config.port}" if last == config.port else f"{config.port}-{last}"
+    first, last = config.udp_ports[0], config.udp_ports[-1]
+    ports = f"{first}" if last == first else f"{first}-{last}"
     rows = [("Open", url) for url in urls]
     rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
     if self_signed:

@@ -11,7 +11,7 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -48,6 +48,8 @@ class _Worker:
     index: int
     started: trio.Event = field(default_factory=trio.Event)  # once Ready for the first time
     ready: bool = False
+    port: int = 0  # UDP, once it is known
+    handovers: list[socket.socket] = field(default_factory=list)  # its ends of the pairs to other workers
     peers: int = 0
     advertised: list[str] = field(default_factory=list)
     commands: trio.MemorySendChannel[bridge.Command] | None = None
@@ -128,22 +130,40 @@ class Workers:
         Raises ConfigError when one cannot be started the first time. Ends with every child process gone.
         """
         try:
-            async with trio.open_nursery() as nursery:
-                for worker in self._workers:
-                    nursery.start_soon(self._supervise, worker)
-                for worker in self._workers:
-                    await worker.started.wait()
-                task_status.started()
+            with self._share_port():
+                async with trio.open_nursery() as nursery:
+                    for worker in self._workers:
+                        nursery.start_soon(self._supervise, worker)
+                    for worker in self._workers:
+                        await worker.started.wait()
+                    task_status.started()
         except ExceptionGroup as group:
             refused: BaseException | None = group.subgroup(ConfigError)
             while isinstance(refused, BaseExceptionGroup):
                 refused = refused.exceptions[0]
             raise refused or group from None
 
-    async def _supervise(self, worker: _Worker) -> None:
-        config = self._config
-        configure = bridge.Configure(
-            port=config.port + worker.index if config.port else 0,
+    @contextlib.contextmanager
+    def _share_port(self) -> Iterator[None]:
+        """Pairs of sockets between the first worker and each other one, for as long as workers come and go: they hand
+        over to each other what comes to the port they share."""
+        first, *others = self._workers
+        for worker in others if len(self._config.udp_ports) == 1 else ():
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            first.handovers.append(ours)
+            worker.handovers.append(theirs)
+        try:
+            yield
+        finally:
+            for worker in self._workers:
+                while worker.handovers:
+                    worker.handovers.pop().close()
+
+    def _configure(self, worker: _Worker) -> bridge.Configure:
+        config, first = self._config, self._workers[0]
+        port = config.port and config.port + worker.index
+        return bridge.Configure(
+            port=first.port or config.port if worker.handovers else port,
             hosts=[] if config.host == ANY_HOST else [config.host],
             advertise=list(config.public_ip),
             max_tracks=config.max_tracks if config.limits else UNLIMITED,
@@ -151,11 +171,16 @@ class Workers:
             answer_s=config.answer_s,
             ice_s=config.ice_s,
             dtls_s=config.dtls_s,
+            index=worker.index,
+            handovers=[sock.fileno() for sock in worker.handovers],
+            joins=bool(worker.handovers) and first.started.is_set(),
         )
+
+    async def _supervise(self, worker: _Worker) -> None:
         soon = 0
         while True:
             born = trio.current_time()
-            why = await self._live(worker, configure)
+            why = await self._live(worker)
             if not worker.started.is_set():
                 raise ConfigError(why)
             self._counters.add("sfu_worker_restarts_total")
@@ -164,7 +189,7 @@ class Workers:
             log.error("worker_died worker=%d why=%r retry_s=%.1f", worker.index, why, delay_s)
             await trio.sleep(delay_s)
 
-    async def _live(self, worker: _Worker, configure: bridge.Configure) -> str:
+    async def _live(self, worker: _Worker) -> str:
         """One process from its birth to its end; returns why it ended."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -173,14 +198,18 @@ class Workers:
                 fd = theirs.fileno()
                 try:
                     process = await trio.lowlevel.open_process(
-                        [*self._command, str(fd)], stdin=subprocess.DEVNULL, pass_fds=(fd,)
+                        [*self._command, str(fd)],
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=(fd, *(sock.fileno() for sock in worker.handovers)),
                     )
                 except OSError as error:
                     return f"A media worker cannot be started: {error}."
                 theirs.close()
                 stuck = False
                 try:
-                    stuck = await self._converse(worker, channel, configure)
+                    if worker.handovers and worker.index:  # the port is the first one's to take
+                        await self._workers[0].started.wait()
+                    stuck = await self._converse(worker, channel, self._configure(worker))
                 finally:
                     with trio.CancelScope(shield=True):
                         await channel.aclose()
@@ -217,7 +246,7 @@ class Workers:
     def _handle(self, worker: _Worker, event: bridge.Event) -> None:
         match event:
             case bridge.Ready():
-                worker.ready, worker.advertised = True, event.advertised
+                worker.ready, worker.advertised, worker.port = True, event.advertised, event.port
                 worker.started.set()
                 addresses = ",".join(event.addresses)
                 log.info("worker_ready worker=%d udp_port=%d addresses=%s", worker.index, event.port, addresses)

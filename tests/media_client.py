@@ -198,7 +198,8 @@ async def worker_process(**changes: Any) -> AsyncIterator[ProcessControl]:
     """A real worker process, ready or not: its first event is Ready or Fatal."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "sfu.media.worker", str(theirs.fileno())]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE)  # noqa: ASYNC220
+    files = [theirs.fileno(), *changes.get("handovers", [])]
+    process = subprocess.Popen(command, pass_fds=files, stderr=subprocess.PIPE)  # noqa: ASYNC220
     theirs.close()
     channel = await bridge.Channel.open(ours, bridge.EVENTS)
     control = ProcessControl(process, channel)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfu import config
 from sfu.config import Config, settings, unknown
 from sfu.errors import ConfigError
 
@@ -128,8 +129,11 @@ def test_limits_may_be_off_on_loopback(host: str) -> None:
     assert Config.from_env({"SFU_LIMITS": "off", "SFU_HOST": host}).limits is False
 
 
-def test_every_worker_has_a_port() -> None:
-    assert Config.from_env({"SFU_PORT": "65534", "SFU_WORKERS": "2"}).workers == 2
+def test_workers_have_one_port_or_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "SHARED_UDP", True)
+    assert [*Config.from_env({"SFU_PORT": "65534", "SFU_WORKERS": "3"}).udp_ports] == [65534]
+    monkeypatch.setattr(config, "SHARED_UDP", False)
+    assert [*Config.from_env({"SFU_PORT": "65534", "SFU_WORKERS": "2"}).udp_ports] == [65534, 65535]
     with pytest.raises(ConfigError, match="SFU_PORT=65534 is not accepted with 3 workers"):
         Config.from_env({"SFU_PORT": "65534", "SFU_WORKERS": "3"})
 

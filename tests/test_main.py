@@ -101,6 +101,24 @@ def test_start_says_where_and_ends_in_order(server: Server) -> None:
     assert all(LOG_LINE.match(line) for line in logged)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each media process has a port")
+def test_one_port_is_enough_and_one_servers_only(start_server: Callable[..., Server]) -> None:
+    server = start_server(workers="3")
+    assert f"TCP {server.port} and UDP {server.port}, with media at" in server.output
+    processes = workers(server.pid)
+    sockets = [sock for process in processes for sock in process.net_connections("udp")]
+    assert [sock.laddr.port for sock in sockets] == [server.port] * 3
+    second = sfu("serve", env=server.env)
+    assert second.returncode == 2
+    assert f"127.0.0.1 UDP port {server.port}: Address already in use" in second.stderr
+    for process in processes:
+        process.kill()
+    eventually(lambda: len({p.pid for p in workers(server.pid)} - {p.pid for p in processes}) == 3, "others")
+    eventually(
+        lambda: len([sock for p in workers(server.pid) for sock in p.net_connections("udp")]) == 3, "they listen again"
+    )
+
+
 def test_self_signed_is_https_and_says_so(start_server: Callable[..., Server]) -> None:
     server = start_server("--self-signed")
     assert f"https://localhost:{server.port}\n" in server.output

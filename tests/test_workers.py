@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -16,8 +17,9 @@ import pytest
 import trio
 import trio.testing
 from control import DEADLINE_S, child, eventually, open_files, settings
+from worker_child import TAKEN
 
-from sfu import bridge, workers
+from sfu import bridge, config, workers
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
@@ -80,16 +82,69 @@ async def test_events_come_up_and_commands_go_down(tmp_path: Path) -> None:
         await eventually(lambda: found.stats[0].gauges.get("commands") == 2)  # Configure and Join
 
 
-async def test_each_worker_is_told_its_port_and_the_limits(tmp_path: Path) -> None:
-    async with running(tmp_path, workers=2, port=7000, public_ip=("192.0.2.1",), max_tracks=5, last_n=7) as found:
+async def test_each_worker_is_told_where_to_listen_and_the_limits(tmp_path: Path) -> None:
+    async with running(tmp_path, workers=2, public_ip=("192.0.2.1",), max_tracks=5, last_n=7) as found:
         for index in range(2):
-            found.send(index, bridge.Join(f"p{index}", "team", True, True, True))
-            found.send(index, bridge.Answer(f"p{index}", "do:commands"))
-        await eventually(lambda: len(found.events) == 4)
-        sdps = {worker: event.sdp for worker, event in found.events if isinstance(event, bridge.Offer)}
-    for index, sdp in sdps.items():
-        assert f'["Configure", {{"port": {7000 + index}, "hosts": ["127.0.0.1"], "advertise": ["192.0.2.1"]' in sdp
-        assert '"max_tracks": 5, "last_n": 7' in sdp
+            told = await configured(found, index)
+            assert (told["hosts"], told["advertise"]) == (["127.0.0.1"], ["192.0.2.1"])
+            assert (told["max_tracks"], told["last_n"]) == (5, 7)
+
+
+async def configured(found: Watched, index: int) -> dict[str, Any]:
+    """What a worker was told first."""
+    found.events.clear()
+    found.send(index, bridge.Join("p1", "team", True, True, True))
+    found.send(index, bridge.Answer("p1", "do:commands"))
+    await eventually(lambda: len(found.events) == 2)
+    _, event = found.events[-1]
+    assert isinstance(event, bridge.Offer)
+    (name, told), *_ = json.loads(event.sdp)
+    assert name == "Configure"
+    assert isinstance(told, dict)
+    return told
+
+
+async def restarted(found: Watched, index: int) -> None:
+    deaths = len(found.deaths)
+    os.kill(found.pids[index], signal.SIGKILL)
+    await eventually(lambda: len(found.deaths) > deaths)
+    await eventually(lambda: found.is_ready(index))
+
+
+@pytest.mark.parametrize("port", [0, 7000])
+async def test_workers_share_a_port(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first takes it, and the others whatever that was; started again, each joins, with the pairs that there
+    were."""
+    monkeypatch.setattr(config, "SHARED_UDP", True)
+    async with running(tmp_path, workers=3, port=port) as found:
+        first, *others = [await configured(found, index) for index in range(3)]
+        assert (first["port"], first["index"], first["joins"]) == (port, 0, False)
+        assert len(set(first["handovers"])) == 2
+        taken = port or TAKEN
+        for index, told in enumerate(others, 1):
+            assert (told["port"], told["index"], told["joins"], len(told["handovers"])) == (taken, index, True, 1)
+        for index, before in enumerate([first, *others]):
+            await restarted(found, index)
+            assert await configured(found, index) == before | {"port": taken, "joins": True}
+
+
+async def test_a_worker_that_is_alone_shares_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path, port=7000) as found:
+        for _ in range(2):
+            told = await configured(found, 0)
+            assert (told["port"], told["index"], told["handovers"], told["joins"]) == (7000, 0, [], False)
+            await restarted(found, 0)
+
+
+@pytest.mark.parametrize("port", [0, 7000])
+async def test_where_they_cannot_share_each_has_its_port(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SHARED_UDP", False)
+    async with running(tmp_path, workers=2, port=port) as found:
+        for index in range(2):
+            told = await configured(found, index)
+            assert (told["port"], told["handovers"], told["joins"]) == (port and port + index, [], False)
 
 
 async def test_a_new_room_goes_to_the_worker_with_the_fewest_peers(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from sfu import bridge
 
 SDP = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
 STATS_S = 0.1
+TAKEN = 40_000
+"""The port where any will do."""
 
 
 class Child:
@@ -44,7 +46,7 @@ class Child:
         self.commands.append((type(command).__name__, asdict(command)))
         match command:
             case bridge.Configure():
-                await self.send(bridge.Ready(command.port, ["127.0.0.1"], [str(os.getpid())]))
+                await self.send(bridge.Ready(command.port or TAKEN, ["127.0.0.1"], [str(os.getpid())]))
             case bridge.Join(peer):
                 if self.mode == "garbled":
                     os.write(int(sys.argv[3]), b'["Nonsense",{}]\n')

@@ -17,7 +17,7 @@ import secrets
 import string
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from aioice import stun
@@ -76,6 +76,11 @@ def named(data: bytes) -> str | None:
     return None
 
 
+def is_response(data: bytes) -> bool:
+    """Whether it may be the answer to a check."""
+    return len(data) >= 20 and data[:2] == _BINDING_RESPONSE and data[4:8] == _COOKIE
+
+
 def parse_check(data: bytes) -> Check | None:
     """A binding request with USERNAME and MESSAGE-INTEGRITY, or None for anything else.
 
@@ -96,7 +101,7 @@ def parse_check(data: bytes) -> Check | None:
 
 def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
     """Whether this is the success response to our check, from one who knows the password."""
-    if len(data) < 20 or data[:2] != _BINDING_RESPONSE or data[4:8] != _COOKIE or data[8:20] != transaction_id:
+    if not is_response(data) or data[8:20] != transaction_id:
         return False
     try:
         message = stun.parse_message(data)
@@ -116,7 +121,7 @@ class _Wanted:
     since_s: float
     selects: bool
     claims: bool
-    transaction_id: bytes = field(default_factory=lambda: secrets.token_bytes(12))
+    transaction_id: bytes
     due_s: float = 0.0
 
 
@@ -129,9 +134,12 @@ class Agent:
         self,
         on_path: Callable[[Path], None],
         on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
+        mark: str = "",
     ) -> None:
-        """`on_path` gets each newly selected path, `on_round_trip` what `ask` measured, when that began, and now."""
-        self.ufrag, self.pwd = _token(8), _token(24)
+        """`on_path` gets each newly selected path, `on_round_trip` what `ask` measured, when that began, and now. With
+        `mark` begin our ufrags and the transactions of our checks: by it other workers know whose they are."""
+        self._mark = mark
+        self.ufrag, self.pwd = self._new_ufrag(), _token(24)
         self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
         self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by the ufrag it answered to
         self.paths: list[Path] = []
@@ -160,9 +168,16 @@ class Agent:
         nominated with the new ones, and so does the path. Returns the ufrag of a restart that this one overtook."""
         overtaken = self.ufrag if len(self.passwords) > 1 else None
         self._forget(overtaken or "")
-        self.ufrag, self.pwd = _token(8), _token(24)
+        self.ufrag, self.pwd = self._new_ufrag(), _token(24)
         self.passwords[self.ufrag] = self.pwd
         return overtaken
+
+    def _new_ufrag(self) -> str:
+        return self._mark + _token(8 - len(self._mark))
+
+    def _new_transaction(self) -> bytes:
+        """Nobody can answer who has not received it."""
+        return self._mark.encode() + secrets.token_bytes(12 - len(self._mark))
 
     def answered(self, remote: tuple[str, str] | None) -> None:
         """The peer's own ufrag and password, as its answer to the last offer gives them. Without, it stays where it
@@ -224,7 +239,7 @@ class Agent:
         if wanted is not None and same:
             wanted.selects = wanted.selects or selects
         elif wanted is None or now_s - wanted.since_s > PATIENCE_S:
-            self._wanted = _Wanted(path, ufrag, now_s, selects, claims)
+            self._wanted = _Wanted(path, ufrag, now_s, selects, claims, self._new_transaction())
 
     def _prove(self, path: Path, now_s: float) -> None:
         """Sends a check of ours, if this is the path to prove, and time for one."""
@@ -255,7 +270,7 @@ class Agent:
             return
         if len(self._asked) >= ASKED:
             del self._asked[next(iter(self._asked))]
-        transaction_id = secrets.token_bytes(12)
+        transaction_id = self._new_transaction()
         self._asked[transaction_id] = self.remote[local][1], now_s
         self._send_check(self.selected, local, transaction_id)
 

@@ -34,7 +34,7 @@ class Peer(Transport):
     """Created by Join, ended by `close` (Leave, a failure, or the worker's end)."""
 
     def __init__(self, join: bridge.Join, room: Room[Peer], shared: Shared) -> None:
-        agent = Agent(self._on_path, lambda *times: self.viewer.round_trip(*times))
+        agent = Agent(self._on_path, lambda *times: self.viewer.round_trip(*times), shared.udp.mark)
         super().__init__(join.peer, agent, shared.out, shared.counters)
         self.full = join.full
         self.may_publish, self.may_subscribe = join.publish, join.subscribe

@@ -24,9 +24,20 @@ T = TypeVar("T")
 
 
 class Endpoint:
-    """One bound socket. `portable`: without recvmmsg and sendmmsg."""
+    """One bound socket. `portable`: without recvmmsg and sendmmsg. `joins`: others may have the port already, if they
+    share it. `peer`: where all that comes to it comes from, but for what came before it was connected; it can send
+    anywhere."""
 
-    def __init__(self, address: str, port: int, counters: dict[str, int], *, portable: bool | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        counters: dict[str, int],
+        *,
+        portable: bool | None = None,
+        joins: bool = False,
+        peer: Address | None = None,
+    ) -> None:
         """Raises OSError when the address and port cannot be had."""
         self.address = address
         self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
@@ -39,11 +50,19 @@ class Endpoint:
             _enlarge(self.socket, socket.SO_RCVBUF, libc.SO_RCVBUFFORCE)
             _enlarge(self.socket, socket.SO_SNDBUF, libc.SO_SNDBUFFORCE)
             self.socket.setblocking(False)
+            if joins:
+                self.share()
             self.socket.bind((address, port))
+            if peer is not None:
+                self.socket.connect(peer)
         except OSError:
             self.socket.close()
             raise
         self._counters = counters
+
+    def share(self) -> None:
+        """Others that join may have the same address and port from now on. They must be the same user's."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def send(self, data: bytes | memoryview, address: Address) -> None:
         """One datagram, or none: a full kernel buffer or a vanished route is counted, never waited for."""
@@ -116,6 +135,11 @@ class Receiver:
         at = i * NAME_WORDS
         return self._words[at] if len(self._columns) == 1 else tuple(self._words[at : at + 3])
 
+    def key_of(self, address: Address) -> Hashable:
+        """The key of who has this address."""
+        words = memoryview(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0")).cast("Q")
+        return words[0] if len(self._columns) == 1 else tuple(words[:3])
+
     def address(self, i: int) -> Address:
         return libc.address(self._view[i * libc.NAME_BYTES : (i + 1) * libc.NAME_BYTES].tobytes())
 
@@ -144,6 +168,9 @@ class PortableReceiver:
 
     def key(self, i: int) -> Hashable:
         return self._addresses[i]
+
+    def key_of(self, address: Address) -> Hashable:
+        return address
 
     def address(self, i: int) -> Address:
         return self._addresses[i]

@@ -12,6 +12,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,6 +29,7 @@ from sfu.media import libc, sdp
 from sfu.media.bitrate import FEEDBACK_MS
 from sfu.media.dtls import Certificate
 from sfu.media.fanout import Outbox
+from sfu.media.handover import Handover, Handovers
 from sfu.media.inbound import Forwarder
 from sfu.media.lastn import Video
 from sfu.media.peer import Peer
@@ -79,7 +81,10 @@ class Worker:
         self.peers: dict[str, Peer] = {}
         self.rooms: dict[str, Room[Peer]] = {}
         self.counters: dict[str, int] = defaultdict(int)  # no Counter: it is written to by way of Python
-        self.udp = UdpPort(self.counters, Forwarder(self.counters).forward)
+        ways = [Handover(socket.socket(fileno=fd), self.counters) for fd in configure.handovers]
+        self.udp = UdpPort(
+            self.counters, Forwarder(self.counters).forward, Handovers(configure.index, ways), joins=configure.joins
+        )
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
@@ -343,10 +348,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _raise_open_files() -> None:
+    """Where workers share a port, each address of a peer takes a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS gives less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     level = os.environ.get("SFU_LOG_LEVEL", "").strip().upper() or "INFO"  # the control plane has checked it
     logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
     hurry()
+    _raise_open_files()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(socket.socket(fileno=int(sys.argv[1]))))
