@@ -21,9 +21,9 @@ from sfu.errors import ConfigError
 
 PREFIX = "SFU_"
 ANY_HOST = "*"
-SHARED_UDP = sys.platform == "linux"
-"""Whether media workers can share a UDP port: others than Linux give a datagram to any of the sockets that have it."""
 """The `host` that means every IPv4 and IPv6 address of every interface."""
+SHARED_UDP = sys.platform == "linux"
+"""Whether media workers can share a UDP port: other systems give a datagram to any of the sockets that have it."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

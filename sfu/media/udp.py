@@ -267,9 +267,6 @@ class UdpPort(Generic[T]):
 
     def _answered(self, path: Path, key: Hashable, data: bytes, now_s: float, *, handed: bool) -> bool:
         """Takes a response to a check of ours, or of another worker's; False if it is none."""
-        route = self._routes[path.endpoint].get(key)
-        if route is not None and route.agent.took(data, path, now_s):
-            return True
         claim = self._claims.get(data[8:20])
         if claim is not None:
             proved = claim[0].took(data, path, now_s)
@@ -277,6 +274,9 @@ class UdpPort(Generic[T]):
                 del self._claims[data[8:20]]
                 self._take(*claim, path, key, now_s, handed=handed)
             return proved
+        route = self._routes[path.endpoint].get(key)
+        if route is not None and route.agent.took(data, path, now_s):
+            return True
         way = self._handovers.to(data[8 : 8 + MARK_CHARS].decode("latin-1")) if is_response(data) else None
         if way is not None:
             way.send(path, data)
@@ -306,10 +306,12 @@ class UdpPort(Generic[T]):
 
     def _connect(self, path: Path, known: dict[Hashable, Route[T]]) -> Endpoint | None:
         """A socket for what comes from one address; None where there can be none."""
-        port = self.port if path.address[1] else 0
-        while port:  # from port 0 nobody can be answered; and connected to it, a socket takes what is from any
+        if path.address[1] == 0:
+            return None  # nobody can be answered there; and connected to it, a socket takes what is from any port
+        host, port = path.endpoint.address, self.port
+        while True:
             try:
-                connected = Endpoint(path.endpoint.address, port, self._counters, joins=True, peer=path.address)
+                connected = Endpoint(host, port, self._counters, joins=True, peer=path.address)
             except OSError as error:
                 if error.errno not in NO_MORE or not self._forget_one():
                     return None
@@ -317,7 +319,6 @@ class UdpPort(Generic[T]):
             receiver, loop = self._receiver(path.endpoint), asyncio.get_running_loop()
             loop.add_reader(connected.socket, self._readable_peer, connected, path.endpoint, receiver, known)
             return connected
-        return None
 
     def _forget_one(self) -> bool:
         """The oldest path that its peer does not use."""
