@@ -339,6 +339,9 @@ def test_calls_on_every_worker_need_one_port() -> None:
             ]
             assert {sock.laddr.port for sock in sockets} == {processes.port}
             assert len(sockets) == 1 + 2 * (1 + 2)  # what all come to; what sends, and one a peer
+            for control in controls:
+                soft, hard = psutil.Process(control.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+                assert soft == hard
             controls[0].process.kill()
             await asyncio.to_thread(controls[0].process.wait)
             for room in rooms[1:]:
