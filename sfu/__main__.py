@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import trio
 
 from sfu import __version__, company
+from sfu.clock import AwakeClock
 from sfu.config import Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     status = 0
     try:
-        trio.run(options.command, _prepare(), options)
+        trio.run(options.command, _prepare(), options, clock=AwakeClock())
     except* (ConfigError, Refusal) as group:
         print(f"sfu: {_first(group)}", file=sys.stderr)
         status = REFUSED

@@ -132,6 +132,20 @@ def test_a_client_that_went_silent() -> None:
     run(test)
 
 
+def test_a_pause_of_the_worker_is_no_silence_of_its_clients() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b"):
+            now_s = time.monotonic()
+            for name, silent_s in (("a", SILENT_S), ("b", 1.0)):
+                control.worker.peers[name].agent.last_seen_s = now_s - silent_s
+                control.worker.peers[name].slept(5.0)
+            control.worker.peers["a"].check_liveness(now_s + 4)
+            assert control.pending(bridge.Failed, "a") == []
+            assert control.worker.peers["b"].agent.last_seen_s <= time.monotonic(), "heard now at the latest"
+
+    run(test)
+
+
 def test_media_alone_keeps_a_client_alive() -> None:
     """pion sends no checks while media flows."""
 

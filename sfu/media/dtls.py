@@ -7,7 +7,6 @@ private to aiortc: the version is pinned and tests/test_dtls.py holds the seam.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +25,7 @@ from aiortc.rtcdtlstransport import (
 from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
+from sfu.media.deadline import within
 from sfu.media.nack import HISTORY
 from sfu.media.srtp import Context
 
@@ -63,7 +63,8 @@ class Dtls(RTCDtlsTransport):
         """With whoever has a certificate of one of these (algorithm, value). False if nothing came of it."""
         parameters = RTCDtlsParameters([RTCDtlsFingerprint(algorithm, value) for algorithm, value in fingerprints])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.start(parameters), timeout_s)
+            async with within(timeout_s):
+                await self.start(parameters)
         return bool(self.state == "connected")
 
     @property

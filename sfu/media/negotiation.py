@@ -24,6 +24,7 @@ from sfu.errors import (
     UnexpectedAnswer,
 )
 from sfu.media import sdp
+from sfu.media.deadline import Deadline
 from sfu.media.ice import Agent
 from sfu.media.inbound import Inbound
 from sfu.media.publication import Publication
@@ -82,7 +83,7 @@ class Negotiation:
         self._restarted_s = -math.inf
         self._renew = False  # the next offer is to have new ICE credentials
         self._dirty = self._scheduled = self._closed = False
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: Deadline | None = None
 
     @property
     def brought(self) -> list[Publication]:
@@ -239,7 +240,7 @@ class Negotiation:
         assert self._offer_event is not None
         self._peer.shared.emit(self._offer_event)
         answer_s = self._peer.shared.config.answer_s
-        self._deadline = asyncio.get_running_loop().call_later(answer_s, self._peer.fail, AnswerTimeout())
+        self._deadline = Deadline(answer_s, lambda: self._peer.fail(AnswerTimeout()))
 
     # --- answers -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 from sfu import bridge
 from sfu.errors import DtlsFailed, IceTimeout, MediaLost, SfuError
 from sfu.media import rtp, sdp
+from sfu.media.deadline import within
 from sfu.media.dtls import Dtls
 from sfu.media.ice import Agent
 from sfu.media.inbound import Inbound
@@ -102,7 +103,8 @@ class Peer(Transport):
         """ICE, then DTLS, each with its deadline; afterwards media flows. What fails ends the peer."""
         config = self.shared.config
         try:
-            await asyncio.wait_for(self.agent.connected.wait(), config.ice_s)
+            async with within(config.ice_s):
+                await self.agent.connected.wait()
         except TimeoutError:
             self.fail(IceTimeout())
             return
@@ -131,6 +133,10 @@ class Peer(Transport):
     def check_liveness(self, now_s: float) -> None:
         if self.outgoing is not None and now_s - self.agent.last_seen_s > SILENT_S:
             self.fail(MediaLost())
+
+    def slept(self, pause_s: float) -> None:
+        """This process did not run for so long, which is no silence of the peer."""
+        self.agent.last_seen_s = min(self.agent.last_seen_s + pause_s, time.monotonic())
 
     def fail(self, error: SfuError) -> None:
         """Its call is over, and the control plane hears why."""

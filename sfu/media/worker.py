@@ -49,6 +49,8 @@ MAXIMA = ("loop_lag_us_max", "gc_pause_us_max")
 """Kept among the counters, and begun anew with each report."""
 LAG_S = 0.5
 """How often the loop's lag is measured while nobody is to have feedback: an idle worker is to sleep."""
+SLEPT_S = 1.0
+"""A loop later than this did not run: its machine was paused, or it alone."""
 ALLOCATE_S = 0.2
 """How often it is looked at what each peer's way down carries, and which layers anybody wants."""
 TURN_S = 1e-3
@@ -193,9 +195,10 @@ class Worker:
             pause_s = FEEDBACK_MS / 1e3 if wanted else LISTEN_S if heard else LAG_S
             due = time.monotonic() + pause_s
             await asyncio.sleep(pause_s)
-            self.counters["loop_lag_us_max"] = max(
-                self.counters["loop_lag_us_max"], int((time.monotonic() - due) * 1e6)
-            )
+            late_s = time.monotonic() - due
+            self.counters["loop_lag_us_max"] = max(self.counters["loop_lag_us_max"], int(late_s * 1e6))
+            if late_s > SLEPT_S:
+                self._each(lambda peer: peer.slept(late_s))  # noqa: B023 - at once
             self._each(Peer.send_feedback)
             if due >= listen_s:
                 listen_s = due + LISTEN_S - FEEDBACK_MS / 2e3  # at every second tick where there is feedback to send

@@ -1,0 +1,49 @@
+"""Deadlines for what others are to do, counted in time for which this process ran.
+
+One that was stopped, alone or with its machine, finds its timers due before it has read what came meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+STEP_S = 1.0
+"""A deadline comes in steps; one that ends this late was no time in which anybody could have been heard."""
+
+
+class Deadline:
+    """Calls `overdue` once, after `after_s` seconds, unless it is cancelled."""
+
+    def __init__(self, after_s: float, overdue: Callable[[], object]) -> None:
+        self._left_s, self._overdue = after_s, overdue
+        self._loop = asyncio.get_running_loop()
+        self._next()
+
+    def _next(self) -> None:
+        self._step_s = min(self._left_s, STEP_S)
+        self._due_s = self._loop.time() + self._step_s
+        self._timer = self._loop.call_later(self._step_s, self._step)
+
+    def _step(self) -> None:
+        if self._loop.time() - self._due_s < STEP_S:
+            self._left_s -= self._step_s
+        if self._left_s > 0:
+            self._next()
+        else:
+            self._overdue()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+@asynccontextmanager
+async def within(after_s: float) -> AsyncIterator[None]:
+    """Raises TimeoutError when its block takes longer."""
+    async with asyncio.timeout(None) as timeout:
+        deadline = Deadline(after_s, lambda: timeout.reschedule(asyncio.get_running_loop().time()))
+        try:
+            yield
+        finally:
+            deadline.cancel()
