@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import anyio
 import trio
@@ -25,6 +27,11 @@ from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 log = logging.getLogger("sfu.workers")
 
 COMMAND = (sys.executable, "-m", "sfu.media.worker")
+INHERITED = (
+    "PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_*", "PYTHON*", "LD_*", "DYLD_*", "MALLOC_*", "GLIBC_TUNABLES",
+    "OPENSSL_CONF", "SFU_LOG_LEVEL", "SFU_PORTABLE_UDP",
+)  # fmt: skip
+"""What a worker has of our environment. It reads what strangers send: no key or password is to be there."""
 UNLIMITED = 1 << 20
 
 COMMAND_QUEUE = 10_000
@@ -201,6 +208,7 @@ class Workers:
                         [*self._command, str(fd)],
                         stdin=subprocess.DEVNULL,
                         pass_fds=(fd, *(sock.fileno() for sock in worker.handovers)),
+                        env=_environment(),
                     )
                 except OSError as error:
                     return f"A media worker cannot be started: {error}."
@@ -256,6 +264,10 @@ class Workers:
                 self.stats[worker.index] = event
             case _:
                 self.on_event(worker.index, event)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, of) for of in INHERITED)}
 
 
 async def _write(channel: bridge.Channel, commands: trio.MemoryReceiveChannel[bridge.Command]) -> None:

@@ -165,6 +165,32 @@ def test_the_log_level_holds_for_media_workers(start_server: Callable[..., Serve
     eventually(lambda: "level=DEBUG logger=sfu.media" in server.output, "a worker logs at this level")
 
 
+def test_a_media_worker_has_no_secret_and_no_file_of_the_server(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of ours nor of whoever else put one into the environment."""
+    names = ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "DATABASE_URL", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET")
+    for name in names:
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setenv("LC_TIME", "C.UTF-8")
+    server = start_server(server_key="00" * 32, allow_anonymous="off", log_level="warning")
+    assert server.env.keys() > {*names, "SFU_SERVER_KEY"}
+
+    def data(process: psutil.Process) -> list[str]:
+        return [file.path for file in process.open_files() if file.path.startswith(server.data.name)]
+
+    assert data(psutil.Process(server.pid))
+    for worker in workers(server.pid):
+        found = worker.environ()
+        allowed = ("LC_", "LD_", "PYTHON", "MALLOC_")
+        rest = {name for name in found if not name.startswith(allowed)}
+        assert rest <= {"PATH", "HOME", "TMPDIR", "TZ", "LANG", "GLIBC_TUNABLES", "OPENSSL_CONF", "SFU_LOG_LEVEL"}
+        assert (found["LC_TIME"], found["SFU_LOG_LEVEL"]) == ("C.UTF-8", "warning")
+        assert "00" * 32 not in " ".join([*worker.cmdline(), *found.values()])
+        assert data(worker) == []
+        assert [one for one in worker.net_connections("tcp") if one.status == psutil.CONN_LISTEN] == []
+
+
 def test_a_killed_server_leaves_no_worker(server: Server) -> None:
     children = workers(server.pid)
     assert children
