@@ -14,21 +14,20 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from sfu.errors import ConfigError
-from sfu.http1 import Connection, Http, socket_of
+from sfu.http1 import Connection, Http
 from sfu.streams import GONE, PacedStream, TcpStream, Upgraded
 
 if TYPE_CHECKING:
-    import ssl
-
     from quart_trio import QuartTrio
 
     from sfu.config import Config
     from sfu.counters import Counters
+    from sfu.tls import Tls
 
 __all__ = ["PacedStream", "Upgraded", "listen", "serve"]
 
@@ -50,7 +49,7 @@ async def serve(
     signaling: Signaling,
     counters: Counters,
     *,
-    ssl_context: ssl.SSLContext | None,
+    tls: Tls | None,
     stop: trio.Event,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -59,16 +58,13 @@ async def serve(
     Raises ConfigError when it cannot listen. `signaling` must end its own WebSockets on stop: what has not ended after
     the grace is cancelled and closed.
     """
-    sockets = await listen(config)
-    listeners: list[Any] = list(sockets)
-    if ssl_context is not None:
-        listeners = [trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in sockets]
-    edge = _Edge(Http(config, app, counters), signaling)
+    listeners = await listen(config)
+    edge = _Edge(Http(config, app, counters), signaling, tls)
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(partial(trio.serve_listeners, edge.handle, listeners, handler_nursery=connections))
-                task_status.started(sockets)
+                task_status.started(listeners)
                 await stop.wait()
                 accepting.cancel_scope.cancel()
             with trio.move_on_after(GRACE_S):
@@ -106,20 +102,21 @@ _PORT_ERRORS = {
 class _Edge:
     """The connections that are open, and what happens to each."""
 
-    def __init__(self, http: Http, signaling: Signaling) -> None:
+    def __init__(self, http: Http, signaling: Signaling, tls: Tls | None) -> None:
         self._http = http
         self._signaling = signaling
+        self._tls = tls
         self._open: set[trio.socket.SocketType] = set()
         self._limit = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         self._ended = trio.Event()
 
-    async def handle(self, stream: TcpStream) -> None:
+    async def handle(self, stream: trio.SocketStream) -> None:
         """One connection to its end; raises nothing but Cancelled. The caller closes the stream."""
         self._http.counters.add("sfu_connections_total")
         if len(self._open) >= self._limit:
             self._http.failed("full")
             return
-        sock = socket_of(stream)
+        sock = stream.socket
         self._open.add(sock)
         try:
             await self._converse(stream)
@@ -132,8 +129,10 @@ class _Edge:
             self._open.discard(sock)
             self._ended.set()
 
-    async def _converse(self, stream: TcpStream) -> None:
-        if isinstance(stream, trio.SSLStream):
+    async def _converse(self, transport: trio.SocketStream) -> None:
+        stream: TcpStream = transport
+        if self._tls is not None:
+            stream = trio.SSLStream(transport, self._tls.context, server_side=True, https_compatible=True)
             try:
                 with trio.fail_after(self._http.config.head_s):
                     await stream.do_handshake()

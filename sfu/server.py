@@ -6,16 +6,15 @@ import logging
 import os
 import shutil
 import signal
-import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 import trio
 
-from sfu import __version__, edge, tls
+from sfu import __version__, edge
 from sfu.admission import Admission
 from sfu.api import create_api
 from sfu.calls import Calls
@@ -30,10 +29,14 @@ from sfu.sharing import FOLDER, Sharing
 from sfu.signaling import Signaling
 from sfu.store import Store
 from sfu.store.records import Company
+from sfu.tls import Tls, self_signed_context, server_context
 from sfu.web import create_app
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu")
+
+RELOADS, RELOAD_S = 60, 1.0
+"""How often a certificate that is not accepted is read, and at what intervals."""
 
 
 async def serve(config: Config, *, self_signed: bool) -> None:
@@ -43,12 +46,13 @@ async def serve(config: Config, *, self_signed: bool) -> None:
     """
     if self_signed and config.tls_cert:
         raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: leave one of them out.")
-    async with open_data(config) as store:
-        await _serve(config, store, self_signed)
+    with trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
+        async with open_data(config) as store:
+            await _serve(config, store, self_signed, hang_ups)
     log.info("stopped")
 
 
-async def _serve(config: Config, store: Store, self_signed: bool) -> None:
+async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: AsyncIterator[int]) -> None:
     counters = Counters()
     rooms = Rooms(config)
     workers = Workers(config, counters)
@@ -78,8 +82,9 @@ async def _serve(config: Config, store: Store, self_signed: bool) -> None:
                 await nursery.start(store.run, config.heartbeat_s)
                 await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
-                context = _ssl_context(config, self_signed, workers.advertised)
-                edge_serve = partial(edge.serve, ssl_context=context, stop=stop)
+                tls = _tls(config, self_signed, workers.advertised)
+                nursery.start_soon(_renew, tls, hang_ups)
+                edge_serve = partial(edge.serve, tls=tls, stop=stop)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
                 _announce(config, workers.advertised, default, self_signed=self_signed)
         nursery.cancel_scope.cancel()
@@ -97,11 +102,32 @@ async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatu
         os._exit(128 + received)
 
 
-def _ssl_context(config: Config, self_signed: bool, addresses: Sequence[str]) -> ssl.SSLContext | None:
+async def _renew(tls: Tls | None, hang_ups: AsyncIterator[int]) -> None:
+    """At a SIGHUP the certificate is read again. That of a terminal which closes ends nothing either."""
+    async for _ in hang_ups:
+        if tls is not None and tls.files is not None:
+            await _reload(tls)
+
+
+async def _reload(tls: Tls) -> None:
+    """Files that are not accepted may be half renewed, one of the two written: they are looked at again for a while."""
+    for attempt in range(RELOADS):
+        try:
+            tls.reload()
+        except ConfigError as error:
+            if attempt == 0:
+                log.warning("certificate_kept reason=%r", str(error))
+            await trio.sleep(RELOAD_S)
+        else:
+            log.info("certificate_renewed")
+            return
+
+
+def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | None:
     if self_signed:
-        return tls.self_signed_context(["localhost", *addresses])
+        return Tls(self_signed_context(["localhost", *addresses]))
     if config.tls_cert and config.tls_key:
-        return tls.server_context(config.tls_cert, config.tls_key)
+        return Tls(server_context(config.tls_cert, config.tls_key), (config.tls_cert, config.tls_key))
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +19,20 @@ from sfu.errors import ConfigError
 
 SELF_SIGNED_DAYS = 397
 """Apple's systems refuse server certificates that are valid for longer than 398 days, whoever signed them."""
+
+
+@dataclass(slots=True)
+class Tls:
+    """How new connections are encrypted; one that is open keeps what it began with. `files` are the operator's."""
+
+    context: ssl.SSLContext
+    files: tuple[Path, Path] | None = None
+
+    def reload(self) -> None:
+        """Takes up a renewed certificate; one made at start stays, which browsers were told to trust. Raises
+        ConfigError when the files cannot be used, and goes on with what it has."""
+        if self.files is not None:
+            self.context = server_context(*self.files)
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:

@@ -240,7 +240,7 @@ async def running(
         await nursery.start(store.run, 0.2)
         await nursery.start(signaling.run)
         await nursery.start(workers.run)
-        serve = partial(edge.serve, config, app, signaling.serve, counters, ssl_context=None, stop=stop)
+        serve = partial(edge.serve, config, app, signaling.serve, counters, tls=None, stop=stop)
         listeners = await nursery.start(serve)
         port = listeners[0].socket.getsockname()[1]
         await trio.testing.wait_all_tasks_blocked()  # so that the number of tasks is that of an idle server

@@ -105,7 +105,7 @@ async def serving(store: Store, clock: Callable[[], Any], **changes: Any) -> Asy
         raise AssertionError("nobody joins here")
 
     async with trio.open_nursery() as nursery:
-        serve = partial(edge.serve, ssl_context=None, stop=stop)
+        serve = partial(edge.serve, tls=None, stop=stop)
         listeners = await nursery.start(serve, config, app, signaling, counters)
         yield Rest(listeners[0].socket.getsockname()[1], "", calls, counters, app)
         nursery.cancel_scope.cancel()

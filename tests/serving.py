@@ -21,6 +21,7 @@ from sfu import edge
 from sfu.config import Config
 from sfu.counters import Counters
 from sfu.rooms import Rooms
+from sfu.tls import Tls
 from sfu.web import create_app
 from sfu.workers import Workers
 
@@ -181,7 +182,7 @@ async def serving(
                 server.app,
                 signaling or partial(echo, server),
                 counters,
-                ssl_context=tls[0] if tls else None,
+                tls=Tls(tls[0]) if tls else None,
                 stop=server.stop,
                 task_status=task_status,
             )

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from sfu.errors import ConfigError
-from sfu.tls import self_signed, self_signed_context, server_context
+from sfu.tls import Tls, self_signed, self_signed_context, server_context
 
 HOSTS = ["localhost", "127.0.0.1", "2001:db8::7", "meet.example.org"]
 
@@ -78,6 +78,28 @@ def test_a_self_signed_context_leaves_no_key_behind(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert self_signed_context(["localhost"]).cert_store_stats()["x509"] == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_renewed_certificate_is_for_new_connections(files: tuple[Path, Path]) -> None:
+    tls = Tls(server_context(*files), files)
+    before, old = tls.context, trusting(files[0].read_bytes())
+    cert, key = self_signed(HOSTS)
+    files[0].write_bytes(cert)
+    with pytest.raises(ConfigError, match="mismatch"):  # its key comes later
+        tls.reload()
+    assert tls.context is before
+    assert handshake(tls.context, old, HOSTS[0]).version()
+    files[1].write_bytes(key)
+    tls.reload()
+    assert handshake(tls.context, trusting(cert), HOSTS[0]).version()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(tls.context, old, HOSTS[0])
+
+
+def test_a_certificate_made_at_start_stays() -> None:
+    tls = Tls(context := self_signed_context(["localhost"]))
+    tls.reload()
+    assert tls.context is context
 
 
 def test_files_that_cannot_be_used_are_named(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -363,7 +363,8 @@ def main() -> None:
     logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
     hurry()
     _raise_open_files()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control plane decides
+    for signum in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal reach the whole group
+        signal.signal(signum, signal.SIG_IGN)  # the control plane decides
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(socket.socket(fileno=int(sys.argv[1]))))
 

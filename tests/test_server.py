@@ -1,0 +1,105 @@
+"""The server process and its signals: what a SIGHUP renews, and that it ends nothing."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+from process import ROOT, Server, environment, eventually, free_port, workers
+from wire import joined
+
+from sfu.tls import self_signed
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Callable[[], ssl.SSLContext]:
+    """Writes a new certificate and its key into tmp_path; returns a client's context that trusts it alone."""
+
+    def write() -> ssl.SSLContext:
+        cert, key = self_signed(["localhost", "127.0.0.1"])
+        (tmp_path / "cert.pem").write_bytes(cert)
+        (tmp_path / "key.pem").write_bytes(key)
+        return ssl.create_default_context(cadata=cert.decode())
+
+    return write
+
+
+async def test_a_hang_up_takes_up_the_renewed_certificate(
+    start_server: Callable[..., Server], pem: Callable[[], ssl.SSLContext], tmp_path: Path
+) -> None:
+    old = pem()
+    server = start_server(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem"))
+    async with joined(server.url, "alice", old) as alice:
+        new = pem()
+        (key := tmp_path / "key.pem").rename(tmp_path / "later.pem")
+        key.write_text("not yet")
+        os.kill(server.pid, signal.SIGHUP)
+        eventually(lambda: "certificate_kept" in server.output, "it is told that the files do not fit")
+        async with joined(server.url, "bob", old):
+            pass
+        (tmp_path / "later.pem").rename(key)
+        eventually(lambda: "certificate_renewed" in server.output, "it was looked at again")
+        async with joined(server.url, "carol", new):
+            await alice.talks("still here")
+    (warning,) = [line for line in server.output.splitlines() if "certificate_kept" in line]
+    assert "level=WARNING" in warning
+    assert str(key) in warning
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--self-signed",)], ids=["http", "self-signed"])
+async def test_a_hang_up_of_all_its_processes_ends_nothing(
+    start_server: Callable[..., Server], options: tuple[str, ...]
+) -> None:
+    """As of `systemctl kill --signal=SIGHUP`."""
+    context = ssl._create_unverified_context() if options else None
+    server = start_server(*options)
+    async with joined(server.url, "alice", context) as alice:
+        processes = [server.pid, *(worker.pid for worker in workers(server.pid))]
+        for pid in processes:
+            os.kill(pid, signal.SIGHUP)
+        await alice.talks("still here")
+        async with joined(server.url, "bob", context):
+            pass
+    assert processes[1:] == [worker.pid for worker in workers(server.pid)]
+    assert server.stop() == 0
+
+
+def test_a_terminal_that_closes_ends_nothing() -> None:
+    """As of an ssh session: the foreground group gets SIGHUP, and there is nothing left to write to."""
+    port = free_port()
+    env = environment(host="127.0.0.1", port=str(port), workers="1")
+    ours, theirs = pty.openpty()
+    script = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", script, sys.executable, "-m", "sfu", "serve"]
+
+    async def hang_up() -> None:
+        async with joined(f"http://127.0.0.1:{port}", "alice") as alice:
+            os.close(ours)
+            await alice.talks("still here")
+            async with joined(f"http://127.0.0.1:{port}", "bob"):
+                await alice.talks("and others come")
+
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    ) as process:
+        try:
+            os.close(theirs)
+            text = b""
+            while b"is ready" not in text:
+                text += os.read(ours, 4096)
+            before = [worker.pid for worker in workers(process.pid)]
+            trio.run(hang_up)
+            assert [worker.pid for worker in workers(process.pid)] == before
+            process.terminate()
+            assert process.wait(15) == 0
+        finally:
+            process.kill()
