@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sfu.errors import ConfigError
-from sfu.http1 import Connection, Http
-from sfu.streams import GONE, PacedStream, TcpStream, Upgraded
+from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
+from sfu.http1 import LINGER_S, Connection, Http, is_trusted, refusal
+from sfu.slots import Slot, Slots
+from sfu.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -34,7 +35,11 @@ __all__ = ["PacedStream", "Upgraded", "listen", "serve"]
 log = logging.getLogger("sfu.edge")
 
 CONNECTIONS = 4096
-"""Open TCP connections; one more is closed at once. Fewer where the limit on open files asks for it."""
+"""Open TCP connections. Fewer where the limit on open files asks for it."""
+SHARE = 4
+"""One address gets a quarter of them at most, or it could keep everybody else out."""
+REFUSING = 32
+"""Connections that are being told that they cannot be had; more are closed without a word."""
 SPARE_FILES = 128
 """Open files left for everything that is not a connection."""
 GRACE_S = 5.0
@@ -107,29 +112,63 @@ class _Edge:
         self._signaling = signaling
         self._tls = tls
         self._open: set[trio.socket.SocketType] = set()
-        self._limit = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        config = http.config
+        share = max(1, n // SHARE) if config.limits else n + 1
+        self._slots = Slots(n, share, lambda address: is_trusted(address, config.trusted_proxies))
+        self._refusing = 0
         self._ended = trio.Event()
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection to its end; raises nothing but Cancelled. The caller closes the stream."""
         self._http.counters.add("sfu_connections_total")
-        if len(self._open) >= self._limit:
-            self._http.failed("full")
+        scope, sock = trio.CancelScope(), stream.socket
+
+        def give_way() -> None:
+            self._http.failed("gave_way")
+            scope.cancel()
+
+        try:
+            slot = self._slots.take(sock.getpeername()[0], give_way)
+        except OSError:
+            self._http.failed("lost")
             return
-        sock = stream.socket
+        except (ServerFull, TooManyConnections) as error:
+            await self._refuse(stream, error)
+            return
         self._open.add(sock)
         try:
-            await self._converse(stream)
+            with scope:
+                await self._converse(stream, slot)
         except* GONE:
             self._http.failed("lost")
         except* Exception as group:
             self._http.failed("error")
             log.error("connection_failed error=%r", group, exc_info=group)
         finally:
+            slot.give_back()
             self._open.discard(sock)
             self._ended.set()
 
-    async def _converse(self, transport: trio.SocketStream) -> None:
+    async def _refuse(self, stream: trio.SocketStream, error: SfuError) -> None:
+        """Says so where no handshake must come first, and where not too many are being told."""
+        self._http.failed("full")
+        self._http.counters.add("sfu_refused_total", code=error.code)
+        if self._tls is not None or self._refusing >= REFUSING:
+            return
+        self._refusing += 1
+        try:
+            with trio.move_on_after(LINGER_S):
+                await stream.send_all(refusal(error))
+                await stream.send_eof()
+                while await stream.receive_some(READ_BYTES):  # closing with bytes unread can cost it the answer
+                    pass
+        except GONE:
+            pass
+        finally:
+            self._refusing -= 1
+
+    async def _converse(self, transport: trio.SocketStream, slot: Slot) -> None:
         stream: TcpStream = transport
         if self._tls is not None:
             stream = trio.SSLStream(transport, self._tls.context, server_side=True, https_compatible=True)
@@ -139,7 +178,7 @@ class _Edge:
             except (*GONE, trio.TooSlowError):
                 self._http.failed("tls")
                 return
-        connection = Connection(self._http, stream)
+        connection = Connection(self._http, stream, slot)
         await connection.run()
         if connection.upgraded is not None:
             await self._signaling(connection.upgraded)

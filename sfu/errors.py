@@ -147,6 +147,11 @@ class ServerFull(SfuError):
     default = "The server is full. Try again later."
 
 
+class TooManyConnections(SfuError):
+    code, status = "too_many_connections", 503
+    default = "Too many connections come from your address. Close some of them, or try again later."
+
+
 class MediaUnavailable(SfuError):
     code, status, close_code = "media_unavailable", 503, 1013
     default = "The media part of the server is starting. Try again in a second."

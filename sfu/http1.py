@@ -10,6 +10,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from sfu.bodies import STREAMED
+from sfu.errors import SfuError, TooManyConnections
+from sfu.slots import Slot
 from sfu.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 from sfu.web import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 
@@ -69,9 +72,10 @@ class Http:
 class _RefusedError(Exception):
     """The request gets this status, and the connection ends."""
 
-    def __init__(self, status: int, detail: str, *, with_body: bool = True) -> None:
+    def __init__(self, status: int, detail: str, *, code: str = "", with_body: bool = True) -> None:
         super().__init__(detail)
         self.status, self.detail, self.with_body = status, detail, with_body
+        self.code = code or CODES.get(status, "bad_request")
 
 
 class _UpgradeError(Exception):
@@ -90,12 +94,12 @@ class Connection(TCPServer):
 
     protocol: _Protocol  # type: ignore[assignment]
 
-    def __init__(self, http: Http, stream: TcpStream) -> None:
+    def __init__(self, http: Http, stream: TcpStream, slot: Slot) -> None:
         self.paced = PacedStream(stream, http.config, http.counters)
         super().__init__(http.app, http.hypercorn, http.context, {}, self.paced)  # type: ignore[arg-type]
         self.upgraded: Upgraded | None = None
         self._http = http
-        self._transport = stream
+        self._transport, self._slot = stream, slot
         self._reading = trio.CancelScope()
         self._over = False  # nothing more is read: hypercorn must not wait for a next request
 
@@ -108,7 +112,7 @@ class Connection(TCPServer):
         secure = isinstance(self._transport, trio.SSLStream)
         async with TaskGroup() as group:
             self._task_group = group
-            self.protocol = _Protocol(self._http, group, secure, peer, local, self.protocol_send)
+            self.protocol = _Protocol(self._http, group, secure, peer, local, self.protocol_send, self._slot)
             await self.idle_task.restart(group, self._idle_timeout)
             await self._read_data()
         if self.upgraded is None:
@@ -119,6 +123,8 @@ class Connection(TCPServer):
         with trio.CancelScope(shield=True):
             if isinstance(event, Updated):
                 if not self._over:
+                    if event.idle:
+                        self._slot.answered()
                     await super().protocol_send(event)
             elif isinstance(event, Closed):
                 await self._end()
@@ -210,10 +216,11 @@ class _Protocol(H11Protocol):
         peer: tuple[str, int],
         local: tuple[str, int],
         send: Any,
+        slot: Slot,
     ) -> None:
         super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
         self._settings, self._counters = http.config, http.counters
-        self._peer, self._secure = peer, secure
+        self._peer, self._secure, self._slot = peer, secure, slot
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Called by hypercorn with every head. Raises _RefusedError or _UpgradeError; sets what the app is told."""
@@ -227,6 +234,10 @@ class _Protocol(H11Protocol):
             self.client = (client_address(self._peer[0], event.headers, proxies), 0)
             schemes = members(event.headers, b"x-forwarded-proto")
             self.ssl = schemes[-1] == "https" if schemes else self._secure
+        try:
+            self._slot.asked(self.client[0])
+        except TooManyConnections as error:
+            raise _RefusedError(error.status, str(error), code=error.code, with_body=with_body) from None
         if _is_upgrade(event):
             raise _UpgradeError(event)
 
@@ -249,15 +260,26 @@ class _Protocol(H11Protocol):
 
     async def refuse(self, refused: _RefusedError) -> None:
         """Answers; hypercorn and the checks refuse only what no answer has begun to."""
-        self._counters.add("sfu_refused_total", code=CODES.get(refused.status, "bad_request"))
-        body = problem(refused.status, refused.detail).encode()
-        fields = {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body)), "Connection": "close"}
-        headers = [(name.encode(), value.encode()) for name, value in (fields | SECURITY_HEADERS).items()]
+        self._counters.add("sfu_refused_total", code=refused.code)
+        body = problem(refused.status, refused.detail, refused.code).encode()
+        headers = [(name.encode(), value.encode()) for name, value in _fields(body).items()]
         headers += self.config.response_headers("h11")
         await self._send_h11_event(h11.Response(status_code=refused.status, headers=headers))
         if refused.with_body:
             await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
+
+
+def refusal(error: SfuError) -> bytes:
+    """The answer to whatever will be asked on a connection that cannot be had."""
+    body = problem(error.status, str(error), error.code).encode()
+    fields = [f"{name}: {value}" for name, value in _fields(body).items()]
+    line = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
+    return "\r\n".join([line, *fields, "", ""]).encode() + body
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    return {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body)), "Connection": "close"} | SECURITY_HEADERS
 
 
 def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, str]]:

@@ -60,15 +60,16 @@ class Server:
     def failures(self, kind: str) -> float:
         return self.counters.get("sfu_connection_failures_total", kind=kind)
 
-    async def connect(self) -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+    async def connect(self, source: str = "127.0.0.1") -> trio.abc.Stream:
+        """From that address of this machine's loopback."""
+        stream = await trio.open_tcp_stream("127.0.0.1", self.port, local_address=source)
         if self.client_tls is None:
             return stream
         return trio.SSLStream(stream, self.client_tls, server_hostname="localhost", https_compatible=True)
 
-    async def talk(self, *parts: bytes) -> bytes:
+    async def talk(self, *parts: bytes, source: str = "127.0.0.1") -> bytes:
         """Sends the parts one by one on a new connection and returns all that comes until the server closes it."""
-        stream = await self.connect()
+        stream = await self.connect(source)
         async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(send_parts, stream, parts)
             answer = await read_all(stream)

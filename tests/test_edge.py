@@ -533,17 +533,121 @@ async def test_cancelling_the_server_closes_everything() -> None:
                 nursery.cancel_scope.cancel()
 
 
-async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+HOG = "127.0.0.2"
+
+
+async def busy(server: Server, source: str = HOG, request: bytes = UPGRADE) -> trio.abc.Stream:
+    """A WebSocket from there, which has the first line of its answer."""
+    stream = await server.connect(source)
+    await stream.send_all(request)
+    await read_until(stream, b"\r\n\r\n")
+    return stream
+
+
+async def idle(server: Server, source: str) -> trio.abc.Stream:
+    """A connection from there that had its answer and may have another."""
+    stream = await server.connect(source)
+    await stream.send_all(GET)
+    await read_until(stream, b"}\n")
+    return stream
+
+
+async def test_a_full_server_says_so_and_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "CONNECTIONS", 2)
     async with serving() as server:
-        async with await server.connect() as one, await server.connect() as two:
-            for stream in (one, two):
-                await stream.send_all(GET)
-                await read_until(stream, b"}\n")
-            assert await server.talk(GET) == b""
-            assert server.failures("full") == 1
+        async with await busy(server, "127.0.0.2"), await busy(server, "127.0.0.3"):
+            refused = await server.talk(GET)
+            assert statuses(refused) == [503]
+            assert b'"code": "server_full"' in refused
+            assert server.failures("full") == server.counters.get("sfu_refused_total", code="server_full") == 1
         await until(lambda: trio.lowlevel.current_statistics().io_statistics.tasks_waiting_read <= 2)
         assert await server.alive()
+
+
+async def test_one_address_does_not_keep_another_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whatever it holds: WebSockets, heads that never end, requests that never come, bodies that do not."""
+    monkeypatch.setattr(edge, "CONNECTIONS", 16)
+    held = (UPGRADE, b"", GET[:20], GET, b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+    async with serving() as server, contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            for request in held:
+                stream = await stack.enter_async_context(await server.connect(HOG))
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await stream.send_all(request)
+        await server.count("sfu_connections_total", 20)
+        async with await busy(server, "127.0.0.1") as alice:
+            assert await server.alive()
+            await say(alice)
+        refused = server.counters.get("sfu_refused_total", code="too_many_connections")
+        assert refused + server.failures("gave_way") == 16
+        assert server.counters.get("sfu_refused_total", code="server_full") == 0
+
+
+async def test_who_waits_gives_way_and_who_speaks_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "CONNECTIONS", 4)
+    async with serving() as server, await busy(server, "127.0.0.1") as alice, contextlib.AsyncExitStack() as stack:
+        waiting = await stack.enter_async_context(await idle(server, "127.0.0.2"))
+        mute = await stack.enter_async_context(await server.connect("127.0.0.3"))
+        await server.count("sfu_connections_total", 3)
+        slow = await stack.enter_async_context(await server.connect("127.0.0.4"))
+        await slow.send_all(GET[:20])
+        await server.count("sfu_connections_total", 4)
+        for source, gone in (("127.0.0.5", mute), ("127.0.0.6", slow), ("127.0.0.7", waiting)):
+            await stack.enter_async_context(await busy(server, source))
+            assert await read_all(gone) == b""
+        assert server.failures("gave_way") == 3
+        assert b"server_full" in await server.talk(GET, source="127.0.0.8")
+        await say(alice)
+
+
+async def test_an_address_that_has_its_share_still_gets_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own idle connections give way, as those of a house behind one address do when one more opens the page."""
+    monkeypatch.setattr(edge, "CONNECTIONS", 8)
+    async with serving() as server, await idle(server, HOG) as first, await idle(server, HOG):
+        assert statuses(await server.talk(LAST, source=HOG)) == [503]  # no worker runs here
+        assert server.failures("full") == 0
+        assert server.failures("gave_way") == 1
+        assert await read_all(first) == b""
+
+
+async def test_a_proxys_clients_have_shares_and_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "CONNECTIONS", 16)
+    config = local(trusted_proxies=(ipaddress.ip_network(HOG),))
+
+    def of(client: str, request: bytes = UPGRADE) -> bytes:
+        return request.replace(b"\r\nHost", f"\r\nX-Forwarded-For: {client}\r\nHost".encode())
+
+    async with serving(config) as server, contextlib.AsyncExitStack() as stack:
+        for client in ("203.0.113.7", "203.0.113.8"):
+            for _ in range(4):
+                await stack.enter_async_context(await busy(server, HOG, of(client)))
+        for request in (UPGRADE, GET):
+            refused = await server.talk(of("203.0.113.7", request), source=HOG)
+            assert statuses(refused) == [503]
+            assert b'"code": "too_many_connections"' in refused
+        answered = await server.talk(of("203.0.113.9", LAST), source=HOG)
+        assert b"too_many_connections" not in answered
+        assert server.counters.get("sfu_refused_total", code="too_many_connections") == 2
+
+
+async def test_over_tls_who_is_refused_is_closed(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge, "CONNECTIONS", 1)
+    async with serving(tls=tls) as server, await busy(server):
+        stream = await server.connect()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(GET)
+        await trio.aclose_forcefully(stream)
+        assert server.counters.get("sfu_refused_total", code="server_full") == 1
+
+
+async def test_without_limits_one_address_may_have_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "CONNECTIONS", 2)
+    async with serving(local(limits=False)) as server, await busy(server), await busy(server):
+        assert b"server_full" in await server.talk(GET, source=HOG)
 
 
 # --- listening --------------------------------------------------------------------------------------------------------
