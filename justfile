@@ -17,6 +17,11 @@ run *options: setup
 test *options: _dev _browsers
     @exec {{ bin }}/pytest -n auto --dist loadgroup "$@"
 
+# Run the tests that need no browser on each Python of this machine; `test-pythons 3.13` on that one
+[no-exit-message]
+test-pythons *options: _dev
+    @exec {{ bin }}/python tests/pythons.py "$@"
+
 # Measure what a packet costs and how much the server carries; `bench store` measures the database; --help tells more
 [no-exit-message]
 bench *options: _dev
@@ -44,17 +49,23 @@ setup: (_install "run" ".")
 
 # Remove everything that recipes and tools made
 clean:
-    rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis build dist
+    rm -rf .venv .pythons .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis build dist
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 _dev: (_install "dev" ".[dev]")
 
-# A stamp newer than pyproject.toml tells that nothing changed since; ./just makes .venv if there is none
+# Pin what is newest within pyproject.toml's ranges and fits every Python; then `just test`
+pin: _dev
+    { grep '^#' constraints.txt; {{ bin }}/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --extra dev \
+        --no-header --no-annotate pyproject.toml; } > .pins
+    mv constraints.txt
+
+# A stamp newer than both tells that nothing changed since; ./just makes .venv if there is none
 _install stamp what:
     @if ! [ -x {{ bin }}/python ]; then ./just --version > /dev/null; fi
-    @if ! [ {{ bin }}/.{{ stamp }} -nt pyproject.toml ]; then \
+    @if ! [ {{ bin }}/.{{ stamp }} -nt pyproject.toml ] || ! [ {{ bin }}/.{{ stamp }} -nt constraints.txt ]; then \
         echo "Installing into .venv (a minute, once) ..." >&2; \
-        {{ bin }}/pip install --quiet --disable-pip-version-check --editable '{{ what }}'; \
+        {{ bin }}/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '{{ what }}'; \
         touch {{ bin }}/.{{ stamp }}; \
     fi
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import hypothesis
 import pytest
+import pythons
 from process import Server
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -57,6 +58,17 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return _unskipped((yield), collector.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which Pythons this machine has, where that was the question: one that is not here cannot fail."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    if any("test_pythons.py" in getattr(report, "nodeid", "") for report in reports):
+        here = ", ".join(f"{version} ({path})" for version, path in pythons.found().items())
+        terminalreporter.section("Pythons")
+        terminalreporter.line(
+            f"installed and tried: {here}; not on this machine: {', '.join(pythons.missing()) or 'none'}"
+        )
 
 
 def _unskipped(report: Report, name: str) -> Report:

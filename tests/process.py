@@ -90,14 +90,21 @@ def workers(server_pid: int) -> list[psutil.Process]:
 
 
 class Server:
-    """A server process on 127.0.0.1, on the same port from start to start. `settings` are SFU_* names in lower case."""
+    """A server process on 127.0.0.1, on the same port from start to start. `settings` are SFU_* names in lower case,
+    `program` is what is run, in `folder`."""
 
-    def __init__(self, *options: str, **settings: str) -> None:
+    def __init__(
+        self,
+        *options: str,
+        program: tuple[str, ...] = (sys.executable, "-m", "sfu"),
+        folder: Path = ROOT,
+        **settings: str,
+    ) -> None:
         self.port = free_port()
         self.scheme = "https" if "--self-signed" in options or "tls_cert" in settings else "http"
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
-        self._command = [sys.executable, "-m", "sfu", "serve", *options]
+        self._command, self._folder = [*program, "serve", *options], folder
         self.data = tempfile.TemporaryDirectory(prefix="sfu-data-")  # lives as long as this, too
         usual = {"host": "127.0.0.1", "port": str(self.port), "workers": "1", "data_dir": self.data.name}
         self.env = environment(**usual | settings)
@@ -123,7 +130,9 @@ class Server:
     def start(self) -> Server:
         assert self.process is None
         self._output.seek(0, os.SEEK_END)
-        self.process = subprocess.Popen(self._command, cwd=ROOT, env=self.env, stdout=self._output, stderr=self._output)
+        self.process = subprocess.Popen(
+            self._command, cwd=self._folder, env=self.env, stdout=self._output, stderr=self._output
+        )
         eventually(self.ready, "the server's health is ok", START_S)
         return self
 

@@ -136,8 +136,7 @@ def test_listening_everywhere_names_each_address_and_the_need_of_https(start_ser
 def test_the_commands_that_it_names_can_be_typed() -> None:
     """Whoever starts it from a virtual environment has none of the name."""
     program = Path(sys.executable).with_name("sfu")
-    server = Server()
-    server._command[:3] = [str(program)]
+    server = Server(program=(str(program),))
     try:
         server.start()
         named = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
