@@ -61,9 +61,9 @@ class Downlink:
     """One a subscriber. `allowed_bps` is for video; sound is not counted, as REMB does not count it either."""
 
     __slots__ = (
-        "_asked_s", "_at_s", "_bytes", "_calm_s", "_complained", "_constant", "_extra_bps", "_failures", "_first_s",
-        "_less_s", "_loss", "_lossy_s", "_most", "_probe_bps", "_probe_remb_bps", "_probe_s", "_queue_s", "_remb_bps",
-        "_retry_s", "_round_trip_s", "_suspected_bps", "_suspected_s", "_trips", "_trying_s", "_wrong",
+        "_asked_s", "_at_s", "_bytes", "_calm_s", "_complained", "_constant", "_doubt_s", "_extra_bps", "_first_s",
+        "_less_s", "_loss", "_lossy_s", "_most", "_pause_s", "_probe_bps", "_probe_remb_bps", "_probe_s", "_queue_s",
+        "_remb_bps", "_retry_s", "_round_trip_s", "_suspected_bps", "_suspected_s", "_trips", "_trying_s",
         "allowed_bps", "jammed", "limited", "sent_bps",
     )  # fmt: skip
 
@@ -74,13 +74,13 @@ class Downlink:
         self.sent_bps = 0.0  # lately, probes included
         self._remb_bps = 0.0
         self._at_s, self._bytes = 0.0, 0
-        self._failures = 0
+        self._pause_s = RETRY_FIRST_S  # after the last probe; twice as long after each that fails
         self._calm_s = 0.0  # before, signs of congestion are of what is sent no more
         self._trips = RoundTrips()
         self._asked_s = 0.0  # when the last of them began
         self._suspected_s = self._suspected_bps = 0.0  # since when the way may be full, and what it carries then
         self._trying_s = 0.0  # since when what round trips allowed is sent
-        self._wrong = 0  # how often that was wrong
+        self._doubt_s = WRONG_FIRST_S  # how long that is not tried again once it was wrong
         self._retry_s = 0.0  # no probe before
         self._probe_bps = self._extra_bps = self._probe_s = self._probe_remb_bps = 0.0
         self._first_s = 0.0  # when the first round trip of the probe began
@@ -199,8 +199,7 @@ class Downlink:
         wait_s = RETRY_FIRST_S
         if self._trying_s:
             self._trying_s = 0.0
-            wait_s = min(WRONG_MOST_S, WRONG_FIRST_S * 2**self._wrong)
-            self._wrong += 1
+            wait_s, self._doubt_s = self._doubt_s, min(WRONG_MOST_S, 2 * self._doubt_s)
         self.allowed_bps, self._retry_s = bps, max(self._retry_s, now_s + wait_s)
         self._calm_s = now_s + DRAIN_S
         return True
@@ -212,7 +211,7 @@ class Downlink:
         if self._probe_bps and now_s >= self._probe_s + PROBE_S + VERDICT_S:
             self._judge(now_s)
         if self._trying_s and now_s >= self._trying_s + HELD_S:
-            self._trying_s, self._wrong = 0.0, 0
+            self._trying_s, self._doubt_s = 0.0, WRONG_FIRST_S
         if not next_bps or next_bps <= self.allowed_bps or self._probe_bps or now_s < self._retry_s:
             return
         if self._suspected_s:
@@ -239,7 +238,7 @@ class Downlink:
             return
         self.allowed_bps = min(MAX_BPS, max(self.allowed_bps, self._probe_bps))
         self._probe_bps = 0.0
-        self._failures, self.jammed = 0, False
+        self._pause_s, self.jammed = RETRY_FIRST_S, False
         self._trying_s = now_s if doubtful else 0.0
         if doubtful:
             self._retry_s = now_s + RETRY_FIRST_S
@@ -248,8 +247,8 @@ class Downlink:
         """So much more was too much, which says nothing against what was carried before."""
         self._probe_bps = 0.0
         self._calm_s = now_s + VERDICT_S
-        self._failures += 1
-        self._retry_s = now_s + min(RETRY_MOST_S, RETRY_FIRST_S * 2**self._failures)
+        self._pause_s = min(RETRY_MOST_S, 2 * self._pause_s)
+        self._retry_s = now_s + self._pause_s
 
     def probe_bytes(self, passed_s: float, now_s: float) -> int:
         """How much to send beside the videos for the last `passed_s`, while a probe runs."""
