@@ -27,7 +27,7 @@ from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent
 from sfu.media.inbound import Forwarder, Inbound
-from sfu.media.nack import HISTORY
+from sfu.media.nack import HISTORY, Budget
 from sfu.media.sockets import Endpoint, Path, PortableReceiver, Receiver
 from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows
 from sfu.media.udp import Route
@@ -77,7 +77,7 @@ class Subscriber:
         self.socket.bind((endpoint.address, 0))
         self.path = Path(endpoint, self.socket.getsockname())
         self.wire: dict[int, bytes] = {}  # by seq16, as first seen
-        self.packet = Packet()
+        self.packet, self.resends = Packet(), Budget()
 
     def downlink(self) -> tuple[Context, Path]:
         return self.context, self.path

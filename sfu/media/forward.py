@@ -24,6 +24,9 @@ from sfu.media.upstream import Upstream
 
 ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
 NONE = rtp.second_bytes(())
+REPORT_S = 1.0
+"""A sender report of a track is passed on to all its subscribers at most so often. Chromium sends seven a second of a
+large picture, and a hostile peer 44 in one datagram."""
 
 _ts_of = Struct("!I").unpack_from
 
@@ -32,8 +35,8 @@ class Track(Upstream):
     """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
     __slots__ = (
-        "_coming", "_fans", "_history", "_outbox", "_waiting", "accepts", "last_s", "last_ts", "late", "legs",
-        "rows", "short", "source", "ssrc",
+        "_coming", "_fans", "_history", "_outbox", "_report", "_reported_s", "_waiting", "accepts", "last_s", "last_ts",
+        "late", "legs", "rows", "short", "source", "ssrc",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +55,8 @@ class Track(Upstream):
         self._waiting: list[Leg[Track]] = []
         self._coming: dict[str, Leg[Track]] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History()
+        self._report: rtp.Rtcp | None = None  # the last one passed on
+        self._reported_s = -REPORT_S
 
     # --- subscribers --------------------------------------------------------------------------------------------------
 
@@ -78,8 +83,10 @@ class Track(Upstream):
         self.legs_changed()
         if pause:
             self.pause(peer.id, pause)
-        else:
-            self.request_keyframe()
+            return
+        self.request_keyframe()
+        if self._report is not None:  # sound and picture are to be in step before the next one comes
+            self._tell_times(self.legs[peer.id], self._report)
 
     def remove_leg(self, peer: Transport) -> None:
         if self.legs.pop(peer.id, None) is not None:
@@ -143,6 +150,10 @@ class Track(Upstream):
     def legs_changed(self) -> None:
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
         self._fans = None
+
+    def restart(self) -> None:
+        super().restart()
+        self._report = None  # of other numbers
 
     def close(self) -> None:
         super().close()
@@ -293,7 +304,7 @@ class Track(Upstream):
         measured_s = leg.delivery.round_trip_s
         round_trip_s = ROUND_TRIP_S if measured_s is None else measured_s
         for seq16 in seqs:
-            if not leg.resends.take(now_s):
+            if not leg.peer.resends.take(now_s):
                 self._counters["nack_over_budget"] += 1
                 return
             data = leg.find(seq16)
@@ -306,18 +317,21 @@ class Track(Upstream):
                 leg.peer.send_again(leg.again(data, now_s))
 
     def sender_report(self, report: rtp.Rtcp) -> None:
-        """Passes a publisher's sender report on, in each subscriber's numbers; raises ValueError if it is cut."""
-        shared = rtp.sender_report(report, self.ssrc, self.publisher.id)
-        ntp, now_s = int.from_bytes(report.body[4:12], "big"), asyncio.get_running_loop().time()
+        """Passes a publisher's sender report on, at most one each REPORT_S: any of them says how its clocks go. Raises
+        ValueError if it is cut."""
+        ntp, now_s = rtp.ntp_of(report), asyncio.get_running_loop().time()
         self.reception.sender_report(ntp, now_s)
+        if now_s < self._reported_s + REPORT_S:
+            self._counters["sender_reports_spared"] += 1
+            return
+        self._report, self._reported_s = report, now_s
         for leg in self.legs.values():
-            if leg.waiting:
-                continue
-            compound = shared
-            if leg.renumbered:
-                compound = rtp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts)
-            leg.peer.send_rtcp(compound)
-            leg.delivery.sender_report(ntp >> 16 & 0xFFFFFFFF, now_s)
+            if not leg.waiting:
+                self._tell_times(leg, report)
+
+    def _tell_times(self, leg: Leg[Track], report: rtp.Rtcp) -> None:
+        leg.peer.send_rtcp(rtp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts))
+        leg.delivery.sender_report(rtp.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
 
 
 def _picture_of(packet: rtp.Buffer) -> rtp.Picture | None:

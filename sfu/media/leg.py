@@ -14,7 +14,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from sfu.media import rtp, sdp
 from sfu.media.delivery import Delivery, Sent
-from sfu.media.nack import HISTORY, Answers, Budget
+from sfu.media.nack import HISTORY, Answers
 from sfu.media.quality import Counted
 from sfu.media.rtp import Picture, ReportBlock
 from sfu.media.transport import Transport
@@ -81,7 +81,6 @@ class Leg(Generic[F]):
         "peer",
         "repair_seq",
         "repair_ssrc",
-        "resends",
         "segments",
         "shift",
         "shift_picture",
@@ -95,7 +94,7 @@ class Leg(Generic[F]):
 
     def __init__(self, peer: Transport, track: F) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
-        self.resends, self.answers = Budget(), Answers()
+        self.answers = Answers()
         self.repair_ssrc = self.repair_seq = 0  # of its retransmissions; no SSRC where they come under the same
         self.delivery = Delivery()
         self.segments = True  # the kernel cuts messages to this peer up

@@ -20,6 +20,7 @@ from sfu.media.negotiation import Negotiation
 from sfu.media.publisher import Publisher
 from sfu.media.quality import Quality, Trouble
 from sfu.media.room import Room
+from sfu.media.rtcp import RtcpReader
 from sfu.media.shared import Shared
 from sfu.media.sockets import Path
 from sfu.media.transport import Transport
@@ -44,7 +45,8 @@ class Peer(Transport):
         self.viewer = Viewer(self, room, shared, full=self.full)
         self.published = self.publisher.published
         self.negotiation = Negotiation(self, self, room)
-        self.inbound = Inbound(self.publisher.by_ssrc, self._on_rtcp, self.publisher.latch)
+        rtcp = RtcpReader(self.id, self.publisher, self.viewer, shared.counters)
+        self.inbound = Inbound(self.publisher.by_ssrc, rtcp.read, self.publisher.latch)
         self.inbound.repairs = self.publisher.repairs
         self.quality = Quality()
         self._dtls: Dtls | None = None
@@ -181,30 +183,7 @@ class Peer(Transport):
             self.agent.close()
         self.shared.udp.unregister(self.agent)
 
-    # --- media in ----------------------------------------------------------------------------------------------------
-
-    def _on_rtcp(self, data: bytes) -> None:
-        """Raises ValueError where the compound is cut; what came before it counted."""
-        for packet in rtp.rtcp_packets(data):
-            for block in rtp.report_blocks(packet):
-                self.viewer.reported(block, time.monotonic())
-            if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
-                track = self.publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
-                if track is not None:
-                    track.sender_report(packet)
-            elif packet.type == rtp.RTCP_RTPFB and packet.format == rtp.RTPFB_NACK:
-                self.shared.counters["nack_received"] += 1
-                taken = self.viewer.taken.get(rtp.feedback_media_ssrc(packet))
-                if taken is not None:
-                    taken.resend(self.id, rtp.nacked(packet), time.monotonic())
-            elif (bps := rtp.remb(packet)) is not None:
-                self.viewer.estimated(bps, time.monotonic())
-            elif packet.type == rtp.RTCP_PSFB and packet.format in (rtp.PSFB_PLI, rtp.PSFB_FIR):
-                self.shared.counters["pli_received"] += 1
-                asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
-                for ssrc in asked:
-                    if (taken := self.viewer.taken.get(ssrc)) is not None and not taken.paused(self.id):
-                        taken.request_keyframe(self.id)
+    # --- what is known of its call -----------------------------------------------------------------------------------
 
     def measure(self, now_s: float) -> None:
         """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""

@@ -312,6 +312,13 @@ def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> byt
     return report + _description(ssrc, cname)
 
 
+def ntp_of(report: Rtcp) -> int:
+    """The 64-bit NTP time of a sender report (RFC 3550 section 6.4.1). Raises ValueError if that is cut."""
+    if len(report.body) < 24:
+        raise ValueError("cut sender report")
+    return int.from_bytes(report.body[4:12], "big")
+
+
 def remb(packet: Rtcp) -> int | None:
     """The bitrate of a REMB message (draft-alvestrand-rmcat-remb-03 section 2.2) in bps; None for any other packet."""
     body = packet.body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sfu.media.ice import Agent
+from sfu.media.nack import Budget
 from sfu.media.sockets import Path
 from sfu.media.srtp import Context, Packet
 
@@ -14,6 +15,7 @@ class Transport:
         self.id, self.agent = peer_id, agent
         self.outgoing: Context | None = None
         self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer took any sound
+        self.resends = Budget()  # what it may ask for once more
         self.again_bytes = 0  # of packets sent once more
         self._out, self._counters = out, counters
 
