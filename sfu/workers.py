@@ -178,6 +178,7 @@ class Workers:
             answer_s=config.answer_s,
             ice_s=config.ice_s,
             dtls_s=config.dtls_s,
+            limits=config.limits,
             index=worker.index,
             handovers=[sock.fileno() for sock in worker.handovers],
             joins=bool(worker.handovers) and first.started.is_set(),

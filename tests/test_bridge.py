@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sfu import bridge
 
 COMMANDS: list[bridge.Command] = [
-    bridge.Configure(8080, ["127.0.0.1", "::1"], ["203.0.113.7"], 8, 16, 15.0, 15.0, 10.0),
+    bridge.Configure(8080, ["127.0.0.1", "::1"], ["203.0.113.7"], 8, 16, 15.0, 15.0, 10.0, True),
     bridge.Join("p1", "room", True, True, False),
     bridge.Answer("p1", "v=0\r\n"),
     bridge.Publish("p1", "screen", "video"),

@@ -186,6 +186,8 @@ class Forwarder:
                 if track is None:
                     continue
             if track.muted:
+                track.refused += 1
+                track.refused_bytes += rows.lengths[i]
                 continue
             number = track.place(_u16_at(view, at + 2)[0])
             if number < 0:

@@ -206,9 +206,9 @@ class Publication:
 
     # --- the publisher's side ----------------------------------------------------------------------------------------
 
-    def set_muted(self, muted: bool) -> None:
+    def set_muted(self, muted: bool, reason: str = "") -> None:
         for track in self.received:
-            track.set_muted(muted)
+            track.set_muted(muted, reason)
 
     def take_level(self) -> float | None:
         return self.received[0].take_level()

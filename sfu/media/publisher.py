@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal, Protocol
 
 from sfu import bridge
 from sfu.media import rtp, sdp
 from sfu.media.forward import Track
 from sfu.media.inbound import Names
+from sfu.media.intake import CEILINGS, Intake
 from sfu.media.publication import Publication
 from sfu.media.room import Room
 from sfu.media.shared import Shared
 from sfu.media.transport import Transport
+from sfu.media.upstream import TOO_MUCH
+
+log = logging.getLogger("sfu.media")
 
 REPORT_BLOCKS = 31
 """That a report can have (RFC 3550 section 6.4.1)."""
@@ -40,6 +45,8 @@ class Publisher:
         self.by_ssrc: dict[int, Track] = {}
         self.repairs: dict[int, Track] = {}
         self.muted: set[str] = set()
+        self._intakes = {kind: Intake(ceiling) for kind, ceiling in CEILINGS.items()}
+        self._warned: set[str] = set()  # kinds
 
     # --- what it publishes -------------------------------------------------------------------------------------------
 
@@ -59,6 +66,7 @@ class Publisher:
                 peer, source, kind, self._shared.outbox, rids, redundant=said.redundant
             )
             publication.set_muted(source in self.muted)
+            publication.set_muted(self._intakes[kind].over, TOO_MUCH)
             self._shared.emit(bridge.Track(peer.id, source, kind))
             self._owner.tell_others()
         if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
@@ -76,6 +84,7 @@ class Publisher:
         if publication is None:
             return
         ended = publication.received
+        self._take(publication)
         for known in (self.by_ssrc, self.repairs):
             for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
                 del known[ssrc]
@@ -88,6 +97,27 @@ class Publisher:
         if source in self.published:
             self.published[source].set_muted(muted)
             self._room.arrange()
+
+    def bound(self, now_s: float) -> None:
+        """Now and then: nothing of a kind is forwarded while more of it comes than anybody has a use for."""
+        for publication in self.published.values():
+            self._take(publication)
+        for kind, intake in self._intakes.items():
+            if intake.judge(now_s):
+                self._set_over(kind, intake.over)
+
+    def _take(self, publication: Publication) -> None:
+        for track in publication.received:
+            self._intakes[publication.kind].came(*track.take_came())
+
+    def _set_over(self, kind: str, over: bool) -> None:
+        for publication in self.published.values():
+            if publication.kind == kind:
+                publication.set_muted(over, TOO_MUCH)
+        self._room.arrange()
+        if over and kind not in self._warned:  # once: who goes up and down would fill the log
+            self._warned.add(kind)
+            log.warning("publisher_sends_too_much peer=%s kind=%s", self._peer.id, kind)
 
     def ask_layers(self, now_s: float) -> None:
         """Tells the client which layers of its simulcasts anybody wants, when that changes."""

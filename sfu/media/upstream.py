@@ -12,6 +12,8 @@ from sfu.media.quality import Counted
 from sfu.media.reception import Reception
 from sfu.media.transport import Transport
 
+TOO_MUCH = "too_much"
+"""Why a track may be muted beside its publisher's wish: intake.py."""
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 
 
@@ -19,8 +21,8 @@ class Upstream(Numbering):
     """Asks again for packets that are missing, and for keyframes; tells the publisher how its packets came."""
 
     __slots__ = (
-        "_asking", "_broken", "_counters", "_keyframes", "_timer", "bytes", "clock_rate", "kind", "levels",
-        "levels_sum", "muted", "packets", "publisher", "reception", "remote_ssrc",
+        "_asking", "_broken", "_counters", "_keyframes", "_muted_for", "_seen", "_timer", "bytes", "clock_rate", "kind",
+        "levels", "levels_sum", "muted", "packets", "publisher", "reception", "refused", "refused_bytes", "remote_ssrc",
     )  # fmt: skip
 
     def __init__(self, publisher: Transport, kind: Literal["audio", "video"], counters: dict[str, int]) -> None:
@@ -29,8 +31,11 @@ class Upstream(Numbering):
         self.clock_rate = CLOCK_RATES[kind]
         self.remote_ssrc: int | None = None
         self.muted = False
+        self._muted_for: frozenset[str] = frozenset()  # reasons
         self.reception = Reception(kind, self.clock_rate)
         self.packets = self.bytes = 0  # forwarded
+        self.refused = self.refused_bytes = 0  # packets that came while it was muted since `take_came`, and their bytes
+        self._seen = (0, 0)  # of those forwarded, likewise
         self.levels = self.levels_sum = 0  # audio levels that came since `take_level`, and their sum
         self._counters = counters
         self._broken = False  # something was lost for good: decoders need a keyframe
@@ -38,11 +43,12 @@ class Upstream(Numbering):
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.TimerHandle | None = None
 
-    def set_muted(self, muted: bool) -> None:
-        """A muted track is not forwarded, whatever the publisher sends. Unmuting leaves decoders with a gap, so it asks
-        for a keyframe."""
-        if self.muted != muted:
-            self.muted = muted
+    def set_muted(self, muted: bool, reason: str = "") -> None:
+        """A track that is muted for any reason is not forwarded, whatever the publisher sends. Unmuting leaves decoders
+        with a gap, so it asks for a keyframe."""
+        self._muted_for = self._muted_for | {reason} if muted else self._muted_for - {reason}
+        if self.muted != bool(self._muted_for):
+            self.muted = not self.muted
             self.restart()
 
     def restart(self) -> None:
@@ -57,6 +63,14 @@ class Upstream(Numbering):
             return None
         mean, self.levels, self.levels_sum = -self.levels_sum / self.levels, 0, 0
         return mean
+
+    def take_came(self) -> tuple[int, int]:
+        """Packets and bytes that came since the last call, forwarded or not."""
+        (packets, n_bytes), self._seen = self._seen, (self.packets, self.bytes)
+        refused, refused_bytes, self.refused, self.refused_bytes = self.refused, self.refused_bytes, 0, 0
+        if refused and TOO_MUCH in self._muted_for:
+            self._counters["packets_over_limit"] += refused
+        return self.packets - packets + refused, self.bytes - n_bytes + refused_bytes
 
     def close(self) -> None:
         for timer in (self._timer, self._asking):

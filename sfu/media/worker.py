@@ -217,6 +217,8 @@ class Worker:
         """At one moment for all, so that what each publication offers is worked out once."""
         self._each(lambda peer: peer.viewer.allocate(now_s))
         self._each(lambda peer: peer.publisher.ask_layers(now_s))
+        if self.shared.config.limits:
+            self._each(lambda peer: peer.publisher.bound(now_s))
 
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():
