@@ -30,10 +30,12 @@ async def reached(control: LocalControl, packets_in: int) -> None:
     await until(lambda: control.worker.counters["packets_in"] == packets_in, f"{packets_in}: {control.worker.counters}")
 
 
-async def quiet(control: LocalControl) -> None:
-    """Waits until every keyframe that somebody asked for, as all do who join, was asked of its publisher."""
-    cameras = [track(control, peer) for peer in control.worker.peers]
-    await until(lambda: not any(camera._keyframes._wanted for camera in cameras), "no keyframe is wanted")
+async def quiet(control: LocalControl, *publishers: Client) -> None:
+    """Each answers the request for a keyframe that those who joined made."""
+    for client in publishers:
+        await client.send_rtp("camera", 1, keyframe(0))
+        camera = track(control, client.id)
+        await until(lambda: not camera._keyframes.wanted, "no keyframe is wanted")  # noqa: B023
 
 
 async def nack(client: Client, ssrc: int, *lost: int) -> None:
@@ -458,7 +460,7 @@ def test_a_subscribers_request_reaches_the_publisher(kind: str) -> None:
 def test_many_requests_are_one() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
-            await quiet(control)
+            await quiet(control, a)
             before = control.worker.counters["pli_sent"]
             received = control.worker.counters["pli_received"]
             began_s = asyncio.get_running_loop().time()
@@ -466,7 +468,7 @@ def test_many_requests_are_one() -> None:
                 await pli(b, b.ssrc_of("a", "camera"))
                 await pli(c, c.ssrc_of("a", "camera"))
             await until(lambda: control.worker.counters["pli_received"] == received + 40, "all came")
-            await until(lambda: not track(control, "a")._keyframes._wanted, "the last one served")
+            await until(lambda: control.worker.counters["pli_sent"] > before, "served")
             passed_ms = (asyncio.get_running_loop().time() - began_s) * 1e3
             assert 1 <= control.worker.counters["pli_sent"] - before <= 1 + passed_ms / HOLD_MS
             assert await asked(a) == a.ssrcs["camera"]
@@ -479,7 +481,7 @@ def test_requests_that_ask_nothing() -> None:
 
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
-            await quiet(control)
+            await quiet(control, a)
             before = control.worker.counters["pli_sent"]
             await control.send(bridge.Mute("a", "camera", True))
             await pli(b, b.ssrc_of("a", "camera"))
@@ -487,8 +489,47 @@ def test_requests_that_ask_nothing() -> None:
             await pli(b, 4242)
             await pli(a, b.ssrc_of("a", "camera"))
             await until(lambda: control.worker.counters["pli_received"] == 4, "all came")
-            assert not track(control, "a")._keyframes._wanted
+            assert not track(control, "a")._keyframes.wanted
             assert control.worker.counters["pli_sent"] == before
+
+    run(test)
+
+
+@pytest.mark.parametrize("lost", ["request", "requests", "answer"])
+def test_a_request_is_repeated_until_a_keyframe_comes(lost: str) -> None:
+    """Of a shared screen that does not change nothing else flows."""
+
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await quiet(control, a)
+            assert a.ice is not None
+            before, lose = control.worker.counters["pli_sent"], {"request": 1, "requests": 2, "answer": 0}[lost]
+            a.ice.lose = lambda data: rtp.is_rtcp(data[1]) and control.worker.counters["pli_sent"] <= before + lose
+            assert a.dtls is not None
+            while not a.dtls.rtcp.empty():
+                a.dtls.rtcp.get_nowait()
+            await pli(b, b.ssrc_of("a", "camera"))
+            assert await asked(a) == a.ssrcs["camera"]
+            if lost == "answer":  # another one comes
+                assert await asked(a) == a.ssrcs["camera"]
+            await a.send_rtp("camera", 2, delta(1))
+            assert track(control, "a")._keyframes.wanted
+            await a.send_rtp("camera", 3, keyframe(2))
+            await until(lambda: not track(control, "a")._keyframes.wanted, "answered")
+            assert control.worker.counters["pli_sent"] == before + max(lose + 1, 1 + (lost == "answer"))
+
+    run(test)
+
+
+def test_nobody_is_asked_again_for_what_nobody_gets() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            assert await asked(a) == a.ssrcs["camera"]
+            camera = track(control, "a")
+            await b.leave()
+            sent = control.worker.counters["pli_sent"]
+            await until(lambda: not camera._keyframes.wanted, "given up")
+            assert control.worker.counters["pli_sent"] == sent
 
     run(test)
 
@@ -500,7 +541,7 @@ def test_unmuting_asks_for_a_keyframe() -> None:
             await silently(control, a, "camera")
             assert await asked(a) == a.ssrcs["camera"]
             await silently(control, a, "microphone")
-            assert not track(control, "a", "microphone")._keyframes._wanted
+            assert not track(control, "a", "microphone")._keyframes.wanted
 
     run(test)
 
@@ -511,12 +552,12 @@ def test_who_has_the_picture_asks_for_none_when_others_leave() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, c):
             peers = control.worker.peers
-            await quiet(control)
+            await quiet(control, a, b, c)
             before = control.worker.counters["pli_sent"]
             await c.leave()
             await a.takes_from("b")
             await b.takes_from("a")
-            assert not any(track(control, p)._keyframes._wanted for p in "ab")
+            assert not any(track(control, p)._keyframes.wanted for p in "ab")
             assert control.worker.counters["pli_sent"] == before
             assert [len(track(control, p).legs) for p in "ab"] == [1, 1]
             assert set(peers) == {"a", "b"}

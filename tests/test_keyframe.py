@@ -23,11 +23,15 @@ def test_the_first_goes_out_at_once() -> None:
     assert requests.due(0.0)
 
 
-def test_nothing_is_due_unasked() -> None:
+def test_nothing_is_due_unasked_or_answered() -> None:
     requests = KeyframeRequests()
+    assert not requests.wanted
     assert not requests.due(0.0)
     assert requests.request(1000.0) == 0
     assert requests.due(1000.0)
+    assert requests.wanted
+    requests.answered()
+    assert not requests.wanted
     assert not requests.due(1000.0 + 10 * HOLD_MS)
 
 
@@ -35,12 +39,14 @@ def test_what_is_asked_in_the_hold_goes_out_once_at_its_end() -> None:
     requests = KeyframeRequests()
     assert requests.request(1000.0) == 0
     assert requests.due(1000.0)
+    requests.answered()
     assert requests.request(1100.0) == HOLD_MS - 100
     assert requests.request(1200.0) < 0  # arranged already
     assert not requests.due(1000.0 + HOLD_MS - 1)
     assert requests.request(1000.0 + HOLD_MS - 1) < 0
     assert requests.due(1000.0 + HOLD_MS)
     assert not requests.due(1000.0 + HOLD_MS)
+    requests.answered()
     assert requests.request(1000.0 + HOLD_MS) == HOLD_MS
 
 
@@ -49,38 +55,52 @@ def test_after_the_hold_the_next_goes_out_at_once(late_ms: float) -> None:
     requests = KeyframeRequests()
     requests.request(0.0)
     assert requests.due(0.0)
+    requests.answered()
     assert requests.request(HOLD_MS + late_ms) == 0
     assert requests.due(HOLD_MS + late_ms)
 
 
-@given(st.lists(st.integers(0, 300), max_size=60))
-def test_every_request_is_served_and_none_too_soon(gaps_ms: list[int]) -> None:
-    """Driven as a track drives it: a timer when `request` says so, `due` when it fires."""
+def test_what_nothing_answers_is_repeated_ever_less_often_and_not_for_ever() -> None:
+    requests, now_ms, sent = KeyframeRequests(), 0.0, []
+    requests.request(now_ms)
+    while requests.wanted:
+        now_ms += requests.wait_ms(now_ms)
+        if requests.due(now_ms):
+            sent.append(now_ms / HOLD_MS)
+    assert sent == [0, 1, 3, 7, 15, 31]
+    assert requests.request(now_ms) == 0  # who asks again begins again
+    assert requests.due(now_ms)
+    assert requests.wait_ms(now_ms) == HOLD_MS
+
+
+@given(st.lists(st.tuples(st.integers(0, 9000), st.booleans()), max_size=60))
+def test_every_request_is_served_and_none_too_soon(steps: list[tuple[int, bool]]) -> None:
+    """Driven as a track drives it: a timer when there is something to wait for, `due` when it fires. Some are
+    answered."""
     requests, now_ms = KeyframeRequests(), 0.0
-    timer_ms: float | None = None
-    asked: list[float] = []
-    sent: list[float] = []
-    for gap_ms in gaps_ms:
-        now_ms += gap_ms
-        if timer_ms is not None and timer_ms <= now_ms:
-            assert requests.due(timer_ms)
-            sent.append(timer_ms)
-            timer_ms = None
-        asked.append(now_ms)
-        wait_ms = requests.request(now_ms)
-        if wait_ms == 0:
-            assert requests.due(now_ms)
-            sent.append(now_ms)
-        elif wait_ms > 0:
-            assert timer_ms is None
-            timer_ms = now_ms + wait_ms
+    asked, sent, answers = list[float](), list[float](), list[float]()
+
+    def until(end_ms: float) -> None:
+        nonlocal now_ms
+        while requests.wanted and now_ms + requests.wait_ms(now_ms) <= end_ms:
+            now_ms += requests.wait_ms(now_ms)
+            if requests.due(now_ms):
+                sent.append(now_ms)
+        now_ms = end_ms
+
+    for gap_ms, answered in steps:
+        until(now_ms + gap_ms)
+        if answered:
+            requests.answered()
+            answers.append(now_ms)
         else:
-            assert timer_ms is not None
-    if timer_ms is not None:
-        assert requests.due(timer_ms)
-        sent.append(timer_ms)
+            asked.append(now_ms)
+            assert requests.request(now_ms) <= HOLD_MS
+            until(now_ms)
+    until(now_ms + HOLD_MS)
     assert all(later - sooner >= HOLD_MS for sooner, later in itertools.pairwise(sent))
-    assert all(any(at <= served <= at + HOLD_MS for served in sent) for at in asked)
+    for at_ms in asked:
+        assert any(at_ms <= served_ms <= at_ms + HOLD_MS for served_ms in sent + answers)
 
 
 # --- which packet begins a keyframe -----------------------------------------------------------------------------------

@@ -676,11 +676,11 @@ def test_nobody_is_asked_for_a_keyframe_that_no_one_would_get() -> None:
     async def test() -> None:
         async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (*_, c):
             (camera,) = control.worker.peers["b"].published["camera"].tracks
-            await until(lambda: not camera._keyframes._wanted, "what was asked for is done")
+            await until(lambda: not camera._keyframes.wanted, "what was asked for is done")
             asked = control.worker.counters["pli_received"]
             await c.send(rtp.pli(c.ssrc_of("b", "camera")))
             await until(lambda: control.worker.counters["pli_received"] == asked + 1, "the request came")
-            assert not camera._keyframes._wanted
+            assert not camera._keyframes.wanted
 
     run(test)
 

@@ -20,7 +20,7 @@ from sfu.media.nack import ROUND_TRIP_S, History
 from sfu.media.runs import gather, make_run
 from sfu.media.srtp import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.transport import Transport
-from sfu.media.upstream import Upstream
+from sfu.media.upstream import BROKEN, Upstream
 
 ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
 NONE = rtp.second_bytes(())
@@ -147,6 +147,10 @@ class Track(Upstream):
         """Within a batch: audio first, and what a leg changes to after what it changes from."""
         return 0 if self.kind == "audio" else 2 if self._coming else 1
 
+    @property
+    def watched(self) -> bool:
+        return bool(self._coming) or any(not leg.pauses for leg in self.legs.values())
+
     def legs_changed(self) -> None:
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
         self._fans = None
@@ -202,13 +206,13 @@ class Track(Upstream):
             if self._fans is None:
                 self._prepare()
             n = len(lengths)
-            if self._waiting or self._coming or self._broken:
+            if self._waiting or self._coming or self._lacks:
                 begin = self._find_beginning(rows, at, n)
                 if begin == 0:
                     self._resume_legs(rows.row(at), now_s)
                 elif begin > 0:
                     n = begin
-                else:
+                elif self._waiting or self._coming or self._lacks == BROKEN:
                     self.request_keyframe()
             run = lengths if len(lengths) == 1 else make_run(rows, at, lengths[:n])
             n = len(run)
@@ -245,7 +249,7 @@ class Track(Upstream):
         number, beginning = self._extended(source), []
         if self._fans is None:
             self._prepare()
-        if (self._waiting or self._coming or self._broken) and self._find_beginning(rows, i, 1) == 0:
+        if (self._waiting or self._coming or self._lacks) and self._find_beginning(rows, i, 1) == 0:
             self._resume_legs(rows.row(i), now_s)
             beginning = self._waiting
         self._count(number, 1, source, lengths)
@@ -269,7 +273,7 @@ class Track(Upstream):
     def _resume_legs(self, packet: memoryview, now_s: float) -> None:
         number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
         picture = _picture_of(packet)
-        self._broken = False
+        self._has_keyframe()
         coming, self._coming = self._coming, {}
         for subscriber, leg in coming.items():
             leg.track.hand_over(subscriber, self)
@@ -277,7 +281,8 @@ class Track(Upstream):
                 self._waiting.append(leg)
         for leg in self._waiting:
             leg.resume(number, ts, now_s, picture)
-        self.legs_changed()
+        if self._waiting:
+            self.legs_changed()
 
     def last_picture(self) -> rtp.Picture | None:
         """The VP8 numbers of what was sent last."""

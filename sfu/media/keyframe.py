@@ -2,6 +2,9 @@
 
 Any number of subscribers may ask; the publisher hears it at most once per HOLD_MS (RFC 4585 section 3.6.2 leaves the
 rate to the application). What is asked during the hold is asked once at its end.
+
+A request is one datagram, and where nothing else flows, as from a shared screen that does not change, nobody notices
+that it or its answer was lost: so it is repeated until a keyframe comes.
 """
 
 from __future__ import annotations
@@ -14,30 +17,54 @@ HOLD_MS = 1000.0
 """A keyframe of 720p is about 20 packets: one a second of each layer is what a call can bear."""
 
 
+REPEAT_MOST_MS = 16_000.0
+"""A request without an answer is repeated after HOLD_MS and twice as long each time up to this, so for half a minute in
+all: a publisher that is silent for so long is gone."""
+
+
 class KeyframeRequests:
     """One per video track."""
 
-    __slots__ = ("_asked_ms", "_wanted")
+    __slots__ = ("_asked_ms", "_due_ms", "_pause_ms")
 
     def __init__(self) -> None:
         self._asked_ms = float("-inf")
-        self._wanted = False
+        self._due_ms = float("inf")
+        self._pause_ms = HOLD_MS  # from the next request to the one after it
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a request is to go out, for the first time or again."""
+        return self._due_ms < float("inf")
 
     def request(self, now_ms: float) -> float:
         """Somebody needs a keyframe. Returns ms until `due` must be called: 0 at once, negative when already
         arranged."""
-        if self._wanted:
+        self._pause_ms = HOLD_MS
+        due_ms = max(now_ms, self._asked_ms + HOLD_MS)
+        if due_ms >= self._due_ms:
             return -1.0
-        self._wanted = True
-        return max(0.0, self._asked_ms + HOLD_MS - now_ms)
+        self._due_ms = due_ms
+        return due_ms - now_ms
 
     def due(self, now_ms: float) -> bool:
         """True if a request must go out now; it then counts as sent."""
-        if not self._wanted or now_ms < self._asked_ms + HOLD_MS:
+        if now_ms < self._due_ms:
             return False
-        self._wanted = False
-        self._asked_ms = now_ms
+        if self._pause_ms > 2 * REPEAT_MOST_MS:
+            self.answered()  # by nobody
+            return False
+        self._asked_ms, self._due_ms = now_ms, now_ms + self._pause_ms
+        self._pause_ms *= 2
         return True
+
+    def wait_ms(self, now_ms: float) -> float:
+        """Until `due` must be called, while one is `wanted`."""
+        return max(0.0, self._due_ms - now_ms)
+
+    def answered(self) -> None:
+        """A keyframe came, or nobody needs it any more."""
+        self._due_ms = float("inf")
 
 
 def starts_keyframe(packet: rtp.Buffer) -> bool:

@@ -17,6 +17,7 @@ from sfu.media.leg import Leg
 from sfu.media.nack import HISTORY
 from sfu.media.srtp import ROW_BYTES, Rows
 from sfu.media.transport import Transport
+from sfu.media.upstream import NOTHING
 
 LAYERS = 3
 """Told apart at most, as many as browsers make; those above count as the third."""
@@ -59,6 +60,10 @@ class ScalableTrack(Track):
         if self._lower:
             return max([super().flush_rank, *(track.flush_rank for track in self._lower)])
         return super().flush_rank
+
+    @property
+    def watched(self) -> bool:
+        return super().watched or any(track.watched for track in self._lower)
 
     def expect(self, leg: Leg[Track]) -> None:
         if leg.track.stream is self:
@@ -247,7 +252,7 @@ class LayerTrack(Track):
         self.head = self._after - self._left_out
         self._pass_on(spare, lengths, now_s)
         if not used:
-            self._broken = False  # who comes here has been shown all by another of us
+            self._lacks = NOTHING  # who comes here has been shown all by another of us
 
     def release(self, spare: Rows, following: Numbered, now_s: float) -> None:
         """Sends what is held, as this is the next packet."""

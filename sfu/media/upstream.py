@@ -14,6 +14,9 @@ from sfu.media.transport import Transport
 
 TOO_MUCH = "too_much"
 """Why a track may be muted beside its publisher's wish: intake.py."""
+NOTHING, ASKED, BROKEN = range(3)
+"""What decoders lack of a track: a keyframe that was asked for, or one without which they show nothing right, since
+something was lost for good: that is asked for with every burst until it comes."""
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 
 
@@ -21,7 +24,7 @@ class Upstream(Numbering):
     """Asks again for packets that are missing, and for keyframes; tells the publisher how its packets came."""
 
     __slots__ = (
-        "_asking", "_broken", "_counters", "_keyframes", "_muted_for", "_seen", "_timer", "bytes", "clock_rate", "kind",
+        "_asking", "_counters", "_keyframes", "_lacks", "_muted_for", "_seen", "_timer", "bytes", "clock_rate", "kind",
         "levels", "levels_sum", "muted", "packets", "publisher", "reception", "refused", "refused_bytes", "remote_ssrc",
     )  # fmt: skip
 
@@ -38,7 +41,7 @@ class Upstream(Numbering):
         self._seen = (0, 0)  # of those forwarded, likewise
         self.levels = self.levels_sum = 0  # audio levels that came since `take_level`, and their sum
         self._counters = counters
-        self._broken = False  # something was lost for good: decoders need a keyframe
+        self._lacks = NOTHING
         self._keyframes = KeyframeRequests()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.TimerHandle | None = None
@@ -110,7 +113,8 @@ class Upstream(Numbering):
         self._ask_again_later(now_s)
 
     def _break(self) -> None:
-        self._broken = self.kind == "video"  # until a keyframe has come: the request may be lost, too
+        if self.kind == "video":
+            self._lacks = BROKEN
 
     def counted(self) -> Counted:
         """What is known of its way here, for the publisher's quality."""
@@ -131,23 +135,49 @@ class Upstream(Numbering):
 
     # --- keyframes ----------------------------------------------------------------------------------------------------
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody could make use of a keyframe."""
+        return True
+
     def request_keyframe(self) -> None:
-        """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says."""
+        """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says, and until a
+        keyframe has come."""
         if self.kind != "video" or self.muted:
             return
-        loop = asyncio.get_running_loop()
-        wait_ms = self._keyframes.request(loop.time() * 1e3)
+        wait_ms = self._keyframes.request(asyncio.get_running_loop().time() * 1e3)
         if wait_ms == 0:
             self._ask()
         elif wait_ms > 0:
-            self._timer = loop.call_later(wait_ms / 1e3, self._ask)
+            self._ask_in(wait_ms)
+
+    def _ask_in(self, wait_ms: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(wait_ms / 1e3 + 0.001, self._ask_if_watched)
+
+    def _ask_if_watched(self) -> None:
+        if self.watched:
+            self._ask()
+        else:
+            self._has_keyframe()
 
     def _ask(self) -> None:
-        if self.remote_ssrc is None or self.publisher.downlink() is None:
+        if self.muted or self.remote_ssrc is None or self.publisher.downlink() is None:
             # nothing has arrived yet, or can be asked for; the first packet of a stream is a keyframe's
             self._keyframes = KeyframeRequests()
-        elif self._keyframes.due(asyncio.get_running_loop().time() * 1e3):
+            return
+        now_ms = asyncio.get_running_loop().time() * 1e3
+        if self._keyframes.due(now_ms):
             self._counters["pli_sent"] += 1
+            self._lacks = max(self._lacks, ASKED)
             self.publisher.send_rtcp(rtp.pli(self.remote_ssrc))
-        else:  # the timer ran a moment early
-            self._timer = asyncio.get_running_loop().call_later(0.005, self._ask)
+        if self._keyframes.wanted:
+            self._ask_in(self._keyframes.wait_ms(now_ms))
+        elif self._lacks == ASKED:
+            self._lacks = NOTHING
+
+    def _has_keyframe(self) -> None:
+        """One begins, or nobody needs it."""
+        self._lacks = NOTHING
+        self._keyframes.answered()
