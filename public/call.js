@@ -7,7 +7,7 @@ import { Room } from './protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
 import { AGAIN_KEY, callKey, NAME_KEY, recall, remember, tokenKey } from './storage.js';
-import { t, texts } from './texts.js';
+import { more, t, texts } from './texts.js';
 import { isProblem } from './words.js';
 
 const SOURCES = ['microphone', 'camera'];
@@ -70,7 +70,7 @@ function leave() {
 
 /** Resolves to later.js. */
 function later() {
-  return (rest ??= import('./later.js').catch(startOver));
+  return (rest ??= more().then(() => import('./later.js')).catch(startOver)); // its modules say things as soon as they are here
 }
 
 /**

@@ -1,6 +1,7 @@
 /**
- * Texts in the reader's language: one file a language in lang/, of which one is loaded. A text is a string with {placeholders},
- * or an object of plural forms (Intl.PluralRules) chosen by `count`. Numbers, lists and times go through Intl.
+ * Texts in the reader's language: one file a language in lang/, of which one is loaded, and one in late/ with the words of what
+ * later.js brings. A text is a string with {placeholders}, or an object of plural forms (Intl.PluralRules) chosen by `count`.
+ * Numbers, lists and times go through Intl.
  *
  * Static texts stand in the page by key: data-t (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() puts them in.
  * `texts` sends `change` when another language has been chosen: whoever made texts makes them again.
@@ -17,6 +18,7 @@ const base = (locale) => locale.toLowerCase().split('-')[0];
 export const texts = new EventTarget();
 export let language = 'en';
 let locale = 'en';
+let folders = ['lang'];
 let words = {};
 let made = {}; // Intl's: each when first asked for, as a phone takes tens of milliseconds
 
@@ -28,7 +30,8 @@ const parsed = document.readyState === 'loading' && new Promise((then) => docume
 /** Loads a language and puts the page's static texts into it; `keep` remembers the choice. */
 export async function speak(wanted, keep = false) {
   const found = wanted in LANGUAGES ? wanted : 'en';
-  words = (await import(`./lang/${found}.js`)).default;
+  const files = await Promise.all(folders.map((folder) => import(`./${folder}/${found}.js`)));
+  words = Object.assign({}, ...files.map((file) => file.default));
   await parsed;
   language = found;
   locale = (navigator.languages ?? []).find((one) => base(one) === found) ?? found;
@@ -37,6 +40,12 @@ export async function speak(wanted, keep = false) {
   Object.assign(document.documentElement, { lang: found, dir: RIGHT_TO_LEFT.has(found) ? 'rtl' : 'ltr' });
   fill(document);
   texts.dispatchEvent(new Event('change'));
+}
+
+/** Loads the words of what comes later, too. Rejects where they cannot be had. */
+export function more() {
+  folders = ['lang', 'late'];
+  return speak(language);
 }
 
 /** The text of a key. Strings put in are set apart from the sentence where one of the two runs right to left. */

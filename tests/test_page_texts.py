@@ -11,7 +11,10 @@ import pytest
 from node import run
 from process import ROOT
 
+from sfu.preload import ALWAYS, VIEWS, reachable
+
 PUBLIC = ROOT / "public"
+FOLDERS = ("lang", "late")
 LANGUAGES = sorted(path.stem for path in (PUBLIC / "lang").glob("*.js"))
 MILLIONS = {"es", "fr"}
 """Languages whose plural form `many` is for millions only."""
@@ -19,7 +22,8 @@ _LOAD = """
 const words = {};
 for (const name of %s) {
     const plurals = new Intl.PluralRules(name).resolvedOptions().pluralCategories;
-    words[name] = { plurals, texts: (await import(`./public/lang/${name}.js`)).default };
+    const [first, late] = await Promise.all(%s.map((folder) => import(`./public/${folder}/${name}.js`)));
+    words[name] = { plurals, first: first.default, texts: { ...first.default, ...late.default } };
 }
 out(words);
 """
@@ -28,7 +32,7 @@ out(words);
 @pytest.fixture(scope="module")
 def words() -> Any:
     """What the files hold, by language."""
-    return run(_LOAD % json.dumps(LANGUAGES))
+    return run(_LOAD % (json.dumps(LANGUAGES), json.dumps(FOLDERS)))
 
 
 def placeholders(text: str | dict[str, str]) -> set[str]:
@@ -64,3 +68,10 @@ def used(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted([*PUBLIC.glob("*.js"), PUBLIC / "index.html"]), ids=lambda path: path.name)
 def test_every_text_that_is_named_exists(words: dict[str, Any], path: Path) -> None:
     assert used(path) <= set(words["en"]["texts"])
+
+
+def test_what_loads_first_has_its_words(words: dict[str, Any]) -> None:
+    files = {path.name: path.read_text() for path in PUBLIC.glob("*.js")}
+    first = {name for view in VIEWS.values() for name in reachable((*ALWAYS, *view), files)}
+    assert "call.js" in first
+    assert {key for name in first - {"reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])

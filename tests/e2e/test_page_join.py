@@ -125,8 +125,8 @@ def test_a_link_straight_into_a_call_loads_as_little(
     page = visit("/health", locale=language)
     loaded = counting(page)
     rest: list[Route] = []
-    page.route("**/later.js", lambda route: rest.append(route))
-    with page.expect_request("**/later.js"):
+    page.route("**/late/*.js", lambda route: rest.append(route))
+    with page.expect_request("**/late/*.js"):
         page.goto(f"{server.url}/?room=straight {language}&username=bob")
     assert page.evaluate("window.room.connected")
     expect(page.locator(".tile.has-picture:not(.is-self)")).to_have_count(1)

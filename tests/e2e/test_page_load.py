@@ -105,6 +105,6 @@ def test_a_link_into_a_call_asks_for_it_at_once(server: Server, person: Callable
     eventually(lambda: held.has(early), "all is asked for before any of it has come")
     held.release()
     eventually(lambda: alice.peer, "alice is in the room")
-    assert held.after <= {"/icon.svg", "/ws", "/later.js"}
+    assert held.after <= {"/icon.svg", "/ws", "/late/en.js", "/later.js"}
     assert len(held.before) <= REQUESTS
     assert sum(sizes) < TRANSFERRED_BYTES
