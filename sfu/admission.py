@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from sfu import tokens
 from sfu.config import Config
 from sfu.errors import BadRequest, RoomLocked
-from sfu.names import clean_name
+from sfu.names import clean_name, is_clean
 from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
 from sfu.rooms import EVERYTHING
@@ -141,12 +141,14 @@ class Admission:
             session = await sessions.admit_anonymous(*who, peer_address=entry.address, judge=judge)
         else:
             session = await sessions.admit(entry.grant, entry.token, peer_address=entry.address, judge=judge)
-        return session, self.state(found[-1])
+        return session, self.state(entry.company_id, entry.room_id, found[-1])
 
-    def state(self, rules: RoomRules | Room) -> RoomState:
+    def state(self, company_id: str, room_id: str, rules: RoomRules | Room) -> RoomState:
         """What a call is told of its room."""
         kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
-        return RoomState(rules.locked, rules.lobby, rules.files, kept_s)
+        anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
+        public = anonymous and is_clean(room_id)
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public)
 
     def banned_until(self, entry: Entry) -> datetime:
         """How long who is removed stays out: as long as the token could let them in again, else as configured."""

@@ -79,7 +79,8 @@ class Calls:
     ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
         self.admission = admission
-        self.chat, self.lobby = Chat(rooms, admission.store), Lobby(config, self._lobby_changed)
+        self.chat = Chat(rooms, admission.store)
+        self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
@@ -125,16 +126,18 @@ class Calls:
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
         self.workers.release(peer.room.worker)
         self.deliver(self.rooms.leave(peer, code))
+        self.lobby.look_again(peer.room.key)
         metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
         self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record())
         self.counters.add("sfu_ends_total", code=code)
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
     def tell_lobby(self, session: Seat) -> None:
-        """Who waits, if somebody does, to one who may moderate and has just come, or come back."""
+        """Who waits, if somebody does, to one who may moderate and has just come, or come back; and them of that."""
         lobby = self.lobby.waiting(session.entry.key)
         if session.peer.moderator and lobby.waiting:
             session.tell(lobby)
+            self.lobby.look_again(session.entry.key)
 
     def _lobby_changed(self, key: str) -> None:
         lobby = self.lobby.waiting(key)

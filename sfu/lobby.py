@@ -34,6 +34,7 @@ class Waiter:
     left: bool = False
     error: SfuError | None = None
     decided: trio.Event = field(default_factory=trio.Event)
+    changed: trio.Event = field(default_factory=trio.Event)
 
     def invite(self) -> None:
         """The first decision counts."""
@@ -49,11 +50,12 @@ class Waiter:
 
 
 class Lobby:
-    """The lobbies of all rooms. `changed` is called with the key of a room whose lobby is another now."""
+    """The lobbies of all rooms. `changed` is called with the key of a room whose lobby is another now; `attended` tells
+    of a key whether somebody is in that room who can let people in, and `look_again` that it may tell otherwise now."""
 
-    def __init__(self, config: Config, changed: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, changed: Callable[[str], None], attended: Callable[[str], bool]) -> None:
         self._config = config
-        self._changed = changed
+        self._changed, self._attended = changed, attended
         self._rooms: dict[str, dict[str, Waiter]] = {}
 
     def waiting(self, key: str) -> server_messages.Lobby:
@@ -69,6 +71,10 @@ class Lobby:
         for waiter in self._rooms.get(key, {}).values():
             waiter.decided.set()
 
+    def look_again(self, key: str) -> None:
+        for waiter in self._rooms.get(key, {}).values():
+            waiter.changed.set()
+
     def refuse(self, who: Callable[[Entry], bool], error: SfuError) -> None:
         for waiters in self._rooms.values():
             for waiter in waiters.values():
@@ -80,9 +86,9 @@ class Lobby:
         waiter = self._add(entry)
         try:
             ws = await door.accept()
-            if door.full:
-                await ws.send_message(server_messages.encode(server_messages.Waiting(entry.room_id, entry.user_name)))
             async with trio.open_nursery() as nursery:
+                if door.full:
+                    nursery.start_soon(self._tell, ws, waiter)
                 nursery.start_soon(self._listen, ws, waiter)
                 nursery.start_soon(self._keep_alive, ws, waiter)
                 late: SfuError = LobbyTimeout()
@@ -118,6 +124,18 @@ class Lobby:
         if not waiters:
             del self._rooms[waiter.entry.key]
         self._changed(waiter.entry.key)
+
+    async def _tell(self, ws: WebSocketConnection, waiter: Waiter) -> None:
+        """That they wait, and whether for somebody, now and whenever that is another."""
+        said: bool | None = None
+        while True:
+            waiter.changed = trio.Event()
+            entry, attended = waiter.entry, self._attended(waiter.entry.key)
+            if attended is not said:
+                waiting = server_messages.Waiting(entry.room_id, entry.user_name, attended)
+                await ws.send_message(server_messages.encode(waiting))
+                said = attended
+            await waiter.changed.wait()
 
     async def _listen(self, ws: WebSocketConnection, waiter: Waiter) -> None:
         """So that a closed connection is noticed. All there is to say here is `leave`."""

@@ -11,7 +11,7 @@ from sfu.admission import Entry
 from sfu.calls import Calls, Seat
 from sfu.client_messages import ChangeRoom, EndCall, Moderate
 from sfu.errors import SfuError
-from sfu.protocol import MICROPHONE
+from sfu.protocol import MICROPHONE, SCREEN, SCREEN_AUDIO
 from sfu.refusals import RoomDeleted, TokenRevoked
 from sfu.server_messages import Asked, Muted, Participant, RoomState
 from sfu.store import records
@@ -61,7 +61,7 @@ class Moderation:
             raise errors.UnknownPeer
         match message.action:
             case "mute":
-                self._mute(session, source)
+                self._mute(session, source, by.peer.name)
             case "ask_unmute":
                 session.tell(Asked(by.peer.name, source))
             case "remove" if session is by:
@@ -86,7 +86,7 @@ class Moderation:
 
     def change_room(self, room: records.Room) -> None:
         """The room is set so now."""
-        self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room))
+        self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room.company_id, room.room_id, room))
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """Who is in the call, the first to come first."""
@@ -96,7 +96,7 @@ class Moderation:
         """False if nobody with this session is in the call. Raises BadSource."""
         found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
         for session in found:
-            self._mute(session, source)
+            self._mute(session, source, "")
         return bool(found)
 
     def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
@@ -116,11 +116,14 @@ class Moderation:
 
     # --- how --------------------------------------------------------------------------------------------------------
 
-    def _mute(self, session: Seat, source: str) -> None:
-        """In the media worker, too: what the client goes on sending is forwarded to nobody."""
+    def _mute(self, session: Seat, source: str, by: str) -> None:
+        """In the media worker, too: what the client goes on sending is forwarded to nobody. A screen takes its sound
+        with it. Raises BadSource."""
         if source not in session.peer.muted:
             session.mute(source, True)
-            session.tell(Muted(session.peer.id, source, muted=True))
+            session.tell(Muted(session.peer.id, source, muted=True, by=by))
+        if source == SCREEN and SCREEN_AUDIO in session.peer.tracks:
+            self._mute(session, SCREEN_AUDIO, by)
 
     def _remove(self, session: Seat, by: str) -> None:
         """The person, with every connection they have in the room, and for as long as `Admission.banned_until` says."""

@@ -23,3 +23,11 @@ def clean_name(text: str, what: str = "name") -> str:
     if len(name) > NAME_CHARACTERS:
         raise BadName(f"The {what} is longer than {NAME_CHARACTERS} characters.")
     return name
+
+
+def is_clean(text: str) -> bool:
+    """Whether it is a name as it stands: rooms made over REST may be called what no link can say."""
+    try:
+        return clean_name(text) == text
+    except BadName:
+        return False

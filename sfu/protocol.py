@@ -21,6 +21,8 @@ Kind = Literal["audio", "video"]
 
 MICROPHONE, CAMERA = "microphone", "camera"
 """The sources of the two sections of the first offer; more are asked for with `publish`."""
+SCREEN, SCREEN_AUDIO = "screen", "screen-audio"
+"""What a shared screen is published as, with its sound."""
 
 
 @dataclass(frozen=True, slots=True)

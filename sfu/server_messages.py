@@ -45,12 +45,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RoomState:
-    """How the room is set. `chat_kept_s`: how long its chat is kept, 0 for not at all."""
+    """How the room is set. `chat_kept_s`: how long its chat is kept, 0 for not at all. `public`: its name as a link,
+    without a token, leads here."""
 
     locked: bool = False
     lobby: bool = False
     files: bool = False
     chat_kept_s: int = 0
+    public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,12 @@ class TrackEnded:
 
 @dataclass(frozen=True, slots=True)
 class Muted:
-    """A participant muted or unmuted a source."""
+    """A participant muted or unmuted a source. `by`: the moderator who muted yours; empty otherwise."""
 
     peer: str
     source: str
     muted: bool
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,10 +267,12 @@ class Lobby:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """You are in the lobby of the room until somebody lets you in: `welcome` or `bye` follows."""
+    """You are in the lobby of the room until somebody lets you in: `welcome` or `bye` follows. `attended`: somebody who
+    can is in the room."""
 
     room: str
     name: str
+    attended: bool
 
 
 @dataclass(frozen=True, slots=True)

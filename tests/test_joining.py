@@ -49,15 +49,18 @@ async def acme(server: Server) -> tuple[Company, str]:
 def issue(server: Server, acme: tuple[Company, str]) -> Issue:
     """A token of Acme's for alice in the room `team`, or as told."""
 
-    async def make(*, single_use: bool = False, company: Company | None = None, **changes: Any) -> str:
-        owner = company or acme[0]
-        usual = {"company_id": owner.id, "room_id": "team", "user_name": "alice", "duration_s": 600, "now": utc_now()}
-        grant = tokens.grant(**(usual | changes))
-        token = tokens.encode(grant, server.store.companies.secret(owner).reveal())
-        await server.store.tokens.add(grant, token, single_use=single_use)
-        return token
+    async def make(*, company: Company | None = None, **changes: Any) -> str:
+        return await issued(server, company or acme[0], **changes)
 
     return make
+
+
+async def issued(server: Server, owner: Company, *, single_use: bool = False, **changes: Any) -> str:
+    usual = {"company_id": owner.id, "room_id": "team", "user_name": "alice", "duration_s": 600, "now": utc_now()}
+    grant = tokens.grant(**(usual | changes))
+    token = tokens.encode(grant, server.store.companies.secret(owner).reveal())
+    await server.store.tokens.add(grant, token, single_use=single_use)
+    return token
 
 
 def url(token: str, **more: str) -> str:
@@ -92,6 +95,29 @@ async def test_a_token_binds_room_and_name(server: Server, issue: Issue, acme: t
             assert (welcome["room"], welcome["name"], welcome["permissions"]) == ("team", "alice", may)
             assert list(server.rooms.rooms) == [f"{acme[0].id}/team"]
         await eventually(lambda: not server.rooms.rooms)
+
+
+@pytest.mark.parametrize(
+    ("default", "anonymous", "room", "rules", "public"),
+    [
+        (True, True, "team", RoomSettings(), True),
+        (True, True, "team", RoomSettings(locked=True, lobby=True), True),  # it leads to the door
+        (True, True, "team", RoomSettings(access="token"), False),
+        (True, True, "two  blanks", RoomSettings(), False),  # a link has them folded
+        (True, True, "x" * 65, RoomSettings(), False),
+        (True, False, "team", RoomSettings(), False),
+        (False, True, "team", RoomSettings(), False),  # another room of the same name
+    ],
+)
+async def test_a_room_tells_whether_its_name_leads_there(
+    tmp_path: Path, default: bool, anonymous: bool, room: str, rules: RoomSettings, public: bool
+) -> None:
+    async with running(tmp_path, settings(allow_anonymous=anonymous)) as server:
+        company = server.default if default else (await server.store.companies.create("Acme"))[0]
+        await server.store.rooms.create(company.id, room, rules)
+        token = await issued(server, company, room_id=room, permissions=Permissions(moderate=True))
+        async with server.connect(url(token)) as client:
+            assert (await welcomed(client))["state"]["public"] is public
 
 
 async def test_a_token_comes_as_a_subprotocol_and_is_not_sent_back(server: Server, issue: Issue) -> None:

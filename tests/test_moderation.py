@@ -19,6 +19,7 @@ from rest_client import request
 
 from sfu import tokens
 from sfu.admission import utc_now
+from sfu.store.records import RoomSettings
 from sfu.tokens import Permissions
 
 if TYPE_CHECKING:
@@ -163,8 +164,9 @@ async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server) -> N
         await until(carol, "track")
         await until(mod, "track")
         await moderate(mod, "mute", bob.peer)
-        muted = {"peer": bob.peer, "source": "microphone", "muted": True}
-        assert [await until(client, "mute") for client in (bob, carol, mod)] == [muted] * 3
+        muted = {"peer": bob.peer, "source": "microphone", "muted": True, "by": "mod"}
+        told = [await until(client, "mute") for client in (bob, carol, mod)]
+        assert told == [muted, *[muted | {"by": ""}] * 2]
         await moderate(mod, "mute", bob.peer, "camera")  # before there is a picture
         assert (await until(bob, "mute"))["source"] == "camera"
         await moderate(mod, "ask_unmute", bob.peer)
@@ -259,7 +261,7 @@ async def test_who_waits_in_the_lobby_is_let_in_or_refused(server: Server) -> No
         await mod.send("room", {"lobby": True, "locked": None})
         assert (await mod.expect("room"))["lobby"] is True
         async with server.client(name="bob") as bob, server.client(name="carol") as carol:
-            assert await bob.expect("waiting") == {"room": "team", "name": "bob"}
+            assert await bob.expect("waiting") == {"room": "team", "name": "bob", "attended": True}
             (waiter,) = (await mod.expect("lobby"))["waiting"]
             await carol.expect("waiting")
             both = (await mod.expect("lobby"))["waiting"]
@@ -282,6 +284,20 @@ async def test_who_waits_in_the_lobby_is_let_in_or_refused(server: Server) -> No
             assert (await until(mod, "lobby"))["waiting"] == []
             await moderate(mod, "admit", both[1]["peer"])
             assert (await until(mod, "error"))["code"] == "unknown_peer"
+
+
+async def test_who_waits_is_told_whether_anybody_can_let_them_in(server: Server) -> None:
+    await server.store.rooms.create(server.default.id, "team", RoomSettings(lobby=True))
+    async with server.client(name="bob") as bob:
+        assert (await bob.expect("waiting"))["attended"] is False
+        async with moderator(server) as mod:
+            assert (await bob.expect("waiting"))["attended"] is True
+            async with server.connect(await ticket(server, "guest")) as guest:
+                await guest.expect("waiting")  # and bob hears nothing of that
+            async with server.connect(await ticket(server, "second", moderate=True)):
+                await until(mod, "joined")
+            await until(mod, "left")
+        assert (await bob.expect("waiting"))["attended"] is False
 
 
 async def test_taking_the_lobby_away_lets_everybody_in(server: Server) -> None:
@@ -392,7 +408,7 @@ async def test_the_api_does_it_too(server: Server) -> None:
         assert present[0]["tracks"] == [{"source": "microphone", "kind": "audio", "muted": False}]
         paths = [f"/rooms/team/participants/{p['session_id']}" for p in present]
         assert (await rest(server, "POST", paths[0] + "/mute", key, {})).status == 204
-        assert (await bob.expect("mute")) == {"peer": bob.peer, "source": "microphone", "muted": True}
+        assert (await bob.expect("mute")) == {"peer": bob.peer, "source": "microphone", "muted": True, "by": ""}
         reply = await rest(server, "POST", paths[0] + "/mute", key, {"source": "screen"})
         assert (reply.status, reply.code) == (400, "bad_source")
         assert (await rest(server, "DELETE", paths[0].replace("team", "other"), key)).code == "participant_not_found"
@@ -405,7 +421,7 @@ async def test_the_api_does_it_too(server: Server) -> None:
         async with server.joined(name="eve"):
             pass
         assert (await rest(server, "PUT", "/rooms/team", key, {"locked": True, "chat_kept_s": 60})).status == 200
-        state = {"locked": True, "lobby": False, "files": True, "chat_kept_s": 60}
+        state = {"locked": True, "lobby": False, "files": True, "chat_kept_s": 60, "public": True}
         assert await until(bob, "room") == state
         assert (await server.refused("/ws?room=team&username=eve"))["code"] == "room_locked"
         await bob.send("chat", {"text": "hello"})
