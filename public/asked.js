@@ -1,5 +1,6 @@
 /** What the link asks for, and the view it leads to, which begins to load while main.js still comes. */
 
+import { grantOf } from './address.js';
 import { callKey, recall, tokenKey } from './storage.js';
 
 import('./texts.js'); // it finds out which language to load
@@ -14,14 +15,17 @@ function inAddress() {
   const query = new URLSearchParams(location.search);
   const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
   const before = (key) => (reloaded ? recall('sessionStorage', key) : '');
-  const room = query.get('room')?.trim() ?? '';
-  return { room, name: query.get('username')?.trim() || before(callKey()), token: query.get('token') ?? before(tokenKey()) };
+  const said = (name) => query.get(name)?.trim() ?? '';
+  const token = query.get('token') ?? before(tokenKey());
+  const grant = grantOf(token);
+  const invited = grant ? '' : said('invited');
+  const shown = grant && said('preview') !== 'off' && !before(callKey()); // what is no token is tried, so that the server says why
+  const room = grant?.room ?? said('room');
+  const name = grant?.name || said('username') || before(callKey());
+  return { room, name, token, invited, straight: Boolean(token ? !shown : room && name) };
 }
 
-/** { room, name, token }, '' where nothing is said. */
+/** { room, name, token, invited }, '' where nothing is said, and whether it leads `straight` into a call. */
 export const asked = window.parent === window ? inAddress() : await inFrame();
 
-/** Whether it leads straight into a call. */
-export const straight = Boolean(asked.token || (asked.room && asked.name));
-
-(straight ? import('./call.js') : import('./join.js')).catch(() => {}); // main.js asks for it again
+(asked.straight ? import('./call.js') : import('./join.js')).catch(() => {}); // main.js asks for it again

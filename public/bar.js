@@ -52,7 +52,7 @@ function showDevices() {
   const button = $('screen-button');
   button.setAttribute('aria-pressed', String(sharing));
   button.classList.toggle('is-on', sharing);
-  const why = (!page.devices.canShare && t('key.no_share')) || (page.room?.permissions?.publish === false && t('key.no_publish')) || '';
+  const why = (!page.devices.canShare && t('key.no_share')) || (page.listens && t('key.no_publish')) || '';
   nameKey(button, t(sharing ? 'key.unshare' : 'key.share'), 'S', why);
 }
 

@@ -1,12 +1,13 @@
 /** The call: a room, what it tells the page, and what the person does. Loaded when somebody goes in. */
 
+import { forget, keep } from './address.js';
 import { startBar } from './bar.js';
 import { $, button } from './dom.js';
 import { page } from './page.js';
 import { Room } from './protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from './stage.js';
-import { AGAIN_KEY, callKey, NAME_KEY, recall, remember, tokenKey } from './storage.js';
+import { AGAIN_KEY, NAME_KEY, recall, remember } from './storage.js';
 import { more, t, texts } from './texts.js';
 import { isProblem } from './words.js';
 
@@ -32,13 +33,7 @@ export async function enter({ room: roomName, name }) {
   const again = page.room?.room === roomName;
   const { token } = page;
   if (!token) remember('localStorage', NAME_KEY, name);
-  const here = new URL(location.href);
-  if (roomName) here.searchParams.set('room', roomName);
-  here.searchParams.delete('token'); // it lets its holder in as somebody: not for histories, screens and copied addresses
-  here.searchParams.delete('username'); // an address copied by hand must not bring a second person of this name
-  history.replaceState(null, '', here);
-  remember('sessionStorage', callKey(), name);
-  remember('sessionStorage', tokenKey(), token);
+  keep({ room: roomName, token, name, linked: !token });
   const room = (page.room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
   for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
@@ -58,12 +53,18 @@ function stateChanged({ state, error }) {
   if (error || page.room.trouble) later();
 }
 
+/** Now it is known whether the room's name leads here, and what one may do. */
+function welcomed({ room, name }) {
+  keep({ room, token: page.token, name, linked: page.room.settings.public });
+  if (page.listens) devices.forbid();
+  page.show('call');
+}
+
 function leave() {
   clearTimeout(waiting);
   devices.rest();
   page.stage.clear();
-  remember('sessionStorage', callKey(), '');
-  remember('sessionStorage', tokenKey(), '');
+  forget();
 }
 
 // --- what comes later ---
@@ -129,7 +130,7 @@ for (const name of OPENED) page.actions[name] = (...given) => hold(later().then(
 
 page.stage = new Stage();
 page.on('state', stateChanged);
-page.on('welcome', () => page.show('call'));
+page.on('welcome', welcomed);
 page.on('waiting', later);
 for (const type of OF_PEOPLE) page.on(type, () => page.changed());
 page.on('people', () => {

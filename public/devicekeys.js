@@ -20,11 +20,10 @@ export function showDevice(source) {
   const status = page.devices.status(source);
   const on = status === 'on' || status === 'starting';
   const [turnOff, turnOn, shortcut] = KEYS[source];
-  const listener = page.inCall && page.room.permissions?.publish === false;
   for (const button of document.querySelectorAll(`[data-toggle=${source}]`)) {
     setIcon(button.querySelector('svg'), on ? source : `${source}-off`);
     button.classList.toggle('is-off', !on);
-    nameKey(button, t(on ? turnOff : turnOn), shortcut, listener ? t('key.no_publish') : '');
+    nameKey(button, t(on ? turnOff : turnOn), shortcut, page.listens ? t('key.no_publish') : '');
     button.setAttribute('aria-busy', String(status === 'starting'));
   }
 }

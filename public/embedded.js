@@ -4,16 +4,19 @@
  * it comes.
  */
 
+import { grantOf } from './address.js';
 import { page } from './page.js';
 
 let port = null;
 
-/** Takes the element's first message: the { room, token, name } it asks for. */
+/** Takes the element's first message: what it asks for, as asked.js says it. The page around it is the view before the call. */
 export function accept({ data, ports }) {
   [port] = ports;
   tell('ready');
-  const { room = '', token = '', name = '' } = data.videoRoom;
-  return { room: String(room).trim(), token: String(token), name: String(name).trim() };
+  const said = (name) => String(data.videoRoom[name] ?? '').trim();
+  const token = said('token');
+  const { room, name } = token ? (grantOf(token) ?? { room: '', name: '' }) : { room: said('room'), name: said('name') };
+  return { room, name, token, invited: '', straight: Boolean(token || (room && name)) };
 }
 
 /** Tells the element what happens in a room (protocol.js) and lets it leave. */

@@ -1,4 +1,4 @@
-/** The dialog with the room's link and its QR code. */
+/** The dialog with the room's link and its QR code, or how else one invites. */
 
 import { button, element } from './dom.js';
 import { openDialog } from './overlay.js';
@@ -8,6 +8,7 @@ import { t } from './texts.js';
 
 export function openInvite() {
   const { link, room } = page;
+  if (!link) return openDialog({ id: 'invite', title: t('link.title'), body: element('p', 'lead', t('link.private', { room: room.room })), className: 'dialog--small' });
   const key = room.settings.locked ? 'link.locked' : room.settings.lobby ? 'link.lobby' : 'link.text';
   const words = element('div', 'stack');
   const field = element('p', 'copy');

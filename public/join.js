@@ -3,7 +3,8 @@
 import { $, face, put, styled } from './dom.js';
 import './languages.js';
 import { page } from './page.js';
-import { list, t, texts } from './texts.js';
+import { endText } from './reasons.js';
+import { list, more, t, texts } from './texts.js';
 
 const NAMED = 4; // of those inside; the rest is a number
 const LOOK_MS = 15_000;
@@ -13,12 +14,14 @@ const preview = import('./preview.js'); // nobody waits for it
 let asked = { room: '', fixed: false };
 let looking = 0;
 
-/** Shows the view; `room` from the link is not asked for again. */
+/** Shows the view; `room` from the link is not asked for again, and a token says the name, too. */
 export function showJoin({ room, name }) {
   asked = { room, fixed: Boolean(room) };
   $('room-field').hidden = asked.fixed;
   $('room-input').value = room;
   $('name-input').value = name;
+  $('name-input').readOnly = Boolean(page.token);
+  $('join-view').classList.toggle('is-listener', page.listens);
   complain('room-input', null);
   complain('name-input', null);
   write();
@@ -29,19 +32,22 @@ export function showJoin({ room, name }) {
     look();
     looking = setInterval(() => document.hidden || look(), LOOK_MS);
   }
-  if (matchMedia('(pointer: fine)').matches) $(room ? 'name-input' : 'room-input').focus(); // a phone's keyboard would cover the page
+  if (matchMedia('(pointer: fine)').matches) $(page.token ? 'join-button' : room ? 'name-input' : 'room-input').focus(); // a phone's keyboard would cover the page
 }
 
 function write() {
   put($('join-title'), asked.fixed ? asked.room : t('join.title'));
   writeWill();
-  for (const id of ['room-input', 'name-input']) if ($(id).getAttribute('aria-invalid') !== 'true') put($(id.replace('input', 'hint')), t(`join.${id.split('-')[0]}_hint`));
+  for (const id of ['room-input', 'name-input']) if ($(id).getAttribute('aria-invalid') !== 'true') put($(id.replace('input', 'hint')), hintOf(id));
 }
 
+const hintOf = (id) => t(id === 'room-input' ? 'join.room_hint' : page.token ? 'join.name_fixed' : 'join.name_hint');
+
 function writeWill() {
-  const on = (source) => ['on', 'starting'].includes(page.devices.status(source));
+  const { devices, listens } = page;
+  const on = (source) => ['on', 'starting'].includes(devices.status(source));
   const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
-  put($('join-will'), t(`join.will.${will}`));
+  put($('join-will'), t(`join.will.${listens ? 'listen' : devices.asking.length ? 'asking' : will}`));
 }
 
 // --- who is inside ---
@@ -52,7 +58,21 @@ async function look() {
   const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
   const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);
   if (answer?.status === 404) clearInterval(looking); // a server that does not tell
-  showInside(answer?.ok ? await answer.json().catch(() => null) : null);
+  const said = await answer?.json().catch(() => null);
+  if (page.token && [401, 403].includes(answer?.status)) return showRefused(said?.code);
+  showInside(answer?.ok ? said : null);
+}
+
+/** The link leads to nobody any more: said before anything is pressed. */
+async function showRefused(code) {
+  clearInterval(looking);
+  await more();
+  const { title, text } = endText({ code: code ?? 'token' }, asked.room);
+  $('inside').hidden = false;
+  $('inside').classList.remove('is-unknown');
+  $('inside-faces').replaceChildren();
+  put($('inside-count'), title);
+  put($('inside-names'), text);
 }
 
 function showInside(info) {
@@ -81,7 +101,7 @@ function submit(event) {
 /** Puts a sentence in place of a field's hint; null brings the hint back. */
 function complain(id, sentence) {
   const hint = $(id.replace('input', 'hint'));
-  hint.textContent = sentence ?? t(`join.${id.split('-')[0]}_hint`);
+  hint.textContent = sentence ?? hintOf(id);
   hint.classList.toggle('is-wrong', sentence !== null);
   $(id).setAttribute('aria-invalid', String(sentence !== null));
 }

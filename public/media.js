@@ -19,7 +19,8 @@ import { choices, choose } from './storage.js';
 
 const KINDS = { microphone: 'audioinput', camera: 'videoinput', speaker: 'audiooutput' };
 const INPUTS = ['microphone', 'camera'];
-const ALIASES = new Set(['default', 'communications']); // Chromium's second names for a device in the list
+/** Chromium's second names for a device in the list. Of the microphone in use it may tell no other name than `default`. */
+const ALIASES = { audioinput: ['communications'], audiooutput: ['default', 'communications'] };
 const PROBLEMS = {
   NotAllowedError: 'refused',
   SecurityError: 'refused',
@@ -46,8 +47,11 @@ export class Devices extends EventTarget {
   #screen = { video: null, audio: null };
   #tracks = { microphone: null, camera: null };
   #wanted = { microphone: false, camera: false };
+  permitted = true; // to ask for devices
+  #lent = ''; // the source that is on for a moment only
   #resting = INPUTS.filter((source) => !choices[`${source}Off`]); // what wake() turns on
   #problems = { microphone: null, camera: null };
+  #asking = []; // sources
   #work = Promise.resolve(); // one request at a time: a second prompt over the first confuses
 
   constructor() {
@@ -68,8 +72,14 @@ export class Devices extends EventTarget {
     return this.#tracks[source] ? 'on' : 'starting';
   }
 
+  /** The sources that the browser asks the person about right now, or may. */
+  get asking() {
+    return this.#asking;
+  }
+
   /** Turns sources on, with one question to the person for all of them. Never rejects: see status(). */
   start(sources) {
+    if (!this.permitted) return this.#work;
     for (const source of sources) {
       this.#wanted[source] = true;
       this.#problems[source] = null;
@@ -83,6 +93,20 @@ export class Devices extends EventTarget {
   stop(source) {
     this.#wanted[source] = false;
     this.#settle(source);
+  }
+
+  /** Turns a source on that is off, until takeBack(): nothing keeps that in mind, and nothing but takeBack() or stop() ends it. */
+  lend(source) {
+    if (this.status(source) !== 'off') return;
+    this.#lent = source;
+    this.start([source]);
+  }
+
+  /** Turns off what was lent, whoever has turned it off or on meanwhile. */
+  takeBack() {
+    const source = this.#lent;
+    this.#lent = '';
+    if (source) this.stop(source);
   }
 
   toggle(source) {
@@ -114,17 +138,24 @@ export class Devices extends EventTarget {
 
   /** Turns on what was on before rest(), or what the person left on the last time. */
   wake() {
-    return this.start(this.#resting.splice(0));
+    return this.permitted ? this.start(this.#resting.splice(0)) : this.#work;
   }
 
   /** Gives everything back, and keeps in mind what was on. */
   rest() {
+    this.takeBack();
     if (!this.#resting.length) this.#resting = INPUTS.filter((source) => this.status(source) === 'on');
     for (const source of INPUTS) {
       this.#wanted[source] = false;
       this.#drop(source);
     }
     this.unshare();
+  }
+
+  /** Gives everything back, and asks for nothing until it is `permitted` again. */
+  forbid() {
+    this.rest();
+    this.permitted = false;
   }
 
   get resting() {
@@ -186,13 +217,22 @@ export class Devices extends EventTarget {
     this.#fail(sources.filter((source) => !present.has(KINDS[source])), 'none');
     const asked = sources.filter((source) => present.has(KINDS[source]));
     if (!asked.length) return;
+    const states = await permissionsOf(asked);
+    this.#ask(asked.filter((source) => !['granted', 'denied'].includes(states.get(source))));
     try {
       const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map((source) => constraintsOf(source, present))));
+      this.#ask([]);
       for (const source of asked) this.#adopt(source, stream);
     } catch (error) {
+      this.#ask([]);
       await this.#refused(asked, PROBLEMS[error.name] ?? 'unsupported');
     }
     await this.#look(); // labels are known from now on
+  }
+
+  #ask(sources) {
+    this.#asking = sources;
+    for (const source of sources) this.#emit('change', source);
   }
 
   /** One device can spoil a request for two: whichever may still be had is asked for alone. */
@@ -200,7 +240,8 @@ export class Devices extends EventTarget {
     let again = sources.length > 1 ? sources : [];
     if (problem === 'refused') {
       // without a recorded denial of just one, the person said no to both: asking again would pester
-      const denied = await deniedSources(again);
+      const states = await permissionsOf(again);
+      const denied = again.filter((source) => states.get(source) === 'denied');
       again = denied.length === 1 ? again.filter((source) => !denied.includes(source)) : [];
     }
     this.#fail(sources.filter((source) => !again.includes(source)), problem);
@@ -242,7 +283,7 @@ export class Devices extends EventTarget {
   async #look() {
     const found = await navigator.mediaDevices.enumerateDevices().catch(() => []);
     const before = this.choices;
-    const of = (kind) => found.filter((one) => one.kind === kind && one.deviceId && !ALIASES.has(one.deviceId));
+    const of = (kind) => found.filter((one) => one.kind === kind && one.deviceId && !ALIASES[kind]?.includes(one.deviceId));
     this.choices = Object.fromEntries(
       Object.entries(KINDS).map(([source, kind]) => [source, of(kind).map(({ deviceId: id, label }) => ({ id, label }))]),
     );
@@ -269,15 +310,14 @@ async function whatIsThere() {
   }
 }
 
-async function deniedSources(sources) {
-  const states = await Promise.all(
-    sources.map(async (name) => {
-      try {
-        return (await navigator.permissions.query({ name })).state;
-      } catch {
-        return 'unknown'; // not every browser knows these permissions by name
-      }
-    }),
-  );
-  return sources.filter((_, index) => states[index] === 'denied');
+/** What the browser remembers the person to have said: source → 'granted', 'denied', 'prompt', or 'unknown'. */
+async function permissionsOf(sources) {
+  const state = async (name) => {
+    try {
+      return [name, (await navigator.permissions.query({ name })).state];
+    } catch {
+      return [name, 'unknown']; // not every browser knows these permissions by name
+    }
+  };
+  return new Map(await Promise.all(sources.map(state)));
 }

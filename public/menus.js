@@ -41,8 +41,8 @@ export function moreMenu() {
   }
   const { actions } = page;
   const items = [
-    { icon: 'link', label: t('more.link'), then: actions.copyLink },
-    { icon: 'qr', label: t('more.qr'), then: actions.invite },
+    ...(page.link ? [{ icon: 'link', label: t('more.link'), then: actions.copyLink }] : []),
+    page.link ? { icon: 'qr', label: t('more.qr'), then: actions.invite } : { icon: 'link', label: t('link.invite'), then: actions.invite },
     document.fullscreenEnabled && { icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen },
     document.pictureInPictureEnabled && { icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => page.stage.pip() },
     null,

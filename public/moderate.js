@@ -56,7 +56,7 @@ export function itemsFor({ peer, name, isSelf }) {
   if (on('microphone')) items.push({ icon: 'microphone-off', label: t('moderate.mute'), then: () => act('mute', peer) });
   else items.push({ icon: 'microphone', label: t('moderate.ask_unmute'), then: () => act('ask_unmute', peer) });
   if (on('camera')) items.push({ icon: 'camera-off', label: t('moderate.stop_video'), then: () => act('mute', peer, 'camera') });
-  if (person.tracks.has('screen')) items.push({ icon: 'screen', label: t('moderate.stop_share'), then: () => act('mute', peer, 'screen') });
+  if (on('screen')) items.push({ icon: 'screen', label: t('moderate.stop_share'), then: () => act('mute', peer, 'screen') });
   items.push(null, { icon: 'remove', label: t('moderate.remove'), bad: true, then: () => remove({ peer, name }) });
   return items;
 }

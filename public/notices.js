@@ -6,6 +6,7 @@ import { deviceProblems } from './reasons.js';
 import { t } from './texts.js';
 import { clearToasts, closeToast, say, toast } from './toasts.js';
 
+const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // what a moderator can, and its icon
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
 /** What is wrong with microphone and camera, in the call. */
@@ -23,6 +24,7 @@ export async function retry(sources) {
 }
 
 export async function copyLink() {
+  if (!page.link) return page.actions.invite();
   try {
     await navigator.clipboard.writeText(page.link);
     toast('copy', t('link.copied'), { icon: 'check' });
@@ -67,11 +69,14 @@ page.follow('error', ({ code, message }) => {
   if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
 });
 page.follow('asked', ({ name, source }) => {
+  if (page.listens) return;
   const then = () => page.devices.start([source === 'camera' ? 'camera' : 'microphone']);
   toast('asked', t('hint.asked', { name }), { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
 });
-page.follow('mute', ({ peer, source, muted }) => {
-  if (peer !== page.room.self || !muted || page.devices.status(source) !== 'on') return;
-  page.devices.stop(source);
-  toast('muted_by', t('hint.muted_by'), { icon: 'microphone-off' });
+page.follow('mute', ({ peer, source, muted, by }) => {
+  const { devices, room } = page;
+  if (peer !== room.self || !muted || !STOPPED[source] || devices.status(source) !== 'on') return;
+  if (source === 'screen') devices.unshare();
+  else devices.stop(source);
+  toast('stopped', t(`hint.stopped.${source}`, { name: by || t('hint.stopped.by') }), { icon: STOPPED[source] });
 });

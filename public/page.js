@@ -10,6 +10,7 @@
  * `actions` is what a person can do, whatever key, menu or shortcut is used: see main.js and call.js.
  */
 
+import { grantOf } from './address.js';
 import { $ } from './dom.js';
 import { Devices } from './media.js';
 
@@ -77,10 +78,17 @@ class Page extends EventTarget {
     return this.room !== null && this.room.state !== 'ended';
   }
 
-  /** The link to share: the room and nothing about who shares it. */
+  /** Whether one was invited to watch and listen only. */
+  get listens() {
+    const { publish } = (this.inCall && this.room.permissions) || grantOf(this.token) || {};
+    return publish === false;
+  }
+
+  /** The link to share: the room and nothing about who shares it. Empty where no link leads here: invitations do. */
   get link() {
+    if (!this.room?.settings.public) return '';
     const link = new URL(location.pathname, location.href);
-    link.searchParams.set('room', this.room?.room ?? '');
+    link.searchParams.set('room', this.room.room);
     return link.href;
   }
 }

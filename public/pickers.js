@@ -12,6 +12,9 @@ export function optionsOf(devices, source) {
   return found;
 }
 
+/** What stands in place of a list, by the status of its source: that there is nothing is said only where it was looked for. */
+const INSTEAD = { none: 'device.none', unsupported: 'device.none', refused: 'device.refused', insecure: 'device.refused', busy: 'device.busy', starting: 'device.asking' };
+
 export const canChooseSpeaker = () => 'setSinkId' in HTMLMediaElement.prototype;
 
 /** The id of the device in use. */
@@ -31,12 +34,13 @@ export function picker(devices, source, id) {
   box.append(select, icon('down'));
   box.refresh = () => {
     const options = optionsOf(devices, source);
-    const key = JSON.stringify(options);
+    const instead = t(INSTEAD[devices.status(source)] ?? 'device.usual');
+    const key = JSON.stringify(options.length ? options : instead);
     select.disabled = options.length === 0;
     if (select.dataset.key !== key) {
       select.dataset.key = key;
       const made = options.map(([value, label]) => Object.assign(element('option', '', label), { value }));
-      select.replaceChildren(...(made.length ? made : [element('option', '', t('device.none'))]));
+      select.replaceChildren(...(made.length ? made : [element('option', '', instead)]));
     }
     if (options.length) select.value = inUse(devices, source);
     if (select.selectedIndex < 0) select.selectedIndex = 0;
@@ -60,11 +64,11 @@ export function levelBar(devices) {
     const percent = String(Math.round(level * 10) * 10);
     if (bar.getAttribute('aria-valuenow') !== percent) bar.setAttribute('aria-valuenow', percent);
     if (level > 0.35) heard = true;
-    put(words, of ? t(heard ? 'device.hear' : 'device.quiet') : t('device.off'));
+    put(words, of ? t(heard ? 'device.hear' : 'device.quiet') : devices.status('microphone') === 'off' ? t('device.off') : '');
   };
   const refresh = () => {
     const track = devices.status('microphone') === 'on' ? devices.track('microphone') : null;
-    if (track === of) return;
+    if (track === of) return of ? undefined : show(0); // why it is off may be another
     stop?.();
     [of, stop, heard] = [track, null, false];
     if (track) stop = meter(track, show);

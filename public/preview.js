@@ -44,7 +44,7 @@ function showDevices() {
   $('preview-video').hidden = !picture;
   const shown = picture ? devices.stream : null;
   if ($('preview-video').srcObject !== shown) $('preview-video').srcObject = shown;
-  $('join-devices').classList.toggle('is-empty', ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
+  $('join-devices').classList.toggle('is-empty', !page.listens && ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
   showProblems(picture);
 }
 
@@ -52,11 +52,14 @@ function showProblems(picture) {
   const box = $('preview-problem');
   const { devices } = page;
   const problems = deviceProblems(devices.status('microphone'), devices.status('camera'));
-  const key = JSON.stringify([problems, picture]);
+  const { asking } = devices;
+  const key = JSON.stringify([problems, picture, asking, page.listens]);
   if (box.dataset.key === key) return; // said already: a status region speaks at every change
   box.dataset.key = key;
   box.classList.toggle('has-picture', picture);
+  const first = page.listens ? [element('p', 'preview__line', t('key.no_publish'))] : asking.length ? [question(asking)] : [];
   box.replaceChildren(
+    ...first,
     ...problems.map((problem) => {
       const line = element('div', 'preview__line');
       line.append(element('p', '', problem.text));
@@ -65,6 +68,17 @@ function showProblems(picture) {
       return line;
     }),
   );
+}
+
+/** While the browser asks: what, and where its question stands. */
+function question(asking) {
+  const line = element('div', 'preview__line');
+  const phone = matchMedia('(pointer: coarse)').matches;
+  const picture = element('div', phone ? 'ask ask--phone' : 'ask');
+  picture.setAttribute('aria-hidden', 'true');
+  picture.append(element('i', 'ask__bar'), element('i', 'ask__question'));
+  line.append(picture, element('p', 'ask__words', t(`ask.${asking.length > 1 ? 'both' : asking[0]}`)), element('p', 'small muted', t(phone ? 'ask.where_phone' : 'ask.where')));
+  return line;
 }
 
 /** Gives back what the view holds. */

@@ -69,7 +69,7 @@ export class Room extends EventTarget {
   }
 
   get connected() {
-    return this.#flows && this.trouble !== 'media';
+    return this.#flows && !['media', 'all'].includes(this.trouble);
   }
 
   /** Also starts an ended room over, and cuts a pause between two tries short. */

@@ -36,10 +36,12 @@ export function waitingText(error, { since_s, answers, host, port, room, inCall 
   return { key, title: t(`wait.${key}.title`, { room }), text: t(`wait.${key}.text`, { room, count: since_s, udp: `UDP ${port ?? ''}`.trim() }), tech };
 }
 
-/** What is being repaired while the call goes on: 'media' or 'connection'. */
-export function troubleText(trouble) {
-  const key = trouble === 'media' ? 'stuck' : 'resuming';
-  return { key, title: t(`wait.${key}.title`), text: t(`wait.${key}.text`) };
+/** What is being repaired while the call goes on, by `Room.trouble`: it says that one is heard, or not, only where that was measured. */
+const REPAIRED = { media: 'stuck', connection: 'resuming', unknown: 'cut', all: 'silent' };
+
+export function troubleText(trouble, since_s) {
+  const key = REPAIRED[trouble];
+  return { key, title: t(trouble === 'media' ? 'wait.stuck.title' : 'wait.resuming.title'), text: t(`wait.${key}.text`, { count: since_s }) };
 }
 
 const LINK = ['request', 'another_link'];
@@ -61,11 +63,12 @@ const ENDS = {
   lobby_refused: ['another'],
   lobby_timeout: ['again', 'another'],
   not_allowed: LINK,
+  uninvited: ['another'],
 };
 
 /** Why the call is over: { key, title, text, actions }, the first action being what helps most. */
 export function endText({ code }, room) {
-  const key = code in ENDS ? code : code.startsWith('token_') ? 'token' : 'other';
+  const key = code in ENDS ? code : code.startsWith('token') ? 'token' : 'other';
   const actions = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
   return { key, title: t(`end.${key}.title`, { room }), text: t(`end.${key}.text`, { room }), actions };
 }

@@ -5,12 +5,12 @@ import { pausedText } from './words.js';
 
 const OF_SCREEN = /^screen(-audio)?$/;
 
-/** Everybody's seats, yours last: { key, peer, source, isSelf, name, label, sounds, picture, muted, paused, hand }. */
+/** Everybody's seats, yours last, unless there is no `me`: { key, peer, source, isSelf, name, label, sounds, picture, muted, paused, hand }. */
 export function seatsOf(room, me, changed) {
   const seats = [...room.participants.values()].flatMap((person) => seatsOfOne(room, person, changed));
   const self = { peer: room.self ?? 'self', isSelf: true, name: room.name, sounds: [] };
-  if (me.screen) seats.push({ ...self, source: 'screen', label: t('tile.your_screen'), picture: me.screen });
-  seats.push({ ...self, source: 'camera', label: t('you'), picture: me.picture, muted: me.muted, raised: room.hand });
+  if (me?.screen) seats.push({ ...self, source: 'screen', label: t('tile.your_screen'), picture: me.screen });
+  if (me) seats.push({ ...self, source: 'camera', label: t('you'), picture: me.picture, muted: me.muted, raised: room.hand });
   const line = seats.filter(({ raised }) => raised).sort((a, b) => a.raised - b.raised);
   for (const seat of seats) Object.assign(seat, { key: `${seat.peer} ${seat.source}`, hand: line.indexOf(seat) + 1 });
   return seats;
@@ -27,7 +27,7 @@ function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
   };
   const of = (kind) => [...tracks].filter(([, track]) => track.kind === kind).map(([source]) => source);
   const sounds = (sources) => sources.map((source) => room.media(peer, source)).filter(Boolean);
-  const others = of('video').filter((source) => source !== 'camera');
+  const others = of('video').filter((source) => source !== 'camera' && !tracks.get(source).muted); // a screen that was stopped is gone
   const screens = others.map((source) => ({
     ...{ peer, source, name, picture: picture(source), paused: paused(source) },
     label: source === 'screen' ? t('tile.screen', { name }) : t('tile.source', { name, source }),

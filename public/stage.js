@@ -48,11 +48,13 @@ export class Stage {
   /** Shows the room as it is now. */
   sync() {
     const { room, devices } = page;
-    const me = { picture: devices.track('camera'), screen: devices.track('screen'), muted: devices.status('microphone') !== 'on' };
+    const me = page.listens ? null : { picture: devices.track('camera'), screen: devices.track('screen'), muted: devices.status('microphone') !== 'on' };
     const seats = seatsOf(room, me, () => page.changed());
     this.#seat(seats);
     $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
+    put($('invitation-text'), t(page.link ? 'invite.text' : 'invite.private'));
     put($('room-link'), page.link.replace(/^https?:\/\//, ''));
+    $('room-link').parentElement.hidden = !page.link;
     this.#speak(room.speakers, false);
     this.#layOut(true);
   }
@@ -186,7 +188,7 @@ export class Stage {
 
   /** A new arrangement; `moving` lets the tiles move to it, which a window that is being resized does not. */
   #layOut(moving) {
-    if (!this.#order.length || $('call-view').hidden) return;
+    if ($('call-view').hidden) return;
     const { clientWidth: width, clientHeight: height } = this.#box;
     if (!width || !height) return;
     const gap = parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--gap'));
@@ -221,21 +223,23 @@ export class Stage {
   }
 
   #grid(width, height, gap) {
-    const [self] = this.#order.slice(-1);
+    const self = this.#order.slice(-1).filter((key) => this.#tiles.get(key).isSelf); // none, where one only watches
+    const others = this.#order.slice(0, this.#order.length - self.length);
     const area = { x: 0, y: 0, width, height };
-    if (this.#order.length <= 2) {
-      const of = new Map(this.#order.length === 2 ? [[this.#order[0], area]] : []);
-      of.set(self, cornerPlace(choices.corner, width, height));
-      return { of, corner: self };
+    if (others.length < 2) {
+      const of = new Map(others.map((key) => [key, area]));
+      for (const key of self) of.set(key, cornerPlace(choices.corner, width, height));
+      return { of, corner: self[0] };
     }
     const all = this.#order.length;
     const fit = height < STRIP_PX ? Math.min(3, all) : seatsThatFit(all, width, height, gap);
     const places = gridPlaces(fit, area, gap);
     const withMore = fit < all && fit > 2;
-    const keys = this.#choose(this.#order.slice(0, -1), fit - 1 - (withMore ? 1 : 0));
+    const keys = [...this.#choose(others, fit - self.length - (withMore ? 1 : 0)), ...(withMore ? [null] : []), ...self];
     const of = new Map(keys.map((key, index) => [key, places[index]]));
-    of.set(self, places.at(-1));
-    return { of, more: withMore ? places.at(-2) : null };
+    const more = of.get(null) ?? null;
+    of.delete(null);
+    return { of, more };
   }
 
   #split(main, width, height, gap) {

@@ -35,8 +35,9 @@ def view_of(query: Mapping[str, str], *, framed: bool) -> str | None:
     """The view that a link leads to, by its query; None where an embedding page is going to say."""
     if framed:
         return None
-    asked = {name: query.get(name, "").strip() for name in ("room", "username", "token")}
-    return "call" if asked["token"] or (asked["room"] and asked["username"]) else "join"
+    asked = {name: query.get(name, "").strip() for name in ("room", "username", "token", "preview")}
+    straight = asked["preview"] == "off" if asked["token"] else asked["room"] and asked["username"]
+    return "call" if straight else "join"
 
 
 def language_of(wanted: Iterable[str], languages: Collection[str]) -> str:

@@ -44,7 +44,9 @@ def test_imports_follow_who_imports_them_and_come_once() -> None:
         ({"username": "alice"}, "join"),
         ({"room": "team", "username": " "}, "join"),
         ({"room": "team", "username": "alice"}, "call"),
-        ({"token": "x"}, "call"),
+        ({"token": "x"}, "join"),
+        ({"token": "x", "room": "team", "username": "alice"}, "join"),
+        ({"token": "x", "preview": "off"}, "call"),
     ],
 )
 def test_the_view_that_a_link_leads_to(query: dict[str, str], view: str) -> None:
@@ -63,7 +65,7 @@ def test_the_language_that_a_reader_prefers(wanted: tuple[str, ...], language: s
 def test_the_header() -> None:
     names = ("style.css", "asked.js", "texts.js", "main.js", "before.css", "join.js", "preview.js", "call.js")
     preloads = Preloads(dict.fromkeys((*names, "lang/de.js", "lang/en.js"), ""))
-    assert preloads.header({"token": "x"}, ["de"], framed=False) == (
+    assert preloads.header({"room": "team", "username": "alice"}, ["de"], framed=False) == (
         "</lang/de.js>; rel=modulepreload, </style.css>; rel=preload; as=style, </asked.js>; rel=modulepreload, "
         "</texts.js>; rel=modulepreload, </main.js>; rel=modulepreload, </call.js>; rel=modulepreload"
     )

@@ -273,7 +273,9 @@ class Studio:
     def shoot(self, shot: Shot) -> None:
         with self.page(shot) as page:
             if shot.people >= 0:
-                page.goto(f"{self.server.url}/?token={self.crowd.token(self.room(shot), 'Sofia Marin', **HOST)}")
+                page.goto(
+                    f"{self.server.url}/?token={self.crowd.token(self.room(shot), 'Sofia Marin', **HOST)}&preview=off"
+                )
                 eventually(lambda: page.evaluate("window.room?.connected"), shot.name, 40)
                 on = shot.people - len([index for index in (5, 9, 15, 20) if index < shot.people - 1])
                 eventually(lambda: page.locator(".tile.has-picture").count() >= min(on, 8), shot.name, 40)

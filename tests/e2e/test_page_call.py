@@ -77,7 +77,7 @@ def enter(browser: Browser, server: Server, crowd: Crowd) -> Iterator[Callable[.
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{server.url}/?token={crowd.token(room, 'Sofia Marin')}")
+        page.goto(f"{server.url}/?token={crowd.token(room, 'Sofia Marin')}&preview=off")
         eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
         expect(page.locator(".tile")).to_have_count(others + 1)
         page.evaluate(_REST_JS)
@@ -285,7 +285,7 @@ def test_a_call_of_two_on_a_phone_has_sheets(enter: Callable[..., Page]) -> None
 def test_a_listener_cannot_send_and_is_told_why(server: Server, browser: Browser, crowd: Crowd) -> None:
     context = browser.new_context(permissions=["camera", "microphone"])
     page = context.new_page()
-    page.goto(f"{server.url}/?token={crowd.token('listen', 'Lena', permissions={'publish': False})}")
+    page.goto(f"{server.url}/?token={crowd.token('listen', 'Lena', permissions={'publish': False})}&preview=off")
     eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
     for key in ("#mic-button", "#camera-button", "#screen-button"):
         expect(page.locator(key)).to_have_attribute("aria-disabled", "true")

@@ -191,9 +191,51 @@ def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Bro
     head, body, signature = token.split(".")
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.goto(f"{server.url}/?token={head}.{body}.{signature[::-1]}")
+    page.goto(f"{server.url}/?token={head}.{body}.{signature[::-1]}&preview=off")
     expect(page.locator("#end-title")).to_have_text("This link doesn’t work")
     page.click("[data-act=request]")
     expect(page.locator("[data-act=request]")).to_have_text("Copied")
     assert "team" in page.evaluate("navigator.clipboard.readText()")
     context.close()
+
+
+_STANDING_JS = """
+navigator.mediaDevices.getUserMedia = () => new Promise((_, reject) => { // a question that nobody answers yet
+    window.answer = (name) => reject(new DOMException('', name));
+});
+"""
+
+
+@pytest.mark.parametrize(("touch", "where"), [(False, "below the address bar"), (True, "on the screen")])
+def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], touch: bool, where: str) -> None:
+    page = visit("/health", permissions=None, has_touch=touch, is_mobile=touch)
+    page.add_init_script(_STANDING_JS)
+    page.goto(page.url.replace("/health", "/?room=asking"))
+    problem = page.locator("#preview-problem")
+    expect(problem).to_contain_text("Your browser is asking whether it may use your camera and microphone.")
+    expect(problem).to_contain_text(where)
+    expect(problem.locator(".ask")).to_be_visible()
+    expect(page.locator("#join-will")).to_have_text("You can join before you answer. What you allow turns on then.")
+    for source in ("microphone", "camera"):
+        expect(page.locator(f"#join-{source} option")).to_have_text("Waiting for your browser")
+    page.evaluate("window.answer('NotAllowedError')")
+    expect(problem).to_contain_text("Your browser is blocking the camera and microphone.")
+    expect(page.locator("#join-will")).to_have_text("You go in muted and without a picture.")
+
+
+def test_who_does_not_wait_for_the_question_gets_in(visit: Callable[..., Page]) -> None:
+    page = visit("/health", permissions=None)
+    page.add_init_script(_STANDING_JS)
+    page.goto(page.url.replace("/health", "/?room=not-waiting"))
+    expect(page.locator(".ask")).to_be_visible()
+    page.fill("#name-input", "Sofia")
+    page.click("#join-button")
+    eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
+
+
+def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Page]) -> None:
+    page = visit("/?room=in-use")
+    expect(page.locator("#preview-video")).to_be_visible()
+    used = "import('/page.js').then(({ page }) => page.devices.track('microphone').label)"
+    shown = page.locator("#join-microphone option:checked")
+    eventually(lambda: shown.inner_text() == page.evaluate(used), "it is shown")

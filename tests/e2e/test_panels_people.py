@@ -24,7 +24,7 @@ def go(server: Server, crowd: Crowd, person: Callable[..., Person]) -> Go:
 
     def made(name: str, room: str, *, moderate: bool = False, enters: bool = True, quiet: bool = True) -> Person:
         one = person(server, name, quiet=quiet)
-        one.page.goto(f"{server.url}/?token={crowd.token(room, name, permissions={'moderate': moderate})}")
+        one.page.goto(f"{server.url}/?token={crowd.token(room, name, permissions={'moderate': moderate})}&preview=off")
         if enters:
             eventually(lambda: one.peer, f"{name} is in {room}")
         return one

@@ -40,6 +40,7 @@ def test_the_commands_lead_into_a_room(server: Server, person: Callable[..., Per
     one, two = person(server, "alice", quiet=True), person(server, "alice")
     for someone, where in ((one, link), (two, other_link)):
         someone.page.goto(where)
+        someone.page.click("#join-button")
         eventually(lambda someone=someone: someone.peer, "in the room")  # type: ignore[misc]
         assert someone.page.evaluate("[window.room.room, window.room.name]") == ["team-meeting", "alice"]
     one.sees(two)

@@ -111,7 +111,7 @@ def test_of_twelve_people_four_are_seen_and_whoever_speaks_is_among_them(
         crowd.join("team", names)
         for name in names:
             crowd.page.evaluate(VOICE_JS, name)
-        eva.page.goto(f"{server.url}/?token={crowd.token('team', 'eva', permissions={'publish': False})}")
+        eva.page.goto(f"{server.url}/?token={crowd.token('team', 'eva', permissions={'publish': False})}&preview=off")
         seen, unseen = (
             eva.page.locator(".tile.has-picture:not(.is-self)"),
             eva.page.locator('.tile[aria-label*="video paused: not speaking"]'),

@@ -1,4 +1,4 @@
-"""A link with a token, in a real browser: straight in, nothing left in the address bar, and words when it is over."""
+"""A link with a token, in a real browser: what comes first, what the address bar keeps, and words when it is over."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
 from process import Server, eventually
@@ -32,13 +33,13 @@ def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People)
     wanted = {"room_id": "team", "user_name": "alice", "duration": 600}
     issued, headers = api(server, key, "POST", "/tokens", wanted)
     alice, bob = person(server, "alice"), person(server, "bob")
-    alice.page.goto(f"{server.url}/?token={issued['token']}")
+    alice.page.goto(f"{server.url}/?token={issued['token']}&preview=off")
     eventually(lambda: alice.peer, "alice is in the room")
-    assert alice.page.url == f"{server.url}/?room=team"
+    assert alice.page.url == f"{server.url}/?invited=team"
     expect(alice.page.locator("#room-badge")).to_contain_text("team")
 
     other, _ = api(server, key, "POST", "/tokens", wanted | {"user_name": "bob", "permissions": {"publish": False}})
-    bob.page.goto(f"{server.url}/?token={other['token']}")
+    bob.page.goto(f"{server.url}/?token={other['token']}&preview=off")
     eventually(lambda: bob.peer, "bob is in the room")
     bob.sees(alice)
     assert alice.inbound("video") == []
@@ -48,3 +49,57 @@ def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People)
     api(server, key, "DELETE", headers["Location"].removeprefix("/api/v1"))
     expect(alice.page.get_by_text("Your link was withdrawn")).to_be_visible()
     assert issued["token"] not in server.output
+
+
+ASKED_JS = """
+window.asked = [];
+const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = (wanted) => (window.asked.push(wanted), real(wanted));
+"""
+
+
+def test_a_preview_comes_first_with_the_name_in_the_token(server: Server, crowd: Crowd, person: People) -> None:
+    alice = person(server, "alice")
+    page = alice.page
+    page.goto(f"{server.url}/?token={crowd.token('preview', 'Alice Liddell')}")
+    for _ in range(2):  # loading it again is no way in, either
+        expect(page.locator("#preview-video")).to_be_visible()
+        expect(page.locator("#join-title")).to_have_text("preview")
+        expect(page.locator("#name-input")).to_have_value("Alice Liddell")
+        assert not page.locator("#name-input").is_editable()
+        assert page.url == f"{server.url}/?invited=preview"
+        assert page.evaluate("window.room === undefined")
+        page.reload()
+    page.click("#join-button")
+    eventually(lambda: alice.peer, "alice is in the room")
+    assert page.evaluate("window.room.name") == "Alice Liddell"
+    page.reload()
+    eventually(lambda: alice.peer, "alice is in the room again")
+
+
+def test_a_link_that_is_no_longer_good_says_so_in_the_preview(server: Server, person: People) -> None:
+    key = server.company("Early House")
+    issued, headers = api(server, key, "POST", "/tokens", {"room_id": "team", "user_name": "alice", "duration": 60})
+    api(server, key, "DELETE", headers["Location"].removeprefix("/api/v1"))
+    page = person(server, "alice", quiet=True).page
+    page.goto(f"{server.url}/?token={issued['token']}")
+    expect(page.locator("#inside")).to_contain_text("Your link was withdrawn")
+
+
+def test_who_only_watches_is_not_filmed(server: Server, crowd: Crowd, person: People) -> None:
+    lena, talker = person(server, "lena"), person(server, "talker")
+    page = lena.page
+    page.add_init_script(ASKED_JS)
+    page.goto(f"{server.url}/?token={crowd.token('watch', 'Lena', permissions={'publish': False})}")
+    expect(page.locator("#preview-problem")).to_have_text("You were invited to watch and listen")
+    expect(page.locator("#join-will")).to_have_text("You watch and listen. Your microphone and camera stay off.")
+    expect(page.locator(".puck:visible, #join-camera:visible, #join-microphone:visible")).to_have_count(0)
+    page.click("#join-button")
+    eventually(lambda: lena.peer, "lena is in the room")
+    talker.page.goto(f"{server.url}/?token={crowd.token('watch', 'talker')}&preview=off")
+    eventually(lambda: talker.peer, "somebody to watch is in the room")
+    lena.sees(talker)
+    expect(page.locator(".tile")).to_have_count(1)
+    for key in ("m", "v", "s", " "):
+        page.keyboard.press(key)
+    assert page.evaluate("window.asked") == []

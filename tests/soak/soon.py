@@ -83,7 +83,7 @@ def _speaker(browser: Browser) -> Iterator[Callable[[int], float]]:
         crowd.join("team", names)
         for name in names:
             crowd.page.evaluate(VOICE_JS, name)
-        eva.page.goto(f"{server.url}/?token={crowd.token('team', 'eva', permissions={'publish': False})}")
+        eva.page.goto(f"{server.url}/?token={crowd.token('team', 'eva', permissions={'publish': False})}&preview=off")
         eventually(lambda: eva.page.locator(".tile.has-picture:not(.is-self)").count() == LAST_N, "eva sees four", 30)
 
         def once(_number: int) -> float:
