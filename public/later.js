@@ -12,6 +12,7 @@ import './idle.js';
 import './moderate.js';
 import './moving.js';
 import './notices.js';
+import './push.js';
 import './trouble.js';
 import './voice.js';
 

@@ -19,20 +19,25 @@ export const KEYS = {
   '?': ['list', () => page.actions.shortcuts()],
 };
 
-let pushed = false; // the space bar holds the microphone open
 let opening = 0; // how many things that were asked for still load
 let typed = []; // keys pressed meanwhile
 
-const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
-const presses = (node) => node?.closest?.('button, a, [role=menuitem]');
+/** Whether keys that are pressed here are text. */
+export const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
+
+/** The Latin letter of a key; on a layout that has none, of its place. */
+function letterOf({ key, code }) {
+  const typed = key.toLowerCase();
+  if (key.length !== 1 || key < '\x80') return Object.hasOwn(KEYS, typed) ? typed : '';
+  return code === 'Comma' ? ',' : (/^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? '');
+}
 
 function down(event) {
   if (!page.inCall || $('call-view').hidden || event.defaultPrevented) return;
   if (event.ctrlKey || event.metaKey || event.altKey || writes(event.target) || document.querySelector('dialog[open]')) return;
   if (opening) return keep(event);
   if (!choices.shortcuts) return;
-  if (event.key === ' ') return push(event);
-  const known = Object.hasOwn(KEYS, event.key.toLowerCase()) && KEYS[event.key.toLowerCase()];
+  const known = KEYS[letterOf(event)];
   if (!known || event.repeat) return;
   event.preventDefault();
   known[1]();
@@ -66,22 +71,6 @@ function type(key) {
   }
 }
 
-function push(event) {
-  if (presses(event.target)) return; // there the space bar presses
-  event.preventDefault();
-  if (event.repeat || pushed || page.devices.status('microphone') !== 'off') return;
-  pushed = true;
-  page.actions.toggle('microphone');
-}
-
-function release() {
-  if (!pushed) return;
-  pushed = false;
-  page.devices.stop('microphone');
-}
-
 export function startShortcuts() {
   addEventListener('keydown', down);
-  addEventListener('keyup', ({ key }) => key === ' ' && release());
-  addEventListener('blur', release);
 }

@@ -207,6 +207,10 @@ class Page:
         keys = ("\ue007" if key == "\n" else key for key in text)
         self._act("key", *({"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")))
 
+    def press(self, key: str, *, down: bool) -> None:
+        """Half of what a key does: `down`, or else up."""
+        self._act("key", {"type": "keyDown" if down else "keyUp", "value": key})
+
     def _act(self, source: str, *actions: dict[str, Any]) -> None:
         made = [{"type": source, "id": source, "actions": list(actions)}]
         self._firefox.ask("input.performActions", context=self._context, actions=made)
