@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from firefox import Firefox
+from fits import OUTSIDE_JS
 from people import Person
 from playwright.sync_api import expect
 from process import Server, eventually
@@ -18,21 +19,6 @@ pytestmark = pytest.mark.xdist_group("browser")
 People = Callable[..., Person]
 
 _PEOPLE_JS = "[...document.querySelectorAll('.tile:not(.is-self)')].map((tile) => tile.getAttribute('aria-label'))"
-_OUTSIDE_JS = """() => {
-    const view = document.querySelector('main:not([hidden])');
-    const scrolls = view.id !== 'call-view'; // downwards, which a form may
-    const seen = [...view.querySelectorAll('button, input, select, video, h1, h2, p, .tile, .cap, .bar, .stage')]
-        .filter((one) => one.checkVisibility({ visibilityProperty: true, opacityProperty: true }));
-    const outside = (one) => {
-        const { left, right, top, bottom, width } = one.getBoundingClientRect();
-        return width && (left < -1 || right > innerWidth + 1 || top < -1 || (!scrolls && bottom > innerHeight + 1));
-    };
-    const cut = (one) => one.matches('.btn') && one.scrollWidth > one.clientWidth + 1;
-    const name = (one) => `${one.tagName} ${one.id || one.className} ${one.textContent.trim().slice(0, 40)}`;
-    const wide = document.documentElement.scrollWidth > innerWidth ? ['the page'] : [];
-    const found = [...seen.filter((one) => outside(one) || cut(one)).map(name), ...wide];
-    return { window: [innerWidth, innerHeight], few: seen.length < 6, found };
-}"""
 WINDOWS = [(390, 844), (844, 390), (1280, 800)]
 
 
@@ -69,7 +55,7 @@ def test_nothing_is_outside_firefox_or_cut_off(server: Server, person: People, f
     """The page and a call in it, upright and across on a phone, and on a desktop."""
 
     def shown(good: dict[str, Any]) -> bool:
-        found.append(page.evaluate(_OUTSIDE_JS))
+        found.append(page.evaluate(OUTSIDE_JS))
         return bool(found[-1] == good)
 
     def fits(what: str) -> None:
