@@ -12,7 +12,9 @@ const WELCOME_MS = 10_000; // from dialling to `welcome`
 const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up before
 const RESUME_MS = { first: 1_000, spread: 2_000, last: 6_000, all: 20_000 }; // the server holds a session for 15 s
 const PULSE_MS = 500; // how often the media path is looked at
-const DEAF_MS = 3_000; // nothing at all has come for so long: reports come every second, answers to checks every 2.5 s
+const DEAF_MS = { dense: 1_500, thin: 3_000 }; // nothing at all has come for so long, after sound or pictures, or after reports, which come every second
+const DENSE = 4; // looks in a row at which something had come
+const FRESH_MS = 1_200; // so long media that came counts as flowing
 const DISCONNECTED_MS = 2_000; // how long ICE may be disconnected: it often comes back by itself
 const ASLEEP_MS = 10_000; // a timer that was so late has slept, and the network may be another
 const RESTART_MS = 4_000; // between two requests for new ICE credentials; the server takes one in 2 s
@@ -53,7 +55,8 @@ export class Link {
   #tries = 0; // to resume
   #deafSince = 0; // when the media path went silent; 0 while it works
   #restartedAt = -Infinity;
-  #heard = { bytes: 0, bytesAt: 0, all: 0, at: 0 }; // what has come over the media path, and when last
+  #heard = { bytes: 0, bytesAt: 0, all: 0, at: 0, run: 0 }; // what has come over the media path, when last, and at how many looks in a row
+  #toldTrouble = null;
   #beatAt = Date.now();
   #changed = () => this.#repair();
 
@@ -75,10 +78,15 @@ export class Link {
     return this.#pc;
   }
 
-  /** 'connection' while the WebSocket is being replaced, 'media' while the media path is silent, or null. */
+  /**
+   * What is under repair: null, 'media' while the media path is silent, and while the WebSocket is being replaced what is known
+   * of media since: 'connection' where it flows, 'all' where it is silent, 'unknown' where neither was measured yet.
+   */
   get trouble() {
-    if (this.#cutAt) return 'connection';
-    return this.#deafSince ? 'media' : null;
+    if (!this.#cutAt) return this.#deafSince ? 'media' : null;
+    if (this.#deafSince) return 'all';
+    const { bytesAt } = this.#heard;
+    return bytesAt > this.#cutAt + PULSE_MS && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
   }
 
   /** Queues a message; false when it cannot be sent. */
@@ -179,7 +187,7 @@ export class Link {
     }
     for (const source of this.#local.keys()) this.sync(source);
     if (this.#deafSince) this.#restart();
-    this.#on.trouble();
+    this.#tell();
   }
 
   /** The WebSocket is gone, or as good as. While media may flow, another one takes its place. */
@@ -192,7 +200,7 @@ export class Link {
     const over = this.#pc.connectionState === 'failed' || now - this.#cutAt > RESUME_MS.all;
     if (!this.#secret || !this.#reached || over) return this.lose(code, message);
     this.#after('resume', Math.min(pause * 1.5 ** this.#tries++, RESUME_MS.last), () => this.#resume());
-    this.#on.trouble();
+    this.#tell();
   }
 
   #resume() {
@@ -224,12 +232,14 @@ export class Link {
     const now = performance.now();
     const { bytes, all } = await received(this.#pc);
     if (this.#closed) return;
+    const { bytes: before, bytesAt, at, run } = this.#heard;
     if (all !== this.#heard.all) {
-      this.#heard = { bytes, bytesAt: bytes === this.#heard.bytes ? this.#heard.bytesAt : now, all, at: now };
+      this.#heard = { bytes, bytesAt: bytes === before ? bytesAt : now, all, at: now, run: bytes === before ? 0 : run + 1 };
       if (this.#pc.connectionState === 'connected') this.#hears();
-    } else if (now - this.#heard.at > DEAF_MS && this.#heard.at === this.#heard.bytesAt) {
+    } else if (now - at > (run < DENSE ? DEAF_MS.thin : DEAF_MS.dense) && at === bytesAt) {
       this.#deaf(); // in the middle of sound, pictures or reports; where there are none, ICE has to notice
     }
+    if (this.trouble !== this.#toldTrouble) this.#tell();
     if (!this.#deafSince) return;
     if (now - this.#deafSince > LOST_MS) this.#mediaFailed();
     else this.#restart();
@@ -238,13 +248,18 @@ export class Link {
   #hears() {
     if (!this.#deafSince) return;
     this.#deafSince = 0;
-    this.#on.trouble();
+    this.#tell();
   }
 
   #deaf() {
     if (this.#deafSince) return;
     this.#deafSince = performance.now();
     this.#restart();
+    this.#tell();
+  }
+
+  #tell() {
+    this.#toldTrouble = this.trouble;
     this.#on.trouble();
   }
 

@@ -17,10 +17,11 @@ const words = (facts) => waitingText(page.room.error, { ...facts, host: location
 function stateChanged({ state, error }) {
   const { room } = page;
   if (state === 'ended') return end(error);
-  if (state === 'waiting' && !ticking) {
+  const lost = state === 'waiting' || room.trouble;
+  if (lost && !ticking) {
     lostAt = performance.now();
     ticking = setInterval(banner, 1000);
-  } else if (!error) rest();
+  } else if (!lost && !error) rest();
   if (state === 'waiting' && error.code === 'unreachable' && room.self === null) probe();
   banner();
 }
@@ -43,7 +44,7 @@ function banner() {
   const away = room.error && (room.state !== 'joined' || blocked);
   const since_s = Math.round((performance.now() - lostAt) / 1000);
   const trouble = room.state === 'joined' && !room.error ? room.trouble : null;
-  const why = away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble);
+  const why = away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s);
   if (why && room.self === null) return hold(why);
   $('banner').hidden = !why;
   $('stage').classList.toggle('is-frozen', room.state !== 'joined' && room.self !== null);
@@ -98,6 +99,8 @@ async function copy(text, action) {
 }
 
 page.on('state', stateChanged);
-page.follow('waiting', ({ room }) => page.room.state === 'joining' && hold({ key: 'lobby', title: t('wait.lobby.title', { room }), text: t('wait.lobby.text') }));
+page.follow('waiting', ({ room, attended }) => {
+  if (page.room.state === 'joining') hold({ key: 'lobby', title: t('wait.lobby.title', { room }), text: t(attended ? 'wait.lobby.text' : 'wait.lobby.nobody') });
+});
 addEventListener('offline', banner);
 if (page.room) stateChanged(page.room);

@@ -15,6 +15,30 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 Two = tuple[Person, Person]
 
+_WATCH_JS = """async () => {
+    await (await import('/page.js')).page.actions.later();
+    const banner = document.querySelector('#banner');
+    const said = (window.said = []);
+    const look = () => banner.checkVisibility() && said.push(banner.innerText);
+    const all = { attributes: true, childList: true, characterData: true, subtree: true };
+    new MutationObserver(look).observe(banner, all);
+}"""
+CUT = "Whether you are still heard is not known yet."
+FLOWS = "You still hear and see the others."
+SILENT = "You hear and see nobody until it is back."
+STUCK = "Sound and video are stuck"
+
+
+def watch(one: Person) -> None:
+    """Notes what the banner says from now on."""
+    one.page.evaluate(_WATCH_JS)
+
+
+def said(one: Person) -> list[str]:
+    """What the banner has said, each sentence once."""
+    heard = "\n".join(one.page.evaluate("window.said"))
+    return [sentence for sentence in (CUT, FLOWS, SILENT, STUCK) if sentence in heard]
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -50,9 +74,12 @@ def back(two: Two, before: list[str | None]) -> None:
 
 def test_both_are_back_after_the_server_was_killed(server: Server, two: Two) -> None:
     before = [one.peer for one in two]
+    for one in two:
+        watch(one)
     server.kill()
     for one in two:
-        one.page.locator("#banner").wait_for(state="visible")
+        expect(one.page.locator("#banner")).to_contain_text(SILENT)
+        assert said(one) == [CUT, SILENT], "nobody hears anybody, and nobody is told so"
     server.start()
     back(two, before)
     for one in two:
@@ -77,16 +104,18 @@ def test_both_are_back_after_their_media_worker_died(server: Server, two: Two) -
 def test_a_broken_websocket_is_resumed_and_nobody_notices(two: Two, wire: TcpWire) -> None:
     alice, bob = two
     peer = alice.peer
+    watch(alice)
     bob.page.evaluate("window.left = 0; room.addEventListener('left', () => (window.left += 1))")
     wire.up = False
     eventually(lambda: alice.trouble == "connection", "alice notices")
-    expect(alice.page.locator("#banner")).to_be_visible()
+    expect(alice.page.locator("#banner")).to_contain_text(FLOWS)
     alice.page.click("#mic-button")
     alice.page.click("#camera-button")
     alice.moves(lambda: alice.frames(bob.peer), "sees bob still, whose picture")
     wire.up = True
     eventually(lambda: alice.trouble is None, "alice has resumed")
     assert alice.peer == peer
+    assert said(alice) == [CUT, FLOWS]
     expect(alice.page.locator("#banner")).to_be_hidden()
     expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted, no picture")
     assert bob.page.evaluate("window.left") == 0
@@ -111,3 +140,23 @@ def test_who_cannot_resume_joins_again_as_muted_as_before(two: Two, wire: TcpWir
     bob.sees(alice)
     expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted")
     alice.page.click("#mic-button")
+
+
+def test_the_banner_says_of_media_what_was_measured(server: Server, two: Two, wire: TcpWire) -> None:
+    """The WebSocket and the media path, each lost alone and both."""
+    alice, bob = two
+    banner = alice.page.locator("#banner")
+    (worker,) = workers(server.pid)
+    watch(alice)
+    worker.suspend()
+    try:
+        expect(banner).to_contain_text(STUCK)
+        assert said(alice) == [STUCK]
+        wire.up = False
+        expect(banner).to_contain_text(SILENT)
+        assert FLOWS not in said(alice)
+    finally:
+        worker.resume()
+        wire.up = True
+    alice.sees(bob)
+    expect(banner).to_be_hidden()

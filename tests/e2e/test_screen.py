@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from crowd import Crowd
 from people import Person
+from playwright.sync_api import expect
 from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -94,3 +96,35 @@ def test_two_screens_are_seen_and_heard_at_once(three: list[Person]) -> None:
         )
     energies = {report["trackIdentifier"]: report.get("totalAudioEnergy", 0) for report in carol.inbound("audio")}
     eventually(lambda: louder(carol, energies) >= 2, "carol hears both")
+
+
+_CAPTURED_JS = """
+const capture = navigator.mediaDevices.getDisplayMedia;
+navigator.mediaDevices.getDisplayMedia = async (asked) => {
+    const stream = await capture(asked);
+    window.captured = stream.getTracks();
+    return stream;
+};
+"""
+
+
+def test_a_moderator_ends_a_share(server: Server, crowd: Crowd, person: People) -> None:
+    mod, alice = person(server, "mod", quiet=True), person(server, "alice", quiet=True)
+    alice.page.add_init_script(_CAPTURE_JS)
+    alice.page.add_init_script(_CAPTURED_JS)
+    for one, more in ((mod, {"moderate": True}), (alice, {})):
+        one.page.goto(f"{server.url}/?token={crowd.token('stopped', one.name, permissions=more)}&preview=off")
+        eventually(lambda one=one: one.peer, f"{one.name} is in the room")  # type: ignore[misc]
+    alice.page.click("#screen-button")
+    screens = mod.page.locator(".tile[data-source=screen]")
+    expect(screens).to_have_count(1)
+    mod.page.keyboard.press("p")
+    mod.page.locator("#panel").get_by_role("button", name="More for alice").click()
+    mod.page.get_by_role("menuitem", name="Stop their screen share").click()
+    said = alice.page.locator(".toast", has_text="mod stopped your screen share. You can share again.")
+    expect(said).to_be_visible()
+    assert alice.page.evaluate("window.captured.map((one) => one.readyState)") == ["ended", "ended"]
+    expect(screens).to_have_count(0)
+    expect(alice.page.locator(".tile[data-source=screen]")).to_have_count(0)
+    expect(alice.page.locator("#screen-button")).to_have_attribute("aria-pressed", "false")
+    expect(alice.page.locator("#screen-button")).to_have_attribute("aria-disabled", "false")
