@@ -34,9 +34,9 @@ class Configure:
 
     `hosts` are the local addresses to bind one UDP socket each to; empty means every address of every interface.
     `advertise` replaces the bound addresses in candidates; empty means what is bound. `last_n` is how many videos a
-    peer gets at most, 0 for all. `limits`: what a peer may send is bounded. Where workers share the port, `handovers` are the files of the Unix datagram sockets
-    between worker 0 and the others: worker 0's to each, or another's to worker 0. `joins`: others of them may have the
-    port already.
+    peer gets at most, 0 for all. `limits`: what a peer may send is bounded. Where workers share the port, `handovers`
+    are the files of the Unix datagram sockets between worker 0 and the others: worker 0's to each, or another's to
+    worker 0. `joins`: others of them may have the port already.
     """
 
     port: int
