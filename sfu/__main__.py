@@ -19,6 +19,7 @@ from sfu import __version__, company
 from sfu.clock import AwakeClock
 from sfu.config import Config, settings, unknown
 from sfu.errors import ConfigError
+from sfu.portal import left_behind
 from sfu.refusals import Refusal
 
 log = logging.getLogger("sfu")
@@ -40,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = REFUSED
     except* KeyboardInterrupt:  # Ctrl-C before the signals were taken over
         status = 128 + signal.SIGINT
+    if left_behind():
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
     return status
 
 

@@ -1,13 +1,17 @@
 """An asyncio loop in a thread of its own, called from trio.
 
 `databases` runs on asyncio only. The loop lives as long as the `async with` that opens it: when that is left, what
-still runs is cancelled (work begun by `finish` ends first, within its own deadline) and the thread is joined.
+still runs is cancelled (work begun by `finish` ends first, within its own deadline) and the thread is joined. A loop
+that does not end, as one whose work is stuck in a system call, is left behind (`left_behind`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
+import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -22,6 +26,17 @@ Args = TypeVarTuple("Args")
 GRACE_S = 2.0
 """How much longer than the asyncio side trio waits; only a loop that hangs takes it."""
 
+END_S = 10.0
+"""How long the loop may take to end, unless `Portal.stop` was called."""
+
+LEAST_S = 0.3
+"""What every call may take after `Portal.stop`, if its time is over: to end in order takes less."""
+
+NAME = "sfu-portal"
+"""Of the threads."""
+
+log = logging.getLogger(__name__)
+
 
 class PortalStopped(Exception):
     """The loop has ended, or was told to end while the call ran."""
@@ -33,6 +48,18 @@ class Portal:
     def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
         self._open = True
+        self._deadline = math.inf  # of all calls
+        self._waits: set[trio.CancelScope] = set()
+
+    def stop(self, within_s: float) -> None:
+        """Calls of `finish`, those that wait now included, take no longer than that. What they began may go on."""
+        self._deadline = trio.current_time() + within_s
+        for scope in self._waits:
+            scope.deadline = min(scope.deadline, self._deadline)
+
+    def _until(self, timeout_s: float) -> float:
+        now = trio.current_time()
+        return min(now + timeout_s, max(self._deadline, now + LEAST_S))
 
     async def call(self, function: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
         """`await function(*args)` over there. Cancelling it here cancels it there and waits until it is over."""
@@ -46,8 +73,9 @@ class Portal:
     async def finish(self, function: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args, timeout_s: float) -> T:
         """Like `call`, but never cut short half-way: for SQL, which cannot be abandoned without leaking its connection.
 
-        A cancelled caller gets the result first and meets its cancellation at the next checkpoint, so whatever was made
-        can be undone. Raises TimeoutError after `timeout_s`, which the function sees as one asyncio.CancelledError.
+        Who is cancelled already begins nothing. Who is cancelled later gets the result first and meets its cancellation
+        at the next checkpoint, so whatever was made can be undone. Raises TimeoutError after `timeout_s`, which the
+        function sees as one asyncio.CancelledError.
         """
 
         async def whole() -> T:
@@ -56,29 +84,40 @@ class Portal:
                     result = await function(*args)
             return result
 
+        await trio.lowlevel.checkpoint_if_cancelled()  # or a loop of calls would never meet its cancellation
         if not self._open:
             raise PortalStopped
+        scope = trio.CancelScope(deadline=self._until(timeout_s + GRACE_S), shield=True)
+        self._waits.add(scope)
         try:
-            with trio.fail_after(timeout_s + GRACE_S, shield=True):
+            with scope:
                 return await self._portal.call_async(whole, abandon_on_cancel=True)
-        except trio.TooSlowError:
-            raise TimeoutError from None
         except concurrent.futures.CancelledError:
             raise PortalStopped from None
+        finally:
+            self._waits.discard(scope)
+        raise TimeoutError
 
-    async def _stop(self) -> None:
+    async def _end(self, join: Callable[[], object]) -> None:
         self._open = False
-        await self._portal.call_async(self._portal.stop, True)
+        with trio.CancelScope(deadline=self._until(END_S), shield=True) as scope:
+            await self._portal.call_async(self._portal.stop, True, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(join, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.warning("loop=left_behind")
+
+
+def left_behind() -> bool:
+    """Whether a loop did not end. Then Python may wait for ever for what its threads hold, instead of exiting."""
+    return any(thread.name == NAME for thread in threading.enumerate())
 
 
 @asynccontextmanager
 async def open_portal() -> AsyncIterator[Portal]:
     """Starts the loop; opened and closed in trio."""
-    manager = start_blocking_portal("asyncio", name="sfu-portal")
+    manager = start_blocking_portal("asyncio", name=NAME)
     portal = Portal(await trio.to_thread.run_sync(manager.__enter__))
     try:
         yield portal
     finally:
-        with trio.CancelScope(shield=True):
-            await portal._stop()
-            await trio.to_thread.run_sync(manager.__exit__, None, None, None)
+        await portal._end(lambda: manager.__exit__(None, None, None))

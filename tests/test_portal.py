@@ -6,7 +6,7 @@ import threading
 import pytest
 import trio
 
-from sfu.portal import Portal, PortalStopped, open_portal
+from sfu.portal import Portal, PortalStopped, left_behind, open_portal
 
 
 async def double(number: int) -> int:
@@ -112,6 +112,48 @@ async def test_a_loop_that_hangs_does_not_hang_trio(monkeypatch: pytest.MonkeyPa
         with pytest.raises(TimeoutError), trio.fail_after(10):
             await portal.finish(hang, timeout_s=0.05)
         release.set()
+
+
+async def test_a_loop_of_calls_meets_its_cancellation() -> None:
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    async with open_portal() as portal:
+        with trio.CancelScope() as scope:
+            while True:
+                await portal.finish(begin, timeout_s=5)
+                scope.cancel()
+    assert begun == [1]
+
+
+@pytest.mark.parametrize("first", ["call", "stop"])
+async def test_nobody_waits_longer_than_told(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that wait when it is told, nor those that call then; and the loop is left behind that hangs."""
+    monkeypatch.setattr("sfu.portal.LEAST_S", 0.05)
+    release, begun = threading.Event(), threading.Event()
+
+    async def hang() -> None:
+        begun.set()
+        release.wait()  # blocks the loop itself
+
+    async def call(portal: Portal) -> None:
+        with pytest.raises(TimeoutError):
+            await portal.finish(hang, timeout_s=3600)
+
+    with trio.fail_after(10):
+        async with open_portal() as portal, trio.open_nursery() as nursery:
+            if first == "stop":
+                portal.stop(0.05)
+            nursery.start_soon(call, portal)
+            await trio.to_thread.run_sync(begun.wait)
+            if first == "call":
+                portal.stop(0.05)
+        assert left_behind()
+        release.set()
+        while left_behind():  # noqa: ASYNC110 -- a thread tells nobody that it ends
+            await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", ["call", "finish"])
