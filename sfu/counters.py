@@ -17,6 +17,7 @@ HELP = {
     "sfu_connections_total": "TCP connections accepted.",
     "sfu_http_requests_total": "HTTP responses, by status.",
     "sfu_connection_failures_total": "TCP connections that ended badly, by kind.",
+    "sfu_task_failures_total": "Times that work beside the calls failed and was put off, by task.",
     "sfu_worker_restarts_total": "Media workers started again because they had died.",
     "sfu_quality_causes_total": "Times that peers were told, every two seconds, what makes their call bad, by kind.",
     "sfu_quality_score": "How calls go, 1 to 4.4: every peer's score, each time it is told (every two seconds).",

@@ -70,6 +70,7 @@ async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: Asyn
         starting = trio.CancelScope()
 
         def end() -> None:
+            store.stop()
             signaling.stop()
             stop.set()
             starting.cancel()
@@ -79,7 +80,7 @@ async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: Asyn
             with starting:
                 await nursery.start(workers.run)
                 # not before the ports are ours: a second start by mistake must not close the first one's sessions
-                await nursery.start(store.run, config.heartbeat_s)
+                await nursery.start(store.run, config.heartbeat_s, counters)
                 await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
                 tls = _tls(config, self_signed, workers.advertised)

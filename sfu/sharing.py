@@ -18,13 +18,14 @@ import trio
 from quart import Blueprint, Response, request
 from quart_trio.wrappers.response import TrioFileBody
 
+from sfu.background import repeat
 from sfu.bodies import PacedBody
 from sfu.calls import Calls, Seat
 from sfu.chat import file_info
 from sfu.errors import ConfigError, NotAllowed, ServerFull
 from sfu.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.rates import Rate
-from sfu.refusals import DatabaseUnavailable, FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
+from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
 
 FOLDER = "files"
@@ -57,13 +58,11 @@ class Sharing:
         except OSError as error:
             raise ConfigError(f"SFU_DATA_DIR: shared files cannot be kept there: {error}.") from None
         task_status.started()
-        while True:
-            try:
-                if count := await self._folder.sweep(self._store.files.known):
-                    log.info("files_deleted=%d", count)
-            except (DatabaseUnavailable, OSError) as error:
-                log.warning("files_not_swept error=%r", error)
-            await trio.sleep(SWEEP_S)
+        await repeat("files", self._sweep, SWEEP_S, self._hub.counters)
+
+    async def _sweep(self) -> None:
+        if count := await self._folder.sweep(self._store.files.known):
+            log.info("files_deleted=%d", count)
 
     def routes(self) -> Blueprint:
         files = Blueprint("files", __name__)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from urllib.parse import urlsplit
 
 import trio
@@ -16,17 +15,14 @@ from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
 from sfu.admission import Entry, LobbyFirst, asked
+from sfu.background import repeat
 from sfu.calls import Calls, Joining
 from sfu.chat import now_ms
 from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
 from sfu.link import CLOSE_S, Door, Link
 from sfu.moderation import Moderation
-from sfu.refusals import (
-    CompanyDisabled,
-    DatabaseUnavailable,
-    TokenRevoked,
-)
+from sfu.refusals import CompanyDisabled, TokenRevoked
 from sfu.server_messages import ChatLine, RoomState, encode
 from sfu.session import Session, bye
 from sfu.store import records
@@ -42,6 +38,9 @@ QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 WATCH_S = 1.0
 """How often to ask the database whose token or company is no longer good: another process may have said so."""
 
+GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
+"""What a connection ends with by its client's doing."""
+
 Origin = tuple[str, str, int]
 """Scheme, host and port (RFC 6454, section 4)."""
 
@@ -55,6 +54,7 @@ class Signaling:
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
         self._nursery: trio.Nursery | None = None
+        self._stamp: object = None  # of the database, when it was asked last
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
 
     async def serve(self, connection: Upgraded) -> None:
@@ -66,7 +66,7 @@ class Signaling:
                     await self._admit(request, connection)
                 nursery.cancel_scope.cancel()
             await _linger(connection.stream)
-        except* (ConnectionClosed, LocalProtocolError, UnicodeError):
+        except* GONE:
             # in trio-websocket's reader, by a ping after our close frame or a Host that is no name: the client's doing
             self.calls.counters.add("sfu_connection_failures_total", kind="websocket")
         except* Exception:
@@ -87,18 +87,15 @@ class Signaling:
         """Where every session lives: they outlast their connections. Runs until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            await self._watch()
+            await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
 
     async def _watch(self) -> None:
         """Ends those whose token was revoked, or company disabled, by another process."""
-        store, seen = self.calls.admission.store, None
-        while True:
-            await trio.sleep(WATCH_S)
-            stamp = store.database.stamp()
-            if stamp is None or stamp != seen:
-                with suppress(DatabaseUnavailable):  # calls go on without it, and the store's log tells
-                    await self._end_revoked(await store.sessions.revoked())
-                    seen = stamp
+        store = self.calls.admission.store
+        stamp = store.database.stamp()
+        if stamp is None or stamp != self._stamp:
+            await self._end_revoked(await store.sessions.revoked())
+            self._stamp = stamp
 
     async def _end_revoked(self, gone: Collection[records.Session]) -> None:
         ended = {record.id: record for record in gone}
@@ -121,7 +118,12 @@ class Signaling:
         door = Door(request)
         try:
             link = await self._link(door, connection)
-        except SfuError as error:
+        except GONE:
+            raise
+        except Exception as failure:
+            if not isinstance(failure, SfuError):
+                log.exception("join_failed client=%s", connection.client)
+            error = failure if isinstance(failure, SfuError) else SfuError()
             self.calls.counters.add("sfu_refused_total", code=error.code)
             log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):

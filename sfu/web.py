@@ -245,7 +245,7 @@ def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
     ]
     if store is not None:
         up, unwritten = int(store.database.available), store.sessions.unwritten
-        rows.append(("sfu_database_up", "gauge", "1 when the last call reached the database.", up))
+        rows.append(("sfu_database_up", "gauge", "1 when the last calls reached the database.", up))
         lines = len(store.lines)
         rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
         rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))

@@ -237,7 +237,7 @@ async def running(
         app.register_blueprint(sharing.routes())
         app.register_blueprint(RoomInfo(calls).routes())
         await nursery.start(sharing.run)
-        await nursery.start(store.run, 0.2)
+        await nursery.start(store.run, 0.2, counters)
         await nursery.start(signaling.run)
         await nursery.start(workers.run)
         serve = partial(edge.serve, config, app, signaling.serve, counters, tls=None, stop=stop)

@@ -34,8 +34,12 @@ class Postgres:
 
     def emptied(self) -> str:
         """The URL of a database without a table in it; the same for each test, because making one takes long."""
-        asyncio.run(self._run("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+        self.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return self.url
+
+    def execute(self, statements: str) -> None:
+        """As its superuser, on a connection of its own."""
+        asyncio.run(self._run(statements))
 
     def start(self) -> None:
         command = [

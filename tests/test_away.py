@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import trio
 from control import eventually, running
 from rest_client import request
@@ -58,3 +61,31 @@ async def test_a_call_outlives_the_database(tmp_path: Path, away: Away, database
         assert names["bob"].leave_reason == "left"
         assert names["bob"].disconnected_at is not None
         assert abs(names["bob"].disconnected_at - left) < timedelta(seconds=2)
+
+
+REFUSED = "SELECT RAISE(ABORT, 'out of order')"
+ODD = "UPDATE rooms SET max_participants = 0"  # which its column forbids: as a bug of ours would
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "code"), [(REFUSED, 503, "database_unavailable"), (ODD, 500, "internal")], ids=["refused", "odd"]
+)
+async def test_what_the_database_refuses_is_answered_and_said_once(
+    tmp_path: Path, does: str, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as server, server.joined():
+        key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
+        with closing(sqlite3.connect(tmp_path / "sfu.db", timeout=5)) as connection:
+            connection.execute(f"CREATE TRIGGER a BEFORE INSERT ON sessions BEGIN {does}; END")
+            connection.execute(f"CREATE TRIGGER b AFTER INSERT ON tokens BEGIN {does}; END")
+        problem = await server.refused("/ws?room=team&username=carol")
+        assert (problem["status"], problem["code"]) == (status, code)
+        async with server.client(name="carol") as carol:
+            assert (await carol.expect("bye"))["code"] == code
+        body = json.dumps({"room_id": "team", "user_name": "alice"}).encode()
+        headers = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {key}"}
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        reply = await request(server.port, "POST", "/api/v1/tokens", headers, body)
+        assert (reply.status, reply.code) == (status, code)
+    said = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert len(said) == (2 if status == 503 else 3), "for each statement, or for each that failed"

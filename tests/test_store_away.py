@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from sfu.counters import Counters
 from sfu.keys import ServerKey
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
@@ -66,6 +67,7 @@ async def patient(away: Away, database_url: str, server_key: ServerKey, clock: A
 
 
 async def test_writes_fail_soon_and_work_again(patient: Store, away: Away, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     company = await patient.companies.ensure_default()
     with away(), trio.fail_after(20):
         for _ in range(2):
@@ -86,7 +88,7 @@ async def test_writes_fail_soon_and_work_again(patient: Store, away: Away, caplo
 async def test_leaves_wait_for_the_database(patient: Store, away: Away, clock: Any) -> None:
     company = await patient.companies.ensure_default()
     async with trio.open_nursery() as nursery:
-        await nursery.start(patient.sessions.run, 0.1)
+        await nursery.start(patient.run, 0.1, Counters())
         session = await patient.sessions.admit_anonymous(company.id, "team", "alice")
         with away():
             with pytest.raises(DatabaseUnavailable):  # so that it is away for certain
@@ -172,11 +174,15 @@ async def test_a_transaction_that_takes_too_long_is_undone(patient: Store, datab
     await patient.rooms.create(company.id, "team", RoomSettings())
 
 
-async def test_a_statement_that_is_wrong_is_a_bug_and_not_an_outage(store: Store) -> None:
-    with pytest.raises(Exception, match="nonsense") as raised:
-        await store.database.read("SELECT nonsense")
-    assert not isinstance(raised.value, DatabaseUnavailable)
+async def test_one_statement_that_is_refused_is_no_outage(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailable) as raised:
+            await store.database.read("SELECT nonsense")
+    assert "nonsense" in str(raised.value.__cause__)
     assert store.database.available
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("statement=refused ")
+    assert "nonsense" in said
 
 
 async def test_what_is_no_database_is_told_at_once(tmp_path: Path, server_key: ServerKey) -> None:

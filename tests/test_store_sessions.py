@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from sfu import tokens
+from sfu.counters import Counters
 from sfu.errors import RoomFull
 from sfu.keys import ServerKey
 from sfu.refusals import BadValue, CompanyDisabled, TokenRequired, TokenRevoked, TokenUnknown, TokenUsed
@@ -279,7 +280,7 @@ async def test_the_store_writes_the_last_leaves_when_it_closes(database_url: str
 
 async def test_leaves_and_heartbeats_are_written_in_the_background(store: Store, company: Company, clock: Any) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(store.sessions.run, 0.05)
+        await nursery.start(store.run, 0.05, Counters())
         staying = await store.sessions.admit_anonymous(company.id, "team", "alice")
         leaving = await store.sessions.admit_anonymous(company.id, "team", "bob")
         clock.advance(30)
@@ -324,12 +325,13 @@ async def test_a_server_closes_what_its_last_run_left_open(
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = """
 import sys, trio
+from sfu.counters import Counters
 from sfu.keys import ServerKey
 from sfu.store import open_store
 
 async def main(url, company):
     async with open_store(url, ServerKey(bytes(range(32)))) as store, trio.open_nursery() as nursery:
-        await nursery.start(store.sessions.run, 0.02)
+        await nursery.start(store.run, 0.02, Counters())
         session = await store.sessions.admit_anonymous(company, "team", "alice")
         print(session.id, flush=True)
 
@@ -354,7 +356,7 @@ async def test_a_killed_servers_sessions_end_when_they_were_last_seen(
         await trio.to_thread.run_sync(server.wait)
     (left,) = await store.history.participants(company.id, "team")
     async with trio.open_nursery() as nursery:
-        await nursery.start(store.sessions.run, 60)
+        await nursery.start(store.run, 60, Counters())
         closed = await stored(store, left)
         nursery.cancel_scope.cancel()
     assert closed.disconnected_at == left.last_seen_at

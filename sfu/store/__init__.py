@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 
 import trio
 
+from sfu.background import repeat
+from sfu.counters import Counters
 from sfu.keys import ServerKey
 from sfu.refusals import DatabaseUnavailable
 from sfu.store.bans import Bans
@@ -19,7 +21,7 @@ from sfu.store.database import Database, open_database
 from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
-from sfu.store.retention import Retention
+from sfu.store.retention import SWEEP_S, Retention
 from sfu.store.rooms import Rooms
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
@@ -32,6 +34,8 @@ RULINGS = 1000
 """Bans and changes of rooms that may wait for the database."""
 LINES = 10_000
 """Lines of chat that may."""
+STOP_S = 6.0
+"""How long a server that stops waits for its database; a little more than for its clients."""
 
 
 def _now() -> datetime:
@@ -42,8 +46,8 @@ def _now() -> datetime:
 class Store:
     """What the server remembers. Called from trio.
 
-    Every call that reaches the database raises DatabaseUnavailable when it is away, and is never cut short half-way: a
-    cancelled caller gets its result first.
+    Every call that reaches the database raises DatabaseUnavailable when it is away or refuses, and is never cut short
+    half-way: a cancelled caller gets its result first.
     """
 
     database: Database
@@ -55,17 +59,33 @@ class Store:
     bans: Bans
     chat: Chat
     files: Files
+    leaves: Later
     rulings: Later
     lines: Later
     retention: Retention
 
-    async def run(self, heartbeat_s: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keeps the database in step until cancelled. Raises DatabaseUnavailable only before it has started."""
+    async def run(
+        self, heartbeat_s: float, counters: Counters, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keeps the database in step until cancelled: what was left open at first, then all that comes and goes.
+
+        Raises DatabaseUnavailable only before it has started.
+        """
+        await self.sessions.close_stale()
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.sessions.run, heartbeat_s)
-            for task in (self.rulings.run, self.lines.run, self.retention.run):
-                nursery.start_soon(task)
+            for task, work, every_s in (
+                ("leaves", self.leaves.write, 0.0),
+                ("rulings", self.rulings.write, 0.0),
+                ("lines", self.lines.write, 0.0),
+                ("heartbeat", self.sessions.touch, heartbeat_s),
+                ("retention", self.retention.sweep, SWEEP_S),
+            ):
+                nursery.start_soon(repeat, task, work, every_s, counters)
             task_status.started()
+
+    def stop(self) -> None:
+        """The server stops: within STOP_S the store can be closed, whatever the database does."""
+        self.database.stop(STOP_S)
 
 
 @asynccontextmanager
@@ -100,6 +120,7 @@ async def open_store(
             Bans(database, clock, rulings),
             Chat(database, clock, lines),
             Files(database, clock),
+            leaves,
             rulings,
             lines,
             Retention(database, clock, history_days=history_days),
@@ -112,10 +133,8 @@ async def open_store(
 
 async def _write_what_is_left(queues: Mapping[str, Later]) -> None:
     with trio.CancelScope(shield=True):
-        try:
-            for queue in queues.values():
+        for name, queue in queues.items():
+            try:
                 await queue.flush()
-        except DatabaseUnavailable:
-            for name, queue in queues.items():
-                if queue:
-                    log.error("%s_lost=%d reason=database_away", name, len(queue))
+            except DatabaseUnavailable:
+                log.error("%s_lost=%d reason=database_unavailable", name, len(queue))

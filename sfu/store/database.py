@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import trio
+
 from sfu.portal import Portal, PortalStopped, open_portal
 from sfu.refusals import BadValue, DatabaseUnavailable
 from sfu.store import migrations
@@ -24,6 +26,9 @@ Row = Mapping[str, Any]
 CALL_S = 5.0
 """Longest statement or transaction; what takes longer says so where it is called."""
 
+TRIES = 4
+"""Of what another transaction gets in the way of."""
+
 OPEN_S = 10.0
 MIGRATE_S = 600.0
 CLOSE_S = 5.0
@@ -34,11 +39,15 @@ log = logging.getLogger(__name__)
 class Statements:
     """SQL on one connection; on the asyncio side, so only inside `Database.transaction`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, said: list[str], lock_rows: str = "") -> None:
+        """`said` is told each statement before it runs."""
         self._connection = connection
+        self._said = said
+        self._lock_rows = lock_rows
 
     async def all(self, sql: str, /, **values: Any) -> list[Row]:
         """The rows of a SELECT or a RETURNING."""
+        self._said.append(sql)
         rows = [row._mapping for row in await self._connection.fetch_all(sql, bound(values))]
         names = tuple(rows[0].keys()) if rows else ()
         return [dict(zip(names, row, strict=True)) for row in rows]  # both engines' rows iterate over their values
@@ -47,37 +56,50 @@ class Statements:
         rows = await self.all(sql, **values)
         return rows[0] if rows else None
 
+    async def lock(self, sql: str, /, **values: Any) -> None:
+        """Locks the rows of a SELECT in its order, which keeps two that change some of the same from waiting for each
+        other."""
+        if self._lock_rows:
+            await self.all(sql + self._lock_rows, **values)
+
     async def run(self, sql: str, /, **values: Any) -> None:
+        self._said.append(sql)
         await self._connection.execute(sql, bound(values))
 
     async def run_many(self, sql: str, values: Sequence[Mapping[str, Any]]) -> None:
+        self._said.append(sql)
         await self._connection.execute_many(sql, [bound(item) for item in values])
 
     async def script(self, sql: str, /) -> None:
         """One statement of the schema, past the search for `:names`."""
+        self._said.append(sql)
         await self._connection.raw_connection.execute(sql)
+
+
+Work = Callable[[Statements], Awaitable[T]]
 
 
 class Database:
     """What the store's parts run their SQL with.
 
-    Raises DatabaseUnavailable when the database is away or too slow, and BadValue for text no database takes.
+    Raises DatabaseUnavailable when the database is away, too slow or refuses a statement, and BadValue for text no
+    database takes. Only what is wrong with the values themselves is raised as the engine's own error.
     """
 
     def __init__(self, portal: Portal, engine: Engine) -> None:
         self._portal = portal
         self._engine = engine
-        self.available = True
-        """Whether the last call reached the database."""
+        self._away: set[bool] = set()  # whether what did not get through was to write
+        self._refused: set[str] = set()
+
+    @property
+    def available(self) -> bool:
+        """Whether the last calls, that which reads and that which writes, got through to the database."""
+        return not self._away
 
     async def read(self, sql: str, /, timeout_s: float = CALL_S, **values: Any) -> list[Row]:
         """The rows of one SELECT."""
-
-        async def work() -> list[Row]:
-            async with self._engine.connection(write=False) as connection:
-                return await Statements(connection).all(sql, **values)
-
-        return await self._finish(work, timeout_s)
+        return await self._finish(lambda statements: statements.all(sql, **values), timeout_s, write=False)
 
     async def read_one(self, sql: str, /, **values: Any) -> Row | None:
         rows = await self.read(sql, **values)
@@ -85,12 +107,7 @@ class Database:
 
     async def write(self, sql: str, /, **values: Any) -> list[Row]:
         """One statement that ends in RETURNING: its rows, one for each row it made, changed or deleted."""
-
-        async def work() -> list[Row]:
-            async with self._engine.connection(write=True) as connection:
-                return await Statements(connection).all(sql, **values)
-
-        return await self._finish(work, CALL_S)
+        return await self._finish(lambda statements: statements.all(sql, **values), CALL_S)
 
     async def write_one(self, sql: str, /, **values: Any) -> Row | None:
         rows = await self.write(sql, **values)
@@ -98,24 +115,16 @@ class Database:
 
     async def run(self, sql: str, /, **values: Any) -> None:
         """One statement that writes and gives nothing back."""
+        await self._finish(lambda statements: statements.run(sql, **values), CALL_S)
 
-        async def work() -> None:
-            async with self._engine.connection(write=True) as connection:
-                await Statements(connection).run(sql, **values)
+    async def transaction(self, work: Work[T], timeout_s: float = CALL_S) -> T:
+        """All of `work` or nothing of it. It runs on the asyncio side, where it may await its Statements and nothing
+        else, and once more when another transaction got in its way."""
+        return await self._finish(work, timeout_s, whole=True)
 
-        await self._finish(work, CALL_S)
-
-    async def transaction(self, work: Callable[[Statements], Awaitable[T]], timeout_s: float = CALL_S) -> T:
-        """All of `work` or nothing of it. It runs on the asyncio side: it may await its Statements and nothing else."""
-
-        async def whole() -> T:
-            async with self._engine.connection(write=True) as connection:
-                await connection.execute(self._engine.begin)
-                result = await work(Statements(connection))
-                await connection.execute("COMMIT")
-                return result
-
-        return await self._finish(whole, timeout_s)
+    def stop(self, within_s: float) -> None:
+        """Nobody waits for the database any longer than that."""
+        self._portal.stop(within_s)
 
     def stamp(self) -> object:
         """As long as it is the same, and not None, nothing has been written, by whichever process. Asks no database."""
@@ -136,27 +145,68 @@ class Database:
                 await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
                 log.info("schema_step=%d title=%r", step.number, step.title)
 
-        await self.transaction(work, MIGRATE_S)
-
-    async def _finish(self, work: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         try:
-            result = await self._portal.finish(work, timeout_s=timeout_s)
-        except (TimeoutError, PortalStopped) as error:
-            raise self._away(error) from error
-        except Exception as error:
-            if not self._engine.is_away(error):
-                raise
-            raise self._away(error) from error
-        if not self.available:
-            self.available = True
-            log.warning("database=back")
-        return result
+            await self.transaction(work, MIGRATE_S)
+        except DatabaseUnavailable as error:
+            raise DatabaseUnavailable(f"The schema cannot be applied: {_words(error.__cause__)}") from error
 
-    def _away(self, error: Exception) -> DatabaseUnavailable:
-        if self.available:
-            self.available = False
-            log.warning("database=away reason=%r", f"{type(error).__name__}: {error}")
-        return DatabaseUnavailable()
+    async def _finish(self, work: Work[T], timeout_s: float, *, write: bool = True, whole: bool = False) -> T:
+        """Runs `work` on a connection, as one transaction if it is to be `whole`."""
+        said: list[str] = []
+
+        async def once() -> T:
+            said.clear()
+            async with self._engine.connection(write=write) as connection:
+                if whole:
+                    await connection.execute(self._engine.begin)
+                result = await work(Statements(connection, said, self._engine.lock_rows if whole else ""))
+                if whole:
+                    await connection.execute("COMMIT")
+                return result
+
+        for left in reversed(range(TRIES)):
+            try:
+                result = await self._portal.finish(once, timeout_s=timeout_s)
+            except Exception as error:
+                fault = "away" if isinstance(error, PortalStopped) else self._engine.fault(error)
+                if fault == "ours":
+                    raise
+                if fault != "clash" or not left:
+                    self._failed(error, said, away=fault == "away", write=write)
+                    raise DatabaseUnavailable from error
+            else:
+                self._worked(said, write=write)
+                return result
+        raise AssertionError("unreachable")
+
+    def _failed(self, error: Exception, said: Sequence[str], *, away: bool, write: bool) -> None:
+        """Says so once, until it works again."""
+        sql = said[-1] if said else ""
+        if away and self.available:
+            log.warning("database=away reason=%r sql=%r", _words(error), _start(sql))
+        if away:
+            self._away.add(write)
+        elif sql not in self._refused:
+            log.warning("statement=refused reason=%r sql=%r", _words(error), _start(sql))
+            self._refused.add(sql)
+
+    def _worked(self, said: Sequence[str], *, write: bool) -> None:
+        if self._away:
+            self._away -= {write, False}  # what writes reads as well
+            if self.available:
+                log.info("database=back")
+        for sql in self._refused.intersection(said) if self._refused else ():
+            self._refused.discard(sql)
+            log.info("statement=works sql=%r", _start(sql))
+
+
+def _words(error: BaseException | None) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _start(sql: str) -> str:
+    """Enough of a statement to know it by. It holds no values."""
+    return " ".join(sql.split())[:80]
 
 
 CREATE_SCHEMA_STEPS = """
@@ -180,15 +230,16 @@ async def open_database(url: str) -> AsyncIterator[Database]:
         try:
             await portal.finish(engine.open, timeout_s=OPEN_S)
         except OPEN_ERRORS as error:
-            raise DatabaseUnavailable(f"The database cannot be opened: {type(error).__name__}: {error}") from error
+            raise DatabaseUnavailable(f"The database cannot be opened: {_words(error)}") from error
         try:
             await database.migrate(migrations.schema_file().read_text("utf-8"))
             yield database
         finally:
-            try:
-                await portal.finish(engine.close, timeout_s=CLOSE_S)
-            except TimeoutError:
-                log.warning("database=not_closed reason=timeout")
+            with trio.CancelScope(shield=True):
+                try:
+                    await portal.finish(engine.close, timeout_s=CLOSE_S)
+                except TimeoutError:
+                    log.warning("database=not_closed reason=timeout")
 
 
 def bound(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,15 @@ import asyncio
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import asyncpg  # type: ignore[import-untyped]
 import databases
@@ -32,8 +35,15 @@ SETTLED_S = 0.1
 STATEMENT_S = 35.0
 """After which PostgreSQL stops a statement by itself: a request to cancel that overtakes its statement is lost."""
 
+STEPS = 100_000
+"""Of SQLite's virtual machine, some milliseconds: how often a statement looks whether it is to stop."""
+
 READERS = 2
 POOL = 10
+
+Fault = Literal["ours", "clash", "refused", "away"]
+"""What an error is: of the values or of our code, and nothing helps; of two transactions that met, and the next try may
+succeed at once; the database's, which refuses this statement or does not answer, and a later try may succeed."""
 
 OPEN_ERRORS = (TimeoutError, OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What `Engine.open` raises when there is no database at the URL, or none that lets us in."""
@@ -48,6 +58,8 @@ class Engine(Protocol):
     begin: str
     lock_schema: str
     """Keeps other starts out of the schema until the transaction ends."""
+    lock_rows: str
+    """What makes of a SELECT one that locks its rows, in its order; empty where one transaction writes at a time."""
 
     async def open(self) -> None: ...
 
@@ -61,8 +73,7 @@ class Engine(Protocol):
         """What another commit, of whichever process, makes another one, where that can be told without a query; None
         where it cannot, and for a moment after one. From any thread."""
 
-    def is_away(self, error: BaseException) -> bool:
-        """Whether the error is the database's state, not the statement's fault."""
+    def fault(self, error: BaseException) -> Fault: ...
 
 
 class SQLite:
@@ -73,13 +84,13 @@ class SQLite:
     """
 
     begin = "BEGIN IMMEDIATE"
-    lock_schema = ""
+    lock_schema = lock_rows = ""
 
     def __init__(self, url: DatabaseURL) -> None:
         self._url = url
         self._held = AsyncExitStack()
         self._writing = asyncio.Lock()
-        self._readers: asyncio.Queue[Connection] = asyncio.Queue()
+        self._readers: asyncio.Queue[_Held] = asyncio.Queue()
 
     async def open(self) -> None:
         _prepare(Path(self._url.database))
@@ -87,14 +98,15 @@ class SQLite:
             self._writer = await self._hold(held)
             for _ in range(READERS):
                 reader = await self._hold(held)
-                await reader.execute("PRAGMA query_only = ON")
+                await reader.connection.execute("PRAGMA query_only = ON")
                 self._readers.put_nowait(reader)
             self._held = held.pop_all()
 
-    async def _hold(self, held: AsyncExitStack) -> Connection:
+    async def _hold(self, held: AsyncExitStack) -> _Held:
         """A connection kept open. One Database each, which has one connection a task, and these all are one task's."""
-        database = databases.Database(self._url, factory=_SQLiteConnection, timeout=BUSY_S)
-        return await held.enter_async_context(database.connection())
+        stop = threading.Event()
+        database = databases.Database(self._url, factory=partial(_SQLiteConnection, stop), timeout=BUSY_S)
+        return _Held(await held.enter_async_context(database.connection()), stop)
 
     async def close(self) -> None:
         await self._held.aclose()
@@ -103,12 +115,12 @@ class SQLite:
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:
         if write:
             async with self._writing, _mended(self._writer):
-                yield self._writer
+                yield self._writer.connection
             return
         reader = await self._readers.get()
         try:
             async with _mended(reader):
-                yield reader
+                yield reader.connection
         finally:
             self._readers.put_nowait(reader)
 
@@ -119,11 +131,25 @@ class SQLite:
             return None
         return log_file.st_mtime_ns if time.time() - log_file.st_mtime > SETTLED_S else None
 
-    def is_away(self, error: BaseException) -> bool:
+    def fault(self, error: BaseException) -> Fault:
         code = getattr(error, "sqlite_errorcode", None)
-        return isinstance(error, OSError) or (code is not None and code & 0xFF in _SQLITE_AWAY)
+        if code is None:
+            return "away" if isinstance(error, OSError) else "refused" if type(error) is _NO_CODE else "ours"
+        if code & 0xFF in _SQLITE_OURS and code != sqlite3.SQLITE_CONSTRAINT_TRIGGER:  # no trigger is of our making
+            return "ours"
+        return "away" if code & 0xFF in _SQLITE_AWAY else "refused"
 
 
+_NO_CODE = sqlite3.OperationalError
+"""Without a code: text that is not UTF-8, in a file that is damaged."""
+
+_SQLITE_OURS = {
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_RANGE,
+    sqlite3.SQLITE_MISUSE,
+}
 _SQLITE_AWAY = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_BUSY,
@@ -157,23 +183,36 @@ def _prepare(path: Path) -> None:
             time.sleep(0.02)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A connection that is kept open. `stop`, while it is set, ends each of its statements within STEPS."""
+
+    connection: Connection
+    stop: threading.Event
+
+
 @asynccontextmanager
-async def _mended(connection: Connection) -> AsyncIterator[None]:
+async def _mended(held: _Held) -> AsyncIterator[None]:
     """Leaves a held connection without a running statement and outside a transaction, however the block ends."""
     try:
         yield
     except BaseException:
-        raw = connection.raw_connection
-        await raw.interrupt()
-        await raw.rollback()  # in its thread, so after what was interrupted; does nothing outside a transaction
+        raw = held.connection.raw_connection
+        held.stop.set()  # interrupt() ends what runs, but not what waits for its thread and would run to its end then
+        try:
+            await raw.interrupt()
+            await raw.rollback()  # in its thread, so after what was stopped; does nothing outside a transaction
+        finally:
+            held.stop.clear()
         raise
 
 
 class _SQLiteConnection(sqlite3.Connection):
     """PRAGMAs are a connection's, not the file's; and PostgreSQL's names for what SQLite lacks."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, stop: threading.Event, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.set_progress_handler(stop.is_set, STEPS)
         for pragma in ("synchronous = NORMAL", "foreign_keys = ON", "cache_size = -16384"):
             self.execute(f"PRAGMA {pragma}")
         self.create_function("date_part", 2, _date_part, deterministic=True)
@@ -190,6 +229,7 @@ class PostgreSQL:
 
     begin = "BEGIN"
     lock_schema = "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7331002)"
+    lock_rows = " FOR NO KEY UPDATE"
 
     def __init__(self, url: DatabaseURL) -> None:
         self._database = databases.Database(
@@ -217,23 +257,51 @@ class PostgreSQL:
         async with self._database.connection() as connection:
             try:
                 yield connection
-            except BaseException:
-                raw = connection.raw_connection
-                if not raw.is_closed() and raw.is_in_transaction():
-                    await connection.execute("ROLLBACK")
+            except BaseException as error:
+                with suppress(asyncpg.InterfaceError):  # it has closed already
+                    await self._settle(connection.raw_connection, error)
                 raise
+
+    async def _settle(self, raw: Any, error: BaseException) -> None:
+        """Leaves a connection outside a transaction, or closes it: the pool opens another one when it is needed."""
+        if self.fault(error) == "away":
+            raw.terminate()  # it may stay read-only long after the database is no more
+        elif raw.is_in_transaction():
+            try:
+                async with asyncio.timeout(BUSY_S):
+                    await raw.execute("ROLLBACK")
+            except (OSError, asyncpg.PostgresError):  # TimeoutError included
+                raw.terminate()
 
     def stamp(self) -> object:
         return None
 
-    def is_away(self, error: BaseException) -> bool:
-        return isinstance(error, (OSError, asyncpg.InterfaceError)) or (
-            isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] in _POSTGRESQL_AWAY
-        )
+    def fault(self, error: BaseException) -> Fault:
+        if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
+            return "ours" if isinstance(error, ValueError) else "away"  # a value that its column cannot take
+        if not isinstance(error, asyncpg.PostgresError):
+            return "ours"
+        state = error.sqlstate or ""
+        return _POSTGRESQL_FAULTS.get(state) or _POSTGRESQL_FAULTS.get(state[:2]) or "refused"
 
 
-_POSTGRESQL_AWAY = {"08", "28", "3D", "53", "57", "58"}
-"""Classes of SQLSTATE: connection, authorization, no such database, resources, operator, system."""
+_POSTGRESQL_FAULTS: dict[str, Fault] = {
+    "08": "away",  # connection
+    "21": "ours",  # cardinality
+    "22": "ours",  # data
+    "23": "ours",  # constraints
+    "25": "away",  # state of the transaction, as read-only after a failover
+    "28": "away",  # authorization
+    "3D": "away",  # no such database
+    "40001": "clash",  # not serializable
+    "40P01": "clash",  # deadlock
+    "53": "away",  # resources
+    "54": "ours",  # limits
+    "57": "away",  # operator
+    "57014": "refused",  # a statement cancelled
+    "58": "away",  # system
+}
+"""By SQLSTATE, or its class."""
 
 
 async def _keep(_connection: object) -> None:

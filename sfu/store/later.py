@@ -1,12 +1,14 @@
 """What is written to the database later, in order, by one task: whoever has it written never waits.
 
-The queue is bounded. While the database is away what is in it stays; what comes beyond the bound is refused.
+The queue is bounded. While the database is away or refuses, what is in it stays; what comes beyond the bound does not
+get in.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from itertools import groupby, islice
 from typing import Any
@@ -17,7 +19,6 @@ from sfu.refusals import DatabaseUnavailable
 from sfu.store.database import Database, Statements, bound
 
 BATCH = 200
-RETRY_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +49,12 @@ class Later:
         self._more.set()
         return True
 
-    async def wait(self) -> None:
-        """Until there is something to write."""
+    async def write(self) -> None:
+        """Waits until there is something to write, and does as `flush`."""
         if not self._items:
             self._more = trio.Event()
             await self._more.wait()
-
-    async def run(self) -> None:
-        """Writes what comes until cancelled."""
-        while True:
-            await self.wait()
-            try:
-                await self.flush()
-            except DatabaseUnavailable:
-                await trio.sleep(RETRY_S)
+        await self.flush()
 
     async def flush(self) -> None:
         """Writes what is queued, or raises DatabaseUnavailable and keeps it."""
@@ -73,7 +66,7 @@ class Later:
                 except DatabaseUnavailable:
                     raise
                 except Exception:
-                    log.exception("batch=refused")  # one is refused for good: a bug, which must not hold up the others
+                    log.exception("batch=refused")  # for one's values: a bug, which must not hold up the others
                     await self._one_by_one(batch)
                 for _ in batch:
                     self._items.popleft()
@@ -90,4 +83,9 @@ class Later:
 
 async def _run(statements: Statements, items: list[_Item]) -> None:
     for sql, group in groupby(items, key=lambda item: item[0]):
-        await statements.run_many(sql, [values for _, values in group])
+        await statements.run_many(sql, sorted((values for _, values in group), key=_row))
+
+
+def _row(values: Mapping[str, Any]) -> tuple[str, str]:
+    """Rows are locked in the order of this, as everywhere; what is about the same row stays in its own order."""
+    return str(values.get("room_id", "")), str(values.get("id", ""))

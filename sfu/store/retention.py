@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 
-import trio
-
-from sfu.refusals import DatabaseUnavailable
 from sfu.store.database import Database
 
 SWEEP_S = 60.0
-BATCH = 1000
-"""Rows in one statement, so that none holds up others for long."""
+BATCH = 200
+"""Rows in one statement: between two of them others write, and a sweep that is cancelled ends."""
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +22,6 @@ class Retention:
         self._database = database
         self._clock = clock
         self._history_days = history_days
-
-    async def run(self) -> None:
-        """Deletes what is over, again and again, until cancelled."""
-        while True:
-            with suppress(DatabaseUnavailable):  # the next time, then
-                await self.sweep()
-            await trio.sleep(SWEEP_S)
 
     LINES = """
         DELETE FROM chat_lines WHERE id IN (SELECT id FROM chat_lines WHERE expires_ms <= :now_ms LIMIT :count)

@@ -154,6 +154,10 @@ class Rooms:
             AND (CAST(:version AS INTEGER) IS NULL OR version = CAST(:version AS INTEGER))
         RETURNING id
     """
+    OPEN_SESSIONS = """
+        SELECT id FROM sessions WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+        ORDER BY id
+    """
     CLOSE_SESSIONS = """
         UPDATE sessions SET disconnected_at = :now, last_seen_at = :now, leave_reason = :reason,
             duration_s = greatest(0, CAST(:now_s AS DOUBLE PRECISION) - date_part('epoch', connected_at))
@@ -178,6 +182,7 @@ class Rooms:
         async def work(statements: Statements) -> None:
             if not await statements.one(self.DELETE, **key, version=version):
                 raise RoomChanged if await statements.one(self.GET, **key) else RoomNotFound
+            await statements.lock(self.OPEN_SESSIONS, **key)
             await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=ROOM_DELETED)
             await statements.run(self.REVOKE_TOKENS, **key, now=now)
             await statements.run(self.DELETE_CHAT, **key)

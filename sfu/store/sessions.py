@@ -9,11 +9,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import trio
-
 from sfu.errors import RoomFull
 from sfu.keys import digest
-from sfu.refusals import CompanyDisabled, DatabaseUnavailable, TokenRequired
+from sfu.refusals import CompanyDisabled, TokenRequired
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
@@ -27,7 +25,6 @@ ABANDONED_S = 300
 """A server not heard of for so long is dead, whatever its name."""
 
 NOTHING_KNOWN = SessionQuality()
-RETRY_S = 1.0
 Judge = Callable[[RoomRules], None]
 """Looks at how the room is set and raises what forbids to enter. Runs on the asyncio side."""
 
@@ -37,8 +34,8 @@ log = logging.getLogger(__name__)
 class Sessions:
     """Joins are written before they take place, leaves after: those are queued and nobody waits for them.
 
-    The queue is bounded. While the database is away nobody can join, so it never needs to hold more than were in a call
-    when it went; a leave beyond the bound is dropped and logged, and the next start closes its session.
+    The queue is bounded. While the database does not take it nobody can join, so it never needs to hold more than were
+    in a call when that began; a leave beyond the bound is dropped and logged, and the next start closes its session.
     """
 
     def __init__(
@@ -217,11 +214,18 @@ class Sessions:
         """Writes the queued leaves, or raises DatabaseUnavailable and keeps them; one written twice changes nothing."""
         await self._leaves.flush()
 
+    OPEN = "SELECT id FROM sessions WHERE server = :server AND disconnected_at IS NULL ORDER BY id"
     TOUCH = "UPDATE sessions SET last_seen_at = :now WHERE server = :server AND disconnected_at IS NULL"
 
     async def touch(self) -> None:
         """The heartbeat: every open session of this server was seen now."""
-        await self._database.run(self.TOUCH, server=self._server, now=self._clock())
+        now = self._clock()
+
+        async def work(statements: Statements) -> None:
+            await statements.lock(self.OPEN, server=self._server)
+            await statements.run(self.TOUCH, server=self._server, now=now)
+
+        await self._database.transaction(work)
 
     CLOSE_STALE = """
         UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason,
@@ -239,6 +243,8 @@ class Sessions:
         rows = await self._database.write(
             self.CLOSE_STALE, server=self._server, abandoned=abandoned, reason=SERVER_LOST
         )
+        if rows:
+            log.warning("sessions_closed=%d reason=%s", len(rows), SERVER_LOST)
         return len(rows)
 
     REVOKED = """
@@ -251,24 +257,3 @@ class Sessions:
     async def revoked(self) -> tuple[Session, ...]:
         """Who is in a call here and must go: the token was revoked, or the company disabled, by whatever process."""
         return tuple(Session.of(row) for row in await self._database.read(self.REVOKED, server=self._server))
-
-    async def run(self, heartbeat_s: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keeps the database in step until cancelled: what was left open at first, then leaves and heartbeats.
-
-        Raises DatabaseUnavailable only before it has started.
-        """
-        lost = await self.close_stale()
-        if lost:
-            log.warning("sessions_closed=%d reason=%s", lost, SERVER_LOST)
-        task_status.started()
-        next_beat = trio.current_time() + heartbeat_s
-        while True:
-            with trio.move_on_at(next_beat):
-                await self._leaves.wait()
-            try:
-                await self.flush()
-                if trio.current_time() >= next_beat:
-                    await self.touch()
-                    next_beat = trio.current_time() + heartbeat_s
-            except DatabaseUnavailable:
-                await trio.sleep(RETRY_S)

@@ -1,0 +1,40 @@
+"""What a server does again and again beside its calls, and how it goes on when that fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from sfu.counters import Counters
+from sfu.refusals import DatabaseUnavailable
+
+RETRY_S, RETRY_MOST_S = 1.0, 8.0
+"""The first pause after a failure; each further one is twice as long, up to the most."""
+
+log = logging.getLogger(__name__)
+
+
+async def repeat(task: str, work: Callable[[], Awaitable[object]], every_s: float, counters: Counters) -> None:
+    """Runs `work` again and again until cancelled, with pauses of `every_s`, which may be 0 for work that waits itself.
+
+    Whatever it raises ends nothing: it is counted under `task`, said once until the work succeeds again, and the work
+    is tried again. (That the database is away, or refuses a statement, the database says itself.)
+    """
+    pause_s, said = RETRY_S, False
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            counters.add("sfu_task_failures_total", task=task)
+            if not said and not isinstance(error, DatabaseUnavailable):
+                log.warning("task=%s state=failing error=%r", task, error, exc_info=error)
+                said = True
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MOST_S)
+        else:
+            if said:
+                log.info("task=%s state=works", task)
+            pause_s, said = RETRY_S, False
+            await trio.sleep(every_s)
