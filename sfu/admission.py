@@ -157,7 +157,7 @@ class Admission:
         return self.clock() + timedelta(seconds=self._ban_s)
 
     def seconds_left(self, entry: Entry) -> float | None:
-        """How long somebody may stay: until the token expires; who came within its leeway may use that up."""
+        """How long somebody may still enter: until the token expires; who came within its leeway may use that up."""
         if entry.grant is None:
             return None
         left = (entry.grant.expires_at - self.clock()).total_seconds()

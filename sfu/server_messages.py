@@ -276,13 +276,6 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Expiring:
-    """The token ends soon, and with it the connection; `seconds` from now."""
-
-    seconds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Error:
     """The last message (or what it asked for) was refused; the connection goes on."""
 
@@ -301,8 +294,7 @@ class Bye:
 
 ServerMessage = (
     Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
-    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Expiring | Error
-    | Bye
+    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Error | Bye
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -327,7 +319,6 @@ SERVER_EVENTS: dict[str, type] = {
     "asked": Asked,
     "room": RoomState,
     "lobby": Lobby,
-    "expiring": Expiring,
     "error": Error,
     "bye": Bye,
 }

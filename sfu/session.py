@@ -1,4 +1,4 @@
-"""One admitted peer: its tokens' time, what it may say, what it hears, and an end that is clean.
+"""One admitted peer: what it may say, what it hears, and an end that is clean.
 
 A session outlives its WebSocket (link.py): when the network takes that, the peer stays in its room for `hold_s`, its
 media flows, and whoever knows the session's secret may go on with another WebSocket. What a peer does wrong costs it an
@@ -40,9 +40,8 @@ from sfu.errors import SfuError, all_codes
 from sfu.link import Link
 from sfu.moderation import Moderation
 from sfu.protocol import CAMERA, MICROPHONE, Candidate, Kind
-from sfu.refusals import TokenExpired
 from sfu.rooms import Peer
-from sfu.server_messages import Bye, Error, Expiring, Layers, Offer, Paused, Remote, ServerMessage, encode
+from sfu.server_messages import Bye, Error, Layers, Offer, Paused, Remote, ServerMessage, encode
 from sfu.store import records
 from sfu.streams import PacedStream
 from sfu.summary import observe
@@ -51,8 +50,6 @@ log = logging.getLogger("sfu.session")
 
 MAX_BAD_MESSAGES = 20
 """Frames that are no message of the protocol; after these the client is no client of it."""
-NOTICE_S = 60.0
-"""How long before its token expires a client hears of it."""
 REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
 """Ends that are not the client's doing, or that a second try may not meet again."""
 
@@ -74,8 +71,6 @@ class Session:
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # what it means when the scope's deadline has come
         self._offered = False
-        left_s = hub.admission.seconds_left(entry)
-        self._expires_s = math.inf if left_s is None else trio.current_time() + left_s
         self._bucket = _Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
         both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
@@ -116,7 +111,7 @@ class Session:
         """Stays until the peer has ended, then sees to it that it has left its room and is told."""
         try:
             with self._scope:
-                await self._expire()
+                await trio.sleep_forever()
             self.end(self._overdue)  # unless it has ended for another reason
         finally:
             self.end(SfuError())  # only one that was cancelled comes here without an end
@@ -124,16 +119,6 @@ class Session:
             self.tell(bye(self._error))
             if self._link is not None:
                 self._link.end(self._error)
-
-    async def _expire(self) -> None:
-        """For as long as its token lasts, which may be for ever."""
-        await trio.sleep_until(max(self._expires_s - NOTICE_S, trio.current_time()))
-        self._tell_expiry()
-        await trio.sleep_until(self._expires_s)
-        self.end(TokenExpired())
-
-    def _tell_expiry(self) -> None:
-        self.tell(Expiring(math.ceil(min(self._expires_s - trio.current_time(), NOTICE_S))))
 
     # --- its link -----------------------------------------------------------------------------------------------------
 
@@ -154,8 +139,6 @@ class Session:
         self.resumes += 1
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms(), resumed=True))
         self._hub.tell_lobby(self)
-        if self._expires_s - trio.current_time() < NOTICE_S:
-            self._tell_expiry()
         return link
 
     def opened(self) -> None:

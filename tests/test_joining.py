@@ -249,17 +249,30 @@ async def test_permissions_reach_the_media_plane(server: Server, issue: Issue) -
 # --- for how long ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_that_expires_ends_the_call_after_a_notice(
+async def test_a_token_that_expires_lets_nobody_in_and_ends_no_call(
     server: Server, issue: Issue, acme: tuple[Company, str]
 ) -> None:
-    async with server.connect(url(await issue(duration_s=5))) as client:
-        await client.expect("welcome")
-        found = [await client.receive(), await client.receive()]
-        (notice,) = [data for event, data in found if event == "expiring"]
-        assert 1 <= notice["seconds"] <= 5
-        await client.expect_bye("token_expired", 4401, rejoin=False)
-    (session,) = await sessions(server, acme[0])
-    assert session.leave_reason == "token_expired"
+    """Who is in stays in, comes back with the session's secret, and goes when the token is revoked."""
+    company, key = acme
+    age_s = 600 + tokens.LEEWAY_S - 4  # so it is good for some seconds more
+    token = await issue(now=utc_now() - timedelta(seconds=age_s))
+    claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False})
+    async with server.connect(url(token)) as client:
+        secret = (await welcomed(client))["session"]
+        await eventually(lambda: utc_now().timestamp() > claims["exp"] + tokens.LEEWAY_S)
+        assert (await server.refused(url(token)))["code"] == "token_expired"
+        await client.send("chat", {"text": "still here"})
+        assert (await client.expect("chat"))["text"] == "still here"
+        async with server.connect("/ws", resume=secret) as again:
+            assert (await again.expect("welcome"))["resumed"]
+            await again.expect("history")
+            assert (await rest(server, "DELETE", f"/tokens/{claims['jti']}", key)).status == 204
+            with trio.fail_after(REVOKED_S):
+                while (last := await again.receive())[0] != "bye":
+                    pass
+            assert last[1]["code"] == "token_revoked"
+    (session,) = await sessions(server, company)
+    assert session.leave_reason == "token_revoked"
 
 
 async def test_revocation_ends_the_call_in_time(server: Server, issue: Issue, acme: tuple[Company, str]) -> None:

@@ -220,7 +220,10 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         ["room_id", "user_name"],
         room_id=_ROOM_ID,
         user_name=_USER_NAME,
-        duration={"type": "integer", "minimum": 1, "maximum": 86400, "default": 3600, "description": "Seconds."},
+        duration=_described(
+            {"type": "integer", "minimum": 1, "maximum": 86400, "default": 3600},
+            "For how many seconds the token lets somebody in. Who is in stays in.",
+        ),
         permissions=_described(
             _object([], **{name: {**_BOOLEAN, "default": yes} for name, yes in _PERMISSION_NAMES.items()}),
             "`moderate` lets the token manage its room over REST.",
