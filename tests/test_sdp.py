@@ -180,6 +180,16 @@ def test_how_a_publisher_sends_sound_is_passed_on(said: str, opus: Opus, publish
     assert re.findall(r"a=fmtp:111 minptime=10;useinbandfec=1(.*)\r", offer) == [publisher, subscriber]
 
 
+@pytest.mark.parametrize("direction", ["recvonly", "inactive"])
+@pytest.mark.parametrize("simulcast", [True, False])
+def test_an_inactive_section_keeps_its_layers(direction: sdp.Direction, simulcast: bool) -> None:
+    """The browser's transceiver has its encodings still, and Chromium refuses its own answer without what they need."""
+    lines = build_offer(1, 1, TRANSPORT, [Section("video", direction, simulcast=simulcast)]).splitlines()
+    wanted = [f"a=extmap:{sdp.RID_ID} {sdp.RID}", "a=rid:q recv", "a=simulcast:recv q;h;f"]
+    assert [line in lines for line in wanted] == [simulcast] * 3
+    assert f"a={direction}" in lines
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::7"])
 def test_candidates(address: str) -> None:
     lines = [candidate_line(i, address, 8080) for i in range(3)]

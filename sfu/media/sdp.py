@@ -107,7 +107,7 @@ class Section:
     stream: Stream | None = None
     opus: Opus = Opus()
     types: frozenset[int] = VIDEO_TYPES  # the payload types of video that may be sent in it
-    simulcast: bool = False  # layers may be sent in it
+    simulcast: bool = False  # layers may be sent in it, now or when it is not inactive any more
     redundant: bool = False  # its sound may be RED
 
 
@@ -191,12 +191,12 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
         yield f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC}"
         if section.kind == "audio":
             yield f"a=extmap:{AUDIO_LEVEL_ID} {AUDIO_LEVEL}"
-        if section.simulcast:
-            yield f"a=extmap:{MID_ID} {MID}"
-            yield f"a=extmap:{RID_ID} {RID}"
-            yield f"a=extmap:{REPAIRED_RID_ID} {REPAIRED_RID}"
-            yield from (f"a=rid:{rid} recv" for rid in RIDS)
-            yield "a=simulcast:recv " + ";".join(RIDS)
+    if section.simulcast:  # while it is inactive, too: a transceiver keeps its encodings, and Chromium refuses its own
+        yield f"a=extmap:{MID_ID} {MID}"  # answer where these are not offered what they need
+        yield f"a=extmap:{RID_ID} {RID}"
+        yield f"a=extmap:{REPAIRED_RID_ID} {REPAIRED_RID}"
+        yield from (f"a=rid:{rid} recv" for rid in RIDS)
+        yield "a=simulcast:recv " + ";".join(RIDS)
     if section.stream is not None:
         yield from _stream_lines(section.stream, section.kind)
     if mid == 0 or not transport.bundled:
