@@ -121,8 +121,10 @@ def test_a_packet_holds_its_buffer_and_no_more() -> None:
 
 
 def test_ssrcs_are_bounded() -> None:
-    """libsrtp keeps a stream for every SSRC and looks through them one by one: 20,000 make a packet take 60 µs."""
+    """libsrtp keeps a stream for every SSRC and looks through them one by one: 20,000 make a packet take 60 µs. Those
+    in use are not given up for others."""
     theirs, ours = sender(), Context(receiver())
+    ours.live = range(1, MAX_SSRCS + 1)
     for ssrc in range(1, MAX_SSRCS + 1):
         assert ours.unprotect(loaded(theirs.protect(rtp_packet(1, ssrc))))
     for ssrc in range(MAX_SSRCS + 1, 3 * MAX_SSRCS):
@@ -130,3 +132,27 @@ def test_ssrcs_are_bounded() -> None:
         assert not ours.unprotect_rtcp(loaded(theirs.protect_rtcp(pli(1)[:4] + ssrc.to_bytes(4, "big") + bytes(4))))
     assert ours.unprotect(loaded(theirs.protect(rtp_packet(2, 1))))
     assert not ours.unprotect(loaded(theirs.protect(rtp_packet(2, 2 * MAX_SSRCS))))
+
+
+def test_a_forgotten_ssrc_has_no_stream_any_more() -> None:
+    """Only where it is never used again: what is sent under it could repeat numbers."""
+    ours = Context(sender())
+    ours.forget(7)  # under which nothing went
+    assert ours.protect(loaded(rtp_packet(5000, 7)))
+    assert not ours.protect(loaded(rtp_packet(100, 7))), "far behind"
+    ours.forget(7)
+    assert ours.protect(loaded(rtp_packet(100, 7)))
+
+
+def test_streams_that_ended_give_their_places_to_others() -> None:
+    """The oldest first; one that is in use keeps its place and its replay window."""
+    theirs, ours = sender(), Context(receiver())
+    ours.live = {7}
+    kept = theirs.protect(rtp_packet(1, 7))
+    assert ours.unprotect(loaded(kept))
+    for ssrc in range(1000, 1000 + 5 * MAX_SSRCS):
+        assert ours.unprotect(loaded(theirs.protect(rtp_packet(1, ssrc))))
+    assert not ours.unprotect(loaded(kept)), "a replay"
+    last = 1000 + 5 * MAX_SSRCS - 1
+    assert not ours.unprotect(loaded(theirs.protect(rtp_packet(1, last)))), "still known: a replay, too"
+    assert ours.unprotect(loaded(theirs.protect(rtp_packet(2, last))))

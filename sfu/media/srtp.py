@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Container
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from pylibsrtp import Error
 from pylibsrtp._binding import ffi, lib
 
 protect, unprotect = lib.srtp_protect, lib.srtp_unprotect
@@ -105,15 +108,18 @@ class Rows:
 
 
 class Context:
-    """One direction of a peer's SRTP (dtls.py makes them)."""
+    """One direction of a peer's SRTP (dtls.py makes them). libsrtp keeps a stream for each SSRC; of those that come, at
+    most MAX_SSRCS. Past that the oldest gives up its place that is not among `live`, the SSRCs that are in use. How
+    often its numbers have wrapped is forgotten with it, so it should not come again."""
 
-    __slots__ = ("_session", "_ssrcs", "handle", "tag_bytes")
+    __slots__ = ("_session", "_ssrcs", "handle", "live", "tag_bytes")
 
     def __init__(self, session: Any, tag_bytes: int = 16) -> None:
         self._session = session  # keeps the native session alive
         self.tag_bytes = tag_bytes
         self.handle = session._srtp[0]
-        self._ssrcs: set[int] = set()
+        self.live: Container[int] = ()
+        self._ssrcs: dict[int, None] = {}  # the last that was looked at last
 
     def unprotect(self, packet: Packet) -> bool:
         """Verifies and decrypts in place. False: forged, replayed, malformed or of one SSRC too many; the packet is
@@ -128,12 +134,23 @@ class Context:
         return self.admits(int.from_bytes(packet.view[4:8], "big"))
 
     def admits(self, ssrc: int) -> bool:
-        if ssrc not in self._ssrcs:
-            if len(self._ssrcs) >= MAX_SSRCS:
+        """Whether an SSRC of which a packet just came may have a place."""
+        if ssrc not in self._ssrcs and len(self._ssrcs) >= MAX_SSRCS:
+            old = next((one for one in self._ssrcs if one not in self.live), None)
+            if old is None:
                 self._session.remove_stream(ssrc)
                 return False
-            self._ssrcs.add(ssrc)
+            self.forget(old)
+        self._ssrcs.pop(ssrc, None)
+        self._ssrcs[ssrc] = None
         return True
+
+    def forget(self, ssrc: int) -> None:
+        """Nothing comes, or goes out, under this SSRC any more. One that went out must never be used again: its numbers
+        would begin anew, and each stands for one packet only."""
+        self._ssrcs.pop(ssrc, None)
+        with suppress(Error):  # of which there was no packet
+            self._session.remove_stream(ssrc)
 
     def protect(self, packet: Packet) -> bool:
         """Encrypts in place; the packet grows by the tag. One sequence number twice must be the same bytes twice."""
