@@ -172,7 +172,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The peer's answer says it sends this source from now on."""
+    """The peer's answer says that it sends this source, and a packet of it came."""
 
     peer: str
     source: str

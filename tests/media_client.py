@@ -33,6 +33,8 @@ from sfu.media.worker import Worker
 DEADLINE_S = 10.0
 CLIENT_UFRAG, CLIENT_PWD = "client", "clientclientclientclient"
 """Of every Client."""
+FIRST = 65_500
+"""The number of a source's first packet, from which SRTP goes on to those about a wrap and to small ones."""
 _ssrcs = itertools.count(0x10000001, 0x101)
 
 T = TypeVar("T")
@@ -380,6 +382,8 @@ class Client:
         self.shows = "96 98 45 102"  # payload types of video it can receive
         self.opus = ""  # fmtp of what it sends as microphone
         self.ssrcs: dict[str, int] = {}  # by source
+        self.begun: dict[str, int] = {}  # by source the SSRC of which a packet was sent
+        self.first = FIRST  # and its number
         self.offer: bridge.Offer | None = None  # the last one
         self.certificate = RTCCertificate.generateCertificate()
         self.ice: Ice | None = None
@@ -395,12 +399,24 @@ class Client:
         await self.join(room, publish=publish, subscribe=subscribe)
         await self.negotiate()
         await self.connect()
+        await self.begin()
         self._following = asyncio.ensure_future(self._follow())
         return self
 
     async def _follow(self) -> None:
         while True:
             await self.negotiate(deadline_s=3600)
+            await self.begin()
+
+    async def begin(self) -> None:
+        """Shows the worker that it sends what its last answer named, so that the others are offered that. The packets
+        have the other kind's payload type: they are not forwarded, and a test's own are the first."""
+        assert self.offer is not None
+        for source in self.publishes.intersection(self.offer.send.values(), self.ssrcs):
+            ssrc = self.ssrcs[source]
+            if self.names_ssrcs and self.begun.get(source) != ssrc:
+                self.begun[source] = ssrc
+                await self.send(rtp_packet(self.first, ssrc, pt=96 if source == "microphone" else 111))
 
     async def next_offer(self, deadline_s: float = DEADLINE_S) -> bridge.Offer:
         self.offer = await self.control.event(bridge.Offer, self.id, deadline_s)
@@ -546,11 +562,13 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def clients(control: Control, *names: str, room: str = "room") -> AsyncIterator[list[Client]]:
-    """Connected clients that all have each other's tracks."""
+async def clients(control: Control, *names: str, room: str = "room", first: int = FIRST) -> AsyncIterator[list[Client]]:
+    """Connected clients that all have each other's tracks. What a test sends follows the number `first`, by less than
+    half of all numbers."""
     made = [Client(control, name) for name in names]
     try:
         for client in made:
+            client.first = first & 0xFFFF
             await client.start(room)
         for client in made:
             await client.takes_from(*(set(names) - {client.id}))

@@ -30,6 +30,18 @@ async def none_follows(control: LocalControl, peer: str) -> None:
     assert control.pending(bridge.Offer, peer) == []
 
 
+async def brought(client: Client, *tracks: tuple[str, str]) -> bridge.Offer:
+    """Answers offers until one brings exactly these: two sources of a peer need not begin in one moment."""
+    while received(offer := await client.negotiate()) != set(tracks):
+        pass
+    return offer
+
+
+def of(*peers: str) -> list[tuple[str, str]]:
+    """Their microphones and cameras."""
+    return [(peer, source) for peer in peers for source in ("microphone", "camera")]
+
+
 async def refused(control: LocalControl, command: bridge.Command, code: str) -> str:
     await control.send(command)
     event = await control.event(bridge.Refused, command.peer)  # type: ignore[union-attr]
@@ -57,10 +69,8 @@ def test_the_first_offer_asks_for_a_microphone_and_a_camera() -> None:
 def test_the_next_one_brings_what_others_publish() -> None:
     async def test() -> None:
         async with local_worker() as control:
-            a, b = await Client(control, "a").join(), await Client(control, "b").join()
-            for client in (a, b):
-                await client.negotiate()
-            offer = await a.next_offer()
+            a, b = await Client(control, "a").join(), await Client(control, "b").start()
+            offer = await brought(a, *of("b"))
             assert directions(offer)[2:] == [("audio", "sendonly"), ("video", "sendonly")]
             assert offer.receive == {"2": ["b", "microphone"], "3": ["b", "camera"]}
             media = SessionDescription.parse(offer.sdp).media[2:]
@@ -69,6 +79,7 @@ def test_the_next_one_brings_what_others_publish() -> None:
             assert [m.ssrc[0].ssrc for m in media] == [
                 control.worker.peers["b"].published[source].ssrc for source in ("microphone", "camera")
             ]
+            await b.aclose()
 
     run(test)
 
@@ -76,17 +87,16 @@ def test_the_next_one_brings_what_others_publish() -> None:
 def test_events_tell_what_is_published() -> None:
     async def test() -> None:
         async with local_worker() as control:
-            a = await Client(control, "a", ("camera",)).join()
-            await a.negotiate()
+            a = await Client(control, "a", ("camera",)).start()
             assert await control.event(bridge.Track, "a") == bridge.Track("a", "camera", "video")
             assert control.pending(bridge.Track, "a") == []
-            await control.send(bridge.Publish("a", "camera", "video"))  # asks for another offer
             a.publishes = {"microphone"}
-            await a.negotiate()
-            assert await control.event(bridge.Track, "a") == bridge.Track("a", "microphone", "audio")
+            await control.send(bridge.Publish("a", "camera", "video"))  # asks for another offer
             assert await control.event(bridge.TrackEnded, "a") == bridge.TrackEnded("a", "camera")
+            assert await control.event(bridge.Track, "a") == bridge.Track("a", "microphone", "audio")
             await none_follows(control, "a")
             assert control.pending(bridge.Track, "a") == []
+            await a.aclose()
 
     run(test)
 
@@ -96,9 +106,8 @@ def test_one_offer_is_in_flight_and_later_changes_are_in_the_next() -> None:
         async with local_worker() as control:
             a = await Client(control, "a").join()
             first = await a.next_offer()
-            others = [await Client(control, name).join() for name in "bcdef"]
-            for other in others:
-                await other.negotiate()
+            others = [await Client(control, name).start() for name in "bcdef"]
+            await others[0].takes_from(*"cdef")
             await control.send(bridge.Publish("a", "screen", "video"))
             await others[-1].leave()
             await none_follows(control, "a")
@@ -109,6 +118,8 @@ def test_one_offer_is_in_flight_and_later_changes_are_in_the_next() -> None:
             assert origin(second) == (origin(first)[0], origin(first)[1] + 1)
             await control.send(bridge.Answer("a", a.answer(second)))
             await none_follows(control, "a")
+            for other in others:
+                await other.aclose()
 
     run(test)
 
@@ -133,22 +144,18 @@ def test_coming_and_going_does_not_grow_the_sdp() -> None:
         async with local_worker() as control:
             a = await Client(control, "a").join()
             await a.negotiate()
-            lengths, versions, ssrcs = set(), [], set()
-            for i in range(50):
-                b = await Client(control, f"b{i:02}").join()
-                await b.negotiate()
-                offer = await a.negotiate()
-                assert offer.receive == {"2": [b.id, "microphone"], "3": [b.id, "camera"]}
+            lengths, ssrcs = set(), set()
+            for i in range(5):
+                b = await Client(control, f"b{i:02}").start()
+                offer = await brought(a, *of(b.id))
+                assert sorted(offer.receive) == ["2", "3"]
                 lengths.add(len(re.sub(r"[0-9]", "", offer.sdp)))
-                versions.append(origin(offer)[1])
                 ssrcs.add(a.ssrc_of(b.id, "camera"))
                 await b.leave()
-                offer = await a.negotiate()
+                offer = await brought(a)
                 assert directions(offer)[2:] == [("audio", "inactive"), ("video", "inactive")]
-                assert offer.receive == {}
             assert len(lengths) == 1
-            assert len(ssrcs) == 50
-            assert versions == list(range(versions[0], versions[0] + 100, 2))
+            assert len(ssrcs) == 5
 
     run(test)
 
@@ -158,24 +165,22 @@ def test_a_section_is_not_reused_before_an_answer_saw_it_inactive() -> None:
 
     async def test() -> None:
         async with local_worker() as control:
-            a, b = await Client(control, "a").join(), await Client(control, "b").join()
-            await b.negotiate()
+            a, b = await Client(control, "a").join(), await Client(control, "b", ("camera",)).start()
             await a.negotiate()
             offer = await a.next_offer()
-            assert received(offer) == {("b", source) for source in BOTH}
+            assert offer.receive == {"2": ["b", "camera"]}
             await b.leave()
-            c = await Client(control, "c").join()
-            await c.negotiate()
+            c = await Client(control, "c", ("camera",)).start()
+            await control.event(bridge.Track, "c")
             await control.send(bridge.Answer("a", a.answer(offer)))
             offer = await a.negotiate()
-            assert directions(offer)[2:4] == [("audio", "inactive"), ("video", "inactive")]
-            assert offer.receive == {"4": ["c", "microphone"], "5": ["c", "camera"]}
-            d = await Client(control, "d").join()
-            await d.negotiate()
+            assert directions(offer)[2] == ("video", "inactive")
+            assert offer.receive == {"3": ["c", "camera"]}
+            d = await Client(control, "d", ("camera",)).start()
             offer = await a.negotiate()  # now it was seen
-            assert offer.receive == {
-                "2": ["d", "microphone"], "3": ["d", "camera"], "4": ["c", "microphone"], "5": ["c", "camera"],
-            }  # fmt: skip
+            assert offer.receive == {"2": ["d", "camera"], "3": ["c", "camera"]}
+            for client in (c, d):
+                await client.aclose()
 
     run(test)
 
@@ -209,15 +214,17 @@ def test_rights(publish: bool, subscribe: bool) -> None:
             a = await Client(control, "a").join(publish=publish, subscribe=subscribe)
             if publish:
                 await a.negotiate()
-            b = await Client(control, "b").join()
-            await b.negotiate()
+            b = await Client(control, "b").start()
+            await control.event(bridge.Track, "b")
+            await control.event(bridge.Track, "b")
             if subscribe:
-                offer = await a.negotiate()
-                assert directions(offer) == [("audio", "sendonly"), ("video", "sendonly")]
+                offer = await brought(a, *of("b"))
+                assert sorted(directions(offer)) == [("audio", "sendonly"), ("video", "sendonly")]
                 assert offer.send == {}
                 await refused(control, bridge.Publish("a", "screen", "video"), "not_allowed")
             await none_follows(control, "a")
             assert set(control.worker.peers["a"].published) == (BOTH if publish else set())
+            await b.aclose()
 
     run(test)
 
@@ -250,14 +257,16 @@ def test_a_publishers_opus_parameters_come_back_to_it_and_reach_the_others() -> 
             await a.join()
             assert "stereo" not in (await a.negotiate()).sdp
             assert "useinbandfec=1;stereo=1;usedtx=1\r\n" in (await a.negotiate()).sdp
+            await a.connect()
+            await a.begin()
             await b.takes_from("a")
             assert b.offer is not None
             assert "useinbandfec=1;sprop-stereo=1;usedtx=1\r\n" in b.offer.sdp
-            await none_follows(control, "a")
             a.opus = ""
             await control.send(bridge.Publish("a", "camera", "video"))
-            await a.negotiate()
+            await brought(a, *of("b"))
             assert "stereo" not in (await a.negotiate()).sdp
+            await a.aclose()
 
     run(test)
 
@@ -365,7 +374,10 @@ def test_another_ssrc_is_another_track() -> None:
             a.ssrcs["camera"] = 4242
             await control.send(bridge.Publish("a", "screen", "video"))
             assert await control.event(bridge.TrackEnded, "a") == bridge.TrackEnded("a", "camera")
-            await until(lambda: b.sources() and b.ssrc_of("a", "camera") != old, "offered anew")
+            await until(
+                lambda: b.offer and ("a", "camera") in received(b.offer) and b.ssrc_of("a", "camera") != old,
+                "offered anew",
+            )
             track = control.worker.peers["a"].published["camera"]
             await until(lambda: track.legs, "attached")
             await a.send_rtp("camera", 100, b"new")
@@ -381,13 +393,12 @@ def test_one_ssrc_named_for_two_tracks_harms_nobody_else() -> None:
             a = Client(control, "a")
             a.ssrcs = {"microphone": 7, "camera": 7}
             await a.start()
-            await control.send(bridge.Publish("a", "screen", "video"))
-            await a.takes_from()
-            a.publishes = {"camera", "screen"}
-            await control.send(bridge.Publish("a", "other", "video"))
-            ended = await control.event(bridge.TrackEnded, "a")
-            assert ended.source == "microphone"
+            assert await control.event(bridge.Track, "a") == bridge.Track("a", "camera", "video")
             peer = control.worker.peers["a"]
+            assert peer.publisher.by_ssrc[7] in peer.published["camera"].tracks
+            a.ssrcs["microphone"] = 8
+            await control.send(bridge.Publish("a", "screen", "video"))  # anything that makes an offer
+            assert await control.event(bridge.Track, "a") == bridge.Track("a", "microphone", "audio")
             assert peer.publisher.by_ssrc[7] in peer.published["camera"].tracks
             await a.aclose()
 
@@ -427,7 +438,7 @@ def test_published_sections_are_reused() -> None:
         async with local_worker() as control:
             a = await Client(control, "a").join()
             await a.negotiate()
-            for i in range(20):
+            for i in range(5):
                 source = f"screen-{i}"
                 a.publishes.add(source)
                 await control.send(bridge.Publish("a", source, "video"))
@@ -443,19 +454,17 @@ def test_published_sections_are_reused() -> None:
 
 def test_microphone_and_camera_keep_their_sections() -> None:
     async def test() -> None:
-        async with local_worker() as control:
-            a = await Client(control, "a").join()
-            await a.negotiate()
+        async with local_worker() as control, clients(control, "a") as (a,):
+            assert {(await control.event(bridge.Track, "a")).source for _ in range(2)} == BOTH
+            a.publishes.remove("camera")
             await control.send(bridge.Unpublish("a", "camera"))
             assert await control.event(bridge.TrackEnded, "a") == bridge.TrackEnded("a", "camera")
-            a.publishes.remove("camera")
-            offer = await a.negotiate()
-            assert offer.send == {"0": "microphone", "1": "camera"}
-            await control.send(bridge.Publish("a", "camera", "video"))
             a.publishes.add("camera")
-            offer = await a.negotiate()
-            assert offer.send == {"0": "microphone", "1": "camera"}
-            assert set(control.worker.peers["a"].published) == BOTH
+            await control.send(bridge.Publish("a", "camera", "video"))
+            tracks = control.worker.peers["a"].published
+            await until(lambda: set(tracks) == BOTH, "both again")
+            assert a.offer is not None
+            assert a.offer.send == {"0": "microphone", "1": "camera"}
 
     run(test)
 

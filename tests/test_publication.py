@@ -28,16 +28,20 @@ class Layer:
         self.client, self.rid, self.ssrc = client, rid, SSRC[rid]
         self.seq, self.ts, self.picture, self.tl0 = start, start * 1000, start & 0x7FFF, start & 0xFF
 
+    @property
+    def names(self) -> bytes:
+        return struct.pack("!HHBcBc4x", 0xBEDE, 2, sdp.MID_ID << 4, b"1", sdp.RID_ID << 4, self.rid.encode())
+
+    async def begin(self) -> None:
+        """A packet that is not forwarded, by which the others are offered this."""
+        await self.client.send(struct.pack("!BBHII", 0x90, 111, self.seq, 0, self.ssrc) + self.names)
+
     async def send(self, text: bytes = b"", *, key: bool = False, named: bool = True) -> None:
         """One frame of one packet; `text` follows in it."""
         self.seq, self.picture = (self.seq + 1) & 0xFFFF, (self.picture + 1) & 0x7FFF
         self.ts, self.tl0 = (self.ts + 3000) & 0xFFFFFFFF, (self.tl0 + 1) & 0xFF
-        names = b""
-        if named:
-            names = struct.pack(
-                "!HHBcBcBBBB", 0xBEDE, 2, sdp.MID_ID << 4, b"1", sdp.RID_ID << 4, self.rid.encode(), 0, 0, 0, 0
-            )
-        head = struct.pack("!BBHII", 0x90 if named else 0x80, 0x80 | 96, self.seq, self.ts, self.ssrc) + names
+        head = struct.pack("!BBHII", 0x90 if named else 0x80, 0x80 | 96, self.seq, self.ts, self.ssrc)
+        head += self.names if named else b""
         picture = struct.pack("!BBHB", 0x90, 0xC0, 0x8000 | self.picture, self.tl0)
         await self.client.send(head + picture + bytes([0 if key else 1]) + bytes(9) + self.rid.encode() + text)
 
@@ -63,10 +67,11 @@ async def simulcast(control: LocalControl, **viewer: Any) -> AsyncIterator[tuple
     try:
         for client in (a, b):
             await client.start()
-        await b.takes_from("a")
+        layers = {rid: Layer(a, rid, start) for rid, start in (("q", 100), ("h", 40_000), ("f", 65_530))}
+        await layers["q"].begin()
         camera = control.worker.peers["a"].published["camera"]
         await until(lambda: "b" in camera.legs, "attached")
-        yield a, b, {rid: Layer(a, rid, start) for rid, start in (("q", 100), ("h", 40_000), ("f", 65_530))}
+        yield a, b, layers
     finally:
         for client in (a, b):
             await client.aclose()
@@ -153,11 +158,12 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             await view(control, 360)
             camera = control.worker.peers["a"].published["camera"]
             await until(lambda: bool(camera.layers["h"]._coming), "the change is arranged")
+            await until(lambda: camera.layers["q"].packets == 2, "they came")
             await layers["h"].send(key=True)
             got = [Got(await b.raw_rtp()) for _ in range(3)]
             assert [one.text for one in got] == ["q", "q", "h"]
             await b.send(rtp.nack(camera.ssrc, [one.seq for one in got]))
-            slot = next(s for s in control.worker.peers["b"].negotiation._slots if s.track is camera)
+            slot = next(s for s in control.worker.peers["b"].negotiation.accepted if s.track is camera)
             again = []
             while len(again) < 3:
                 data = await b.raw_rtp()
@@ -200,10 +206,10 @@ def test_names_decide_whose_an_ssrc_is() -> None:
             peer = control.worker.peers["a"]
             camera = peer.published["camera"]
             assert camera.video == Video("a", "camera")
-            await layers["f"].send(key=True)
             await layers["q"].send(key=True)
-            await until(lambda: camera.layers["q"].remote_ssrc == SSRC["q"], "latched")
-            assert camera.layers["f"].remote_ssrc == SSRC["f"]
+            await layers["f"].send(key=True)
+            await until(lambda: camera.layers["f"].remote_ssrc == SSRC["f"], "latched")
+            assert camera.layers["q"].remote_ssrc == SSRC["q"]
             assert camera.layers["h"].remote_ssrc is None
             unknown = control.worker.counters["packets_unknown"]
             layers["h"].rid = "x"
@@ -291,7 +297,8 @@ async def scalable(control: LocalControl, *rids: str) -> AsyncIterator[tuple[Cli
     try:
         for client in (a, b):
             await client.start()
-        await b.takes_from("a")
+        if rids:
+            await Layer(a, rids[0], 0).begin()
         await until(lambda: "b" in control.worker.peers["a"].published["camera"].legs, "attached")
         yield a, b, Scalable(a)
     finally:

@@ -156,8 +156,9 @@ def test_a_mute_leaves_both_with_a_gap() -> None:
             for client in (bob, carol):
                 assert (await heard(client))[2] == 5
             await control.send(bridge.Mute("alice", "microphone", True))
+            seen = control.worker.counters["packets_in"]
             await alice.send_rtp("microphone", 6, REDUNDANT, pt=63)
-            await until(lambda: control.worker.counters["packets_in"] == 2, "it came")
+            await until(lambda: control.worker.counters["packets_in"] == seen + 1, "it came")
             await control.send(bridge.Mute("alice", "microphone", False))
             await alice.send_rtp("microphone", 50, REDUNDANT, pt=63)
             for client in (bob, carol):
@@ -182,10 +183,11 @@ def test_sender_reports_reach_both() -> None:
 def test_who_never_said_so_may_not_send_it() -> None:
     async def test() -> None:
         async with local_worker() as control, room(control) as (_, bob, carol):
+            before = control.worker.counters["packets_unknown"]
             await carol.send_rtp("microphone", 5, REDUNDANT, pt=63)
             await carol.send_rtp("microphone", 6, NOW)
             assert (await bob.rtp()).payload == NOW
-            assert control.worker.counters["packets_unknown"] == 1
+            assert control.worker.counters["packets_unknown"] == before + 1
 
     run(test)
 

@@ -138,8 +138,10 @@ def test_a_held_peer_gets_no_offer_and_afterwards_one_with_everything() -> None:
             a = await Client(control, "a").join()
             await a.negotiate()
             await held(control, "a", True)
-            for name in "bc":
-                await (await Client(control, name).join()).negotiate()
+            others = [await Client(control, name).start() for name in "bc"]
+            for other in others:
+                for _ in range(2):
+                    await control.event(bridge.Track, other.id)
             await control.send(bridge.RestartIce("a"))
             await asyncio.sleep(0.01)
             assert control.pending(bridge.Offer, "a") == []
@@ -148,6 +150,8 @@ def test_a_held_peer_gets_no_offer_and_afterwards_one_with_everything() -> None:
             assert {peer for peer, _ in offer.receive.values()} == {"b", "c"}
             await asyncio.sleep(0.01)
             assert control.pending(bridge.Offer, "a") == []
+            for other in others:
+                await other.aclose()
 
     run(test)
 

@@ -326,7 +326,7 @@ def test_rooms_are_apart() -> None:
                 for client in (a, b, c, d):
                     assert client.dtls is not None
                     assert client.dtls.rtp.empty()
-                stats = await control.counted(lambda stats: stats.get("packets_in") == 2)
+                stats = await control.counted(lambda stats: stats.get("packets_in") == 2 + 4 * 2)
                 assert (stats["rooms"], stats["peers"], stats["tracks"]) == (2, 4, 8)
                 assert stats["nack_received"] == 1
                 assert "nack_answered" not in stats
@@ -450,7 +450,7 @@ def test_a_hostile_peer_cannot_stop_the_worker() -> None:
                 for ssrc in range(1, 3000):
                     await x.send(rtp_packet(1, ssrc, pt=97))
                 await passes(a, b, 3000, b"sources")
-                stats = await control.counted(lambda stats: stats.get("srtp_refused", 0) > 100)
+                stats = await control.counted(lambda stats: stats.get("packets_ignored", 0) > 2900)
                 assert stats["peers"] == 3
                 assert stats["rtp_malformed"] > 5
                 assert control.process.poll() is None
@@ -468,7 +468,8 @@ def test_stats_count_and_come_every_second() -> None:
             first = await control.counted(lambda stats: stats["peers"] == 2)
             second = await control.counted(lambda stats: stats is not first)
             assert (first["peers"], first["rooms"], first["tracks"]) == (2, 1, 4)
-            assert first["packets_in"] == first["packets_out"] == 1
+            assert first["packets_in"] == 1 + 2 * 2  # each began with its two tracks
+            assert first["packets_out"] == 1
             assert 0.9 < second["uptime_seconds"] - first["uptime_seconds"] < 10
             assert first["cpu_seconds"] <= second["cpu_seconds"]
             assert "loop_lag_us_max" in second

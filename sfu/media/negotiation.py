@@ -27,6 +27,7 @@ from sfu.media import sdp
 from sfu.media.deadline import Deadline
 from sfu.media.ice import Agent
 from sfu.media.inbound import Inbound
+from sfu.media.pace import Pace
 from sfu.media.publication import Publication
 from sfu.media.publisher import Publisher
 from sfu.media.room import Room
@@ -35,6 +36,9 @@ from sfu.media.shared import Shared
 from sfu.media.transport import Transport
 from sfu.media.viewer import Viewer
 
+OFFER_S, OFFERS = 0.35, 3
+"""Between a peer's offers, and how many may come without that when there were none for a while: each takes its browser
+some milliseconds, and its room may change much faster. A source that begins makes one or two."""
 RESTART_S = 2.0
 """Between two restarts of a peer's ICE: each costs an offer, and a path needs some round trips to be found."""
 
@@ -76,13 +80,16 @@ class Negotiation:
             self._slots = [Slot("audio", True, source="microphone"), Slot("video", True, source="camera")]
         self._fingerprints: tuple[tuple[str, str], ...] = ()
         self._session, self._version = secrets.randbits(53), 0
+        self._shown = 0  # how many sections its client knows
         self._offered: list[tuple[sdp.Section, Publication | None]] | None = None  # in flight
         self._offer_event: bridge.Offer | None = None  # the one in flight
         self._held = False  # its client can be told nothing now
         self._restarting: asyncio.TimerHandle | None = None
         self._restarted_s = -math.inf
         self._renew = False  # the next offer is to have new ICE credentials
-        self._dirty = self._scheduled = self._closed = False
+        self._dirty = self._closed = False
+        self._pace = Pace(OFFER_S, OFFERS)
+        self._next: asyncio.Handle | None = None  # the next offer, if one is due
         self._deadline: Deadline | None = None
 
     @property
@@ -94,10 +101,6 @@ class Negotiation:
     def accepted(self) -> list[Slot]:
         """The sections whose tracks its answers took."""
         return [slot for slot in self._slots if slot.accepted]
-
-    def source_of(self, mid: str) -> str | None:
-        """What the server is to receive in the section with this mid."""
-        return self._slots[int(mid)].source if mid.isdecimal() and int(mid) < len(self._slots) else None
 
     # --- what it publishes -------------------------------------------------------------------------------------------
 
@@ -122,7 +125,7 @@ class Negotiation:
         self._peer.publisher.end(source)
         self._peer.publisher.muted.discard(source)
         if self._slots.index(slot) > 1:  # microphone and camera keep their places
-            slot.source, slot.settled = None, False
+            slot.source, slot.settled = None, self._slots.index(slot) >= self._shown
         self.changed()
 
     def _receiving(self, source: str) -> Slot | None:
@@ -139,12 +142,14 @@ class Negotiation:
     # --- offers ------------------------------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """Something the next offer must show changed. Any number of calls in a row make one offer."""
+        """Something the next offer must show changed. Any number of calls in a row make one offer, and any number of
+        offers in a row are spaced (pace.py)."""
         if self._offered is not None or self._held:
             self._dirty = True
-        elif not self._scheduled and not self._closed:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._offer)
+        elif self._next is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            wait_s = self._pace.wait_s(loop.time())
+            self._next = loop.call_later(wait_s, self._offer) if wait_s else loop.call_soon(self._offer)
 
     def restart_ice(self) -> None:
         """An offer with new credentials, RESTART_S after the last such at the earliest; none is left unanswered."""
@@ -172,11 +177,12 @@ class Negotiation:
     def close(self) -> None:
         """Nothing is offered any more."""
         self._closed = True
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._next, self._restarting):
+            if timer is not None:
+                timer.cancel()
 
     def _offer(self) -> None:
-        self._scheduled, self._dirty = False, self._held
+        self._next, self._dirty = None, self._held
         if self._closed or self._held:
             return
         agent, shared = self._peer.agent, self._peer.shared
@@ -185,11 +191,13 @@ class Negotiation:
         if not self._slots:
             return  # a listener in an empty room: an offer without sections has no answer
         self._version += 1
+        self._pace.done(asyncio.get_running_loop().time())
         if self._renew:
             self._renew = False
             shared.udp.forget(agent.restart())
             shared.udp.register(agent, self._peer.inbound)
         self._offered = [(self._section(slot), slot.track) for slot in self._slots]
+        self._shown = len(self._slots)
         fingerprint, bundled = self._local_fingerprint(), bool(self._fingerprints)
         transport = sdp.Transport(agent.ufrag, agent.pwd, fingerprint, shared.candidates, bundled=bundled)
         text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
@@ -206,11 +214,15 @@ class Negotiation:
             for peer in self._room.peers.values()
             if peer.id != me.id and me.may_subscribe
             for track in peer.published.values()
+            if track.flows
         }
         for slot in self._slots:
             if slot.track is not None and slot.track not in wanted:
                 slot.track.remove_leg(self._transport)
                 me.viewer.forget(slot.track)
+                if self._transport.outgoing is not None:  # for good: what begins again has another SSRC
+                    for ssrc in filter(None, (slot.track.ssrc, slot.repair_ssrc)):
+                        self._transport.outgoing.forget(ssrc)
                 slot.track, slot.accepted, slot.settled = None, False, False
             elif slot.track is not None:
                 del wanted[slot.track]

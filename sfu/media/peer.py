@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import ChainMap
 from typing import Any
 
 from sfu import bridge
@@ -75,15 +76,12 @@ class Peer(Transport):
         """Something that its next offer must show changed."""
         self.negotiation.changed()
 
-    def source_of(self, mid: str) -> str | None:
-        """What it publishes in the section with this mid."""
-        return self.negotiation.source_of(mid)
-
     # --- what its room asks ------------------------------------------------------------------------------------------
 
     @property
     def shows(self) -> frozenset[int]:
-        return self.negotiation.shows
+        """Whoever has no media path yet shows nothing that the others would have to go by."""
+        return sdp.VIDEO_TYPES if self.outgoing is None else self.negotiation.shows
 
     def check_codecs(self, types: frozenset[int]) -> None:
         self.negotiation.check_codecs(types)
@@ -116,6 +114,9 @@ class Peer(Transport):
             return
         dtls.on("statechange", self._dtls_changed)
         self.inbound.context, self.outgoing = dtls.incoming, dtls.outgoing
+        if dtls.incoming is not None:
+            dtls.incoming.live = ChainMap[int, Any](self.publisher.by_ssrc, self.publisher.repairs)
+        self.room.check_codecs()  # what it can show counts from now on
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
         self.attach()
@@ -168,10 +169,12 @@ class Peer(Transport):
         self.negotiation.close()
         for brought in self.negotiation.brought:
             brought.remove_leg(self)
+        flowed = self.publisher.flows
         for track in self.published.values():
             track.close()
         self.published.clear()
-        self.tell_others()
+        if flowed:
+            self.tell_others()
         self.inbound.context = self.outgoing = None
         for task in self._tasks:
             task.cancel()

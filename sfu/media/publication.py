@@ -131,6 +131,11 @@ class Publication:
         return self.received[0].muted
 
     @property
+    def flows(self) -> bool:
+        """Whether a packet of it came, now or at any time: before, nobody is told that there is such a source."""
+        return any(track.remote_ssrc is not None for track in self.received)
+
+    @property
     def packets(self) -> int:
         return sum(track.packets for track in self.received)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from sfu import bridge
 from sfu.media import rtp, sdp
@@ -31,13 +31,24 @@ class Owner(Protocol):
     def renegotiate(self) -> None:
         """Its own next offer is to be another."""
 
-    def source_of(self, mid: str) -> str | None:
-        """What it publishes in the section with this mid."""
+
+class Place(NamedTuple):
+    """What is sent under an SSRC: in the section with this mid the layer with this rid, empty for a single stream, or
+    what is sent again of it."""
+
+    mid: str
+    rid: str
+    repair: bool = False
 
 
 class Publisher:
     """`by_ssrc` and `repairs` are its tracks by the SSRCs of media and of retransmissions; `muted` holds every source
-    that it muted, published by now or not."""
+    that it muted, published by now or not.
+
+    Nobody hears of a source before a packet of it came (RFC 3264 section 5.1 has whoever answers `sendonly` send when
+    it likes): until then nothing but its SSRCs is known, from the answer or from the packets of a source before it. A
+    browser that stops and starts a source may send the same SSRCs again, and names a layer only until it was heard.
+    """
 
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, owner: Owner) -> None:
         self._peer, self._room, self._shared, self._owner = peer, room, shared, owner
@@ -47,12 +58,14 @@ class Publisher:
         self.muted: set[str] = set()
         self._intakes = {kind: Intake(ceiling) for kind, ceiling in CEILINGS.items()}
         self._warned: set[str] = set()  # kinds
+        self._places: dict[int, Place] = {}  # by SSRC, the last of each; kept when what is sent there ends
+        self._mids: dict[str, str] = {}  # of the sections, by source
 
     # --- what it publishes -------------------------------------------------------------------------------------------
 
     def begin(self, source: str, kind: Literal["audio", "video"], said: sdp.AnswerSection) -> None:
         """An answer says that it sends this source from now on, or still."""
-        peer, rids, ssrcs = self._peer, said.rids, said.ssrcs
+        rids, ssrcs = said.rids, said.ssrcs
         publication = self.published.get(source)
         if publication is not None and (
             (not rids and ssrcs and publication.received[0].remote_ssrc not in (None, ssrcs[0]))
@@ -63,34 +76,38 @@ class Publisher:
             publication = None
         if publication is None:
             publication = self.published[source] = Publication(
-                peer, source, kind, self._shared.outbox, rids, redundant=said.redundant
+                self._peer, source, kind, self._shared.outbox, rids, redundant=said.redundant
             )
             publication.set_muted(source in self.muted)
             publication.set_muted(self._intakes[kind].over, TOO_MUCH)
-            self._shared.emit(bridge.Track(peer.id, source, kind))
-            self._owner.tell_others()
         if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
             publication.opus = said.opus
-            self._owner.tell_others()
+            if publication.flows:
+                self._owner.tell_others()
             self._owner.renegotiate()
-        if ssrcs and not rids:  # the first line is the media's, a second one its retransmissions'
-            self._bind(ssrcs[0], publication.received[0])
-            if kind == "video" and len(ssrcs) > 1:
-                self.repairs[ssrcs[1]] = publication.received[0]
+        self._mids[source] = said.mid
+        if not rids:  # the first line is the media's, a second one its retransmissions'
+            for ssrc, repair in zip(ssrcs, (False, True)[: 1 + (kind == "video")], strict=False):
+                self._know(ssrc, Place(said.mid, "", repair))
+        for ssrc, place in self._places.items():
+            if place.repair and place.mid == said.mid and place.rid in publication.streams:
+                self.repairs[ssrc] = publication.streams[place.rid]
 
     def end(self, source: str) -> None:
         """It sends this source no more. Nothing happens if it did not."""
         publication = self.published.pop(source, None)
         if publication is None:
             return
+        del self._mids[source]
         ended = publication.received
         self._take(publication)
         for known in (self.by_ssrc, self.repairs):
             for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
                 del known[ssrc]
         publication.close()
-        self._shared.emit(bridge.TrackEnded(self._peer.id, source))
-        self._owner.tell_others()
+        if publication.flows:
+            self._shared.emit(bridge.TrackEnded(self._peer.id, source))
+            self._owner.tell_others()
 
     def mute(self, source: str, muted: bool) -> None:
         (self.muted.add if muted else self.muted.discard)(source)
@@ -119,6 +136,11 @@ class Publisher:
             self._warned.add(kind)
             log.warning("publisher_sends_too_much peer=%s kind=%s", self._peer.id, kind)
 
+    @property
+    def flows(self) -> bool:
+        """Whether the others know of anything that it publishes."""
+        return any(publication.flows for publication in self.published.values())
+
     def ask_layers(self, now_s: float) -> None:
         """Tells the client which layers of its simulcasts anybody wants, when that changes."""
         for publication in self.published.values():
@@ -139,40 +161,55 @@ class Publisher:
     # --- whose an SSRC is --------------------------------------------------------------------------------------------
 
     def latch(self, ssrc: int, kind: str | None, names: Names) -> Track | None:
-        """An SSRC that no answer named, of media or (`kind` None) of retransmissions: a layer's, by its rid, or that of
-        the one track of its kind that still has none."""
-        rid = names.get(sdp.REPAIRED_RID_ID if kind is None else sdp.RID_ID)
-        if rid is not None:
-            track = self._layer(names.get(sdp.MID_ID), rid)
-            if track is not None and kind is None:
-                self.repairs[ssrc] = track
-            elif track is not None:
-                self._bind(ssrc, track)
-            return track
-        waiting = [
-            publication.received[0]
-            for publication in self.published.values()
-            if publication.kind == kind and not publication.simulcast and publication.received[0].remote_ssrc is None
-        ]
-        if len(waiting) != 1:
+        """An SSRC of which nothing came yet, of media or (`kind` None) of retransmissions: that of a layer, by its rid;
+        one that an answer named or that was sent in this section before; or that of the one track of its kind of which
+        nothing came and whose SSRC nobody named."""
+        publication, place = self._find(ssrc, kind, names)
+        if publication is None:
             return None
-        self._bind(ssrc, waiting[0])
-        return waiting[0]
-
-    def _bind(self, ssrc: int, track: Track) -> None:
+        track = publication.streams[place.rid]
+        self._know(ssrc, place)
+        if place.repair:
+            self.repairs[ssrc] = track
+            return track
+        flowed = publication.flows
         if track.remote_ssrc not in (None, ssrc):
-            self.by_ssrc.pop(track.remote_ssrc, None)
             track.restart()
         track.remote_ssrc = ssrc
         self.by_ssrc[ssrc] = track
+        if not flowed:
+            self._shared.emit(bridge.Track(self._peer.id, publication.source, publication.kind))
+            self._owner.tell_others()
+        return track
 
-    def _layer(self, mid: str | None, rid: str) -> Track | None:
-        """A layer by its rid, of the section with this mid; of the only simulcast if it was not named."""
-        found = [publication for publication in self.published.values() if rid in publication.streams]
-        if mid is not None:
-            source = self._owner.source_of(mid)
-            found = [publication for publication in found if publication.source == source]
-        return found[0].streams[rid] if len(found) == 1 else None
+    def _find(self, ssrc: int, kind: str | None, names: Names) -> tuple[Publication | None, Place]:
+        rid = names.get(sdp.REPAIRED_RID_ID if kind is None else sdp.RID_ID)
+        known = self._places.get(ssrc)
+        if rid is not None:
+            mid = names.get(sdp.MID_ID)
+            found = [p for p in self.published.values() if rid in p.streams and mid in (None, self._mids[p.source])]
+        elif known is not None and known.repair == (kind is None):
+            rid = known.rid
+            found = [p for p in self.published.values() if rid in p.streams and known.mid == self._mids[p.source]]
+        else:
+            rid, named = "", {place.mid for place in self._places.values() if not place.repair}
+            found = [
+                p
+                for p in self.published.values()
+                if p.kind == kind and not p.simulcast and not p.flows and self._mids[p.source] not in named
+            ]
+        if len(found) != 1:
+            return None, Place("", "")
+        return found[0], Place(self._mids[found[0].source], rid, kind is None)
+
+    def _know(self, ssrc: int, place: Place) -> None:
+        """From now on this is sent there, and nothing else is."""
+        if self._places.get(ssrc) != place:
+            others = [ssrc, *(one for one, known in self._places.items() if known == place)]
+            for by_ssrc in (self._places, self.by_ssrc, self.repairs):
+                for one in others:
+                    by_ssrc.pop(one, None)
+            self._places[ssrc] = place
 
     # --- what it is told ---------------------------------------------------------------------------------------------
 

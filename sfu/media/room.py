@@ -74,12 +74,13 @@ class Room(Generic[M]):
         return change
 
     def arrange(self) -> None:
-        """Leaves out for each peer the videos it is not to get now. A muted one takes nobody's place."""
+        """Leaves out for each peer the videos it is not to get now. A muted one takes nobody's place,
+        nor does one of which nothing came."""
         videos = [
             Video(peer.id, source)
             for peer in self.peers.values()
             for source, track in peer.published.items()
-            if track.kind == "video" and not track.muted
+            if track.kind == "video" and track.flows and not track.muted
         ]
         ranked = rank(videos, self.speakers.ranking)
         self.rank = {video: place for place, video in enumerate(ranked)}

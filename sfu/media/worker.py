@@ -242,7 +242,7 @@ class Worker:
             "packets_out_per_s": (now.packets_out - last.packets_out) / passed_s,
             "peers": len(self.peers),
             "rooms": len(self.rooms),
-            "tracks": sum(len(peer.published) for peer in self.peers.values()),
+            "tracks": sum(one.flows for peer in self.peers.values() for one in peer.published.values()),
             "uptime_seconds": now.wall_s - self._started_s,
         }
         for name in MAXIMA:
