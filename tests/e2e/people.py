@@ -35,8 +35,8 @@ LINES = 180
 FRAMES = 4
 """Frames that count as a moving picture: a camera of 15 a second needs a quarter of one for them."""
 
-_FRAMES_JS = """async (peer) => {
-    const video = document.querySelector(`.tile[data-peer="${peer}"][data-source="camera"] video`);
+_FRAMES_JS = """async ([peer, source]) => {
+    const video = document.querySelector(`.tile[data-peer="${peer}"][data-source="${source}"] video`);
     if (!video?.videoWidth) return 0;
     const counted = video.getVideoPlaybackQuality().totalVideoFrames;
     if (counted || !navigator.userAgent.includes('Firefox')) return counted;
@@ -71,7 +71,7 @@ _MEDIA_PORT_JS = """async () => {
     const local = path && stats.get(path.localCandidateId);
     return local ? local.relatedPort ?? local.port : 0; // the relay has a port of its own towards the server
 }"""
-_QUIET_JS = "localStorage.setItem('sfu.choices', JSON.stringify({ microphoneOff: true, cameraOff: true }))"
+QUIET_JS = "localStorage.setItem('sfu.choices', JSON.stringify({ microphoneOff: true, cameraOff: true }))"
 _CAMERA_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'video')?.track.label"
 _VIEW_JS = """([peer, height]) => {
     delete window.room.view;
@@ -164,13 +164,13 @@ class Person:
         them as well, and while it does, nobody else can."""
         self.page.evaluate(_ENCODES_JS % change, value)
 
-    def sees(self, other: Person) -> None:
+    def sees(self, other: Person, source: str = "camera") -> None:
         """Waits until the other's picture moves."""
-        self.moves(lambda: self.frames(other.peer), f"sees {other.name}")
+        self.moves(lambda: self.frames(other.peer, source), f"sees {other.name}'s {source}")
 
-    def frames(self, peer: str | None) -> int:
-        """How many frames of a peer's camera this page has shown."""
-        found: int = self.page.evaluate(_FRAMES_JS, peer)
+    def frames(self, peer: str | None, source: str = "camera") -> int:
+        """How many frames of a peer's camera or screen this page has shown."""
+        found: int = self.page.evaluate(_FRAMES_JS, [peer, source])
         return found
 
     def hears(self) -> None:
@@ -214,7 +214,7 @@ class People:
             context.add_init_script(camera_script(lines))
         person = Person(context, server, name)
         if quiet:
-            person.page.add_init_script(_QUIET_JS)
+            person.page.add_init_script(QUIET_JS)
         self.here.append(person)
         return person
 
