@@ -162,7 +162,7 @@ def test_nothing_shifts_when_somebody_comes_and_goes(enter: Callable[..., Page],
 def test_alone_one_has_an_invitation_and_a_corner_that_moves(enter: Callable[..., Page], crowd: Crowd) -> None:
     page = enter("alone")
     expect(page.locator("#invitation")).to_be_visible()
-    expect(page.locator("#room-link")).to_contain_text("room=alone")
+    expect(page.locator("#invitation-text")).to_contain_text("invitations of their own")
     corner = page.locator(".tile.is-corner")
     before = corner.bounding_box()
     assert before

@@ -78,8 +78,8 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     check(page, "menu of a person", "dialog[open]")
     leave_dialog(page)
     page.get_by_role("button", name="Invite", exact=True).click()
-    expect(page.get_by_role("img", name="QR code of the link")).to_be_visible()
-    check(page, "invite", "dialog[open]")
+    expect(page.get_by_role("dialog", name="Invite people")).to_be_visible()
+    check(page, "invite without a link", "dialog[open]")
     leave_dialog(page)
 
     for key, state in (("?", "shortcuts"), (",", "settings"), ("r", "reactions")):
@@ -96,6 +96,12 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     page.click("#leave-button")
     expect(page.locator("#end-title")).to_be_visible()
     check(page, "left")
+    sofia.join(room)
+    check(page, "alone, with a link", "#invitation")
+    page.keyboard.press("p")
+    page.get_by_role("button", name="Invite", exact=True).click()
+    expect(page.get_by_role("img", name="QR code of the link")).to_be_visible()
+    check(page, "invite", "dialog[open]")
     assert check.found == []
 
 
