@@ -33,8 +33,9 @@ Away = Callable[[], AbstractContextManager[None]]
 def away(database_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Away:
     """What takes the database away for as long as a `with` lasts: for SQLite, another process that writes on and on;
     for PostgreSQL, a server that is switched off."""
-    monkeypatch.setattr("sfu.store.engines.BUSY_S", 0.2)
-    monkeypatch.setattr("sfu.store.engines.STATEMENT_S", 1)
+    if database_url.startswith("sqlite"):
+        monkeypatch.setattr("sfu.store.engines.BUSY_S", 0.2)
+    monkeypatch.setattr("sfu.store.engines.STATEMENT_S", 5)
 
     @contextmanager
     def locked() -> Any:
