@@ -38,6 +38,32 @@ def sections(offer: bridge.Offer | None) -> int:
 # --- whose an SSRC is -------------------------------------------------------------------------------------------------
 
 
+def test_a_camera_sends_its_first_layer_until_a_packet_has_come() -> None:
+    """Nobody can want it before, and a browser that is told so sends nothing. Nor may what it was told of the source
+    before it keep this one from beginning."""
+
+    async def test() -> None:
+        async with local_worker() as control:
+            a = Client(control, "a", ("camera",))
+            a.layers = ("q", "h", "f")
+            await a.start()
+            for turn in range(2):
+                camera = await begins(a, control)
+                assert (await control.event(bridge.Layers, "a")).active == ["q"]
+                control.stats = {}
+                await control.counted(lambda stats: stats)  # layers are chosen five times before each report
+                assert not control.pending(bridge.Layers, "a")
+                await layer(a, 100 * turn, 7001, KEY, "" if turn else "q")
+                assert (await control.event(bridge.Layers, "a")).active == []  # nobody watches
+                assert camera.flows
+                await control.send(bridge.Unpublish("a", "camera"))
+                await until(lambda: not control.worker.peers["a"].published, "it ended")
+                await control.send(bridge.Publish("a", "camera", "video"))
+            await a.aclose()
+
+    run(test)
+
+
 @pytest.mark.parametrize("stops", ["unpublish", "inactive"])
 def test_layers_that_begin_again_need_not_be_named_again(stops: str) -> None:
     """A browser names a layer until it hears that it arrived, and sends the same SSRCs when a source begins again."""

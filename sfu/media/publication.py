@@ -268,7 +268,10 @@ class Publication:
         return rate.most_bps or self._usual[rid][1]
 
     def ask(self, now_s: float) -> bool:
-        """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it."""
+        """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it. Until a
+        packet has come nobody can want anything, and without its first layer none would come."""
+        if not self.flows:
+            return False
         before, self.asked = self.asked, self._wanted_now(now_s)
         if self.scalable and self.asked:  # turning one of its encodings on or off would change the layers of another
             self.asked = self._asked_last

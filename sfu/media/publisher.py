@@ -80,6 +80,8 @@ class Publisher:
             )
             publication.set_muted(source in self.muted)
             publication.set_muted(self._intakes[kind].over, TOO_MUCH)
+            if publication.simulcast:  # the last one of this source may have ended while nobody watched it
+                self._tell_layers(publication)
         if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
             publication.opus = said.opus
             if publication.flows:
