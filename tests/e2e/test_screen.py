@@ -169,7 +169,9 @@ def test_a_screen_is_shared_again_and_again_in_a_locked_room(server: Server, per
     people = alice, *others = [person(server, name, quiet=True) for name in ("alice", "bob", "carol")]
     for one in people:
         one.page.add_init_script(_SMALL_JS)
-        one.page.goto(f"{server.url}/?token={crowd.token('again', one.name, permissions={'moderate': one is alice})}")
+        one.page.goto(
+            f"{server.url}/?token={crowd.token('again', one.name, permissions={'moderate': one is alice})}&preview=off"
+        )
         eventually(lambda one=one: one.peer, f"{one.name} is in")
     alice.page.evaluate("window.room.send('room', { locked: true })")
     eventually(lambda: alice.page.evaluate("window.room.settings.locked"), "the room is locked")
