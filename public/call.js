@@ -17,7 +17,7 @@ const PICTURE_MS = 10_000; // how long the rest of the page waits for the first 
 const AGAIN_MS = 60_000; // between two times that the page is loaded again by itself
 const TOLD = ['state', 'speakers', 'quality']; // what is true now; the rest is news, which those who come later want, too
 const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'];
-const NEWS = [...OF_PEOPLE, 'bye', 'error', 'expiring', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
+const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
 const OPENED = ['deviceMenu', 'invite', 'moreMenu', 'panel', 'reactions', 'settings', 'shortcuts', 'tileMenu'];
 const DONE = ['copyLink', 'retry', 'soundHeld', 'tellDevices'];
 

@@ -64,7 +64,6 @@ followDevices();
 page.on('view', ({ name }) => name !== 'call' && clearToasts());
 page.follow('joined', ({ name }) => say(t('stage.joined', { name })));
 page.follow('left', ({ name }) => say(t('stage.left', { name })));
-page.follow('expiring', ({ seconds }) => toast('expiring', t('hint.expiring', { count: seconds }), { icon: 'clock' }));
 page.follow('error', ({ code, message }) => {
   if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
 });

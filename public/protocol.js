@@ -20,7 +20,7 @@ import { Link } from './link.js';
 const STEADY_MS = 10_000; // a connection that lived this long starts the pauses over
 const PAUSE_MS = { first: 500, last: 5_000 };
 const NOBODY = { dominant: null, speaking: [] };
-const PASSED_ON = new Set(['chat', 'expiring', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
+const PASSED_ON = new Set(['chat', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
 
 export class Room extends EventTarget {
   state = 'idle';

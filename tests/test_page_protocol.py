@@ -17,7 +17,7 @@ from sfu.server_messages import SERVER_EVENTS
 PUBLIC = ROOT / "public"
 PROTOCOL = ("protocol.js", "link.js")
 """The modules that know the server; the others know what these pass on."""
-OWN_CODES = {"left", "bad_name", "no_webrtc", "unreachable"}
+OWN_CODES = {"left", "bad_name", "no_webrtc", "unreachable", "uninvited"}
 """Reasons that the page finds itself."""
 
 texts = {path.relative_to(PUBLIC).as_posix(): path.read_text() for path in PUBLIC.rglob("*.js")}
@@ -51,6 +51,10 @@ def test_every_event_of_the_server_has_a_receiver(event: str) -> None:
         assert re.search(rf"(follow|addEventListener)\('{event}'", page), f"nobody in the page listens for {event}"
     else:
         assert re.search(rf"event === '{event}'", modules), f"no module of the protocol reads {event}"
+
+
+def test_the_page_passes_on_what_the_server_says() -> None:
+    assert quoted(constant("protocol.js", "PASSED_ON")) <= SERVER_EVENTS.keys()
 
 
 def test_the_page_sends_what_the_server_knows() -> None:

@@ -22,7 +22,6 @@ export default {
   'hint.muted': 'Du sprichst, aber dein Mikrofon ist aus.',
   'hint.sound': 'Dein Browser hält den Ton zurück, bis du tippst.',
   'hint.hear': 'Ton einschalten',
-  'hint.expiring': { one: 'Dein Link endet in {count} Sekunde und mit ihm dein Gespräch.', other: 'Dein Link endet in {count} Sekunden und mit ihm dein Gespräch.' },
   'hint.no_common_codec': 'Dieser Browser kann die Bilder der anderen nicht zeigen. Du hörst sie, und sie sehen dich.',
   'hint.stopped.by': 'Die Moderation',
   'hint.stopped.microphone': '{name} hat dich stumm geschaltet.',

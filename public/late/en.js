@@ -22,7 +22,6 @@ export default {
   'hint.muted': 'You are talking with your microphone off.',
   'hint.sound': 'Your browser holds the sound back until you tap.',
   'hint.hear': 'Tap to hear',
-  'hint.expiring': { one: 'Your link ends in {count} second, and your call with it.', other: 'Your link ends in {count} seconds, and your call with it.' },
   'hint.no_common_codec': 'This browser can’t show the others’ pictures. You hear them, and they see you.',
   'hint.stopped.by': 'A moderator',
   'hint.stopped.microphone': '{name} muted you.',

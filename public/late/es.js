@@ -22,7 +22,6 @@ export default {
   'hint.muted': 'Estás hablando con el micrófono apagado.',
   'hint.sound': 'Tu navegador retiene el sonido hasta que toques.',
   'hint.hear': 'Oír',
-  'hint.expiring': { one: 'Tu enlace termina en {count} segundo, y con él tu llamada.', other: 'Tu enlace termina en {count} segundos, y con él tu llamada.' },
   'hint.no_common_codec': 'Este navegador no puede mostrar las imágenes de los demás. Los oyes, y ellos te ven.',
   'hint.stopped.by': 'La moderación',
   'hint.stopped.microphone': '{name} te silenció.',

@@ -22,7 +22,6 @@ export default {
   'hint.muted': 'Vous parlez avec le micro coupé.',
   'hint.sound': 'Votre navigateur retient le son jusqu’à un appui.',
   'hint.hear': 'Entendre',
-  'hint.expiring': { one: 'Votre lien finit dans {count} seconde, et votre appel avec lui.', other: 'Votre lien finit dans {count} secondes, et votre appel avec lui.' },
   'hint.no_common_codec': 'Ce navigateur ne peut pas montrer les images des autres. Vous les entendez, et ils vous voient.',
   'hint.stopped.by': 'La modération',
   'hint.stopped.microphone': '{name} a coupé votre micro.',
