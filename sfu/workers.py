@@ -210,6 +210,7 @@ class Workers:
                         stdin=subprocess.DEVNULL,
                         pass_fds=(fd, *(sock.fileno() for sock in worker.handovers)),
                         env=_environment(),
+                        start_new_session=True,  # what a terminal sends to its processes is for the control plane
                     )
                 except OSError as error:
                     return f"A media worker cannot be started: {error}."

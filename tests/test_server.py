@@ -64,6 +64,7 @@ async def test_a_hang_up_of_all_its_processes_ends_nothing(
     server = start_server(*options)
     async with joined(server.url, "alice", context) as alice:
         processes = [server.pid, *(worker.pid for worker in workers(server.pid))]
+        assert [os.getsid(pid) for pid in processes[1:]] == processes[1:], "no terminal of the server's is theirs"
         for pid in processes:
             os.kill(pid, signal.SIGHUP)
         await alice.talks("still here")
