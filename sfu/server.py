@@ -105,23 +105,28 @@ async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatu
 
 async def _renew(tls: Tls | None, hang_ups: AsyncIterator[int]) -> None:
     """At a SIGHUP the certificate is read again. That of a terminal which closes ends nothing either."""
-    async for _ in hang_ups:
-        if tls is not None and tls.files is not None:
-            await _reload(tls)
+    async with trio.open_nursery() as nursery:
+        reloading = trio.CancelScope()
+        async for _ in hang_ups:
+            if tls is not None and tls.files is not None:
+                reloading.cancel()
+                reloading = trio.CancelScope()
+                nursery.start_soon(_reload, tls, reloading)
 
 
-async def _reload(tls: Tls) -> None:
+async def _reload(tls: Tls, scope: trio.CancelScope) -> None:
     """Files that are not accepted may be half renewed, one of the two written: they are looked at again for a while."""
-    for attempt in range(RELOADS):
-        try:
-            tls.reload()
-        except ConfigError as error:
-            if attempt == 0:
-                log.warning("certificate_kept reason=%r", str(error))
-            await trio.sleep(RELOAD_S)
-        else:
-            log.info("certificate_renewed")
-            return
+    with scope:
+        for attempt in range(RELOADS):
+            try:
+                tls.reload()
+            except ConfigError as error:
+                if attempt == 0:
+                    log.warning("certificate_kept reason=%r", str(error))
+                await trio.sleep(RELOAD_S)
+            else:
+                log.info("certificate_renewed")
+                return
 
 
 def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | None:
@@ -154,12 +159,14 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
                 f"{_command()} company rotate-key {default.name}   shows one for the REST API, {urls[0]}/api/v1/docs",
             )
         )
-    print(f"sfu {__version__} is ready. Stop it with Ctrl-C.")
-    shown = ""
+    lines, shown = [f"sfu {__version__} is ready. Stop it with Ctrl-C."], ""
     for label, text in rows:
-        print(f"  {label if label != shown else '':7} {text}")
+        lines.append(f"  {label if label != shown else '':7} {text}")
         shown = label
-    sys.stdout.flush()
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:  # nobody reads it any more: the terminal was closed, or the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command() -> str:

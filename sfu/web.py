@@ -80,6 +80,13 @@ SECURITY_HEADERS = {
 PACKED_GAIN_BYTES = 200
 """Less than this is not worth a header and the browser's work."""
 
+MESSAGES = {
+    "ok": "The server takes calls.",
+    "refused": "The database refuses statements: calls go on, but people may not get in. The log names them.",
+    "away": "The database is away: calls go on, but nobody gets in until it is back.",
+}
+"""Of a server that is ready, by the state of its database."""
+
 PROBLEM_TYPE = "application/problem+json"
 CODES = {
     400: "bad_request",
@@ -210,13 +217,13 @@ def _add_files(app: QuartTrio, root: Path) -> None:
 def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None) -> None:
     @app.get("/health")
     async def health() -> Response:
-        ready = workers.ready
+        ready, database = workers.ready, "ok" if store is None else store.database.state
         body = {
             "status": "ok" if ready else "starting",
-            "message": "The server takes calls." if ready else "The media workers are starting.",
+            "message": MESSAGES[database] if ready else "The media workers are starting.",
             "timestamp": _now(),
             "peers": len(rooms.peers),
-            "database": "away" if store and not store.database.available else "ok",
+            "database": database,
         }
         return _json(body, 200 if ready else 503)
 
@@ -244,7 +251,7 @@ def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
         ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
     ]
     if store is not None:
-        up, unwritten = int(store.database.available), store.sessions.unwritten
+        up, unwritten = int(store.database.state == "ok"), store.sessions.unwritten
         rows.append(("sfu_database_up", "gauge", "1 when the last calls reached the database.", up))
         lines = len(store.lines)
         rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))

@@ -168,11 +168,13 @@ async def test_no_task_ends_and_nothing_is_lost(
             for task in WRITERS:
                 await eventually(lambda task=task: counters.get("sfu_task_failures_total", task=task) >= 3)  # type: ignore[misc]
             assert len(store.leaves) == len(store.rulings) == len(store.lines) == 1
+            assert store.database.state == ("away" if how in AWAY else "refused")
         clock.advance(20)
         left_at = clock.now - timedelta(seconds=20)
         await eventually(lambda: not (store.leaves or store.rulings or store.lines))
         begun, over = ("database=away", "statement=refused"), ("database=back", "statement=works")
         await eventually(lambda: len(said(*begun)) == len(said(*over)))
+        assert store.database.state == "ok"
         await until_seen(store, company, clock)
         nursery.cancel_scope.cancel()
     async with open_store(url, server_key, clock=clock) as store:

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import trio
 
@@ -28,6 +28,9 @@ CALL_S = 5.0
 
 TRIES = 4
 """Of what another transaction gets in the way of."""
+
+REFUSED_S = 60.0
+"""How long a refused statement tells of the database: what people do comes again sooner."""
 
 OPEN_S = 10.0
 MIGRATE_S = 600.0
@@ -90,12 +93,20 @@ class Database:
         self._portal = portal
         self._engine = engine
         self._away: set[bool] = set()  # whether what did not get through was to write
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}  # statements that were and have not worked since, with when last
 
     @property
     def available(self) -> bool:
         """Whether the last calls, that which reads and that which writes, got through to the database."""
         return not self._away
+
+    @property
+    def state(self) -> Literal["ok", "refused", "away"]:
+        """For whoever watches: whether statements get through, lately some were refused, or none do."""
+        if self._away:
+            return "away"
+        now_s = trio.current_time()
+        return "refused" if any(now_s - at_s < REFUSED_S for at_s in self._refused.values()) else "ok"
 
     async def read(self, sql: str, /, timeout_s: float = CALL_S, **values: Any) -> list[Row]:
         """The rows of one SELECT."""
@@ -186,17 +197,18 @@ class Database:
             log.warning("database=away reason=%r sql=%r", _words(error), _start(sql))
         if away:
             self._away.add(write)
-        elif sql not in self._refused:
-            log.warning("statement=refused reason=%r sql=%r", _words(error), _start(sql))
-            self._refused.add(sql)
+        else:
+            if sql not in self._refused:
+                log.warning("statement=refused reason=%r sql=%r", _words(error), _start(sql))
+            self._refused[sql] = trio.current_time()
 
     def _worked(self, said: Sequence[str], *, write: bool) -> None:
         if self._away:
             self._away -= {write, False}  # what writes reads as well
             if self.available:
                 log.info("database=back")
-        for sql in self._refused.intersection(said) if self._refused else ():
-            self._refused.discard(sql)
+        for sql in self._refused.keys() & said if self._refused else ():
+            del self._refused[sql]
             log.info("statement=works sql=%r", _start(sql))
 
 

@@ -50,6 +50,7 @@ OPEN_ERRORS = (TimeoutError, OSError, sqlite3.Error, asyncpg.PostgresError, asyn
 
 for _library in ("databases", "aiosqlite"):
     logging.getLogger(_library).setLevel(logging.WARNING)  # below, they log every statement with its values
+logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # of an outage the store says once what asyncpg says each time
 
 
 class Engine(Protocol):
