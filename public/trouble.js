@@ -40,10 +40,9 @@ async function probe() {
 function banner() {
   const { room } = page;
   if (!page.inCall) return;
-  const blocked = ['ice_timeout', 'dtls_failed'].includes(room.error?.code); // joined again, but perhaps as deaf as before
-  const away = room.error && (room.state !== 'joined' || blocked);
+  const away = room.error; // also of who is in again, until media flows: before, they may be as deaf as they were
   const since_s = Math.round((performance.now() - lostAt) / 1000);
-  const trouble = room.state === 'joined' && !room.error ? room.trouble : null;
+  const trouble = room.state === 'joined' ? room.trouble : null;
   const why = away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s);
   if (why && room.self === null) return hold(why);
   $('banner').hidden = !why;

@@ -16,12 +16,15 @@ pytestmark = pytest.mark.xdist_group("browser")
 Two = tuple[Person, Person]
 
 _WATCH_JS = """async () => {
-    await (await import('/page.js')).page.actions.later();
+    const { page } = await import('/page.js');
+    await page.actions.later();
     const banner = document.querySelector('#banner');
     const said = (window.said = []);
     const look = () => banner.checkVisibility() && said.push(banner.innerText);
     const all = { attributes: true, childList: true, characterData: true, subtree: true };
     new MutationObserver(look).observe(banner, all);
+    window.silences = 0; // looks at which media did not flow and the page said nothing
+    setInterval(() => (window.silences += page.inCall && !page.room.connected && !banner.checkVisibility()), 20);
 }"""
 CUT = "Whether you are still heard is not known yet."
 FLOWS = "You still hear and see the others."
@@ -95,9 +98,14 @@ def test_both_are_back_after_a_restart_in_order(server: Server, two: Two) -> Non
 
 def test_both_are_back_after_their_media_worker_died(server: Server, two: Two) -> None:
     before = [one.peer for one in two]
+    for one in two:
+        watch(one)
     (worker,) = workers(server.pid)
     worker.kill()
     back(two, before)
+    for one in two:
+        expect(one.page.locator("#banner")).to_be_hidden()
+        assert one.page.evaluate("window.silences") == 0, "in again is not heard again"
     assert server.get("/health")["peers"] == 2
 
 
