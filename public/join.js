@@ -47,7 +47,8 @@ function writeWill() {
   const { devices, listens } = page;
   const on = (source) => ['on', 'starting'].includes(devices.status(source));
   const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
-  put($('join-will'), t(`join.will.${listens ? 'listen' : devices.asking.length ? 'asking' : will}`));
+  const key = listens ? 'listen' : devices.asking.length ? 'asking' : will;
+  put($('join-will'), asked.refused ? '\u00a0' : t(`join.will.${key}`));
 }
 
 // --- who is inside ---
@@ -66,6 +67,8 @@ async function look() {
 /** The link leads to nobody any more: said before anything is pressed. */
 async function showRefused(code) {
   clearInterval(looking);
+  asked.refused = true;
+  writeWill();
   await more();
   const { title, text } = endText({ code: code ?? 'token' }, asked.room);
   $('inside').hidden = false;

@@ -84,6 +84,7 @@ def test_a_link_that_is_no_longer_good_says_so_in_the_preview(server: Server, pe
     page = person(server, "alice", quiet=True).page
     page.goto(f"{server.url}/?token={issued['token']}")
     expect(page.locator("#inside")).to_contain_text("Your link was withdrawn")
+    expect(page.locator("#join-will")).to_have_text("")  # nobody goes in with it
 
 
 def test_who_only_watches_is_not_filmed(server: Server, crowd: Crowd, person: People) -> None:
