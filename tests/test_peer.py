@@ -677,8 +677,9 @@ def test_who_only_watches_gets_no_more_than_others() -> None:
 
 def test_nobody_is_asked_for_a_keyframe_that_no_one_would_get() -> None:
     async def test() -> None:
-        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (*_, c):
+        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (_, b, c):
             (camera,) = control.worker.peers["b"].published["camera"].tracks
+            await b.send_rtp("camera", 1, bytes([0x10, 0]) + bytes(9))  # a keyframe, which a had asked for
             await until(lambda: not camera._keyframes.wanted, "what was asked for is done")
             asked = control.worker.counters["pli_received"]
             await c.send(rtp.pli(c.ssrc_of("b", "camera")))

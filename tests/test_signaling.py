@@ -43,7 +43,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
     may = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
     assert welcome == {
         "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may,
-        "state": {"locked": False, "lobby": False, "files": True, "chat_kept_s": 86400},
+        "state": {"locked": False, "lobby": False, "files": True, "chat_kept_s": 86400, "public": True},
         "session": secret, "resumed": False,
     }  # fmt: skip
     assert offer["type"] == "offer"
@@ -324,7 +324,7 @@ async def test_mute_is_told_and_forwarded(tmp_path: Path) -> None:
         await alice.answer()
         assert (await bob.expect("track"))["muted"] is True
         await alice.send("mute", {"source": "microphone", "muted": False})
-        assert await bob.expect("mute") == {"peer": alice.peer, "source": "microphone", "muted": False}
+        assert await bob.expect("mute") == {"peer": alice.peer, "source": "microphone", "muted": False, "by": ""}
         commands = await alice.commands()
     assert [fields["muted"] for name, fields in commands if name == "Mute"] == [True, False]
 
