@@ -1,4 +1,4 @@
-"""Every session of this server, who waits for one, and who is on the way in: found, told and ended.
+"""A registry of this server's sessions, of its lobby and of joins under way: finds them, tells them, ends them.
 
 It knows no WebSocket: what a session is, is its `Seat` here and session.py.
 """

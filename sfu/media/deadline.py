@@ -1,4 +1,4 @@
-"""Deadlines for what others are to do, counted in time for which this process ran.
+"""Deadlines for peers, counted in the time for which this process ran.
 
 One that was stopped, alone or with its machine, finds its timers due before it has read what came meanwhile.
 """

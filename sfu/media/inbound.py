@@ -180,9 +180,7 @@ class Forwarder:
             names = self._extensions(inbound, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
             track = inbound.tracks.get(ssrc)
             if track is None or not track.accepts[second]:
-                track = self._unknown(inbound, context, ssrc, second, names)
-                if track is None and _kinds[second] is None:
-                    track = self._repair(rows, i, inbound, ssrc, second)
+                track = self._track_of(rows, i, inbound, context, ssrc, second, names)
                 if track is None:
                     continue
             if track.muted:
@@ -208,6 +206,15 @@ class Forwarder:
         for track in touched:
             track.flush(rows, self._spare, now_s)
         return others
+
+    def _track_of(
+        self, rows: Rows, i: int, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names
+    ) -> Track | None:
+        """The track of a packet whose SSRC no track has, which may be a retransmission. None if there is none."""
+        track = self._unknown(inbound, context, ssrc, second, names)
+        if track is None and _kinds[second] is None:
+            track = self._repair(rows, i, inbound, ssrc, second)
+        return track
 
     def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> Names:
         """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
