@@ -24,7 +24,7 @@ import psutil
 ROOT = Path(__file__).parent.parent
 START_S = 60.0
 STOP_S = 15.0
-POLL_S = 0.02
+POLL_S = 0.05
 
 
 def free_port() -> int:

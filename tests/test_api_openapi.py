@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["rest"]
 
-EXAMPLES = 15
+EXAMPLES = 5
 """Of each route; enough to meet every keyword of its schema."""
 
 

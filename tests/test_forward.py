@@ -472,7 +472,7 @@ def test_many_requests_are_one() -> None:
             await until(lambda: control.worker.counters["pli_received"] == received + 40, "all came")
             await until(lambda: control.worker.counters["pli_sent"] > before, "served")
             passed_ms = (asyncio.get_running_loop().time() - began_s) * 1e3
-            assert 1 <= control.worker.counters["pli_sent"] - before <= 1 + passed_ms / HOLD_MS
+            assert 1 <= control.worker.counters["pli_sent"] - before <= 2 + passed_ms / HOLD_MS  # the last may be late
             assert await asked(a) == a.ssrcs["camera"]
 
     run(test)

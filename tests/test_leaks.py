@@ -1,4 +1,4 @@
-"""Coming and going costs a server nothing that stays: 100 whole joins, and every process is as it was."""
+"""Coming and going costs a server nothing that stays: 50 whole joins, and every process is as it was."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wsproto.events import CloseConnection, Ping, Pong, Request, TextMessage
 
 from sfu import bridge
 
-WARM_UP, CYCLES = 60, 100
-MEMORY_BYTES = 5 << 19
+WARM_UP, CYCLES = 40, 50
+MEMORY_BYTES = 3 << 19
 _guests = itertools.count()
 
 

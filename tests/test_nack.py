@@ -37,7 +37,7 @@ def store_one(history: History, number: int, at_s: float = 0.0, size: int = 12) 
     store(history, packet(number, size), first=number, at_s=at_s)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(st.sampled_from(STARTS), st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=32), max_size=20), st.data())
 def test_what_was_sent_lately_is_found_and_nothing_else(start: int, runs: list[list[int]], data: st.DataObject) -> None:
     """Runs with gaps, and a few packets that come late, each a run of its own."""

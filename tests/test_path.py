@@ -490,7 +490,7 @@ OPERATIONS = st.lists(
     full=st.sampled_from([0.0, 0.0, 0.05]),
     segments=st.sampled_from([True, True, False]),
 )
-@settings(max_examples=40, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 def test_every_subscriber_gets_what_the_model_says(
     portable: bool, start: int, kind: str, operations: list[Any], seed: int, full: float, segments: bool
 ) -> None:
@@ -519,7 +519,7 @@ def test_every_subscriber_gets_what_the_model_says(
     forged=st.sampled_from([0.0, 0.0, 0.05]),
     seed=st.integers(0, 1 << 30),
 )
-@settings(max_examples=60, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 def test_streams_that_share_a_batch_are_told_apart(
     portable: bool, batches: list[list[int]], start: int, forged: float, seed: int
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from crowd import Crowd
+from firefox import Firefox
 from people import FAKE_DEVICES, FILE_BYTES, People, Person, launch
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from process import Server
@@ -25,6 +26,14 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     """A browser with a fake camera and a fake microphone."""
     with launch(playwright, FAKE_DEVICES) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def firefox() -> Iterator[Firefox]:
+    """The other engine; it is started once, since that takes it seconds."""
+    running = Firefox()
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="package")

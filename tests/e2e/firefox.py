@@ -24,7 +24,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import Ping, Request, TextMessage
 
 NAMES = ("firefox-esr", "firefox")
-START_S, ANSWER_S, STOP_S = 60.0, 30.0, 10.0
+START_S, ANSWER_S, STOP_S = 60.0, 60.0, 10.0
 
 PREFERENCES: dict[str, bool | int | str] = {
     # a fake camera and microphone, given to every page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,13 +20,6 @@ People = Callable[..., Person]
 
 _PEOPLE_JS = "[...document.querySelectorAll('.tile:not(.is-self)')].map((tile) => tile.getAttribute('aria-label'))"
 WINDOWS = [(390, 844), (844, 390), (1280, 800)]
-
-
-@pytest.fixture(scope="module")
-def firefox() -> Iterator[Firefox]:
-    running = Firefox()
-    yield running
-    running.close()
 
 
 def test_firefox_and_chromium_see_hear_and_read_each_other(

@@ -163,17 +163,8 @@ def test_nothing_of_it_is_kept_for_the_next_call(alice: Person) -> None:
     assert page.evaluate(_KEPT_JS) is True
 
 
-@pytest.fixture
-def fiona(server: Server, room: str) -> Iterator[Person]:
-    firefox = Firefox()
-    try:
-        yield Person(firefox.new_context(), server, "fiona").join(room)  # type: ignore[arg-type]
-    finally:
-        firefox.close()
-
-
-def test_firefox_does_the_same(fiona: Person) -> None:
-    page: Any = fiona.page
+def test_firefox_does_the_same(server: Server, room: str, person: Callable[..., Person], firefox: Firefox) -> None:
+    page: Any = person(server, "fiona", on=firefox).join(room).page
     label = "document.querySelector('#mic-button').ariaLabel"
     page.evaluate(_REST_JS)
     for key in ("#mic-button", "#hand-button"):
