@@ -105,3 +105,11 @@ def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
     made = Crowd(browser, server)
     yield made
     made.context.close()
+
+
+@pytest.fixture(autouse=True)
+def nobody_stays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A crowd goes with its test: its pictures cost every later one their time."""
+    yield
+    if "crowd" in request.fixturenames:
+        request.getfixturevalue("crowd").leave()

@@ -24,6 +24,12 @@ NAMES = [
 ]
 
 DRAW_JS = """
+const ends = [];
+window.over = () => ends.splice(0).forEach((end) => end());
+window.until = (stream, timer) => {
+    ends.push(() => (clearInterval(timer), stream.getTracks().forEach((track) => track.stop())));
+    return stream;
+};
 window.draw = (name, width, height, at) => {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
@@ -55,8 +61,7 @@ window.draw = (name, width, height, at) => {
         paint.fill();
     };
     frame();
-    setInterval(frame, 1000 / at);
-    return canvas.captureStream(at);
+    return window.until(canvas.captureStream(at), setInterval(frame, 1000 / at));
 };
 window.sheet = () => {
     const canvas = Object.assign(document.createElement('canvas'), { width: 1280, height: 720 });
@@ -79,8 +84,7 @@ window.sheet = () => {
         });
     };
     frame();
-    setInterval(frame, 500);
-    return canvas.captureStream(2);
+    return window.until(canvas.captureStream(2), setInterval(frame, 500));
 };
 """
 
@@ -98,6 +102,7 @@ _JOIN_JS = """async (people) => {
             const [tone, out] = [context.createOscillator(), context.createMediaStreamDestination()];
             tone.connect(out);
             tone.start();
+            window.until(out.stream);
             room.publish('microphone', out.stream.getAudioTracks()[0], out.stream);
         }
         if (screen) {
@@ -167,5 +172,7 @@ class Crowd:
         return found
 
     def leave(self) -> None:
-        """Everybody goes."""
-        self.page.evaluate("for (const room of window.crowd?.values() ?? []) room.leave(); window.crowd?.clear()")
+        """Everybody goes, and nothing is drawn any more."""
+        self.page.evaluate(
+            "for (const room of window.crowd?.values() ?? []) room.leave(); window.crowd?.clear(); window.over()"
+        )
