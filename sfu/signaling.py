@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from urllib.parse import urlsplit
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
@@ -22,6 +21,7 @@ from sfu.edge import PacedStream, Upgraded
 from sfu.errors import SfuError
 from sfu.link import CLOSE_S, Door, Link
 from sfu.moderation import Moderation
+from sfu.origins import check_origin, origin_of
 from sfu.refusals import CompanyDisabled, TokenRevoked
 from sfu.server_messages import ChatLine, RoomState, encode
 from sfu.session import Session, bye
@@ -40,9 +40,6 @@ WATCH_S = 1.0
 
 GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
 """What a connection ends with by its client's doing."""
-
-Origin = tuple[str, str, int]
-"""Scheme, host and port (RFC 6454, section 4)."""
 
 
 class Signaling:
@@ -231,29 +228,6 @@ class Signaling:
         for session in self.calls.seats.values():
             if session.peer.room.worker == worker:
                 session.end(errors.MediaRestarted())
-
-
-def origin_of(text: str) -> Origin | None:
-    """The origin `text` names; None for what has none, such as `null`."""
-    try:
-        url = urlsplit(text)
-        port = url.port or {"http": 80, "https": 443}[url.scheme]
-    except (ValueError, KeyError):
-        return None
-    return (url.scheme, url.hostname, port) if url.hostname else None
-
-
-def check_origin(connection: Upgraded, allowed: Collection[Origin]) -> None:
-    """Raises OriginNotAllowed for a page of another site. What is not a browser sends no Origin (RFC 6455, 10.2)."""
-    own = origin_of(f"{'https' if connection.secure else 'http'}://{connection.host}")
-    for header, value in connection.headers:
-        if header.lower() == b"origin":
-            text = value.decode("latin-1")
-            found = origin_of(text)
-            if found is None or (found != own and found not in allowed):
-                raise errors.OriginNotAllowed(
-                    f"Pages of {text[:100]!r} may not use this server. SFU_ALLOWED_ORIGINS lists those that may."
-                )
 
 
 async def _refuse(door: Door, error: SfuError | None) -> None:

@@ -27,7 +27,7 @@ from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 
 from sfu import bridge
-from sfu.media import rtp
+from sfu.media import rtcp, rtp
 from sfu.media.worker import Worker
 
 DEADLINE_S = 10.0
@@ -353,13 +353,13 @@ class Dtls(RTCDtlsTransport):
     def __init__(self, ice: Any, certificate: RTCCertificate) -> None:
         super().__init__(ice, [certificate])
         self.rtp: asyncio.Queue[bytes] = asyncio.Queue()
-        self.rtcp: asyncio.Queue[rtp.Rtcp] = asyncio.Queue()
+        self.rtcp: asyncio.Queue[rtcp.Rtcp] = asyncio.Queue()
 
     async def _handle_rtp_data(self, data: bytes, arrival_time_ms: int) -> None:
         self.rtp.put_nowait(data)
 
     async def _handle_rtcp_data(self, data: bytes) -> None:
-        for packet in rtp.rtcp_packets(data):
+        for packet in rtcp.rtcp_packets(data):
             self.rtcp.put_nowait(packet)
 
 
@@ -524,7 +524,7 @@ class Client:
         assert self.dtls is not None
         return await asyncio.wait_for(self.dtls.rtp.get(), DEADLINE_S)
 
-    async def rtcp(self, kind: int, form: int | None = None) -> rtp.Rtcp:
+    async def rtcp(self, kind: int, form: int | None = None) -> rtcp.Rtcp:
         """The next RTCP packet of this type and format; those before it are passed over."""
         assert self.dtls is not None
         async with asyncio.timeout(DEADLINE_S):

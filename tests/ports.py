@@ -15,7 +15,7 @@ from media_client import CLIENT_PWD, CLIENT_UFRAG, check, rtp_packet, until
 
 from sfu.media.handover import Handover, Handovers
 from sfu.media.ice import Agent
-from sfu.media.srtp import Rows
+from sfu.media.rows import Rows
 from sfu.media.udp import Route, UdpPort
 
 CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfu.media.bitrate import REPORT_PACKETS, TransportFeedback
-from sfu.media.rtp import transport_feedback
+from sfu.media.rtcp import transport_feedback
 
 STARTS = [0, 1, 6, 7, 8, 255, 256, 0x7FFF, 0x8000, 0xFF00, 0xFFF8, 0xFFF9, 0xFFFE, 0xFFFF]
 MTU = 1200

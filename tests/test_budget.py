@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from media_client import Client, local_worker, run, until
 
-from sfu.media import libc, rtp, sdp
+from sfu.media import codecs, libc, rtp
 from sfu.media.udp import UdpPort
 
 
@@ -35,8 +35,8 @@ BURSTS = {
     "1 to 3": Burst(1, 3),
     "5 to 4": Burst(5, 4),
     "1 to 10": Burst(1, 10),
-    "sound, 1 to 4": Burst(1, 4, "microphone", {sdp.AUDIO_LEVEL_ID: b"\x9e"}),
-    "all extensions, 5 to 4": Burst(5, 4, extensions={sdp.MID_ID: b"1", sdp.RID_ID: b"h"}),
+    "sound, 1 to 4": Burst(1, 4, "microphone", {codecs.AUDIO_LEVEL_ID: b"\x9e"}),
+    "all extensions, 5 to 4": Burst(5, 4, extensions={codecs.MID_ID: b"1", codecs.RID_ID: b"h"}),
 }
 BUDGETS: dict[str, dict[tuple[int, int], int]] = {  # bytecodes by version of Python
     "1 to 3": {(3, 11): 860},
@@ -94,7 +94,7 @@ class Call:
         """Sends a burst with one timestamp, all of it before the worker reads, and takes it at each subscriber."""
         for i in range(burst.packets):
             seq16 = self._sent + i
-            extensions = {sdp.TRANSPORT_CC_ID: seq16.to_bytes(2, "big"), **burst.extensions}
+            extensions = {codecs.TRANSPORT_CC_ID: seq16.to_bytes(2, "big"), **burst.extensions}
             payload = KEYFRAME if seq16 == 0 and burst.source == "camera" else PAYLOADS[burst.source]
             ssrc = self._publisher.ssrcs[burst.source]
             await self._publisher.send(packet(burst, ssrc, seq16, self._sent, extensions, payload))

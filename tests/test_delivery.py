@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.media.delivery import JITTER_MAX_S, REPORTS, ROUND_TRIP_MAX_S, SENDER_REPORTS, Delivery, Sent
-from sfu.media.rtp import ReportBlock
+from sfu.media.rtcp import ReportBlock
 
 START = 0x10000 + 65_530
 u32 = st.integers(0, 0xFFFFFFFF)

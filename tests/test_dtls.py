@@ -13,7 +13,7 @@ from media_client import DEADLINE_S, rtp_packet
 from pylibsrtp import Policy
 
 from sfu.media.dtls import PROFILES, Certificate, Dtls
-from sfu.media.nack import HISTORY
+from sfu.media.numbering import HISTORY
 from sfu.media.srtp import Packet
 
 OURS = Certificate.generateCertificate()

@@ -15,10 +15,11 @@ from aiortc.rtp import (
 from media_client import Client, LocalControl, clients, local_worker, rtp_packet, run, until
 
 from sfu import bridge
-from sfu.media import rtp
+from sfu.media import rtcp, rtp
 from sfu.media.forward import Track
 from sfu.media.keyframe import HOLD_MS
-from sfu.media.nack import HISTORY_BYTES, RESEND_BURST, RESEND_PER_S
+from sfu.media.nack import HISTORY_BYTES
+from sfu.media.transport import RESEND_BURST, RESEND_PER_S
 
 
 def track(control: LocalControl, peer: str, source: str = "camera") -> Track:
@@ -48,7 +49,7 @@ def lose(client: Client, seq16: int) -> None:
     lost = client.ice.lost
 
     def picks(data: bytes) -> bool:
-        return not lost and not rtp.is_rtcp(data[1]) and 128 <= data[0] < 192 and rtp.seq16_of(data) == seq16
+        return not lost and not rtcp.is_rtcp(data[1]) and 128 <= data[0] < 192 and rtp.seq16_of(data) == seq16
 
     client.ice.lose = picks
 
@@ -120,9 +121,9 @@ def test_header_extensions_pass_but_for_our_own() -> None:
             ]
             assert b"\xab\xcd" not in got
             assert (got[0], got[1], got[12:20], got[-7:]) == (0x92, 0x80 | 96, bytes(range(8)), b"payload")
-            report = await a.rtcp(rtp.RTCP_RTPFB, rtp.RTPFB_TRANSPORT_CC)
+            report = await a.rtcp(rtcp.RTCP_RTPFB, rtcp.RTPFB_TRANSPORT_CC)
             assert struct.unpack_from("!HH", report.body, 8) == (0xABCD, 1)
-            assert rtp.feedback_media_ssrc(report) == a.ssrcs["camera"]
+            assert rtcp.feedback_media_ssrc(report) == a.ssrcs["camera"]
 
     run(test)
 
@@ -184,7 +185,7 @@ def test_forged_packets_are_counted_and_nothing_more() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             assert a.ice is not None
             a.ice.send(rtp_packet(1, a.ssrcs["camera"], bytes(40)))
-            a.ice.send(rtp.pli(1) + bytes(20))
+            a.ice.send(rtcp.pli(1) + bytes(20))
             a.ice.send(b"\x80")
             await a.send_rtp("camera", 2, b"right")
             assert (await b.rtp()).payload == b"right"
@@ -431,7 +432,7 @@ def test_nacks_for_what_never_was_cost_little() -> None:
 
 async def asked(client: Client) -> int:
     """The SSRC of which the client's next keyframe is wanted."""
-    return rtp.feedback_media_ssrc(await client.rtcp(rtp.RTCP_PSFB, rtp.PSFB_PLI))
+    return rtcp.feedback_media_ssrc(await client.rtcp(rtcp.RTCP_PSFB, rtcp.PSFB_PLI))
 
 
 def test_a_new_subscriber_asks_for_a_keyframe() -> None:
@@ -506,7 +507,7 @@ def test_a_request_is_repeated_until_a_keyframe_comes(lost: str) -> None:
             await quiet(control, a, b)
             assert a.ice is not None
             before, lose = control.worker.counters["pli_sent"], {"request": 1, "requests": 2, "answer": 0}[lost]
-            a.ice.lose = lambda data: rtp.is_rtcp(data[1]) and control.worker.counters["pli_sent"] <= before + lose
+            a.ice.lose = lambda data: rtcp.is_rtcp(data[1]) and control.worker.counters["pli_sent"] <= before + lose
             assert a.dtls is not None
             while not a.dtls.rtcp.empty():
                 a.dtls.rtcp.get_nowait()
@@ -622,11 +623,11 @@ def test_sender_reports_pass_under_the_new_ssrc(source: str) -> None:
             info = RtcpSenderInfo(0xE0000000_12345678, 90_000, 10, 1000)
             report = RtcpSrPacket(a.ssrcs[source], info, [RtcpReceiverInfo(9, 1, 2, 3, 4, 5, 6)])
             await a.send(bytes(report))
-            got = await b.rtcp(rtp.RTCP_SR)
+            got = await b.rtcp(rtcp.RTCP_SR)
             assert got.body[:4] == struct.pack("!I", b.ssrc_of("a", source))
             assert RtcpSenderInfo.parse(got.body[4:24]) == info
             assert (got.format, len(got.body)) == (0, 24)
-            description = await b.rtcp(rtp.RTCP_SDES)
+            description = await b.rtcp(rtcp.RTCP_SDES)
             assert description.body.startswith(struct.pack("!IBB", b.ssrc_of("a", source), 1, 1) + b"a")
 
     run(test)
@@ -637,7 +638,7 @@ def test_reports_of_unknown_streams_stay_here() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await a.send(bytes(RtcpSrPacket(4242, RtcpSenderInfo(1, 2, 3, 4), [])))
             await a.send(bytes(RtcpSrPacket(a.ssrcs["camera"], RtcpSenderInfo(5, 6, 7, 8), [])))
-            assert RtcpSenderInfo.parse((await b.rtcp(rtp.RTCP_SR)).body[4:24]) == RtcpSenderInfo(5, 6, 7, 8)
+            assert RtcpSenderInfo.parse((await b.rtcp(rtcp.RTCP_SR)).body[4:24]) == RtcpSenderInfo(5, 6, 7, 8)
 
     run(test)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media import sdp
+from sfu.media import codecs
 from sfu.media.keyframe import HOLD_MS, KeyframeRequests, starts_keyframe
 
 PACKETS = json.loads((Path(__file__).parent / "data" / "video_packets.json").read_text())
@@ -117,7 +117,7 @@ def test_captured_packets(codec: str) -> None:
     assert 2 <= sum(found) < len(found) / 2
 
 
-VP8, VP9, AV1, H264 = (codec.payload_type for codec in (sdp.VP8, sdp.VP9, sdp.AV1, sdp.H264))
+VP8, VP9, AV1, H264 = (codec.payload_type for codec in (codecs.VP8, codecs.VP9, codecs.AV1, codecs.H264))
 
 
 @pytest.mark.parametrize(

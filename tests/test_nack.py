@@ -5,20 +5,11 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.nack import (
-    HISTORY,
-    HISTORY_BYTES,
-    HISTORY_RUNS,
-    HISTORY_S,
-    PACKET_BYTES,
-    RESEND_BURST,
-    RESEND_PER_S,
-    RUN_BYTES,
-    Answers,
-    Budget,
-    History,
-)
-from sfu.media.srtp import ROW_BYTES
+from sfu.media.budget import Budget
+from sfu.media.nack import HISTORY_BYTES, HISTORY_RUNS, HISTORY_S, PACKET_BYTES, RUN_BYTES, Answers, History
+from sfu.media.numbering import HISTORY
+from sfu.media.rows import ROW_BYTES
+from sfu.media.transport import RESEND_BURST, RESEND_PER_S
 
 STARTS = [0, 1, 511, 512, 0x7FFF, 0x8000, 0xFE00, 0xFFFE, 0xFFFF, 0x2FFFF]
 
@@ -110,7 +101,7 @@ def test_a_budget_is_spent_and_comes_back() -> None:
 
 @given(st.lists(st.floats(0, 0.5), min_size=1, max_size=400))
 def test_never_more_than_rate_and_burst(gaps_s: list[float]) -> None:
-    budget, now_s, taken = Budget(), 100.0, 0
+    budget, now_s, taken = Budget(RESEND_PER_S, RESEND_BURST), 100.0, 0
     for gap_s in gaps_s:
         now_s += gap_s
         for _ in range(20):

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from media_client import configure
 
 from sfu import bridge
-from sfu.media import sdp
+from sfu.media import codecs
 from sfu.media.worker import Worker
 
 SOURCES = {"microphone": "audio", "camera": "video", "screen": "video", "screen-audio": "audio", "screen-2": "video"}
@@ -203,7 +203,7 @@ class Calls(RuleBasedStateMachine):
             publisher = self.worker.peers[peer].publisher
             for publication in list(publisher.published.values()):
                 mid = self.browsers[peer].mids[publication.source]
-                names = {sdp.MID_ID: mid, sdp.RID_ID: rid} if rid and publication.simulcast else {}
+                names = {codecs.MID_ID: mid, codecs.RID_ID: rid} if rid and publication.simulcast else {}
                 ssrc = self.browsers[peer].ssrcs.get(publication.source) or next(_ssrcs)
                 self.on_loop(lambda k=publication.kind, n=names, s=ssrc: publisher.latch(s, k, n))
 

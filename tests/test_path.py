@@ -20,16 +20,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
-from sfu.media import libc, rtp, sdp
+from sfu.media import codecs, libc, rtp
 from sfu.media.bitrate import TransportFeedback
+from sfu.media.budget import Budget
 from sfu.media.dtls import WINDOW
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.ice import Agent
 from sfu.media.inbound import Forwarder, Inbound
-from sfu.media.nack import HISTORY, Budget
+from sfu.media.numbering import HISTORY
+from sfu.media.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.sockets import Endpoint, Path, PortableReceiver, Receiver
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows
+from sfu.media.srtp import Context, Packet
+from sfu.media.transport import RESEND_BURST, RESEND_PER_S
 from sfu.media.udp import Route
 
 GCM, CM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80
@@ -77,7 +80,7 @@ class Subscriber:
         self.socket.bind((endpoint.address, 0))
         self.path = Path(endpoint, self.socket.getsockname())
         self.wire: dict[int, bytes] = {}  # by seq16, as first seen
-        self.packet, self.resends = Packet(), Budget()
+        self.packet, self.resends = Packet(), Budget(RESEND_PER_S, RESEND_BURST)
 
     def downlink(self) -> tuple[Context, Path]:
         return self.context, self.path
@@ -121,7 +124,7 @@ class Subscriber:
             extension = plain[0] >> 4 & 1
             head, left = plain[12 : 12 + 4 * extension], plain[16 : 16 + 4 * extension]
             assert not extension or head == ERASED[:4]
-            stamped = left[:1] == bytes([sdp.ABS_SEND_TIME_ID << 4 | 2]) and plain[1] & 0x7F == 96
+            stamped = left[:1] == bytes([codecs.ABS_SEND_TIME_ID << 4 | 2]) and plain[1] & 0x7F == 96
             assert not extension or stamped or left == ERASED[4:], "another transport's number"
             yield ssrc, seq16, ts, plain[12 + 8 * extension : len(plain) - padding]
 
@@ -425,7 +428,7 @@ class Scene:
             first, payload_type = 0x90 if self.numbered else 0x80, PAYLOAD_TYPES[self.kind]
             wire = struct.pack("!BBHII", first, payload_type, packet.ext & 0xFFFF, packet.ts, packet.ssrc)
             if self.numbered:
-                element = sdp.TRANSPORT_CC_ID << 4 | 1
+                element = codecs.TRANSPORT_CC_ID << 4 | 1
                 wire += struct.pack("!HHBHB", 0xBEDE, 1, element, packet.ext + 7 & 0xFFFF, 0)
             cache[packet.ssrc, packet.ext] = self.publisher.protect(wire + packet.payload)
         return cache[packet.ssrc, packet.ext]

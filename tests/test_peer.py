@@ -23,7 +23,7 @@ from media_client import (
 )
 
 from sfu import bridge
-from sfu.media import rtp
+from sfu.media import rtcp
 from sfu.media.peer import SILENT_S
 from sfu.media.reception import TRIES
 from sfu.media.udp import Route
@@ -181,9 +181,9 @@ def test_what_a_publisher_lost_is_asked_for_and_put_back(start: int) -> None:
             await settled(control, [a, b])
             for i in (0, 1, 4):
                 await a.send_rtp("camera", start + i, b"packet %d" % i, twcc=i)
-            asked = await a.rtcp(rtp.RTCP_RTPFB, rtp.RTPFB_NACK)
-            assert rtp.feedback_media_ssrc(asked) == a.ssrcs["camera"]
-            assert list(rtp.nacked(asked)) == [start + 2 & 0xFFFF, start + 3 & 0xFFFF]
+            asked = await a.rtcp(rtcp.RTCP_RTPFB, rtcp.RTPFB_NACK)
+            assert rtcp.feedback_media_ssrc(asked) == a.ssrcs["camera"]
+            assert list(rtcp.nacked(asked)) == [start + 2 & 0xFFFF, start + 3 & 0xFFFF]
             await a.send(retransmission(a, 1, start + 1 & 0xFFFF, b"probe"))
             await a.send(retransmission(a, 2, start + 2 & 0xFFFF, b"packet 2", twcc=5))
             await a.send(retransmission(a, 3, start + 3 & 0xFFFF, b"packet 3"))
@@ -211,9 +211,9 @@ def test_lost_sound_is_asked_for_too() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             for seq16 in (10, 12):
                 await a.send_rtp("microphone", seq16, b"sound %d" % seq16)
-            asked = await a.rtcp(rtp.RTCP_RTPFB, rtp.RTPFB_NACK)
-            assert rtp.feedback_media_ssrc(asked) == a.ssrcs["microphone"]
-            assert list(rtp.nacked(asked)) == [11]
+            asked = await a.rtcp(rtcp.RTCP_RTPFB, rtcp.RTPFB_NACK)
+            assert rtcp.feedback_media_ssrc(asked) == a.ssrcs["microphone"]
+            assert list(rtcp.nacked(asked)) == [11]
             await a.send_rtp("microphone", 11, b"sound 11")
             assert {(await b.rtp()).payload for _ in range(3)} == {b"sound 10", b"sound 11", b"sound 12"}
 
@@ -237,12 +237,12 @@ def test_what_never_comes_back_is_a_keyframe_asked_for() -> None:
 def test_a_publisher_is_told_what_came() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
-            await a.send(struct.pack("!BBHI", 0x80, rtp.RTCP_SR, 6, a.ssrcs["microphone"]) + bytes(range(20)))
+            await a.send(struct.pack("!BBHI", 0x80, rtcp.RTCP_SR, 6, a.ssrcs["microphone"]) + bytes(range(20)))
             for seq16 in (65533, 65534, 65535, 1):
                 await a.send_rtp("microphone", seq16)
                 await b.rtp()
             control.worker.peers["a"].publisher.send_reports()
-            report = await a.rtcp(rtp.RTCP_RR)
+            report = await a.rtcp(rtcp.RTCP_RR)
             blocks = [report.body[at : at + 24] for at in range(4, len(report.body), 24)]
             ssrc, lost, highest, _, last_sr, _ = struct.unpack("!IIIIII", blocks[0])
             assert report.format == len(blocks) == 1
@@ -257,9 +257,9 @@ def test_a_publisher_is_told_what_came() -> None:
 def test_a_subscriber_tells_what_came() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
-            head = struct.pack("!BBHI", 0x80, rtp.RTCP_SR, 6, a.ssrcs["microphone"])
+            head = struct.pack("!BBHI", 0x80, rtcp.RTCP_SR, 6, a.ssrcs["microphone"])
             await a.send(head + struct.pack("!QIII", 0x11112222_33334444, 0, 0, 0))
-            await b.rtcp(rtp.RTCP_SR)
+            await b.rtcp(rtcp.RTCP_SR)
             ssrc = b.ssrc_of("a", "microphone")
             delivery = control.worker.peers["a"].published["microphone"].legs["b"].delivery
             for seq16, lost in ((65_532, 0), (65_540, 2)):
@@ -267,8 +267,8 @@ def test_a_subscriber_tells_what_came() -> None:
                     await a.send_rtp("microphone", number & 0xFFFF, bytes(88))
                     await b.rtp()
                 delivery.jitter_s = -1
-                block = rtp.report_block(ssrc, 99, lost, 7, 480, 0x22223333, 0)
-                await b.send(rtp.receiver_report([rtp.report_block(4242, 255, 9, 9, 9, 9, 9), block]))
+                block = rtcp.report_block(ssrc, 99, lost, 7, 480, 0x22223333, 0)
+                await b.send(rtcp.receiver_report([rtcp.report_block(4242, 255, 9, 9, 9, 9, 9), block]))
                 await until(lambda: delivery.jitter_s >= 0, "b's report")
             assert (delivery.expected, delivery.loss, delivery.jitter_s) == (8, 0.25, 0.01)
             assert delivery.bitrate_bps > 0
@@ -291,8 +291,8 @@ def test_who_loses_is_told_apart_though_both_miss_the_same_packets() -> None:
                         await b.rtp()
                 delivery = control.worker.peers["a"].published["microphone"].legs["b"].delivery
                 delivery.jitter_s = -1
-                block = rtp.report_block(b.ssrc_of("a", "microphone"), 0, lost, end, 96, 0, 0)
-                await b.send(rtp.receiver_report([block]))
+                block = rtcp.report_block(b.ssrc_of("a", "microphone"), 0, lost, end, 96, 0, 0)
+                await b.send(rtcp.receiver_report([block]))
                 await until(lambda: delivery.jitter_s >= 0, "b's report")
 
             await heard(1, 5, 0)
@@ -682,7 +682,7 @@ def test_nobody_is_asked_for_a_keyframe_that_no_one_would_get() -> None:
             await b.send_rtp("camera", 1, bytes([0x10, 0]) + bytes(9))  # a keyframe, which a had asked for
             await until(lambda: not camera._keyframes.wanted, "what was asked for is done")
             asked = control.worker.counters["pli_received"]
-            await c.send(rtp.pli(c.ssrc_of("b", "camera")))
+            await c.send(rtcp.pli(c.ssrc_of("b", "camera")))
             await until(lambda: control.worker.counters["pli_received"] == asked + 1, "the request came")
             assert not camera._keyframes.wanted
 

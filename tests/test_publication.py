@@ -14,7 +14,7 @@ import pytest
 from media_client import Client, LocalControl, local_worker, run, until
 
 from sfu import bridge
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtcp, rtp, vp8
 from sfu.media.lastn import Video
 from sfu.media.publication import RELEASE_S
 
@@ -30,7 +30,7 @@ class Layer:
 
     @property
     def names(self) -> bytes:
-        return struct.pack("!HHBcBc4x", 0xBEDE, 2, sdp.MID_ID << 4, b"1", sdp.RID_ID << 4, self.rid.encode())
+        return struct.pack("!HHBcBc4x", 0xBEDE, 2, codecs.MID_ID << 4, b"1", codecs.RID_ID << 4, self.rid.encode())
 
     async def begin(self) -> None:
         """A packet that is not forwarded, by which the others are offered this."""
@@ -51,7 +51,7 @@ class Got:
 
     def __init__(self, data: bytes) -> None:
         _, _, self.seq, self.ts, self.ssrc = struct.unpack_from("!BBHII", data)
-        found = rtp.vp8_picture(data, len(data))
+        found = vp8.vp8_picture(data, len(data))
         assert found is not None
         self.picture, self.tl0 = found.number, found.tl0
         padding = data[-1] if data[0] & 0x20 else 0
@@ -162,7 +162,7 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             await layers["h"].send(key=True)
             got = [Got(await b.raw_rtp()) for _ in range(3)]
             assert [one.text for one in got] == ["q", "q", "h"]
-            await b.send(rtp.nack(camera.ssrc, [one.seq for one in got]))
+            await b.send(rtcp.nack(camera.ssrc, [one.seq for one in got]))
             slot = next(s for s in control.worker.peers["b"].negotiation.accepted if s.track is camera)
             again = []
             while len(again) < 3:
@@ -255,7 +255,9 @@ class Scalable:
         self.ts += 3000
         names = b""
         if self.client.layers:
-            names = struct.pack("!HHBcBcBBBB", 0xBEDE, 2, sdp.MID_ID << 4, b"1", sdp.RID_ID << 4, b"q", 0, 0, 0, 0)
+            names = struct.pack(
+                "!HHBcBcBBBB", 0xBEDE, 2, codecs.MID_ID << 4, b"1", codecs.RID_ID << 4, b"q", 0, 0, 0, 0
+            )
         for spatial in range(1 if vp8 else layers):
             self.seq += 1
             marker = 0x80 * (vp8 or spatial == layers - 1)
@@ -342,7 +344,7 @@ def test_a_subscriber_gets_the_layers_of_a_stream_that_it_shows(rids: tuple[str,
             await alice.send()
             await alice.send(key=True)
             got += await parts(b, 4)
-            await b.send(rtp.nack(camera.ssrc, [part.seq for part in got[-6:]]))
+            await b.send(rtcp.nack(camera.ssrc, [part.seq for part in got[-6:]]))
             await until(lambda: control.worker.counters["nack_answered"] == 6, "all of it is there once more")
             pictures = [[part.text for part in got if part.ts == ts] for ts in sorted({part.ts for part in got})]
             assert [len(picture) for picture in pictures] == [3, 2, 1, 1, 3]

@@ -8,7 +8,7 @@ import pytest
 from media_client import Client, LocalControl, clients, local_worker, received, rtp_packet, run, until
 
 from sfu import bridge
-from sfu.media import sdp
+from sfu.media import codecs, sdp
 from sfu.media.negotiation import OFFER_S, OFFERS
 from sfu.media.srtp import MAX_SSRCS
 
@@ -19,7 +19,7 @@ async def layer(client: Client, seq16: int, ssrc: int, payload: bytes, rid: str 
     """A packet of a layer, which says so or not."""
     names = b""
     if rid:
-        names = struct.pack("!HHBcBc4x", 0xBEDE, 2, sdp.MID_ID << 4, mid.encode(), sdp.RID_ID << 4, rid.encode())
+        names = struct.pack("!HHBcBc4x", 0xBEDE, 2, codecs.MID_ID << 4, mid.encode(), codecs.RID_ID << 4, rid.encode())
     head = struct.pack("!BBHII", 0x90 if names else 0x80, 0x80 | 96, seq16, seq16 * 3000, ssrc)
     await client.send(head + names + payload)
 

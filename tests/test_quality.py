@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfu.media.counted import Counted
 from sfu.media.quality import (
     BLAME,
     CALM_S,
@@ -18,7 +19,6 @@ from sfu.media.quality import (
     FORGIVE,
     IDEAL,
     QUALITY_S,
-    Counted,
     Quality,
     Telling,
     Trouble,

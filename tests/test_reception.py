@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.nack import HISTORY
+from sfu.media.numbering import HISTORY
 from sfu.media.reception import BURSTS, REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
 
 VIDEO_S = REORDER_S["video"]

@@ -9,7 +9,7 @@ from aiortc.rtp import RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
 from media_client import Client, LocalControl, local_worker, rtp_packet, run, settled, until
 
 from sfu import bridge
-from sfu.media import rtp
+from sfu.media import rtcp
 from sfu.media.leg import Leg
 
 BEFORE, NOW = b"what was said before", b"what is said now"
@@ -78,7 +78,7 @@ def test_each_is_sent_again_the_very_bytes_that_it_was_sent() -> None:
             for client in (bob, carol):
                 assert client.ice is not None
                 kept = sent[client.id] = []
-                client.ice.lose = lambda data, kept=kept: not rtp.is_rtcp(data[1]) and kept.append(data) is None
+                client.ice.lose = lambda data, kept=kept: not rtcp.is_rtcp(data[1]) and kept.append(data) is None
             await alice.send_rtp("microphone", 7, REDUNDANT, pt=63)
             await until(lambda: all(len(kept) == 1 for kept in sent.values()), "both were sent it")
             for client, payload_type, payload in ((bob, 63, REDUNDANT), (carol, 111, NOW)):
@@ -173,7 +173,7 @@ def test_sender_reports_reach_both() -> None:
             info = RtcpSenderInfo(ntp_timestamp=1 << 60, rtp_timestamp=960, packet_count=5, octet_count=500)
             await alice.send(bytes(RtcpSrPacket(ssrc=alice.ssrcs["microphone"], sender_info=info)))
             for client in (bob, carol):
-                report = await client.rtcp(rtp.RTCP_SR)
+                report = await client.rtcp(rtcp.RTCP_SR)
                 assert int.from_bytes(report.body[:4], "big") == client.ssrc_of("alice", "microphone")
             assert control.worker.peers["alice"].published["microphone"].tracks[0].reception._sr is not None
 

@@ -21,7 +21,7 @@ from aiortc.rtp import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media import rtp
+from sfu.media import rtcp, rtp, vp8
 
 u16 = st.integers(0, 0xFFFF)
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -116,15 +116,15 @@ def test_a_reader_never_looks_past_n(data: bytes, beyond: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_whatever_arrives_only_value_error(data: bytes) -> None:
-    packets = [rtp.Rtcp(205, 1, data)]
+    packets = [rtcp.Rtcp(205, 1, data)]
     with contextlib.suppress(ValueError):
-        packets.extend(rtp.rtcp_packets(data))
-    readers: list[Callable[[rtp.Rtcp], object]] = [
-        rtp.feedback_media_ssrc,
-        rtp.fir_ssrcs,
-        lambda p: list(rtp.nacked(p)),
-        lambda p: rtp.sender_report(p, 1, "cname"),
-        lambda p: list(rtp.report_blocks(p._replace(type=rtp.RTCP_RR, format=31))),
+        packets.extend(rtcp.rtcp_packets(data))
+    readers: list[Callable[[rtcp.Rtcp], object]] = [
+        rtcp.feedback_media_ssrc,
+        rtcp.fir_ssrcs,
+        lambda p: list(rtcp.nacked(p)),
+        lambda p: rtcp.sender_report(p, 1, "cname"),
+        lambda p: list(rtcp.report_blocks(p._replace(type=rtcp.RTCP_RR, format=31))),
     ]
     for packet, read in itertools.product(packets, readers):
         with contextlib.suppress(ValueError):
@@ -139,7 +139,7 @@ def test_whatever_arrives_only_value_error(data: bytes) -> None:
     [(96, False), (239, False), (191, False), (192, True), (200, True), (206, True), (223, True), (224, False)],
 )
 def test_is_rtcp(second: int, expected: bool) -> None:
-    assert rtp.is_rtcp(second) is expected
+    assert rtcp.is_rtcp(second) is expected
 
 
 @given(u32, u16)
@@ -219,12 +219,12 @@ def test_nack_agrees_with_aiortc(first: int, offsets: list[int]) -> None:
     entries = [((first + offset) & 0xFFFF, 0xAAAA >> offset % 16) for offset in offsets]
     body = struct.pack("!II", 9, 0xAABBCCDD) + b"".join(struct.pack("!HH", *entry) for entry in entries)
     data = struct.pack("!BBH", 0x81, 205, len(body) // 4) + body
-    (parsed,) = rtp.rtcp_packets(data)
-    assert (parsed.type, parsed.format) == (rtp.RTCP_RTPFB, rtp.RTPFB_NACK)
-    assert rtp.feedback_media_ssrc(parsed) == 0xAABBCCDD
+    (parsed,) = rtcp.rtcp_packets(data)
+    assert (parsed.type, parsed.format) == (rtcp.RTCP_RTPFB, rtcp.RTPFB_NACK)
+    assert rtcp.feedback_media_ssrc(parsed) == 0xAABBCCDD
     (other,) = RtcpPacket.parse(data)
     assert isinstance(other, RtcpRtpfbPacket)
-    assert list(rtp.nacked(parsed)) == [seq & 0xFFFF for seq in other.lost]  # aiortc does not wrap
+    assert list(rtcp.nacked(parsed)) == [seq & 0xFFFF for seq in other.lost]  # aiortc does not wrap
 
 
 @given(first=u16, mask=u16)
@@ -232,23 +232,23 @@ def test_nack_bits(first: int, mask: int) -> None:
     """RFC 4585 section 6.2.1: bit i of the mask stands for first + i + 1, modulo 2^16."""
     body = struct.pack("!IIHH", 1, 2, first, mask)
     wanted = [first] + [(first + 1 + i) % 65536 for i in range(16) if mask & (1 << i)]
-    assert list(rtp.nacked(rtp.Rtcp(205, 1, body))) == wanted
+    assert list(rtcp.nacked(rtcp.Rtcp(205, 1, body))) == wanted
 
 
 @given(u32)
 def test_pli_agrees_with_aiortc(ssrc: int) -> None:
-    (parsed,) = RtcpPacket.parse(rtp.pli(ssrc))
+    (parsed,) = RtcpPacket.parse(rtcp.pli(ssrc))
     assert isinstance(parsed, RtcpPsfbPacket)
-    assert (parsed.fmt, parsed.media_ssrc, parsed.ssrc, parsed.fci) == (1, ssrc, rtp.SENDER_SSRC, b"")
+    assert (parsed.fmt, parsed.media_ssrc, parsed.ssrc, parsed.fci) == (1, ssrc, rtcp.SENDER_SSRC, b"")
 
 
 @given(st.lists(u32, min_size=1, max_size=10))
 def test_fir_names_its_sources_in_the_fci(ssrcs: list[int]) -> None:
     """RFC 5104 section 4.3.1.1: the media source of the header is 0, each entry has an SSRC and a sequence number."""
     fci = b"".join(struct.pack("!IBxxx", ssrc, i) for i, ssrc in enumerate(ssrcs))
-    (parsed,) = rtp.rtcp_packets(bytes(RtcpPsfbPacket(fmt=4, ssrc=9, media_ssrc=0, fci=fci)))
-    assert (parsed.type, parsed.format) == (rtp.RTCP_PSFB, rtp.PSFB_FIR)
-    assert rtp.fir_ssrcs(parsed) == ssrcs
+    (parsed,) = rtcp.rtcp_packets(bytes(RtcpPsfbPacket(fmt=4, ssrc=9, media_ssrc=0, fci=fci)))
+    assert (parsed.type, parsed.format) == (rtcp.RTCP_PSFB, rtcp.PSFB_FIR)
+    assert rtcp.fir_ssrcs(parsed) == ssrcs
 
 
 @given(
@@ -261,9 +261,9 @@ def test_sender_report_keeps_times_and_changes_the_ssrc(
     info: RtcpSenderInfo, reports: int, ssrc: int, cname: str
 ) -> None:
     blocks = [RtcpReceiverInfo(1, 2, 3, 4, 5, 6, 7)] * reports
-    (parsed,) = rtp.rtcp_packets(bytes(RtcpSrPacket(ssrc=77, sender_info=info, reports=blocks)))
+    (parsed,) = rtcp.rtcp_packets(bytes(RtcpSrPacket(ssrc=77, sender_info=info, reports=blocks)))
     assert parsed.format == reports
-    report, description = RtcpPacket.parse(rtp.sender_report(parsed, ssrc, cname))
+    report, description = RtcpPacket.parse(rtcp.sender_report(parsed, ssrc, cname))
     assert isinstance(report, RtcpSrPacket)
     assert (report.ssrc, report.sender_info, report.reports) == (ssrc, info, [])
     assert isinstance(description, RtcpSdesPacket)
@@ -272,7 +272,7 @@ def test_sender_report_keeps_times_and_changes_the_ssrc(
 
 def test_cut_sender_report() -> None:
     with pytest.raises(ValueError, match="cut"):
-        rtp.sender_report(rtp.Rtcp(200, 0, bytes(23)), 1, "x")
+        rtcp.sender_report(rtcp.Rtcp(200, 0, bytes(23)), 1, "x")
 
 
 blocks = st.builds(RtcpReceiverInfo, u32, st.integers(0, 255), st.integers(-0x800000, 0x7FFFFF), u32, u32, u32, u32)
@@ -281,47 +281,47 @@ blocks = st.builds(RtcpReceiverInfo, u32, st.integers(0, 255), st.integers(-0x80
 @given(infos=st.lists(blocks, max_size=31), info=st.builds(RtcpSenderInfo, st.integers(0, 2**64 - 1), u32, u32, u32))
 def test_report_blocks_agree_with_aiortc(infos: list[RtcpReceiverInfo], info: RtcpSenderInfo) -> None:
     for report in (RtcpRrPacket(ssrc=9, reports=infos), RtcpSrPacket(ssrc=9, sender_info=info, reports=infos)):
-        (parsed,) = rtp.rtcp_packets(bytes(report))
-        assert list(rtp.report_blocks(parsed)) == [
-            rtp.ReportBlock(*(getattr(one, name) for name in RtcpReceiverInfo.__dataclass_fields__)) for one in infos
+        (parsed,) = rtcp.rtcp_packets(bytes(report))
+        assert list(rtcp.report_blocks(parsed)) == [
+            rtcp.ReportBlock(*(getattr(one, name) for name in RtcpReceiverInfo.__dataclass_fields__)) for one in infos
         ]
 
 
 def test_a_report_that_promises_more_blocks_than_it_has() -> None:
-    body = bytes(4) + rtp.report_block(1, 2, -3, 4, 5, 6, 7) + bytes(20)
-    assert list(rtp.report_blocks(rtp.Rtcp(rtp.RTCP_RR, 31, body))) == [rtp.ReportBlock(1, 2, -3, 4, 5, 6, 7)]
-    assert list(rtp.report_blocks(rtp.Rtcp(rtp.RTCP_SDES, 1, body))) == []
+    body = bytes(4) + rtcp.report_block(1, 2, -3, 4, 5, 6, 7) + bytes(20)
+    assert list(rtcp.report_blocks(rtcp.Rtcp(rtcp.RTCP_RR, 31, body))) == [rtcp.ReportBlock(1, 2, -3, 4, 5, 6, 7)]
+    assert list(rtcp.report_blocks(rtcp.Rtcp(rtcp.RTCP_SDES, 1, body))) == []
 
 
 @given(st.integers(0, 20).map(lambda words: bytes(range(4)) * words), u32)
 def test_transport_feedback_header(fci: bytes, ssrc: int) -> None:
-    (parsed,) = rtp.rtcp_packets(rtp.transport_feedback(fci, ssrc))
-    assert (parsed.type, parsed.format) == (rtp.RTCP_RTPFB, rtp.RTPFB_TRANSPORT_CC)
-    assert rtp.feedback_media_ssrc(parsed) == ssrc
+    (parsed,) = rtcp.rtcp_packets(rtcp.transport_feedback(fci, ssrc))
+    assert (parsed.type, parsed.format) == (rtcp.RTCP_RTPFB, rtcp.RTPFB_TRANSPORT_CC)
+    assert rtcp.feedback_media_ssrc(parsed) == ssrc
     assert parsed.body[8:] == fci
 
 
 @given(st.lists(st.tuples(st.integers(192, 223), st.integers(0, 31), st.integers(0, 12)), max_size=8), st.data())
 def test_compounds_come_apart(parts: list[tuple[int, int, int]], choose: st.DataObject) -> None:
-    wanted = [rtp.Rtcp(kind, form, bytes([kind]) * 4 * words) for kind, form, words in parts]
+    wanted = [rtcp.Rtcp(kind, form, bytes([kind]) * 4 * words) for kind, form, words in parts]
     pieces = [struct.pack("!BBH", 0x80 | p.format, p.type, len(p.body) // 4) + p.body for p in wanted]
     data = b"".join(pieces)
-    assert list(rtp.rtcp_packets(data)) == wanted
+    assert list(rtcp.rtcp_packets(data)) == wanted
     ends = {0, *itertools.accumulate(map(len, pieces))}
     cut = choose.draw(st.integers(0, len(data)))
     if cut in ends:
-        assert list(rtp.rtcp_packets(data[:cut])) == [
+        assert list(rtcp.rtcp_packets(data[:cut])) == [
             p for p, end in zip(wanted, itertools.accumulate(map(len, pieces)), strict=True) if end <= cut
         ]
     else:
         with pytest.raises(ValueError, match="RTCP"):
-            list(rtp.rtcp_packets(data[:cut]))
+            list(rtcp.rtcp_packets(data[:cut]))
 
 
 @pytest.mark.parametrize("first", [0x00, 0x40, 0xC0])
 def test_another_version_is_no_rtcp(first: int) -> None:
     with pytest.raises(ValueError, match="RTCP"):
-        list(rtp.rtcp_packets(bytes([first, 200, 0, 0])))
+        list(rtcp.rtcp_packets(bytes([first, 200, 0, 0])))
 
 
 # --- redundant sound --------------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def rtp_bytes(payload_type: int) -> bytes:
 )
 def test_the_numbers_of_a_vp8_picture(descriptor: str, number: int, tl0: int) -> None:
     packet = vp8(descriptor)
-    found = rtp.vp8_picture(packet, len(packet))
+    found = vp8.vp8_picture(packet, len(packet))
     assert found is not None
     assert (found.number, found.tl0) == (number, tl0)
 
@@ -405,15 +405,15 @@ def test_the_numbers_of_a_vp8_picture(descriptor: str, number: int, tl0: int) ->
 @pytest.mark.parametrize("descriptor", ["10", "90 40 07", "90 20 20", "00"])
 def test_a_picture_without_a_number_has_none(descriptor: str) -> None:
     packet = vp8(descriptor)
-    assert rtp.vp8_picture(packet, len(packet)) is None
+    assert vp8.vp8_picture(packet, len(packet)) is None
     changed = bytearray(packet)
-    rtp.shift_picture(changed, len(changed), 5, 5)
+    vp8.shift_picture(changed, len(changed), 5, 5)
     assert changed == packet
 
 
 @given(st.binary(max_size=60))
 def test_nothing_that_is_no_picture_breaks_the_reader(data: bytes) -> None:
-    rtp.vp8_picture(data, len(data))
+    vp8.vp8_picture(data, len(data))
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_nothing_that_is_no_picture_breaks_the_reader(data: bytes) -> None:
 )
 def test_pictures_go_on_where_others_stopped(descriptor: str, shift: int, expected: str) -> None:
     packet = bytearray(vp8(descriptor))
-    rtp.shift_picture(packet, len(packet), shift, shift)
+    vp8.shift_picture(packet, len(packet), shift, shift)
     assert packet == vp8(expected)
 
 
@@ -442,11 +442,11 @@ def test_a_retransmission_has_its_number_before_its_payload() -> None:
 
 def test_the_bitrate_of_a_remb() -> None:
     body = struct.pack("!II4sBBHI", 1, 0, b"REMB", 1, 5 << 2 | 2, 0x1234, 77)
-    assert rtp.remb(rtp.Rtcp(rtp.RTCP_PSFB, 15, body)) == 0x21234 << 5
+    assert rtcp.remb(rtcp.Rtcp(rtcp.RTCP_PSFB, 15, body)) == 0x21234 << 5
     for other in (
-        rtp.Rtcp(rtp.RTCP_PSFB, 1, body),
-        rtp.Rtcp(rtp.RTCP_RTPFB, 15, body),
-        rtp.Rtcp(rtp.RTCP_PSFB, 15, body[:15]),
-        rtp.Rtcp(rtp.RTCP_PSFB, 15, body.replace(b"REMB", b"BMER")),
+        rtcp.Rtcp(rtcp.RTCP_PSFB, 1, body),
+        rtcp.Rtcp(rtcp.RTCP_RTPFB, 15, body),
+        rtcp.Rtcp(rtcp.RTCP_PSFB, 15, body[:15]),
+        rtcp.Rtcp(rtcp.RTCP_PSFB, 15, body.replace(b"REMB", b"BMER")),
     ):
-        assert rtp.remb(other) is None
+        assert rtcp.remb(other) is None

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.media.fanout import BURST
+from sfu.media.rows import ROW_BYTES, Rows
 from sfu.media.runs import PAD_BYTES, make_run
-from sfu.media.srtp import ROW_BYTES, Rows
 
 
 @given(st.lists(st.integers(20, 60), min_size=1, max_size=80))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.errors import BadAnswer
-from sfu.media import sdp
+from sfu.media import codecs, sdp
 from sfu.media.sdp import AnswerSection, Opus, Section, Stream, Transport, build_offer, candidate_line, parse_answer
 
 ANSWERS: dict[str, list[str]] = json.loads((Path(__file__).parent / "data" / "answers.json").read_text())
@@ -120,16 +120,16 @@ def test_one_choice_of_numbers_for_the_whole_room() -> None:
 
 def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None:
     head, *blocks = build_offer(1, 1, TRANSPORT, SUBSCRIBE).split("m=")
-    assert f"a=extmap:1 {sdp.AUDIO_LEVEL}\r\n" in blocks[0]
-    assert sdp.AUDIO_LEVEL not in blocks[1]
+    assert f"a=extmap:1 {codecs.AUDIO_LEVEL}\r\n" in blocks[0]
+    assert codecs.AUDIO_LEVEL not in blocks[1]
     for block in blocks[:2]:
-        assert sdp.TRANSPORT_CC in block
+        assert codecs.TRANSPORT_CC in block
         assert "transport-cc" in block
     for block in blocks[2:]:
         assert "transport-cc" not in block
         assert "rtx" not in block
     assert "extmap" not in blocks[2]
-    assert f"a=extmap:2 {sdp.ABS_SEND_TIME}\r\n" in blocks[3]
+    assert f"a=extmap:2 {codecs.ABS_SEND_TIME}\r\n" in blocks[3]
     assert "goog-remb" in blocks[3]
     assert "goog-remb" not in blocks[1]
     assert "a=rtcp-fb:111 nack\r\n" in blocks[0]
@@ -147,7 +147,7 @@ def test_vp8_comes_first_and_a_publisher_may_be_offered_fewer_codecs() -> None:
         "96 98 45 102",
     ]
     assert re.findall(r"a=rtpmap:\d+ (\w+)", text.split("m=")[2]) == ["VP8", "rtx", "AV1", "rtx"]
-    for types in (frozenset({96}), frozenset({102, 96}), sdp.VIDEO_TYPES):
+    for types in (frozenset({96}), frozenset({102, 96}), codecs.VIDEO_TYPES):
         offered = re.findall("SAVPF (.*)\r", build_offer(1, 1, TRANSPORT, [replace(PUBLISH[1], types=types)]))
         assert offered[0].startswith("96 97")
 
@@ -182,10 +182,10 @@ def test_how_a_publisher_sends_sound_is_passed_on(said: str, opus: Opus, publish
 
 @pytest.mark.parametrize("direction", ["recvonly", "inactive"])
 @pytest.mark.parametrize("simulcast", [True, False])
-def test_an_inactive_section_keeps_its_layers(direction: sdp.Direction, simulcast: bool) -> None:
+def test_an_inactive_section_keeps_its_layers(direction: codecs.Direction, simulcast: bool) -> None:
     """The browser's transceiver has its encodings still, and Chromium refuses its own answer without what they need."""
     lines = build_offer(1, 1, TRANSPORT, [Section("video", direction, simulcast=simulcast)]).splitlines()
-    wanted = [f"a=extmap:{sdp.RID_ID} {sdp.RID}", "a=rid:q recv", "a=simulcast:recv q;h;f"]
+    wanted = [f"a=extmap:{codecs.RID_ID} {codecs.RID}", "a=rid:q recv", "a=simulcast:recv q;h;f"]
     assert [line in lines for line in wanted] == [simulcast] * 3
     assert f"a={direction}" in lines
 

@@ -18,7 +18,7 @@ from wsproto.events import TextMessage
 from sfu import link
 from sfu.edge import Upgraded
 from sfu.errors import OriginNotAllowed
-from sfu.signaling import check_origin, origin_of
+from sfu.origins import check_origin, origin_of
 from sfu.workers import COMMAND
 
 # --- joining ----------------------------------------------------------------------------------------------------------

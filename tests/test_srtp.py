@@ -6,7 +6,7 @@ import pytest
 from media_client import rtp_packet
 from pylibsrtp import Error, Policy, Session
 
-from sfu.media.rtp import pli
+from sfu.media.rtcp import pli
 from sfu.media.srtp import BUFFER_BYTES, MAX_SSRCS, Context, Packet
 
 KEY = bytes(range(46))

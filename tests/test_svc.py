@@ -20,10 +20,11 @@ from sfu.media import libc, rtp
 from sfu.media.fanout import Outbox
 from sfu.media.ice import Agent
 from sfu.media.inbound import Forwarder, Inbound
-from sfu.media.nack import HISTORY
+from sfu.media.numbering import HISTORY
 from sfu.media.publication import Publication
+from sfu.media.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.sockets import Endpoint
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Rows
+from sfu.media.srtp import Context
 from sfu.media.svc import LAYERS, ScalableTrack
 from sfu.media.udp import Route
 

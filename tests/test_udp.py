@@ -10,8 +10,8 @@ from ports import ALERT, CLIENT_HELLO, MEDIA, Port, opened, proof
 
 from sfu.media import udp
 from sfu.media.ice import DTLS_QUEUE, MAX_PATHS
+from sfu.media.interfaces import interface_addresses
 from sfu.media.sockets import MAX_DATAGRAM
-from sfu.media.udp import interface_addresses
 
 # --- the gate ---------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from sfu.media import viewer
 from sfu.media.fanout import Outbox
 from sfu.media.forward import Track
 from sfu.media.publication import Publication
-from sfu.media.rtp import ReportBlock
+from sfu.media.rtcp import ReportBlock
 from sfu.media.svc import LayerTrack, ScalableTrack
 from sfu.media.viewer import Viewer
 from sfu.media.worker import ALLOCATE_S

@@ -33,7 +33,7 @@ from media_client import (
 )
 
 from sfu import bridge
-from sfu.media import rtp, worker
+from sfu.media import rtcp, rtp, worker
 from sfu.media.worker import serve
 
 
@@ -342,12 +342,12 @@ def test_reports_mute_and_keyframes_through_the_process() -> None:
                 await passes(a, b, 1)
                 info = RtcpSenderInfo(0xE0000000_12345678, 90_000, 10, 1000)
                 await a.send(bytes(RtcpSrPacket(a.ssrcs["camera"], info, [])))
-                report = await b.rtcp(rtp.RTCP_SR)
+                report = await b.rtcp(rtcp.RTCP_SR)
                 assert report.body == struct.pack("!I", b.ssrc_of("a", "camera")) + bytes(info)
-                await b.send(rtp.pli(b.ssrc_of("a", "camera")))
+                await b.send(rtcp.pli(b.ssrc_of("a", "camera")))
                 for _ in range(2):  # one when b came, one now
-                    asked = await a.rtcp(rtp.RTCP_PSFB, rtp.PSFB_PLI)
-                    assert rtp.feedback_media_ssrc(asked) == a.ssrcs["camera"]
+                    asked = await a.rtcp(rtcp.RTCP_PSFB, rtcp.PSFB_PLI)
+                    assert rtcp.feedback_media_ssrc(asked) == a.ssrcs["camera"]
                 await control.send(bridge.Mute("a", "camera", True))
                 await control.send(bridge.Publish("a", "next", "audio"))  # carried out in order: then the mute is done
                 await until(lambda: a.offer and "next" in a.offer.send.values(), "the next offer")
@@ -369,7 +369,7 @@ NONSENSE = [
     struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40]),  # alert: handshake failure
     struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([1, 0]),  # alert: close notify
     rtp_packet(1, 7),
-    rtp.pli(7),
+    rtcp.pli(7),
     bytes(check("nobody00", "x" * 24)),
     struct.pack("!HHI12s", 1, 8, 0x2112A442, b"transaction!") + struct.pack("!HH", 0x8029, 3) + b"abcd",
     struct.pack("!HHI12s", 1, 8, 0x2112A442, b"transaction!") + struct.pack("!HH", 6, 4) + b"\xff\xfe\xfd\xfc",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from sfu.media.rtp import ReportBlock
+    from sfu.media.rtcp import ReportBlock
 
 SENDER_REPORTS = 8
 """Sender reports remembered; browsers send one a second or fewer, and a receiver answers the last it got."""

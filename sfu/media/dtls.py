@@ -26,7 +26,7 @@ from OpenSSL import SSL
 from pylibsrtp import Policy, Session
 
 from sfu.media.deadline import within
-from sfu.media.nack import HISTORY
+from sfu.media.numbering import HISTORY
 from sfu.media.srtp import Context
 
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)

@@ -12,10 +12,11 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sfu.media import libc, rtp, sdp
+from sfu.media import codecs, libc, vp8
 from sfu.media.leg import Leg
+from sfu.media.rows import BURST, ROW_BYTES, Lengths, Rows
 from sfu.media.sockets import Path
-from sfu.media.srtp import BURST, ROW_BYTES, Context, Lengths, Rows, protect
+from sfu.media.srtp import Context, protect
 
 Subscriber = Leg[Any]
 """Of whatever stream: it looks at none."""
@@ -181,8 +182,8 @@ class Fan:
                 leg.renumber(view, at)
         for s, leg in self._pictured:
             for at, n in zip(range(s * k * ROW_BYTES, (s + 1) * k * ROW_BYTES, ROW_BYTES), lengths, strict=True):
-                if view[at + 1] & 0x7F == sdp.VP8.payload_type:
-                    rtp.shift_picture(view[at : at + n], n, leg.shift_picture, leg.shift_tl0)
+                if view[at + 1] & 0x7F == codecs.VP8.payload_type:
+                    vp8.shift_picture(view[at : at + n], n, leg.shift_picture, leg.shift_tl0)
 
     def _apart(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
         """libsrtp refused one of the packets: nobody else is to suffer."""

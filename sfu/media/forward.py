@@ -12,17 +12,17 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Literal
 
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtcp, rtp, vp8
 from sfu.media.fanout import Failure, Fan, Outbox, fans
 from sfu.media.keyframe import starts_keyframe
 from sfu.media.leg import Leg
 from sfu.media.nack import ROUND_TRIP_S, History
+from sfu.media.rows import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.runs import gather, make_run
-from sfu.media.srtp import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.transport import Transport
 from sfu.media.upstream import BROKEN, Upstream
 
-ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in sdp.CODECS.items()}
+ACCEPTS = {kind: rtp.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in codecs.CODECS.items()}
 NONE = rtp.second_bytes(())
 REPORT_S = 1.0
 """A sender report of a track is passed on to all its subscribers at most so often. Chromium sends seven a second of a
@@ -55,7 +55,7 @@ class Track(Upstream):
         self._waiting: list[Leg[Track]] = []
         self._coming: dict[str, Leg[Track]] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History()
-        self._report: rtp.Rtcp | None = None  # the last one passed on
+        self._report: rtcp.Rtcp | None = None  # the last one passed on
         self._reported_s = -REPORT_S
 
     # --- subscribers --------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Track(Upstream):
         if self._waiting:
             self.legs_changed()
 
-    def last_picture(self) -> rtp.Picture | None:
+    def last_picture(self) -> vp8.Picture | None:
         """The VP8 numbers of what was sent last."""
         packet = self.recall(self.head - 1)
         return None if packet is None else _picture_of(packet)
@@ -321,7 +321,7 @@ class Track(Upstream):
                 self._counters["nack_answered"] += 1
                 leg.peer.send_again(leg.again(data, now_s))
 
-    def sender_report(self, report: rtp.Rtcp) -> None:
+    def sender_report(self, report: rtcp.Rtcp) -> None:
         """Passes a publisher's sender report on, at most one each REPORT_S: any of them says how its clocks go. Raises
         ValueError if it is cut."""
         ntp, now_s = rtp.ntp_of(report), asyncio.get_running_loop().time()
@@ -334,10 +334,10 @@ class Track(Upstream):
             if not leg.waiting:
                 self._tell_times(leg, report)
 
-    def _tell_times(self, leg: Leg[Track], report: rtp.Rtcp) -> None:
-        leg.peer.send_rtcp(rtp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts))
+    def _tell_times(self, leg: Leg[Track], report: rtcp.Rtcp) -> None:
+        leg.peer.send_rtcp(rtcp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts))
         leg.delivery.sender_report(rtp.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
 
 
-def _picture_of(packet: rtp.Buffer) -> rtp.Picture | None:
-    return rtp.vp8_picture(packet, len(packet)) if packet[1] & 0x7F == sdp.VP8.payload_type else None
+def _picture_of(packet: rtp.Buffer) -> vp8.Picture | None:
+    return vp8.vp8_picture(packet, len(packet)) if packet[1] & 0x7F == codecs.VP8.payload_type else None

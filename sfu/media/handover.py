@@ -15,8 +15,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from sfu.media import libc
+from sfu.media.rows import READ_BATCH
 from sfu.media.sockets import MAX_DATAGRAM, Address, Path
-from sfu.media.srtp import READ_BATCH
 
 MARK_CHARS = 2
 _CHARS = string.ascii_letters + string.digits

@@ -13,10 +13,11 @@ from operator import add, itemgetter
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtp
 from sfu.media.bitrate import TransportFeedback
+from sfu.media.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.runs import gather
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, Context, Packet, Rows, unprotect
+from sfu.media.srtp import Context, Packet, unprotect
 
 if TYPE_CHECKING:
     from sfu.media.forward import Track
@@ -30,13 +31,13 @@ are payload."""
 _head, _heads = Struct(HEAD).unpack_from, Struct(f"{HEAD}{ROW_BYTES - 24}x").iter_unpack
 _numbers, _ssrc, _fixed = Struct("!HII").pack_into, Struct("!I").pack_into, Struct("!III").pack_into
 _u16_at, _u32_at = Struct("!H").unpack_from, Struct("!I").unpack_from
-_kinds = [sdp.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
-_TRANSPORT_CC = sdp.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
-_AUDIO_LEVEL = sdp.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
-_NAMES = frozenset({sdp.MID_ID, sdp.RID_ID, sdp.REPAIRED_RID_ID})
+_kinds = [codecs.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
+_TRANSPORT_CC = codecs.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
+_AUDIO_LEVEL = codecs.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
+_NAMES = frozenset({codecs.MID_ID, codecs.RID_ID, codecs.REPAIRED_RID_ID})
 _VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of a first byte
 _NO_PADDING = 0xDF
-_SEND_TIME = sdp.ABS_SEND_TIME_ID << 28 | 2 << 24  # of a word that is an element of three bytes
+_SEND_TIME = codecs.ABS_SEND_TIME_ID << 28 | 2 << 24  # of a word that is an element of three bytes
 _ONE_WORD, _TWO_WORDS = rtp.ONE_BYTE_PROFILE << 16 | 1, rtp.ONE_BYTE_PROFILE << 16 | 2
 _FIRST = [tuple(range(n)) for n in range(READ_BATCH + 1)]
 """The first n rows."""
@@ -223,10 +224,10 @@ class Forwarder:
         names: Names = {}
         ours = True
         for extension, at, length in list(rtp.extensions(packet, len(packet))):
-            if extension == sdp.TRANSPORT_CC_ID and length == 2:
+            if extension == codecs.TRANSPORT_CC_ID and length == 2:
                 inbound.feedback.arrived([packet[at] << 8 | packet[at + 1]], now_s)
                 inbound.feedback_ssrc = ssrc
-            elif extension == sdp.AUDIO_LEVEL_ID and length == 1:
+            elif extension == codecs.AUDIO_LEVEL_ID and length == 1:
                 inbound.hear(ssrc, packet[at])
             elif extension in _NAMES and length <= NAME_BYTES:
                 names[extension] = bytes(packet[at : at + length]).decode("latin-1")
@@ -245,7 +246,7 @@ class Forwarder:
             return None
         kind = _kinds[second]
         if kind is None:
-            if ssrc not in inbound.repairs and sdp.REPAIRED_RID_ID in names:
+            if ssrc not in inbound.repairs and codecs.REPAIRED_RID_ID in names:
                 inbound.latch(ssrc, None, names)
             return None
         track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind, names)
@@ -256,7 +257,7 @@ class Forwarder:
 
     def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> Track | None:
         """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
-        track, payload_type = inbound.repairs.get(ssrc), sdp.REPAIRS.get(second & 0x7F)
+        track, payload_type = inbound.repairs.get(ssrc), codecs.REPAIRS.get(second & 0x7F)
         packet = rows.row(i)
         n, at = len(packet), rtp.payload_offset(packet, len(packet))
         padding = packet[n - 1] if packet[0] & 0x20 else 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sfu.media import rtp, sdp, vp9
+from sfu.media import codecs, rtp, vp8, vp9
 
 HOLD_MS = 1000.0
 """A keyframe of 720p is about 20 packets: one a second of each layer is what a call can bear."""
@@ -73,8 +73,8 @@ def starts_keyframe(packet: rtp.Buffer) -> bool:
     if n < rtp.RTP_HEADER:
         return False
     payload_type = packet[1] & 0x7F
-    if payload_type == sdp.VP8.payload_type:
-        return rtp.starts_vp8_keyframe(packet)
+    if payload_type == codecs.VP8.payload_type:
+        return vp8.starts_vp8_keyframe(packet)
     starts = _STARTS.get(payload_type)
     try:
         return starts is not None and starts(packet, rtp.payload_offset(packet, n), n)
@@ -111,7 +111,7 @@ def _starts_av1(packet: rtp.Buffer, at: int, n: int) -> bool:
 
 _SPS, _STAP_A, _FU_A = 7, 24, 28
 _STARTS: dict[int, Callable[[rtp.Buffer, int, int], bool]] = {
-    sdp.VP9.payload_type: _starts_vp9,
-    sdp.H264.payload_type: _starts_h264,
-    sdp.AV1.payload_type: _starts_av1,
+    codecs.VP9.payload_type: _starts_vp9,
+    codecs.H264.payload_type: _starts_h264,
+    codecs.AV1.payload_type: _starts_av1,
 }

@@ -12,12 +12,14 @@ import builtins
 from struct import Struct
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtp, vp8
+from sfu.media.counted import Counted
 from sfu.media.delivery import Delivery, Sent
-from sfu.media.nack import HISTORY, Answers
-from sfu.media.quality import Counted
-from sfu.media.rtp import Picture, ReportBlock
+from sfu.media.nack import Answers
+from sfu.media.numbering import HISTORY
+from sfu.media.rtcp import ReportBlock
 from sfu.media.transport import Transport
+from sfu.media.vp8 import Picture
 
 SPANS = 8
 """Shifts remembered for retransmission; what was sent before them is too old to be asked for."""
@@ -212,20 +214,20 @@ class Leg(Generic[F]):
         _, ts, _ = _numbers.unpack_from(found, 2)
         _numbers.pack_into(packet, 2, number & 0xFFFF, (ts + span.shift_ts) & 0xFFFFFFFF, self.ssrc)
         if span.shift_picture or span.shift_tl0:
-            rtp.shift_picture(packet, len(packet), span.shift_picture, span.shift_tl0)
+            vp8.shift_picture(packet, len(packet), span.shift_picture, span.shift_tl0)
         return bytes(packet)
 
     def again(self, packet: bytes, now_s: float) -> bytes | bytearray:
         """A packet sent before as it is to be sent once more: a retransmission (RFC 4588) if it takes those, else the
         very same bytes, since two packets of one number may not differ."""
-        payload_type = sdp.CODEC_REPAIRS.get(packet[1] & 0x7F)
+        payload_type = codecs.CODEC_REPAIRS.get(packet[1] & 0x7F)
         if not self.repair_ssrc or payload_type is None:
             self.delivery.resent += 1
             return packet
         self.repair_seq = (self.repair_seq + 1) & 0xFFFF
         again = rtp.retransmission(packet, payload_type, self.repair_ssrc, self.repair_seq)
         first = next(rtp.extensions(again, len(again)), None)
-        if first is not None and (first[0], first[2]) == (sdp.ABS_SEND_TIME_ID, 3):
+        if first is not None and (first[0], first[2]) == (codecs.ABS_SEND_TIME_ID, 3):
             again[first[1] : first[1] + 3] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")
         return again
 

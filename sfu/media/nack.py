@@ -12,20 +12,15 @@ from collections.abc import Sequence
 from operator import itemgetter
 from struct import Struct
 
-from sfu.media.srtp import ROW_BYTES
+from sfu.media.numbering import HISTORY
+from sfu.media.rows import ROW_BYTES
 
-HISTORY = 256
-"""How far behind the newest packet one may be that comes late, or that somebody misses who has just come."""
 HISTORY_S = 1.0
 HISTORY_BYTES = 200_000
 HISTORY_RUNS = 512
 """What a track remembers at most: a second of 1.5 Mbps in frames, and no more runs than a search should look at."""
 PACKET_BYTES, RUN_BYTES = 60, 250
 """What a packet takes beside its own bytes, and a run beside its packets."""
-RESEND_PER_S = 1000.0
-RESEND_BURST = 500.0
-"""Packets that one subscriber may ask for, so that NACKs multiply neither traffic nor work. Who loses a fifth of 25
-videos asks for 800 a second."""
 ROUND_TRIP_S = 0.05
 """To a subscriber, while it has not been measured."""
 
@@ -97,23 +92,4 @@ class Answers:
         self._at_s[number] = now_s
         if len(self._at_s) > HISTORY:
             del self._at_s[next(iter(self._at_s))]
-        return True
-
-
-class Budget:
-    """A token bucket: `per_s` times a second on average, `burst` times at once, `take` is true of one."""
-
-    __slots__ = ("_at_s", "_burst", "_left", "_per_s")
-
-    def __init__(self, per_s: float = RESEND_PER_S, burst: float = RESEND_BURST) -> None:
-        self._per_s, self._burst = per_s, burst
-        self._left, self._at_s = burst, 0.0
-
-    def take(self, now_s: float, amount: float = 1.0) -> bool:
-        if self._at_s:
-            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
-        if self._left < amount:
-            return False
-        self._left -= amount
         return True

@@ -23,7 +23,7 @@ from sfu.errors import (
     TooManyTracks,
     UnexpectedAnswer,
 )
-from sfu.media import sdp
+from sfu.media import codecs, sdp
 from sfu.media.deadline import Deadline
 from sfu.media.ice import Agent
 from sfu.media.inbound import Inbound
@@ -73,7 +73,7 @@ class Negotiation:
 
     def __init__(self, peer: Owner, transport: Transport, room: Room[Any]) -> None:
         self._peer, self._transport, self._room = peer, transport, room
-        self.shows = sdp.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
+        self.shows = codecs.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
         self._types = room.video_types  # what it may send, as it was last offered
         self._slots: list[Slot] = []
         if peer.may_publish:
@@ -236,7 +236,7 @@ class Negotiation:
         if slot.receives:
             own = self._peer.publisher.published.get(slot.source or "")
             opus = sdp.Opus() if own is None else own.opus
-            direction: sdp.Direction = "recvonly" if slot.source is not None else "inactive"
+            direction: codecs.Direction = "recvonly" if slot.source is not None else "inactive"
             simulcast = self._peer.full and slot.kind == "video"
             return sdp.Section(slot.kind, direction, None, opus, self._types, simulcast, red)
         if slot.track is None:
@@ -298,12 +298,12 @@ class Negotiation:
 
     def _learn_codecs(self, answer: sdp.AnswerSdp, offered: list[tuple[sdp.Section, Publication | None]]) -> None:
         """What it can show decides what the others may send. Whoever cannot show what they all can send is told."""
-        before, self.shows = self.shows, sdp.VIDEO_TYPES
+        before, self.shows = self.shows, codecs.VIDEO_TYPES
         for said, (section, _) in zip(answer.sections, offered, strict=True):
             if section.kind == "video" and section.direction == "sendonly":
                 self.shows &= said.types
         if self.shows != before:
-            if sdp.VP8.payload_type not in self.shows:
+            if codecs.VP8.payload_type not in self.shows:
                 error = NoCommonCodec()
                 self._peer.shared.emit(bridge.Refused(self._peer.id, error.code, str(error)))
             self._room.check_codecs()

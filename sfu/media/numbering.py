@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from struct import Struct
 
-from sfu.media.nack import HISTORY
-
 _seq_of = Struct("!H").unpack_from
 
 
@@ -53,3 +51,7 @@ class Numbering:
     def _extended(self, packet: memoryview) -> int:
         """The number of a packet that carries its number already."""
         return self.head - ((self.head - int(_seq_of(packet, 2)[0])) & 0xFFFF)
+
+
+HISTORY = 256
+"""How far behind the newest packet one may be that comes late, or that somebody misses who has just come."""

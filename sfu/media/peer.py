@@ -11,7 +11,7 @@ from typing import Any
 
 from sfu import bridge
 from sfu.errors import DtlsFailed, IceTimeout, MediaLost, SfuError
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtcp, sdp
 from sfu.media.deadline import within
 from sfu.media.dtls import Dtls
 from sfu.media.ice import Agent
@@ -21,7 +21,7 @@ from sfu.media.negotiation import Negotiation
 from sfu.media.publisher import Publisher
 from sfu.media.quality import Quality, Trouble
 from sfu.media.room import Room
-from sfu.media.rtcp import RtcpReader
+from sfu.media.rtcp_reader import RtcpReader
 from sfu.media.shared import Shared
 from sfu.media.sockets import Path
 from sfu.media.transport import Transport
@@ -81,7 +81,7 @@ class Peer(Transport):
     @property
     def shows(self) -> frozenset[int]:
         """Whoever has no media path yet shows nothing that the others would have to go by."""
-        return sdp.VIDEO_TYPES if self.outgoing is None else self.negotiation.shows
+        return codecs.VIDEO_TYPES if self.outgoing is None else self.negotiation.shows
 
     def check_codecs(self, types: frozenset[int]) -> None:
         self.negotiation.check_codecs(types)
@@ -216,4 +216,4 @@ class Peer(Transport):
         """Transport-wide feedback for what arrived since the last call, if anything did."""
         inbound = self.inbound
         if inbound.feedback_ssrc and (fci := inbound.feedback.report()):  # else it numbers nothing
-            self.send_rtcp(rtp.transport_feedback(fci, inbound.feedback_ssrc))
+            self.send_rtcp(rtcp.transport_feedback(fci, inbound.feedback_ssrc))

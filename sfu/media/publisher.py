@@ -6,7 +6,7 @@ import logging
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sfu import bridge
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtcp, sdp
 from sfu.media.forward import Track
 from sfu.media.inbound import Names
 from sfu.media.intake import CEILINGS, Intake
@@ -185,10 +185,10 @@ class Publisher:
         return track
 
     def _find(self, ssrc: int, kind: str | None, names: Names) -> tuple[Publication | None, Place]:
-        rid = names.get(sdp.REPAIRED_RID_ID if kind is None else sdp.RID_ID)
+        rid = names.get(codecs.REPAIRED_RID_ID if kind is None else codecs.RID_ID)
         known = self._places.get(ssrc)
         if rid is not None:
-            mid = names.get(sdp.MID_ID)
+            mid = names.get(codecs.MID_ID)
             found = [p for p in self.published.values() if rid in p.streams and mid in (None, self._mids[p.source])]
         elif known is not None and known.repair == (kind is None):
             rid = known.rid
@@ -220,4 +220,4 @@ class Publisher:
         tracks = [track for publication in self.published.values() for track in publication.received]
         blocks = [block for track in tracks if (block := track.report_block()) is not None]
         if blocks:
-            self._peer.send_rtcp(rtp.receiver_report(blocks[:REPORT_BLOCKS]))
+            self._peer.send_rtcp(rtcp.receiver_report(blocks[:REPORT_BLOCKS]))

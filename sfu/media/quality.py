@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from sfu.media.counted import Counted
+
 QUALITY_S = 2.0
 IDEAL = 93.2
 """R of a call without delay or loss (G.107 table 3)."""
@@ -49,18 +51,6 @@ UNITS: dict[Kind, tuple[str, int]] = {
     "delay": ("ms", -1),
 }
 """Of the value of each kind of trouble, and where it is rounded."""
-
-
-class Counted(NamedTuple):
-    """One track in one direction. Counts only grow, but for packets thought lost that came after all. `key` is not its
-    SSRC, which layers share."""
-
-    key: int
-    expected: int
-    lost: int
-    n_bytes: int
-    jitter_s: float
-    round_trip_s: float | None = None
 
 
 NOTHING = Counted(0, 0, 0, 0, 0.0)

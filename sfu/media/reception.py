@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sfu.media.nack import HISTORY
+from sfu.media.numbering import HISTORY
 
 REORDER_S = {"audio": 0.0, "video": 0.02}
 """A packet that is only overtaken comes by itself within this time. Sound cannot wait for that, and costs little."""

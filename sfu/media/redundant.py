@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sfu.media import rtp, sdp
+from sfu.media import codecs, rtcp, rtp
 from sfu.media.fanout import Outbox
 from sfu.media.forward import NONE, Track
-from sfu.media.srtp import ROW_BYTES, Rows
+from sfu.media.rows import ROW_BYTES, Rows
 from sfu.media.transport import Transport
 
-ACCEPTS = rtp.second_bytes([sdp.RED.payload_type, sdp.OPUS.payload_type])
+ACCEPTS = rtp.second_bytes([codecs.RED.payload_type, codecs.OPUS.payload_type])
 """An encoder sends plain Opus where two blocks would be too large."""
 
 
@@ -39,7 +39,7 @@ class RedundantTrack(Track):
         super().close()
         self.plain.close()
 
-    def sender_report(self, report: rtp.Rtcp) -> None:
+    def sender_report(self, report: rtcp.Rtcp) -> None:
         super().sender_report(report)
         self.plain.sender_report(report)
 
@@ -56,9 +56,9 @@ class RedundantTrack(Track):
         subscribers is a lost one."""
         packet = rows.row(i)
         payload = start = 0
-        if packet[1] & 0x7F == sdp.RED.payload_type:
+        if packet[1] & 0x7F == codecs.RED.payload_type:
             try:
-                payload, start = rtp.primary_block(packet, len(packet), sdp.OPUS.payload_type)
+                payload, start = rtp.primary_block(packet, len(packet), codecs.OPUS.payload_type)
             except ValueError:
                 self._counters["rtp_malformed"] += 1
                 return False
@@ -67,7 +67,7 @@ class RedundantTrack(Track):
             row, n = spare.view[j * ROW_BYTES : (j + 1) * ROW_BYTES], len(packet) - start + payload
             row[:payload], row[payload:n] = packet[:payload], packet[start:]
             if start:
-                row[1] = packet[1] & 0x80 | sdp.OPUS.payload_type
+                row[1] = packet[1] & 0x80 | codecs.OPUS.payload_type
             spare.lengths[j] = n
             stripped.append(j)
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from sfu.media import sdp
+from sfu.media import codecs
 from sfu.media.lastn import Video, left_out, rank
 from sfu.media.publication import Publication
 from sfu.media.speakers import Speakers, Speaking
@@ -47,10 +47,10 @@ class Room(Generic[M]):
     @property
     def video_types(self) -> frozenset[int]:
         """The payload types that everybody here can show, and VP8, which whoever cannot is told of."""
-        types = sdp.VIDEO_TYPES
+        types = codecs.VIDEO_TYPES
         for peer in self.peers.values():
             types &= peer.shows
-        return types | {sdp.VP8.payload_type}
+        return types | {codecs.VP8.payload_type}
 
     def check_codecs(self) -> None:
         """Somebody came, went or changed who can show other codecs than the rest."""

@@ -1,69 +1,157 @@
-"""What a peer's RTCP makes us do, and how much of it in a second.
+"""RTCP packets (RFC 3550 section 6, RFC 4585), read and written. Pure: bytes in, bytes and numbers out.
 
-| What comes | What is done | At most |
-|---|---|---|
-| anything | it is read | BYTES_PER_S a peer |
-| sender report of a track of its own | passed on to who gets the track | one each REPORT_S a track (forward.py) |
-| report blocks, of what it is sent | its way down is judged | lowered once each DRAIN_S (downlink.py) |
-| REMB | likewise | likewise |
-| generic NACK, of what it is sent | packets are sent to it again | RESEND_PER_S a peer, one each round trip (nack.py) |
-| PLI, FIR, of what it is sent | the publisher is asked for a keyframe | one each HOLD_MS a layer (keyframe.py) |
-| SDES, BYE, APP, XR, what has no name; whatever is of other streams | nothing | |
+Every reader takes what a peer sent and raises ValueError where it is cut short.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
+from typing import NamedTuple
 
-from sfu.media import rtp
-from sfu.media.nack import Budget
-from sfu.media.publisher import Publisher
-from sfu.media.viewer import Viewer
+_u16 = Struct("!H")
+_u32 = Struct("!I")
+RTCP_SR, RTCP_RR, RTCP_SDES, RTCP_BYE, RTCP_RTPFB, RTCP_PSFB = 200, 201, 202, 203, 205, 206
+RTPFB_NACK, RTPFB_TRANSPORT_CC = 1, 15
+PSFB_PLI, PSFB_FIR, PSFB_ALFB = 1, 4, 15
+SENDER_SSRC = 1
+"""Our own SSRC in feedback: the server sends no media of its own."""
+_feedback = Struct("!BBHII")
+_nack = Struct("!HH")
+_block = Struct("!IIIIII")
 
-BYTES_PER_S, BYTES_BURST = 50_000.0, 100_000.0
-"""RTCP of one peer that is read. Who loses a fifth of 25 videos sends 30,000 bytes of NACKs a second; the most that can
-be made of this, by packets of 4 bytes or by report blocks, is a hundredth of a core or two."""
+
+class Rtcp(NamedTuple):
+    """One packet of a compound. `format` is the count of reports or the feedback message type, `body` what follows the
+    4-byte header, padding included."""
+
+    type: int
+    format: int
+    body: bytes
 
 
-class RtcpReader:
-    """One a peer, of which `publisher` and `viewer` are the halves."""
+class ReportBlock(NamedTuple):
+    """What a receiver says of one source (RFC 3550 section 6.4.1)."""
 
-    __slots__ = ("_budget", "_counters", "_id", "_publisher", "_viewer")
+    ssrc: int
+    fraction: int  # of 256 lost since its last report
+    lost: int  # since it began; signed, 24 bits
+    highest: int  # extended number
+    jitter: int  # in the media's clock
+    last_sr: int  # the middle 32 bits of the NTP time of the last sender report it got; 0 for none
+    delay: int  # since that came, in 1/65,536 s
 
-    def __init__(self, peer_id: str, publisher: Publisher, viewer: Viewer, counters: dict[str, int]) -> None:
-        self._id, self._publisher, self._viewer, self._counters = peer_id, publisher, viewer, counters
-        self._budget = Budget(BYTES_PER_S, BYTES_BURST)
 
-    def read(self, data: bytes) -> None:
-        """An authentic compound. Raises ValueError where it is cut; what came before that counted."""
-        now_s = time.monotonic()
-        if not self._budget.take(now_s, len(data)):
-            self._counters["rtcp_over_budget"] += 1
-            return
-        for packet in rtp.rtcp_packets(data):
-            if packet.type in (rtp.RTCP_SR, rtp.RTCP_RR):
-                self._reports(packet, now_s)
-            elif packet.type == rtp.RTCP_RTPFB and packet.format == rtp.RTPFB_NACK:
-                self._counters["nack_received"] += 1
-                taken = self._viewer.taken.get(rtp.feedback_media_ssrc(packet))
-                if taken is not None:
-                    taken.resend(self._id, rtp.nacked(packet), now_s)
-            elif (bps := rtp.remb(packet)) is not None:
-                self._viewer.estimated(bps, now_s)
-            elif packet.type == rtp.RTCP_PSFB and packet.format in (rtp.PSFB_PLI, rtp.PSFB_FIR):
-                self._counters["pli_received"] += 1
-                self._keyframes(packet)
+def is_rtcp(second_byte: int) -> bool:
+    """RFC 5761 section 4: with RTP and RTCP on one port, 192 to 223 is RTCP."""
+    return 192 <= second_byte <= 223
 
-    def _reports(self, packet: rtp.Rtcp, now_s: float) -> None:
-        for block in rtp.report_blocks(packet):
-            self._viewer.reported(block, now_s)
-        if packet.type == rtp.RTCP_SR and len(packet.body) >= 4:
-            track = self._publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
-            if track is not None:
-                track.sender_report(packet)
 
-    def _keyframes(self, packet: rtp.Rtcp) -> None:
-        asked = rtp.fir_ssrcs(packet) if packet.format == rtp.PSFB_FIR else [rtp.feedback_media_ssrc(packet)]
-        for ssrc in asked:
-            if (taken := self._viewer.taken.get(ssrc)) is not None and not taken.paused(self._id):
-                taken.request_keyframe(self._id)
+def rtcp_packets(data: bytes) -> Iterator[Rtcp]:
+    """The packets of a compound (RFC 3550 section 6.1) or reduced-size one (RFC 5506). Raises ValueError where it is
+    cut."""
+    at = 0
+    while at < len(data):
+        if len(data) - at < 4 or data[at] >> 6 != 2:
+            raise ValueError("not RTCP")
+        end = at + 4 + 4 * int(_u16.unpack_from(data, at + 2)[0])
+        if end > len(data):
+            raise ValueError("cut RTCP")
+        yield Rtcp(data[at + 1], data[at] & 0x1F, data[at + 4 : end])
+        at = end
+
+
+def feedback_media_ssrc(packet: Rtcp) -> int:
+    """The media source of a transport or payload feedback packet (RFC 4585 section 6.1). Raises ValueError if cut."""
+    if len(packet.body) < 8:
+        raise ValueError("cut feedback")
+    return int(_u32.unpack_from(packet.body, 4)[0])
+
+
+def fir_ssrcs(packet: Rtcp) -> list[int]:
+    """The media sources a Full Intra Request asks of; in FIR they stand in the FCI (RFC 5104 section 4.3.1)."""
+    return [int(_u32.unpack_from(packet.body, at)[0]) for at in range(8, len(packet.body) - 7, 8)]
+
+
+def nacked(packet: Rtcp) -> Iterator[int]:
+    """The seq16 a generic NACK asks for, in its order (RFC 4585 section 6.2.1). Lazy: a datagram can ask for 6,000."""
+    for at in range(8, len(packet.body) - 3, 4):
+        first, mask = _nack.unpack_from(packet.body, at)
+        yield first
+        for bit in range(16):
+            if mask >> bit & 1:
+                yield (first + 1 + bit) & 0xFFFF
+
+
+def pli(media_ssrc: int) -> bytes:
+    """Picture Loss Indication (RFC 4585 section 6.3.1)."""
+    return _feedback.pack(0x80 | PSFB_PLI, RTCP_PSFB, 2, SENDER_SSRC, media_ssrc)
+
+
+def transport_feedback(fci: bytes, media_ssrc: int) -> bytes:
+    """A transport-wide feedback packet around its FCI, whose length must be a multiple of 4."""
+    return _feedback.pack(0x80 | RTPFB_TRANSPORT_CC, RTCP_RTPFB, 2 + len(fci) // 4, SENDER_SSRC, media_ssrc) + fci
+
+
+def nack(media_ssrc: int, seqs: Iterable[int]) -> bytes:
+    """A generic NACK for these seq16, in their order (RFC 4585 section 6.2.1)."""
+    fci: list[list[int]] = []
+    for seq16 in seqs:
+        ahead = (seq16 - fci[-1][0] - 1) & 0xFFFF if fci else 0xFFFF
+        if ahead < 16:
+            fci[-1][1] |= 1 << ahead
+        else:
+            fci.append([seq16, 0])
+    head = _feedback.pack(0x80 | RTPFB_NACK, RTCP_RTPFB, 2 + len(fci), SENDER_SSRC, media_ssrc)
+    return head + b"".join(_nack.pack(first, mask) for first, mask in fci)
+
+
+def receiver_report(blocks: Sequence[bytes]) -> bytes:
+    """Up to 31 report blocks, with the CNAME a compound needs (RFC 3550 section 6.4.2)."""
+    report = _u32.pack(0x80 << 24 | len(blocks) << 24 | RTCP_RR << 16 | 1 + 6 * len(blocks)) + _u32.pack(SENDER_SSRC)
+    return report + b"".join(blocks) + _description(SENDER_SSRC, "sfu")
+
+
+def report_block(ssrc: int, fraction: int, lost: int, highest: int, jitter: int, last_sr: int, delay: int) -> bytes:
+    """RFC 3550 section 6.4.1. `lost` is signed, 24 bits; `highest` an extended number; `jitter` in the media's clock;
+    the last two in 1/65,536 s."""
+    return _block.pack(ssrc, fraction << 24 | lost & 0xFFFFFF, highest & 0xFFFFFFFF, jitter, last_sr, delay)
+
+
+def report_blocks(packet: Rtcp) -> Iterator[ReportBlock]:
+    """The report blocks of a sender or receiver report; none of any other packet. Ends where the report is cut."""
+    start = {RTCP_SR: 24, RTCP_RR: 4}.get(packet.type, len(packet.body))
+    for at in range(start, min(start + 24 * packet.format, len(packet.body) - 23), 24):
+        ssrc, losses, highest, jitter, last_sr, delay = _block.unpack_from(packet.body, at)
+        lost = ((losses & 0xFFFFFF) ^ 0x800000) - 0x800000
+        yield ReportBlock(ssrc, losses >> 24, lost, highest, jitter, last_sr, delay)
+
+
+def _description(ssrc: int, cname: str) -> bytes:
+    item = bytes([1, len(cname)]) + cname.encode()
+    chunk = _u32.pack(ssrc) + item + bytes(4 - len(item) % 4)
+    return _u32.pack(0x81 << 24 | RTCP_SDES << 16 | len(chunk) // 4) + chunk
+
+
+def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> bytes:
+    """The sender information of a report under another SSRC, with the CNAME a compound needs (RFC 3550 section 6.4.1).
+
+    Report blocks are left out: they speak of streams between the publisher and us. NTP and RTP time stay, which is what
+    keeps audio and video in step; `shift_ts` is what the timestamps of packets are shifted by, too. Raises ValueError
+    if the report is cut.
+    """
+    if len(packet.body) < 24:
+        raise ValueError("cut sender report")
+    report = _u32.pack(0x80 << 24 | RTCP_SR << 16 | 6) + _u32.pack(ssrc) + packet.body[4:24]
+    if shift_ts:
+        ts = (int(_u32.unpack_from(packet.body, 12)[0]) + shift_ts) & 0xFFFFFFFF
+        report = report[:16] + _u32.pack(ts) + report[20:]
+    return report + _description(ssrc, cname)
+
+
+def remb(packet: Rtcp) -> int | None:
+    """The bitrate of a REMB message (draft-alvestrand-rmcat-remb-03 section 2.2) in bps; None for any other packet."""
+    body = packet.body
+    if packet.type != RTCP_PSFB or packet.format != PSFB_ALFB or len(body) < 16 or body[8:12] != b"REMB":
+        return None
+    return (int.from_bytes(body[13:16], "big") & 0x3FFFF) << (body[13] >> 2)

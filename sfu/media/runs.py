@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sfu.media.srtp import BURST, ROW_BYTES, Rows
+from sfu.media.rows import BURST, ROW_BYTES, Rows
 
 PAD_BYTES = 24
 """The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""

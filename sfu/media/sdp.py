@@ -14,64 +14,31 @@ from functools import lru_cache
 from typing import Literal
 
 from sfu.errors import BadAnswer
+from sfu.media.codecs import (
+    ABS_SEND_TIME,
+    ABS_SEND_TIME_ID,
+    AUDIO_LEVEL,
+    AUDIO_LEVEL_ID,
+    CODECS,
+    MID,
+    MID_ID,
+    OPUS,
+    RED,
+    REPAIRED_RID,
+    REPAIRED_RID_ID,
+    RID,
+    RID_ID,
+    RIDS,
+    TRANSPORT_CC,
+    TRANSPORT_CC_ID,
+    VIDEO_TYPES,
+    Direction,
+    Kind,
+)
 
-Kind = Literal["audio", "video"]
-Direction = Literal["sendonly", "recvonly", "inactive"]
-
-TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
-TRANSPORT_CC_ID = 5
-AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
-AUDIO_LEVEL_ID = 1
-ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
-ABS_SEND_TIME_ID = 2
-MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
-MID_ID = 3
-RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
-RID_ID = 4
-REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
-REPAIRED_RID_ID = 6
-RIDS = ("q", "h", "f")
-"""Of the layers of a simulcast, the smallest first (publication.py)."""
 SECTION_BYTES = 4096
 ANSWER_SSRCS = 16
 """SSRC lines read of one section; browsers write two or four."""
-
-
-@dataclass(frozen=True, slots=True)
-class Codec:
-    """A payload type, its rtpmap and fmtp, and the payload type of its retransmissions (RFC 4588)."""
-
-    payload_type: int
-    rtpmap: str
-    fmtp: str = ""
-    feedback: tuple[str, ...] = ()
-    rtx: int | None = None
-
-
-OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc", "nack"))
-RED = Codec(63, "red/48000/2", "111/111")
-"""Opus with the sound before it once more (RFC 2198). Browsers send it only where it stands before Opus."""
-_VIDEO_FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
-"""Publishers estimate by transport-wide numbers; what subscribers estimate comes as REMB."""
-VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
-VP9 = Codec(98, "VP9/90000", "profile-id=0", _VIDEO_FEEDBACK, rtx=99)
-AV1 = Codec(45, "AV1/90000", "level-idx=5;profile=0;tier=0", _VIDEO_FEEDBACK, rtx=46)
-H264 = Codec(
-    102,
-    "H264/90000",
-    "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f",
-    _VIDEO_FEEDBACK,
-    rtx=103,
-)
-CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8, VP9, AV1, H264)}
-"""In the order in which clients are to prefer them: VP8 is what everybody can send and show."""
-VIDEO_TYPES = frozenset(codec.payload_type for codec in CODECS["video"])
-PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
-PAYLOAD_KINDS[RED.payload_type] = "audio"
-"""Kind by payload type, retransmissions left out: what is not here is not forwarded."""
-REPAIRS = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
-"""Payload types of retransmissions (RFC 4588), and of what they repeat."""
-CODEC_REPAIRS = {media: repair for repair, media in REPAIRS.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from sfu.media import libc
-from sfu.media.srtp import READ_BATCH, ROW_BYTES, Lengths, Rows
+from sfu.media.rows import READ_BATCH, ROW_BYTES, Lengths, Rows
 
 MAX_DATAGRAM = 1500
 NAME_WORDS = libc.NAME_BYTES // 8

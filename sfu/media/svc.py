@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sfu.media import rtp, sdp, vp9
+from sfu.media import codecs, rtcp, rtp, vp9
 from sfu.media.fanout import Outbox
 from sfu.media.forward import NONE, Track
 from sfu.media.keyframe import starts_keyframe
 from sfu.media.leg import Leg
-from sfu.media.nack import HISTORY
-from sfu.media.srtp import ROW_BYTES, Rows
+from sfu.media.numbering import HISTORY
+from sfu.media.rows import ROW_BYTES, Rows
 from sfu.media.transport import Transport
 from sfu.media.upstream import NOTHING
 
 LAYERS = 3
 """Told apart at most, as many as browsers make; those above count as the third."""
-_VP9 = sdp.VP9.payload_type
-_UNLAYERED = rtp.second_bytes(codec.payload_type for codec in sdp.CODECS["video"] if codec is not sdp.VP9)
+_VP9 = codecs.VP9.payload_type
+_UNLAYERED = rtp.second_bytes(codec.payload_type for codec in codecs.CODECS["video"] if codec is not codecs.VP9)
 _OTHER = vp9.Descriptor(False, False, False, False, 0, 0)
 """Of a packet that is cut short or of another codec: it goes to all."""
 
@@ -93,7 +93,7 @@ class ScalableTrack(Track):
         for track in self._lower:
             track.close()
 
-    def sender_report(self, report: rtp.Rtcp) -> None:
+    def sender_report(self, report: rtcp.Rtcp) -> None:
         super().sender_report(report)
         for track in self._lower:
             track.sender_report(report)

@@ -19,18 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import time
 from collections.abc import Callable, Container, Hashable, Iterable
 from typing import Generic, TypeVar
 
-import ifaddr
-
 from sfu.media.handover import MARK_CHARS, Handed, Handover, Handovers
 from sfu.media.ice import Agent, is_response, named, parse_check
+from sfu.media.rows import Rows
 from sfu.media.sockets import MAX_DATAGRAM, Address, Endpoint, Path, PortableReceiver, Receiver
-from sfu.media.srtp import Rows
 
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
@@ -353,27 +350,3 @@ class Stray:
 def _close(sock: socket.socket) -> None:
     asyncio.get_running_loop().remove_reader(sock)
     sock.close()
-
-
-def interface_addresses(hosts: Iterable[str]) -> list[str]:
-    """The local addresses to listen on, public ones first, loopback last. `hosts` empty, 0.0.0.0 or :: mean all (of
-    that family). IPv6 link-local ones are left out: browsers offer no candidate that reaches them."""
-    hosts = list(hosts)
-    found: list[str] = [host for host in hosts if not ipaddress.ip_address(host).is_unspecified]
-    families = (
-        {4, 6}
-        if not hosts
-        else {ipaddress.ip_address(h).version for h in hosts if ipaddress.ip_address(h).is_unspecified}
-    )
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            address = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            parsed = ipaddress.ip_address(address)
-            if parsed.version in families and not (parsed.version == 6 and parsed.is_link_local):
-                found.append(address)
-
-    def rank(address: str) -> tuple[bool, bool, int]:
-        parsed = ipaddress.ip_address(address)
-        return parsed.is_loopback, not parsed.is_global, parsed.version
-
-    return sorted(dict.fromkeys(found), key=rank)

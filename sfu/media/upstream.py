@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from sfu.media import rtp
+from sfu.media import rtcp
+from sfu.media.counted import Counted
 from sfu.media.keyframe import KeyframeRequests
 from sfu.media.numbering import Numbering
-from sfu.media.quality import Counted
 from sfu.media.reception import Reception
 from sfu.media.transport import Transport
 
@@ -105,7 +105,7 @@ class Upstream(Numbering):
         numbers = self.reception.due(now_s)
         if numbers and self.remote_ssrc is not None:
             self._counters["nack_sent"] += 1
-            self.publisher.send_rtcp(rtp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
+            self.publisher.send_rtcp(rtcp.nack(self.remote_ssrc, ((n - self.shift) & 0xFFFF for n in numbers)))
         if self.reception.hopeless:
             self.reception.hopeless = False
             self._break()
@@ -128,7 +128,7 @@ class Upstream(Numbering):
             return None
         now_s = asyncio.get_running_loop().time()
         said = self.reception.report(self.packets, now_s)
-        return rtp.report_block(
+        return rtcp.report_block(
             self.remote_ssrc, said.fraction, said.lost, self.head - 1 - self.shift, said.jitter, said.last_sr,
             said.delay,
         )  # fmt: skip
@@ -171,7 +171,7 @@ class Upstream(Numbering):
         if self._keyframes.due(now_ms):
             self._counters["pli_sent"] += 1
             self._lacks = max(self._lacks, ASKED)
-            self.publisher.send_rtcp(rtp.pli(self.remote_ssrc))
+            self.publisher.send_rtcp(rtcp.pli(self.remote_ssrc))
         if self._keyframes.wanted:
             self._ask_in(self._keyframes.wait_ms(now_ms))
         elif self._lacks == ASKED:

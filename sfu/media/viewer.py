@@ -16,7 +16,7 @@ from sfu.media.lastn import Video
 from sfu.media.leg import Leg
 from sfu.media.publication import Publication
 from sfu.media.room import Room
-from sfu.media.rtp import ReportBlock
+from sfu.media.rtcp import ReportBlock
 from sfu.media.sections import Slot
 from sfu.media.shared import Shared
 from sfu.media.transport import Transport

@@ -31,6 +31,7 @@ from sfu.media.dtls import Certificate
 from sfu.media.fanout import Outbox
 from sfu.media.handover import Handover, Handovers
 from sfu.media.inbound import Forwarder
+from sfu.media.interfaces import interface_addresses
 from sfu.media.lastn import Video
 from sfu.media.peer import Peer
 from sfu.media.priority import hurry
@@ -38,7 +39,7 @@ from sfu.media.quality import QUALITY_S, uploads
 from sfu.media.room import Room
 from sfu.media.shared import Shared
 from sfu.media.speakers import LISTEN_S
-from sfu.media.udp import UdpPort, interface_addresses
+from sfu.media.udp import UdpPort
 
 log = logging.getLogger("sfu.media")
 

@@ -15,8 +15,9 @@ from pylibsrtp import Policy, Session
 from sfu.media import libc
 from sfu.media.dtls import WINDOW
 from sfu.media.fanout import BURST, Fan, Outbox
+from sfu.media.rows import ROW_BYTES
 from sfu.media.sockets import Endpoint, Path, Receiver
-from sfu.media.srtp import ROW_BYTES, Context, protect, unprotect
+from sfu.media.srtp import Context, protect, unprotect
 
 SIZE = 1112
 

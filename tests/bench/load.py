@@ -29,8 +29,8 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 
 from sfu.media import libc
 from sfu.media.dtls import PROFILES
+from sfu.media.rows import READ_BATCH, ROW_BYTES
 from sfu.media.sockets import Receiver
-from sfu.media.srtp import READ_BATCH, ROW_BYTES
 
 CERTIFICATE = RTCCertificate.generateCertificate()
 FINGERPRINT = next(f.value for f in CERTIFICATE.getFingerprints() if f.algorithm == "sha-256")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from media_client import Client, clients, local_worker, run, until
 
 from sfu import bridge
-from sfu.media import rtp
+from sfu.media import rtcp
 from sfu.media.forward import REPORT_S
 from sfu.media.keyframe import HOLD_MS
-from sfu.media.nack import RESEND_BURST, RESEND_PER_S
-from sfu.media.rtcp import BYTES_BURST, BYTES_PER_S
+from sfu.media.rtcp_reader import BYTES_BURST, BYTES_PER_S
+from sfu.media.transport import RESEND_BURST, RESEND_PER_S
 
 DATAGRAM_BYTES = 1344
 
@@ -29,7 +29,7 @@ def packet(kind: int, form: int, body: bytes) -> bytes:
 
 
 def sender_report(ssrc: int, ntp: int = 0xE0000000_12345678) -> bytes:
-    return packet(rtp.RTCP_SR, 0, struct.pack("!IQIII", ssrc, ntp, 90_000, 10, 1000))
+    return packet(rtcp.RTCP_SR, 0, struct.pack("!IQIII", ssrc, ntp, 90_000, 10, 1000))
 
 
 def compound(item: bytes) -> bytes:
@@ -41,7 +41,7 @@ async def reports(client: Client, until_ssrc: int) -> list[int]:
     """The SSRCs of the sender reports that come until one of this."""
     found: list[int] = []
     while until_ssrc not in found:
-        found.append(int.from_bytes((await client.rtcp(rtp.RTCP_SR)).body[:4], "big"))
+        found.append(int.from_bytes((await client.rtcp(rtcp.RTCP_SR)).body[:4], "big"))
     return found
 
 
@@ -79,7 +79,7 @@ def test_one_sender_report_a_second_goes_on() -> None:
                     "it was read",
                 )
                 while not b.dtls.rtcp.empty():
-                    if b.dtls.rtcp.get_nowait().type == rtp.RTCP_SR:
+                    if b.dtls.rtcp.get_nowait().type == rtcp.RTCP_SR:
                         came_s.append(loop.time())
             assert came_s[2] - came_s[0] > REPORT_S
             assert sent > 3
@@ -91,9 +91,9 @@ def test_who_comes_later_is_told_the_times_at_once() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await a.send(sender_report(a.ssrcs["camera"], 7 << 32))
-            await b.rtcp(rtp.RTCP_SR)
+            await b.rtcp(rtcp.RTCP_SR)
             c = await Client(control, "c").start()
-            told = await c.rtcp(rtp.RTCP_SR)
+            told = await c.rtcp(rtcp.RTCP_SR)
             assert told.body[:12] == struct.pack("!IQ", c.ssrc_of("a", "camera"), 7 << 32)
             await c.aclose()
 
@@ -104,7 +104,7 @@ def test_but_not_those_of_numbers_that_are_over() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await a.send(sender_report(a.ssrcs["camera"]))
-            await b.rtcp(rtp.RTCP_SR)
+            await b.rtcp(rtcp.RTCP_SR)
             for muted in (True, False):
                 await control.send(bridge.Mute("a", "camera", muted))
             c = await Client(control, "c").start()
@@ -123,28 +123,28 @@ def test_but_not_those_of_numbers_that_are_over() -> None:
 
 
 def block(ssrc: int) -> bytes:
-    return rtp.report_block(ssrc, 255, -1, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+    return rtcp.report_block(ssrc, 255, -1, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
 
 
 def psfb(form: int, own: int, fci: bytes) -> bytes:
-    return packet(rtp.RTCP_PSFB, form, struct.pack("!II", own, 0) + fci)
+    return packet(rtcp.RTCP_PSFB, form, struct.pack("!II", own, 0) + fci)
 
 
 def rtpfb(form: int, own: int, ssrc: int, fci: bytes) -> bytes:
-    return packet(rtp.RTCP_RTPFB, form, struct.pack("!II", own, ssrc) + fci)
+    return packet(rtcp.RTCP_RTPFB, form, struct.pack("!II", own, ssrc) + fci)
 
 
 ITEMS: dict[str, Callable[[int, int], bytes]] = {
     "sender report": lambda own, _: sender_report(own),
     "sender report of another's": lambda _, brought: sender_report(brought),
     "sender report with blocks": lambda own, brought: packet(
-        rtp.RTCP_SR, 31, sender_report(own)[4:] + 31 * block(brought)
+        rtcp.RTCP_SR, 31, sender_report(own)[4:] + 31 * block(brought)
     ),
-    "receiver report": lambda own, brought: packet(rtp.RTCP_RR, 31, struct.pack("!I", own) + 31 * block(brought)),
-    "receiver report of its own": lambda own, _: packet(rtp.RTCP_RR, 31, struct.pack("!I", own) + 31 * block(own)),
-    "description": lambda own, _: packet(rtp.RTCP_SDES, 1, struct.pack("!IBB", own, 1, 1) + b"x\0"),
-    "goodbye": lambda own, _: packet(rtp.RTCP_BYE, 1, struct.pack("!I", own)),
-    "goodbye of another's": lambda _, brought: packet(rtp.RTCP_BYE, 1, struct.pack("!I", brought)),
+    "receiver report": lambda own, brought: packet(rtcp.RTCP_RR, 31, struct.pack("!I", own) + 31 * block(brought)),
+    "receiver report of its own": lambda own, _: packet(rtcp.RTCP_RR, 31, struct.pack("!I", own) + 31 * block(own)),
+    "description": lambda own, _: packet(rtcp.RTCP_SDES, 1, struct.pack("!IBB", own, 1, 1) + b"x\0"),
+    "goodbye": lambda own, _: packet(rtcp.RTCP_BYE, 1, struct.pack("!I", own)),
+    "goodbye of another's": lambda _, brought: packet(rtcp.RTCP_BYE, 1, struct.pack("!I", brought)),
     "application": lambda own, _: packet(204, 0, struct.pack("!I4s", own, b"name")),
     "extended report": lambda own, _: packet(207, 0, struct.pack("!IBBH", own, 4, 0, 2) + bytes(8)),
     "NACK": lambda own, brought: rtpfb(1, own, brought, struct.pack("!HH", 1, 0xFFFF)),
@@ -153,7 +153,7 @@ ITEMS: dict[str, Callable[[int, int], bytes]] = {
     ),
     "NACK of its own": lambda own, _: rtpfb(1, own, own, struct.pack("!HH", 1, 0xFFFF)),
     "transport feedback": lambda own, brought: rtpfb(15, own, brought, struct.pack("!HHI", 1, 0xFFFF, 0)),
-    "PLI": lambda _, brought: rtp.pli(brought),
+    "PLI": lambda _, brought: rtcp.pli(brought),
     "FIR": lambda own, brought: psfb(4, own, struct.pack("!II", brought, 0) * 160),
     "REMB": lambda own, brought: psfb(15, own, b"REMB" + bytes([1, 0xFF, 0xFF, 0xFF]) + struct.pack("!I", brought)),
     "REMB of nothing": lambda own, _: psfb(15, own, b"REMB" + bytes(4)),
@@ -169,7 +169,7 @@ def others(client: Client) -> Counter[int]:
     came = Counter[int]()
     while not client.dtls.rtcp.empty():
         came[client.dtls.rtcp.get_nowait().type] += 1
-    del came[rtp.RTCP_RR], came[rtp.RTCP_SDES]
+    del came[rtcp.RTCP_RR], came[rtcp.RTCP_SDES]
     return came
 
 
@@ -198,8 +198,8 @@ def test_whatever_a_peer_sends_others_get_next_to_nothing(name: str) -> None:
             assert control.worker.counters["nack_answered"] <= RESEND_BURST + RESEND_PER_S * passed_s
             for client in (a, b):
                 came = others(client)
-                assert came.pop(rtp.RTCP_SR, 0) <= 1 + passed_s / REPORT_S
-                assert came.pop(rtp.RTCP_PSFB, 0) <= 2 + passed_s * 1e3 / HOLD_MS  # one may have waited for its time
+                assert came.pop(rtcp.RTCP_SR, 0) <= 1 + passed_s / REPORT_S
+                assert came.pop(rtcp.RTCP_PSFB, 0) <= 2 + passed_s * 1e3 / HOLD_MS  # one may have waited for its time
                 assert not came
             assert "rtcp_over_budget" not in control.worker.counters
             assert set(control.worker.peers) == {"a", "b", "x"}
@@ -212,7 +212,7 @@ def test_of_one_peer_no_more_is_read_than_an_honest_one_sends() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             began_s, sent, read = time.monotonic(), 200, control.worker.counters["pli_received"]
             for _ in range(sent):
-                await b.send(compound(rtp.pli(4242)))
+                await b.send(compound(rtcp.pli(4242)))
             await until(
                 lambda: (
                     (control.worker.counters["pli_received"] - read) // (DATAGRAM_BYTES // 12)
@@ -225,7 +225,7 @@ def test_of_one_peer_no_more_is_read_than_an_honest_one_sends() -> None:
             n_bytes = 12 * (control.worker.counters["pli_received"] - read)
             assert BYTES_BURST - DATAGRAM_BYTES < n_bytes <= BYTES_BURST + BYTES_PER_S * passed_s
             await a.send(sender_report(a.ssrcs["camera"]))  # others are read
-            await b.rtcp(rtp.RTCP_SR)
+            await b.rtcp(rtcp.RTCP_SR)
 
     run(test)
 

@@ -1,0 +1,22 @@
+"""A token bucket. Pure: the clock is an argument."""
+
+from __future__ import annotations
+
+
+class Budget:
+    """A token bucket: `per_s` times a second on average, `burst` times at once, `take` is true of one."""
+
+    __slots__ = ("_at_s", "_burst", "_left", "_per_s")
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._left, self._at_s = burst, 0.0
+
+    def take(self, now_s: float, amount: float = 1.0) -> bool:
+        if self._at_s:
+            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._left < amount:
+            return False
+        self._left -= amount
+        return True
