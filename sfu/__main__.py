@@ -19,8 +19,8 @@ from sfu import __version__, company
 from sfu.clock import AwakeClock
 from sfu.config import Config, settings, unknown
 from sfu.errors import ConfigError
-from sfu.portal import left_behind
 from sfu.refusals import Refusal
+from sfu.store.portal import left_behind
 
 log = logging.getLogger("sfu")
 

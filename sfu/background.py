@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from sfu.counters import Counters
+from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 
 RETRY_S, RETRY_MOST_S = 1.0, 8.0

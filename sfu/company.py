@@ -40,7 +40,7 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
 
 async def _create(store: Store, options: argparse.Namespace) -> None:
-    from sfu.tokens import is_name
+    from sfu.tenancy.tokens import is_name
 
     if not is_name(options.name):
         raise BadValue("A company's name is 1 to 255 printable characters.")

@@ -9,8 +9,8 @@ from pathlib import Path
 from databases.core import DatabaseURL
 
 from sfu.config import Config
-from sfu.keys import ServerKey
 from sfu.store import Store, open_store
+from sfu.tenancy.keys import ServerKey
 
 DATABASE, KEY = "sfu.db", "server.key"
 UNLIMITED = 1_000_000_000

@@ -14,23 +14,24 @@ from pathlib import Path
 
 import trio
 
-from sfu import __version__, edge
-from sfu.admission import Admission
+from sfu import __version__
 from sfu.api import create_api
-from sfu.calls import Calls
+from sfu.calls.admission import Admission
+from sfu.calls.entrance import Signaling
+from sfu.calls.moderation import Moderation
+from sfu.calls.registry import Calls
+from sfu.calls.room_info import RoomInfo
+from sfu.calls.rooms import Rooms
+from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
-from sfu.counters import Counters
 from sfu.data import open_data
 from sfu.errors import ConfigError
-from sfu.moderation import Moderation
-from sfu.room_info import RoomInfo
-from sfu.rooms import Rooms
-from sfu.sharing import FOLDER, Sharing
-from sfu.signaling import Signaling
+from sfu.metrics import Counters
 from sfu.store import Store
 from sfu.store.records import Company
-from sfu.tls import Tls, self_signed_context, server_context
-from sfu.web import create_app
+from sfu.web import edge
+from sfu.web.app import create_app
+from sfu.web.tls import Tls, self_signed_context, server_context
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu")

@@ -21,8 +21,8 @@ import trio
 
 from sfu import bridge
 from sfu.config import ANY_HOST, Config
-from sfu.counters import Counters
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
+from sfu.metrics import Counters
 
 log = logging.getLogger("sfu.workers")
 

@@ -18,23 +18,23 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 from wsproto.utilities import LocalProtocolError
 
-from sfu import edge
-from sfu.admission import Admission
 from sfu.api import create_api
-from sfu.calls import Calls
+from sfu.calls.admission import Admission
+from sfu.calls.entrance import Signaling
+from sfu.calls.moderation import Moderation
+from sfu.calls.registry import Calls
+from sfu.calls.room_info import RoomInfo
+from sfu.calls.rooms import Rooms
+from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
-from sfu.counters import Counters
 from sfu.data import UNLIMITED
-from sfu.keys import ServerKey
-from sfu.moderation import Moderation
-from sfu.protocol import BARE_EVENTS
-from sfu.room_info import RoomInfo
-from sfu.rooms import Rooms
-from sfu.sharing import FOLDER, Sharing
-from sfu.signaling import Signaling
+from sfu.metrics import Counters
+from sfu.protocol.shared import BARE_EVENTS
 from sfu.store import Store, open_store
 from sfu.store.records import Company
-from sfu.web import create_app
+from sfu.tenancy.keys import ServerKey
+from sfu.web import edge
+from sfu.web.app import create_app
 from sfu.workers import Workers
 
 SERVER_KEY = ServerKey(bytes(range(32)))

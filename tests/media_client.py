@@ -27,7 +27,7 @@ from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 
 from sfu import bridge
-from sfu.media import rtcp, rtp
+from sfu.media.rtp import headers, rtcp
 from sfu.media.worker import Worker
 
 DEADLINE_S = 10.0
@@ -240,7 +240,7 @@ def rtp_packet(
     block += b"" if level is None else struct.pack("!BB", 1 << 4, level)
     if block:
         block += bytes(-len(block) % 4)
-        head = bytes([0x90]) + head[1:] + struct.pack("!HH", rtp.ONE_BYTE_PROFILE, len(block) // 4) + block
+        head = bytes([0x90]) + head[1:] + struct.pack("!HH", headers.ONE_BYTE_PROFILE, len(block) // 4) + block
     return head + payload
 
 

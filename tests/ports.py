@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator
 from aioice import stun
 from media_client import CLIENT_PWD, CLIENT_UFRAG, check, rtp_packet, until
 
-from sfu.media.handover import Handover, Handovers
-from sfu.media.ice import Agent
-from sfu.media.rows import Rows
-from sfu.media.udp import Route, UdpPort
+from sfu.media.transport.demux import Route, UdpPort
+from sfu.media.transport.handover import Handover, Handovers
+from sfu.media.transport.ice import Agent
+from sfu.media.transport.rows import Rows
 
 CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)
 ALERT = struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40])

@@ -14,15 +14,15 @@ import trio
 from quart_trio import QuartTrio
 from rest_client import Reply, request
 
-from sfu import edge
 from sfu.api import create_api
+from sfu.calls.rooms import Rooms
 from sfu.config import Config
-from sfu.counters import Counters
-from sfu.rooms import Rooms
-from sfu.server_messages import Participant
+from sfu.metrics import Counters
+from sfu.protocol.server_messages import Participant
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session
-from sfu.web import create_app
+from sfu.web import edge
+from sfu.web.app import create_app
 from sfu.workers import Workers
 
 pytest_plugins = ["storing"]

@@ -17,12 +17,12 @@ from quart import request
 from quart_trio import QuartTrio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from sfu import edge
+from sfu.calls.rooms import Rooms
 from sfu.config import Config
-from sfu.counters import Counters
-from sfu.rooms import Rooms
-from sfu.tls import Tls
-from sfu.web import create_app
+from sfu.metrics import Counters
+from sfu.web import edge
+from sfu.web.app import create_app
+from sfu.web.tls import Tls
 from sfu.workers import Workers
 
 PATIENCE_S = 10.0

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sfu import tokens
-from sfu.keys import ServerKey
 from sfu.store import Store, open_store
 from sfu.store.records import Company
+from sfu.tenancy import tokens
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["postgres"]
 

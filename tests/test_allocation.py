@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.allocation import ENOUGH, LARGER, Layer, Wish, allocate
+from sfu.media.bandwidth.allocation import ENOUGH, LARGER, Layer, Wish, allocate
 
 Q, H, F = LAYERS = (Layer("q", 180, 150e3), Layer("h", 360, 500e3), Layer("f", 720, 2500e3))
 

@@ -15,7 +15,7 @@ import trio
 from sfu.store import Store
 from sfu.store.pages import encode_cursor
 from sfu.store.records import SessionQuality
-from sfu.tokens import Permissions
+from sfu.tenancy.tokens import Permissions
 
 if TYPE_CHECKING:
     from rest import Rest, Tenant

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import jwt
 import pytest
 
-from sfu import tokens
 from sfu.api.routes import ROUTES
 from sfu.rates import FAILURES, FAILURES_S
 from sfu.store import Store
 from sfu.store.bans import Bans
 from sfu.store.records import Line
-from sfu.tokens import Permissions
+from sfu.tenancy import tokens
+from sfu.tenancy.tokens import Permissions
 
 if TYPE_CHECKING:
     from rest import Reply, Rest, Tenant

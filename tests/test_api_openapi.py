@@ -17,7 +17,7 @@ from test_api_auth import REQUESTS
 from sfu.api import openapi
 from sfu.api.routes import PREFIX, ROUTES
 from sfu.store import Store
-from sfu.web import SECURITY_HEADERS, public_dir
+from sfu.web.app import SECURITY_HEADERS, public_dir
 
 if TYPE_CHECKING:
     from rest import Rest, Tenant

@@ -14,7 +14,7 @@ from control import eventually, running
 from rest_client import request
 from test_store_away import Away, away  # noqa: F401 -- a fixture
 
-from sfu.admission import utc_now
+from sfu.calls.admission import utc_now
 
 pytest_plugins = ["postgres"]
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from sfu.background import RETRY_MOST_S, RETRY_S, repeat
-from sfu.counters import Counters
+from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 
 EVERY_S = 60.0

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from process import Server, run
 
-from sfu.media import libc
+from sfu.media.transport import libc
 
 pytestmark = pytest.mark.skipif(libc.lib is None, reason="measures with recvmmsg")
 

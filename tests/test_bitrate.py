@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.bitrate import REPORT_PACKETS, TransportFeedback
-from sfu.media.rtcp import transport_feedback
+from sfu.media.rtp.rtcp import transport_feedback
+from sfu.media.rtp.twcc import REPORT_PACKETS, TransportFeedback
 
 STARTS = [0, 1, 6, 7, 8, 255, 256, 0x7FFF, 0x8000, 0xFF00, 0xFFF8, 0xFFF9, 0xFFFE, 0xFFFF]
 MTU = 1200

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from media_client import Client, local_worker, run, until
 
-from sfu.media import codecs, libc, rtp
-from sfu.media.udp import UdpPort
+from sfu.media.rtp import codecs, headers
+from sfu.media.transport import libc
+from sfu.media.transport.demux import UdpPort
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def packet(burst: Burst, ssrc: int, seq16: int, timestamp: int, extensions: dict
     block = b"".join(bytes([number << 4 | len(value) - 1]) + value for number, value in extensions.items())
     block += bytes(-len(block) % 4)
     head = struct.pack("!BBHII", 0x90, PAYLOAD_TYPES[burst.source], seq16, timestamp, ssrc)
-    return head + struct.pack("!HH", rtp.ONE_BYTE_PROFILE, len(block) // 4) + block + payload
+    return head + struct.pack("!HH", headers.ONE_BYTE_PROFILE, len(block) // 4) + block + payload
 
 
 @asynccontextmanager

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.client_messages import CLIENT_EVENTS, Chat, ClientMessage, decode
 from sfu.errors import BadCandidate, BadMessage, BadSource, ChatTooLong, UnknownEvent
-from sfu.protocol import Candidate
+from sfu.protocol.client_messages import CLIENT_EVENTS, Chat, ClientMessage, decode
+from sfu.protocol.shared import Candidate
 
 DECODE_ERRORS = (BadMessage, UnknownEvent, BadCandidate, BadSource, ChatTooLong)
 

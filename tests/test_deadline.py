@@ -12,8 +12,8 @@ import pytest
 import uvloop
 from media_client import DEADLINE_S
 
-from sfu.media import deadline
-from sfu.media.deadline import Deadline, within
+from sfu.media.transport import deadline
+from sfu.media.transport.deadline import Deadline, within
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

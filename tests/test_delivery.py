@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.delivery import JITTER_MAX_S, REPORTS, ROUND_TRIP_MAX_S, SENDER_REPORTS, Delivery, Sent
-from sfu.media.rtcp import ReportBlock
+from sfu.media.rtp.rtcp import ReportBlock
+from sfu.media.streams.delivery import JITTER_MAX_S, REPORTS, ROUND_TRIP_MAX_S, SENDER_REPORTS, Delivery, Sent
 
 START = 0x10000 + 65_530
 u32 = st.integers(0, 0xFFFFFFFF)

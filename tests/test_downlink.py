@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.downlink import (
+from sfu.media.bandwidth.estimator import (
     AGAIN_S,
     CALM_S,
     LEAST_BPS,

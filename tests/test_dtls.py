@@ -12,9 +12,9 @@ from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCDtlsTransport, SRTPProtect
 from media_client import DEADLINE_S, rtp_packet
 from pylibsrtp import Policy
 
-from sfu.media.dtls import PROFILES, Certificate, Dtls
-from sfu.media.numbering import HISTORY
-from sfu.media.srtp import Packet
+from sfu.media.rtp.numbering import HISTORY
+from sfu.media.transport.dtls import PROFILES, Certificate, Dtls
+from sfu.media.transport.srtp import Packet
 
 OURS = Certificate.generateCertificate()
 

@@ -38,11 +38,11 @@ from serving import (
 )
 from trio_websocket import open_websocket_url
 
-from sfu import edge, http1
 from sfu.config import Config
-from sfu.counters import Counters
 from sfu.errors import ConfigError
-from sfu.streams import PACE_BURST_BYTES, PACE_BYTES_PER_S, PacedStream, TcpStream
+from sfu.metrics import Counters
+from sfu.web import edge, http1
+from sfu.web.streams import PACE_BURST_BYTES, PACE_BYTES_PER_S, PacedStream, TcpStream
 
 ECHO = bytes((0x81, 2)) + b"hi"
 SLOW = GET.replace(b"/health", b"/slow")

@@ -12,7 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.files import NAME_CHARACTERS, Folder, Read, clean_file_name, clean_type
+from sfu.calls.files import NAME_CHARACTERS, Folder, Read, clean_file_name, clean_type
 from sfu.refusals import FilesFull, FileTooLarge
 
 

@@ -15,11 +15,11 @@ from aiortc.rtp import (
 from media_client import Client, LocalControl, clients, local_worker, rtp_packet, run, until
 
 from sfu import bridge
-from sfu.media import rtcp, rtp
-from sfu.media.forward import Track
-from sfu.media.keyframe import HOLD_MS
-from sfu.media.nack import HISTORY_BYTES
-from sfu.media.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.rtp import headers, rtcp
+from sfu.media.rtp.keyframe import HOLD_MS
+from sfu.media.streams.retransmission import HISTORY_BYTES
+from sfu.media.streams.rtp_stream import Track
+from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
 
 
 def track(control: LocalControl, peer: str, source: str = "camera") -> Track:
@@ -49,7 +49,7 @@ def lose(client: Client, seq16: int) -> None:
     lost = client.ice.lost
 
     def picks(data: bytes) -> bool:
-        return not lost and not rtcp.is_rtcp(data[1]) and 128 <= data[0] < 192 and rtp.seq16_of(data) == seq16
+        return not lost and not rtcp.is_rtcp(data[1]) and 128 <= data[0] < 192 and headers.seq16_of(data) == seq16
 
     client.ice.lose = picks
 
@@ -115,7 +115,7 @@ def test_header_extensions_pass_but_for_our_own() -> None:
             await a.send(head + struct.pack("!HH", 0xBEDE, len(block) // 4) + block + b"payload")
             got = await b.raw_rtp()
             assert len(got) == len(head) + 4 + len(block) + 7
-            assert [(i, got[at : at + n]) for i, at, n in rtp.extensions(got, len(got))] == [
+            assert [(i, got[at : at + n]) for i, at, n in headers.extensions(got, len(got))] == [
                 (7, b"\x01\x02\x03"),
                 (8, b"\x05\x06"),
             ]

@@ -19,10 +19,10 @@ from ports import ALERT, MEDIA, Port, joined, opened, pairs, proof, sharing
 from test_worker import passes
 
 from sfu import bridge
-from sfu.media import udp
-from sfu.media.handover import MARK_CHARS, Handover, Handovers, mark
-from sfu.media.ice import MAX_PATHS
-from sfu.media.sockets import PORTABLE, Endpoint, Path
+from sfu.media.transport import demux
+from sfu.media.transport.handover import MARK_CHARS, Handover, Handovers, mark
+from sfu.media.transport.ice import MAX_PATHS
+from sfu.media.transport.sockets import PORTABLE, Endpoint, Path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares a port by sender")
 
@@ -205,7 +205,7 @@ def test_an_address_goes_over_to_another_workers_peer(
 ) -> None:
     """Where the one before was heard lately, by the answer to a check; there, and back."""
     if silent:
-        monkeypatch.setattr(udp, "HELD_S", 0.0)
+        monkeypatch.setattr(demux, "HELD_S", 0.0)
 
     async def test() -> None:
         async with sharing(3) as ports:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_client import check, run
 
-from sfu.media.ice import (
+from sfu.media.streams.ingress import Inbound
+from sfu.media.transport.ice import (
     ASKED,
     DTLS_QUEUE,
     LOOKED_AT,
@@ -28,8 +29,7 @@ from sfu.media.ice import (
     named,
     parse_check,
 )
-from sfu.media.inbound import Inbound
-from sfu.media.sockets import Endpoint, Path
+from sfu.media.transport.sockets import Endpoint, Path
 
 PWD = "passwordpasswordpassword"
 NOW_S = 100.0

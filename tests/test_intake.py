@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from media_client import Client, LocalControl, clients, local_worker, run, until
 
 from sfu import bridge
-from sfu.media.intake import BURST_S, CEILINGS, FORGIVEN_S, Intake
+from sfu.media.bandwidth.intake import BURST_S, CEILINGS, FORGIVEN_S, Intake
 from sfu.media.worker import ALLOCATE_S, LAG_S
 
 HEADER_BYTES = 20  # of RTP and of an extension

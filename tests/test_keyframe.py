@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media import codecs
-from sfu.media.keyframe import HOLD_MS, KeyframeRequests, starts_keyframe
+from sfu.media.rtp import codecs
+from sfu.media.rtp.keyframe import HOLD_MS, KeyframeRequests, starts_keyframe
 
 PACKETS = json.loads((Path(__file__).parent / "data" / "video_packets.json").read_text())
 """Beginnings of packets that Chromium sent through a server, by codec; `starts` is true for the first packet of the

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.errors import ConfigError
-from sfu.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
+from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
 
 RAW = bytes(range(200, 232))
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.lastn import Video, left_out, rank
+from sfu.media.bandwidth.lastn import Video, left_out, rank
 
 
 def cameras(peers: str) -> list[Video]:

@@ -17,10 +17,10 @@ import trio
 from control import Client, Server, eventually, running, settings
 from rest_client import request
 
-from sfu import tokens
-from sfu.admission import utc_now
+from sfu.calls.admission import utc_now
 from sfu.store.records import RoomSettings
-from sfu.tokens import Permissions
+from sfu.tenancy import tokens
+from sfu.tenancy.tokens import Permissions
 
 if TYPE_CHECKING:
     from rest_client import Reply

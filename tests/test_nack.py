@@ -5,11 +5,19 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfu.media.budget import Budget
-from sfu.media.nack import HISTORY_BYTES, HISTORY_RUNS, HISTORY_S, PACKET_BYTES, RUN_BYTES, Answers, History
-from sfu.media.numbering import HISTORY
-from sfu.media.rows import ROW_BYTES
-from sfu.media.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.rtp.numbering import HISTORY
+from sfu.media.streams.retransmission import (
+    HISTORY_BYTES,
+    HISTORY_RUNS,
+    HISTORY_S,
+    PACKET_BYTES,
+    RUN_BYTES,
+    Answers,
+    History,
+)
+from sfu.media.transport.budget import Budget
+from sfu.media.transport.rows import ROW_BYTES
+from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
 
 STARTS = [0, 1, 511, 512, 0x7FFF, 0x8000, 0xFE00, 0xFFFE, 0xFFFF, 0x2FFFF]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.errors import BadName
-from sfu.names import NAME_CHARACTERS, clean_name
+from sfu.tenancy.names import NAME_CHARACTERS, clean_name
 
 
 @given(st.text(max_size=200))

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from media_client import configure
 
 from sfu import bridge
-from sfu.media import codecs
+from sfu.media.rtp import codecs
 from sfu.media.worker import Worker
 
 SOURCES = {"microphone": "audio", "camera": "video", "screen": "video", "screen-audio": "audio", "screen-2": "video"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.numbering import Numbering
+from sfu.media.rtp.numbering import Numbering
 
 
 @given(

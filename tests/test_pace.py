@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.pace import Pace
+from sfu.media.peer.pace import Pace
 
 
 def times(pace: Pace, asked_s: list[float]) -> list[float]:

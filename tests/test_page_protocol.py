@@ -9,10 +9,10 @@ import pytest
 from process import ROOT
 
 from sfu import refusals
-from sfu.client_messages import CLIENT_EVENTS, Moderate, Reaction
 from sfu.errors import SfuError
-from sfu.media.publication import CAMERA, SCREEN
-from sfu.server_messages import SERVER_EVENTS
+from sfu.media.peer.publication import CAMERA, SCREEN
+from sfu.protocol.client_messages import CLIENT_EVENTS, Moderate, Reaction
+from sfu.protocol.server_messages import SERVER_EVENTS
 
 PUBLIC = ROOT / "public"
 PROTOCOL = ("protocol.js", "link.js")

@@ -11,7 +11,7 @@ import pytest
 from node import run
 from process import ROOT
 
-from sfu.preload import ALWAYS, VIEWS, reachable
+from sfu.web.preload import ALWAYS, VIEWS, reachable
 
 PUBLIC = ROOT / "public"
 FOLDERS = ("lang", "late")

@@ -20,20 +20,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
-from sfu.media import codecs, libc, rtp
-from sfu.media.bitrate import TransportFeedback
-from sfu.media.budget import Budget
-from sfu.media.dtls import WINDOW
-from sfu.media.fanout import Outbox
-from sfu.media.forward import Track
-from sfu.media.ice import Agent
-from sfu.media.inbound import Forwarder, Inbound
-from sfu.media.numbering import HISTORY
-from sfu.media.rows import READ_BATCH, ROW_BYTES, Rows
-from sfu.media.sockets import Endpoint, Path, PortableReceiver, Receiver
-from sfu.media.srtp import Context, Packet
-from sfu.media.transport import RESEND_BURST, RESEND_PER_S
-from sfu.media.udp import Route
+from sfu.media.rtp import codecs, headers
+from sfu.media.rtp.numbering import HISTORY
+from sfu.media.rtp.twcc import TransportFeedback
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.ingress import Forwarder, Inbound
+from sfu.media.streams.rtp_stream import Track
+from sfu.media.transport import libc
+from sfu.media.transport.budget import Budget
+from sfu.media.transport.demux import Route
+from sfu.media.transport.dtls import WINDOW
+from sfu.media.transport.ice import Agent
+from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
+from sfu.media.transport.sockets import Endpoint, Path, PortableReceiver, Receiver
+from sfu.media.transport.srtp import Context, Packet
+from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
 
 GCM, CM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80
 KEY_BYTES = {GCM: 28, CM: 30}
@@ -102,7 +103,7 @@ class Subscriber:
             while True:
                 plain = self.session.unprotect(self.socket.recv(2048))
                 padding = plain[-1] if plain[0] & 0x20 else 0
-                yield int.from_bytes(plain[8:12], "big"), rtp.seq16_of(plain), plain[12 : len(plain) - padding]
+                yield int.from_bytes(plain[8:12], "big"), headers.seq16_of(plain), plain[12 : len(plain) - padding]
 
     def receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """(ssrc, seq16, timestamp, payload without padding) of all that arrived. A number is one ciphertext for

@@ -23,10 +23,10 @@ from media_client import (
 )
 
 from sfu import bridge
-from sfu.media import rtcp
-from sfu.media.peer import SILENT_S
-from sfu.media.reception import TRIES
-from sfu.media.udp import Route
+from sfu.media.peer.peer import SILENT_S
+from sfu.media.rtp import rtcp
+from sfu.media.streams.reception import TRIES
+from sfu.media.transport.demux import Route
 
 BOTH = {"microphone", "camera"}
 

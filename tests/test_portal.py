@@ -6,7 +6,7 @@ import threading
 import pytest
 import trio
 
-from sfu.portal import Portal, PortalStopped, left_behind, open_portal
+from sfu.store.portal import Portal, PortalStopped, left_behind, open_portal
 
 
 async def double(number: int) -> int:
@@ -102,7 +102,7 @@ async def test_finish_has_a_deadline_and_lets_the_work_clean_up() -> None:
 
 
 async def test_a_loop_that_hangs_does_not_hang_trio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfu.portal.GRACE_S", 0.05)
+    monkeypatch.setattr("sfu.store.portal.GRACE_S", 0.05)
     release = threading.Event()
 
     async def hang() -> None:
@@ -131,7 +131,7 @@ async def test_a_loop_of_calls_meets_its_cancellation() -> None:
 @pytest.mark.parametrize("first", ["call", "stop"])
 async def test_nobody_waits_longer_than_told(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither those that wait when it is told, nor those that call then; and the loop is left behind that hangs."""
-    monkeypatch.setattr("sfu.portal.LEAST_S", 0.05)
+    monkeypatch.setattr("sfu.store.portal.LEAST_S", 0.05)
     release, begun = threading.Event(), threading.Event()
 
     async def hang() -> None:

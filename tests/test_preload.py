@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sfu.preload import IMPORT, Preloads, language_of, reachable, view_of
+from sfu.web.preload import IMPORT, Preloads, language_of, reachable, view_of
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from sfu.client_messages import CLIENT_EVENTS, ClientMessage, Shown, decode
+from sfu.calls.session import REJOIN_CLOSE_CODES
 from sfu.errors import BadMessage, SfuError, all_codes
-from sfu.refusals import Refusal
-from sfu.server_messages import (
+from sfu.protocol.client_messages import CLIENT_EVENTS, ClientMessage, Shown, decode
+from sfu.protocol.server_messages import (
     SERVER_EVENTS,
     Cause,
     ChatLine,
@@ -28,8 +28,8 @@ from sfu.server_messages import (
     TrackInfo,
     Waiter,
 )
-from sfu.session import REJOIN_CLOSE_CODES
-from sfu.tokens import Permissions
+from sfu.refusals import Refusal
+from sfu.tenancy.tokens import Permissions
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text(encoding="utf-8")
 

@@ -14,9 +14,9 @@ import pytest
 from media_client import Client, LocalControl, local_worker, run, until
 
 from sfu import bridge
-from sfu.media import codecs, rtcp, rtp, vp8
-from sfu.media.lastn import Video
-from sfu.media.publication import RELEASE_S
+from sfu.media.bandwidth.lastn import Video
+from sfu.media.peer.publication import RELEASE_S
+from sfu.media.rtp import codecs, headers, rtcp, vp8
 
 SSRC = {"q": 7001, "h": 7002, "f": 7003}
 
@@ -55,7 +55,7 @@ class Got:
         assert found is not None
         self.picture, self.tl0 = found.number, found.tl0
         padding = data[-1] if data[0] & 0x20 else 0
-        self.text = data[rtp.payload_offset(data, len(data)) + 15 : len(data) - padding].decode()
+        self.text = data[headers.payload_offset(data, len(data)) + 15 : len(data) - padding].decode()
 
 
 @asynccontextmanager
@@ -167,8 +167,8 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             again = []
             while len(again) < 3:
                 data = await b.raw_rtp()
-                if rtp.ssrc_of(data) == slot.repair_ssrc:  # a probe repeats, too
-                    at = rtp.payload_offset(data, len(data))
+                if headers.ssrc_of(data) == slot.repair_ssrc:  # a probe repeats, too
+                    at = headers.payload_offset(data, len(data))
                     assert data[1] & 0x7F == 97
                     media = data[:1] + bytes([96]) + data[at : at + 2] + data[4:at] + data[at + 2 :]
                     again.append(Got(media))

@@ -8,9 +8,10 @@ import pytest
 from media_client import Client, LocalControl, clients, local_worker, received, rtp_packet, run, until
 
 from sfu import bridge
-from sfu.media import codecs, sdp
-from sfu.media.negotiation import OFFER_S, OFFERS
-from sfu.media.srtp import MAX_SSRCS
+from sfu.media.peer import sdp
+from sfu.media.peer.negotiation import OFFER_S, OFFERS
+from sfu.media.rtp import codecs
+from sfu.media.transport.srtp import MAX_SSRCS
 
 KEY = bytes([0x10, 0]) + bytes(9)  # the first packet of a VP8 keyframe
 

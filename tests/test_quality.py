@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.counted import Counted
-from sfu.media.quality import (
+from sfu.media.peer.quality import (
     BLAME,
     CALM_S,
     FLOW_S,
@@ -28,6 +27,7 @@ from sfu.media.quality import (
     score,
     uploads,
 )
+from sfu.media.streams.counted import Counted
 
 PPS = 100
 

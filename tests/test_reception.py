@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.numbering import HISTORY
-from sfu.media.reception import BURSTS, REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
+from sfu.media.rtp.numbering import HISTORY
+from sfu.media.streams.reception import BURSTS, REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
 
 VIDEO_S = REORDER_S["video"]
 

@@ -9,8 +9,8 @@ from aiortc.rtp import RtcpRtpfbPacket, RtcpSenderInfo, RtcpSrPacket, RtpPacket
 from media_client import Client, LocalControl, local_worker, rtp_packet, run, settled, until
 
 from sfu import bridge
-from sfu.media import rtcp
-from sfu.media.leg import Leg
+from sfu.media.rtp import rtcp
+from sfu.media.streams.down_track import Leg
 
 BEFORE, NOW = b"what was said before", b"what is said now"
 OLDER = bytes([0x80 | 111]) + (960 << 10 | len(BEFORE)).to_bytes(3, "big")

@@ -9,7 +9,7 @@ import pytest
 from media_client import Client, LocalControl, check, clients, local_worker, run, until
 
 from sfu import bridge
-from sfu.media import negotiation
+from sfu.media.peer import negotiation
 
 
 def credentials(offer: bridge.Offer | None) -> tuple[str, str]:

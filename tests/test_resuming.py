@@ -15,9 +15,9 @@ import trio
 from control import Client, Server, eventually, open_files, running, settings, tasks
 from trio_websocket import ConnectionClosed
 
-from sfu import tokens
-from sfu.admission import utc_now
+from sfu.calls.admission import utc_now
 from sfu.store.records import Session
+from sfu.tenancy import tokens
 
 LONG = settings(hold_s=60.0)
 SHORT = settings(hold_s=0.2)

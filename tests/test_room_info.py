@@ -12,7 +12,7 @@ from control import Server, running, settings
 from rest_client import request
 from test_moderation import moderate, ticket, welcomed
 
-from sfu import room_info
+from sfu.calls import room_info
 from sfu.store.records import RoomSettings
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from hypothesis.stateful import Bundle as Peers
 from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from sfu import bridge
+from sfu.calls.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
 from sfu.config import Config
 from sfu.errors import MediaUnavailable
-from sfu.protocol import Candidate
-from sfu.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
-from sfu.server_messages import (
+from sfu.protocol.server_messages import (
     Cause,
     ChatDeleted,
     ChatLine,
@@ -37,7 +36,8 @@ from sfu.server_messages import (
     TrackInfo,
     Welcome,
 )
-from sfu.tokens import Permissions
+from sfu.protocol.shared import Candidate
+from sfu.tenancy.tokens import Permissions
 
 
 def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sfu.media.roundtrips import IDLE_S, REMEMBERED, RoundTrips
+from sfu.media.bandwidth.roundtrips import IDLE_S, REMEMBERED, RoundTrips
 
 
 def test_what_is_longer_than_the_shortest_waits() -> None:

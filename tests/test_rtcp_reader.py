@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from media_client import Client, clients, local_worker, run, until
 
 from sfu import bridge
-from sfu.media import rtcp
-from sfu.media.forward import REPORT_S
-from sfu.media.keyframe import HOLD_MS
-from sfu.media.rtcp_reader import BYTES_BURST, BYTES_PER_S
-from sfu.media.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.peer.rtcp_reader import BYTES_BURST, BYTES_PER_S
+from sfu.media.rtp import rtcp
+from sfu.media.rtp.keyframe import HOLD_MS
+from sfu.media.streams.rtp_stream import REPORT_S
+from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
 
 DATAGRAM_BYTES = 1344
 

@@ -21,7 +21,7 @@ from aiortc.rtp import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media import rtcp, rtp, vp8
+from sfu.media.rtp import headers, rtcp, vp8
 
 u16 = st.integers(0, 0xFFFF)
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -38,7 +38,7 @@ def packet(elements: list[tuple[int, bytes, int]], payload: bytes, *, profile: i
     """A packet with header extensions: each element is an id, a value, and how many bytes of padding follow it."""
     block = b""
     for identity, value, padding in elements:
-        if profile == rtp.ONE_BYTE_PROFILE:
+        if profile == headers.ONE_BYTE_PROFILE:
             block += bytes([identity << 4 | len(value) - 1]) + value
         else:
             block += bytes([identity, len(value)]) + value
@@ -58,7 +58,7 @@ extended = st.one_of(
     st.builds(
         lambda elements, payload, csrcs: (
             elements,
-            packet(elements, payload, profile=rtp.ONE_BYTE_PROFILE, csrcs=csrcs),
+            packet(elements, payload, profile=headers.ONE_BYTE_PROFILE, csrcs=csrcs),
         ),
         one_byte_elements,
         st.binary(max_size=40),
@@ -78,7 +78,7 @@ extended = st.one_of(
 
 
 def read(data: bytes | bytearray) -> list[tuple[int, bytes]]:
-    return [(identity, bytes(data[at : at + n])) for identity, at, n in rtp.extensions(data, len(data))]
+    return [(identity, bytes(data[at : at + n])) for identity, at, n in headers.extensions(data, len(data))]
 
 
 # --- header -----------------------------------------------------------------------------------------------------------
@@ -97,9 +97,9 @@ def read(data: bytes | bytearray) -> list[tuple[int, bytes]]:
     ],
 )
 def test_payload_offset(data: bytes, offset: int) -> None:
-    assert rtp.payload_offset(data, len(data)) == offset
+    assert headers.payload_offset(data, len(data)) == offset
     with pytest.raises(ValueError, match=r"cut|short"):
-        rtp.payload_offset(data, offset - 1)
+        headers.payload_offset(data, offset - 1)
 
 
 @given(st.binary(max_size=100), st.binary(max_size=20))
@@ -110,7 +110,7 @@ def test_a_reader_never_looks_past_n(data: bytes, beyond: bytes) -> None:
         except ValueError:
             return ValueError
 
-    for read in (rtp.payload_offset, lambda buffer, n: list(rtp.extensions(buffer, n))):
+    for read in (headers.payload_offset, lambda buffer, n: list(headers.extensions(buffer, n))):
         assert result(read, data) == result(read, data + beyond)
 
 
@@ -130,8 +130,8 @@ def test_whatever_arrives_only_value_error(data: bytes) -> None:
         with contextlib.suppress(ValueError):
             read(packet)
     with contextlib.suppress(ValueError):
-        list(rtp.extensions(data, len(data)))
-        rtp.payload_offset(data, len(data))
+        list(headers.extensions(data, len(data)))
+        headers.payload_offset(data, len(data))
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_is_rtcp(second: int, expected: bool) -> None:
 @given(u32, u16)
 def test_fields_in_place(ssrc: int, seq16: int) -> None:
     data = bytearray(header(seq16=seq16) + b"payload")
-    rtp.set_ssrc(memoryview(data), ssrc)
+    headers.set_ssrc(memoryview(data), ssrc)
     parsed = RtpPacket.parse(bytes(data))
     assert (parsed.ssrc, parsed.sequence_number, parsed.payload) == (ssrc, seq16, b"payload")
-    assert (rtp.ssrc_of(data), rtp.seq16_of(data)) == (ssrc, seq16)
+    assert (headers.ssrc_of(data), headers.seq16_of(data)) == (ssrc, seq16)
 
 
 # --- header extensions ------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_extensions_agree_with_aiortc(case: tuple[list[tuple[int, bytes, int]], 
     _, data = case
     start = 12 + 4 * (data[0] & 15)
     profile, words = struct.unpack_from("!HH", data, start)
-    if profile in (rtp.ONE_BYTE_PROFILE, TWO_BYTE):  # aiortc knows appbits 0 only
+    if profile in (headers.ONE_BYTE_PROFILE, TWO_BYTE):  # aiortc knows appbits 0 only
         assert read(data) == unpack_header_extensions(profile, data[start + 4 : start + 4 + 4 * words])
 
 
@@ -176,10 +176,10 @@ def test_erasing_touches_one_element_only(
     elements, data = case
     index = choose.draw(st.integers(0, len(elements) - 1))
     changed = bytearray(data)
-    _, at, length = list(rtp.extensions(changed, len(changed)))[index]
-    rtp.erase_extension(memoryview(changed), at, length)
+    _, at, length = list(headers.extensions(changed, len(changed)))[index]
+    headers.erase_extension(memoryview(changed), at, length)
     rest = [(identity, value) for identity, value, _ in elements[:index] + elements[index + 1 :]]
-    offset = rtp.payload_offset(data, len(data))
+    offset = headers.payload_offset(data, len(data))
     assert len(changed) == len(data)
     assert changed[:12] == data[:12]
     assert changed[offset:] == data[offset:]
@@ -342,7 +342,7 @@ def test_the_newest_block_of_redundant_sound(payload: str, primary: str) -> None
         head = header(csrcs=1, extension=extension)
         head = bytes([head[0] | 0x20 * bool(padding)]) + head[1:] + bytes.fromhex("bede 0001 00000000") * extension
         data = head + bytes.fromhex(payload) + padding
-        at, start = rtp.primary_block(data, len(data), 111)
+        at, start = headers.primary_block(data, len(data), 111)
         assert at == len(head)
         assert data[start : len(data) - len(padding)] == bytes.fromhex(primary)
 
@@ -355,20 +355,20 @@ def test_the_newest_block_of_redundant_sound(payload: str, primary: str) -> None
 def test_cut_redundant_sound(payload: str) -> None:
     data = header() + bytes.fromhex(payload)
     with pytest.raises(ValueError, match=r"redundant|header"):
-        rtp.primary_block(data, len(data), 111)
+        headers.primary_block(data, len(data), 111)
 
 
 @pytest.mark.parametrize("padding", ["0000 03", "09", "ff"])
 def test_padding_is_no_sound(padding: str) -> None:
     data = b"\xa0" + header()[1:] + bytes.fromhex("ef 0f00 02 6f aabb" + padding)
     with pytest.raises(ValueError, match="redundant"):
-        rtp.primary_block(data, len(data), 111)
+        headers.primary_block(data, len(data), 111)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=8))
 def test_whatever_redundant_sound_says_the_block_is_inside(data: bytes, beyond: bytes) -> None:
     try:
-        at, start = rtp.primary_block(data + beyond, len(data), 111)
+        at, start = headers.primary_block(data + beyond, len(data), 111)
     except ValueError:
         return
     assert 12 <= at < start < len(data)
@@ -434,10 +434,10 @@ def test_pictures_go_on_where_others_stopped(descriptor: str, shift: int, expect
 def test_a_retransmission_has_its_number_before_its_payload() -> None:
     """RFC 4588 section 4; marker, header extension and time stay."""
     head = struct.pack("!BBHIIHHI", 0x90, 0x80 | 96, 0xFFFE, 9000, 77, 0xBEDE, 1, 0x22010203)
-    again = rtp.retransmission(head + b"payload", 97, 78, 5)
+    again = headers.retransmission(head + b"payload", 97, 78, 5)
     assert again == struct.pack("!BBHIIHHI", 0x90, 0x80 | 97, 5, 9000, 78, 0xBEDE, 1, 0x22010203) + b"\xff\xfepayload"
     with pytest.raises(ValueError, match="cut"):
-        rtp.retransmission(head[:14], 97, 78, 5)
+        headers.retransmission(head[:14], 97, 78, 5)
 
 
 def test_the_bitrate_of_a_remb() -> None:

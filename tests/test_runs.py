@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.fanout import BURST
-from sfu.media.rows import ROW_BYTES, Rows
-from sfu.media.runs import PAD_BYTES, make_run
+from sfu.media.streams.fanout import BURST
+from sfu.media.streams.gso import PAD_BYTES, make_run
+from sfu.media.transport.rows import ROW_BYTES, Rows
 
 
 @given(st.lists(st.integers(20, 60), min_size=1, max_size=80))

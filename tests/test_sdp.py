@@ -13,8 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.errors import BadAnswer
-from sfu.media import codecs, sdp
-from sfu.media.sdp import AnswerSection, Opus, Section, Stream, Transport, build_offer, candidate_line, parse_answer
+from sfu.media.peer import sdp
+from sfu.media.peer.sdp import (
+    AnswerSection,
+    Opus,
+    Section,
+    Stream,
+    Transport,
+    build_offer,
+    candidate_line,
+    parse_answer,
+)
+from sfu.media.rtp import codecs
 
 ANSWERS: dict[str, list[str]] = json.loads((Path(__file__).parent / "data" / "answers.json").read_text())
 """What browsers and pion said to these offers, by lines."""

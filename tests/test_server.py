@@ -17,7 +17,7 @@ import trio
 from process import ROOT, Server, environment, eventually, free_port, workers
 from wire import joined
 
-from sfu.tls import self_signed
+from sfu.web.tls import self_signed
 
 
 @pytest.fixture

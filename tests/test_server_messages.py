@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.protocol import BARE_EVENTS
-from sfu.server_messages import SERVER_EVENTS, Offer, Remote, ServerMessage, encode
+from sfu.protocol.server_messages import SERVER_EVENTS, Offer, Remote, ServerMessage, encode
+from sfu.protocol.shared import BARE_EVENTS
 
 server_messages = st.one_of([st.builds(cls) for cls in SERVER_EVENTS.values()])
 

@@ -14,7 +14,7 @@ from rest_client import request
 from test_moderation import ticket
 from test_store_away import Away, away  # noqa: F401 -- a fixture
 
-from sfu import sharing
+from sfu.calls import sharing
 from sfu.store.records import RoomSettings
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ async def test_without_a_database_there_is_no_file(
 
 
 async def test_a_token_without_chat_shares_nothing(server: Server) -> None:
-    from sfu.tokens import Permissions
+    from sfu.tenancy.tokens import Permissions
 
     async with server.connect(await ticket(server, permissions=Permissions(chat=False))) as alice:
         welcome = await alice.expect("welcome")

@@ -15,10 +15,10 @@ from control import DEADLINE_S, HANDSHAKE, Server, eventually, open_files, runni
 from trio_websocket import ConnectionClosed
 from wsproto.events import TextMessage
 
-from sfu import link
-from sfu.edge import Upgraded
+from sfu.calls import websocket
 from sfu.errors import OriginNotAllowed
-from sfu.origins import check_origin, origin_of
+from sfu.web.edge import Upgraded
+from sfu.web.origins import check_origin, origin_of
 from sfu.workers import COMMAND
 
 # --- joining ----------------------------------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ async def test_nothing_but_an_answer_may_be_that_long(tmp_path: Path) -> None:
 
 
 async def test_a_message_in_too_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "MAX_PARTS", 10)
+    monkeypatch.setattr(websocket, "MAX_PARTS", 10)
     async with running(tmp_path, settings(ping_s=0.1)) as server, server.joined() as alice:
         for _ in range(20):
             await alice.ws._send(TextMessage(data="", message_finished=False))
@@ -575,7 +575,7 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
 
 
 async def test_one_that_never_answers_the_close_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "CLOSE_S", 0.2)
+    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
     async with running(tmp_path) as server:
         before = tasks()
         async with server.raw() as stream:
@@ -599,7 +599,7 @@ async def test_one_that_pings_into_the_close(tmp_path: Path, caplog: pytest.LogC
 
 
 async def test_one_that_never_answers_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "CLOSE_S", 0.2)
+    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
     config = settings(ping_s=0.1, pong_s=0.2, hold_s=0.1)
     async with running(tmp_path, config) as server, server.raw() as stream:
         answer = await read_to_end(stream)
@@ -616,8 +616,8 @@ async def test_one_that_answers_pings_stays(tmp_path: Path) -> None:
 
 
 async def test_one_that_does_not_read_while_much_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "OUTBOX", 8)
-    monkeypatch.setattr(link, "CLOSE_S", 0.2)
+    monkeypatch.setattr(websocket, "OUTBOX", 8)
+    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
     async with running(tmp_path, settings(send_s=60.0)) as server, server.joined(name="bob") as bob:
         before = tasks()
         async with server.raw():
@@ -628,7 +628,7 @@ async def test_one_that_does_not_read_while_much_waits(tmp_path: Path, monkeypat
 
 
 async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link, "CLOSE_S", 0.2)
+    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
     async with running(tmp_path, settings(send_s=0.3)) as server, server.joined(name="bob") as bob:
         before = tasks()
         async with server.raw():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sfu.errors import ServerFull, TooManyConnections
-from sfu.slots import Slot, Slots
+from sfu.web.slots import Slot, Slots
 
 PROXY = "192.0.2.1"
 

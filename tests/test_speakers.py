@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.speakers import HOLD_S, LEAD_S, LISTEN_S, Speakers, Speaking
+from sfu.media.peer.speakers import HOLD_S, LEAD_S, LISTEN_S, Speakers, Speaking
 
 QUIET, TALK, SHOUT = -75.0, -30.0, -12.0
 

@@ -6,8 +6,8 @@ import pytest
 from media_client import rtp_packet
 from pylibsrtp import Error, Policy, Session
 
-from sfu.media.rtcp import pli
-from sfu.media.srtp import BUFFER_BYTES, MAX_SSRCS, Context, Packet
+from sfu.media.rtp.rtcp import pli
+from sfu.media.transport.srtp import BUFFER_BYTES, MAX_SSRCS, Context, Packet
 
 KEY = bytes(range(46))
 GCM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM

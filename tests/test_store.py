@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from sfu import tokens
 from sfu.errors import ConfigError
-from sfu.keys import ServerKey, digest
 from sfu.refusals import (
     BadCursor,
     BadValue,
@@ -31,7 +29,9 @@ from sfu.store import Store, open_store
 from sfu.store.pages import encode_cursor
 from sfu.store.records import Company, RoomSettings
 from sfu.store.tokens import held_against
-from sfu.tokens import Permissions
+from sfu.tenancy import tokens
+from sfu.tenancy.keys import ServerKey, digest
+from sfu.tenancy.tokens import Permissions
 
 pytest_plugins = ["storing"]
 

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from sfu.counters import Counters
-from sfu.keys import ServerKey
+from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
 from sfu.store.records import Company, RoomSettings
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["storing"]
 

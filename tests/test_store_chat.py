@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sfu.errors import Removed
-from sfu.keys import ServerKey
 from sfu.refusals import BadCursor
 from sfu.store import Store, open_store
 from sfu.store.pages import encode_cursor
 from sfu.store.records import Company, Line, RoomSettings
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["storing"]
 

@@ -17,12 +17,12 @@ import pytest
 import trio
 from control import eventually
 
-from sfu.counters import Counters
-from sfu.keys import ServerKey
-from sfu.portal import open_portal
+from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
+from sfu.store.portal import open_portal
 from sfu.store.records import Company, Line, RoomSettings, Session
+from sfu.tenancy.keys import ServerKey
 
 if TYPE_CHECKING:
     from postgres import Postgres

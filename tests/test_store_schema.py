@@ -15,12 +15,12 @@ import pytest
 import trio
 
 from sfu.errors import ConfigError
-from sfu.keys import ServerKey
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, bans, chat, companies, files, history, open_store, retention, rooms, sessions, tokens
 from sfu.store.database import open_database
 from sfu.store.migrations import Step, parse, pending, schema_file
 from sfu.store.records import Company
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["storing"]
 

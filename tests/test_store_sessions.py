@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import trio
 
-from sfu import tokens
-from sfu.counters import Counters
 from sfu.errors import RoomFull
-from sfu.keys import ServerKey
+from sfu.metrics import Counters
 from sfu.refusals import BadValue, CompanyDisabled, TokenRequired, TokenRevoked, TokenUnknown, TokenUsed
 from sfu.store import Store, open_store
 from sfu.store.records import Company, RoomSettings, Session, SessionQuality
+from sfu.tenancy import tokens
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["storing"]
 

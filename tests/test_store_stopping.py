@@ -15,10 +15,10 @@ import pytest
 import trio
 from process import Server, eventually
 
-from sfu.counters import Counters
-from sfu.keys import ServerKey
+from sfu.metrics import Counters
 from sfu.store import open_store
 from sfu.store.retention import BATCH
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["storing"]
 

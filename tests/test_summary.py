@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sfu.bridge import Quality
-from sfu.counters import Counters
+from sfu.calls.summary import Summary, observe
+from sfu.metrics import Counters
 from sfu.store.records import SessionQuality
-from sfu.summary import Summary, observe
 
 
 def direction(**changes: Any) -> dict[str, Any]:

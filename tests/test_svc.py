@@ -16,17 +16,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_path import GCM, Subscriber, away_from_wrap, ends
 
-from sfu.media import libc, rtp
-from sfu.media.fanout import Outbox
-from sfu.media.ice import Agent
-from sfu.media.inbound import Forwarder, Inbound
-from sfu.media.numbering import HISTORY
-from sfu.media.publication import Publication
-from sfu.media.rows import READ_BATCH, ROW_BYTES, Rows
-from sfu.media.sockets import Endpoint
-from sfu.media.srtp import Context
-from sfu.media.svc import LAYERS, ScalableTrack
-from sfu.media.udp import Route
+from sfu.media.peer.publication import Publication
+from sfu.media.rtp import headers
+from sfu.media.rtp.numbering import HISTORY
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.ingress import Forwarder, Inbound
+from sfu.media.streams.svc import LAYERS, ScalableTrack
+from sfu.media.transport import libc
+from sfu.media.transport.demux import Route
+from sfu.media.transport.ice import Agent
+from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
+from sfu.media.transport.sockets import Endpoint
+from sfu.media.transport.srtp import Context
 
 MIDDLE, WHOLE = 1, LAYERS
 SSRC = 4242
@@ -344,7 +345,7 @@ class Scene:
                 data = subscriber.socket.recv(2048)
             except BlockingIOError:
                 return got
-            seq16 = rtp.seq16_of(data)
+            seq16 = headers.seq16_of(data)
             if seq16 in subscriber.wire:
                 assert subscriber.wire[seq16] == data, "one number stands for two packets"
                 continue

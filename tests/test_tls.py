@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from sfu.errors import ConfigError
-from sfu.tls import Tls, self_signed, self_signed_context, server_context
+from sfu.web.tls import Tls, self_signed, self_signed_context, server_context
 
 HOSTS = ["localhost", "127.0.0.1", "2001:db8::7", "meet.example.org"]
 

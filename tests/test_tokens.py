@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu import tokens
 from sfu.refusals import BadValue, TokenError, TokenRevoked
-from sfu.tokens import Permissions
+from sfu.tenancy import tokens
+from sfu.tenancy.tokens import Permissions
 
 NOW = datetime(2025, 10, 21, 17, 21, 27, 900000, UTC)
 COMPANY = "6f1c2a52-7a6e-4a83-9a4e-0c7c1e6d8b11"

@@ -8,10 +8,10 @@ import pytest
 from media_client import LOOPBACKS, check, run, until
 from ports import ALERT, CLIENT_HELLO, MEDIA, Port, opened, proof
 
-from sfu.media import udp
-from sfu.media.ice import DTLS_QUEUE, MAX_PATHS
-from sfu.media.interfaces import interface_addresses
-from sfu.media.sockets import MAX_DATAGRAM
+from sfu.media.transport import demux
+from sfu.media.transport.ice import DTLS_QUEUE, MAX_PATHS
+from sfu.media.transport.interfaces import interface_addresses
+from sfu.media.transport.sockets import MAX_DATAGRAM
 
 # --- the gate ---------------------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ def test_forged_sources_make_nobody_forget_an_address() -> None:
 
 def test_an_address_that_is_silent_is_whoever_comes_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that answers no check, too, must get its address from a peer that is no longer there."""
-    monkeypatch.setattr(udp, "HELD_S", 0.0)
+    monkeypatch.setattr(demux, "HELD_S", 0.0)
 
     async def test() -> None:
         async with opened() as port:

@@ -10,13 +10,13 @@ import pytest
 from media_client import run
 
 from sfu import bridge
-from sfu.media import viewer
-from sfu.media.fanout import Outbox
-from sfu.media.forward import Track
-from sfu.media.publication import Publication
-from sfu.media.rtcp import ReportBlock
-from sfu.media.svc import LayerTrack, ScalableTrack
-from sfu.media.viewer import Viewer
+from sfu.media.peer import subscriber
+from sfu.media.peer.publication import Publication
+from sfu.media.peer.subscriber import Viewer
+from sfu.media.rtp.rtcp import ReportBlock
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.rtp_stream import Track
+from sfu.media.streams.svc import LayerTrack, ScalableTrack
 from sfu.media.worker import ALLOCATE_S
 
 RIDS = ("q", "h", "f")
@@ -40,7 +40,7 @@ CLOCK = Clock()
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer, "time", CLOCK)
+    monkeypatch.setattr(subscriber, "time", CLOCK)
 
 
 class Anew(Viewer):

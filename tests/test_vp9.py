@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media import rtp, vp9
+from sfu.media.rtp import headers, vp9
 
 PACKETS: dict[str, list[str]] = json.loads((Path(__file__).parent / "data" / "svc_packets.json").read_text())
 """Beginnings of packets that Chromium sent to a server, by its `scalabilityMode`; all of each picture but the last."""
@@ -28,7 +28,7 @@ def seen(mode: str) -> list[Seen]:
     rows = []
     for text in PACKETS[mode]:
         packet = bytes.fromhex(text)
-        at = rtp.payload_offset(packet, len(packet))
+        at = headers.payload_offset(packet, len(packet))
         found = vp9.read(packet, at)
         heights = vp9.heights(packet, at, found) if found.structured else ()
         _, second, seq, ts = struct.unpack_from("!BBHI", packet)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from serving import Reply, Server, local, serving, until
 
-from sfu import web
 from sfu.bridge import Stats
 from sfu.errors import RoomFull
+from sfu.web import app
 
 PUBLIC = Path(__file__).parents[1] / "public"
 CHILD = str(Path(__file__).with_name("worker_child.py"))
@@ -49,7 +49,7 @@ async def test_every_file_of_the_page_is_served() -> None:
             if path.is_file():
                 reply = await server.fetch("GET", "/" + path.relative_to(PUBLIC).as_posix())
                 assert (reply.status, reply.body) == (200, path.read_bytes()), path
-                assert reply.headers["content-type"] == web.TYPES[path.suffix]
+                assert reply.headers["content-type"] == app.TYPES[path.suffix]
                 assert reply.headers["cache-control"] == "no-cache"
 
 
@@ -106,11 +106,11 @@ async def test_head_of_a_file() -> None:
 
 
 def test_public_dir_is_beside_the_package_or_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert web.public_dir() == PUBLIC
+    assert app.public_dir() == PUBLIC
     package = tmp_path / "site-packages" / "sfu"
     (package / "public").mkdir(parents=True)
-    monkeypatch.setattr(web, "__file__", str(package / "web.py"))
-    assert web.public_dir() == package / "public"
+    monkeypatch.setattr(app, "__file__", str(package / "web/app.py"))
+    assert app.public_dir() == package / "public"
 
 
 async def test_only_known_kinds_of_files_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ async def test_only_known_kinds_of_files_are_served(tmp_path: Path, monkeypatch:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(name)
-    monkeypatch.setattr(web, "public_dir", lambda: tmp_path)
+    monkeypatch.setattr(app, "public_dir", lambda: tmp_path)
     async with serving() as server:
         for name in ("notes.py", ".hidden", "key.pem", "sub", "sub/", "sub/page"):
             assert (await server.fetch("GET", "/" + name)).status == 404
@@ -291,14 +291,14 @@ async def test_a_bug_tells_nothing_of_itself() -> None:
 async def test_security_headers_are_on_every_response(target: str) -> None:
     async with serving() as server:
         headers = (await server.fetch("GET", target)).headers
-    for name, value in web.SECURITY_HEADERS.items():
+    for name, value in app.SECURITY_HEADERS.items():
         assert headers[name.lower()] == value
     assert headers["cache-control"] == "no-cache"
     assert "server" not in headers
 
 
 def test_the_content_security_policy() -> None:
-    policy = dict(part.split(" ", 1) for part in web.SECURITY_HEADERS["Content-Security-Policy"].split("; "))
+    policy = dict(part.split(" ", 1) for part in app.SECURITY_HEADERS["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert "unsafe" not in "".join(policy.values())
@@ -308,7 +308,7 @@ async def test_only_allowed_origins_may_embed_the_page() -> None:
     friends = ("https://friend.example", "http://[2001:db8::1]:81")
     async with serving(local(allowed_origins=friends)) as server:
         headers = (await server.fetch("GET", "/")).headers
-    own = web.SECURITY_HEADERS["Content-Security-Policy"]
+    own = app.SECURITY_HEADERS["Content-Security-Policy"]
     expected = own.replace("frame-ancestors 'none'", "frame-ancestors https://friend.example http://[2001:db8::1]:81")
     assert headers["content-security-policy"] == expected != own
 
@@ -329,4 +329,4 @@ async def test_unchanged_also_has_the_headers() -> None:
     async with serving() as server:
         etag = (await server.fetch("GET", "/")).headers["etag"]
         headers = (await server.fetch("GET", "/", ("If-None-Match", etag))).headers
-    assert headers["content-security-policy"] == web.SECURITY_HEADERS["Content-Security-Policy"]
+    assert headers["content-security-policy"] == app.SECURITY_HEADERS["Content-Security-Policy"]

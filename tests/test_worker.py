@@ -33,7 +33,8 @@ from media_client import (
 )
 
 from sfu import bridge
-from sfu.media import rtcp, rtp, worker
+from sfu.media import worker
+from sfu.media.rtp import headers, rtcp
 from sfu.media.worker import serve
 
 
@@ -255,7 +256,7 @@ def test_a_lost_packet_is_sent_again() -> None:
 
                 def lose(data: bytes) -> bool:
                     if 128 <= data[0] < 192 and data[1] & 0x7F == 96:
-                        seq16 = rtp.seq16_of(data)
+                        seq16 = headers.seq16_of(data)
                         seen[seq16] = seen.get(seq16, 0) + 1
                         return seen[seq16] == 1 and len(seen) % 10 == 5
                     return False

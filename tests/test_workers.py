@@ -21,8 +21,8 @@ from worker_child import TAKEN
 
 from sfu import bridge, config, workers
 from sfu.config import Config
-from sfu.counters import Counters
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
+from sfu.metrics import Counters
 from sfu.workers import COMMAND, Workers
 
 

@@ -20,11 +20,11 @@ from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
 from sfu.config import Config
-from sfu.counters import Counters
+from sfu.metrics import Counters
 from sfu.rates import failures
 from sfu.refusals import Refusal
 from sfu.store import Store
-from sfu.web import PROBLEM_TYPE, problem, public_dir
+from sfu.web.app import PROBLEM_TYPE, problem, public_dir
 
 __all__ = ["Calls", "create_api"]
 

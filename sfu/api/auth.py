@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sfu.admission import verified
 from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
+from sfu.calls.admission import verified
 from sfu.rates import Rate
 from sfu.refusals import CompanyDisabled, Refusal, TokenRoom
 from sfu.store import Store

@@ -9,16 +9,16 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from sfu import tokens
-from sfu.admission import verified
 from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
 from sfu.api.routes import PREFIX
-from sfu.chat import file_info
+from sfu.calls.admission import verified
+from sfu.calls.chat import file_info
+from sfu.protocol.server_messages import Participant
 from sfu.refusals import RoomChanged, RoomNotFound, TokenError
-from sfu.server_messages import Participant
 from sfu.store import Store
 from sfu.store.records import Company, Line, Room, RoomDay, RoomSettings, Session, Token
 from sfu.store.tokens import held_against
+from sfu.tenancy import tokens
 
 DEFAULT_DAYS = 30
 TRIES = 5

@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 from sfu.api.refusals import BadField
-from sfu.tokens import UNSEEN
+from sfu.tenancy.tokens import UNSEEN
 
 Schema = Mapping[str, Any]
 

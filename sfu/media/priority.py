@@ -9,7 +9,7 @@ import platform
 import struct
 import sys
 
-from sfu.media import libc
+from sfu.media.transport import libc
 
 NICE = -5
 """Packets are not to wait for REST requests on the same core. Only root, or who has CAP_SYS_NICE, may have it."""

@@ -25,21 +25,22 @@ import anyio
 
 from sfu import bridge
 from sfu.errors import SfuError
-from sfu.media import libc, sdp
-from sfu.media.bitrate import FEEDBACK_MS
-from sfu.media.dtls import Certificate
-from sfu.media.fanout import Outbox
-from sfu.media.handover import Handover, Handovers
-from sfu.media.inbound import Forwarder
-from sfu.media.interfaces import interface_addresses
-from sfu.media.lastn import Video
-from sfu.media.peer import Peer
+from sfu.media.bandwidth.lastn import Video
+from sfu.media.peer import sdp
+from sfu.media.peer.peer import Peer
+from sfu.media.peer.quality import QUALITY_S, uploads
+from sfu.media.peer.room import Room
+from sfu.media.peer.shared import Shared
+from sfu.media.peer.speakers import LISTEN_S
 from sfu.media.priority import hurry
-from sfu.media.quality import QUALITY_S, uploads
-from sfu.media.room import Room
-from sfu.media.shared import Shared
-from sfu.media.speakers import LISTEN_S
-from sfu.media.udp import UdpPort
+from sfu.media.rtp.twcc import FEEDBACK_MS
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.ingress import Forwarder
+from sfu.media.transport import libc
+from sfu.media.transport.demux import UdpPort
+from sfu.media.transport.dtls import Certificate
+from sfu.media.transport.handover import Handover, Handovers
+from sfu.media.transport.interfaces import interface_addresses
 
 log = logging.getLogger("sfu.media")
 

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 import trio
 
 from sfu.background import repeat
-from sfu.counters import Counters
-from sfu.keys import ServerKey
+from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store.bans import Bans
 from sfu.store.chat import Chat
@@ -25,6 +24,7 @@ from sfu.store.retention import SWEEP_S, Retention
 from sfu.store.rooms import Rooms
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
+from sfu.tenancy.keys import ServerKey
 
 __all__ = ["Store", "open_store"]
 

@@ -6,10 +6,10 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 
-from sfu.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
 from sfu.refusals import CompanyExists, CompanyNotFound
 from sfu.store.database import Database, Row
 from sfu.store.records import Company, Tier, canonical_id
+from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
 
 DEFAULT_NAME = "default"
 

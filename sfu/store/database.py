@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeVar
 
 import trio
 
-from sfu.portal import Portal, PortalStopped, open_portal
 from sfu.refusals import BadValue, DatabaseUnavailable
 from sfu.store import migrations
 from sfu.store.engines import OPEN_ERRORS, Connection, Engine, engine_of
+from sfu.store.portal import Portal, PortalStopped, open_portal
 
 T = TypeVar("T")
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from sfu.refusals import BadValue
-from sfu.tokens import Permissions
+from sfu.tenancy.tokens import Permissions
 
 Row = Mapping[str, Any]
 Tier = Literal["free", "pro", "enterprise"]

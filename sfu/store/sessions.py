@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sfu.errors import RoomFull
-from sfu.keys import digest
 from sfu.refusals import CompanyDisabled, TokenRequired
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
 from sfu.store.records import RoomRules, Session, SessionQuality, json_text
-from sfu.tokens import Grant
+from sfu.tenancy.keys import digest
+from sfu.tenancy.tokens import Grant
 
 SERVER_LOST = "server_lost"
 """The leave reason of sessions whose server died: it wrote no better one."""

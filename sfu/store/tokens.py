@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 
-from sfu import tokens
-from sfu.keys import digest
 from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
 from sfu.store.database import Database, Statements
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
 from sfu.store.records import Token, canonical_id
+from sfu.tenancy import tokens
+from sfu.tenancy.keys import digest
 
 
 class Tokens:

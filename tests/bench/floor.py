@@ -12,12 +12,12 @@ from typing import Any
 
 from pylibsrtp import Policy, Session
 
-from sfu.media import libc
-from sfu.media.dtls import WINDOW
-from sfu.media.fanout import BURST, Fan, Outbox
-from sfu.media.rows import ROW_BYTES
-from sfu.media.sockets import Endpoint, Path, Receiver
-from sfu.media.srtp import Context, protect, unprotect
+from sfu.media.streams.fanout import BURST, Fan, Outbox
+from sfu.media.transport import libc
+from sfu.media.transport.dtls import WINDOW
+from sfu.media.transport.rows import ROW_BYTES
+from sfu.media.transport.sockets import Endpoint, Path, Receiver
+from sfu.media.transport.srtp import Context, protect, unprotect
 
 SIZE = 1112
 

@@ -27,10 +27,10 @@ from aiortc.sdp import SessionDescription
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
 
-from sfu.media import libc
-from sfu.media.dtls import PROFILES
-from sfu.media.rows import READ_BATCH, ROW_BYTES
-from sfu.media.sockets import Receiver
+from sfu.media.transport import libc
+from sfu.media.transport.dtls import PROFILES
+from sfu.media.transport.rows import READ_BATCH, ROW_BYTES
+from sfu.media.transport.sockets import Receiver
 
 CERTIFICATE = RTCCertificate.generateCertificate()
 FINGERPRINT = next(f.value for f in CERTIFICATE.getFingerprints() if f.algorithm == "sha-256")

@@ -29,10 +29,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from postgres import running  # noqa: E402 -- found on the path set above
 
-from sfu import tokens  # noqa: E402
-from sfu.keys import ServerKey  # noqa: E402
 from sfu.store import Store, open_store  # noqa: E402
 from sfu.store.records import Company, RoomSettings  # noqa: E402
+from sfu.tenancy import tokens  # noqa: E402
+from sfu.tenancy.keys import ServerKey  # noqa: E402
 
 AT_ONCE = 20
 ROOMS = 10_000

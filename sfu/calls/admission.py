@@ -1,0 +1,178 @@
+"""Who may enter which room: what a WebSocket's request says of it, and what its token does.
+
+A token that is presented is always verified, and binds room, name and permissions, also where anybody may enter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+from sfu.calls.rooms import EVERYTHING
+from sfu.config import Config
+from sfu.errors import BadRequest, RoomLocked
+from sfu.protocol.server_messages import RoomState
+from sfu.rates import place
+from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
+from sfu.store import Store
+from sfu.store.records import Company, Room, RoomRules, Session
+from sfu.tenancy import tokens
+from sfu.tenancy.names import clean_name, is_clean
+from sfu.tenancy.tokens import Permissions
+
+TOKEN_SUBPROTOCOL = "token."
+"""A token as a subprotocol value, `token.<jwt>`, need not stand in a URL."""
+RESUME_SUBPROTOCOL = "resume."
+"""With the secret of a session, which must not: to go on with it on this connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks for. `room` and `name` are as they came, None if they did not. With a `secret` it asks to
+    resume that session, and the rest counts for nothing."""
+
+    token: str | None
+    room: str | None
+    name: str | None
+    secret: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who somebody is and what they may do. `grant` and `token` are None for those who have none."""
+
+    company_id: str
+    room_id: str
+    user_name: str
+    permissions: Permissions
+    address: str = ""
+    grant: tokens.Grant | None = None
+    token: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the call: rooms of two companies may have the same id."""
+        return f"{self.company_id}/{self.room_id}"
+
+    @property
+    def person(self) -> tuple[str, ...]:
+        """What somebody is known by who was removed: their token, or else their name and address together."""
+        return (self.grant.id,) if self.grant is not None else (self.user_name.casefold(), place(self.address))
+
+
+def asked(target: str, subprotocols: Sequence[str]) -> Ask:
+    """What the request's target and subprotocols ask for. Raises BadRequest."""
+    try:
+        query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16)
+    except ValueError:
+        raise BadRequest("The query cannot be read.") from None
+    token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})
+    secret = _one("sessions", _values(subprotocols, RESUME_SUBPROTOCOL))
+    room, name = query.get("room", [""])[0], query.get("username", [""])[0]
+    return Ask(token, room or None, name or None, secret)
+
+
+def _values(subprotocols: Sequence[str], prefix: str) -> set[str]:
+    return {value.removeprefix(prefix) for value in subprotocols if value.startswith(prefix)}
+
+
+def _one(what: str, found: set[str]) -> str | None:
+    if len(found) > 1:
+        raise BadRequest(f"The request has two {what}.")
+    return found.pop() if found else None
+
+
+class LobbyFirst(Exception):
+    """The room has a lobby, and somebody there has to let them in."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Admission:
+    """`default` is the company whose rooms are entered without a token."""
+
+    def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
+        self.store, self.clock = store, clock
+        self._allow_anonymous, self._default = config.allow_anonymous, default
+        self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
+
+    async def identify(self, ask: Ask, address: str) -> Entry:
+        """Raises a TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
+        if ask.token is None:
+            if not self._allow_anonymous:
+                raise TokenRequired("This server is entered with a token only.")
+            room, name = ask.room or "default", ask.name or "guest"
+            return Entry(
+                self._default.id,
+                clean_name(room, "room name"),
+                clean_name(name, "name"),
+                EVERYTHING,
+                address,
+            )
+        _, grant = await verified(self.store, ask.token, self.clock())
+        if ask.room not in (None, grant.room_id):
+            raise TokenRoom
+        return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
+
+    async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomState]:
+        """Opens the session; how the room is set comes with it. Neither lock nor lobby holds up who is `invited`.
+
+        Raises LobbyFirst, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown,
+        CompanyDisabled or DatabaseUnavailable; then there is no session, and the token is as it was.
+        """
+        found: list[RoomRules] = []
+
+        def judge(rules: RoomRules) -> None:
+            found.append(rules)
+            if invited or entry.permissions.moderate:
+                return
+            if rules.locked:
+                raise RoomLocked
+            if rules.lobby:
+                raise LobbyFirst
+
+        sessions = self.store.sessions
+        if entry.grant is None or entry.token is None:
+            who = (entry.company_id, entry.room_id, entry.user_name)
+            session = await sessions.admit_anonymous(*who, peer_address=entry.address, judge=judge)
+        else:
+            session = await sessions.admit(entry.grant, entry.token, peer_address=entry.address, judge=judge)
+        return session, self.state(entry.company_id, entry.room_id, found[-1])
+
+    def state(self, company_id: str, room_id: str, rules: RoomRules | Room) -> RoomState:
+        """What a call is told of its room."""
+        kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
+        anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
+        public = anonymous and is_clean(room_id)
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public)
+
+    def banned_until(self, entry: Entry) -> datetime:
+        """How long who is removed stays out: as long as the token could let them in again, else as configured."""
+        if entry.grant is not None:
+            return entry.grant.expires_at + timedelta(seconds=tokens.LEEWAY_S)
+        return self.clock() + timedelta(seconds=self._ban_s)
+
+    def seconds_left(self, entry: Entry) -> float | None:
+        """How long somebody may still enter: until the token expires; who came within its leeway may use that up."""
+        if entry.grant is None:
+            return None
+        left = (entry.grant.expires_at - self.clock()).total_seconds()
+        return left if left > 0 else left + tokens.LEEWAY_S
+
+
+async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:
+    """The company and the grant of a token whose signature, claims and times are right.
+
+    Whether it was revoked or used is not looked at. Raises a TokenError or CompanyDisabled.
+    """
+    company = await store.companies.by_id(tokens.peek(token))
+    found = tokens.decode(token, None if company is None else store.companies.secret(company).reveal(), now)
+    if company is None:
+        raise TokenError  # never: nobody has signed with what `decode` then verifies with
+    if not company.is_active:
+        raise CompanyDisabled
+    return company, found

@@ -1,0 +1,270 @@
+"""Every WebSocket: who may open one and under which name, how the others are told why not, and who hears what.
+
+What becomes of one that is admitted is in calls/session.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
+from wsproto.utilities import LocalProtocolError
+
+from sfu import bridge, errors
+from sfu.background import repeat
+from sfu.calls.admission import Entry, LobbyFirst, asked
+from sfu.calls.chat import now_ms
+from sfu.calls.moderation import Moderation
+from sfu.calls.registry import Calls, Joining
+from sfu.calls.session import Session, bye
+from sfu.calls.websocket import CLOSE_S, Door, Link
+from sfu.errors import SfuError
+from sfu.protocol.server_messages import ChatLine, RoomState, encode
+from sfu.refusals import CompanyDisabled, TokenRevoked
+from sfu.store import records
+from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
+from sfu.web.edge import PacedStream, Upgraded
+from sfu.web.origins import check_origin, origin_of
+
+log = logging.getLogger("sfu.signaling")
+
+FRAME_QUEUE = 8
+"""Frames trio-websocket may read ahead. With its default of one, a pong waits behind a message not yet handled."""
+QUIET_S, LINGER_BYTES = 0.25, 1 << 20
+"""A closing connection is read until it is quiet for so long, and this much of it regardless of the reading pace."""
+
+WATCH_S = 1.0
+"""How often to ask the database whose token or company is no longer good: another process may have said so."""
+
+GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
+"""What a connection ends with by its client's doing."""
+
+
+class Signaling:
+    """Every session of this server, and who waits for one. Becomes the `on_event` and `on_death` of `workers`."""
+
+    def __init__(self, calls: Calls, moderation: Moderation) -> None:
+        self.calls, self.moderation = calls, moderation
+        self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
+        self._handshakes: set[trio.CancelScope] = set()
+        self._stopping = False
+        self._nursery: trio.Nursery | None = None
+        self._stamp: object = None  # of the database, when it was asked last
+        calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
+
+    async def serve(self, connection: Upgraded) -> None:
+        """Runs one WebSocket to its end and closes its stream. Raises nothing but Cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:  # trio-websocket's reader lives here
+                request = await self._handshake(nursery, connection)
+                if request is not None:
+                    await self._admit(request, connection)
+                nursery.cancel_scope.cancel()
+            await _linger(connection.stream)
+        except* GONE:
+            # in trio-websocket's reader, by a ping after our close frame or a Host that is no name: the client's doing
+            self.calls.counters.add("sfu_connection_failures_total", kind="websocket")
+        except* Exception:
+            log.exception("connection_failed client=%s", connection.client)
+        finally:
+            await trio.aclose_forcefully(connection.stream)  # ws.aclose() does not after 1009, nor with a mute peer
+
+    def stop(self) -> None:
+        """Ends every peer with ServerStopping and admits no more."""
+        self._stopping = True
+        for scope in self._handshakes:
+            scope.cancel()
+        for session in self.calls.seats.values():
+            session.end(errors.ServerStopping())
+        self.calls.lobby.refuse(lambda _: True, errors.ServerStopping())
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Where every session lives: they outlast their connections. Runs until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
+
+    async def _watch(self) -> None:
+        """Ends those whose token was revoked, or company disabled, by another process."""
+        store = self.calls.admission.store
+        stamp = store.database.stamp()
+        if stamp is None or stamp != self._stamp:
+            await self._end_revoked(await store.sessions.revoked())
+            self._stamp = stamp
+
+    async def _end_revoked(self, gone: Collection[records.Session]) -> None:
+        ended = {record.id: record for record in gone}
+        for session in [session for session in self.calls.seats.values() if session.record.id in ended]:
+            company = await self.calls.admission.store.companies.by_id(session.record.company_id)
+            session.end(TokenRevoked() if company is not None and company.is_active else CompanyDisabled())
+
+    async def _handshake(self, nursery: trio.Nursery, connection: Upgraded) -> WebSocketRequest | None:
+        """None when no request came in time: a bad one makes trio-websocket answer it and then wait for ever."""
+        with trio.move_on_after(self.calls.config.join_s) as scope:
+            self._handshakes.add(scope)
+            try:
+                limit = self.calls.config.message_bytes
+                return await wrap_server_stream(nursery, connection.stream, FRAME_QUEUE, limit)
+            finally:
+                self._handshakes.discard(scope)
+        return None
+
+    async def _admit(self, request: WebSocketRequest, connection: Upgraded) -> None:
+        door = Door(request)
+        try:
+            link = await self._link(door, connection)
+        except GONE:
+            raise
+        except Exception as failure:
+            if not isinstance(failure, SfuError):
+                log.exception("join_failed client=%s", connection.client)
+            error = failure if isinstance(failure, SfuError) else SfuError()
+            self.calls.counters.add("sfu_refused_total", code=error.code)
+            log.info("refused client=%s code=%s", connection.client, error.code)
+            with trio.move_on_after(CLOSE_S):
+                await _refuse(door, error)
+            return
+        if link is not None:
+            await link.run(door)
+        else:
+            with trio.move_on_after(CLOSE_S):
+                await _refuse(door, None)
+
+    async def _link(self, door: Door, connection: Upgraded) -> Link | None:
+        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there; only
+        the lobby comes after. None for who left it by themselves."""
+        if self._stopping:
+            raise errors.ServerStopping
+        check_origin(connection, self._origins)
+        ask = asked(connection.target, door.request.proposed_subprotocols)
+        if ask.secret is not None:
+            return self._resume(ask.secret, connection, door.full)
+        entry, invited = await self.calls.identify(ask, connection.client), False
+        while True:
+            try:
+                return await self._join(door, connection, entry, invited)
+            except LobbyFirst:
+                waiter = await self.calls.lobby.wait(door, entry, self.calls.admission.seconds_left(entry))
+                if waiter.left:
+                    return None
+                invited = waiter.invited
+
+    def _resume(self, secret: str, connection: Upgraded, full: bool) -> Link:
+        session = self.calls.session_of(secret) if full else None
+        if session is None:
+            raise errors.SessionGone
+        link = session.resume(connection.stream)
+        self.calls.counters.add("sfu_resumes_total")
+        log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
+        return link
+
+    async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
+        self._check_worker(entry)
+        joining = Joining(entry)
+        self.calls.joining.add(joining)
+        try:
+            earlier = await self.calls.chat.earlier(entry)
+            record, state = await self.calls.admission.admit(entry, invited=invited)
+        finally:
+            self.calls.joining.discard(joining)
+        try:  # without an await, so that nobody is let in by the database and forgotten here
+            if joining.error is not None or self._stopping:
+                raise joining.error or errors.ServerStopping()
+            return self._enter(door, connection, entry, record, state, earlier)
+        except SfuError as error:
+            self.calls.admission.store.sessions.close(record, error.code)
+            raise
+
+    def _check_worker(self, entry: Entry) -> None:
+        """Raises MediaUnavailable or ServerFull, before a token is used up for nothing."""
+        room = self.calls.rooms.rooms.get(entry.key)
+        if not (self.calls.workers.ready if room is None else self.calls.workers.is_ready(room.worker)):
+            raise errors.MediaUnavailable  # the peers of a room on a dead worker are on their way out
+        if room is not None:
+            self.calls.workers.admit(room.worker)
+
+    def _enter(
+        self,
+        door: Door,
+        connection: Upgraded,
+        entry: Entry,
+        record: records.Session,
+        state: RoomState,
+        earlier: Sequence[ChatLine],
+    ) -> Link:
+        self._check_worker(entry)
+        peer, deliveries = self.calls.rooms.join(
+            entry.key,
+            entry.user_name,
+            full=door.full,
+            pick=self.calls.workers.pick,
+            room_id=entry.room_id,
+            permissions=entry.permissions,
+            state=state,
+            earlier=earlier if state.chat_kept_s else (),
+            now_ms=now_ms(),
+        )
+        self.calls.workers.place(peer.room.worker)
+        session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
+        assert self._nursery is not None
+        self._nursery.start_soon(session.run)
+        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, door.full)
+        link = session.connect(connection.stream)
+        self.calls.deliver(deliveries)
+        self.calls.tell_lobby(session)
+        return link
+
+    def _on_event(self, worker: int, event: bridge.Event) -> None:
+        if isinstance(event, bridge.Speakers):
+            self.calls.deliver(self.calls.rooms.speakers(event.room, event.dominant, event.speaking))
+            return
+        session = self.calls.seats.get(getattr(event, "peer", ""))
+        if session is not None:
+            session.post(event)
+
+    def _on_death(self, worker: int) -> None:
+        for session in self.calls.seats.values():
+            if session.peer.room.worker == worker:
+                session.end(errors.MediaRestarted())
+
+
+async def _refuse(door: Door, error: SfuError | None) -> None:
+    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused.
+
+    None: they left the lobby by themselves.
+    """
+    ours = not isinstance(error, (errors.OriginNotAllowed, errors.BadRequest))  # or nobody to shake hands with
+    try:
+        if door.ws is not None or (ours and door.full):
+            ws = await door.accept()
+            if door.full:
+                await ws.send_message(encode(bye(error)))
+            await ws.aclose(1000 if error is None else error.close_code, str(error or ""))
+        if door.ws is not None or error is None:
+            return
+        headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
+        if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
+            headers["Retry-After"] = str(retry_after_s)
+        await door.request.reject(
+            error.status,
+            extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+            body=problem(error.status, str(error), error.code).encode(),
+        )
+    except ConnectionClosed:
+        pass  # the refused one did not wait for it
+
+
+async def _linger(stream: PacedStream) -> None:
+    """Reads what a closing connection still sends: closing over unread data resets it, and the close frame is lost."""
+    stream.credit(LINGER_BYTES)
+    quiet = False
+    try:
+        with trio.move_on_after(CLOSE_S):
+            while not quiet:
+                with trio.move_on_after(QUIET_S) as scope:
+                    quiet = not await stream.receive_some(65536)
+                quiet = quiet or scope.cancelled_caught
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass

@@ -1,0 +1,158 @@
+"""Who waits to be let into a room: they hold no seat and no media, only their connection, and not for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from sfu.calls.admission import Entry
+from sfu.calls.rooms import new_id
+from sfu.calls.websocket import Door
+from sfu.config import Config
+from sfu.errors import LobbyTimeout, RoomFull, SfuError, Unresponsive
+from sfu.protocol import server_messages
+from sfu.protocol.client_messages import Leave, decode
+from sfu.rates import place
+from sfu.refusals import TokenExpired
+
+FRAMES = 20
+"""From somebody who waits and has nothing to say but `leave`; after these the client is no client of the protocol."""
+SHARE = 5
+"""One address gets a fifth of a lobby at most, or it could keep everybody else out of it."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """`invited`: somebody let them in. `left`: they went. `error`: why they are not let in."""
+
+    entry: Entry
+    id: str = field(default_factory=new_id)
+    invited: bool = False
+    left: bool = False
+    error: SfuError | None = None
+    decided: trio.Event = field(default_factory=trio.Event)
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def invite(self) -> None:
+        """The first decision counts."""
+        if not self.decided.is_set():
+            self.invited = True
+            self.decided.set()
+
+    def refuse(self, error: SfuError | None) -> None:
+        """None: they leave by themselves."""
+        if not self.decided.is_set():
+            self.error, self.left = error, error is None
+            self.decided.set()
+
+
+class Lobby:
+    """The lobbies of all rooms. `changed` is called with the key of a room whose lobby is another now; `attended` tells
+    of a key whether somebody is in that room who can let people in, and `look_again` that it may tell otherwise now."""
+
+    def __init__(self, config: Config, changed: Callable[[str], None], attended: Callable[[str], bool]) -> None:
+        self._config = config
+        self._changed, self._attended = changed, attended
+        self._rooms: dict[str, dict[str, Waiter]] = {}
+
+    def waiting(self, key: str) -> server_messages.Lobby:
+        """Who waits for the room `key`, in the order they came."""
+        waiters = self._rooms.get(key, {}).values()
+        return server_messages.Lobby(tuple(server_messages.Waiter(one.id, one.entry.user_name) for one in waiters))
+
+    def find(self, key: str, waiter_id: str) -> Waiter | None:
+        return self._rooms.get(key, {}).get(waiter_id)
+
+    def open(self, key: str) -> None:
+        """The room has no lobby any more: whoever waits tries again."""
+        for waiter in self._rooms.get(key, {}).values():
+            waiter.decided.set()
+
+    def look_again(self, key: str) -> None:
+        for waiter in self._rooms.get(key, {}).values():
+            waiter.changed.set()
+
+    def refuse(self, who: Callable[[Entry], bool], error: SfuError) -> None:
+        for waiters in self._rooms.values():
+            for waiter in waiters.values():
+                if who(waiter.entry):
+                    waiter.refuse(error)
+
+    async def wait(self, door: Door, entry: Entry, seconds_left: float | None) -> Waiter:
+        """Until it is decided. Raises RoomFull, LobbyTimeout, TokenExpired, or what they were refused with."""
+        waiter = self._add(entry)
+        try:
+            ws = await door.accept()
+            async with trio.open_nursery() as nursery:
+                if door.full:
+                    nursery.start_soon(self._tell, ws, waiter)
+                nursery.start_soon(self._listen, ws, waiter)
+                nursery.start_soon(self._keep_alive, ws, waiter)
+                late: SfuError = LobbyTimeout()
+                patience_s = self._config.lobby_s
+                if seconds_left is not None and seconds_left < patience_s:
+                    patience_s, late = seconds_left, TokenExpired()
+                with trio.move_on_after(patience_s):
+                    await waiter.decided.wait()
+                waiter.refuse(late)  # unless it is decided
+                nursery.cancel_scope.cancel()
+        except* ConnectionClosed:
+            waiter.refuse(None)
+        finally:
+            self._remove(waiter)
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter
+
+    def _add(self, entry: Entry) -> Waiter:
+        waiters = self._rooms.get(entry.key, {})
+        here = sum(place(other.entry.address) == place(entry.address) for other in waiters.values())
+        limit = self._config.max_waiting
+        if self._config.limits and (len(waiters) >= limit or here >= max(1, limit // SHARE)):
+            raise RoomFull("As many people as may are waiting to be let in. Try again later.")
+        waiter = Waiter(entry)
+        self._rooms.setdefault(entry.key, waiters)[waiter.id] = waiter
+        self._changed(entry.key)
+        return waiter
+
+    def _remove(self, waiter: Waiter) -> None:
+        waiters = self._rooms[waiter.entry.key]
+        del waiters[waiter.id]
+        if not waiters:
+            del self._rooms[waiter.entry.key]
+        self._changed(waiter.entry.key)
+
+    async def _tell(self, ws: WebSocketConnection, waiter: Waiter) -> None:
+        """That they wait, and whether for somebody, now and whenever that is another."""
+        said: bool | None = None
+        while True:
+            waiter.changed = trio.Event()
+            entry, attended = waiter.entry, self._attended(waiter.entry.key)
+            if attended is not said:
+                waiting = server_messages.Waiting(entry.room_id, entry.user_name, attended)
+                await ws.send_message(server_messages.encode(waiting))
+                said = attended
+            await waiter.changed.wait()
+
+    async def _listen(self, ws: WebSocketConnection, waiter: Waiter) -> None:
+        """So that a closed connection is noticed. All there is to say here is `leave`."""
+        for _ in range(FRAMES):
+            frame = await ws.get_message()
+            try:
+                said = decode(frame if isinstance(frame, str) else "")
+            except SfuError:
+                continue
+            if isinstance(said, Leave):
+                break
+        waiter.refuse(None)
+
+    async def _keep_alive(self, ws: WebSocketConnection, waiter: Waiter) -> None:
+        while True:
+            await trio.sleep(self._config.ping_s)
+            with trio.move_on_after(self._config.pong_s) as scope:
+                await ws.ping()
+            if scope.cancelled_caught:
+                return waiter.refuse(Unresponsive())

@@ -1,0 +1,150 @@
+"""What those who may moderate, and the REST API, do to calls: enforced, told to everybody, kept in the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from sfu import errors
+from sfu.calls.admission import Entry
+from sfu.calls.registry import Calls, Seat
+from sfu.errors import SfuError
+from sfu.protocol.client_messages import ChangeRoom, EndCall, Moderate
+from sfu.protocol.server_messages import Asked, Muted, Participant, RoomState
+from sfu.protocol.shared import MICROPHONE, SCREEN, SCREEN_AUDIO
+from sfu.refusals import RoomDeleted, TokenRevoked
+from sfu.store import records
+
+log = logging.getLogger("sfu.moderation")
+
+
+class Moderation:
+    """Everything here takes effect at once and neither waits nor blocks; the store writes it down later."""
+
+    def __init__(self, hub: Calls) -> None:
+        self._hub = hub
+
+    # --- of a peer ----------------------------------------------------------------------------------------------------
+
+    def carry_out(self, by: Seat, message: Moderate | ChangeRoom | EndCall) -> None:
+        """Raises NotAllowed, UnknownPeer or BadSource."""
+        if not by.peer.moderator:
+            raise errors.NotAllowed("Your token does not let you moderate this room.")
+        entry = by.entry
+        match message:
+            case Moderate():
+                self._moderate(by, message)
+            case ChangeRoom(locked, lobby):
+                now = by.peer.room.state
+                changes = {"locked": locked, "lobby": lobby}
+                state = replace(now, **{name: value for name, value in changes.items() if value is not None})
+                if state != now:
+                    self._hub.admission.store.rooms.set(entry.company_id, entry.room_id, locked=locked, lobby=lobby)
+                    self._set(entry.key, state)
+            case EndCall():
+                self.end_call(entry.company_id, entry.room_id)
+
+    def _moderate(self, by: Seat, message: Moderate) -> None:
+        key, source = by.peer.room.key, message.source or MICROPHONE
+        if message.action in ("admit", "refuse"):
+            waiter = self._hub.lobby.find(key, message.peer)
+            if waiter is None:
+                raise errors.UnknownPeer("They no longer wait.")
+            if message.action == "admit":
+                waiter.invite()
+            else:
+                waiter.refuse(errors.LobbyRefused())
+            return
+        session = self._hub.find(key, message.peer)
+        if session is None:
+            raise errors.UnknownPeer
+        match message.action:
+            case "mute":
+                self._mute(session, source, by.peer.name)
+            case "ask_unmute":
+                session.tell(Asked(by.peer.name, source))
+            case "remove" if session is by:
+                raise errors.NotAllowed("Nobody removes themselves: leave instead.")
+            case "remove":
+                self._remove(session, by.peer.name)
+
+    # --- of the REST API ----------------------------------------------------------------------------------------------
+
+    def end_token(self, token_id: str) -> None:
+        """Ends whoever entered, or is entering, with this token."""
+        self._end(lambda entry: entry.grant is not None and entry.grant.id == token_id, TokenRevoked())
+
+    def end_room(self, company_id: str, room_id: str) -> None:
+        """Ends the call in a room that was deleted."""
+        self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), RoomDeleted())
+
+    def end_call(self, company_id: str, room_id: str) -> None:
+        """Ends the call for everybody, those in the lobby included. The next one to come begins another."""
+        log.info("call_ended company=%s room=%r", company_id, room_id)
+        self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
+
+    def change_room(self, room: records.Room) -> None:
+        """The room is set so now."""
+        self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room.company_id, room.room_id, room))
+
+    def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
+        """Who is in the call, the first to come first."""
+        return [(session.record, session.peer.described()) for session in self._in(company_id, room_id)]
+
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+        """False if nobody with this session is in the call. Raises BadSource."""
+        found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
+        for session in found:
+            self._mute(session, source, "")
+        return bool(found)
+
+    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+        """Removes somebody and keeps them out. False if nobody with this session is in the call."""
+        found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
+        for session in found:
+            self._remove(session, "")
+        return bool(found)
+
+    def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
+        """A line of chat was deleted: nobody is told of it any more, and who was, is told that."""
+        self._hub.deliver(self._hub.rooms.chat_deleted(f"{company_id}/{room_id}", line_id))
+
+    def _in(self, company_id: str, room_id: str) -> list[Seat]:
+        here = (company_id, room_id)
+        return [one for one in self._hub.sessions() if (one.entry.company_id, one.entry.room_id) == here]
+
+    # --- how --------------------------------------------------------------------------------------------------------
+
+    def _mute(self, session: Seat, source: str, by: str) -> None:
+        """In the media worker, too: what the client goes on sending is forwarded to nobody. A screen takes its sound
+        with it. Raises BadSource."""
+        if source not in session.peer.muted:
+            session.mute(source, True)
+            session.tell(Muted(session.peer.id, source, muted=True, by=by))
+        if source == SCREEN and SCREEN_AUDIO in session.peer.tracks:
+            self._mute(session, SCREEN_AUDIO, by)
+
+    def _remove(self, session: Seat, by: str) -> None:
+        """The person, with every connection they have in the room, and for as long as `Admission.banned_until` says."""
+        entry, admission = session.entry, self._hub.admission
+        admission.store.bans.add(session.record, until=admission.banned_until(entry), by=by)
+        log.info("removed room=%r peer=%s", entry.key, session.peer.id)
+        self._end(lambda other: other.key == entry.key and other.person == entry.person, errors.Removed())
+
+    def _set(self, key: str, state: RoomState) -> None:
+        """The room is set so from now on, also for who is on the way in."""
+        self._hub.deliver(self._hub.rooms.change(key, state))
+        if state.locked:
+            self._hub.stop_joining(
+                lambda entry: entry.key == key and not entry.permissions.moderate, errors.RoomLocked()
+            )
+        if not state.lobby:
+            self._hub.lobby.open(key)
+
+    def _end(self, who: Callable[[Entry], bool], error: SfuError) -> None:
+        for session in self._hub.sessions():
+            if who(session.entry):
+                session.end(error)
+        self._hub.stop_joining(who, error)
+        self._hub.lobby.refuse(who, error)

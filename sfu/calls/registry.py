@@ -1,0 +1,156 @@
+"""A registry of this server's sessions, of its lobby and of joins under way: finds them, tells them, ends them.
+
+It knows no WebSocket: what a session is, is its `Seat` here and calls/session.py.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from sfu import bridge
+from sfu.calls.admission import Admission, Ask, Entry
+from sfu.calls.chat import Chat
+from sfu.calls.lobby import Lobby
+from sfu.calls.rooms import Deliveries, Peer, Rooms
+from sfu.calls.websocket import Link
+from sfu.config import Config
+from sfu.errors import SfuError
+from sfu.metrics import Counters
+from sfu.protocol.server_messages import ServerMessage, encode
+from sfu.rates import failures
+from sfu.refusals import TokenError, TokenExpired, TokenNotYetValid, TokenRevoked, TokenRoom, TokenUsed
+from sfu.store import records
+from sfu.web.streams import PacedStream
+from sfu.workers import Workers
+
+log = logging.getLogger("sfu.calls")
+
+ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
+
+
+class Seat(Protocol):
+    """A session, as others may use it from their tasks: nothing here waits or raises."""
+
+    peer: Peer
+    entry: Entry
+    record: records.Session
+    resumes: int
+
+    @property
+    def code(self) -> str:
+        """Why it ended, or `left`."""
+
+    def send(self, text: str) -> None:
+        """Queues one frame."""
+
+    def tell(self, message: ServerMessage) -> None:
+        """Queues one message, if the client knows its kind."""
+
+    def post(self, event: bridge.Event) -> None:
+        """Acts on an event of the media worker."""
+
+    def mute(self, source: str, muted: bool) -> None:
+        """Raises BadSource."""
+
+    def end(self, error: SfuError | None) -> None:
+        """The first reason wins."""
+
+    def resume(self, stream: PacedStream) -> Link:
+        """Goes on with another connection. Raises RateLimited."""
+
+
+@dataclass(slots=True, eq=False)
+class Joining:
+    """Somebody on the way in; `error` is set when their token or room goes while the database lets them in."""
+
+    entry: Entry
+    error: SfuError | None = None
+
+
+class Calls:
+    def __init__(
+        self, config: Config, rooms: Rooms, workers: Workers, counters: Counters, admission: Admission
+    ) -> None:
+        self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
+        self.admission = admission
+        self.chat = Chat(rooms, admission.store)
+        self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
+        self.joining: set[Joining] = set()
+        self.seats: dict[str, Seat] = {}
+        self.failures = failures(trio.current_time) if config.limits else None
+        """Wrong tokens and secrets, by address; None where limits are off."""
+
+    def sessions(self) -> list[Seat]:
+        """Everybody who is in."""
+        return list(self.seats.values())
+
+    def find(self, key: str, peer_id: str) -> Seat | None:
+        """Somebody in the call `key`, by their id."""
+        session = self.seats.get(peer_id)
+        return session if session is not None and session.peer.room.key == key else None
+
+    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
+        """Keeps out those whom the database lets in right now, before they knew."""
+        for joining in self.joining:
+            if who(joining.entry):
+                joining.error = joining.error or error
+
+    def session_of(self, secret: str) -> Seat | None:
+        """The session whose client knows this secret."""
+        session = self.seats.get(secret.partition(".")[0])
+        if session is None or not hmac.compare_digest(session.peer.secret.encode(), secret.encode()):
+            return None
+        return session
+
+    def deliver(self, deliveries: Deliveries) -> None:
+        """Queues messages for the peers they are for; encodes each once, however many get it."""
+        last: ServerMessage | None = None
+        text = ""
+        for peer, message in deliveries:
+            if message is not last:
+                last, text = message, encode(message)
+            if (session := self.seats.get(peer.id)) is not None:
+                session.send(text)
+
+    def forget(self, session: Seat) -> None:
+        """The peer is out: its room, its worker and its tracks no longer know it, and the others are told."""
+        peer, code = session.peer, session.code
+        if self.seats.pop(peer.id, None) is None:
+            return
+        self.workers.send(peer.room.worker, bridge.Leave(peer.id))
+        self.workers.release(peer.room.worker)
+        self.deliver(self.rooms.leave(peer, code))
+        self.lobby.look_again(peer.room.key)
+        metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
+        self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record())
+        self.counters.add("sfu_ends_total", code=code)
+        log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
+
+    def tell_lobby(self, session: Seat) -> None:
+        """Who waits, if somebody does, to one who may moderate and has just come, or come back; and them of that."""
+        lobby = self.lobby.waiting(session.entry.key)
+        if session.peer.moderator and lobby.waiting:
+            session.tell(lobby)
+            self.lobby.look_again(session.entry.key)
+
+    def _lobby_changed(self, key: str) -> None:
+        lobby = self.lobby.waiting(key)
+        self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
+
+    async def identify(self, ask: Ask, address: str) -> Entry:
+        """Who guesses tokens is not listened to for a time; one that was good once is no guess, as many people of one
+        address may come with theirs too late. Raises what `Admission.identify` does, or TooManyFailures."""
+        if self.failures is not None and ask.token is not None:
+            self.failures.check(address)
+        try:
+            return await self.admission.identify(ask, address)
+        except TokenError as error:
+            if self.failures is not None and not isinstance(error, ONCE_GOOD):
+                self.failures.add(address)
+            raise

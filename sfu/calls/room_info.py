@@ -1,0 +1,62 @@
+"""GET /room-info: what the page shows before joining, and no more than who asks could see by joining."""
+
+from __future__ import annotations
+
+import json
+
+import trio
+from quart import Blueprint, Response, request
+
+from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
+from sfu.calls.registry import Calls
+from sfu.rates import Rate
+from sfu.refusals import CompanyDisabled
+from sfu.store.tokens import held_against
+
+ASKS, ASKS_S = 120, 60.0
+"""So often one address may ask in so many seconds: an office has one, and a page asks every few seconds."""
+
+
+class RoomInfo:
+    def __init__(self, hub: Calls) -> None:
+        self._hub, self._store = hub, hub.admission.store
+        self._rate = Rate(ASKS, ASKS_S, trio.current_time)
+
+    def routes(self) -> Blueprint:
+        info = Blueprint("room_info", __name__)
+        info.add_url_rule("/room-info", "show", self._show, methods=["GET"], provide_automatic_options=False)
+        return info
+
+    async def _show(self) -> Response:
+        address = request.remote_addr or ""
+        if self._hub.config.limits:
+            self._rate.take(address)
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        bearer = [TOKEN_SUBPROTOCOL + token.strip()] if scheme.lower() == "bearer" else []
+        entry = await self._hub.identify(asked("/?" + request.query_string.decode("latin1"), bearer), address)
+        may_enter = await self._may_enter(entry)
+        room = self._hub.rooms.rooms.get(entry.key)
+        names = [peer.name for peer in room.peers.values()] if room is not None and may_enter else []
+        body = {"name": entry.room_id, "participants": names, "open": may_enter}
+        response = Response(json.dumps(body, ensure_ascii=False) + "\n", content_type="application/json")
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    async def _may_enter(self, entry: Entry) -> bool:
+        """Whether they would be let in now, without anybody's help. Raises what is wrong with the token."""
+        company = await self._store.companies.by_id(entry.company_id)
+        if company is None or not company.is_active:
+            raise CompanyDisabled
+        if entry.grant is not None:
+            refused = held_against(await self._store.tokens.get(entry.company_id, entry.grant.id))
+            if refused is not None:
+                raise refused
+        token_id = None if entry.grant is None else entry.grant.id
+        who = (entry.company_id, entry.room_id, entry.user_name)
+        if await self._store.bans.holds(*who, token_id=token_id, address=entry.address):
+            return False
+        room = await self._store.rooms.get(entry.company_id, entry.room_id)
+        if room is None or (entry.permissions.moderate and room.participants < room.max_participants):
+            return True
+        closed = room.locked or room.lobby or (entry.grant is None and room.access != "open")
+        return not closed and room.participants < room.max_participants

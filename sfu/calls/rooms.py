@@ -1,0 +1,295 @@
+"""Rooms, peers and their tracks: plain synchronous state. Whoever changes it gets back what is to be sent to whom.
+
+Nothing here awaits or does I/O, so a change is whole before anyone else can look. Lookup, join and leave are O(1) apart
+from the messages they cause, which are O(peers of that room); no method looks at a second room.
+"""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sfu import bridge
+from sfu.calls.summary import Summary
+from sfu.config import Config
+from sfu.protocol.client_messages import CHAT_BYTES
+from sfu.protocol.server_messages import (
+    EVENT_OF,
+    Cause,
+    ChatDeleted,
+    ChatLine,
+    Direction,
+    FileInfo,
+    HandRaised,
+    History,
+    Joined,
+    Left,
+    Limits,
+    Muted,
+    Participant,
+    Quality,
+    Reacted,
+    RoomState,
+    ServerMessage,
+    Speakers,
+    Track,
+    TrackEnded,
+    TrackInfo,
+    Welcome,
+)
+from sfu.protocol.shared import BARE_EVENTS, Kind
+from sfu.tenancy.tokens import Permissions
+
+SECRET_BYTES = 24
+"""Random ones in a peer's secret: 192 bits."""
+EVERYTHING = Permissions(moderate=False)
+"""What a peer without a token may do."""
+
+OPEN = RoomState()
+HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
+"""So much of the chat who comes later is told, as UTF-8."""
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
+
+    `room_id` is what it knows the room by. `secret` is for its client alone, which proves with it that it is this peer.
+    `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
+    come before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is down.
+    `quality` is what it was told last of how its call goes, `summary` how it went so far.
+    """
+
+    id: str
+    name: str
+    room: Room
+    full: bool
+    room_id: str
+    permissions: Permissions
+    secret: str = field(repr=False)
+    tracks: dict[str, Kind] = field(default_factory=dict)
+    muted: set[str] = field(default_factory=set)
+    hand: int = 0
+    quality: Quality = field(default_factory=Quality)
+    summary: Summary = field(default_factory=Summary)
+
+    @property
+    def moderator(self) -> bool:
+        return self.permissions.moderate
+
+    def takes(self, message: ServerMessage) -> bool:
+        """Whether the client knows this kind of message."""
+        return self.full or EVENT_OF[type(message)] in BARE_EVENTS
+
+    def described(self) -> Participant:
+        tracks = tuple(TrackInfo(source, kind, source in self.muted) for source, kind in self.tracks.items())
+        return Participant(self.id, self.name, tracks, self.hand, self.moderator)
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """Its peers by id, in the order they came; all their media is on one worker.
+
+    `scores` is how the calls of those go who send or receive. `lines` are the last of its chat, as far as that is kept,
+    and `said_ms` is the time of the last one.
+    """
+
+    key: str
+    worker: int
+    state: RoomState = field(default_factory=RoomState)
+    peers: dict[str, Peer] = field(default_factory=dict)
+    speakers: Speakers = field(default_factory=Speakers)
+    scores: dict[str, float] = field(default_factory=dict)  # by peer
+    lines: deque[ChatLine] = field(default_factory=lambda: deque(maxlen=HISTORY_LINES))
+    said_ms: int = 0
+
+    def history(self, now_ms: int) -> History:
+        """The lines not over yet that fit."""
+        found, left_bytes = deque[ChatLine](), HISTORY_BYTES
+        for line in reversed(self.lines):
+            left_bytes -= len(line.text.encode())
+            if left_bytes < 0 or line.time < now_ms - 1000 * self.state.chat_kept_s:
+                break
+            found.appendleft(line)
+        return History(tuple(found))
+
+    def speakers_here(self) -> Speakers:
+        """`speakers` without those who have left since."""
+        now = self.speakers
+        dominant = now.dominant if now.dominant in self.peers else None
+        return Speakers(dominant, tuple(peer for peer in now.speaking if peer in self.peers))
+
+
+Deliveries = list[tuple[Peer, ServerMessage]]
+
+
+class Rooms:
+    """Every room and peer of this server. `created` counts the peers there ever were."""
+
+    def __init__(self, config: Config) -> None:
+        self.rooms: dict[str, Room] = {}
+        self.peers: dict[str, Peer] = {}
+        self.created = 0
+        self._limits = Limits(
+            CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s, config.file_bytes
+        )
+
+    def join(
+        self,
+        key: str,
+        name: str,
+        *,
+        full: bool,
+        pick: Callable[[], int],
+        room_id: str = "",
+        permissions: Permissions = EVERYTHING,
+        state: RoomState = OPEN,
+        earlier: Sequence[ChatLine] = (),
+        now_ms: int = 0,
+    ) -> tuple[Peer, Deliveries]:
+        """A new peer in the room `key`. If that is not there it is created: on the worker `pick` names, with `state`,
+        and with what was written `earlier`.
+
+        `room_id` is what the peer knows the room by, `key` if it is empty. Whether there is a seat left is the store's
+        to say. Raises what `pick` raises; then nothing has changed.
+        """
+        room = self.rooms.get(key)
+        if room is None:
+            room = self.rooms[key] = Room(key, pick(), state)
+            room.lines.extend(earlier)
+        peer_id = new_id()
+        secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
+        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret)
+        room.peers[peer.id] = self.peers[peer.id] = peer
+        self.created += 1
+        return peer, self.welcome(peer, now_ms) + _others(peer, Joined(peer.id, name, peer.moderator))
+
+    def welcome(self, peer: Peer, now_ms: int, *, resumed: bool = False) -> Deliveries:
+        """All that a client of this peer has to know to begin, or to go on after it missed things."""
+        room = peer.room
+        participants = tuple(other.described() for other in room.peers.values() if other is not peer)
+        welcome = Welcome(
+            peer.id,
+            peer.room_id,
+            peer.name,
+            participants,
+            self._limits,
+            peer.permissions,
+            room.state,
+            peer.secret,
+            resumed,
+        )
+        deliveries = _to([peer], welcome)
+        if (speakers := room.speakers_here()) != Speakers():
+            deliveries += _to([peer], speakers)
+        if (history := room.history(now_ms)).lines:
+            deliveries += _to([peer], history)
+        return deliveries
+
+    def leave(self, peer: Peer, reason: str) -> Deliveries:
+        """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""
+        if self.peers.pop(peer.id, None) is None:
+            return []
+        del peer.room.peers[peer.id]
+        peer.room.scores.pop(peer.id, None)
+        if not peer.room.peers:
+            del self.rooms[peer.room.key]
+        return _others(peer, Left(peer.id, reason))
+
+    def track(self, peer: Peer, source: str, kind: Kind) -> Deliveries:
+        """The peer publishes a track from now on."""
+        peer.tracks[source] = kind
+        return _others(peer, Track(peer.id, source, kind, source in peer.muted))
+
+    def track_ended(self, peer: Peer, source: str) -> Deliveries:
+        """The peer no longer publishes the track. Whether it is muted stays known."""
+        if peer.tracks.pop(source, None) is None:
+            return []
+        return _others(peer, TrackEnded(peer.id, source))
+
+    def mute(self, peer: Peer, source: str, muted: bool) -> Deliveries:
+        """The peer muted or unmuted a source; before its track exists this is only remembered."""
+        (peer.muted.add if muted else peer.muted.discard)(source)
+        return _others(peer, Muted(peer.id, source, muted)) if source in peer.tracks else []
+
+    def speakers(self, key: str, dominant: str | None, speaking: Iterable[str]) -> Deliveries:
+        """Who speaks in a room; nobody, if it is gone by now."""
+        room = self.rooms.get(key)
+        if room is None:
+            return []
+        room.speakers = Speakers(dominant, tuple(speaking))
+        return _to(room.peers.values(), room.speakers_here())
+
+    def measured(self, peer: Peer, told: bridge.Quality) -> Deliveries:
+        """How the peer's call goes, for itself; the others hear its score with their own figures. Nothing if it is as
+        it was."""
+        scores = peer.room.scores
+        if told.score is None:
+            scores.pop(peer.id, None)
+        else:
+            scores[peer.id] = told.score
+        peer.summary.add(told)
+        up = None if told.up is None else Direction(**told.up)
+        down = None if told.down is None else Direction(**told.down)
+        cause = None if told.cause is None else Cause(**told.cause)
+        before, peer.quality = peer.quality, Quality(up, down, cause, dict(scores))
+        return _to([peer], peer.quality) if peer.quality != before else []
+
+    def hand(self, peer: Peer, raised_ms: int) -> Deliveries:
+        """The peer raises its hand, or takes it down (0). One that is up already keeps its place in the queue."""
+        if bool(raised_ms) == bool(peer.hand):
+            return []
+        peer.hand = raised_ms
+        return _to(peer.room.peers.values(), HandRaised(peer.id, raised_ms))
+
+    def react(self, peer: Peer, reaction: str) -> Deliveries:
+        """For everyone in the room, the sender included."""
+        return _to(peer.room.peers.values(), Reacted(peer.id, reaction))
+
+    def change(self, key: str, state: RoomState) -> Deliveries:
+        """The room, if it is there, is set so from now on; all are told."""
+        room = self.rooms.get(key)
+        if room is None or room.state == state:
+            return []
+        room.state = state
+        if not state.chat_kept_s:
+            room.lines.clear()
+        return _to(room.peers.values(), state)
+
+    def moderators(self, key: str) -> list[Peer]:
+        """Who may moderate the call in this room."""
+        room = self.rooms.get(key)
+        return [] if room is None else [peer for peer in room.peers.values() if peer.moderator]
+
+    def chat(self, peer: Peer, text: str, now_ms: int, file: FileInfo | None = None) -> tuple[ChatLine, Deliveries]:
+        """A line for everyone in the room, the sender included, so that all see one order, which its times tell too."""
+        room = peer.room
+        room.said_ms = max(now_ms, room.said_ms + 1)
+        line = ChatLine(peer.id, peer.name, text, room.said_ms, str(uuid.uuid4()), file)
+        if room.state.chat_kept_s:
+            room.lines.append(line)
+        return line, _to(room.peers.values(), line)
+
+    def chat_deleted(self, key: str, line_id: str) -> Deliveries:
+        """A line is no more."""
+        room = self.rooms.get(key)
+        if room is None:
+            return []
+        room.lines = deque((line for line in room.lines if line.id != line_id), maxlen=HISTORY_LINES)
+        return _to(room.peers.values(), ChatDeleted(line_id))
+
+
+def new_id() -> str:
+    """Of a peer: short, and not to be guessed."""
+    return secrets.token_urlsafe(9)
+
+
+def _to(peers: Iterable[Peer], message: ServerMessage) -> Deliveries:
+    return [(peer, message) for peer in peers if peer.takes(message)]
+
+
+def _others(sender: Peer, message: ServerMessage) -> Deliveries:
+    return _to((peer for peer in sender.room.peers.values() if peer is not sender), message)

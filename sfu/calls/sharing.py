@@ -1,0 +1,149 @@
+"""Files shared in calls: POST /files puts one into the chat of the room its sender is in, GET /files/… fetches it.
+
+Who may send one proves it with the secret of their session; who may fetch one knows its address, which only the room is
+told. What is sent goes to the disk as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote, unquote
+
+import trio
+from quart import Blueprint, Response, request
+from quart_trio.wrappers.response import TrioFileBody
+
+from sfu.background import repeat
+from sfu.calls.chat import file_info
+from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
+from sfu.calls.registry import Calls, Seat
+from sfu.errors import ConfigError, NotAllowed, ServerFull
+from sfu.rates import Rate
+from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
+from sfu.store.records import File
+from sfu.web.bodies import PacedBody
+
+FOLDER = "files"
+SWEEP_S = 60.0
+WHOLE_S = 600.0
+"""For a whole file, either way; between two pieces of it there may be `send_s`."""
+UPLOADS, DOWNLOADS = 16, 64
+"""At once; each has a file open."""
+FILES, FILES_S = 20, 60.0
+"""So many one address may send in so many seconds."""
+SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain", "application/pdf")
+"""Types that are served as they were sent; a browser runs nothing of them. The others are served as octets."""
+HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cross-Origin-Resource-Policy": "same-origin"}
+
+log = logging.getLogger("sfu.sharing")
+
+
+class Sharing:
+    def __init__(self, hub: Calls, folder: Path) -> None:
+        config = hub.config
+        self._hub, self._config, self._store = hub, config, hub.admission.store
+        self._folder = Folder(folder, config.files_bytes)
+        self._rate = Rate(FILES, FILES_S, trio.current_time)
+        self._uploads, self._downloads = trio.CapacityLimiter(UPLOADS), trio.CapacityLimiter(DOWNLOADS)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Deletes files that nobody knows any more, until cancelled. Raises ConfigError when there can be no folder."""
+        try:
+            await self._folder.open()
+        except OSError as error:
+            raise ConfigError(f"SFU_DATA_DIR: shared files cannot be kept there: {error}.") from None
+        task_status.started()
+        await repeat("files", self._sweep, SWEEP_S, self._hub.counters)
+
+    async def _sweep(self) -> None:
+        if count := await self._folder.sweep(self._store.files.known):
+            log.info("files_deleted=%d", count)
+
+    def routes(self) -> Blueprint:
+        files = Blueprint("files", __name__)
+        files.add_url_rule("/files", "send", self._send, methods=["POST"], provide_automatic_options=False)
+        files.add_url_rule("/files/<file_id>", "fetch", self._fetch, methods=["GET"], provide_automatic_options=False)
+        return files
+
+    async def _send(self) -> Response:
+        session = self._sender()
+        try:
+            self._uploads.acquire_nowait()
+        except trio.WouldBlock:
+            raise ServerFull("Too many files come at once. Try again in a moment.") from None
+        try:
+            with trio.fail_after(WHOLE_S):
+                file = await self._receive(session, cast("PacedBody", request.body))
+        except trio.TooSlowError:
+            raise FileLate from None
+        except OSError as error:
+            log.error("file_not_written error=%r", error)
+            raise FilesFull("The server cannot keep the file.") from None
+        finally:
+            self._uploads.release()
+        if self._hub.session_of(session.peer.secret) is not session:
+            await self._folder.remove(file.id)  # nobody was told of it; its row goes when it is over
+            raise SessionUnknown("You have left the call.")
+        self._hub.deliver(self._hub.chat.share(session.entry, session.peer, file))
+        body = json.dumps(asdict(file_info(file)), ensure_ascii=False) + "\n"
+        return Response(body, 201, {"Location": f"/files/{file.id}"}, content_type="application/json")
+
+    def _sender(self) -> Seat:
+        """Whose session's secret came with the request, and may share files. Raises what forbids it."""
+        address = request.remote_addr or ""
+        if self._hub.failures is not None:
+            self._hub.failures.check(address)
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        session = self._hub.session_of(secret.strip()) if scheme.lower() == "bearer" else None
+        if session is None:
+            if self._hub.failures is not None:
+                self._hub.failures.add(address)
+            raise SessionUnknown
+        if not session.entry.permissions.chat:
+            raise NotAllowed("Your token does not let you write in the chat.")
+        if not (session.peer.room.state.files and self._config.file_bytes):
+            raise FilesOff
+        if self._config.limits:
+            self._rate.take(address)
+        return session
+
+    async def _receive(self, session: Seat, body: PacedBody) -> File:
+        """The file, on the disk and in the database. Raises what forbids it, and then it is in neither."""
+        file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
+        try:
+            name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="replace"))
+            file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
+            entry, kept_s = session.entry, session.peer.room.state.chat_kept_s
+            limit = self._config.room_files_bytes
+            await self._store.files.add(entry.company_id, entry.room_id, file, kept_s=kept_s, limit_bytes=limit)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._folder.remove(file_id)
+            raise
+        return file
+
+    async def _fetch(self, file_id: str) -> Response:
+        file = await self._store.files.get(file_id)
+        path = self._folder.path(file_id)
+        if file is None or path is None:
+            raise FileNotFound
+        response = Response(self._pieces(path), 200, HEADERS, content_type=_shown(file.type))
+        response.timeout = WHOLE_S
+        response.headers["Content-Length"] = str(file.size)
+        response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"
+        response.headers["Cache-Control"] = "private, no-cache"
+        return response
+
+    async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
+        async with self._downloads, TrioFileBody(path, buffer_size=1 << 16) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+def _shown(kind: str) -> str:
+    return kind if kind.startswith(SHOWN) else OCTETS

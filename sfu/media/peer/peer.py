@@ -1,0 +1,220 @@
+"""One peer: its transport, and its RTP and RTCP in and out. What is sent to whom is negotiation.py, publisher.py and
+subscriber.py."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import ChainMap
+from typing import Any
+
+from sfu import bridge
+from sfu.errors import DtlsFailed, IceTimeout, MediaLost, SfuError
+from sfu.media.bandwidth.lastn import Video
+from sfu.media.peer import sdp
+from sfu.media.peer.negotiation import Negotiation
+from sfu.media.peer.publisher import Publisher
+from sfu.media.peer.quality import Quality, Trouble
+from sfu.media.peer.room import Room
+from sfu.media.peer.rtcp_reader import RtcpReader
+from sfu.media.peer.shared import Shared
+from sfu.media.peer.subscriber import Viewer
+from sfu.media.rtp import codecs, rtcp
+from sfu.media.streams.ingress import Inbound
+from sfu.media.transport.deadline import within
+from sfu.media.transport.dtls import Dtls
+from sfu.media.transport.ice import Agent
+from sfu.media.transport.sockets import Path
+from sfu.media.transport.transport import Transport
+
+log = logging.getLogger("sfu.media")
+
+SILENT_S = 30.0
+"""Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
+
+
+class Peer(Transport):
+    """Created by Join, ended by `close` (Leave, a failure, or the worker's end)."""
+
+    def __init__(self, join: bridge.Join, room: Room[Peer], shared: Shared) -> None:
+        agent = Agent(self._on_path, lambda *times: self.viewer.round_trip(*times), shared.udp.mark)
+        super().__init__(join.peer, agent, shared.out, shared.counters)
+        self.full = join.full
+        self.may_publish, self.may_subscribe = join.publish, join.subscribe
+        self.room, self.shared = room, shared
+        self.publisher = Publisher(self, room, shared, self)
+        self.viewer = Viewer(self, room, shared, full=self.full)
+        self.published = self.publisher.published
+        self.negotiation = Negotiation(self, self, room)
+        rtcp = RtcpReader(self.id, self.publisher, self.viewer, shared.counters)
+        self.inbound = Inbound(self.publisher.by_ssrc, rtcp.read, self.publisher.latch)
+        self.inbound.repairs = self.publisher.repairs
+        self.quality = Quality()
+        self._dtls: Dtls | None = None
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        shared.udp.register(self.agent, self.inbound)
+        room.peers[self.id] = self
+        room.arrange()
+        self.negotiation.changed()
+
+    def hold(self, held: bool) -> None:
+        """Its client cannot be told anything, or can again: then it is told anew what the last may not have reached."""
+        self.negotiation.hold(held)
+        if not held:
+            self.viewer.tell_again()
+            self.publisher.tell_again()
+
+    def tell_others(self) -> None:
+        """What it publishes is another than before."""
+        self.room.arrange()
+        for peer in self.room.peers.values():
+            if peer is not self and peer.may_subscribe:
+                peer.negotiation.changed()
+
+    def renegotiate(self) -> None:
+        """Something that its next offer must show changed."""
+        self.negotiation.changed()
+
+    # --- what its room asks ------------------------------------------------------------------------------------------
+
+    @property
+    def shows(self) -> frozenset[int]:
+        """Whoever has no media path yet shows nothing that the others would have to go by."""
+        return codecs.VIDEO_TYPES if self.outgoing is None else self.negotiation.shows
+
+    def check_codecs(self, types: frozenset[int]) -> None:
+        self.negotiation.check_codecs(types)
+
+    def leave_out(self, videos: frozenset[Video]) -> None:
+        self.viewer.leave_out(videos)
+
+    # --- transport ---------------------------------------------------------------------------------------------------
+
+    def connect(self, answer: sdp.AnswerSdp) -> None:
+        """Its client said how it can be reached and who it is."""
+        self._start(self._connect(answer))
+
+    def attach(self) -> None:
+        """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
+        self.viewer.take(self.negotiation.accepted, flows=self.outgoing is not None)
+
+    async def _connect(self, answer: sdp.AnswerSdp) -> None:
+        """ICE, then DTLS, each with its deadline; afterwards media flows. What fails ends the peer."""
+        config = self.shared.config
+        try:
+            async with within(config.ice_s):
+                await self.agent.connected.wait()
+        except TimeoutError:
+            self.fail(IceTimeout())
+            return
+        self._dtls = dtls = Dtls(self.agent, self.shared.certificate, client=answer.setup != "active")
+        if not await dtls.handshake(answer.fingerprints, config.dtls_s) or self._closed:
+            self.fail(DtlsFailed())
+            return
+        dtls.on("statechange", self._dtls_changed)
+        self.inbound.context, self.outgoing = dtls.incoming, dtls.outgoing
+        if dtls.incoming is not None:
+            dtls.incoming.live = ChainMap[int, Any](self.publisher.by_ssrc, self.publisher.repairs)
+        self.room.check_codecs()  # what it can show counts from now on
+        assert self.agent.selected is not None
+        self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
+        self.attach()
+
+    def _dtls_changed(self) -> None:
+        if self._dtls is not None and self._dtls.ended:
+            self.fail(MediaLost("The client closed its media connection."))
+
+    def _on_path(self, path: Path) -> None:
+        self.shared.counters["paths_selected"] += 1
+        for brought in self.negotiation.brought:
+            brought.legs_changed()
+        for track in self.published.values():  # what was lost on the old path, the others' requests included
+            for layer in track.received:
+                layer.request_keyframe()
+
+    def check_liveness(self, now_s: float) -> None:
+        if self.outgoing is not None and now_s - self.agent.last_seen_s > SILENT_S:
+            self.fail(MediaLost())
+
+    def slept(self, pause_s: float) -> None:
+        """This process did not run for so long, which is no silence of the peer."""
+        self.agent.last_seen_s = min(self.agent.last_seen_s + pause_s, time.monotonic())
+
+    def fail(self, error: SfuError) -> None:
+        """Its call is over, and the control plane hears why."""
+        if not self._closed:
+            self.shared.emit(bridge.Failed(self.id, error.code, str(error)))
+            self.close()
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("media_task_failed peer=%s error=%r", self.id, error, exc_info=error)
+            self.fail(SfuError())
+
+    def close(self) -> None:
+        """Everything of this peer ends; its room forgets it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        del self.room.peers[self.id]
+        self.room.speakers.leave(self.id)
+        self.room.check_codecs()
+        self.negotiation.close()
+        for brought in self.negotiation.brought:
+            brought.remove_leg(self)
+        flowed = self.publisher.flows
+        for track in self.published.values():
+            track.close()
+        self.published.clear()
+        if flowed:
+            self.tell_others()
+        self.inbound.context = self.outgoing = None
+        for task in self._tasks:
+            task.cancel()
+        if self._dtls is not None:
+            self._dtls.remove_all_listeners()
+            goodbye = asyncio.get_running_loop().create_task(self._dtls.stop())
+            goodbye.add_done_callback(lambda _: self.agent.close())
+        else:
+            self.agent.close()
+        self.shared.udp.unregister(self.agent)
+
+    # --- what is known of its call -----------------------------------------------------------------------------------
+
+    def measure(self, now_s: float) -> None:
+        """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
+        legs = [leg for track in self.viewer.taken.values() if (leg := track.legs.get(self.id)) is not None]
+        tracks = [track for publication in self.published.values() for track in publication.received]
+        up, down = [track.counted() for track in tracks], [leg.counted() for leg in legs]
+        self.quality.update(up, down, now_s, self.viewer.limit_bps)
+
+    def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:
+        """`uploads` is what is wrong with those of the room."""
+        if self._closed:
+            return
+        quality = self.quality
+        quality.blame(self.id, uploads, now_s)
+        up, down, cause = quality.described(quality.up), quality.described(quality.down), quality.telling.cause
+        told = None if cause is None else cause.described()
+        self.shared.emit(
+            bridge.Quality(self.id, quality.score, up, down, told, quality.up.n_bytes, quality.down.n_bytes)
+        )
+
+    @property
+    def numbers_packets(self) -> bool:
+        """Whether this publisher wants transport-wide feedback."""
+        return bool(self.inbound.feedback_ssrc)
+
+    def send_feedback(self) -> None:
+        """Transport-wide feedback for what arrived since the last call, if anything did."""
+        inbound = self.inbound
+        if inbound.feedback_ssrc and (fci := inbound.feedback.report()):  # else it numbers nothing
+            self.send_rtcp(rtcp.transport_feedback(fci, inbound.feedback_ssrc))

@@ -1,0 +1,295 @@
+"""What a peer publishes from one source: a single RTP stream, or the layers of a simulcast, or a stream that has layers
+in it (svc.py), of which each subscriber gets one at a time, all under one SSRC.
+
+The layers are tracks of their own (rtp_stream.py). A subscriber's leg goes over to another one at a keyframe of that, and
+its numbers, times and pictures go on as if it were one stream (down_track.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import attrgetter
+from typing import Literal, NamedTuple
+
+from sfu.media.bandwidth.allocation import Layer
+from sfu.media.bandwidth.lastn import Video
+from sfu.media.peer import sdp
+from sfu.media.streams.down_track import Leg
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.redundant import RedundantTrack
+from sfu.media.streams.rtp_stream import Track
+from sfu.media.streams.svc import ScalableTrack
+from sfu.media.transport.transport import Transport
+
+CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
+"""The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/link.js). A
+camera of another size is taken for such a one."""
+LINES = 720
+"""Of a stream whose layers do not tell their sizes; each has half the lines of the next."""
+SCREEN = {"q": (540, 250e3), "h": (1080, 800e3), "f": (1080, 2500e3)}
+"""Likewise of a shared screen. Text in half its size is hard to read, so the middle one has all the lines and few
+pictures a second."""
+SILENT_S = 1.0
+"""A layer without packets for so long, while another one has some, is one that the publisher does not send now."""
+START_S = 2.0
+"""What the publisher takes to begin with a layer, at most."""
+RELEASE_S = 4.0
+"""For so long nobody must want a layer before the publisher is told to stop sending it."""
+RATE_WEIGHT = 0.3
+FORGET_S = 20.0
+"""After so long of sending it the most that a layer took counts for half."""
+
+_lower = attrgetter("lower")
+
+
+class _Rate:
+    """What a layer's stream brings a second, smoothed, and the most of it lately."""
+
+    __slots__ = ("_at_s", "_bytes", "bps", "most_bps")
+
+    def __init__(self) -> None:
+        self.bps, self.most_bps, self._at_s, self._bytes = 0.0, 0.0, 0.0, 0
+
+    def update(self, total_bytes: int, now_s: float) -> None:
+        passed_s = now_s - self._at_s
+        if self._at_s and passed_s > 0:
+            bps = (total_bytes - self._bytes) * 8 / passed_s
+            self.bps += (bps - self.bps) * (RATE_WEIGHT if self.bps else 1.0)
+            if bps:
+                self.most_bps = max(self.bps, self.most_bps * 0.5 ** (passed_s / FORGET_S))
+        self._at_s, self._bytes = now_s, total_bytes
+
+
+class Offer(NamedTuple):
+    """What a subscriber can have of a publication at one moment, the smallest first. `most_bps` is by layer the most
+    that it or a smaller one takes. `shape` is the same object for as long as nothing changes but bitrates."""
+
+    layers: Sequence[Layer]
+    most_bps: Sequence[float]
+    shape: object
+
+
+class Publication:
+    """Owned by its publisher; ends with its section or its peer. `rids` are the layers of a simulcast, the smallest
+    first; none means a single stream. `redundant`: of sound that is sent as RED."""
+
+    def __init__(
+        self,
+        publisher: Transport,
+        source: str,
+        kind: Literal["audio", "video"],
+        outbox: Outbox,
+        rids: Sequence[str] = (),
+        *,
+        redundant: bool = False,
+    ) -> None:
+        self.publisher, self.source, self.kind = publisher, source, kind
+        self.video = Video(publisher.id, source)
+        self._usual = SCREEN if source.startswith("screen") else CAMERA
+        self.opus, self.redundant = sdp.Opus(), redundant
+        self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
+        make = RedundantTrack if redundant else ScalableTrack if kind == "video" else Track
+        self.streams = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
+        self.received = list(self.streams.values())  # those that the publisher sends
+        self.simulcast = len(self.received) > 1
+        self._rids = {track: rid for rid, track in self.streams.items()}
+        self.legs: dict[str, Leg[Track]] = {}  # by subscribing peer's id, on one of the layers
+        self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
+        self._asked_s: dict[str, float] = {}  # since when
+        self._asked_last = self.asked  # likewise, when it was any
+        self._rates: dict[Track, _Rate] = {}
+        self._offer, self._offered_s = Offer((), (), None), float("-inf")
+        self._shaped: tuple[object, ...] = ()  # what the shape of the last offer is of
+        self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
+        self._wanted_s = dict.fromkeys(self.streams, float("-inf"))  # when anybody last wanted it
+
+    @property
+    def scalable(self) -> bool:
+        """Whether one of its streams has layers in it now."""
+        return any(map(_lower, self.received))
+
+    @property
+    def layers(self) -> dict[str, Track]:
+        """What a subscriber can be on, the smallest first: streams by rid, what leaves out layers of one by its rid and
+        the largest that is left."""
+        if not self.scalable:
+            return self.streams
+        found: dict[str, Track] = {}
+        for rid, track in self.streams.items():
+            found.update((f"{rid}{spatial}", lower) for spatial, lower in enumerate(track.lower))
+            found[rid] = track
+        return found
+
+    @property
+    def tracks(self) -> list[Track]:
+        return list(self.layers.values())
+
+    @property
+    def muted(self) -> bool:
+        return self.received[0].muted
+
+    @property
+    def flows(self) -> bool:
+        """Whether a packet of it came, now or at any time: before, nobody is told that there is such a source."""
+        return any(track.remote_ssrc is not None for track in self.received)
+
+    @property
+    def packets(self) -> int:
+        return sum(track.packets for track in self.received)
+
+    # --- subscribers -------------------------------------------------------------------------------------------------
+
+    def add_leg(self, peer: Transport, pause: str = "") -> None:
+        """The peer's answer takes this; with a reason to `pause`, it waits for `resume`. It begins with the smallest
+        layer that flows, which is a picture at once."""
+        if peer.id not in self.legs:
+            flowing = [track for track in self.tracks if track.stream.remote_ssrc is not None]
+            track = (flowing or self.tracks)[0].for_subscriber(peer)
+            track.add_leg(peer, pause)
+            self.legs[peer.id] = track.legs[peer.id]
+
+    def remove_leg(self, peer: Transport) -> None:
+        leg = self.legs.pop(peer.id, None)
+        self._wanted.pop(peer.id, None)
+        if leg is not None:
+            leg.track.remove_leg(peer)
+            for track in self.tracks:
+                track.forget(peer.id)
+
+    def prefer(self, subscriber: str, rid: str, *, now: bool) -> None:
+        """The layer a subscriber is to have. It gets the present one until a keyframe of that comes; `now`: nothing
+        until then, because the present one is too much for it. Down within one stream needs none."""
+        leg = self.legs[subscriber]
+        wanted = self.layers[rid]
+        if self._wanted.get(subscriber) != rid:
+            self._wanted[subscriber] = rid
+            for track in self.tracks:
+                track.forget(subscriber)
+        if leg.track is wanted:
+            return
+        if now and leg.track.stream is not wanted.stream:
+            wanted.forget(subscriber)
+            leg.track.switch(subscriber, wanted)
+        elif not wanted.expects(subscriber):
+            wanted.expect(leg)
+
+    def layer_of(self, subscriber: str) -> str:
+        """The layer a subscriber is to have, or has."""
+        leg, layers = self.legs[subscriber], self.layers
+        wanted = self._wanted.get(subscriber)
+        return wanted if wanted in layers else next(rid for rid, track in layers.items() if track is leg.track)
+
+    def falls(self, subscriber: str, rid: str) -> bool:
+        """Whether this layer is smaller than the one a subscriber gets."""
+        layer, now = self.layers[rid], self.legs[subscriber].track
+        return self.tracks.index(layer) < self.tracks.index(now)
+
+    def paused(self, subscriber: str) -> str:
+        """A reason why a subscriber is left out, empty if there is none."""
+        leg = self.legs.get(subscriber)
+        return min(leg.pauses, default="") if leg is not None else ""
+
+    def pause(self, subscriber: str, reason: str) -> None:
+        self.legs[subscriber].track.pause(subscriber, reason)
+
+    def resume(self, subscriber: str, reason: str) -> None:
+        self.legs[subscriber].track.resume(subscriber, reason)
+
+    def request_keyframe(self, subscriber: str) -> None:
+        if (leg := self.legs.get(subscriber)) is not None:
+            leg.track.request_keyframe()
+
+    def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
+        if (leg := self.legs.get(subscriber)) is not None:
+            leg.track.resend(subscriber, seqs, now_s)
+
+    def legs_changed(self) -> None:
+        for track in self.tracks:
+            track.legs_changed()
+
+    # --- the publisher's side ----------------------------------------------------------------------------------------
+
+    def set_muted(self, muted: bool, reason: str = "") -> None:
+        for track in self.received:
+            track.set_muted(muted, reason)
+
+    def take_level(self) -> float | None:
+        return self.received[0].take_level()
+
+    def measure(self, now_s: float) -> None:
+        """Once in a while: what each layer brings."""
+        tracks = self.tracks
+        if list(self._rates) != tracks:
+            self._rates = {track: self._rates.get(track) or _Rate() for track in tracks}
+        for track, rate in self._rates.items():
+            rate.update(track.bytes, now_s)
+
+    def offered(self, now_s: float) -> Offer:
+        """What a subscriber can have: of one moment it is worked out once for all of them."""
+        if now_s != self._offered_s:
+            named = self._heard(now_s)
+            layers = [self._layer(name, track, now_s) for name, track in named]
+            shaped = (*named, *[layer.height for layer in layers], self.muted)
+            shape = self._offer.shape if shaped == self._shaped else object()
+            most_bps = list(accumulate([layer.bps for layer in layers], max))
+            self._offer, self._shaped, self._offered_s = Offer(layers, most_bps, shape), shaped, now_s
+        return self._offer
+
+    def _heard(self, now_s: float) -> list[tuple[str, Track]]:
+        """The layers with their names; one that has gone silent only if there is no other."""
+        named = list(self.layers.items())
+        if not self.simulcast:
+            return named
+        newest_s, scalable = max([track.last_s for track in self.received]), self.scalable
+        found = []
+        for name, track in named:
+            if newest_s - track.stream.last_s > SILENT_S:
+                rid = self._rids[track.stream]
+                if scalable or (rid in self.asked and now_s - self._asked_s.get(rid, now_s) > START_S):
+                    continue
+            found.append((name, track))
+        return found
+
+    def _layer(self, name: str, track: Track, now_s: float) -> Layer:
+        rid, rate = self._rids[track.stream], self._rates.get(track) or _Rate()
+        return Layer(name, self._height(rid, track), self._rate_bps(rid, track, rate, now_s), rate.most_bps)
+
+    def _height(self, rid: str, track: Track) -> int:
+        stream = self.streams[rid]
+        if isinstance(stream, ScalableTrack) and stream.lower:
+            return stream.height(track, LINES)
+        return self._usual[rid][0] if self.simulcast else 0
+
+    def _rate_bps(self, rid: str, track: Track, rate: _Rate, now_s: float) -> float:
+        if now_s - track.stream.last_s < SILENT_S or not self.simulcast:
+            return rate.bps
+        return rate.most_bps or self._usual[rid][1]
+
+    def ask(self, now_s: float) -> bool:
+        """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it. Until a
+        packet has come nobody can want anything, and without its first layer none would come."""
+        if not self.flows:
+            return False
+        before, self.asked = self.asked, self._wanted_now(now_s)
+        if self.scalable and self.asked:  # turning one of its encodings on or off would change the layers of another
+            self.asked = self._asked_last
+        self._asked_last = self.asked or self._asked_last
+        if tuple(self._asked_s) != self.asked:
+            self._asked_s = {rid: self._asked_s.get(rid, now_s) for rid in self.asked}
+        return self.asked != before
+
+    def _wanted_now(self, now_s: float) -> tuple[str, ...]:
+        layers, rids = self.layers, self._rids
+        for subscriber, leg in self.legs.items():
+            if not leg.pauses:
+                self._wanted_s[rids[leg.track.stream]] = now_s
+                if (wanted := layers.get(self._wanted.get(subscriber, ""))) is not None:
+                    self._wanted_s[rids[wanted.stream]] = now_s
+        return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
+
+    def close(self) -> None:
+        self.legs.clear()
+        for track in self.tracks:
+            track.close()

@@ -1,0 +1,69 @@
+"""What a peer's RTCP makes us do, and how much of it in a second.
+
+| What comes | What is done | At most |
+|---|---|---|
+| anything | it is read | BYTES_PER_S a peer |
+| sender report of a track of its own | passed on to who gets the track | one each REPORT_S a track (rtp_stream.py) |
+| report blocks, of what it is sent | its way down is judged | lowered once each DRAIN_S (estimator.py) |
+| REMB | likewise | likewise |
+| generic NACK, of what it is sent | packets are sent to it again | RESEND_PER_S a peer, one each round trip (retransmission.py) |
+| PLI, FIR, of what it is sent | the publisher is asked for a keyframe | one each HOLD_MS a layer (keyframe.py) |
+| SDES, BYE, APP, XR, what has no name; whatever is of other streams | nothing | |
+"""
+
+from __future__ import annotations
+
+import time
+
+from sfu.media.peer.publisher import Publisher
+from sfu.media.peer.subscriber import Viewer
+from sfu.media.rtp import rtcp
+from sfu.media.transport.budget import Budget
+
+BYTES_PER_S, BYTES_BURST = 50_000.0, 100_000.0
+"""RTCP of one peer that is read. Who loses a fifth of 25 videos sends 30,000 bytes of NACKs a second; the most that can
+be made of this, by packets of 4 bytes or by report blocks, is a hundredth of a core or two."""
+
+
+class RtcpReader:
+    """One a peer, of which `publisher` and `viewer` are the halves."""
+
+    __slots__ = ("_budget", "_counters", "_id", "_publisher", "_viewer")
+
+    def __init__(self, peer_id: str, publisher: Publisher, viewer: Viewer, counters: dict[str, int]) -> None:
+        self._id, self._publisher, self._viewer, self._counters = peer_id, publisher, viewer, counters
+        self._budget = Budget(BYTES_PER_S, BYTES_BURST)
+
+    def read(self, data: bytes) -> None:
+        """An authentic compound. Raises ValueError where it is cut; what came before that counted."""
+        now_s = time.monotonic()
+        if not self._budget.take(now_s, len(data)):
+            self._counters["rtcp_over_budget"] += 1
+            return
+        for packet in rtcp.rtcp_packets(data):
+            if packet.type in (rtcp.RTCP_SR, rtcp.RTCP_RR):
+                self._reports(packet, now_s)
+            elif packet.type == rtcp.RTCP_RTPFB and packet.format == rtcp.RTPFB_NACK:
+                self._counters["nack_received"] += 1
+                taken = self._viewer.taken.get(rtcp.feedback_media_ssrc(packet))
+                if taken is not None:
+                    taken.resend(self._id, rtcp.nacked(packet), now_s)
+            elif (bps := rtcp.remb(packet)) is not None:
+                self._viewer.estimated(bps, now_s)
+            elif packet.type == rtcp.RTCP_PSFB and packet.format in (rtcp.PSFB_PLI, rtcp.PSFB_FIR):
+                self._counters["pli_received"] += 1
+                self._keyframes(packet)
+
+    def _reports(self, packet: rtcp.Rtcp, now_s: float) -> None:
+        for block in rtcp.report_blocks(packet):
+            self._viewer.reported(block, now_s)
+        if packet.type == rtcp.RTCP_SR and len(packet.body) >= 4:
+            track = self._publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
+            if track is not None:
+                track.sender_report(packet)
+
+    def _keyframes(self, packet: rtcp.Rtcp) -> None:
+        asked = rtcp.fir_ssrcs(packet) if packet.format == rtcp.PSFB_FIR else [rtcp.feedback_media_ssrc(packet)]
+        for ssrc in asked:
+            if (taken := self._viewer.taken.get(ssrc)) is not None and not taken.paused(self._id):
+                taken.request_keyframe(self._id)

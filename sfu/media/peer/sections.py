@@ -1,0 +1,26 @@
+"""The m-lines of a peer (RFC 8829), in their order: what each is for now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sfu.media.peer.publication import Publication
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One m-line of a peer. A receiving slot belongs to a source, a sending one to a track, in turn to several.
+
+    `settled` is false from the moment a slot loses its use until an answer has seen it inactive; only then may it be
+    used again, so that a browser never takes a new track for the old one.
+    """
+
+    kind: Literal["audio", "video"]
+    receives: bool
+    source: str | None = None
+    track: Publication | None = None
+    accepted: bool = False
+    settled: bool = True
+    repair_ssrc: int = 0  # of what is sent again in it
+    repairs: bool = False  # the client takes that

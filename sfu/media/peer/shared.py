@@ -1,0 +1,27 @@
+"""What all peers of a worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sfu import bridge
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.ingress import Inbound
+from sfu.media.transport.demux import UdpPort
+from sfu.media.transport.dtls import Certificate
+from sfu.media.transport.srtp import Packet
+
+
+@dataclass(slots=True)
+class Shared:
+    """One a worker."""
+
+    config: bridge.Configure
+    udp: UdpPort[Inbound]
+    certificate: Certificate
+    emit: Callable[[bridge.Event], None]
+    counters: dict[str, int]
+    outbox: Outbox
+    candidates: list[str]
+    out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between

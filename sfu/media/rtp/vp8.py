@@ -1,0 +1,63 @@
+"""The payload descriptor of VP8 (RFC 7741), read and rewritten in place. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sfu.media.rtp.headers import Buffer, payload_offset
+
+
+class Picture(NamedTuple):
+    """Where a VP8 packet has the numbers of its picture, and which they are (RFC 7741 section 4.2)."""
+
+    at: int
+    wide: bool  # 15 bits, else 7
+    number: int
+    tl0_at: int  # 0 where there is none
+    tl0: int  # 8 bits, of the pictures of the lowest temporal layer
+
+
+def vp8_picture(packet: Buffer, n: int) -> Picture | None:
+    """None where the descriptor has no picture id, or is cut short."""
+    try:
+        at = payload_offset(packet, n)
+    except ValueError:
+        return None
+    if n < at + 6 or packet[at] & 0x80 == 0 or packet[at + 1] & 0x80 == 0:  # X, I
+        return None
+    has_tl0, at = bool(packet[at + 1] & 0x40), at + 2
+    wide = bool(packet[at] & 0x80)
+    number = (packet[at] & 0x7F) << 8 | packet[at + 1] if wide else packet[at]
+    tl0_at = at + 1 + wide if has_tl0 else 0
+    return Picture(at, wide, number, tl0_at, packet[tl0_at] if has_tl0 else 0)
+
+
+def shift_picture(packet: bytearray | memoryview, n: int, shift: int, shift_tl0: int) -> None:
+    """Adds to the numbers of a VP8 packet's picture; does nothing to a packet that has none."""
+    found = vp8_picture(packet, n)
+    if found is None:
+        return
+    if found.wide:
+        number = (found.number + shift) & 0x7FFF
+        packet[found.at], packet[found.at + 1] = 0x80 | number >> 8, number & 0xFF
+    else:
+        packet[found.at] = (found.number + shift) & 0x7F
+    if found.tl0_at:
+        packet[found.tl0_at] = (found.tl0 + shift_tl0) & 0xFF
+
+
+def starts_vp8_keyframe(packet: Buffer) -> bool:
+    """Whether a whole VP8 packet is the first of a keyframe (RFC 7741 sections 4.2 and 4.3)."""
+    n = len(packet)
+    try:
+        at = payload_offset(packet, n)
+    except ValueError:
+        return False
+    if n < at + 8 or packet[at] & 0x17 != 0x10:  # only the start of partition 0
+        return False
+    if packet[at] & 0x80:
+        extended, at = packet[at + 1], at + 1
+        if extended & 0x80:
+            at += 2 if packet[at + 1] & 0x80 else 1
+        at += bool(extended & 0x40) + bool(extended & 0x30)
+    return n > at + 1 and not packet[at + 1] & 1

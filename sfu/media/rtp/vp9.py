@@ -1,0 +1,59 @@
+"""What a VP9 packet says of its layer frame, and of the layers that there are (RFC 9628 section 4.2). Pure.
+
+Readers begin at the payload descriptor, `at`, and raise IndexError where the packet is cut short.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sfu.media.rtp import headers
+
+MOST_REFERENCES = 3
+
+
+class Descriptor(NamedTuple):
+    """The bits are P, B, E and V; `spatial` is SID, 0 without layer indices; `following` is where those end."""
+
+    predicted: bool
+    begins: bool
+    ends: bool
+    structured: bool
+    spatial: int
+    following: int
+
+    @property
+    def starts_picture(self) -> bool:
+        """Of those that have a frame of the lowest spatial layer."""
+        return self.begins and not self.spatial
+
+    @property
+    def starts_keyframe(self) -> bool:
+        """Whether such a frame is not predicted from others."""
+        return self.starts_picture and not self.predicted
+
+
+def read(packet: headers.Buffer, at: int) -> Descriptor:
+    first, spatial = packet[at], 0
+    at += 1
+    if first & 0x80:  # I
+        at += 2 if packet[at] & 0x80 else 1
+    if first & 0x20:  # L
+        spatial = packet[at] >> 1 & 0x07
+        at += 1 if first & 0x10 else 2  # F: without TL0PICIDX
+    return Descriptor(bool(first & 0x40), bool(first & 0x08), bool(first & 0x04), bool(first & 0x02), spatial, at)
+
+
+def heights(packet: headers.Buffer, at: int, found: Descriptor) -> tuple[int, ...]:
+    """Lines of each spatial layer by the scalability structure, the lowest first; 0 where it tells no sizes."""
+    first, at = packet[at], found.following
+    if first & 0x50 == 0x50:  # F and P: reference indices, of which the last one's N bit is not set
+        for _ in range(MOST_REFERENCES):
+            at += 1
+            if not packet[at - 1] & 0x01:
+                break
+    structure = packet[at]
+    count = (structure >> 5) + 1
+    if not structure & 0x10:  # Y
+        return (0,) * count
+    return tuple(packet[at + 3 + 4 * k] << 8 | packet[at + 4 + 4 * k] for k in range(count))

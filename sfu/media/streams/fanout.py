@@ -1,0 +1,253 @@
+"""One run of packets to many subscribers: copied, encrypted in one loop in C, sent with one system call.
+
+A run is up to BURST packets of one track, of equal size but for a shorter last one, so that a subscriber's share of
+it can be one message that the kernel cuts up (UDP_SEGMENT, linux/Documentation/networking/segmentation-offloads).
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sfu.media.rtp import codecs, vp8
+from sfu.media.streams.down_track import Leg
+from sfu.media.transport import libc
+from sfu.media.transport.rows import BURST, ROW_BYTES, Lengths, Rows
+from sfu.media.transport.sockets import Path
+from sfu.media.transport.srtp import Context, protect
+
+Subscriber = Leg[Any]
+"""Of whatever stream: it looks at none."""
+
+SHARE = 32
+"""Subscribers encrypted and sent at once. More of them would not fit the second-level cache."""
+NO_SEGMENTS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
+"""What the kernel says where it cannot cut up: too old, a device without checksums, a path with a smaller MTU."""
+FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
+_IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("struct iovec", "iov_len")
+
+
+class Failure(NamedTuple):
+    """`leg` got the first `sent` packets of a run: not all, because the kernel's buffer is full, or all, but in
+    messages that the kernel would not cut up, and its next fan must know that."""
+
+    leg: Subscriber
+    sent: int
+
+
+class Outbox:
+    """Rows to encrypt in and message headers to send them with; one a worker, filled and sent without a pause between.
+
+    A subscriber's packets are neighbours: packet j of a run of k to subscriber s is row s * k + j. So everything but
+    the receivers' addresses and the segments' size can be prepared: `runs[k]` are messages of k rows, which the kernel
+    cuts up, `lone` of one. Messages take their lengths from where libsrtp writes them.
+    """
+
+    def __init__(self, counters: dict[str, int]) -> None:
+        self.counters = counters
+        if libc.lib is None:
+            self.rows = Rows(SHARE * BURST)
+            return
+        ffi, count = libc.ffi, SHARE * BURST
+        self._iov = ffi.new("struct iovec[]", count)
+        words = memoryview(ffi.buffer(self._iov)).cast("B")
+        low = _LEN_BYTES if sys.byteorder == "little" else _LEN_BYTES + 4  # no packet needs the other half of a size_t
+        column = words.cast("i")[low // 4 :: _IOV_BYTES // 4]
+        self.rows = Rows(count, Lengths(libc.address_of(self._iov) + low, _IOV_BYTES, column))
+        end = self.rows.address + count * ROW_BYTES
+        words.cast("Q")[0::2] = array("Q", range(self.rows.address, end, ROW_BYTES))
+        self._control = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
+        self.segment = ffi.addressof(self._control, "size")
+        self.lone = self._messages(1, count)
+        self.runs = [self._messages(k, SHARE) for k in range(BURST + 1)]
+        self._prepared: dict[tuple[int, int, bool], Prepared] = {}
+
+    def prepare(self, k: int, n: int, *, whole: bool) -> Prepared:
+        """For runs of k packets to n subscribers, `whole` in one message each. Fans that are alike share it."""
+        prepared = self._prepared.get((k, n, whole))
+        if prepared is None:
+            messages, names = self.runs[k] if whole and k > 1 else self.lone
+            prepared = _doublings(k, n), messages, names[: n if whole else n * k]
+            self._prepared[k, n, whole] = prepared
+        return prepared
+
+    def _messages(self, k: int, count: int) -> Messages:
+        """Messages of k rows each, and their column of pointers to addresses."""
+        messages = libc.ffi.new("struct mmsghdr[]", count)
+        for s in range(count):
+            header = messages[s].msg_hdr
+            header.msg_namelen = libc.NAME_BYTES - 4  # a sockaddr_in may be followed by more
+            header.msg_iov, header.msg_iovlen = self._iov + s * k, k
+            if k > 1:
+                header.msg_control, header.msg_controllen = self._control, libc.CONTROL_BYTES
+        step = libc.ffi.sizeof("struct mmsghdr") // 8
+        return messages, memoryview(libc.ffi.buffer(messages)).cast("B").cast("Q")[::step]
+
+
+Messages = tuple[Any, memoryview]
+Copies = list[tuple[slice, slice, slice, slice]]
+"""Where to copy bytes, and from where; the same for lengths."""
+Prepared = tuple[Copies, Any, memoryview]
+"""What to copy until each subscriber has the run; the messages, and the column of their addresses."""
+Shape = tuple[list[Any], int, Copies, Any, memoryview, "array[int]", int]
+"""What runs of one number of packets need: the libsrtp session of each row, their number, what is `Prepared`, what to
+write into the column, and the number of messages."""
+
+
+def _doublings(k: int, n: int) -> Copies:
+    """Each copy doubles what is there of a run of k packets, up to n times."""
+    copies: Copies = []
+    have = k
+    while have < n * k:
+        more = min(have, n * k - have)
+        there = slice(have * ROW_BYTES, (have + more) * ROW_BYTES)
+        copies.append((there, slice(more * ROW_BYTES), slice(have, have + more), slice(more)))
+        have += more
+    return copies
+
+
+class Fan:
+    """Up to SHARE subscribers of a track that one system call can serve: one socket, one tag length, segments or
+    none."""
+
+    __slots__ = (
+        "_addresses", "_contexts", "_endpoint", "_fd", "_legs", "_memory", "_n", "_names", "_outbox", "_paths",
+        "_pictured", "_renumbered", "_rows", "_segments", "_shapes", "_tag",
+    )  # fmt: skip
+
+    def __init__(self, outbox: Outbox, legs: Sequence[tuple[Subscriber, Context, Path]]) -> None:
+        _, context, path = legs[0]
+        self._outbox, self._rows = outbox, outbox.rows
+        self._endpoint, self._fd = path.endpoint, path.endpoint.fd
+        self._tag = context.tag_bytes
+        self._legs, self._n = [leg for leg, _, _ in legs], len(legs)
+        self._contexts = [context for _, context, _ in legs]  # keeps the native sessions alive
+        self._addresses = [path.address for _, _, path in legs]
+        self._segments = self._legs[0].segments
+        self._renumbered = [(s, leg) for s, leg in enumerate(self._legs) if leg.renumbered]
+        self._pictured = [(s, leg) for s, leg in self._renumbered if leg.pictured]
+        self._paths = [path for _, _, path in legs]
+        self._shapes: dict[int, Shape] = {}  # by packets of a run
+        if not path.endpoint.portable:
+            names = b"".join(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0") for address in self._addresses)
+            self._memory = libc.ffi.new("char[]", names)
+            first = libc.address_of(self._memory)
+            self._names = range(first, first + len(names), libc.NAME_BYTES)
+
+    def forward(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
+        """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
+        they are."""
+        k, outbox, rows = len(lengths), self._outbox, self._rows
+        view, column = rows.view, rows.lengths
+        handles, count, copies, messages, names, addresses, total = self._shapes.get(k) or self._shape(k)
+        view[: k * ROW_BYTES] = source
+        if k == 1:
+            column[0] = lengths[0]
+        else:
+            column[:k] = array("i", lengths)
+        for there, here, lengths_there, lengths_here in copies:
+            view[there] = view[here]
+            column[lengths_there] = column[lengths_here]
+        if self._renumbered:
+            self._renumber(view, lengths)
+        # stops at the first failure, so what follows a failure is still in clear
+        if any(map(protect, handles, rows.pointers, rows.length_pointers)):
+            return self._apart(source, lengths)
+        outbox.counters["packets_out"] += count
+        if messages is None:
+            return self._send_each(k)
+        names[:] = addresses
+        if k > 1:
+            outbox.segment[0] = lengths[0] + self._tag
+        sent = libc.sendmmsg(self._fd, messages, total, 0)
+        return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
+
+    def _shape(self, k: int) -> Shape:
+        handles, n = [context.handle for context in self._contexts for _ in range(k)], self._n
+        if self._endpoint.portable:
+            shape: Shape = handles, n * k, _doublings(k, n), None, memoryview(b""), array("Q"), 0
+        else:
+            whole = k == 1 or self._segments  # one message a subscriber
+            addresses = array("Q", [name for name in self._names for _ in range(1 if whole else k)])
+            shape = handles, n * k, *self._outbox.prepare(k, n, whole=whole), addresses, len(addresses)
+        self._shapes[k] = shape
+        return shape
+
+    def _renumber(self, view: memoryview, lengths: list[int]) -> None:
+        k = len(lengths)
+        for s, leg in self._renumbered:
+            for at in range(s * k * ROW_BYTES + 2, (s + 1) * k * ROW_BYTES, ROW_BYTES):
+                leg.renumber(view, at)
+        for s, leg in self._pictured:
+            for at, n in zip(range(s * k * ROW_BYTES, (s + 1) * k * ROW_BYTES, ROW_BYTES), lengths, strict=True):
+                if view[at + 1] & 0x7F == codecs.VP8.payload_type:
+                    vp8.shift_picture(view[at : at + n], n, leg.shift_picture, leg.shift_tl0)
+
+    def _apart(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
+        """libsrtp refused one of the packets: nobody else is to suffer."""
+        if len(self._legs) == 1:
+            self._outbox.counters["protect_failed"] += len(lengths)
+            return ()
+        failures: list[Failure] = []
+        for one in zip(self._legs, self._contexts, self._paths, strict=True):
+            failures += Fan(self._outbox, [one]).forward(source, lengths)
+        return failures
+
+    def _send_on(self, messages: Any, at: int, total: int, k: int) -> Sequence[Failure]:
+        """Message `at` was not sent. Tries again from there, which tells why, and goes on past those that fail."""
+        counters, failures = self._outbox.counters, []
+        each = total // len(self._legs)  # messages a subscriber
+        while at < total:
+            sent = libc.sendmmsg(self._endpoint.fd, messages + at, total - at, 0)
+            if sent > 0:
+                at += sent
+                continue
+            code, (s, j) = libc.ffi.errno, divmod(at, each)
+            leg = self._legs[s]
+            if each < k and code in NO_SEGMENTS:
+                counters["segments_refused"] += 1
+                leg.segments = False
+                failures.append(Failure(leg, self._send_whole(s, k)))
+            elif code in FULL:
+                counters["send_buffer_full"] += 1
+                failures.append(Failure(leg, j))
+                at = (s + 1) * each
+                continue
+            else:
+                counters["send_failed"] += 1
+            at += 1
+        return failures
+
+    def _send_whole(self, s: int, k: int) -> int:
+        """A message the kernel would not cut up, as k of them. Returns how many were sent."""
+        messages, names = self._outbox.lone
+        names[s * k : (s + 1) * k] = array("Q", [self._names[s]]) * k
+        return max(0, int(libc.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
+
+    def _send_each(self, k: int) -> Sequence[Failure]:
+        """Where there is no sendmmsg."""
+        rows, counters, failures = self._outbox.rows, self._outbox.counters, []
+        for s, (leg, address) in enumerate(zip(self._legs, self._addresses, strict=True)):
+            for j in range(k):
+                try:
+                    self._endpoint.socket.sendto(rows.row(s * k + j), address)
+                except BlockingIOError:
+                    counters["send_buffer_full"] += 1
+                    failures.append(Failure(leg, j))
+                    break
+                except OSError:
+                    counters["send_failed"] += 1
+        return failures
+
+
+def fans(outbox: Outbox, legs: Sequence[Subscriber]) -> list[Fan]:
+    """As few as these subscribers need. Those whose media does not flow are in none."""
+    groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, Path]]] = {}
+    for leg in legs:
+        if (way := leg.peer.downlink()) is not None:
+            context, path = way
+            groups.setdefault((path.endpoint, context.tag_bytes, leg.segments), []).append((leg, context, path))
+    return [Fan(outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)]

@@ -1,0 +1,319 @@
+"""A batch of datagrams from peers: decrypted, read, given their place in their tracks; then each track sends its share.
+
+This is the part of the path that runs once a burst in Python, and once a packet where there is something odd about it;
+what runs once a subscriber is in fanout.py. The short way keeps to few of the interpreter's functions, and uses them
+again and again: after a pause each costs what it takes to fetch its code (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from operator import add, itemgetter
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from sfu.media.rtp import codecs, headers
+from sfu.media.rtp.twcc import TransportFeedback
+from sfu.media.streams.gso import gather
+from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
+from sfu.media.transport.srtp import Context, Packet, unprotect
+
+if TYPE_CHECKING:
+    from sfu.media.streams.rtp_stream import Track
+    from sfu.media.transport.demux import Route
+
+HEAD = "!BBHIIIBHBI"
+"""Of a packet: the header's first and second byte, number, time and SSRC; the extension's profile and length, the first
+byte and the two bytes of its first element, the first byte of what follows, and four more. Without an extension these
+are payload."""
+
+_head, _heads = Struct(HEAD).unpack_from, Struct(f"{HEAD}{ROW_BYTES - 24}x").iter_unpack
+_numbers, _ssrc, _fixed = Struct("!HII").pack_into, Struct("!I").pack_into, Struct("!III").pack_into
+_u16_at, _u32_at = Struct("!H").unpack_from, Struct("!I").unpack_from
+_kinds = [codecs.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
+_TRANSPORT_CC = codecs.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
+_AUDIO_LEVEL = codecs.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
+_NAMES = frozenset({codecs.MID_ID, codecs.RID_ID, codecs.REPAIRED_RID_ID})
+_VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of a first byte
+_NO_PADDING = 0xDF
+_SEND_TIME = codecs.ABS_SEND_TIME_ID << 28 | 2 << 24  # of a word that is an element of three bytes
+_ONE_WORD, _TWO_WORDS = headers.ONE_BYTE_PROFILE << 16 | 1, headers.ONE_BYTE_PROFILE << 16 | 2
+_FIRST = [tuple(range(n)) for n in range(READ_BATCH + 1)]
+"""The first n rows."""
+_SSRC_AT = [*range(8, READ_BATCH * ROW_BYTES, ROW_BYTES)]
+"""Where it is in each row."""
+NAME_BYTES = 16
+"""Our mids have one or two characters, our rids one."""
+SEEN_S = 0.05
+"""How often a route needs to hear that something came: what it decides by that takes seconds."""
+OTHERS_RANK = 0
+"""Of what is no track's own, beside Track.flush_rank: a retransmission is older than what else came."""
+
+Names = dict[int, str]
+"""What a packet says of its stream (RFC 8843 section 9.2, RFC 8852): MID, RID or repaired RID by the extension's id."""
+
+
+class Inbound:
+    """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named,
+    with its kind (None for retransmissions) and names."""
+
+    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "repairs", "tracks")
+
+    def __init__(
+        self,
+        tracks: dict[int, Track],
+        on_rtcp: Callable[[bytes], None],
+        latch: Callable[[int, str | None, Names], Track | None],
+    ) -> None:
+        self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
+        self.repairs: dict[int, Track] = {}  # by the SSRC of retransmissions
+        self.context: Context | None = None
+        self.feedback = TransportFeedback()
+        self.feedback_ssrc = 0
+
+    def hear(self, ssrc: int, level: int) -> None:
+        """A packet's audio level: 7 bits of -dBov below one that claims a voice (RFC 6464 section 3)."""
+        track = self.tracks.get(ssrc)
+        if track is not None:
+            track.levels_sum += level & 0x7F
+            track.levels += 1
+
+
+class Forwarder:
+    """One a worker."""
+
+    def __init__(self, counters: dict[str, int]) -> None:
+        self._counters = counters
+        self._packet = Packet()
+        self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
+        self._gathered = Rows(READ_BATCH)
+
+    def forward(self, rows: Rows, routes: list[Route[Inbound] | None]) -> Sequence[int]:
+        """The first of the rows, at most READ_BATCH, are what came, and these are its senders. What is of one stream
+        goes on together, sound first. Returns the rows that are no media of a peer."""
+        now_s, n = time.monotonic(), len(routes)
+        if n == 1:
+            return self._burst(rows, (0,), [_head(rows.view)], routes[0], now_s)
+        heads = list(_heads(rows.view[: n * ROW_BYTES]))
+        ssrcs = list(map(_ssrc_of, heads))
+        if routes.count(routes[0]) == n == ssrcs.count(ssrcs[0]):
+            return self._burst(rows, _FIRST[n], heads, routes[0], now_s)
+        streams: dict[Stream, list[int]] = {}
+        for i, stream in enumerate(zip(routes, ssrcs, strict=True)):
+            streams.setdefault(stream, []).append(i)
+        others: list[int] = []
+        for stream in sorted(streams, key=_rank):
+            ids = streams[stream]
+            others += self._burst(rows, ids, [heads[i] for i in ids], stream[0], now_s)
+        return others
+
+    def _burst(
+        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route[Inbound] | None, now_s: float
+    ) -> Sequence[int]:
+        """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
+        frame and a lone packet are, go the short way: what they have in common is looked at once."""
+        if route is None:
+            return ids
+        inbound, n = route.inbound, len(ids)
+        first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
+        track, context, extended = inbound.tracks.get(ssrc), inbound.context, first & _NO_PADDING != _RTP
+        if (
+            track is None or context is None or seq16 != track.expected or not track.short[second]
+            or (extended and (first & _NO_PADDING != _EXTENDED or element != _TRANSPORT_CC or (
+                block != _ONE_WORD
+                and (block != _TWO_WORDS or n > 1 or after != _AUDIO_LEVEL or last & 0xFFFFFF)
+            )))
+            or (n > 1 and not _alike(heads, extended))
+        ):  # fmt: skip
+            return self._each(rows, ids, route, now_s)
+        start = ids[0]
+        if ids[-1] - start >= n:
+            gather(rows, self._gathered, ids)
+            rows, start = self._gathered, 0
+        pointers = iter(rows.pointers[start : start + n])
+        if any(map(unprotect, [context.handle] * n, pointers, rows.length_pointers[start : start + n])):
+            n -= 1 + len(list(pointers))  # the one that was refused, and those behind it, go the long way
+        end = start + n
+        if n:
+            if now_s - route.seen_s > SEEN_S:
+                route.seen(now_s)
+            if extended:
+                inbound.feedback.arrived((number,) if n == 1 else list(map(_number_of, heads[:n])), now_s)
+                inbound.feedback_ssrc = ssrc
+                word = _send_time(now_s) if track.kind == "video" else 0
+                if n == 1:
+                    _fixed(rows.view, start * ROW_BYTES + 8, track.ssrc, block, word)
+                else:
+                    any(map(_fixed, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n, [block] * n, [word] * n))
+                if block == _TWO_WORDS:
+                    inbound.hear(ssrc, last >> 24)
+                    rows.view[start * ROW_BYTES + 20] = 0
+            else:
+                any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n))
+            self._counters["packets_in"] += n
+            track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
+        return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
+
+    def _each(self, rows: Rows, ids: Sequence[int], route: Route[Inbound], now_s: float) -> Sequence[int]:
+        """Gives each packet its place in its track, whatever it is; then each track sends its share."""
+        view, inbound = rows.view, route.inbound
+        context = inbound.context
+        others: list[int] = []
+        touched: list[Track] = []
+        authentic = 0
+        for i in ids:
+            at = i * ROW_BYTES
+            if view[at] & _VERSION != _RTP:
+                others.append(i)
+                continue
+            if context is None:
+                continue
+            if 192 <= view[at + 1] <= 223:
+                self._rtcp(inbound, context, rows.row(i), route, now_s)
+                continue
+            if unprotect(context.handle, rows.pointers[i], rows.length_pointers[i]):
+                self._counters["srtp_refused"] += 1
+                continue
+            authentic += 1
+            route.seen(now_s)
+            second, ssrc = view[at + 1], _u32_at(view, at + 8)[0]
+            names = self._extensions(inbound, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
+            track = inbound.tracks.get(ssrc)
+            if track is None or not track.accepts[second]:
+                track = self._track_of(rows, i, inbound, context, ssrc, second, names)
+                if track is None:
+                    continue
+            if track.muted:
+                track.refused += 1
+                track.refused_bytes += rows.lengths[i]
+                continue
+            number = track.place(_u16_at(view, at + 2)[0])
+            if number < 0:
+                self._counters["packets_late"] += 1
+                continue
+            ts = _u32_at(view, at + 4)[0]
+            _numbers(view, at + 2, number & 0xFFFF, ts, track.ssrc)
+            if not track.rows and not track.late:
+                touched.append(track)
+            if number + 1 == track.head:
+                track.last_ts = ts
+                track.rows.append(i)
+            else:
+                track.late.append(i)
+        if authentic:
+            self._counters["packets_in"] += authentic
+            self._counters["packets_long_way"] += authentic
+        for track in touched:
+            track.flush(rows, self._spare, now_s)
+        return others
+
+    def _track_of(
+        self, rows: Rows, i: int, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names
+    ) -> Track | None:
+        """The track of a packet whose SSRC no track has, which may be a retransmission. None if there is none."""
+        track = self._unknown(inbound, context, ssrc, second, names)
+        if track is None and _kinds[second] is None:
+            track = self._repair(rows, i, inbound, ssrc, second)
+        return track
+
+    def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> Names:
+        """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
+        were ours, and names and audio levels, which no subscriber is offered. Returns the names."""
+        # libsrtp has checked that the headers are whole
+        names: Names = {}
+        ours = True
+        for extension, at, length in list(headers.extensions(packet, len(packet))):
+            if extension == codecs.TRANSPORT_CC_ID and length == 2:
+                inbound.feedback.arrived([packet[at] << 8 | packet[at + 1]], now_s)
+                inbound.feedback_ssrc = ssrc
+            elif extension == codecs.AUDIO_LEVEL_ID and length == 1:
+                inbound.hear(ssrc, packet[at])
+            elif extension in _NAMES and length <= NAME_BYTES:
+                names[extension] = bytes(packet[at : at + length]).decode("latin-1")
+            else:
+                ours = False
+                continue
+            headers.erase_extension(packet, at, length)
+        if names and ours and _kinds[packet[1]] == "video" and packet[0] & 0x0F == 0 and packet[12] == 0xBE:
+            packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # nothing else is left there
+        return names
+
+    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> Track | None:
+        """The track of a packet whose SSRC or payload type is not what its track has."""
+        if not context.admits(ssrc):
+            self._counters["srtp_refused"] += 1
+            return None
+        kind = _kinds[second]
+        if kind is None:
+            if ssrc not in inbound.repairs and codecs.REPAIRED_RID_ID in names:
+                inbound.latch(ssrc, None, names)
+            return None
+        track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind, names)
+        if track is not None and track.accepts[second]:
+            return track
+        self._counters["packets_unknown"] += 1
+        return None
+
+    def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> Track | None:
+        """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
+        track, payload_type = inbound.repairs.get(ssrc), codecs.REPAIRS.get(second & 0x7F)
+        packet = rows.row(i)
+        n, at = len(packet), headers.payload_offset(packet, len(packet))
+        padding = packet[n - 1] if packet[0] & 0x20 else 0
+        if track is not None and payload_type is not None and at + 2 < n - padding:
+            seq16 = packet[at] << 8 | packet[at + 1]
+            if track.reception.asked(track.number_of(seq16)):
+                packet[1] = second & 0x80 | payload_type
+                headers.set_seq16(packet, seq16)
+                packet[at : n - 2] = bytes(packet[at + 2 :])
+                rows.lengths[i] = n - 2
+                self._counters["packets_repaired"] += 1
+                return track
+        self._counters["packets_ignored"] += 1
+        return None
+
+    def _rtcp(self, inbound: Inbound, context: Context, data: memoryview, route: Route[Inbound], now_s: float) -> None:
+        packet = self._packet
+        packet.load(data, len(data))
+        if not context.unprotect_rtcp(packet):
+            self._counters["srtcp_refused"] += 1
+            return
+        route.seen(now_s)
+        try:
+            inbound.on_rtcp(bytes(packet.view[: packet.n]))
+        except ValueError:
+            self._counters["rtp_malformed"] += 1
+
+
+Head = tuple[int, ...]
+Stream = tuple["Route[Inbound] | None", int]
+"""What came from one peer, or from nobody known, with one SSRC."""
+
+_TIME, _SSRC, _NUMBER = 3, 4, 7
+_ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
+
+
+def _rank(stream: Stream) -> int:
+    route, ssrc = stream
+    track = None if route is None else route.inbound.tracks.get(ssrc)
+    return track.flush_rank if track is not None else OTHERS_RANK
+
+
+def _send_time(now_s: float) -> int:
+    """The element by which subscribers estimate their way: 6.18 bits of seconds."""
+    return _SEND_TIME | int(now_s * 262144) & 0xFFFFFF
+
+
+def _alike(heads: list[Head], extended: bool) -> bool:
+    """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
+    elements."""
+    firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads)  # noqa: B905 -- a keyword costs as much again
+    n, seq16, second = len(seqs), seqs[0], seconds[0]
+    return (
+        # `tuple` would begin with room for ten, and the interpreter keeps 2,000 of each length to which it cut them
+        seqs == (*map(add, [seq16] * n, _FIRST[n]),)
+        and firsts.count(firsts[0]) == n
+        and seconds.count(second) + seconds.count(second ^ 0x80) == n
+        and (not extended or blocks.count(blocks[0]) == n == elements.count(elements[0]))
+    )

@@ -1,0 +1,73 @@
+"""Sound in which each packet repeats the one before it (RED, RFC 2198): passed on as it came to those who take it, and
+without the repetition, as plain Opus, to those who do not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sfu.media.rtp import codecs, headers, rtcp
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.rtp_stream import NONE, Track
+from sfu.media.transport.rows import ROW_BYTES, Rows
+from sfu.media.transport.transport import Transport
+
+ACCEPTS = headers.second_bytes([codecs.RED.payload_type, codecs.OPUS.payload_type])
+"""An encoder sends plain Opus where two blocks would be too large."""
+
+
+class RedundantTrack(Track):
+    """What came is one stream to all, `plain` another one: with the same numbers, but its own packets, sizes and
+    history, so that each subscriber is sent again the very bytes that it was sent."""
+
+    __slots__ = ("plain",)
+
+    def __init__(
+        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int
+    ) -> None:
+        super().__init__(publisher, source, kind, outbox, ssrc)
+        self.accepts, self.short = ACCEPTS, NONE
+        self.plain = Track(publisher, source, kind, outbox, ssrc)
+
+    def for_subscriber(self, peer: Transport) -> Track:
+        return self if peer.hears_redundant else self.plain
+
+    def legs_changed(self) -> None:
+        super().legs_changed()
+        self.plain.legs_changed()
+
+    def close(self) -> None:
+        super().close()
+        self.plain.close()
+
+    def sender_report(self, report: rtcp.Rtcp) -> None:
+        super().sender_report(report)
+        self.plain.sender_report(report)
+
+    def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
+        plain = self.plain
+        plain.head, plain.last_ts = self.head, self.last_ts
+        for ids, stripped in ((self.rows, plain.rows), (self.late, plain.late)):
+            ids[:] = [i for i in ids if self._read(rows, i, spare, stripped)]
+        plain.flush(spare, spare, now_s)  # first, as the other pads what it sends, and needs the rows to spare
+        super().flush(rows, spare, now_s)
+
+    def _read(self, rows: Rows, i: int, spare: Rows, stripped: list[int]) -> bool:
+        """Strips a packet into the next row to spare if anybody wants it so. False if it is malformed, which to
+        subscribers is a lost one."""
+        packet = rows.row(i)
+        payload = start = 0
+        if packet[1] & 0x7F == codecs.RED.payload_type:
+            try:
+                payload, start = headers.primary_block(packet, len(packet), codecs.OPUS.payload_type)
+            except ValueError:
+                self._counters["rtp_malformed"] += 1
+                return False
+        if self.plain.legs:
+            j = len(self.plain.rows) + len(self.plain.late)
+            row, n = spare.view[j * ROW_BYTES : (j + 1) * ROW_BYTES], len(packet) - start + payload
+            row[:payload], row[payload:n] = packet[:payload], packet[start:]
+            if start:
+                row[1] = packet[1] & 0x80 | codecs.OPUS.payload_type
+            spare.lengths[j] = n
+            stripped.append(j)
+        return True

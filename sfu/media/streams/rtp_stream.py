@@ -1,0 +1,343 @@
+"""A publisher's packets become its subscribers' packets. Nothing here is decoded.
+
+A track has one outgoing SSRC, sequence and clock for all its subscribers, so what every subscriber gets is the same
+bytes until encryption: they are rewritten once, where they were received, and leave as runs (fanout.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Sequence
+from struct import Struct
+from typing import Literal
+
+from sfu.media.rtp import codecs, headers, rtcp, vp8
+from sfu.media.rtp.keyframe import starts_keyframe
+from sfu.media.streams.down_track import Leg
+from sfu.media.streams.fanout import Failure, Fan, Outbox, fans
+from sfu.media.streams.gso import gather, make_run
+from sfu.media.streams.receive_stream import BROKEN, Upstream
+from sfu.media.streams.retransmission import ROUND_TRIP_S, History
+from sfu.media.transport.rows import ROW_BYTES, SEQUENCES, Rows
+from sfu.media.transport.transport import Transport
+
+ACCEPTS = {kind: headers.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in codecs.CODECS.items()}
+NONE = headers.second_bytes(())
+REPORT_S = 1.0
+"""A sender report of a track is passed on to all its subscribers at most so often. Chromium sends seven a second of a
+large picture, and a hostile peer 44 in one datagram."""
+
+_ts_of = Struct("!I").unpack_from
+
+
+class Track(Upstream):
+    """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
+
+    __slots__ = (
+        "_coming", "_fans", "_history", "_outbox", "_report", "_reported_s", "_waiting", "accepts", "last_s", "last_ts",
+        "late", "legs", "rows", "short", "source", "ssrc",
+    )  # fmt: skip
+
+    def __init__(
+        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
+    ) -> None:
+        super().__init__(publisher, kind, outbox.counters)
+        self.source = source
+        self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
+        self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
+        self.legs: dict[str, Leg[Track]] = {}  # by subscribing peer's id
+        self.last_ts, self.last_s = 0, 0.0
+        self.rows: list[int] = []  # of the batch at hand, in order
+        self.late: list[int] = []  # of the batch at hand, overtaken by others
+        self._outbox = outbox
+        self._fans: list[Fan] | None = None
+        self._waiting: list[Leg[Track]] = []
+        self._coming: dict[str, Leg[Track]] = {}  # those of other tracks that change to this one, by subscriber
+        self._history = History()
+        self._report: rtcp.Rtcp | None = None  # the last one passed on
+        self._reported_s = -REPORT_S
+
+    # --- subscribers --------------------------------------------------------------------------------------------------
+
+    @property
+    def stream(self) -> Track:
+        """What this is a part of (svc.py): with one clock, and keyframes at the same time."""
+        return self
+
+    @property
+    def lower(self) -> Sequence[Track]:
+        """The parts of this that leave out its larger layers, the smallest first."""
+        return ()
+
+    def for_subscriber(self, peer: Transport) -> Track:
+        """The form of this that a subscriber can play."""
+        return self
+
+    def add_leg(self, peer: Transport, pause: str = "") -> None:
+        """The peer's answer takes this track; with a reason to `pause`, it waits for `resume`. Asks for a keyframe if
+        that is new, so that a picture appears at once."""
+        if peer.id in self.legs:
+            return
+        self.legs[peer.id] = Leg(peer, self)
+        self.legs_changed()
+        if pause:
+            self.pause(peer.id, pause)
+            return
+        self.request_keyframe()
+        if self._report is not None:  # sound and picture are to be in step before the next one comes
+            self._tell_times(self.legs[peer.id], self._report)
+
+    def remove_leg(self, peer: Transport) -> None:
+        if self.legs.pop(peer.id, None) is not None:
+            self.legs_changed()
+
+    def paused(self, subscriber: str) -> str:
+        """A reason why a subscriber is left out, empty if there is none."""
+        leg = self.legs.get(subscriber)
+        return min(leg.pauses, default="") if leg is not None else ""
+
+    def pause(self, subscriber: str, reason: str) -> None:
+        """Leaves a subscriber out, which it will see as a moment in which nothing was sent, until `resume` has taken
+        back every reason."""
+        leg = self.legs[subscriber]
+        if reason not in leg.pauses:
+            leg.suspend(self.head)
+            leg.pauses.add(reason)
+            self.legs_changed()
+
+    def resume(self, subscriber: str, reason: str) -> None:
+        """Takes a reason back; with the last one the subscriber goes on at the next keyframe."""
+        leg = self.legs[subscriber]
+        if reason in leg.pauses:
+            leg.pauses.remove(reason)
+            if not leg.pauses:
+                self.legs_changed()
+                self.request_keyframe()
+
+    def switch(self, subscriber: str, track: Track) -> None:
+        """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on, and
+        nothing until then."""
+        self.hand_over(subscriber, track)
+        track.request_keyframe()
+
+    def hand_over(self, subscriber: str, track: Track) -> None:
+        leg = self.legs.pop(subscriber)
+        leg.suspend(self.head)
+        leg.follow(track)
+        track.legs[subscriber] = leg
+        self.legs_changed()
+        track.legs_changed()
+
+    def expect(self, leg: Leg[Track]) -> None:
+        """The subscriber of another track (a layer) changes to this one at its next keyframe, and gets the other until
+        then."""
+        self._coming[leg.peer.id] = leg
+        self.request_keyframe()
+
+    def expects(self, subscriber: str) -> bool:
+        return subscriber in self._coming
+
+    def forget(self, subscriber: str) -> None:
+        """Takes `expect` back."""
+        self._coming.pop(subscriber, None)
+
+    @property
+    def flush_rank(self) -> int:
+        """Within a batch: audio first, and what a leg changes to after what it changes from."""
+        return 0 if self.kind == "audio" else 2 if self._coming else 1
+
+    @property
+    def watched(self) -> bool:
+        return bool(self._coming) or any(not leg.pauses for leg in self.legs.values())
+
+    def legs_changed(self) -> None:
+        """The subscribers, their addresses or keys are others now: prepare their messages anew."""
+        self._fans = None
+
+    def restart(self) -> None:
+        super().restart()
+        self._report = None  # of other numbers
+
+    def close(self) -> None:
+        super().close()
+        self.legs.clear()
+        self._coming.clear()
+        self.legs_changed()
+
+    # --- packets ------------------------------------------------------------------------------------------------------
+
+    def forward(self, rows: Rows, start: int, end: int, ts: int, now_s: float) -> None:
+        """Gives the next packets, neighbours in `rows` of which the last has this time, our numbers and sends them."""
+        if self.shift & 0xFFFF:
+            first = self.head & 0xFFFF
+            rows.seqs[start:end] = SEQUENCES[first : first + end - start]
+        self.head += end - start
+        self.expected = (self.expected + end - start) & 0xFFFF
+        if ts != self.last_ts:
+            self.reception.burst(ts, now_s)
+        self.last_ts, self.last_s = ts, now_s
+        self._flush(rows, start, rows.lengths[start:end].tolist(), now_s, self.head - (end - start))
+
+    def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
+        """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
+        self.last_s = now_s
+        ids, late = self.rows, self.late
+        if ids:
+            self.rows = []
+            self.reception.burst(self.last_ts, now_s)
+            self._send(rows, spare, ids, now_s)
+        if late:
+            self.late = []
+            for i in late:
+                self._send_late(rows, i, now_s)
+
+    def _send(self, rows: Rows, spare: Rows, ids: list[int], now_s: float) -> None:
+        start, n = ids[0], len(ids)
+        if ids[-1] - start >= n:
+            gather(rows, spare, ids)
+            rows, start = spare, 0
+        self._flush(rows, start, rows.lengths[start : start + n].tolist(), now_s)
+
+    def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float, number: int = -1) -> None:
+        """Sends neighbours in order, the first of them row `at`, in runs that begin wherever somebody begins. None is
+        missing between them if the first one's `number` is given."""
+        while lengths:
+            if self._fans is None:
+                self._prepare()
+            n = len(lengths)
+            if self._waiting or self._coming or self._lacks:
+                begin = self._find_beginning(rows, at, n)
+                if begin == 0:
+                    self._resume_legs(rows.row(at), now_s)
+                elif begin > 0:
+                    n = begin
+                elif self._waiting or self._coming or self._lacks == BROKEN:
+                    self.request_keyframe()
+            run = lengths if len(lengths) == 1 else make_run(rows, at, lengths[:n])
+            n = len(run)
+            source = rows.view[at * ROW_BYTES : (at + n) * ROW_BYTES]
+            if number < 0:
+                first = self._extended(source)
+                span = self._extended(source[(n - 1) * ROW_BYTES :]) - first + 1
+            else:
+                first, span, number = number, n, number + n
+            self._count(first, span, source, run)
+            for fan in self._fans if self._fans is not None else self._prepare():
+                if failures := fan.forward(source, run):
+                    self._failed(failures, source, n)
+            lengths, at = lengths[n:], at + n
+
+    def _failed(self, failures: Sequence[Failure], source: memoryview, n: int) -> None:
+        """Of a run, some subscribers got less than all."""
+        self.legs_changed()
+        for leg, sent in failures:
+            if sent < n and self.kind == "video":
+                leg.suspend(self._extended(source[sent * ROW_BYTES :]), n - sent)
+                self.request_keyframe()
+
+    def _count(self, number: int, span: int, source: memoryview, lengths: list[int]) -> None:
+        n = len(lengths)
+        self.packets += n
+        self.bytes += lengths[0] * (n - 1) + lengths[-1]
+        self._history.store(number, span, source, lengths, self.last_s)
+
+    def _send_late(self, rows: Rows, i: int, now_s: float) -> None:
+        """A packet that others overtook goes to those for whom it is not from before their time. Who can begin with it
+        is sent what came since."""
+        source, lengths = rows.view[i * ROW_BYTES : (i + 1) * ROW_BYTES], [rows.lengths[i]]
+        number, beginning = self._extended(source), []
+        if self._fans is None:
+            self._prepare()
+        if (self._waiting or self._coming or self._lacks) and self._find_beginning(rows, i, 1) == 0:
+            self._resume_legs(rows.row(i), now_s)
+            beginning = self._waiting
+        self._count(number, 1, source, lengths)
+        taking = []
+        for leg in self.legs.values():
+            if not leg.waiting and leg.floor <= number:
+                taking.append(leg)
+            elif not leg.waiting:
+                leg.uncount()
+        for fan in fans(self._outbox, taking):
+            fan.forward(source, lengths)
+        for leg in beginning:
+            leg.catch_up(number + 1)
+
+    def _find_beginning(self, rows: Rows, at: int, n: int) -> int:
+        """The first of n packets that a subscriber may begin with, or -1."""
+        if self.kind == "audio":
+            return 0
+        return next((i for i in range(n) if starts_keyframe(rows.row(at + i))), -1)
+
+    def _resume_legs(self, packet: memoryview, now_s: float) -> None:
+        number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
+        picture = _picture_of(packet)
+        self._has_keyframe()
+        coming, self._coming = self._coming, {}
+        for subscriber, leg in coming.items():
+            leg.track.hand_over(subscriber, self)
+            if not leg.pauses:
+                self._waiting.append(leg)
+        for leg in self._waiting:
+            leg.resume(number, ts, now_s, picture)
+        if self._waiting:
+            self.legs_changed()
+
+    def last_picture(self) -> vp8.Picture | None:
+        """The VP8 numbers of what was sent last."""
+        packet = self.recall(self.head - 1)
+        return None if packet is None else _picture_of(packet)
+
+    def _prepare(self) -> list[Fan]:
+        self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.pauses]
+        self._fans = fans(self._outbox, [leg for leg in self.legs.values() if not leg.waiting])
+        return self._fans
+
+    # --- RTCP ---------------------------------------------------------------------------------------------------------
+
+    def recall(self, number: int) -> bytes | None:
+        """The bytes that this number stood for, if it was sent lately."""
+        return self._history.find(number)
+
+    def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
+        """Answers a subscriber's NACK, once a round trip. What is not sent costs its budget too, past it the rest is
+        left."""
+        leg = self.legs.get(subscriber)
+        if leg is None:
+            return
+        measured_s = leg.delivery.round_trip_s
+        round_trip_s = ROUND_TRIP_S if measured_s is None else measured_s
+        for seq16 in seqs:
+            if not leg.peer.resends.take(now_s):
+                self._counters["nack_over_budget"] += 1
+                return
+            data = leg.find(seq16)
+            if data is None:
+                self._counters["nack_missed"] += 1
+            elif not leg.answers.due(seq16, round_trip_s, now_s):
+                self._counters["nack_repeated"] += 1
+            else:
+                self._counters["nack_answered"] += 1
+                leg.peer.send_again(leg.again(data, now_s))
+
+    def sender_report(self, report: rtcp.Rtcp) -> None:
+        """Passes a publisher's sender report on, at most one each REPORT_S: any of them says how its clocks go. Raises
+        ValueError if it is cut."""
+        ntp, now_s = headers.ntp_of(report), asyncio.get_running_loop().time()
+        self.reception.sender_report(ntp, now_s)
+        if now_s < self._reported_s + REPORT_S:
+            self._counters["sender_reports_spared"] += 1
+            return
+        self._report, self._reported_s = report, now_s
+        for leg in self.legs.values():
+            if not leg.waiting:
+                self._tell_times(leg, report)
+
+    def _tell_times(self, leg: Leg[Track], report: rtcp.Rtcp) -> None:
+        leg.peer.send_rtcp(rtcp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts))
+        leg.delivery.sender_report(headers.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
+
+
+def _picture_of(packet: headers.Buffer) -> vp8.Picture | None:
+    return vp8.vp8_picture(packet, len(packet)) if packet[1] & 0x7F == codecs.VP8.payload_type else None

@@ -1,0 +1,352 @@
+"""The one UDP port: a socket for each local address, the peers told apart, and the gate against strangers.
+
+A datagram from an unknown address can be one thing only: a connectivity check that names a peer's ufrag and proves to
+know its password. Everything else, and everything malformed, is counted and dropped before any library sees it. A
+check's source address may be forged all the same, so it takes no address from another peer that was heard there
+lately: that takes an answer to a check of ours.
+
+One socket an address, because a socket on 0.0.0.0 answers from the address of the route instead of the one asked, and
+browsers drop such answers.
+
+Workers may share the port. Worker 0 then works as one that is alone does. All sockets of the others are connected, and
+so get nothing from anybody else: for each local address one to itself, which sends, and for each address of a peer one
+that receives. Between bind and connect it may get a stranger's datagram; that, like everything that proves to be for
+another worker, goes there by way of handover.py. An address stays the peer's that was heard there lately, whichever
+worker has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import Callable, Container, Hashable, Iterable
+from typing import Generic, TypeVar
+
+from sfu.media.transport.handover import MARK_CHARS, Handed, Handover, Handovers
+from sfu.media.transport.ice import Agent, is_response, named, parse_check
+from sfu.media.transport.rows import Rows
+from sfu.media.transport.sockets import MAX_DATAGRAM, Address, Endpoint, Path, PortableReceiver, Receiver
+
+READ_MOST = 256
+"""Datagrams before the loop may turn to something else."""
+
+NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What the kernel says where there can be no further socket: 65,536 may share a port, and a process has fewer files."""
+
+HELD_S = 10.0
+"""How long an address stays a peer's after the last that came from there: browsers' checks of a path in use are no more
+than 6 s apart (RFC 7675 section 5.1)."""
+
+T = TypeVar("T")
+
+
+class Route(Generic[T]):
+    """A peer behind an address that proved to be its own; `inbound` takes its media. `receives`: the socket that is
+    connected to that address, where workers need one."""
+
+    __slots__ = ("agent", "inbound", "path", "receives", "seen_s")
+
+    def __init__(self, agent: Agent, path: Path, inbound: T, receives: Endpoint | None = None) -> None:
+        self.agent, self.path, self.inbound, self.receives, self.seen_s = agent, path, inbound, receives, 0.0
+
+    def seen(self, now_s: float) -> None:
+        """Something authentic came this way."""
+        self.seen_s = now_s
+        self.agent.seen(self.path, now_s)
+
+    def close(self) -> None:
+        """It is out of all tables."""
+        if self.receives is not None:
+            _close(self.receives.socket)
+
+
+OnMedia = Callable[[Rows, list[Route[T] | None]], Iterable[int]]
+"""Gets all that came, the first of the rows, and who sent what, as far as that is known. The rows are its own until it
+returns which of them are no SRTP or SRTCP of these peers."""
+
+
+class UdpPort(Generic[T]):
+    """All endpoints of a worker, and who is behind which address. `handovers`: the ways to the workers it shares the
+    port with, which `close` closes. `joins`: one of them may have the port already; else nobody may."""
+
+    def __init__(
+        self,
+        counters: dict[str, int],
+        on_media: OnMedia[T],
+        handovers: Handovers | None = None,
+        *,
+        joins: bool = False,
+    ) -> None:
+        self.endpoints: dict[str, Endpoint] = {}
+        self.port = 0
+        self._handovers = handovers or Handovers()
+        self._joins = joins
+        self._stray = Stray()
+        self._counters = counters
+        self._on_media = on_media
+        self._agents: dict[str, tuple[Agent, T]] = {}
+        self._claims: dict[bytes, tuple[Agent, T]] = {}  # by the transaction that is to prove them, one an agent
+        self._routes: dict[Endpoint, dict[Hashable, Route[T]]] = {}  # by the receiver's `key`
+        self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
+
+    @property
+    def mark(self) -> str:
+        """What the ufrags of this worker's agents begin with."""
+        return self._handovers.mark
+
+    def open(self, addresses: Iterable[str], port: int, named: Container[str] = ()) -> list[str]:
+        """Binds what is not bound yet, closes what is no longer wanted; returns the addresses that are new.
+
+        Port 0 takes a free one, the same for all. Raises OSError naming the address that cannot be bound; only one that
+        nobody `named` and that is not ready yet (IPv6 looks for duplicates first) is left for the next call.
+        """
+        wanted, new = list(addresses), []
+        for address in wanted:
+            if address in self.endpoints:
+                continue
+            try:
+                endpoint = self._bind(address, port or self.port)
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and address not in named:
+                    continue
+                raise OSError(error.errno, f"{address} UDP port {port or self.port}: {error.strerror}") from None
+            self.port = endpoint.socket.getsockname()[1]
+            self.endpoints[address] = endpoint
+            routes = self._routes[endpoint] = {}
+            receiver = self._receiver(endpoint)
+            asyncio.get_running_loop().add_reader(endpoint.socket, self._readable, endpoint, receiver, routes)
+            new.append(address)
+        for address in self.endpoints.keys() - set(wanted):
+            self._close_endpoint(self.endpoints.pop(address))
+        for way in self._handovers.ways:
+            asyncio.get_running_loop().add_reader(way.socket, self._handed_over, way)
+        self._joins = bool(self._handovers.ways)  # for an address that comes later, another may be the first
+        return new
+
+    def _bind(self, address: str, port: int) -> Endpoint:
+        if self._handovers.home is not None:
+            return Endpoint(address, port, self._counters, joins=True, peer=(address, port))
+        endpoint = Endpoint(address, port, self._counters, joins=self._joins)
+        if self._handovers.ways:
+            endpoint.share()
+        return endpoint
+
+    def close(self) -> None:
+        for endpoint in self.endpoints.values():
+            self._close_endpoint(endpoint)
+        self.endpoints.clear()
+        for way in self._handovers.ways:
+            _close(way.socket)
+
+    def _close_endpoint(self, endpoint: Endpoint) -> None:
+        _close(endpoint.socket)
+        for route in self._routes.pop(endpoint).values():
+            route.close()
+
+    def register(self, agent: Agent, inbound: T) -> None:
+        self._agents[agent.ufrag] = agent, inbound
+
+    def forget(self, ufrag: str | None) -> None:
+        """Checks with this ufrag are strangers' from now on."""
+        self._agents.pop(ufrag or "", None)
+
+    def unregister(self, agent: Agent) -> None:
+        for ufrag in agent.passwords:
+            self.forget(ufrag)
+        self._claims.pop(agent.claim or b"", None)
+        for path in agent.paths:
+            self._forget(agent, path)
+
+    def _forget(self, agent: Agent, path: Path) -> None:
+        routes = self._routes.get(path.endpoint, {})
+        for key in [key for key, route in routes.items() if route.agent is agent and route.path == path]:
+            routes.pop(key).close()
+
+    def _receiver(self, endpoint: Endpoint) -> Receiver | PortableReceiver:
+        which = endpoint.socket.family, endpoint.portable
+        if which not in self._receivers:
+            self._receivers[which] = PortableReceiver() if endpoint.portable else Receiver(which[0])
+        return self._receivers[which]
+
+    def _readable(
+        self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, known: dict[Hashable, Route[T]]
+    ) -> None:
+        left = READ_MOST
+        # until nothing is there: asking again is cheaper than coming back through the loop
+        while left > 0 and (n := receiver.receive(endpoint)) > 0:
+            left -= n
+            routes = receiver.senders(n, known)
+            for i in self._on_media(receiver.rows, routes):
+                self._received(endpoint, receiver, i, routes[i])
+
+    def _readable_peer(
+        self, connected: Endpoint, endpoint: Endpoint, receiver: Receiver | PortableReceiver,
+        known: dict[Hashable, Route[T]],
+    ) -> None:  # fmt: skip
+        """Once: of one peer there is rarely more, and then the loop comes back."""
+        n = receiver.receive(connected)
+        if n > 0:
+            routes = receiver.senders(n, known)
+            for i in self._on_media(receiver.rows, routes):
+                self._received(endpoint, receiver, i, routes[i])
+
+    def _handed_over(self, way: Handover) -> None:
+        for handed in way.receive():
+            endpoint = self.endpoints.get(handed.local)
+            if endpoint is None:
+                continue
+            path, stray = Path(endpoint, handed.address), self._stray
+            key, known = self._receiver(endpoint).key_of(handed.address), self._routes[endpoint]
+            if not handed.data:
+                self._released(path, key, way)
+            elif handed.data[0] < 4:
+                self._stun(path, key, handed.data, handed)
+            else:
+                stray.load(handed, key)
+                for i in self._on_media(stray.rows, [known.get(key)]):
+                    self._received(endpoint, stray, i, known.get(key))
+
+    def _released(self, path: Path, key: Hashable, way: Handover) -> None:
+        """The address is a peer's of another worker."""
+        route = self._routes[path.endpoint].pop(key, None)
+        if route is not None:
+            route.close()
+        for other in self._handovers.ways:
+            if other is not way:
+                other.send(path)
+
+    def _received(
+        self, endpoint: Endpoint, receiver: Receiver | PortableReceiver | Stray, i: int, route: Route[T] | None
+    ) -> None:
+        """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
+        data = bytes(receiver.rows.row(i))
+        if not 0 < len(data) <= MAX_DATAGRAM:
+            self._counters["gate_length"] += 1
+        elif data[0] < 4:
+            self._stun(Path(endpoint, receiver.address(i)), receiver.key(i), data)
+        elif route is None and self._handovers.home is not None:
+            self._handovers.home.send(Path(endpoint, receiver.address(i)), data)
+        elif route is None:
+            self._counters["gate_stranger"] += 1
+        elif 20 <= data[0] < 64:
+            route.agent.dtls(data)
+        else:
+            self._counters["gate_protocol"] += 1
+
+    def _stun(self, path: Path, key: Hashable, data: bytes, handed: Handed | None = None) -> None:
+        name, now_s = named(data), time.monotonic()
+        if name is None:
+            if not self._answered(path, key, data, now_s, handed=handed is not None):
+                self._counters["gate_stun_malformed"] += 1
+            return
+        found = self._agents.get(name)
+        route = self._routes[path.endpoint].get(key)
+        contested = handed is not None and handed.contested
+        if route is not None and (found is None or route.agent is not found[0]) and now_s - route.seen_s < HELD_S:
+            contested = True
+        if found is None and (way := self._handovers.to(name)) is not None:
+            way.send(path, data, contested=contested)
+            return
+        check = None if found is None else parse_check(data)
+        if found is None or check is None or check.ufrag != name or not check.verify(found[0].passwords[name]):
+            self._counters["gate_stun_refused"] += 1
+            return
+        agent, inbound = found
+        if contested or self._take(agent, inbound, path, key, now_s, handed=handed is not None):
+            claimed = agent.claim
+            self.forget(agent.check(check, path, now_s, contested=contested))
+            if agent.claim != claimed:
+                self._claims.pop(claimed or b"", None)
+                if agent.claim is not None:
+                    self._claims[agent.claim] = found
+
+    def _answered(self, path: Path, key: Hashable, data: bytes, now_s: float, *, handed: bool) -> bool:
+        """Takes a response to a check of ours, or of another worker's; False if it is none."""
+        claim = self._claims.get(data[8:20])
+        if claim is not None:
+            proved = claim[0].took(data, path, now_s)
+            if proved:
+                del self._claims[data[8:20]]
+                self._take(*claim, path, key, now_s, handed=handed)
+            return proved
+        route = self._routes[path.endpoint].get(key)
+        if route is not None and route.agent.took(data, path, now_s):
+            return True
+        way = self._handovers.to(data[8 : 8 + MARK_CHARS].decode("latin-1")) if is_response(data) else None
+        if way is not None:
+            way.send(path, data)
+        return way is not None
+
+    def _take(self, agent: Agent, inbound: T, path: Path, key: Hashable, now_s: float, *, handed: bool) -> bool:
+        """The address is this peer's: behind one NAT it may have been another's. Where another worker handed over what
+        tells that, it may have been its peer's. False where there can be no socket for it."""
+        routes = self._routes[path.endpoint]
+        route = routes.get(key)
+        if route is None or route.agent is not agent:
+            receives = route.receives if route is not None else None
+            if receives is None and self._handovers.home is not None:
+                receives = self._connect(path, routes)
+                if receives is None:
+                    self._counters["paths_refused"] += 1
+                    return False
+            routes[key] = route = Route(agent, path, inbound, receives)
+            forgotten = agent.learn(path)
+            if forgotten is not None:
+                self._forget(agent, forgotten)
+        route.seen_s = now_s
+        if handed:
+            for way in self._handovers.ways:
+                way.send(path)
+        return True
+
+    def _connect(self, path: Path, known: dict[Hashable, Route[T]]) -> Endpoint | None:
+        """A socket for what comes from one address; None where there can be none."""
+        if path.address[1] == 0:
+            return None  # nobody can be answered there; and connected to it, a socket takes what is from any port
+        host, port = path.endpoint.address, self.port
+        while True:
+            try:
+                connected = Endpoint(host, port, self._counters, joins=True, peer=path.address)
+            except OSError as error:
+                if error.errno not in NO_MORE or not self._forget_one():
+                    return None
+                continue
+            receiver, loop = self._receiver(path.endpoint), asyncio.get_running_loop()
+            loop.add_reader(connected.socket, self._readable_peer, connected, path.endpoint, receiver, known)
+            return connected
+
+    def _forget_one(self) -> bool:
+        """The oldest path that its peer does not use."""
+        for routes in self._routes.values():
+            for route in routes.values():
+                if route.path != route.agent.selected:
+                    self._forget(route.agent, route.path)
+                    return True
+        return False
+
+
+class Stray:
+    """One datagram that another worker got, as a receiver's."""
+
+    def __init__(self) -> None:
+        self.rows = Rows(1)
+        self._key: Hashable = None
+        self._address: Address = ()
+
+    def load(self, handed: Handed, key: Hashable) -> None:
+        n = len(handed.data)
+        self.rows.view[:n], self.rows.lengths[0] = handed.data, n
+        self._key, self._address = key, handed.address
+
+    def key(self, i: int) -> Hashable:
+        return self._key
+
+    def address(self, i: int) -> Address:
+        return self._address
+
+
+def _close(sock: socket.socket) -> None:
+    asyncio.get_running_loop().remove_reader(sock)
+    sock.close()

@@ -1,0 +1,176 @@
+"""Bound UDP sockets, and datagrams read from them in batches. Who sent them is for others to say (demux.py)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from sfu.media.transport import libc
+from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Lengths, Rows
+
+MAX_DATAGRAM = 1500
+NAME_WORDS = libc.NAME_BYTES // 8
+SOCKET_BUFFER = 4 << 20
+"""A keyframe to 30 subscribers is 1 MB; without privilege Linux gives what net.core.rmem_max and wmem_max allow."""
+PORTABLE = "SFU_PORTABLE_UDP"
+"""Set in the environment, Linux does without the system calls that only it has."""
+
+Address = tuple[Any, ...]
+"""As the socket gives it: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
+
+T = TypeVar("T")
+
+
+class Endpoint:
+    """One bound socket. `portable`: without recvmmsg and sendmmsg. `joins`: others may have the port already, if they
+    share it. `peer`: where all that comes to it comes from, but for what came before it was connected; it can send
+    anywhere."""
+
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        counters: dict[str, int],
+        *,
+        portable: bool | None = None,
+        joins: bool = False,
+        peer: Address | None = None,
+    ) -> None:
+        """Raises OSError when the address and port cannot be had."""
+        self.address = address
+        self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.fd = self.socket.fileno()
+        try:
+            if family == socket.AF_INET6:
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            _enlarge(self.socket, socket.SO_RCVBUF, libc.SO_RCVBUFFORCE)
+            _enlarge(self.socket, socket.SO_SNDBUF, libc.SO_SNDBUFFORCE)
+            self.socket.setblocking(False)
+            if joins:
+                self.share()
+            self.socket.bind((address, port))
+            if peer is not None:
+                self.socket.connect(peer)
+        except OSError:
+            self.socket.close()
+            raise
+        self._counters = counters
+
+    def share(self) -> None:
+        """Others that join may have the same address and port from now on. They must be the same user's."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+    def send(self, data: bytes | memoryview, address: Address) -> None:
+        """One datagram, or none: a full kernel buffer or a vanished route is counted, never waited for."""
+        try:
+            self.socket.sendto(data, address)
+        except BlockingIOError:
+            self._counters["send_buffer_full"] += 1
+        except OSError:
+            self._counters["send_failed"] += 1
+
+
+def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
+    if libc.lib is not None:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
+            return
+        except PermissionError:
+            pass  # only root goes beyond the system's limit
+    sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+
+
+class Path(NamedTuple):
+    """Where a peer is: the local socket that it reached, and its own address as the socket gives it."""
+
+    endpoint: Endpoint
+    address: Address
+
+
+class Receiver:
+    """Reads up to READ_BATCH datagrams with one system call into `rows`; one for all sockets of a family. What is
+    longer than MAX_DATAGRAM is cut to one byte more."""
+
+    def __init__(self, family: int) -> None:
+        ffi, n = libc.ffi, READ_BATCH
+        self._recvmmsg, self._no_timeout = libc.lib.recvmmsg, ffi.NULL
+        self._names = ffi.new("char[]", n * libc.NAME_BYTES)
+        self._iov = ffi.new("struct iovec[]", n)
+        self._messages = ffi.new("struct mmsghdr[]", n)
+        at, step = ffi.offsetof("struct mmsghdr", "msg_len"), ffi.sizeof("struct mmsghdr")
+        column = memoryview(ffi.buffer(self._messages)).cast("B").cast("i")[at // 4 :: step // 4]
+        self.rows = Rows(n, Lengths(libc.address_of(self._messages) + at, step, column))
+        for i in range(n):
+            self._iov[i].iov_base = ffi.cast("void *", self.rows.address + i * ROW_BYTES)
+            self._iov[i].iov_len = MAX_DATAGRAM + 1
+            header = self._messages[i].msg_hdr
+            header.msg_name, header.msg_namelen = self._names + i * libc.NAME_BYTES, libc.NAME_BYTES
+            header.msg_iov, header.msg_iovlen = self._iov + i, 1
+        self._view = memoryview(ffi.buffer(self._names)).cast("B")
+        self._words = self._view.cast("Q")
+        # family, port and IPv4 address are the first word; IPv6 has flow (0 on arrival) instead, and two words of
+        # address
+        self._columns = [self._words[w::NAME_WORDS] for w in range(1 if family == socket.AF_INET else 3)]
+
+    def receive(self, endpoint: Endpoint) -> int:
+        """How many were there; none when the kernel reports an error of an earlier send."""
+        return self._recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, self._no_timeout)  # type: ignore[no-any-return]
+
+    def senders(self, n: int, known: Mapping[Hashable, T]) -> list[T | None]:
+        """Who sent the first n, of those who are known by their `key`."""
+        words = self._words
+        # shifted by one name, they are as before where all are the same
+        if n == 1 or words[NAME_WORDS : n * NAME_WORDS] == words[: (n - 1) * NAME_WORDS]:
+            return [known.get(self.key(0))] * n
+        if len(self._columns) == 1:
+            return [*map(known.get, self._columns[0][:n].tolist())]
+        return [*map(known.get, zip(*(column[:n].tolist() for column in self._columns), strict=True))]
+
+    def key(self, i: int) -> Hashable:
+        """What tells a sender from others."""
+        at = i * NAME_WORDS
+        return self._words[at] if len(self._columns) == 1 else tuple(self._words[at : at + 3])
+
+    def key_of(self, address: Address) -> Hashable:
+        """The key of who has this address."""
+        words = memoryview(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0")).cast("Q")
+        return words[0] if len(self._columns) == 1 else tuple(words[:3])
+
+    def address(self, i: int) -> Address:
+        return libc.address(self._view[i * libc.NAME_BYTES : (i + 1) * libc.NAME_BYTES].tobytes())
+
+
+class PortableReceiver:
+    """The same with what every system has."""
+
+    def __init__(self) -> None:
+        self.rows = Rows(READ_BATCH)
+        self._addresses: list[Address] = []
+
+    def receive(self, endpoint: Endpoint) -> int:
+        rows, receive = self.rows, endpoint.socket.recvfrom_into
+        self._addresses.clear()
+        try:
+            for i in range(READ_BATCH):
+                at = i * ROW_BYTES
+                rows.lengths[i], address = receive(rows.view[at : at + MAX_DATAGRAM + 1])
+                self._addresses.append(address)
+        except OSError:
+            pass  # nothing more, or an error of an earlier send
+        return len(self._addresses)
+
+    def senders(self, n: int, known: Mapping[Hashable, T]) -> list[T | None]:
+        return [*map(known.get, self._addresses[:n])]
+
+    def key(self, i: int) -> Hashable:
+        return self._addresses[i]
+
+    def key_of(self, address: Address) -> Hashable:
+        return address
+
+    def address(self, i: int) -> Address:
+        return self._addresses[i]

@@ -1,0 +1,345 @@
+"""What the server says: frozen dataclasses to JSON text frames. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
+from sfu.tenancy.names import NAME_CHARACTERS
+from sfu.tenancy.tokens import Permissions
+
+
+@dataclass(frozen=True, slots=True)
+class TrackInfo:
+    """A published track of a participant."""
+
+    source: str
+    kind: Kind
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """Somebody in the room, with what they publish. `hand`: 0, or since when it is up, in milliseconds since 1970."""
+
+    peer: str
+    name: str
+    tracks: tuple[TrackInfo, ...] = ()
+    hand: int = 0
+    moderator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server accepts from this client, so that a page can say so before it happens."""
+
+    chat_bytes: int
+    tracks: int
+    message_bytes: int
+    messages_per_s: int
+    file_bytes: int
+    name_characters: int = NAME_CHARACTERS
+
+
+@dataclass(frozen=True, slots=True)
+class RoomState:
+    """How the room is set. `chat_kept_s`: how long its chat is kept, 0 for not at all. `public`: its name as a link,
+    without a token, leads here."""
+
+    locked: bool = False
+    lobby: bool = False
+    files: bool = False
+    chat_kept_s: int = 0
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """First event of who is in: who you are, who is here. `resumed`: on another WebSocket than before, so it replaces
+    what was known. `session` is what to resume and to share files with, to be kept from everybody else."""
+
+    peer: str
+    room: str
+    name: str
+    participants: tuple[Participant, ...]
+    limits: Limits
+    permissions: Permissions
+    state: RoomState
+    session: str = field(repr=False)
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Whose track, and which, arrives in a section."""
+
+    peer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The server's SDP offer. `send` maps the mid of each section the client may send in to its source, `receive` the
+    mid of each section that brings a track to its publisher. Bare clients get `type` and `sdp` only."""
+
+    type: Literal["offer"]
+    sdp: str
+    send: dict[str, str] = field(default_factory=dict)
+    receive: dict[str, Remote] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Somebody entered the room."""
+
+    peer: str
+    name: str
+    moderator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Somebody is gone; `reason` is an error code or `left`."""
+
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A participant publishes a track from now on."""
+
+    peer: str
+    source: str
+    kind: Kind
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrackEnded:
+    """A participant no longer publishes a track."""
+
+    peer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Muted:
+    """A participant muted or unmuted a source. `by`: the moderator who muted yours; empty otherwise."""
+
+    peer: str
+    source: str
+    muted: bool
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A video is not forwarded to you for a reason, or is again (null). It stays published."""
+
+    peer: str
+    source: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Which layers of your simulcast anybody watches: the others need not be sent."""
+
+    source: str
+    active: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who speaks, in the order they began. `dominant` is whom to show large; it may be in a pause."""
+
+    dominant: str | None = None
+    speaking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Figures of one direction between a client and the server, of the last seconds."""
+
+    loss: float
+    jitter_ms: float
+    round_trip_ms: float | None
+    bitrate_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What makes a call bad: whose leg, and by how much."""
+
+    kind: Literal["upload_loss", "download_loss", "download_limited", "delay"]
+    peer: str
+    value: float
+    unit: Literal["%", "bps", "ms"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How your call goes, and the scores of everybody. `up` is from you to the server."""
+
+    up: Direction | None = None
+    down: Direction | None = None
+    cause: Cause | None = None
+    peers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file that somebody shared; `url` is relative to the server, `size` in bytes."""
+
+    name: str
+    size: int
+    type: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLine:
+    """A line of chat; `time` is milliseconds since 1970, the server's clock. No two lines of a call have the same."""
+
+    peer: str
+    name: str
+    text: str
+    time: int
+    id: str
+    file: FileInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The last lines that were written before you came, the oldest first."""
+
+    lines: tuple[ChatLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDeleted:
+    """A line of chat was deleted, with its file."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandRaised:
+    """Somebody raised their hand, at `raised` in milliseconds since 1970, or took it down (0)."""
+
+    peer: str
+    raised: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reacted:
+    """Somebody reacted. Your own come back to you."""
+
+    peer: str
+    reaction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A moderator, by name, asks you to unmute a source."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Somebody in the lobby; `peer` is the id to admit or refuse them by."""
+
+    peer: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lobby:
+    """Who waits to be let in, to those who may moderate."""
+
+    waiting: tuple[Waiter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """You are in the lobby of the room until somebody lets you in: `welcome` or `bye` follows. `attended`: somebody who
+    can is in the room."""
+
+    room: str
+    name: str
+    attended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The last message (or what it asked for) was refused; the connection goes on."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The server ends the connection and closes after this; `rejoin` tells whether trying again can help."""
+
+    code: str
+    message: str
+    rejoin: bool
+
+
+ServerMessage = (
+    Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
+    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Error | Bye
+)  # fmt: skip
+
+SERVER_EVENTS: dict[str, type] = {
+    "waiting": Waiting,
+    "welcome": Welcome,
+    "offer": Offer,
+    "candidate": Candidate,
+    "joined": Joined,
+    "left": Left,
+    "track": Track,
+    "track_ended": TrackEnded,
+    "mute": Muted,
+    "paused": Paused,
+    "layers": Layers,
+    "speakers": Speakers,
+    "quality": Quality,
+    "chat": ChatLine,
+    "history": History,
+    "chat_deleted": ChatDeleted,
+    "hand": HandRaised,
+    "reaction": Reacted,
+    "asked": Asked,
+    "room": RoomState,
+    "lobby": Lobby,
+    "error": Error,
+    "bye": Bye,
+}
+EVENT_OF: dict[type, str] = {cls: event for event, cls in SERVER_EVENTS.items()}
+_BARE_FIELDS = {"type", "sdp"}
+
+
+def encode(message: ServerMessage, *, full: bool = True) -> str:
+    """The frame for a client; `full` is false for bare clients, whose offers hold `type` and `sdp` only."""
+    event = EVENT_OF[type(message)]
+    if event not in BARE_EVENTS:
+        return _to_json({"event": event, "data": message})
+    body = _members(message)
+    if isinstance(message, Offer) and not full:
+        body = {key: body[key] for key in _BARE_FIELDS}
+    return _to_json({"event": event, "data": _to_json(body)})
+
+
+def _members(message: Any) -> dict[str, Any]:
+    """Of a dataclass; the encoder comes for those of the ones in it."""
+    return {name: getattr(message, name) for name in message.__match_args__}
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, default=_members).encode

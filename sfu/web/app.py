@@ -1,0 +1,302 @@
+"""The HTTP side of the server: the page and its files, /health and /metrics, and what every response carries.
+
+The files of `public/` are read once, at start: nothing a request says becomes a path, and an ETag is a hash of the
+content, which stays right when an installer gives every file the same time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter
+
+from sfu.errors import SfuError, UpgradeRequired
+from sfu.metrics import Counters, family
+from sfu.web.bodies import StreamingConnection, StreamingRequest
+from sfu.web.preload import Preloads
+
+if TYPE_CHECKING:
+    from sfu.bridge import Stats
+    from sfu.calls.rooms import Rooms
+    from sfu.config import Config
+    from sfu.store import Store
+    from sfu.workers import Workers
+
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+"""What is served from `public/`; files with another suffix are not. (`mimetypes` differs between machines.)"""
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self' data: blob:",
+            "media-src 'self' blob: mediastream:",
+            "connect-src 'self'",  # covers ws: and wss: of the same host since Safari 15.4, the last to learn it (2022)
+            "font-src 'self'",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    ),
+    "Permissions-Policy": ", ".join(
+        f"{feature}=(self)"
+        for feature in (
+            *("camera", "microphone", "display-capture", "speaker-selection"),
+            *("autoplay", "fullscreen", "picture-in-picture", "screen-wake-lock"),
+        )
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""On every response, the edge's own refusals included. A site that may embed the page is named by `page_headers`."""
+
+PACKED_GAIN_BYTES = 200
+"""Less than this is not worth a header and the browser's work."""
+
+MESSAGES = {
+    "ok": "The server takes calls.",
+    "refused": "The database refuses statements: calls go on, but people may not get in. The log names them.",
+    "away": "The database is away: calls go on, but nobody gets in until it is back.",
+}
+"""Of a server that is ready, by the state of its database."""
+
+PROBLEM_TYPE = "application/problem+json"
+CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "body_too_large",
+    431: "head_too_large",
+    500: "internal",
+    505: "http_version",
+}
+"""Wire codes of refusals that only HTTP knows; those with a class in errors.py carry their own."""
+
+
+def problem(status: int, detail: str, code: str = "") -> str:
+    """The JSON body of a refusal (RFC 9457), with our wire code beside its standard members."""
+    title = HTTPStatus(status).phrase
+    code = code or CODES.get(status, f"http_{status}")
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}) + "\n"
+
+
+def page_headers(origins: Sequence[str]) -> dict[str, str]:
+    """SECURITY_HEADERS for a server whose pages those of other origins may show in a frame (CSP 3, section 6.4.2.1)."""
+    policy = SECURITY_HEADERS["Content-Security-Policy"]
+    if origins:
+        policy = policy.replace("frame-ancestors 'none'", "frame-ancestors " + " ".join(origins))
+    return SECURITY_HEADERS | {"Content-Security-Policy": policy}
+
+
+def public_dir() -> Path:
+    """Where the page's files are: in the package when installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    root = package if (package / "public").is_dir() else package.parent
+    return root / "public"
+
+
+def create_app(
+    config: Config, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None
+) -> QuartTrio:
+    """The application for `edge.serve`. It owns nothing: what it shows is read when it is asked."""
+    app = QuartTrio("sfu", static_folder=None)
+    app.request_class, app.asgi_http_class = StreamingRequest, StreamingConnection
+    app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
+    app.config["BODY_TIMEOUT"] = config.send_s
+    app.url_map.merge_slashes = False  # a redirect would repeat the Host header of whoever asks
+    _add_files(app, public_dir())
+    _add_state(app, rooms, workers, counters, store)
+    _add_errors(app, counters)
+    headers = page_headers(config.allowed_origins)
+
+    @app.get("/ws")
+    async def signaling() -> Response:
+        """A request that asks for a WebSocket never gets here (web/edge.py); RFC 9110 section 15.5.22 on the headers."""
+        counters.add("sfu_refused_total", code=UpgradeRequired.code)
+        response = _refuse(UpgradeRequired())
+        response.headers["Upgrade"] = "websocket"
+        response.headers["Connection"] = "Upgrade"
+        return response
+
+    @app.after_request
+    async def protect(response: Response) -> Response:
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    return app
+
+
+class _File:
+    """A file as it is and packed; both are ready, and have ETags of their own (RFC 9110 section 8.8.3.3)."""
+
+    def __init__(self, content: bytes, content_type: str) -> None:
+        self.content = content
+        self._type = content_type
+        self._packed = gzip.compress(content, mtime=0)
+        self._etags = {body: hashlib.sha256(body).hexdigest()[:32] for body in (content, self._packed)}
+        self._worth_it = len(self._packed) < len(content) - PACKED_GAIN_BYTES
+
+    async def respond(self) -> Response:
+        zipped = self._worth_it and request.accept_encodings["gzip"] > 0
+        body = self._packed if zipped else self.content
+        response = Response(body, content_type=self._type)
+        response.set_etag(self._etags[body])
+        if self._worth_it:
+            response.headers["Vary"] = "Accept-Encoding"
+        if zipped:
+            response.headers["Content-Encoding"] = "gzip"
+        if self._type == TYPES[".js"]:
+            response.headers["Access-Control-Allow-Origin"] = "*"  # other sites' pages import embed.js and protocol.js
+        return await response.make_conditional(request)
+
+
+@cache
+def _files(root: Path) -> tuple[Mapping[str, _File], Preloads]:
+    """The files below `root` by name, and what goes out with the page. Read once a process."""
+    paths = [path for path in sorted(root.rglob("*")) if path.suffix in TYPES and path.is_file()]
+    files = {path.relative_to(root).as_posix(): _File(path.read_bytes(), TYPES[path.suffix]) for path in paths}
+    texts = {name: file.content.decode() for name, file in files.items() if name.endswith((".js", ".css"))}
+    return files, Preloads(texts)
+
+
+def _add_files(app: QuartTrio, root: Path) -> None:
+    """A route for all files, and `/` for index.html."""
+    files, preloads = _files(root)
+
+    class FileName(BaseConverter):
+        """Their names and no others, so that routing knows 404 from 405."""
+
+        part_isolating = False
+        regex = "|".join(map(re.escape, files))
+
+    app.url_map.converters["file"] = FileName
+
+    @app.get("/<file:name>")
+    async def file(name: str) -> Response:
+        return await files[name].respond()
+
+    @app.get("/")
+    async def page() -> Response:
+        response = await files["index.html"].respond()
+        framed = request.headers.get("Sec-Fetch-Dest") == "iframe"
+        response.headers["Link"] = preloads.header(request.args, request.accept_languages.values(), framed=framed)
+        response.vary.update(("Accept-Language", "Sec-Fetch-Dest"))
+        return response
+
+
+def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None) -> None:
+    @app.get("/health")
+    async def health() -> Response:
+        ready, database = workers.ready, "ok" if store is None else store.database.state
+        body = {
+            "status": "ok" if ready else "starting",
+            "message": MESSAGES[database] if ready else "The media workers are starting.",
+            "timestamp": _now(),
+            "peers": len(rooms.peers),
+            "database": database,
+        }
+        return _json(body, 200 if ready else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        # text first: it is the answer to `*/*`, and to the list of types Prometheus sends
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+            return _json(
+                {
+                    "active_connections": len(rooms.peers),
+                    "total_connections_created": rooms.created,
+                    "rooms_active": len(rooms.rooms),
+                    "timestamp": _now(),
+                }
+            )
+        text = _state_text(rooms, workers, store) + counters.render() + _worker_text(workers.stats)
+        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
+    rows = [
+        ("sfu_peers", "gauge", "Peers connected now.", len(rooms.peers)),
+        ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
+        ("sfu_peers_created_total", "counter", "Peers that ever joined a room.", rooms.created),
+        ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
+    ]
+    if store is not None:
+        up, unwritten = int(store.database.state == "ok"), store.sessions.unwritten
+        rows.append(("sfu_database_up", "gauge", "1 when the last calls reached the database.", up))
+        lines = len(store.lines)
+        rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
+        rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
+    return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
+
+
+def _worker_text(stats: Iterable[Stats]) -> str:
+    """What the workers report, one metric a name and one line a worker."""
+    metrics: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
+    for worker, report in enumerate(stats):
+        named = [(f"{name}_total", "counter", value) for name, value in report.counters.items()]
+        for name, kind, value in named + [(name, "gauge", value) for name, value in report.gauges.items()]:
+            metrics.setdefault((f"sfu_worker_{name}", kind), []).append(({"worker": str(worker)}, value))
+    return "".join(
+        family(name, kind, f"Of a media worker: {name.removeprefix('sfu_worker_').replace('_', ' ')}.", samples)
+        for (name, kind), samples in sorted(metrics.items())
+    )
+
+
+def _add_errors(app: QuartTrio, counters: Counters) -> None:
+    @app.errorhandler(SfuError)
+    async def refused(error: SfuError) -> Response:
+        counters.add("sfu_refused_total", code=error.code)
+        return _refuse(error)
+
+    @app.errorhandler(HTTPException)
+    async def failed(error: HTTPException) -> Response:
+        status = error.code or 500
+        detail = SfuError.default if status >= 500 else error.description or ""
+        response = Response(problem(status, detail), status, content_type=PROBLEM_TYPE)
+        for name, value in error.get_headers():
+            if name.lower() != "content-type":
+                response.headers[name] = value  # such as Allow
+        return response
+
+
+def _refuse(error: SfuError) -> Response:
+    return Response(problem(error.status, str(error), error.code), error.status, content_type=PROBLEM_TYPE)
+
+
+def _json(body: Mapping[str, object], status: int = 200) -> Response:
+    return Response(json.dumps(body) + "\n", status, content_type="application/json")
+
+
+def _now() -> str:
+    """RFC 3339, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,196 @@
+"""One TCP listener, told apart into HTTP (hypercorn, the Quart app) and the WebSocket at /ws (trio-websocket).
+
+hypercorn reads every connection until its parser meets an upgrade at /ws, as the first request or a later one (proxies
+reuse connections); there it is left, and the head is replayed to trio-websocket. Strangers can end any connection of
+their own and no other: each head is checked before hypercorn or Quart act on it, each read and write has a deadline,
+and what a connection raises stays in its task.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
+from sfu.web.http1 import LINGER_S, Connection, Http, is_trusted, refusal
+from sfu.web.slots import Slot, Slots
+from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+    from sfu.config import Config
+    from sfu.metrics import Counters
+    from sfu.web.tls import Tls
+
+__all__ = ["PacedStream", "Upgraded", "listen", "serve"]
+
+log = logging.getLogger("sfu.edge")
+
+CONNECTIONS = 4096
+"""Open TCP connections. Fewer where the limit on open files asks for it."""
+SHARE = 4
+"""One address gets a quarter of them at most, or it could keep everybody else out."""
+REFUSING = 32
+"""Connections that are being told that they cannot be had; more are closed without a word."""
+SPARE_FILES = 128
+"""Open files left for everything that is not a connection."""
+GRACE_S = 5.0
+"""How long running requests and WebSockets have to end once the server stops. (Docker kills after 10.)"""
+
+Signaling = Callable[[Upgraded], Awaitable[None]]
+
+
+async def serve(
+    config: Config,
+    app: QuartTrio,
+    signaling: Signaling,
+    counters: Counters,
+    *,
+    tls: Tls | None,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves on `config.host` and `config.port` until `stop`, then up to GRACE_S longer; starts with its TCP listeners.
+
+    Raises ConfigError when it cannot listen. `signaling` must end its own WebSockets on stop: what has not ended after
+    the grace is cancelled and closed.
+    """
+    listeners = await listen(config)
+    edge = _Edge(Http(config, app, counters), signaling, tls)
+    async with trio.open_nursery() as connections:
+        try:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(partial(trio.serve_listeners, edge.handle, listeners, handler_nursery=connections))
+                task_status.started(listeners)
+                await stop.wait()
+                accepting.cancel_scope.cancel()
+            with trio.move_on_after(GRACE_S):
+                await edge.drain()
+        finally:
+            edge.close()
+            connections.cancel_scope.cancel()
+
+
+async def listen(config: Config) -> list[trio.SocketListener]:
+    """Listeners for `config.host`; `*` is IPv4 and IPv6, or the one of them this machine has. Raises ConfigError."""
+    port, found, missing = config.port, list[trio.SocketListener](), OSError()
+    for host in ("0.0.0.0", "::") if config.host == "*" else (config.host,):
+        try:
+            found += await trio.open_tcp_listeners(port, host=host)
+        except socket.gaierror as error:
+            raise ConfigError(f"SFU_HOST: {host} is not an address of this machine ({error.strerror}).") from None
+        except OSError as error:
+            if error.errno in _PORT_ERRORS:
+                raise ConfigError(_PORT_ERRORS[error.errno].format(port=port)) from None
+            missing = error
+        else:
+            port = port or found[0].socket.getsockname()[1]  # port 0: both families on what the first was given
+    if not found:
+        raise ConfigError(f"SFU_HOST: cannot listen on {config.host} port {port} ({missing.strerror}).")
+    return found
+
+
+_PORT_ERRORS = {
+    errno.EADDRINUSE: "SFU_PORT: TCP port {port} is in use. Stop what uses it, or set SFU_PORT to another port.",
+    errno.EACCES: "SFU_PORT: this user may not listen on TCP port {port}. Set SFU_PORT to a port from 1024 up.",
+}
+
+
+class _Edge:
+    """The connections that are open, and what happens to each."""
+
+    def __init__(self, http: Http, signaling: Signaling, tls: Tls | None) -> None:
+        self._http = http
+        self._signaling = signaling
+        self._tls = tls
+        self._open: set[trio.socket.SocketType] = set()
+        n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
+        config = http.config
+        share = max(1, n // SHARE) if config.limits else n + 1
+        self._slots = Slots(n, share, lambda address: is_trusted(address, config.trusted_proxies))
+        self._refusing = 0
+        self._ended = trio.Event()
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """One connection to its end; raises nothing but Cancelled. The caller closes the stream."""
+        self._http.counters.add("sfu_connections_total")
+        scope, sock = trio.CancelScope(), stream.socket
+
+        def give_way() -> None:
+            self._http.failed("gave_way")
+            scope.cancel()
+
+        try:
+            slot = self._slots.take(sock.getpeername()[0], give_way)
+        except OSError:
+            self._http.failed("lost")
+            return
+        except (ServerFull, TooManyConnections) as error:
+            await self._refuse(stream, error)
+            return
+        self._open.add(sock)
+        try:
+            with scope:
+                await self._converse(stream, slot)
+        except* GONE:
+            self._http.failed("lost")
+        except* Exception as group:
+            self._http.failed("error")
+            log.error("connection_failed error=%r", group, exc_info=group)
+        finally:
+            slot.give_back()
+            self._open.discard(sock)
+            self._ended.set()
+
+    async def _refuse(self, stream: trio.SocketStream, error: SfuError) -> None:
+        """Says so where no handshake must come first, and where not too many are being told."""
+        self._http.failed("full")
+        self._http.counters.add("sfu_refused_total", code=error.code)
+        if self._tls is not None or self._refusing >= REFUSING:
+            return
+        self._refusing += 1
+        try:
+            with trio.move_on_after(LINGER_S):
+                await stream.send_all(refusal(error))
+                await stream.send_eof()
+                while await stream.receive_some(READ_BYTES):  # closing with bytes unread can cost it the answer
+                    pass
+        except GONE:
+            pass
+        finally:
+            self._refusing -= 1
+
+    async def _converse(self, transport: trio.SocketStream, slot: Slot) -> None:
+        stream: TcpStream = transport
+        if self._tls is not None:
+            stream = trio.SSLStream(transport, self._tls.context, server_side=True, https_compatible=True)
+            try:
+                with trio.fail_after(self._http.config.head_s):
+                    await stream.do_handshake()
+            except (*GONE, trio.TooSlowError):
+                self._http.failed("tls")
+                return
+        connection = Connection(self._http, stream, slot)
+        await connection.run()
+        if connection.upgraded is not None:
+            await self._signaling(connection.upgraded)
+
+    async def drain(self) -> None:
+        """Ends idle keep-alive connections at once and returns when the last connection has ended."""
+        await self._http.context.terminated.set()
+        while self._open:
+            self._ended = trio.Event()
+            await self._ended.wait()
+
+    def close(self) -> None:
+        """Closes every connection under whoever uses it, as hypercorn shields its writes from cancellation."""
+        for sock in self._open:
+            sock.close()

@@ -1,0 +1,347 @@
+"""HTTP/1.1 on one connection: hypercorn's, with every head checked first, and left at an upgrade to /ws.
+
+All that leans on hypercorn's private parts is here. hypercorn cancels, shields and closes from whichever task has
+something to say; here only the task that reads a connection ends it, and the others tell that task.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import h11
+import hypercorn
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from sfu.errors import SfuError, TooManyConnections
+from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
+from sfu.web.bodies import STREAMED
+from sfu.web.slots import Slot
+from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+    from quart_trio import QuartTrio
+
+    from sfu.config import Config
+    from sfu.metrics import Counters
+
+log = logging.getLogger("sfu.http")
+
+LINGER_S = 1.0
+"""How long to read on after answering half a request: closing with bytes unread can cost the client the answer."""
+
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
+UPGRADE_PATH = b"/ws"
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Http:
+    """What all connections share."""
+
+    def __init__(self, config: Config, app: QuartTrio, counters: Counters) -> None:
+        self.config = config
+        self.counters = counters
+        self.context = WorkerContext(None)
+        self.app = wrap_app(app, 0, "asgi")
+        self.hypercorn = hypercorn.Config()
+        self.hypercorn.keep_alive_timeout = config.keep_alive_s
+        self.hypercorn.h11_max_incomplete_size = config.head_bytes
+        self.hypercorn.include_server_header = False
+        self.hypercorn.errorlog = log
+
+    def failed(self, kind: str) -> None:
+        """Counts a connection that ended badly."""
+        self.counters.add("sfu_connection_failures_total", kind=kind)
+
+
+class _RefusedError(Exception):
+    """The request gets this status, and the connection ends."""
+
+    def __init__(self, status: int, detail: str, *, code: str = "", with_body: bool = True) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.with_body = status, detail, with_body
+        self.code = code or CODES.get(status, "bad_request")
+
+
+class _UpgradeError(Exception):
+    """The request is an upgrade at /ws."""
+
+    def __init__(self, request: h11.Request) -> None:
+        super().__init__()
+        self.request = request
+
+
+class Connection(TCPServer):
+    """One connection to its end, or until it is left; then `upgraded` is set and the stream open.
+
+    hypercorn gives the timer of idle connections and the lock on sending.
+    """
+
+    protocol: _Protocol  # type: ignore[assignment]
+
+    def __init__(self, http: Http, stream: TcpStream, slot: Slot) -> None:
+        self.paced = PacedStream(stream, http.config, http.counters)
+        super().__init__(http.app, http.hypercorn, http.context, {}, self.paced)  # type: ignore[arg-type]
+        self.upgraded: Upgraded | None = None
+        self._http = http
+        self._transport, self._slot = stream, slot
+        self._reading = trio.CancelScope()
+        self._over = False  # nothing more is read: hypercorn must not wait for a next request
+
+    async def run(self) -> None:
+        sock = socket_of(self._transport)
+        try:
+            peer, local = sock.getpeername()[:2], sock.getsockname()[:2]
+        except OSError:
+            raise trio.BrokenResourceError("the client is gone") from None
+        secure = isinstance(self._transport, trio.SSLStream)
+        async with TaskGroup() as group:
+            self._task_group = group
+            self.protocol = _Protocol(self._http, group, secure, peer, local, self.protocol_send, self._slot)
+            await self.idle_task.restart(group, self._idle_timeout)
+            await self._read_data()
+        if self.upgraded is None:
+            await self._finish()
+
+    async def protocol_send(self, event: Event) -> None:
+        # quart-trio cancels the request's task in its last send; without the shield the idle timer would never start
+        with trio.CancelScope(shield=True):
+            if isinstance(event, Updated):
+                if not self._over:
+                    if event.idle:
+                        self._slot.answered()
+                    await super().protocol_send(event)
+            elif isinstance(event, Closed):
+                await self._end()
+            elif isinstance(event, RawData):
+                async with self.send_lock:
+                    try:
+                        await self.paced.send_all(event.data)
+                    except GONE:
+                        await self._end()
+
+    async def _end(self) -> None:
+        self._over = True
+        self._reading.cancel()
+        await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        """Reads until the connection ends or leaves HTTP. After the client's EOF a running request still answers."""
+        finished = False
+        with self._reading:
+            try:
+                finished = await self._read_requests()
+            except _UpgradeError as found:
+                self.upgraded = self._hand_over(found.request)
+            except _RefusedError as refused:
+                await self.protocol.refuse(refused)
+            except GONE:
+                pass  # the client, or closed by the idle timer
+        self._over = True
+        await self.idle_task.stop()
+        if not finished:
+            await self.protocol.handle(Closed())
+
+    async def _read_requests(self) -> bool:
+        """True at the client's EOF, false when it said nothing for too long at the start."""
+        deadline = trio.current_time() + self._http.config.head_s
+        while True:
+            with trio.move_on_at(deadline) as head:
+                data = await self.paced.receive_some(READ_BYTES)
+            connection = self.protocol.connection
+            if head.cancelled_caught:
+                self._http.failed("head_timeout")
+                if connection.trailing_data[0]:
+                    raise _RefusedError(408, "The request's head took too long.")
+                return False
+            requests = self.protocol.keep_alive_requests
+            await self.protocol.handle(RawData(data))
+            if not data:
+                return True
+            if connection.their_state is not h11.IDLE or not connection.trailing_data[0]:
+                deadline = math.inf  # there are the idle timer's, and the request's own
+            elif deadline == math.inf or self.protocol.keep_alive_requests > requests:
+                deadline = trio.current_time() + self._http.config.head_s
+
+    def _hand_over(self, request: h11.Request) -> Upgraded:
+        lines = [b"GET %s HTTP/1.1" % request.target, *(b"%s: %s" % header for header in request.headers.raw_items())]
+        head = b"\r\n".join(lines) + b"\r\n\r\n" + self.protocol.connection.trailing_data[0]
+        config, headers = self._http.config, list(request.headers)
+        return Upgraded(
+            stream=PacedStream(self._transport, config, self._http.counters, head=head, paced=config.limits),
+            headers=headers,
+            target=request.target.decode(),
+            client=self.protocol.client[0] if self.protocol.client else "",
+            secure=self.protocol.ssl,
+            host=next((value.decode() for name, value in headers if name == b"host"), ""),
+        )
+
+    async def _finish(self) -> None:
+        if self.protocol.connection.their_state in (h11.SEND_BODY, h11.ERROR):
+            with trio.move_on_after(LINGER_S):
+                try:
+                    await self.paced.send_eof()
+                    while await self.paced.receive_some(READ_BYTES):
+                        pass
+                except GONE:
+                    pass
+        await self.paced.aclose()
+
+
+class _Protocol(H11Protocol):
+    """hypercorn's HTTP/1.1 without the ways out of it: HTTP/2 and its WebSockets."""
+
+    connection: h11.Connection
+
+    def __init__(
+        self,
+        http: Http,
+        group: TaskGroup,
+        secure: bool,
+        peer: tuple[str, int],
+        local: tuple[str, int],
+        send: Any,
+        slot: Slot,
+    ) -> None:
+        super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
+        self._settings, self._counters = http.config, http.counters
+        self._peer, self._secure, self._slot = peer, secure, slot
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Called by hypercorn with every head. Raises _RefusedError or _UpgradeError; sets what the app is told."""
+        with_body = event.method != b"HEAD"
+        for wrong, status, detail in _faults(event, self._settings):
+            if wrong:
+                raise _RefusedError(status, detail, with_body=with_body)
+        proxies = self._settings.trusted_proxies
+        self.client, self.ssl = self._peer, self._secure
+        if is_trusted(self._peer[0], proxies):
+            self.client = (client_address(self._peer[0], event.headers, proxies), 0)
+            schemes = members(event.headers, b"x-forwarded-proto")
+            self.ssl = schemes[-1] == "https" if schemes else self._secure
+        try:
+            self._slot.asked(self.client[0])
+        except TooManyConnections as error:
+            raise _RefusedError(error.status, str(error), code=error.code, with_body=with_body) from None
+        if _is_upgrade(event):
+            raise _UpgradeError(event)
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Called by hypercorn after _check_protocol; an upgrade it does not see is one it cannot follow."""
+        headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+        plain = h11.Request(
+            method=request.method, target=request.target, headers=headers, http_version=request.http_version
+        )
+        await super()._create_stream(plain)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Called by hypercorn when h11 cannot parse what came."""
+        raise _RefusedError(status_code, "The request is not one of HTTP/1.1, or its head is too long.")
+
+    async def _send_h11_event(self, event: Any) -> None:
+        if isinstance(event, h11.Response):
+            self._counters.add("sfu_http_requests_total", status=str(event.status_code))
+        await super()._send_h11_event(event)
+
+    async def refuse(self, refused: _RefusedError) -> None:
+        """Answers; hypercorn and the checks refuse only what no answer has begun to."""
+        self._counters.add("sfu_refused_total", code=refused.code)
+        body = problem(refused.status, refused.detail, refused.code).encode()
+        headers = [(name.encode(), value.encode()) for name, value in _fields(body).items()]
+        headers += self.config.response_headers("h11")
+        await self._send_h11_event(h11.Response(status_code=refused.status, headers=headers))
+        if refused.with_body:
+            await self._send_h11_event(h11.Data(data=body))
+            await self._send_h11_event(h11.EndOfMessage())
+
+
+def refusal(error: SfuError) -> bytes:
+    """The answer to whatever will be asked on a connection that cannot be had."""
+    body = problem(error.status, str(error), error.code).encode()
+    fields = [f"{name}: {value}" for name, value in _fields(body).items()]
+    line = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
+    return "\r\n".join([line, *fields, "", ""]).encode() + body
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    return {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body)), "Connection": "close"} | SECURITY_HEADERS
+
+
+def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, str]]:
+    """Each reason to refuse a head that h11 has taken: whether it holds, the status and the sentence for it.
+
+    What is not ASCII, and a host that is no name, ends in exceptions inside hypercorn, Quart and wsproto.
+    """
+    headers = list(request.headers)
+    lengths = [int(value) for name, value in headers if name == b"content-length"]
+    has_body = any(lengths) or any(name == b"transfer-encoding" for name, _ in headers)
+    size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in headers)
+    yield request.http_version not in (b"1.0", b"1.1"), 505, "This server speaks HTTP/1.1."
+    yield size > config.head_bytes, 431, f"The head of a request may be {config.head_bytes} bytes."
+    yield not all(value.isascii() for _, value in headers), 400, "The head of a request must be ASCII."
+    yield not request.target.startswith((b"/", b"http://", b"https://")), 400, "The request's target is not a path."
+    hosts = [value.decode("latin1") for name, value in headers if name == b"host"]
+    yield not all(HOST.match(host) for host in hosts), 400, "The Host header is not a host name."
+    yield "h2c" in lower(members(headers, b"upgrade")), 400, "This server speaks HTTP/1.1 where there is no TLS."
+    yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket has no body."
+    streamed = request.target.partition(b"?")[0].decode("latin1") in STREAMED
+    limit = max(config.body_bytes, config.file_bytes) if streamed else config.body_bytes
+    yield max(lengths, default=0) > limit, 413, f"The body of this request may be {limit} bytes."
+
+
+def _is_upgrade(request: h11.Request) -> bool:
+    """A request for a WebSocket at /ws, as far as telling it from HTTP goes; trio-websocket checks the rest."""
+    return (
+        request.method == b"GET"
+        and request.http_version == b"1.1"
+        and request.target.partition(b"?")[0] == UPGRADE_PATH
+        and "websocket" in lower(members(request.headers, b"upgrade"))
+        and "upgrade" in lower(members(request.headers, b"connection"))
+    )
+
+
+def members(headers: Headers, name: bytes) -> list[str]:
+    """The members of a comma-separated header, which may come in several lines (RFC 9110 section 5.6.1)."""
+    lines = [value.decode("latin1") for key, value in headers if key == name]
+    return [member.strip() for line in lines for member in line.split(",") if member.strip()]
+
+
+def lower(texts: Iterable[str]) -> set[str]:
+    return {text.lower() for text in texts}
+
+
+def is_trusted(address: str, proxies: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Whether `address`, an IP address, is in one of the networks."""
+    ip = ip_address(address)
+    return any(ip in network for network in proxies)
+
+
+def client_address(peer: str, headers: Headers, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
+    """Who asks: right to left through X-Forwarded-For, for as long as whoever wrote the entry is a trusted proxy."""
+    hops = members(headers, b"x-forwarded-for")
+    address = peer
+    while hops and is_trusted(address, proxies):
+        try:
+            address = str(ip_address(hops.pop()))
+        except ValueError:
+            break
+    return address
+
+
+def socket_of(stream: TcpStream) -> trio.socket.SocketType:
+    return (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket

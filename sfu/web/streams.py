@@ -1,0 +1,98 @@
+"""A connection's byte stream as the two protocols on it use it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from sfu.config import Config
+    from sfu.metrics import Counters
+
+TcpStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+READ_BYTES = 65536
+PACE_BYTES_PER_S = 16384
+PACE_BURST_BYTES = 65536
+"""trio-websocket answers any number of pings and takes any number of empty frames: slow reading is what limits them."""
+
+
+class PacedStream(trio.abc.Stream):
+    """A connection with a deadline on writing and, for WebSockets, a pace of reading.
+
+    Reads return `head` first: bytes that were already taken from the connection. A write that takes longer than
+    `config.send_s` closes the connection and raises trio.BrokenResourceError.
+    """
+
+    def __init__(
+        self, stream: TcpStream, config: Config, counters: Counters, *, head: bytes = b"", paced: bool = False
+    ) -> None:
+        self._stream = stream
+        self._head = head
+        self._counters = counters
+        self._send_s = config.send_s
+        self._rate = PACE_BYTES_PER_S if paced else math.inf
+        self._budget = float(PACE_BURST_BYTES)
+        self._at = trio.current_time()
+
+    def credit(self, n_bytes: int) -> None:
+        """Lets `n_bytes` more through, beyond pace and burst: for a long message that the server has asked for."""
+        self._budget += n_bytes
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._head:
+            await trio.lowlevel.checkpoint()
+            data, self._head = self._head[:max_bytes], self._head[max_bytes or len(self._head) :]
+            return data
+        if self._rate == math.inf:
+            return bytes(await self._stream.receive_some(max_bytes or READ_BYTES))
+        if self._refill() < 0:
+            await trio.sleep(-self._budget / self._rate)
+        data = bytes(await self._stream.receive_some(min(max_bytes or READ_BYTES, PACE_BYTES_PER_S)))
+        self._budget -= len(data)
+        return data
+
+    def _refill(self) -> float:
+        now = trio.current_time()
+        refilled = min(PACE_BURST_BYTES, self._budget + (now - self._at) * self._rate)
+        self._budget, self._at = max(self._budget, refilled), now
+        return self._budget
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with trio.move_on_after(self._send_s) as deadline:
+            await self._stream.send_all(data)
+        if deadline.cancelled_caught:
+            self._counters.add("sfu_connection_failures_total", kind="slow")
+            await trio.aclose_forcefully(self)
+            raise trio.BrokenResourceError("the client does not read")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """Ends the sending half; over TLS nothing happens, as half of a TLS connection cannot be closed."""
+        if isinstance(self._stream, trio.SocketStream):
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@dataclass
+class Upgraded:
+    """A connection that asked for a WebSocket at /ws; it is closed when the callable it is handed to returns.
+
+    `stream` replays the request for `trio_websocket.wrap_server_stream`. `headers` have lower-case names and ASCII
+    values, `target` is path and query as sent, `client` an IP address without port, `host` the Host header.
+    """
+
+    stream: PacedStream
+    headers: list[tuple[bytes, bytes]]
+    target: str
+    client: str
+    secure: bool
+    host: str
