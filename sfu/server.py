@@ -27,6 +27,7 @@ from sfu.config import Config
 from sfu.data import open_data
 from sfu.errors import ConfigError
 from sfu.metrics import Counters
+from sfu.status import create_status
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.web import edge
@@ -61,7 +62,8 @@ async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: Asyn
     calls = Calls(config, rooms, workers, counters, Admission(config, store, default))
     moderation = Moderation(calls)
     signaling = Signaling(calls, moderation)
-    app = create_app(config, rooms, workers, counters, store)
+    app = create_app(config, counters)
+    app.register_blueprint(create_status(rooms, workers, counters, store))
     app.register_blueprint(create_api(config, store, moderation, counters))
     sharing = Sharing(calls, config.data_dir / FOLDER)
     app.register_blueprint(sharing.routes())

@@ -30,6 +30,7 @@ from sfu.config import Config
 from sfu.data import UNLIMITED
 from sfu.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
+from sfu.status import create_status
 from sfu.store import Store, open_store
 from sfu.store.records import Company
 from sfu.tenancy.keys import ServerKey
@@ -231,7 +232,8 @@ async def running(
         admission = Admission(config, store, default)
         calls = Calls(config, rooms, workers, counters, admission)
         signaling = Signaling(calls, Moderation(calls))
-        app, stop = create_app(config, rooms, workers, counters, store), trio.Event()
+        app, stop = create_app(config, counters), trio.Event()
+        app.register_blueprint(create_status(rooms, workers, counters, store))
         app.register_blueprint(create_api(config, store, signaling.moderation, counters))
         sharing = Sharing(calls, folder / FOLDER)
         app.register_blueprint(sharing.routes())

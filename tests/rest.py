@@ -19,6 +19,7 @@ from sfu.calls.rooms import Rooms
 from sfu.config import Config
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Participant
+from sfu.status import create_status
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session
 from sfu.web import edge
@@ -97,7 +98,8 @@ async def serving(store: Store, clock: Callable[[], Any], **changes: Any) -> Asy
     """A client without a key."""
     config = Config(**{"host": "127.0.0.1", "port": 0, **changes})
     counters, rooms, calls = Counters(), Rooms(config), Calls()
-    app = create_app(config, rooms, Workers(config, counters), counters, store)
+    app = create_app(config, counters)
+    app.register_blueprint(create_status(rooms, Workers(config, counters), counters, store))
     app.register_blueprint(create_api(config, store, calls, counters, clock))
     stop = trio.Event()
 

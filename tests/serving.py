@@ -20,6 +20,7 @@ from trio_websocket import ConnectionClosed, wrap_server_stream
 from sfu.calls.rooms import Rooms
 from sfu.config import Config
 from sfu.metrics import Counters
+from sfu.status import create_status
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.tls import Tls
@@ -172,7 +173,9 @@ async def serving(
     config = config or local()
     counters, rooms = Counters(), Rooms(config)
     workers = Workers(config, counters, worker or ())
-    server = Server(counters, rooms, workers, create_app(config, rooms, workers, counters))
+    app = create_app(config, counters)
+    app.register_blueprint(create_status(rooms, workers, counters))
+    server = Server(counters, rooms, workers, app)
     server.client_tls = tls[1] if tls else None
     _add_routes(server)
     async with trio.open_nursery() as nursery:

@@ -10,8 +10,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -23,16 +22,12 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from sfu.errors import SfuError, UpgradeRequired
-from sfu.metrics import Counters, family
+from sfu.metrics import Counters
 from sfu.web.bodies import StreamingConnection, StreamingRequest
 from sfu.web.preload import Preloads
 
 if TYPE_CHECKING:
-    from sfu.bridge import Stats
-    from sfu.calls.rooms import Rooms
     from sfu.config import Config
-    from sfu.store import Store
-    from sfu.workers import Workers
 
 TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -123,17 +118,14 @@ def public_dir() -> Path:
     return root / "public"
 
 
-def create_app(
-    config: Config, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None
-) -> QuartTrio:
-    """The application for `edge.serve`. It owns nothing: what it shows is read when it is asked."""
+def create_app(config: Config, counters: Counters) -> QuartTrio:
+    """The application for `edge.serve`: the page's files and how requests fail. Blueprints add the rest."""
     app = QuartTrio("sfu", static_folder=None)
     app.request_class, app.asgi_http_class = StreamingRequest, StreamingConnection
     app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
     app.config["BODY_TIMEOUT"] = config.send_s
     app.url_map.merge_slashes = False  # a redirect would repeat the Host header of whoever asks
     _add_files(app, public_dir())
-    _add_state(app, rooms, workers, counters, store)
     _add_errors(app, counters)
     headers = page_headers(config.allowed_origins)
 
@@ -214,64 +206,6 @@ def _add_files(app: QuartTrio, root: Path) -> None:
         return response
 
 
-def _add_state(app: QuartTrio, rooms: Rooms, workers: Workers, counters: Counters, store: Store | None) -> None:
-    @app.get("/health")
-    async def health() -> Response:
-        ready, database = workers.ready, "ok" if store is None else store.database.state
-        body = {
-            "status": "ok" if ready else "starting",
-            "message": MESSAGES[database] if ready else "The media workers are starting.",
-            "timestamp": _now(),
-            "peers": len(rooms.peers),
-            "database": database,
-        }
-        return _json(body, 200 if ready else 503)
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        # text first: it is the answer to `*/*`, and to the list of types Prometheus sends
-        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
-            return _json(
-                {
-                    "active_connections": len(rooms.peers),
-                    "total_connections_created": rooms.created,
-                    "rooms_active": len(rooms.rooms),
-                    "timestamp": _now(),
-                }
-            )
-        text = _state_text(rooms, workers, store) + counters.render() + _worker_text(workers.stats)
-        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
-    rows = [
-        ("sfu_peers", "gauge", "Peers connected now.", len(rooms.peers)),
-        ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
-        ("sfu_peers_created_total", "counter", "Peers that ever joined a room.", rooms.created),
-        ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
-    ]
-    if store is not None:
-        up, unwritten = int(store.database.state == "ok"), store.sessions.unwritten
-        rows.append(("sfu_database_up", "gauge", "1 when the last calls reached the database.", up))
-        lines = len(store.lines)
-        rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
-        rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
-    return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
-
-
-def _worker_text(stats: Iterable[Stats]) -> str:
-    """What the workers report, one metric a name and one line a worker."""
-    metrics: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
-    for worker, report in enumerate(stats):
-        named = [(f"{name}_total", "counter", value) for name, value in report.counters.items()]
-        for name, kind, value in named + [(name, "gauge", value) for name, value in report.gauges.items()]:
-            metrics.setdefault((f"sfu_worker_{name}", kind), []).append(({"worker": str(worker)}, value))
-    return "".join(
-        family(name, kind, f"Of a media worker: {name.removeprefix('sfu_worker_').replace('_', ' ')}.", samples)
-        for (name, kind), samples in sorted(metrics.items())
-    )
-
-
 def _add_errors(app: QuartTrio, counters: Counters) -> None:
     @app.errorhandler(SfuError)
     async def refused(error: SfuError) -> Response:
@@ -291,12 +225,3 @@ def _add_errors(app: QuartTrio, counters: Counters) -> None:
 
 def _refuse(error: SfuError) -> Response:
     return Response(problem(error.status, str(error), error.code), error.status, content_type=PROBLEM_TYPE)
-
-
-def _json(body: Mapping[str, object], status: int = 200) -> Response:
-    return Response(json.dumps(body) + "\n", status, content_type="application/json")
-
-
-def _now() -> str:
-    """RFC 3339, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,87 @@
+"""How the server is: `/health` for whoever watches it, `/metrics` for Prometheus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from quart import Blueprint, Response, request
+
+from sfu.bridge import Stats
+from sfu.calls.rooms import Rooms
+from sfu.metrics import Counters, family
+from sfu.store import Store
+from sfu.workers import Workers
+
+
+def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None) -> Blueprint:
+    """`/health` and `/metrics`, as a blueprint. What they show is read when they are asked."""
+    routes = Blueprint("status", __name__)
+
+    @routes.get("/health")
+    async def health() -> Response:
+        ready, database = workers.ready, "ok" if store is None else store.database.state
+        body = {
+            "status": "ok" if ready else "starting",
+            "message": MESSAGES[database] if ready else "The media workers are starting.",
+            "timestamp": _now(),
+            "peers": len(rooms.peers),
+            "database": database,
+        }
+        return _json(body, 200 if ready else 503)
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        # text first: it is the answer to `*/*`, and to the list of types Prometheus sends
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+            return _json(
+                {
+                    "active_connections": len(rooms.peers),
+                    "total_connections_created": rooms.created,
+                    "rooms_active": len(rooms.rooms),
+                    "timestamp": _now(),
+                }
+            )
+        text = _state_text(rooms, workers, store) + counters.render() + _worker_text(workers.stats)
+        return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes
+
+
+def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
+    rows = [
+        ("sfu_peers", "gauge", "Peers connected now.", len(rooms.peers)),
+        ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
+        ("sfu_peers_created_total", "counter", "Peers that ever joined a room.", rooms.created),
+        ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
+    ]
+    if store is not None:
+        up, unwritten = int(store.database.state == "ok"), store.sessions.unwritten
+        rows.append(("sfu_database_up", "gauge", "1 when the last calls reached the database.", up))
+        lines = len(store.lines)
+        rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
+        rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
+    return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
+
+
+def _worker_text(stats: Iterable[Stats]) -> str:
+    """What the workers report, one metric a name and one line a worker."""
+    metrics: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
+    for worker, report in enumerate(stats):
+        named = [(f"{name}_total", "counter", value) for name, value in report.counters.items()]
+        for name, kind, value in named + [(name, "gauge", value) for name, value in report.gauges.items()]:
+            metrics.setdefault((f"sfu_worker_{name}", kind), []).append(({"worker": str(worker)}, value))
+    return "".join(
+        family(name, kind, f"Of a media worker: {name.removeprefix('sfu_worker_').replace('_', ' ')}.", samples)
+        for (name, kind), samples in sorted(metrics.items())
+    )
+
+
+def _json(body: Mapping[str, object], status: int = 200) -> Response:
+    return Response(json.dumps(body) + "\n", status, content_type="application/json")
+
+
+def _now() -> str:
+    """RFC 3339, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
