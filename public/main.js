@@ -1,16 +1,16 @@
 /** Where the page begins: either the view before the call or the call itself, by what the link asks for. */
 
-import { keep } from './address.js';
-import { asked } from './asked.js';
-import { page } from './page.js';
-import { choices, choose, NAME_KEY, recall } from './storage.js';
-import { isProblem } from './words.js';
+import { keep } from './app/address.js';
+import { asked } from './launch.js';
+import { page } from './app/page.js';
+import { choices, choose, NAME_KEY, recall } from './base/storage.js';
+import { isProblem } from './i18n/words.js';
 
 const { devices } = page;
 
 Object.assign(page.actions, {
   async preview({ room, name }) {
-    const { showJoin } = await import('./join.js');
+    const { showJoin } = await import('./prejoin/join.js');
     devices.permitted = !page.listens;
     showJoin({ room, name });
     page.show('join');
@@ -19,7 +19,7 @@ Object.assign(page.actions, {
   },
   async join(values) {
     devices.permitted = !page.listens;
-    (await import('./call.js')).enter(values);
+    (await import('./call/call.js')).enter(values);
   },
   async toggle(source) {
     if (page.listens) return;
@@ -44,5 +44,5 @@ const { room, name, token, invited, straight } = asked;
 page.token = token;
 if (token && !straight) keep({ room, token });
 if (straight) page.actions.join({ room, name });
-else if (invited) (await import('./uninvited.js')).showUninvited(invited);
+else if (invited) (await import('./call/uninvited.js')).showUninvited(invited);
 else page.actions.preview({ room, name: name || recall('localStorage', NAME_KEY) });

@@ -15,7 +15,7 @@
  * Its state and its events are listed in docs/embedding.md.
  */
 
-import { Link } from './link.js';
+import { Link } from './client/connection.js';
 
 const STEADY_MS = 10_000; // a connection that lived this long starts the pauses over
 const PAUSE_MS = { first: 500, last: 5_000 };

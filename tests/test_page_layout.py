@@ -11,7 +11,7 @@ from node import run
 GAP = 12
 WINDOWS = [(1416, 776), (1000, 640), (600, 600), (374, 720), (700, 374), (320, 560), (2400, 900)]
 _PLACES = """
-import { gridPlaces, seatsThatFit, splitPlaces } from './public/grid.js';
+import { gridPlaces, seatsThatFit, splitPlaces } from './public/stage/grid.js';
 const windows = %s;
 const found = [];
 for (const [width, height] of windows) {
@@ -81,7 +81,7 @@ def test_one_large_and_a_strip(found: list[dict[str, Any]], kind: str) -> None:
 
 def test_who_gets_a_place() -> None:
     script = """
-    import { choose } from './public/grid.js';
+    import { choose } from './public/stage/grid.js';
     const all = ['a', 'b', 'c', 'd', 'e'];
     const spoke = new Map([['a', 5], ['b', 9], ['d', 7]]);
     out([

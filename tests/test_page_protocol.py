@@ -15,7 +15,7 @@ from sfu.protocol.client_messages import CLIENT_EVENTS, Moderate, Reaction
 from sfu.protocol.server_messages import SERVER_EVENTS
 
 PUBLIC = ROOT / "public"
-PROTOCOL = ("protocol.js", "link.js")
+PROTOCOL = ("protocol.js", "client/connection.js")
 """The modules that know the server; the others know what these pass on."""
 OWN_CODES = {"left", "bad_name", "no_webrtc", "unreachable", "uninvited"}
 """Reasons that the page finds itself."""
@@ -47,7 +47,7 @@ def codes() -> set[str]:
 def test_every_event_of_the_server_has_a_receiver(event: str) -> None:
     modules = "".join(texts[name] for name in PROTOCOL)
     if event in quoted(constant("protocol.js", "PASSED_ON")):
-        assert event in quoted(constant("call.js", "NEWS")), f"the page passes no {event} on"
+        assert event in quoted(constant("call/call.js", "NEWS")), f"the page passes no {event} on"
         assert re.search(rf"(follow|addEventListener)\('{event}'", page), f"nobody in the page listens for {event}"
     else:
         assert re.search(rf"event === '{event}'", modules), f"no module of the protocol reads {event}"
@@ -63,19 +63,19 @@ def test_the_page_sends_what_the_server_knows() -> None:
 
 
 def test_the_page_has_every_reaction() -> None:
-    assert quoted(constant("reactions.js", "REACTIONS")) == set(get_args(get_type_hints(Reaction)["reaction"]))
+    assert quoted(constant("call/reactions.js", "REACTIONS")) == set(get_args(get_type_hints(Reaction)["reaction"]))
 
 
 @pytest.mark.parametrize(("name", "layers"), [("MOTION", CAMERA), ("DETAIL", SCREEN)])
 def test_both_sides_know_the_bitrates_of_a_simulcast(name: str, layers: dict[str, tuple[int, float]]) -> None:
-    rates = re.findall(r"(\w): \{.*?maxBitrate: ([0-9_]+)", constant("link.js", name))
+    rates = re.findall(r"(\w): \{.*?maxBitrate: ([0-9_]+)", constant("client/connection.js", name))
     assert {rid: int(bps) for rid, bps in rates} == {rid: bps for rid, (_, bps) in layers.items()}
 
 
 @pytest.mark.parametrize("name", ["WAITING", "ENDS"])
 def test_the_page_explains_codes_that_there_are(name: str) -> None:
     assert issubclass(refusals.Refusal, SfuError)  # the module's codes count only once it is imported
-    named = set(re.findall(r"^  (\w+):", constant("reasons.js", name), re.MULTILINE))
+    named = set(re.findall(r"^  (\w+):", constant("i18n/reasons.js", name), re.MULTILINE))
     assert named
     assert named <= codes() | OWN_CODES, named - codes() - OWN_CODES
 

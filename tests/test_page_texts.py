@@ -40,7 +40,7 @@ def placeholders(text: str | dict[str, str]) -> set[str]:
 
 
 def test_there_are_five_and_the_page_offers_them() -> None:
-    offered = re.search(r"LANGUAGES = \{(.*?)\}", (PUBLIC / "texts.js").read_text())
+    offered = re.search(r"LANGUAGES = \{(.*?)\}", (PUBLIC / "i18n/texts.js").read_text())
     assert offered
     assert sorted(re.findall(r"(\w+):", offered[1])) == LANGUAGES == ["ar", "de", "en", "es", "fr"]
 
@@ -73,5 +73,5 @@ def test_every_text_that_is_named_exists(words: dict[str, Any], path: Path) -> N
 def test_what_loads_first_has_its_words(words: dict[str, Any]) -> None:
     files = {path.name: path.read_text() for path in PUBLIC.glob("*.js")}
     first = {name for view in VIEWS.values() for name in reachable((*ALWAYS, *view), files)}
-    assert "call.js" in first
-    assert {key for name in first - {"reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])
+    assert "call/call.js" in first
+    assert {key for name in first - {"i18n/reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])

@@ -10,11 +10,12 @@ from sfu.web.preload import IMPORT, Preloads, language_of, reachable, view_of
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ("import './a.js';", ["a.js"]),
-        ("import { a, b as c } from './a.js'; // why", ["a.js"]),
-        ("import * as a from './a.js';", ["a.js"]),
-        ("import {\n  a,\n  b,\n} from './lang/a.js';", ["lang/a.js"]),
-        ("export { a } from './a.js';", ["a.js"]),
+        ("import './a.js';", ["./a.js"]),
+        ("import { a, b as c } from './a.js'; // why", ["./a.js"]),
+        ("import * as a from './a.js';", ["./a.js"]),
+        ("import {\n  a,\n  b,\n} from './lang/a.js';", ["./lang/a.js"]),
+        ("import '../a.js';", ["../a.js"]),
+        ("export { a } from './a.js';", ["./a.js"]),
         ("export const a = async () => (await import('./a.js')).a;", []),
         ("import('./a.js');", []),
         ("  import './a.js';", []),
@@ -27,13 +28,13 @@ def test_what_a_line_imports(line: str, found: list[str]) -> None:
 
 def test_imports_follow_who_imports_them_and_come_once() -> None:
     texts = {
-        "a.js": "import './b.js';\nimport './c.js';",
-        "b.js": "import './d.js';",
-        "c.js": "import './a.js';\nimport './d.js';",
-        "d.js": "",
+        "a.js": "import './b.js';\nimport './x/c.js';",
+        "b.js": "import './y/d.js';",
+        "x/c.js": "import '../a.js';\nimport '../y/d.js';",
+        "y/d.js": "",
         "e.css": "",
     }
-    assert reachable(["e.css", "a.js"], texts) == ["e.css", "a.js", "b.js", "d.js", "c.js"]
+    assert reachable(["e.css", "a.js"], texts) == ["e.css", "a.js", "b.js", "y/d.js", "x/c.js"]
 
 
 @pytest.mark.parametrize(
@@ -63,9 +64,18 @@ def test_the_language_that_a_reader_prefers(wanted: tuple[str, ...], language: s
 
 
 def test_the_header() -> None:
-    names = ("style.css", "asked.js", "texts.js", "main.js", "before.css", "join.js", "preview.js", "call.js")
+    names = (
+        "style.css",
+        "launch.js",
+        "i18n/texts.js",
+        "main.js",
+        "before.css",
+        "prejoin/join.js",
+        "prejoin/preview.js",
+        "call/call.js",
+    )
     preloads = Preloads(dict.fromkeys((*names, "lang/de.js", "lang/en.js"), ""))
     assert preloads.header({"room": "team", "username": "alice"}, ["de"], framed=False) == (
-        "</lang/de.js>; rel=modulepreload, </style.css>; rel=preload; as=style, </asked.js>; rel=modulepreload, "
-        "</texts.js>; rel=modulepreload, </main.js>; rel=modulepreload, </call.js>; rel=modulepreload"
+        "</lang/de.js>; rel=modulepreload, </style.css>; rel=preload; as=style, </launch.js>; rel=modulepreload, "
+        "</i18n/texts.js>; rel=modulepreload, </main.js>; rel=modulepreload, </call/call.js>; rel=modulepreload"
     )

@@ -89,9 +89,9 @@ async def test_the_page_says_what_it_will_need() -> None:
         frame = await server.fetch("GET", "/", ("Sec-Fetch-Dest", "iframe"))
     early = [re.findall("</([^>]+)>", reply.headers["link"]) for reply in (join, call, frame)]
     assert [names[0] for names in early] == ["lang/de.js", "lang/en.js", "lang/en.js"]
-    assert [[name for name in ("join.js", "call.js") if name in names] for names in early] == [
-        ["join.js"],
-        ["call.js"],
+    assert [[name for name in ("prejoin/join.js", "call/call.js") if name in names] for names in early] == [
+        ["prejoin/join.js"],
+        ["call/call.js"],
         [],
     ]
     assert all((PUBLIC / name).is_file() for names in early for name in names)

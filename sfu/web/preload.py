@@ -7,16 +7,17 @@ read the page.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping
 
-IMPORT = re.compile(r"^(?:import|export)(?:\s[\w\s{},*$]*\bfrom)?\s*'\./([^']+)'", re.MULTILINE)
-"""A static import or re-export of a neighbour, as this project writes them."""
+IMPORT = re.compile(r"^(?:import|export)(?:\s[\w\s{},*$]*\bfrom)?\s*'(\.\.?/[^']+)'", re.MULTILINE)
+"""A static import or re-export of another of our files, as this project writes them."""
 
-ALWAYS = ("style.css", "asked.js", "texts.js", "main.js")
+ALWAYS = ("style.css", "launch.js", "i18n/texts.js", "main.js")
 DEFAULT = "en"
-VIEWS = {"join": ("before.css", "join.js", "preview.js"), "call": ("call.js",)}
-"""Where each way in begins, what is waited for first: see public/asked.js, which chooses."""
+VIEWS = {"join": ("before.css", "prejoin/join.js", "prejoin/preview.js"), "call": ("call/call.js",)}
+"""Where each way in begins, what is waited for first: see public/launch.js, which chooses."""
 
 
 def reachable(names: Iterable[str], texts: Mapping[str, str]) -> list[str]:
@@ -27,7 +28,8 @@ def reachable(names: Iterable[str], texts: Mapping[str, str]) -> list[str]:
         name = waiting.pop()
         if name in texts and name not in found:
             found.append(name)
-            waiting += IMPORT.findall(texts[name])[::-1]
+            folder = posixpath.dirname(name)
+            waiting += [posixpath.normpath(posixpath.join(folder, path)) for path in IMPORT.findall(texts[name])[::-1]]
     return found
 
 
@@ -41,7 +43,7 @@ def view_of(query: Mapping[str, str], *, framed: bool) -> str | None:
 
 
 def language_of(wanted: Iterable[str], languages: Collection[str]) -> str:
-    """The page's language for a reader who prefers these (BCP 47), best first; as public/texts.js chooses it."""
+    """The page's language for a reader who prefers these (BCP 47), best first; as public/i18n/texts.js chooses it."""
     bases = (one.lower().partition("-")[0] for one in wanted)
     return next((base for base in bases if base in languages), DEFAULT)
 

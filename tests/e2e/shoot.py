@@ -104,7 +104,7 @@ def talk(studio: Studio, page: Page) -> None:
     said += [("Amira Haddad", "I moved the relay work one week later, see the red row.")]
     said += [("Jonas Lindqvist", "Good. Can we keep the load test in the same week?")]
     late = [("Mei Tanaka", "Both are free from Wednesday."), ("Mei Tanaka", "I will book them now.")]
-    page.evaluate("async () => (await import('/page.js')).page.actions.panel('chat')")
+    page.evaluate("async () => (await import('/app/page.js')).page.actions.panel('chat')")
     page.locator("#chat-input").wait_for()
     if "load test" not in page.locator("#chat-log").inner_text():
         for one in said:
@@ -119,7 +119,7 @@ def talk(studio: Studio, page: Page) -> None:
         for one in late:
             studio.crowd.page.evaluate(_SAY_JS, one)
         page.wait_for_timeout(300)
-        page.evaluate("async () => (await import('/page.js')).page.actions.panel('chat')")
+        page.evaluate("async () => (await import('/app/page.js')).page.actions.panel('chat')")
 
 
 def hands(studio: Studio, page: Page) -> None:
@@ -140,7 +140,7 @@ def menu(page: Page) -> None:
 
 
 def invite(page: Page) -> None:
-    page.evaluate("async () => (await import('/page.js')).page.actions.invite()")
+    page.evaluate("async () => (await import('/app/page.js')).page.actions.invite()")
 
 
 PHONE = {"has_touch": True, "is_mobile": True}
@@ -205,12 +205,12 @@ SHOTS = [
     Shot("call-25-portrait", people=24, window="portrait", options=PHONE),
     Shot("reconnecting", people=3),  # the last: the server is stopped for it
 ]
-_REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
+_REST_JS = "async () => void (await (await import('/app/page.js')).page.actions.later())"
 _SAY_JS = "([name, text]) => window.crowd.get(name).chat(text)"
-_SETTINGS_JS = "async () => (await import('/page.js')).page.actions.settings()"
+_SETTINGS_JS = "async () => (await import('/app/page.js')).page.actions.settings()"
 _TOASTS_JS = """async () => {
-    const { toast } = await import('/toasts.js');
-    const { t } = await import('/texts.js');
+    const { toast } = await import('/ui/toasts.js');
+    const { t } = await import('/i18n/texts.js');
     const unmute = { label: t('key.unmute'), then() {} };
     toast('asked', t('hint.asked', { name: 'Amira Haddad' }), { icon: 'microphone-off', ask: true, action: unmute });
     toast('now', t('device.now.microphone', { label: 'Built-in microphone' }), { icon: 'microphone' });

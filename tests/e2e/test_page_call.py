@@ -26,7 +26,7 @@ _BOXES_JS = """() => [...document.querySelectorAll('.tile:not(.is-away)')].map((
 _PICTURES_AWAY_JS = """() => [...document.querySelectorAll('.tile.is-away video')]
     .map((video) => video.srcObject?.getVideoTracks().length ?? 0)"""
 _MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track"
-_REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
+_REST_JS = "async () => void (await (await import('/app/page.js')).page.actions.later())"
 _BLUR_JS = """
 window.blurred = []; // as a browser does whose system can blur
 const { getCapabilities, applyConstraints } = MediaStreamTrack.prototype;
@@ -258,7 +258,7 @@ def test_talking_while_muted_is_noticed(enter: Callable[..., Page]) -> None:
     page.keyboard.press("m")
     page.evaluate(
         """async () => {
-            const { page } = await import('/page.js');
+            const { page } = await import('/app/page.js');
             for (let times = 0; times < 9; times++) page.tell('level', { level: 0.9 });
         }"""
     )
@@ -304,7 +304,7 @@ def test_a_device_that_is_plugged_in_is_offered(server: Server, person: Callable
     expect(alice.page.locator(".tile.has-picture")).to_have_count(1)
     alice.page.evaluate(
         """async () => {
-            await (await import('/page.js')).page.actions.later();
+            await (await import('/app/page.js')).page.actions.later();
             window.more = [{ kind: 'audioinput', deviceId: 'headset', label: 'USB headset' }];
             navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
         }"""

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.xdist_group("browser")
 WINDOWS = [(1280, 800), (640, 500), (844, 390), (480, 360), (390, 844), (320, 568), (400, 300), (280, 500)]
 LONG = "Wolfeschlegelsteinhausenbergerdorffvoralternwarengewissenhaftsc"  # 63 letters
 _TOAST_JS = """async (text) => {
-    await (await import('/page.js')).page.actions.later();
-    (await import('/toasts.js')).toast('long', text, { action: { label: 'Turn it on', then() {} } });
+    await (await import('/app/page.js')).page.actions.later();
+    (await import('/ui/toasts.js')).toast('long', text, { action: { label: 'Turn it on', then() {} } });
 }"""
 _REFUSED_JS = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError'); }"
 _TOAST_WIDTH_JS = "document.querySelector('.toast:last-child p').offsetWidth"

@@ -112,7 +112,7 @@ def test_the_first_load_is_light(visit: Callable[..., Page], server: Server) -> 
     page.goto(f"{server.url}/?room=light")
     expect(page.locator("#preview-video")).to_be_visible()
     expect(page.locator("#join-devices .hint").first).to_have_text("We can hear you")
-    assert not any(url.endswith(("/call.js", "/later.js", "/settings.js")) for url in loaded)
+    assert not any(url.endswith(("/call/call.js", "/call/deferred.js", "/call/settings.js")) for url in loaded)
     check_light(loaded, server, "en")
 
 
@@ -139,8 +139,8 @@ def test_a_link_straight_into_a_call_loads_as_little(
 def test_what_is_typed_while_the_chat_loads_is_for_the_chat(visit: Callable[..., Page], server: Server) -> None:
     page = visit("/health")
     rest: list[Route] = []
-    page.route("**/later.js", lambda route: rest.append(route))
-    with page.expect_request("**/later.js"):
+    page.route("**/call/deferred.js", lambda route: rest.append(route))
+    with page.expect_request("**/call/deferred.js"):
         page.goto(f"{server.url}/?room=early&username=bob")
     page.keyboard.press("c")
     page.keyboard.type("hm, vx")  # each of the first four is a shortcut, or might be one
@@ -236,6 +236,6 @@ def test_who_does_not_wait_for_the_question_gets_in(visit: Callable[..., Page]) 
 def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Page]) -> None:
     page = visit("/?room=in-use")
     expect(page.locator("#preview-video")).to_be_visible()
-    used = "import('/page.js').then(({ page }) => page.devices.track('microphone').label)"
+    used = "import('/app/page.js').then(({ page }) => page.devices.track('microphone').label)"
     shown = page.locator("#join-microphone option:checked")
     eventually(lambda: shown.inner_text() == page.evaluate(used), "it is shown")

@@ -82,7 +82,7 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, bro
     held, sizes = Held(page), weigh(page)
     early = told(page, f"{server.url}/?room=quick")
     eventually(lambda: held.has(early), "all is asked for before any of it has come")
-    held.release(but="/preview.js")
+    held.release(but="/prejoin/preview.js")
     page.click("#join-button")
     expect(page.locator("#name-hint")).to_have_text("Enter a name, so that the others know who you are.")
     expect(page.locator("#join-will")).to_have_text("You go in with your microphone and camera on.")
@@ -93,7 +93,7 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, bro
     assert held.after <= {"/room-info", "/icon.svg"}
     assert len(held.before) <= REQUESTS
     assert sum(sizes) < TRANSFERRED_BYTES
-    held.before["/preview.js"].continue_()
+    held.before["/prejoin/preview.js"].continue_()
     expect(page.locator("#join-microphone")).to_be_attached()
     context.close()
 
@@ -105,6 +105,6 @@ def test_a_link_into_a_call_asks_for_it_at_once(server: Server, person: Callable
     eventually(lambda: held.has(early), "all is asked for before any of it has come")
     held.release()
     eventually(lambda: alice.peer, "alice is in the room")
-    assert held.after <= {"/icon.svg", "/ws", "/late/en.js", "/later.js"}
+    assert held.after <= {"/icon.svg", "/ws", "/late/en.js", "/call/deferred.js"}
     assert len(held.before) <= REQUESTS
     assert sum(sizes) < TRANSFERRED_BYTES

@@ -25,7 +25,7 @@ navigator.mediaDevices.getUserMedia = async (asked) => {
 BUSY = "The camera can’t be started: another program may be using it. Close it there, then try again."
 _MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track.id"
 _HAPPENS_JS = """async (type) => {
-    const { page } = await import('/page.js');
+    const { page } = await import('/app/page.js');
     await page.actions.later(); // the rest of the page is here
     page.devices.track('microphone').dispatchEvent(new Event(type));
 }"""
@@ -86,7 +86,9 @@ def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
 ) -> None:
     alice = person(server, "alice").join("tap")
     listener = person(server, "lena", on=strict, quiet=True)
-    with listener.page.expect_request("**/later.js"):  # and nothing is looked at: for the browser that is a touch
+    with listener.page.expect_request(
+        "**/call/deferred.js"
+    ):  # and nothing is looked at: for the browser that is a touch
         listener.page.goto(f"{server.url}/?room=tap&username=lena")
     said = listener.page.locator(".toast", has_text="Your browser holds the sound back until you tap.")
     expect(said).to_be_visible()
@@ -139,12 +141,12 @@ def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, per
 def test_a_part_that_does_not_load_is_tried_again_and_then_by_a_button(server: Server, person: People) -> None:
     page = person(server, "alice", quiet=True).page
     failed: list[str] = []
-    page.route("**/later.js", lambda route: route.abort() if failed.append(route.request.url) is None else None)
+    page.route("**/call/deferred.js", lambda route: route.abort() if failed.append(route.request.url) is None else None)
     page.goto(f"{server.url}/?room=part&username=alice")
     said = page.get_by_role("button", name="A part of this page did not load. Try again")
     eventually(lambda: page.wait_for_timeout(1) or len(failed) == 2, "the page has loaded itself again")
     expect(said).to_be_visible()
-    page.unroute("**/later.js")
+    page.unroute("**/call/deferred.js")
     said.click()
     expect(said).to_have_count(0)
     page.click("#chat-button")

@@ -67,7 +67,7 @@ def test_only_web_addresses_become_links(server: Server, person: People) -> None
     page = person(server, "alice").page
     page.goto(f"{server.url}/health")
     for text, links in PARTS:
-        found = page.evaluate("async (text) => (await import('/links.js')).parts(text)", text)
+        found = page.evaluate("async (text) => (await import('/ui/linkify.js')).parts(text)", text)
         assert "".join(part["text"] for part in found) == text
         # the browser leaves a bare host without its slash in neither
         shown = [(part["text"], part["href"].removesuffix("/")) for part in found if "href" in part]

@@ -13,7 +13,7 @@ from process import Server
 pytestmark = pytest.mark.xdist_group("browser")
 
 DRAW_JS = """async (text) => {
-    const { qrCode } = await import('/qr.js');
+    const { qrCode } = await import('/ui/qr.js');
     document.body.replaceChildren(qrCode(text, 'the code'));
     document.body.firstChild.setAttribute('width', 400);
 }"""

@@ -75,7 +75,7 @@ def test_every_stream_has_its_numbers(server: Server, person: People) -> None:
 
     found = alice.page.evaluate(
         """async (cases) => {
-            const { verdict } = await import('/measure.js');
+            const { verdict } = await import('/panels/measure.js');
             const quality = (score, cause) => ({ peers: { me: score }, cause });
             return cases.map(([rtt_ms, streams, ...told]) => verdict({ rtt_ms, streams }, quality(...told), 'me'));
         }""",

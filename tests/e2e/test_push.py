@@ -14,7 +14,7 @@ from process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-_REST_JS = "async () => void (await (await import('/page.js')).page.actions.later())"
+_REST_JS = "async () => void (await (await import('/app/page.js')).page.actions.later())"
 _OPEN_JS = "window.room.pc.getSenders().some((one) => one.track?.kind === 'audio' && one.track.enabled)"
 _KEPT_JS = "JSON.parse(localStorage.getItem('sfu.choices')).microphoneOff"
 _HIDDEN_JS = """(hidden) => {

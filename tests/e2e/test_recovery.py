@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("browser")
 Two = tuple[Person, Person]
 
 _WATCH_JS = """async () => {
-    const { page } = await import('/page.js');
+    const { page } = await import('/app/page.js');
     await page.actions.later();
     const banner = document.querySelector('#banner');
     const said = (window.said = []);

@@ -24,7 +24,7 @@ from sfu.media.streams.svc import ScalableTrack
 from sfu.media.transport.transport import Transport
 
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
-"""The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/link.js). A
+"""The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/client/connection.js). A
 camera of another size is taken for such a one."""
 LINES = 720
 """Of a stream whose layers do not tell their sizes; each has half the lines of the next."""

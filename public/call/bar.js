@@ -1,0 +1,140 @@
+/** The bar: keys that say in a word what they do, and what room this is. */
+
+import { nameKey, showDevice } from '../app/device-keys.js';
+import { $, element, icon, put } from '../base/dom.js';
+import { page } from '../app/page.js';
+import { elapsed, t, texts } from '../i18n/texts.js';
+
+const LONG_PRESS_MS = 500;
+
+/** The keys: what their ids begin with, and the shortcut; `wide` ones stand in the More menu where the bar is short. */
+const KEYS = {
+  'bar-media': [
+    { id: 'mic', device: 'microphone' },
+    { id: 'camera', device: 'camera' },
+    { id: 'screen', wide: true, has: { pressed: 'false' } },
+    { id: 'hand', wide: true, has: { pressed: 'false' } },
+    { id: 'react', shortcut: 'R', has: { haspopup: 'menu' } },
+  ],
+  'bar-end': [
+    { id: 'view', sign: 'grid', shortcut: 'G', wide: true },
+    { id: 'people', shortcut: 'P', wide: true, has: { expanded: 'false', controls: 'panel' }, count: 'count count--wait' },
+    { id: 'chat', shortcut: 'C', has: { expanded: 'false', controls: 'panel' }, count: 'count' },
+    { id: 'more', has: { haspopup: 'menu' } },
+    { id: 'leave' },
+  ],
+};
+
+let joinedAt = 0;
+
+function makeKey({ id, device, sign = device ?? id, wide, has = {}, count }) {
+  const key = element('button', `key${wide ? ' key--wide' : id === 'leave' ? ' key--leave' : ''}`);
+  const cap = element('span', 'cap');
+  Object.assign(key, { id: `${id}-button`, type: 'button' });
+  for (const [name, value] of Object.entries(has)) key.setAttribute(`aria-${name}`, value);
+  cap.append(icon(sign));
+  if (count) cap.append(Object.assign(element('span', count), { id: `${id}-count`, hidden: true }));
+  key.append(cap, element('span', 'key__label'));
+  if (!device) return key;
+  key.dataset.toggle = device;
+  const choose = element('button', 'choose');
+  Object.assign(choose, { id: `${id}-choose`, type: 'button' });
+  choose.setAttribute('aria-haspopup', 'menu');
+  choose.append(icon('down'));
+  const split = element('div', 'split');
+  split.append(key, choose);
+  return split;
+}
+
+function showDevices() {
+  for (const source of ['microphone', 'camera']) showDevice(source);
+  const sharing = page.devices.status('screen') === 'on';
+  const button = $('screen-button');
+  button.setAttribute('aria-pressed', String(sharing));
+  button.classList.toggle('is-on', sharing);
+  const why = (!page.devices.canShare && t('key.no_share')) || (page.listens && t('key.no_publish')) || '';
+  nameKey(button, t(sharing ? 'key.unshare' : 'key.share'), 'S', why);
+}
+
+function showHand() {
+  const up = Boolean(page.room?.hand);
+  const button = $('hand-button');
+  button.setAttribute('aria-pressed', String(up));
+  button.classList.toggle('is-hand', up);
+  nameKey(button, t(up ? 'key.lower' : 'key.raise'), 'H');
+  put(button.querySelector('.key__label'), t('key.hand'));
+}
+
+function showRoom() {
+  const room = page.room;
+  if (!room) return;
+  const here = room.self === null ? 0 : room.participants.size + 1;
+  put($('badge-room'), room.room);
+  $('badge-room').title = room.room;
+  $('badge-lock').hidden = !room.settings?.locked;
+  put($('badge-people'), here === 0 ? t('stage.joining') : here === 1 ? t('stage.alone') : t('stage.people', { count: here }));
+  showClock();
+  showHand();
+}
+
+function showClock() {
+  const on = page.inCall && page.room.self !== null && joinedAt;
+  put($('badge-time'), on ? elapsed((performance.now() - joinedAt) / 1000) : '');
+  $('badge-dot').hidden = !on;
+}
+
+function write() {
+  for (const { id, device, shortcut, has } of Object.values(KEYS).flat()) {
+    if (device) nameKey($(`${id}-choose`), t(`key.choose.${device}`));
+    else if (!has?.pressed) nameKey($(`${id}-button`), t(`key.${id}`), shortcut);
+  }
+  showDevices();
+  showRoom();
+}
+
+/** Calls `then` for a key unless it is unavailable; a long press on a phone is another thing. */
+function press(id, then, held) {
+  const button = $(id);
+  let timer = 0;
+  let done = false;
+  button.addEventListener('click', () => {
+    if (done) done = false;
+    else if (button.getAttribute('aria-disabled') !== 'true') then();
+  });
+  if (!held) return;
+  button.addEventListener('pointerdown', ({ pointerType }) => {
+    done = false;
+    if (pointerType === 'mouse') return;
+    timer = setTimeout(() => {
+      done = true;
+      held();
+    }, LONG_PRESS_MS);
+  });
+  for (const type of ['pointerup', 'pointercancel', 'pointerleave']) button.addEventListener(type, () => clearTimeout(timer));
+  button.addEventListener('contextmenu', (event) => event.preventDefault());
+}
+
+export function startBar() {
+  const { actions } = page;
+  for (const [group, keys] of Object.entries(KEYS)) $(group).append(...keys.map(makeKey));
+  press('mic-button', () => actions.toggle('microphone'), () => actions.deviceMenu('microphone', 'mic-button'));
+  press('camera-button', () => actions.toggle('camera'), () => actions.deviceMenu('camera', 'camera-button'));
+  press('mic-choose', () => actions.deviceMenu('microphone', 'mic-choose'));
+  press('camera-choose', () => actions.deviceMenu('camera', 'camera-choose'));
+  press('screen-button', () => actions.share());
+  press('hand-button', () => actions.hand());
+  press('react-button', () => actions.reactions());
+  press('view-button', () => actions.view());
+  press('people-button', () => actions.panel('people'));
+  press('chat-button', () => actions.panel('chat'));
+  press('more-button', () => actions.moreMenu());
+  press('leave-button', () => actions.leave());
+  page.on('devices', showDevices);
+  page.on('people', showRoom);
+  page.on('welcome', showDevices); // now it is known what one may send
+  page.on('welcome', () => (joinedAt ||= performance.now()));
+  page.on('call', ({ again }) => again || (joinedAt = 0));
+  setInterval(showClock, 1000);
+  texts.addEventListener('change', write);
+  write();
+}

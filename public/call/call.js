@@ -1,0 +1,147 @@
+/** The call: a room, what it tells the page, and what the person does. Loaded when somebody goes in. */
+
+import { forget, keep } from '../app/address.js';
+import { startBar } from './bar.js';
+import { $, button } from '../base/dom.js';
+import { page } from '../app/page.js';
+import { Room } from '../protocol.js';
+import { hold, startShortcuts } from './shortcuts.js';
+import { Stage } from '../stage/stage.js';
+import { AGAIN_KEY, NAME_KEY, recall, remember } from '../base/storage.js';
+import { more, t, texts } from '../i18n/texts.js';
+import { isProblem } from '../i18n/words.js';
+
+const SOURCES = ['microphone', 'camera'];
+const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are quick, a question may stand for ever
+const PICTURE_MS = 10_000; // how long the rest of the page waits for the first picture
+const AGAIN_MS = 60_000; // between two times that the page is loaded again by itself
+const TOLD = ['state', 'speakers', 'quality']; // what is true now; the rest is news, which those who come later want, too
+const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'];
+const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
+const OPENED = ['deviceMenu', 'invite', 'moreMenu', 'panel', 'reactions', 'settings', 'shortcuts', 'tileMenu'];
+const DONE = ['copyLink', 'retry', 'soundHeld', 'tellDevices'];
+
+const { devices } = page;
+let waiting = 0; // for the first picture
+let rest = null; // deferred.js, coming or here
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// --- joining and leaving ---
+
+export async function enter({ room: roomName, name }) {
+  const again = page.room?.room === roomName;
+  const { token } = page;
+  if (!token) remember('localStorage', NAME_KEY, name);
+  keep({ room: roomName, token, name, linked: !token });
+  const room = (page.room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
+  for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
+  for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
+  page.pass('call', { again });
+  page.show('call');
+  page.changed();
+  if (devices.resting) await Promise.race([devices.wake().then(tellProblems), pause(PROMPT_MS)]);
+  for (const source of SOURCES) send(source);
+  if (page.room === room && room.state === 'idle') room.join();
+}
+
+const tellProblems = () => SOURCES.some((source) => isProblem(devices.status(source))) && page.actions.tellDevices();
+
+function stateChanged({ state, error }) {
+  if (state === 'joined') page.changed();
+  if (state === 'ended') leave();
+  if (error || page.room.trouble) later();
+}
+
+/** Now it is known whether the room's name leads here, and what one may do. */
+function welcomed({ room, name }) {
+  keep({ room, token: page.token, name, linked: page.room.settings.public });
+  if (page.listens) devices.forbid();
+  page.show('call');
+}
+
+function leave() {
+  clearTimeout(waiting);
+  devices.rest();
+  page.stage.clear();
+  forget();
+}
+
+// --- what comes later ---
+
+/** Resolves to deferred.js. */
+function later() {
+  return (rest ??= more().then(() => import('./deferred.js')).catch(startOver)); // its modules say things as soon as they are here
+}
+
+/**
+ * Browsers may keep in mind that a module could not be loaded, so the page comes back into the call with another try: by itself
+ * once the server answers, or at the press of a button where it has just done so in vain.
+ */
+async function startOver() {
+  $('notices').replaceChildren(button('btn', { label: `${t('part_missing')} ${t('again')}` }, () => location.reload()));
+  const answers = () => fetch('/health', { signal: AbortSignal.timeout(3_000) }).catch(() => null);
+  while (!(await answers())?.ok) await pause(1_000);
+  const [last, now] = [recall('sessionStorage', AGAIN_KEY), String(Date.now())];
+  remember('sessionStorage', AGAIN_KEY, now);
+  if (now - last > AGAIN_MS && recall('sessionStorage', AGAIN_KEY) === now) location.reload();
+  return new Promise(() => {}); // what was asked for is not done here any more
+}
+
+/** Loads the rest of the page once somebody else is seen, or nobody else can be. */
+function whenItStands() {
+  if (rest || !page.room.connected) return;
+  const sends = [...page.room.participants.values()].some(({ tracks }) => tracks.get('camera')?.muted === false);
+  if (!sends || document.querySelector('.tile.has-picture:not(.is-self)')) later();
+  else waiting ||= setTimeout(later, PICTURE_MS);
+}
+
+// --- devices → room ---
+
+function send(source) {
+  const { room } = page;
+  const track = devices.track(source);
+  const ofScreen = source.startsWith('screen');
+  if (ofScreen && !track) room.unpublish(source);
+  else room.publish(source, track, ofScreen ? new MediaStream([track]) : devices.stream);
+  if (!ofScreen) room.mute(source, devices.status(source) !== 'on');
+}
+
+function deviceChanged({ detail: { source } }) {
+  if (!page.inCall || source === 'speaker') return;
+  send(source);
+  if (source === 'screen') send('screen-audio');
+  page.changed();
+}
+
+// --- person → everything ---
+
+Object.assign(page.actions, {
+  share: () => (devices.track('screen') ? devices.unshare() : devices.share()),
+  hand: () => page.room.send('hand', { raised: !page.room.hand }),
+  react: (reaction) => page.room.send('reaction', { reaction }),
+  view: () => page.stage.toggleView(),
+  leave: () => page.room.leave(),
+  fullScreen: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()).catch(() => {}),
+  later,
+});
+for (const name of DONE) page.actions[name] = async (...given) => (await later())[name](...given);
+for (const name of OPENED) page.actions[name] = (...given) => hold(later().then((parts) => parts[name](...given)));
+
+page.stage = new Stage();
+page.on('state', stateChanged);
+page.on('welcome', welcomed);
+page.on('waiting', later);
+for (const type of OF_PEOPLE) page.on(type, () => page.changed());
+page.on('people', () => {
+  if (page.room.state === 'joined' || !page.room.self) page.stage.sync(); // else what was last seen stays, greyed
+  whenItStands();
+});
+devices.addEventListener('change', deviceChanged);
+$('copy-link').addEventListener('click', page.actions.copyLink);
+$('retry-button').addEventListener('click', () => page.room.join());
+addEventListener('online', () => page.inCall && page.room.join());
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && page.inCall && page.room.join());
+texts.addEventListener('change', () => page.changed());
+startBar();
+startShortcuts();

@@ -1,0 +1,39 @@
+/**
+ * What a call can do without in its first seconds: panels, menus, hints, and what to say when it breaks. call.js loads it once
+ * the call stands, or when something of it is asked for, so it is here when the server is not.
+ */
+
+import { $, styled } from '../base/dom.js';
+import { page } from '../app/page.js';
+import { panels } from '../panels/panel.js';
+import './wake-lock.js';
+import '../panels/chat.js'; // it counts what is unread from the start
+import './idle.js';
+import '../panels/moderate.js';
+import '../stage/tile-keys.js';
+import './notices.js';
+import './push-to-talk.js';
+import './interruptions.js';
+import './voice.js';
+
+export { deviceMenu, moreMenu, shortcuts, tileMenu } from './menus.js';
+export { copyLink, retry, soundHeld, tellDevices } from './notices.js';
+export { panel, panels } from '../panels/panel.js';
+export { reactions } from './reactions.js';
+export { ShareBar } from '../stage/sharebar.js';
+export const settings = async () => (await import('./settings.js')).openSettings();
+export const invite = async () => (await import('./invite.js')).openInvite();
+
+panels.add('people', { key: $('people-button'), title: 'people.title', load: () => import('../panels/people.js') });
+panels.add('chat', { key: $('chat-button'), title: 'chat.title', load: () => import('../panels/chat.js') });
+panels.add('stats', { title: 'stats.title', load: () => import('../panels/stats.js') });
+
+/** The rest of the icons, to those that stand in the page. */
+async function addIcons() {
+  const answer = await fetch('icons.svg').catch(() => null);
+  const read = new DOMParser().parseFromString((await answer?.text()) ?? '<svg/>', 'image/svg+xml');
+  document.getElementById('icons').append(...read.documentElement.children);
+}
+
+await Promise.all([addIcons(), styled('before.css'), styled('later.css')]);
+page.complete();

@@ -1,0 +1,31 @@
+/** The dialog with the room's link and its QR code, or how else one invites. */
+
+import { button, element } from '../base/dom.js';
+import { openDialog } from '../ui/overlay.js';
+import { page } from '../app/page.js';
+import { qrCode } from '../ui/qr.js';
+import { t } from '../i18n/texts.js';
+
+export function openInvite() {
+  const { link, room } = page;
+  if (!link) return openDialog({ id: 'invite', title: t('link.title'), body: element('p', 'lead', t('link.private', { room: room.room })), className: 'dialog--small' });
+  const key = room.settings.locked ? 'link.locked' : room.settings.lobby ? 'link.lobby' : 'link.text';
+  const words = element('div', 'stack');
+  const field = element('p', 'copy');
+  const address = element('span', 'cut', link);
+  address.dir = 'ltr';
+  const copy = button('btn btn--primary', { label: t('copy'), name: 'copy' }, async () => {
+    const done = await navigator.clipboard.writeText(link).then(() => true).catch(() => false);
+    if (!done) getSelection().selectAllChildren(address); // the browser forbids it: one key is left to press
+    said.textContent = t(done ? 'link.copied' : 'link.by_hand');
+  });
+  const said = element('p', 'hint');
+  said.setAttribute('role', 'status');
+  field.append(address, copy);
+  words.append(element('p', 'lead', t(key, { room: room.room })), field, said);
+  const code = element('div', 'invite__code');
+  code.append(qrCode(link, t('link.qr')), element('p', 'small muted', t('link.phone')));
+  const dialog = openDialog({ id: 'invite', title: t('link.title'), body: [words, code], className: 'dialog--invite' });
+  copy.focus();
+  return dialog;
+}

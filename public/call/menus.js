@@ -1,0 +1,93 @@
+/** The menus of the bar and of the tiles, and the list of shortcuts. */
+
+import { $, element, icon } from '../base/dom.js';
+import { itemsFor } from '../panels/moderate.js';
+import { openDialog, openMenu } from '../ui/overlay.js';
+import { page } from '../app/page.js';
+import { inUse, optionsOf } from '../devices/pickers.js';
+import { KEYS } from './shortcuts.js';
+import { choices } from '../base/storage.js';
+import { t } from '../i18n/texts.js';
+
+const LABELS = { chat: 'chat.title', people: 'people.title', stats: 'stats.title', full: 'more.full', settings: 'settings.title' };
+
+/** What can be heard or seen with; `key` is the id of what was pressed. */
+export function deviceMenu(source, key) {
+  const sources = source === 'microphone' ? ['microphone', 'speaker'] : ['camera'];
+  const items = sources.flatMap((one) => [
+    element('p', 'menu__head', t(`device.${one}`)),
+    ...optionsOf(page.devices, one).map(([id, label]) => ({ label, checked: id === inUse(page.devices, one), then: () => page.devices.pick(one, id) })),
+  ]);
+  const settings = { icon: 'settings', label: t('settings.title'), then: () => page.actions.settings() };
+  openMenu($(key), [...items, null, settings], { label: t(`key.choose.${source}`), className: 'menu--devices' });
+}
+
+/** On a phone the keys that do not fit the bar stand at the top of this menu. */
+export function moreMenu() {
+  const grid = element('div', 'menu__grid');
+  for (const id of ['screen-button', 'hand-button', 'people-button', 'view-button']) {
+    const key = $(id);
+    if (key.checkVisibility()) continue;
+    const made = element('button', key.matches('.is-on, .is-hand') ? 'is-on' : '');
+    made.type = 'button';
+    made.setAttribute('role', 'menuitem');
+    made.setAttribute('aria-disabled', key.getAttribute('aria-disabled') ?? 'false');
+    made.append(icon(key.querySelector('use').getAttribute('href').slice(3)), element('span', '', key.querySelector('.key__label').textContent));
+    made.addEventListener('click', () => {
+      made.closest('dialog').close();
+      key.click();
+    });
+    grid.append(made);
+  }
+  const { actions } = page;
+  const items = [
+    ...(page.link ? [{ icon: 'link', label: t('more.link'), then: actions.copyLink }] : []),
+    page.link ? { icon: 'qr', label: t('more.qr'), then: actions.invite } : { icon: 'link', label: t('link.invite'), then: actions.invite },
+    document.fullscreenEnabled && { icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen },
+    document.pictureInPictureEnabled && { icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => page.stage.pip() },
+    null,
+    { icon: 'pulse', label: t('stats.title'), key: 'I', then: () => actions.panel('stats') },
+    { icon: 'settings', label: t('settings.title'), key: ',', then: actions.settings },
+    { icon: 'help', label: t('more.shortcuts'), key: '?', then: actions.shortcuts },
+  ].filter((item) => item !== false);
+  openMenu($('more-button'), grid.childElementCount ? [grid, ...items] : items, { label: t('key.more'), className: 'menu--more' });
+}
+
+/** What can be done with a tile, and with whom it shows. */
+export function tileMenu(tile, anchor) {
+  const { stage } = page;
+  const items = [{ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin' : 'tile.pin'), then: () => stage.pin(tile) }];
+  if (document.pictureInPictureEnabled && tile.seat.picture) items.push({ icon: 'pip', label: t('more.pip'), then: () => stage.pip(tile) });
+  const full = document.fullscreenElement === tile.element;
+  const fill = () => (full ? document.exitFullscreen() : tile.element.requestFullscreen()).catch(() => {});
+  if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t(full ? 'more.leave_full' : 'more.full'), then: fill });
+  if (!tile.isSelf) items.push(slider(tile));
+  const more = itemsFor({ peer: tile.peer, name: tile.seat.name, isSelf: tile.isSelf });
+  openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: t('tile.more', { name: tile.seat.label }), who: tile.seat.label });
+}
+
+function slider({ peer, seat }) {
+  const row = element('label', 'menu__slider');
+  const made = Object.assign(element('input'), { type: 'range', min: 0, max: 1, step: 0.05, value: page.stage.volumeOf(peer) });
+  made.setAttribute('aria-label', t('tile.volume', { name: seat.name }));
+  made.addEventListener('input', () => page.stage.setVolume(peer, Number(made.value)));
+  made.addEventListener('keydown', (event) => event.key !== 'Escape' && event.stopPropagation());
+  row.append(icon('volume'), made);
+  return row;
+}
+
+/** The dialog that lists them. */
+export function shortcuts() {
+  const list = element('dl', 'shortcuts');
+  const rows = Object.entries(KEYS).map(([key, [name]]) => [key.toUpperCase(), t(LABELS[name] ?? `shortcut.${name}`)]);
+  rows.push([t('shortcut.space'), t('shortcut.push')], ['Esc', t('shortcut.escape')], ['← → ↑ ↓', t('shortcut.arrows')]);
+  for (const [key, label] of rows) {
+    const row = element('div');
+    const term = element('dt');
+    term.append(element('kbd', '', key));
+    row.append(term, element('dd', '', label));
+    list.append(row);
+  }
+  const off = choices.shortcuts ? [] : [element('p', 'muted', t('shortcut.off'))];
+  openDialog({ id: 'shortcuts', title: t('more.shortcuts'), body: [...off, list] });
+}

@@ -1,0 +1,81 @@
+/** What the page tells during a call: devices that come and go, and who comes and goes. */
+
+import { secureLink } from '../app/device-keys.js';
+import { page } from '../app/page.js';
+import { deviceProblems } from '../i18n/reasons.js';
+import { t } from '../i18n/texts.js';
+import { clearToasts, closeToast, say, toast } from '../ui/toasts.js';
+
+const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // what a moderator can, and its icon
+const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
+
+/** What is wrong with microphone and camera, in the call. */
+export function tellDevices() {
+  if (!page.inCall) return;
+  const { devices } = page;
+  for (const { text, action, sources, insecure } of deviceProblems(devices.status('microphone'), devices.status('camera'))) {
+    toast('devices', text, { action: insecure ? secureLink() : action && { label: action, then: () => retry(sources) } });
+  }
+}
+
+export async function retry(sources) {
+  await page.devices.start(sources);
+  tellDevices();
+}
+
+export async function copyLink() {
+  if (!page.link) return page.actions.invite();
+  try {
+    await navigator.clipboard.writeText(page.link);
+    toast('copy', t('link.copied'), { icon: 'check' });
+  } catch {
+    toast('copy', t('link.show', { link: page.link }));
+  }
+}
+
+/** The browser plays no sound yet. */
+export function soundHeld() {
+  toast('sound', t('hint.sound'), { icon: 'volume', action: { label: t('hint.hear'), then: () => page.stage.resume() } });
+}
+
+function followDevices() {
+  const on = (type, then) => page.devices.addEventListener(type, ({ detail }) => page.inCall && then(detail));
+  const source = { microphone: 'microphone', camera: 'camera' };
+  on('lost', (of) => toast('lost', t(`device.gone.${of.source}`), { icon: `${of.source}-off`, action: { label: t('look_again'), then: () => retry([of.source]) } }));
+  on('found', (of) => toast('found', t(`device.found.${of.source}`), { icon: of.source, action: { label: t('device.turn_on'), then: () => retry([of.source]) } }));
+  on('now', (of) => toast('now', t(`device.now.${of.source}`, { label: of.label }), { icon: source[of.source] }));
+  on('plugged', (of) =>
+    toast('now', t(`device.new.${of.source}`, { label: of.label }), {
+      icon: source[of.source],
+      action: {
+        label: t('device.use'),
+        then: async () => {
+          await page.devices.pick(of.source, of.id);
+          toast('now', t(`device.now.${of.source}`, { label: of.label }), { icon: source[of.source] });
+        },
+      },
+    }),
+  );
+  on('taken', () => toast('taken', t('device.taken'), { icon: 'warning', ask: true, action: { label: t('device.restore'), then: () => page.devices.pick('microphone') } }));
+  on('returned', () => closeToast('taken'));
+}
+
+followDevices();
+page.on('view', ({ name }) => name !== 'call' && clearToasts());
+page.follow('joined', ({ name }) => say(t('stage.joined', { name })));
+page.follow('left', ({ name }) => say(t('stage.left', { name })));
+page.follow('error', ({ code, message }) => {
+  if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
+});
+page.follow('asked', ({ name, source }) => {
+  if (page.listens) return;
+  const then = () => page.devices.start([source === 'camera' ? 'camera' : 'microphone']);
+  toast('asked', t('hint.asked', { name }), { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
+});
+page.follow('mute', ({ peer, source, muted, by }) => {
+  const { devices, room } = page;
+  if (peer !== room.self || !muted || !STOPPED[source] || devices.status(source) !== 'on') return;
+  if (source === 'screen') devices.unshare();
+  else devices.stop(source);
+  toast('stopped', t(`hint.stopped.${source}`, { name: by || t('hint.stopped.by') }), { icon: STOPPED[source] });
+});

@@ -1,0 +1,29 @@
+/** Reactions: the menu one chooses from, and the sign on the tile of whoever chose. */
+
+import { $, element, icon } from '../base/dom.js';
+import { openMenu } from '../ui/overlay.js';
+import { page } from '../app/page.js';
+import { t } from '../i18n/texts.js';
+
+const REACTIONS = ['thumbs_up', 'heart', 'clap', 'laugh', 'surprise', 'celebrate'];
+const SHOWN_MS = 4_000;
+
+/** Six reactions; the digits 1 to 6 choose, too. */
+export function reactions() {
+  const items = REACTIONS.map((reaction) => ({ icon: reaction, label: t(`react.${reaction}`), then: () => page.actions.react(reaction) }));
+  const menu = openMenu($('react-button'), items, { label: t('key.react'), className: 'menu--reactions' });
+  const digit = ({ key }) => menu.querySelectorAll('[role=menuitem]')[Number(key) - 1]?.click();
+  menu.addEventListener('keydown', digit, true); // before the menu itself takes the key
+}
+
+function show({ peer, reaction }) {
+  const tile = [...page.stage.tiles].find((one) => one.peer === peer && one.source === 'camera');
+  if (!tile || !REACTIONS.includes(reaction)) return;
+  tile.element.querySelector('.reaction')?.remove();
+  const sign = element('p', 'reaction');
+  sign.append(icon(reaction), element('span', 'unseen', t(`react.${reaction}`)));
+  tile.element.append(sign);
+  setTimeout(() => sign.remove(), SHOWN_MS);
+}
+
+page.follow('reaction', show);

@@ -1,0 +1,76 @@
+/** Single keys in the call. They do nothing while one writes or a dialog is open, and can be turned off (WCAG 2.1.4). */
+
+import { $ } from '../base/dom.js';
+import { page } from '../app/page.js';
+import { choices } from '../base/storage.js';
+
+export const KEYS = {
+  m: ['microphone', () => page.actions.toggle('microphone')],
+  v: ['camera', () => page.actions.toggle('camera')],
+  s: ['share', () => $('screen-button').click()],
+  h: ['hand', () => page.actions.hand()],
+  r: ['react', () => page.actions.reactions()],
+  c: ['chat', () => page.actions.panel('chat')],
+  p: ['people', () => page.actions.panel('people')],
+  g: ['view', () => page.actions.view()],
+  i: ['stats', () => page.actions.panel('stats')],
+  f: ['full', () => page.actions.fullScreen()],
+  ',': ['settings', () => page.actions.settings()],
+  '?': ['list', () => page.actions.shortcuts()],
+};
+
+let opening = 0; // how many things that were asked for still load
+let typed = []; // keys pressed meanwhile
+
+/** Whether keys that are pressed here are text. */
+export const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
+
+/** The Latin letter of a key; on a layout that has none, of its place. */
+function letterOf({ key, code }) {
+  const typed = key.toLowerCase();
+  if (key.length !== 1 || key < '\x80') return Object.hasOwn(KEYS, typed) ? typed : '';
+  return code === 'Comma' ? ',' : (/^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? '');
+}
+
+function down(event) {
+  if (!page.inCall || $('call-view').hidden || event.defaultPrevented) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || writes(event.target) || document.querySelector('dialog[open]')) return;
+  if (opening) return keep(event);
+  if (!choices.shortcuts) return;
+  const known = KEYS[letterOf(event)];
+  if (!known || event.repeat) return;
+  event.preventDefault();
+  known[1]();
+}
+
+/** What is typed while something still loads is for that: a chat that is not here yet can be written to. */
+function keep(event) {
+  if (event.key === 'Tab') return;
+  event.preventDefault();
+  if (event.key === 'Backspace') typed.pop();
+  else if (!event.repeat && (event.key.length === 1 || event.key === 'Enter' || event.key === 'Escape')) typed.push(event.key);
+}
+
+/** Holds the keys back until something has come, and gives them to whatever has the focus then. */
+export async function hold(coming) {
+  opening++;
+  try {
+    return await coming;
+  } finally {
+    if (!--opening) typed.splice(0).forEach(type);
+  }
+}
+
+function type(key) {
+  const target = document.activeElement;
+  if (key.length === 1 && writes(target)) {
+    target.setRangeText?.(key, target.selectionStart, target.selectionEnd, 'end');
+    target.dispatchEvent(new InputEvent('input', { bubbles: true }));
+  } else if (key !== ' ') {
+    target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true })); // no space: nothing would let go of it
+  }
+}
+
+export function startShortcuts() {
+  addEventListener('keydown', down);
+}

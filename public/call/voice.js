@@ -1,0 +1,43 @@
+/** How loud one is in the call: the key of the microphone shows it, and who talks while it is off is told. */
+
+import { $ } from '../base/dom.js';
+import { meter } from '../devices/meter.js';
+import { page } from '../app/page.js';
+import { t } from '../i18n/texts.js';
+import { closeToast, toast } from '../ui/toasts.js';
+
+const TALKING = 0.62; // of the level: well above keyboards and fans
+const TALKING_TIMES = 8; // in a row, about a second
+const REMIND_MS = 60_000;
+
+let metered = null;
+let stopMeter = null;
+let loud = 0;
+let reminded = -REMIND_MS;
+
+function follow() {
+  const track = page.inCall ? page.devices.track('microphone') : null;
+  if (page.devices.status('microphone') === 'on') closeToast('muted');
+  if (track === metered) return;
+  stopMeter?.();
+  [metered, stopMeter] = [track, null];
+  if (!track) return;
+  const cap = $('mic-button').querySelector('.cap');
+  stopMeter = meter(track, (level) => {
+    cap.style.setProperty('--level', page.devices.status('microphone') === 'on' ? level.toFixed(2) : '0');
+    page.tell('level', { level });
+  });
+}
+
+function remind({ level }) {
+  loud = level > TALKING && page.devices.status('microphone') === 'off' ? loud + 1 : 0;
+  if (loud < TALKING_TIMES || performance.now() - reminded < REMIND_MS) return;
+  reminded = performance.now();
+  loud = 0;
+  toast('muted', t('hint.muted'), { icon: 'microphone-off', action: { label: t('key.unmute'), then: () => page.devices.start(['microphone']) } });
+}
+
+page.on('devices', follow);
+page.on('view', follow);
+page.on('level', remind);
+follow();

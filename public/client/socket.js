@@ -1,0 +1,48 @@
+/** One WebSocket of connection.js: frames in and out, sent no faster than the server takes them. */
+
+const SUBPROTOCOL = 'sfu.v1';
+const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
+
+export class Socket {
+  #socket;
+  #queue = [];
+  #credit = RATE.burst;
+  #filled = performance.now();
+  #timer = 0;
+
+  /** `value` is a sub-protocol value: what must not stand in a URL, which is logged. `on.closed` says whether it had opened. */
+  constructor(url, value, on) {
+    let opened = false;
+    this.#socket = new WebSocket(url, value ? [SUBPROTOCOL, value] : SUBPROTOCOL);
+    this.#socket.onopen = () => (opened = true);
+    this.#socket.onclose = () => on.closed(opened);
+    this.#socket.onmessage = ({ data: text }) => {
+      const { event, data } = JSON.parse(text);
+      on.message(event, data);
+    };
+  }
+
+  /** Queues a message; false when it cannot be sent: not open, or the queue is full. */
+  send(event, data) {
+    if (this.#socket.readyState !== WebSocket.OPEN || this.#queue.length >= RATE.queue) return false;
+    this.#queue.push(JSON.stringify({ event, data }));
+    this.#drain();
+    return true;
+  }
+
+  /** Nothing more is heard of it. */
+  close() {
+    clearTimeout(this.#timer);
+    this.#socket.onclose = this.#socket.onmessage = null;
+    this.#socket.close();
+  }
+
+  #drain() {
+    const now = performance.now();
+    this.#credit = Math.min(RATE.burst, this.#credit + ((now - this.#filled) / 1000) * RATE.perSecond);
+    this.#filled = now;
+    for (; this.#queue.length && this.#credit >= 1; this.#credit--) this.#socket.send(this.#queue.shift());
+    clearTimeout(this.#timer);
+    if (this.#queue.length) this.#timer = setTimeout(() => this.#drain(), 1000 / RATE.perSecond);
+  }
+}

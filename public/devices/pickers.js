@@ -1,0 +1,80 @@
+/** Fields to choose a device with, the same before the call and in the settings. */
+
+import { element, icon, put } from '../base/dom.js';
+import { meter } from './meter.js';
+import { choices } from '../base/storage.js';
+import { t } from '../i18n/texts.js';
+
+/** The devices of a source as [id, label]; the browser's own choice first where it names none. */
+export function optionsOf(devices, source) {
+  const found = devices.choices[source].map(({ id, label }, index) => [id, label || t(`device.numbered.${source}`, { number: index + 1 })]);
+  if (source === 'speaker') return [['', t('device.usual')], ...(canChooseSpeaker() ? found : [])];
+  return found;
+}
+
+/** What stands in place of a list, by the status of its source: that there is nothing is said only where it was looked for. */
+const INSTEAD = { none: 'device.none', unsupported: 'device.none', refused: 'device.refused', insecure: 'device.refused', busy: 'device.busy', starting: 'device.asking' };
+
+export const canChooseSpeaker = () => 'setSinkId' in HTMLMediaElement.prototype;
+
+/** The id of the device in use. */
+export function inUse(devices, source) {
+  const offered = new Set(devices.choices[source].map(({ id }) => id));
+  const running = devices.track(source)?.getSettings().deviceId;
+  return [running, choices[source]].find((id) => offered.has(id)) ?? '';
+}
+
+/** A select with its arrow; `id` names it. It follows the devices by refresh(). */
+export function picker(devices, source, id) {
+  const box = element('span', 'picker');
+  const select = element('select', 'select');
+  select.id = id;
+  select.setAttribute('aria-label', t(`device.${source}`));
+  select.addEventListener('change', () => devices.pick(source, select.value));
+  box.append(select, icon('down'));
+  box.refresh = () => {
+    const options = optionsOf(devices, source);
+    const instead = t(INSTEAD[devices.status(source)] ?? 'device.usual');
+    const key = JSON.stringify(options.length ? options : instead);
+    select.disabled = options.length === 0;
+    if (select.dataset.key !== key) {
+      select.dataset.key = key;
+      const made = options.map(([value, label]) => Object.assign(element('option', '', label), { value }));
+      select.replaceChildren(...(made.length ? made : [element('option', '', instead)]));
+    }
+    if (options.length) select.value = inUse(devices, source);
+    if (select.selectedIndex < 0) select.selectedIndex = 0;
+  };
+  box.refresh();
+  return box;
+}
+
+/** A bar that shows how loud the microphone is, with a sentence. refresh() after changes of the devices, stop() at the end. */
+export function levelBar(devices) {
+  const bar = element('div', 'level');
+  const words = element('p', 'hint');
+  bar.setAttribute('role', 'meter');
+  bar.setAttribute('aria-label', t('device.level'));
+  bar.setAttribute('aria-valuemin', '0');
+  bar.setAttribute('aria-valuemax', '100');
+  bar.setAttribute('aria-valuenow', '0');
+  let [of, stop, heard] = [null, null, false];
+  const show = (level) => {
+    bar.style.setProperty('--level', level.toFixed(2));
+    const percent = String(Math.round(level * 10) * 10);
+    if (bar.getAttribute('aria-valuenow') !== percent) bar.setAttribute('aria-valuenow', percent);
+    if (level > 0.35) heard = true;
+    put(words, of ? t(heard ? 'device.hear' : 'device.quiet') : devices.status('microphone') === 'off' ? t('device.off') : '');
+  };
+  const refresh = () => {
+    const track = devices.status('microphone') === 'on' ? devices.track('microphone') : null;
+    if (track === of) return of ? undefined : show(0); // why it is off may be another
+    stop?.();
+    [of, stop, heard] = [track, null, false];
+    if (track) stop = meter(track, show);
+    else show(0);
+  };
+  show(0);
+  refresh();
+  return { bar, words, refresh, stop: () => stop?.() };
+}

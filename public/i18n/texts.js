@@ -1,0 +1,86 @@
+/**
+ * Texts in the reader's language: one file a language in lang/, of which one is loaded, and one in late/ with the words of what
+ * deferred.js brings. A text is a string with {placeholders}, or an object of plural forms (Intl.PluralRules) chosen by `count`.
+ * Numbers, lists and times go through Intl.
+ *
+ * Static texts stand in the page by key: data-t (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() puts them in.
+ * `texts` sends `change` when another language has been chosen: whoever made texts makes them again.
+ */
+
+import { recall, remember } from '../base/storage.js';
+
+export const LANGUAGES = { en: 'English', de: 'Deutsch', es: 'Español', fr: 'Français', ar: 'العربية' };
+const RIGHT_TO_LEFT = new Set(['ar']);
+const ATTRIBUTES = ['aria-label', 'title', 'placeholder'];
+const KEY = 'sfu.language';
+const base = (locale) => locale.toLowerCase().split('-')[0];
+
+export const texts = new EventTarget();
+export let language = 'en';
+let locale = 'en';
+let folders = ['lang'];
+let words = {};
+let made = {}; // Intl's: each when first asked for, as a phone takes tens of milliseconds
+
+const form = (name, options) => (made[name] ??= new Intl[name](locale, options));
+
+/** Whoever imports this has the whole page to work on. */
+const parsed = document.readyState === 'loading' && new Promise((then) => document.addEventListener('readystatechange', then, { once: true }));
+
+/** Loads a language and puts the page's static texts into it; `keep` remembers the choice. */
+export async function speak(wanted, keep = false) {
+  const found = wanted in LANGUAGES ? wanted : 'en';
+  const files = await Promise.all(folders.map((folder) => import(`../${folder}/${found}.js`)));
+  words = Object.assign({}, ...files.map((file) => file.default));
+  await parsed;
+  language = found;
+  locale = (navigator.languages ?? []).find((one) => base(one) === found) ?? found;
+  made = {};
+  if (keep) remember('localStorage', KEY, found);
+  Object.assign(document.documentElement, { lang: found, dir: RIGHT_TO_LEFT.has(found) ? 'rtl' : 'ltr' });
+  fill(document);
+  texts.dispatchEvent(new Event('change'));
+}
+
+/** Loads the words of what comes later, too. Rejects where they cannot be had. */
+export function more() {
+  folders = ['lang', 'late'];
+  return speak(language);
+}
+
+/** The text of a key. Strings put in are set apart from the sentence where one of the two runs right to left. */
+export function t(key, values = {}) {
+  let text = words[key] ?? key;
+  if (typeof text === 'object') text = text[form('PluralRules').select(values.count)] ?? text.other;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? shown(values[name]) : whole));
+}
+
+/** Whether the language has a text; for codes that may be newer than this page. */
+export const has = (key) => key in words;
+
+function shown(value) {
+  if (typeof value === 'number') return number(value);
+  const text = String(value);
+  return RIGHT_TO_LEFT.has(language) || /[\u0590-\u08ff]/.test(text) ? `\u2068${text}\u2069` : text;
+}
+
+export const number = (value, options) => new Intl.NumberFormat(locale, options).format(value);
+export const list = (names) => form('ListFormat').format(names);
+export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
+
+/** A running time such as 24:08 or 1:02:09. */
+export function elapsed(seconds) {
+  const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds) % 60];
+  const two = (value) => number(value, { minimumIntegerDigits: 2 });
+  return h ? `${number(h)}:${two(m)}:${two(s)}` : `${number(m)}:${two(s)}`;
+}
+
+export function fill(root) {
+  for (const one of root.querySelectorAll('[data-t]')) one.textContent = t(one.dataset.t);
+  for (const name of ATTRIBUTES) {
+    for (const one of root.querySelectorAll(`[data-t-${name}]`)) one.setAttribute(name, t(one.getAttribute(`data-t-${name}`)));
+  }
+}
+
+const chosen = recall('localStorage', KEY) || (navigator.languages ?? []).map(base).find((one) => one in LANGUAGES);
+await speak(chosen || 'en');

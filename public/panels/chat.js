@@ -1,0 +1,238 @@
+/** The chat: what people write and share, what is new in it, and where one writes. */
+
+import { $, button, element, face, icon } from '../base/dom.js';
+import { fileName, filesAllowed, share, size, uploads } from './files.js';
+import { parts } from '../ui/linkify.js';
+import { page } from '../app/page.js';
+import { panels } from './panel.js';
+import { recall, remember } from '../base/storage.js';
+import { clock, language, number, t, texts } from '../i18n/texts.js';
+import { say, toast } from '../ui/toasts.js';
+
+const LINES = 500;
+const GROUP_MS = 5 * 60_000; // lines of one person closer than this stand under one name
+const DAY_S = 86_400;
+const draftKey = () => `sfu.draft.${page.room.room}`;
+
+const note = element('p', 'note');
+const empty = element('p', 'empty');
+const log = element('div', 'log');
+const foot = element('div', 'chat-foot');
+const form = element('form', 'composer');
+const input = element('textarea');
+const picked = element('input');
+const attach = button('icon-btn', { name: 'attach' }, () => picked.click());
+const newRule = element('p', 'rule rule--new');
+const seen = new Set(); // ids of lines: history and what comes live may overlap
+const mine = new Set(); // own peer ids, earlier ones of this call too
+let unread = 0;
+let last = { peer: null, time: 0 };
+let lastDay = null; // of the newest line
+
+export function panel() {
+  return { body: [note, empty, log], foot, focus: input, shown, hidden: () => newRule.remove() };
+}
+
+function shown() {
+  setUnread(0);
+  if (newRule.isConnected) newRule.scrollIntoView({ block: 'nearest' });
+  else toEnd();
+}
+
+function write() {
+  const kept_s = page.room?.settings.chat_kept_s ?? 0;
+  const may = page.room?.permissions?.chat !== false;
+  const time = kept_s < 2 * DAY_S ? ['hour', Math.max(1, Math.round(kept_s / 3600))] : ['day', Math.round(kept_s / DAY_S)];
+  note.textContent = kept_s ? t('chat.kept', { time: number(time[1], { style: 'unit', unit: time[0], unitDisplay: 'long' }) }) : '';
+  note.hidden = !kept_s;
+  empty.textContent = t(kept_s ? 'chat.empty_kept' : 'chat.empty');
+  input.placeholder = t(may ? 'chat.write' : 'chat.read_only');
+  input.setAttribute('aria-label', input.placeholder);
+  input.disabled = !may;
+  form.querySelector('.send').setAttribute('aria-label', t('chat.send'));
+  form.querySelector('.send').hidden = !may;
+  attach.hidden = !filesAllowed();
+  attach.title = t('files.attach');
+  attach.setAttribute('aria-label', attach.title);
+  newRule.textContent = t('chat.new');
+  $('panel').dataset.drop = t('files.drop');
+  setUnread(unread);
+}
+
+function setUnread(count) {
+  unread = count;
+  $('chat-count').hidden = !count;
+  $('chat-count').textContent = count > 99 ? `${number(99)}+` : number(count);
+  $('chat-button').setAttribute('aria-label', count ? t('chat.unread', { count }) : t('key.chat'));
+}
+
+const scroll = () => log.parentElement;
+const toEnd = () => scroll() && (scroll().scrollTop = scroll().scrollHeight);
+
+function add(line) {
+  const box = scroll();
+  const atEnd = !box || box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+  empty.hidden = true;
+  log.append(line);
+  while (log.childElementCount > LINES) log.firstElementChild.remove();
+  if (atEnd) toEnd();
+}
+
+function addRule(text) {
+  last = { peer: null, time: 0 };
+  add(element('p', 'rule', text));
+}
+
+/** `old` for what was written before one came in: nobody has missed that. */
+function addLine(line, old = false) {
+  const { id, peer, name, text, time, file } = line;
+  if (id && seen.has(id)) return;
+  if (id) seen.add(id);
+  const isSelf = mine.has(peer);
+  const counts = !isSelf && !old && panels.open !== 'chat';
+  if (counts && !unread) {
+    last = { peer: null, time: 0 };
+    add(newRule);
+  }
+  addDay(time);
+  const made = element('div', 'message');
+  if (last.peer !== peer || time - last.time >= GROUP_MS) made.append(face(name), who(name, isSelf, time));
+  last = { peer, time };
+  if (id) made.dataset.id = id;
+  made.append(file ? card(file) : words(text));
+  add(made);
+  if (!counts) return;
+  setUnread(unread + 1);
+  say(file ? t('files.shared', { name, file: file.name }) : t('chat.message', { name, text }));
+}
+
+/** A rule where another day than the last line's begins; today's first lines need none. */
+function addDay(time) {
+  const day = new Date(time).toDateString();
+  const before = lastDay ?? new Date().toDateString();
+  lastDay = day;
+  if (day === before) return;
+  addRule(new Intl.DateTimeFormat(language, { weekday: 'long', day: 'numeric', month: 'long' }).format(time));
+}
+
+function who(name, isSelf, time) {
+  const box = element('p', 'message__who');
+  const at = element('time', '', clock(time));
+  at.dateTime = new Date(time).toISOString();
+  box.append(element('bdi', 'cut', isSelf ? t('you') : name), at);
+  box.firstChild.title = name;
+  return box;
+}
+
+function words(text) {
+  const box = element('p', 'message__text');
+  for (const part of parts(text)) {
+    if (!part.href) {
+      box.append(part.text);
+      continue;
+    }
+    const link = element('a', '', part.text);
+    Object.assign(link, { href: part.href, target: '_blank', rel: 'noopener noreferrer nofollow', dir: 'ltr' });
+    box.append(link);
+  }
+  return box;
+}
+
+/** A shared file, never its content: who wants to see it downloads it. */
+function card({ name, size: bytes, url }) {
+  const link = element('a', 'filecard');
+  const address = new URL(url, location.origin);
+  if (address.origin === location.origin) link.href = address.href;
+  link.download = name;
+  link.setAttribute('aria-label', t('files.download', { name, size: size(bytes) }));
+  const box = element('div');
+  box.append(fileName(name), element('span', 'muted', size(bytes)));
+  link.append(icon('file'), box, icon('download'));
+  return link;
+}
+
+/** A deleted line leaves a word in its place, so that what stands under its name keeps it. */
+function remove({ id }) {
+  const line = log.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  line?.lastElementChild.replaceWith(element('p', 'message__text muted', t('chat.deleted')));
+}
+
+function clear() {
+  log.replaceChildren();
+  uploads.replaceChildren();
+  empty.hidden = false;
+  input.value = recall('sessionStorage', draftKey());
+  lastDay = null;
+  seen.clear();
+  mine.clear();
+  last = { peer: null, time: 0 };
+  setUnread(0);
+}
+
+function send(event) {
+  event?.preventDefault();
+  const text = input.value.trim();
+  if (!text) return;
+  if (page.room.chat(text)) {
+    input.value = '';
+    remember('sessionStorage', draftKey(), '');
+    newRule.remove();
+    toEnd();
+  } else toast('chat', t(page.room.state === 'joined' && !page.room.trouble ? 'chat.too_long' : 'chat.not_sent'), { icon: 'warning' });
+}
+
+/** Files dropped on the chat are shared; elsewhere in the call they are kept from opening in place of it. */
+function drop(event) {
+  if (!page.inCall || !event.dataTransfer?.types.includes('Files')) return;
+  event.preventDefault();
+  const here = panels.open === 'chat' && $('panel').contains(event.target);
+  event.dataTransfer.dropEffect = here && filesAllowed() ? 'copy' : 'none';
+  $('panel').classList.toggle('is-dropping', here && event.type === 'dragover' && filesAllowed());
+  if (here && event.type === 'drop') share([...event.dataTransfer.files]);
+}
+
+log.id = 'chat-log';
+log.setAttribute('role', 'log');
+log.setAttribute('aria-live', 'polite');
+input.id = 'chat-input';
+input.rows = 1;
+input.autocomplete = 'off';
+input.enterKeyHint = 'send';
+picked.type = 'file';
+picked.multiple = true;
+picked.hidden = true;
+picked.id = 'chat-files';
+const submit = button('send', { name: 'send' });
+submit.type = 'submit';
+form.append(attach, picked, input, submit);
+foot.append(uploads, form);
+form.addEventListener('submit', send);
+input.addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  send(event);
+});
+input.addEventListener('input', () => remember('sessionStorage', draftKey(), input.value));
+input.addEventListener('paste', (event) => {
+  if (!event.clipboardData.files.length) return;
+  event.preventDefault();
+  share([...event.clipboardData.files]);
+});
+picked.addEventListener('change', () => {
+  share([...picked.files]);
+  picked.value = ''; // so that the same file can be chosen again
+});
+for (const type of ['dragover', 'dragleave', 'drop']) addEventListener(type, drop);
+texts.addEventListener('change', write);
+write();
+if (page.room) input.value = recall('sessionStorage', draftKey());
+page.follow('welcome', ({ peer }) => {
+  mine.add(peer);
+  write();
+});
+page.follow('room', write);
+page.follow('chat', (line) => addLine(line));
+page.follow('history', ({ lines }) => lines.forEach((line) => addLine(line, mine.size === 1)));
+page.follow('chat_deleted', remove);
+page.follow('joined', ({ name }) => addRule(t('stage.joined', { name })));
+page.follow('left', ({ name }) => addRule(t('stage.left', { name })));
+page.follow('call', ({ again }) => again || clear());

@@ -1,0 +1,142 @@
+/** What those with the permission `moderate` do: to one person, to the room, at its door. The server decides; this asks it. */
+
+import { $, button, element, put } from '../base/dom.js';
+import { openDialog } from '../ui/overlay.js';
+import { page } from '../app/page.js';
+import { panels } from './panel.js';
+import { number, t, texts } from '../i18n/texts.js';
+import { closeToast, say, toast } from '../ui/toasts.js';
+
+let waiting = []; // [{ peer, name }] in the lobby, in the order they came
+const known = new Set(); // who has been announced
+
+export const moderates = () => page.room?.permissions?.moderate === true;
+export const inLobby = () => waiting;
+
+/** `peer` may be somebody in the lobby. */
+function act(action, peer, source = null) {
+  if (!page.room.send('moderate', { action, peer, source })) toast('moderate', t('moderate.not_sent'), { icon: 'warning' });
+}
+
+export const admit = (peer) => act('admit', peer);
+export const refuse = (peer) => act('refuse', peer);
+
+/** Asks in a dialog before what cannot be taken back. Resolves to whether the answer is yes. */
+function confirm({ title, text, yes }) {
+  return new Promise((resolve) => {
+    let answer = false;
+    const dialog = openDialog({
+      id: 'confirm',
+      title,
+      body: element('p', 'lead', text),
+      foot: [
+        button('btn', { label: t('cancel') }, () => dialog.close()),
+        button('btn btn--danger', { label: yes }, () => {
+          answer = true;
+          dialog.close();
+        }),
+      ],
+      className: 'dialog--small',
+    });
+    dialog.addEventListener('close', () => resolve(answer));
+    dialog.querySelector('.dialog__foot .btn').focus(); // the answer that does nothing
+  });
+}
+
+async function remove({ peer, name }) {
+  if (await confirm({ title: t('moderate.remove.title', { name }), text: t('moderate.remove.text'), yes: t('moderate.remove.yes') })) act('remove', peer);
+}
+
+/** Items for a menu about somebody. */
+export function itemsFor({ peer, name, isSelf }) {
+  const person = page.room.participants.get(peer);
+  if (!moderates() || isSelf || !person) return [];
+  const on = (source) => person.tracks.has(source) && !person.tracks.get(source).muted;
+  const items = [];
+  if (on('microphone')) items.push({ icon: 'microphone-off', label: t('moderate.mute'), then: () => act('mute', peer) });
+  else items.push({ icon: 'microphone', label: t('moderate.ask_unmute'), then: () => act('ask_unmute', peer) });
+  if (on('camera')) items.push({ icon: 'camera-off', label: t('moderate.stop_video'), then: () => act('mute', peer, 'camera') });
+  if (on('screen')) items.push({ icon: 'screen', label: t('moderate.stop_share'), then: () => act('mute', peer, 'screen') });
+  items.push(null, { icon: 'remove', label: t('moderate.remove'), bad: true, then: () => remove({ peer, name }) });
+  return items;
+}
+
+function muteAll() {
+  const loud = [...page.room.participants.values()].filter(({ tracks }) => tracks.has('microphone') && !tracks.get('microphone').muted);
+  for (const { peer } of loud) act('mute', peer);
+  toast('moderate', t('moderate.muted_all', { count: loud.length }), { icon: 'microphone-off' });
+}
+
+async function endCall() {
+  if (await confirm({ title: t('moderate.end.title'), text: t('moderate.end.text'), yes: t('moderate.end.yes') })) page.room.send('end_call', {});
+}
+
+/** The dialog with what concerns the whole room. */
+export function openManage() {
+  const rows = element('div', 'stack');
+  const keys = ['locked', 'lobby'].map((name) => [name, toggle(name, rows)]);
+  const show = () => keys.forEach(([name, key]) => key.setAttribute('aria-checked', String(Boolean(page.room.settings[name]))));
+  const dialog = openDialog({
+    id: 'manage',
+    title: t('moderate.manage'),
+    body: rows,
+    foot: [
+      button('btn', { label: t('moderate.mute_all'), name: 'microphone-off' }, () => {
+        muteAll();
+        dialog.close();
+      }),
+      button('btn btn--bad', { label: t('moderate.end'), name: 'leave' }, async () => {
+        dialog.close();
+        await endCall();
+      }),
+    ],
+    className: 'dialog--small',
+  });
+  const ended = new AbortController();
+  page.addEventListener('room', show, { signal: ended.signal });
+  dialog.addEventListener('close', () => ended.abort());
+  show();
+}
+
+/** A switch that shows what the server says, not what was asked. */
+function toggle(name, box) {
+  const row = element('div', 'row row--switch');
+  const words = element('p', '', t(`moderate.${name}`));
+  words.append(element('small', '', t(`moderate.${name}_text`)));
+  const key = button('switch', {}, () => page.room.send('room', { locked: null, lobby: null, [name]: key.getAttribute('aria-checked') !== 'true' }));
+  key.setAttribute('role', 'switch');
+  key.setAttribute('aria-label', t(`moderate.${name}`));
+  key.dataset.setting = name;
+  row.append(words, key);
+  box.append(row);
+  return key;
+}
+
+/** Who knocks is told once; the toast goes when nobody waits any more. */
+function lobbyChanged(now) {
+  waiting = now;
+  const came = waiting.filter(({ peer }) => !known.has(peer));
+  known.clear();
+  for (const { peer } of waiting) known.add(peer);
+  const ask = came.length > 0;
+  const [first] = waiting;
+  const knocks = waiting.length === 1 ? t('people.knocks', first) : t('people.knock', { count: waiting.length });
+  const admitOne = { label: t('people.admit'), then: () => admit(first.peer) };
+  const showAll = { label: t('people.show'), then: () => panels.show('people') };
+  if (!waiting.length || panels.open === 'people') closeToast('lobby');
+  else toast('lobby', knocks, { icon: 'people', ask, action: waiting.length === 1 ? admitOne : showAll });
+  if (ask && panels.open === 'people') say(knocks); // the panel shows them
+  showCount();
+}
+
+function showCount() {
+  $('people-count').hidden = !waiting.length;
+  put($('people-count'), number(waiting.length));
+  $('people-button').setAttribute('aria-label', waiting.length ? t('people.key_waiting', { count: waiting.length }) : t('key.people'));
+}
+
+page.follow('lobby', ({ waiting: now }) => lobbyChanged(now));
+page.follow('welcome', () => waiting.length && lobbyChanged([])); // `lobby` follows if somebody waits
+page.follow('call', () => lobbyChanged([]));
+page.follow('room', ({ locked }) => say(t(locked ? 'moderate.is_locked' : 'moderate.is_open')));
+texts.addEventListener('change', showCount);

@@ -1,0 +1,106 @@
+/**
+ * The place beside the stage: one panel at a time. A panel is made when it is first opened and kept, with its draft and its
+ * scroll place. Escape closes it and gives the focus back to its key.
+ *
+ * The panel() of its module returns { body, foot, shown(), hidden(), focus }: nodes, and what to do when it comes and goes; all
+ * but `body` may be missing.
+ */
+
+import { $, button, element } from '../base/dom.js';
+import { page } from '../app/page.js';
+import { t, texts } from '../i18n/texts.js';
+
+class Panels {
+  open = null; // id
+  #all = new Map(); // id → { key, title, load, made, frame }
+
+  constructor() {
+    $('panel').addEventListener('keydown', (event) => {
+      if (event.key !== 'Escape' || event.defaultPrevented) return;
+      event.preventDefault();
+      this.close();
+    });
+    texts.addEventListener('change', () => this.#retitle());
+  }
+
+  /** `key` opens it in the bar, if there is one; `load` resolves to its module. */
+  add(id, { key = null, title, load }) {
+    this.#all.set(id, { key, title, load, made: null, frame: null });
+  }
+
+  toggle(id) {
+    return this.open === id ? this.close() : this.show(id);
+  }
+
+  async show(id) {
+    const panel = this.#all.get(id);
+    if (this.open === id) return;
+    this.#hide();
+    this.open = id;
+    panel.made ??= (await panel.load().catch(() => null))?.panel();
+    if (!panel.made && this.open === id) this.open = null; // the server is not there to give it
+    if (this.open !== id) return; // another was opened while this one came
+    panel.frame ??= this.#frame(panel);
+    panel.frame.hidden = false;
+    $('panel').hidden = false;
+    $('panel').setAttribute('aria-labelledby', panel.frame.querySelector('h2').id);
+    this.#mark(panel, true);
+    panel.made.shown?.();
+    (panel.made.focus ?? panel.frame.querySelector('.panel__head button')).focus();
+  }
+
+  close({ focus = true } = {}) {
+    const panel = this.#all.get(this.open);
+    if (!panel) return;
+    this.#hide();
+    $('panel').hidden = true;
+    if (focus) [panel.key, $('more-button')].find((one) => one?.checkVisibility?.() ?? one)?.focus();
+  }
+
+  #hide() {
+    const panel = this.#all.get(this.open);
+    this.open = null;
+    if (!panel?.frame) return;
+    panel.frame.hidden = true;
+    this.#mark(panel, false);
+    panel.made.hidden?.();
+  }
+
+  #mark({ key }, open) {
+    $('call-view').classList.toggle('has-panel', open);
+    key?.setAttribute('aria-expanded', String(open));
+    key?.classList.toggle('is-on', open);
+  }
+
+  #frame({ title, made: { body, foot } }) {
+    const frame = element('div', 'panel__frame');
+    const head = element('header', 'panel__head');
+    const heading = element('h2', '', t(title));
+    heading.dataset.t = title;
+    heading.id = `panel-${title.replace('.', '-')}`;
+    const close = button('icon-btn', { title: t('close'), name: 'close' }, () => this.close());
+    close.dataset.tAriaLabel = close.dataset.tTitle = 'close';
+    head.append(heading, close);
+    const inside = element('div', 'panel__body');
+    inside.tabIndex = 0; // scrolled by keyboard
+    inside.setAttribute('role', 'group');
+    inside.setAttribute('aria-labelledby', heading.id);
+    inside.append(...[body].flat());
+    frame.append(head, inside);
+    if (foot) {
+      const row = element('footer', 'panel__foot');
+      row.append(...[foot].flat());
+      frame.append(row);
+    }
+    $('panel').append(frame);
+    return frame;
+  }
+
+  #retitle() {
+    for (const { frame, title } of this.#all.values()) if (frame) frame.querySelector('h2').textContent = t(title);
+  }
+}
+
+export const panels = new Panels();
+export const panel = (id) => panels.toggle(id);
+page.on('view', ({ name }) => name !== 'call' && panels.close({ focus: false }));

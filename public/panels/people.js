@@ -1,0 +1,178 @@
+/** The people panel: who waits at the door, then who is in the room and how. */
+
+import { button, element, face, icon, put, setIcon } from '../base/dom.js';
+import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
+import { openMenu } from '../ui/overlay.js';
+import { page } from '../app/page.js';
+import { number, t, texts } from '../i18n/texts.js';
+import { closeToast } from '../ui/toasts.js';
+
+const lobby = element('section', 'lobby');
+const lobbyHead = element('div', 'group');
+const lobbyText = element('h3');
+const admitAll = button('hint-btn', {}, () => inLobby().forEach(({ peer }) => admit(peer)));
+const door = element('ul');
+const heading = element('h3', 'group');
+const headingText = element('span');
+const headingCount = element('span', 'num');
+const list = element('ul');
+const rows = new Map(); // peer → Row
+const waiters = new Map(); // peer → Waiter
+const manage = button('btn', { label: t('moderate.manage_key'), name: 'shield' }, openManage);
+const invite = button('btn', { label: t('link.invite'), name: 'link' }, () => page.actions.invite());
+
+export function panel() {
+  show();
+  const shown = () => {
+    closeToast('lobby');
+    show();
+  };
+  return { body: [lobby, heading, list], foot: [invite, manage], shown };
+}
+
+/** Whoever you are first, then moderators, hands in the order they went up, and the rest by name. */
+function everybody() {
+  const { room, devices } = page;
+  const tracks = new Map(['microphone', 'camera'].map((source) => [source, { muted: devices.status(source) !== 'on' }]));
+  const self = { peer: room.self, name: room.name, isSelf: true, hand: room.hand, moderator: moderates(), tracks };
+  const rank = ({ moderator, hand }) => (moderator ? 0 : hand ? 1 : 2);
+  const others = [...room.participants.values()].sort((a, b) => rank(a) - rank(b) || (a.hand || 0) - (b.hand || 0) || a.name.localeCompare(b.name));
+  return [self, ...others];
+}
+
+/** The place in the queue of each raised hand, from 1, by peer. */
+export function handPlaces() {
+  const { room } = page;
+  const up = [{ peer: room.self, hand: room.hand }, ...room.participants.values()].filter(({ hand }) => hand).sort((a, b) => a.hand - b.hand);
+  return new Map(up.map(({ peer }, index) => [peer, index + 1]));
+}
+
+function show() {
+  if (!page.room?.self) return;
+  const people = everybody();
+  const places = handPlaces();
+  showLobby();
+  put(headingText, t('people.in'));
+  put(headingCount, number(people.length));
+  manage.hidden = !moderates();
+  arrange(list, rows, people, () => new Row(), (row, one) => row.show(one, places.get(one.peer)));
+}
+
+function showLobby() {
+  const waiting = moderates() ? inLobby() : [];
+  lobby.hidden = !waiting.length;
+  put(lobbyText, t('people.waiting'));
+  put(admitAll.firstElementChild, t('people.admit_all'));
+  admitAll.hidden = waiting.length < 2;
+  arrange(door, waiters, waiting, (one) => new Waiter(one), () => {});
+}
+
+const on = ({ tracks }, source) => tracks.has(source) && !tracks.get(source).muted;
+
+/** Brings the rows of a list in line with people, keeping those that stay, and the focus where it was or near it. */
+function arrange(box, known, people, make, update) {
+  const focused = box.contains(document.activeElement) ? document.activeElement : null;
+  for (const [peer, row] of known) {
+    if (people.some((one) => one.peer === peer)) continue;
+    row.box.remove();
+    known.delete(peer);
+  }
+  people.forEach((one, index) => {
+    if (!known.has(one.peer)) known.set(one.peer, make(one));
+    const row = known.get(one.peer);
+    update(row, one);
+    if (box.children[index] !== row.box) box.insertBefore(row.box, box.children[index] ?? null);
+  });
+  if (!focused || focused === document.activeElement) return;
+  const near = focused.isConnected ? focused : (box.querySelector('button:not([hidden])') ?? invite);
+  near.focus();
+}
+
+class Row {
+  box = element('li', 'person');
+  #name = element('bdi', 'cut');
+  #how = element('span');
+  #place = element('b', 'num');
+  #hand = element('span', 'ord');
+  #voice = icon('microphone');
+  #more = button('icon-btn', { name: 'more' }, () => this.#openMenu());
+  #face = null;
+  #one = {};
+
+  constructor() {
+    const words = element('p', 'person__name');
+    words.append(this.#name, this.#how);
+    this.#hand.append(icon('hand'), this.#place);
+    const state = element('span', 'person__state');
+    state.append(this.#hand, this.#voice);
+    this.#more.setAttribute('aria-haspopup', 'menu');
+    this.box.append(words, state, this.#more);
+  }
+
+  show(one, place) {
+    const { peer, name, isSelf, moderator } = one;
+    if (this.#one.name !== name) {
+      this.#face?.remove();
+      this.box.prepend((this.#face = face(name)));
+    }
+    this.#one = { peer, name, isSelf: Boolean(isSelf) };
+    this.box.dataset.peer = peer;
+    const muted = !on(one, 'microphone');
+    const facts = [moderator && t('people.moderator'), place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !on(one, 'camera') && t('people.camera_off')];
+    put(this.#name, isSelf ? t('people.self', { name }) : name);
+    this.#name.title = name;
+    put(this.#how, facts.filter(Boolean).join(' · '));
+    this.#how.hidden = !this.#how.textContent;
+    this.#hand.hidden = !place;
+    put(this.#place, place ? number(place) : '');
+    setIcon(this.#voice, muted ? 'microphone-off' : 'microphone');
+    this.#voice.removeAttribute('aria-hidden');
+    this.#voice.setAttribute('role', 'img');
+    this.#voice.setAttribute('aria-label', t(muted ? 'people.muted' : 'people.unmuted'));
+    this.#more.title = t('tile.more', { name });
+    this.#more.setAttribute('aria-label', this.#more.title);
+    this.#more.classList.toggle('is-gone', !this.#items().length);
+  }
+
+  #items() {
+    return itemsFor(this.#one);
+  }
+
+  #openMenu() {
+    openMenu(this.#more, this.#items(), { label: this.#one.name, who: this.#one.name });
+  }
+}
+
+class Waiter {
+  box = element('li', 'person');
+
+  constructor({ peer, name }) {
+    const words = element('p', 'person__name');
+    const who = element('bdi', 'cut', name);
+    who.title = name;
+    words.append(who);
+    const keys = [
+      ['people.decline', 'btn btn--plain btn--small', refuse],
+      ['people.admit', 'btn btn--tonal btn--small', admit],
+    ].map(([key, className, then]) => {
+      const made = button(className, { label: t(key) }, () => then(peer));
+      made.firstElementChild.dataset.t = key;
+      made.setAttribute('aria-describedby', `waits-${peer}`);
+      return made;
+    });
+    who.id = `waits-${peer}`;
+    this.box.append(face(name), words, ...keys);
+  }
+}
+
+admitAll.append(element('span'));
+lobbyHead.append(lobbyText, admitAll);
+lobby.append(lobbyHead, door);
+heading.append(headingText, headingCount);
+invite.lastElementChild.dataset.t = 'link.invite';
+manage.lastElementChild.dataset.t = 'moderate.manage_key';
+page.on('people', show);
+page.on('devices', show);
+page.follow('lobby', show); // after moderate.js has heard it
+texts.addEventListener('change', show);
+show();

@@ -1,0 +1,121 @@
+/** Before the call: who is inside already, one field and one button. What shows the devices, preview.js, comes meanwhile. */
+
+import { $, face, put, styled } from '../base/dom.js';
+import '../ui/languages.js';
+import { page } from '../app/page.js';
+import { endText } from '../i18n/reasons.js';
+import { list, more, t, texts } from '../i18n/texts.js';
+
+const NAMED = 4; // of those inside; the rest is a number
+const LOOK_MS = 15_000;
+
+const preview = import('./preview.js'); // nobody waits for it
+
+let asked = { room: '', fixed: false };
+let looking = 0;
+
+/** Shows the view; `room` from the link is not asked for again, and a token says the name, too. */
+export function showJoin({ room, name }) {
+  asked = { room, fixed: Boolean(room) };
+  $('room-field').hidden = asked.fixed;
+  $('room-input').value = room;
+  $('name-input').value = name;
+  $('name-input').readOnly = Boolean(page.token);
+  $('join-view').classList.toggle('is-listener', page.listens);
+  complain('room-input', null);
+  complain('name-input', null);
+  write();
+  preview.then(({ showPreview }) => showPreview(), () => {}); // one can go in without
+  showInside(null);
+  clearInterval(looking);
+  if (asked.fixed) {
+    look();
+    looking = setInterval(() => document.hidden || look(), LOOK_MS);
+  }
+  if (matchMedia('(pointer: fine)').matches) $(page.token ? 'join-button' : room ? 'name-input' : 'room-input').focus(); // a phone's keyboard would cover the page
+}
+
+function write() {
+  put($('join-title'), asked.fixed ? asked.room : t('join.title'));
+  writeWill();
+  for (const id of ['room-input', 'name-input']) if ($(id).getAttribute('aria-invalid') !== 'true') put($(id.replace('input', 'hint')), hintOf(id));
+}
+
+const hintOf = (id) => t(id === 'room-input' ? 'join.room_hint' : page.token ? 'join.name_fixed' : 'join.name_hint');
+
+function writeWill() {
+  const { devices, listens } = page;
+  const on = (source) => ['on', 'starting'].includes(devices.status(source));
+  const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
+  const key = listens ? 'listen' : devices.asking.length ? 'asking' : will;
+  put($('join-will'), asked.refused ? '\u00a0' : t(`join.will.${key}`));
+}
+
+// --- who is inside ---
+
+async function look() {
+  const url = new URL('/room-info', location.href);
+  url.searchParams.set('room', asked.room);
+  const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
+  const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);
+  if (answer?.status === 404) clearInterval(looking); // a server that does not tell
+  const said = await answer?.json().catch(() => null);
+  if (page.token && [401, 403].includes(answer?.status)) return showRefused(said?.code);
+  showInside(answer?.ok ? said : null);
+}
+
+/** The link leads to nobody any more: said before anything is pressed. */
+async function showRefused(code) {
+  clearInterval(looking);
+  asked.refused = true;
+  writeWill();
+  await more();
+  const { title, text } = endText({ code: code ?? 'token' }, asked.room);
+  $('inside').hidden = false;
+  $('inside').classList.remove('is-unknown');
+  $('inside-faces').replaceChildren();
+  put($('inside-count'), title);
+  put($('inside-names'), text);
+}
+
+function showInside(info) {
+  const names = info?.open && Array.isArray(info.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
+  $('inside').hidden = !asked.fixed;
+  $('inside').classList.toggle('is-unknown', !names); // its place is kept: nothing jumps when it is known
+  if (!names) return;
+  $('inside-faces').replaceChildren(...names.slice(0, NAMED).map(face));
+  put($('inside-count'), names.length ? t('join.inside', { count: names.length }) : t('join.empty'));
+  const more = names.length - NAMED;
+  put($('inside-names'), names.length ? list(more > 0 ? [...names.slice(0, NAMED), t('join.more', { count: more })] : names) : '');
+}
+
+// --- the form ---
+
+function submit(event) {
+  event.preventDefault();
+  const room = $('room-input').value.trim();
+  const name = $('name-input').value.trim();
+  complain('name-input', name ? null : t('join.name_missing'));
+  complain('room-input', room ? null : t('join.room_missing'));
+  if (room && name) page.actions.join({ room, name });
+  else $(room ? 'name-input' : 'room-input').focus();
+}
+
+/** Puts a sentence in place of a field's hint; null brings the hint back. */
+function complain(id, sentence) {
+  const hint = $(id.replace('input', 'hint'));
+  hint.textContent = sentence ?? hintOf(id);
+  hint.classList.toggle('is-wrong', sentence !== null);
+  $(id).setAttribute('aria-invalid', String(sentence !== null));
+}
+
+$('join-form').addEventListener('submit', submit);
+for (const id of ['room-input', 'name-input']) $(id).addEventListener('input', () => complain(id, null));
+for (const source of ['microphone', 'camera']) {
+  document.querySelector(`.puck[data-toggle=${source}]`).addEventListener('click', () => page.actions.toggle(source));
+}
+page.on('devices', writeWill);
+page.on('view', ({ name }) => name !== 'join' && clearInterval(looking));
+texts.addEventListener('change', write);
+write();
+await styled('before.css');

@@ -1,0 +1,94 @@
+/** How one looks and sounds before the call, and with which devices. */
+
+import { secureLink, showDevice } from '../app/device-keys.js';
+import { $, button, element, put } from '../base/dom.js';
+import { page } from '../app/page.js';
+import { levelBar, picker } from '../devices/pickers.js';
+import { deviceProblems } from '../i18n/reasons.js';
+import { choices } from '../base/storage.js';
+import { t, texts } from '../i18n/texts.js';
+import { isProblem } from '../i18n/words.js';
+
+let parts = null; // the pickers and the level, while the view is shown
+
+export function showPreview() {
+  if ($('join-view').hidden) return; // on to the call already
+  const { devices } = page;
+  parts?.level.stop();
+  const level = levelBar(devices);
+  const format = element('p', 'hint');
+  const test = button('hint-btn', { label: t('device.test') }, async () => (await import('../devices/meter.js')).testTone(choices.speaker));
+  const pickers = ['microphone', 'camera', 'speaker'].map((source) => picker(devices, source, `join-${source}`));
+  parts = { pickers, level, format };
+  const below = { microphone: [level.bar, level.words], camera: [format], speaker: [test] };
+  const fields = ['microphone', 'camera', 'speaker'].map((source, index) => {
+    const field = element('div', `field field--${source}`);
+    const label = element('label', '', t(`device.${source}`));
+    label.htmlFor = `join-${source}`;
+    field.append(label, pickers[index], ...below[source]);
+    return field;
+  });
+  $('join-devices').replaceChildren(...fields);
+  showDevices();
+}
+
+function showDevices() {
+  if (!parts) return;
+  const { devices } = page;
+  for (const one of parts.pickers) one.refresh();
+  parts.level.refresh();
+  for (const source of ['microphone', 'camera']) showDevice(source);
+  const picture = devices.status('camera') === 'on';
+  const { height, frameRate } = picture ? devices.track('camera').getSettings() : {};
+  put(parts.format, height ? t('device.format', { height: String(height), rate: Math.round(frameRate ?? 30) }) : '');
+  $('preview-video').hidden = !picture;
+  const shown = picture ? devices.stream : null;
+  if ($('preview-video').srcObject !== shown) $('preview-video').srcObject = shown;
+  $('join-devices').classList.toggle('is-empty', !page.listens && ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
+  showProblems(picture);
+}
+
+function showProblems(picture) {
+  const box = $('preview-problem');
+  const { devices } = page;
+  const problems = deviceProblems(devices.status('microphone'), devices.status('camera'));
+  const { asking } = devices;
+  const key = JSON.stringify([problems, picture, asking, page.listens]);
+  if (box.dataset.key === key) return; // said already: a status region speaks at every change
+  box.dataset.key = key;
+  box.classList.toggle('has-picture', picture);
+  const first = page.listens ? [element('p', 'preview__line', t('key.no_publish'))] : asking.length ? [question(asking)] : [];
+  box.replaceChildren(
+    ...first,
+    ...problems.map((problem) => {
+      const line = element('div', 'preview__line');
+      line.append(element('p', '', problem.text));
+      if (problem.insecure) line.append(secureLink());
+      if (problem.action) line.append(button('btn btn--small', { label: problem.action }, () => devices.start(problem.sources)));
+      return line;
+    }),
+  );
+}
+
+/** While the browser asks: what, and where its question stands. */
+function question(asking) {
+  const line = element('div', 'preview__line');
+  const phone = matchMedia('(pointer: coarse)').matches;
+  const picture = element('div', phone ? 'ask ask--phone' : 'ask');
+  picture.setAttribute('aria-hidden', 'true');
+  picture.append(element('i', 'ask__bar'), element('i', 'ask__question'));
+  line.append(picture, element('p', 'ask__words', t(`ask.${asking.length > 1 ? 'both' : asking[0]}`)), element('p', 'small muted', t(phone ? 'ask.where_phone' : 'ask.where')));
+  return line;
+}
+
+/** Gives back what the view holds. */
+function leave() {
+  parts?.level.stop();
+  parts = null;
+  $('join-devices').replaceChildren();
+  $('preview-video').srcObject = null;
+}
+
+page.on('devices', showDevices);
+page.on('view', ({ name }) => name !== 'join' && leave());
+texts.addEventListener('change', () => parts && showPreview());

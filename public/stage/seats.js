@@ -1,0 +1,40 @@
+/** Who has a seat on the stage: a tile for everybody and one for every shared screen. Pure, but for what it is given. */
+
+import { t } from '../i18n/texts.js';
+import { pausedText } from '../i18n/words.js';
+
+const OF_SCREEN = /^screen(-audio)?$/;
+
+/** Everybody's seats, yours last, unless there is no `me`: { key, peer, source, isSelf, name, label, sounds, picture, muted, paused, hand }. */
+export function seatsOf(room, me, changed) {
+  const seats = [...room.participants.values()].flatMap((person) => seatsOfOne(room, person, changed));
+  const self = { peer: room.self ?? 'self', isSelf: true, name: room.name, sounds: [] };
+  if (me?.screen) seats.push({ ...self, source: 'screen', label: t('tile.your_screen'), picture: me.screen });
+  if (me) seats.push({ ...self, source: 'camera', label: t('you'), picture: me.picture, muted: me.muted, raised: room.hand });
+  const line = seats.filter(({ raised }) => raised).sort((a, b) => a.raised - b.raised);
+  for (const seat of seats) Object.assign(seat, { key: `${seat.peer} ${seat.source}`, hand: line.indexOf(seat) + 1 });
+  return seats;
+}
+
+function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
+  const paused = (source) => (tracks.get(source)?.paused && !tracks.get(source).muted ? pausedText(tracks.get(source).paused) : null);
+  const picture = (source) => {
+    const track = tracks.get(source)?.muted || paused(source) ? null : room.media(peer, source);
+    if (!track) return null;
+    // a player waits for the picture before it plays the sound: no picture track before there are frames
+    track.onmute = track.onunmute = changed;
+    return track.muted ? null : track;
+  };
+  const of = (kind) => [...tracks].filter(([, track]) => track.kind === kind).map(([source]) => source);
+  const sounds = (sources) => sources.map((source) => room.media(peer, source)).filter(Boolean);
+  const others = of('video').filter((source) => source !== 'camera' && !tracks.get(source).muted); // a screen that was stopped is gone
+  const screens = others.map((source) => ({
+    ...{ peer, source, name, picture: picture(source), paused: paused(source) },
+    label: source === 'screen' ? t('tile.screen', { name }) : t('tile.source', { name, source }),
+    sounds: source === 'screen' ? sounds(['screen-audio']) : [],
+  }));
+  const ownSounds = sounds(of('audio').filter((source) => !OF_SCREEN.test(source) || !others.includes('screen')));
+  const microphone = tracks.get('microphone');
+  const muted = !microphone || microphone.muted;
+  return [...screens, { peer, source: 'camera', name, label: name, sounds: ownSounds, muted, raised: hand, picture: picture('camera'), paused: paused('camera') }];
+}

@@ -1,0 +1,318 @@
+/**
+ * The stage: everybody's tile, as large as the window allows, or one large and the others in a strip. It decides who is
+ * large and who is in sight, and tells the room which pictures it shows.
+ */
+
+import { cornerPlace, nextCorner } from './corner.js';
+import { $, put } from '../base/dom.js';
+import { choose, gridPlaces, seatsThatFit, splitPlaces } from './grid.js';
+import { page } from '../app/page.js';
+import { seatsOf } from './seats.js';
+import { choices } from '../base/storage.js';
+import { t } from '../i18n/texts.js';
+import { Tile } from './tile.js';
+
+const SPEAKER_MS = 800; // of speaking before anything moves
+const VIEW_MS = 200; // before the room is told what is shown
+const STRIP_PX = 150; // a stage this low, above a phone's panel, shows three
+const WEAK = 3; // of 4.4: a score below it
+
+export class Stage {
+  #box = $('tiles');
+  #tiles = new Map(); // key → Tile
+  #order = []; // keys of all seats, yours last
+  #shown = []; // keys of others in sight, in the order of their places
+  #pinned = null; // key
+  #spotlight = null; // true: somebody is large; false: a grid; null: a shared screen is, else a grid
+  #speaker = null; // peer
+  #spoke = new Map(); // peer → when
+  #volumes = new Map(); // peer → 0 to 1
+  #active = null; // key of the tile that the keyboard is at
+  #bar = null; // ShareBar, once a screen is shared
+  #timers = {};
+  #told = '';
+
+  constructor() {
+    new ResizeObserver(() => this.#layOut(false)).observe(this.#box);
+    page.on('speakers', (now) => this.#speak(now));
+    page.on('quality', ({ peers = {} }) => this.#mark(peers));
+    page.on('devices', () => this.#each((tile) => tile.setSink()));
+    page.on('call', ({ again }) => again || this.clear());
+    document.addEventListener('visibilitychange', () => this.#tellView());
+    this.#box.addEventListener('focusin', ({ target }) => this.#activate(target.closest('.tile')));
+    $('stage-more').addEventListener('click', () => page.actions.panel('people'));
+  }
+
+  // --- what is shown ---
+
+  /** Shows the room as it is now. */
+  sync() {
+    const { room, devices } = page;
+    const me = page.listens ? null : { picture: devices.track('camera'), screen: devices.track('screen'), muted: devices.status('microphone') !== 'on' };
+    const seats = seatsOf(room, me, () => page.changed());
+    this.#seat(seats);
+    $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
+    put($('invitation-text'), t(page.link ? 'invite.text' : 'invite.private'));
+    put($('room-link'), page.link.replace(/^https?:\/\//, ''));
+    $('room-link').parentElement.hidden = !page.link;
+    this.#speak(room.speakers, false);
+    this.#layOut(true);
+  }
+
+  clear() {
+    this.#seat([]);
+    this.#pinned = this.#spotlight = this.#speaker = null;
+    this.#shown = [];
+    this.#spoke.clear();
+    this.#bar?.show(null);
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+  }
+
+  /** Between everybody equally large and one large. */
+  toggleView() {
+    this.#spotlight = this.#main() === null;
+    this.#pinned = null;
+    this.#layOut(true);
+  }
+
+  pin(tile) {
+    const pinned = this.#pinned === tile.key;
+    this.#pinned = pinned ? null : tile.key;
+    if (pinned && this.#spotlight !== true) this.#spotlight = null;
+    this.#layOut(true);
+  }
+
+  isPinned(tile) {
+    return tile.key === this.#pinned;
+  }
+
+  volumeOf(peer) {
+    return this.#volumes.get(peer) ?? 1;
+  }
+
+  setVolume(peer, volume) {
+    this.#volumes.set(peer, volume);
+    this.#each((tile) => tile.peer === peer && !tile.isSelf && (tile.video.volume = volume));
+  }
+
+  /** Something that decides about places has changed. */
+  rearrange() {
+    this.#layOut(true);
+  }
+
+  get tiles() {
+    return this.#tiles.values();
+  }
+
+  /** The bar under a shared screen, if there has been one. */
+  get bar() {
+    return this.#bar;
+  }
+
+  /** Lets sound be heard after a tap, where the browser held it back. */
+  resume() {
+    this.#each((tile) => tile.resume());
+  }
+
+  #each(then) {
+    for (const tile of this.#tiles.values()) then(tile);
+  }
+
+  #seat(seats) {
+    const byKey = new Map(seats.map((seat) => [seat.key, seat]));
+    for (const [key, tile] of this.#tiles) {
+      if (byKey.has(key)) continue;
+      if (tile.element.contains(document.activeElement)) $('call-view').focus();
+      tile.close();
+      this.#tiles.delete(key);
+    }
+    for (const [key, seat] of byKey) {
+      if (!this.#tiles.has(key)) this.#add(key, seat);
+      this.#tiles.get(key).update(seat);
+    }
+    this.#order = [...byKey.keys()];
+    if (this.#pinned && !byKey.has(this.#pinned)) this.#pinned = null;
+  }
+
+  #add(key, seat) {
+    const tile = new Tile(seat, {
+      pin: (one) => this.pin(one),
+      menu: page.actions.tileMenu,
+      move: () => (nextCorner(), this.#layOut(true)),
+      blocked: page.actions.soundHeld,
+    });
+    this.#tiles.set(key, tile);
+    tile.video.volume = this.volumeOf(seat.peer);
+    this.#box.append(tile.element);
+  }
+
+  // --- who speaks ---
+
+  #speak({ dominant, speaking }, now = true) {
+    for (const peer of speaking) this.#spoke.set(peer, performance.now());
+    this.#each((tile) => {
+      const camera = tile.source === 'camera';
+      tile.speak(camera && speaking.includes(tile.peer), camera && tile.peer === dominant);
+    });
+    if (dominant === this.#speaker || dominant === page.room.self || !dominant) return clearTimeout(this.#timers.speaker);
+    const then = () => {
+      this.#speaker = dominant;
+      if (now) this.#layOut(true);
+    };
+    clearTimeout(this.#timers.speaker);
+    if (this.#speaker === null || !now) then();
+    else this.#timers.speaker = setTimeout(then, SPEAKER_MS);
+  }
+
+  #mark(scores) {
+    for (const [peer, score] of Object.entries(scores)) {
+      const tile = this.#tiles.get(`${peer} camera`);
+      if (!tile || tile.weak === score < WEAK) continue;
+      tile.weak = score < WEAK;
+      tile.update(tile.seat);
+    }
+  }
+
+  // --- where it is shown ---
+
+  /** The key of the large tile, or null in a grid. */
+  #main() {
+    if (this.#pinned) return this.#pinned;
+    if (this.#spotlight === false || this.#order.length < 2) return null;
+    const screen = this.#order.findLast((key) => this.#tiles.get(key).source !== 'camera' && !this.#tiles.get(key).isSelf);
+    if (screen) return screen;
+    if (!this.#spotlight) return null;
+    const speaker = `${this.#speaker} camera`;
+    return this.#tiles.has(speaker) ? speaker : this.#order.find((key) => !this.#tiles.get(key).isSelf);
+  }
+
+  /** A new arrangement; `moving` lets the tiles move to it, which a window that is being resized does not. */
+  #layOut(moving) {
+    if ($('call-view').hidden) return;
+    const { clientWidth: width, clientHeight: height } = this.#box;
+    if (!width || !height) return;
+    const gap = parseFloat(getComputedStyle(document.documentElement).getPropertyValue('--gap'));
+    const main = this.#main();
+    const places = main === null ? this.#grid(width, height, gap) : this.#split(main, width, height, gap);
+    const from = moving ? this.#rectangles() : null;
+    const corner = places.corner ?? null;
+    for (const [key, tile] of this.#tiles) {
+      const place = places.of.get(key);
+      tile.element.classList.toggle('is-corner', key === corner);
+      tile.moveKey.hidden = key !== corner;
+      tile.pinKey.hidden = key === corner;
+      tile.setRole({ pinned: key === this.#pinned, main: key === main, large: key === main || (corner !== null && key !== corner) });
+      tile.setAway(!place);
+      if (place) tile.put(place);
+    }
+    if (moving) this.#move(from, this.#rectangles());
+    this.#showMore(places.more, this.#order.length - places.of.size);
+    this.#showBar(places.bar ? this.#tiles.get(main) : null, places.bar);
+    $('view-button').querySelector('use').setAttribute('href', main === null ? '#i-grid' : '#i-spotlight');
+    this.#tab([...places.of.keys()]);
+    this.#tellView();
+  }
+
+  /** Of all tiles at once: to look at one after each was put would lay the page out each time. */
+  #rectangles() {
+    return new Map([...this.#tiles].map(([key, tile]) => [key, tile.element.getBoundingClientRect()]));
+  }
+
+  #move(from, to) {
+    for (const [key, tile] of this.#tiles) tile.move(from.get(key), to.get(key));
+  }
+
+  #grid(width, height, gap) {
+    const self = this.#order.slice(-1).filter((key) => this.#tiles.get(key).isSelf); // none, where one only watches
+    const others = this.#order.slice(0, this.#order.length - self.length);
+    const area = { x: 0, y: 0, width, height };
+    if (others.length < 2) {
+      const of = new Map(others.map((key) => [key, area]));
+      for (const key of self) of.set(key, cornerPlace(choices.corner, width, height));
+      return { of, corner: self[0] };
+    }
+    const all = this.#order.length;
+    const fit = height < STRIP_PX ? Math.min(3, all) : seatsThatFit(all, width, height, gap);
+    const places = gridPlaces(fit, area, gap);
+    const withMore = fit < all && fit > 2;
+    const keys = [...this.#choose(others, fit - self.length - (withMore ? 1 : 0)), ...(withMore ? [null] : []), ...self];
+    const of = new Map(keys.map((key, index) => [key, places[index]]));
+    const more = of.get(null) ?? null;
+    of.delete(null);
+    return { of, more };
+  }
+
+  #split(main, width, height, gap) {
+    const rest = this.#order.filter((key) => key !== main);
+    const shared = this.#tiles.get(main).source !== 'camera';
+    const { main: place, bar, strip, more } = splitPlaces(rest.length, width, height, gap, shared);
+    const own = rest.filter((key) => this.#tiles.get(key).isSelf && this.#tiles.get(key).source === 'camera').slice(0, strip.length > 1 ? 1 : 0);
+    const others = rest.filter((key) => !own.includes(key));
+    const keys = this.#choose(others, strip.length - own.length);
+    const of = new Map([[main, place]]);
+    [...keys, ...own].forEach((key, index) => of.set(key, strip[index]));
+    return { of, bar, more };
+  }
+
+  /** Which of the others are in sight. */
+  #choose(keys, places) {
+    const spoke = new Map(keys.map((key) => [key, this.#spoke.get(this.#tiles.get(key).peer)]));
+    this.#shown = choose(keys, places, { before: this.#shown, speaker: `${this.#speaker} camera`, spoke });
+    return this.#shown;
+  }
+
+  async #showBar(tile, place) {
+    if (this.#bar) return this.#bar.show(tile, place);
+    if (!tile) return;
+    const { ShareBar } = await page.actions.later();
+    this.#bar ??= new ShareBar($('stage'));
+    this.#layOut(false);
+  }
+
+  #showMore(place, count) {
+    const key = $('stage-more');
+    key.hidden = !place || !count;
+    if (key.hidden) return;
+    for (const [name, value] of [['--x', place.x], ['--y', place.y], ['--w', place.width], ['--h', place.height]]) key.style.setProperty(name, `${value}px`);
+    put(key, t('stage.more', { count }));
+  }
+
+  /** Tells the room which pictures are shown how large, in device pixels; what is missing need not be sent. */
+  #tellView() {
+    clearTimeout(this.#timers.view);
+    this.#timers.view = setTimeout(() => {
+      const floating = document.pictureInPictureElement;
+      const published = ({ peer, source }) => page.room.participants.get(peer)?.tracks.has(source);
+      const videos = [...this.#tiles.values()]
+        .filter((tile) => published(tile) && (document.hidden ? tile.video === floating : !tile.element.matches('.is-away')))
+        .map(({ peer, source, place }) => ({ peer, source, width: Math.round(place.width * devicePixelRatio), height: Math.round(place.height * devicePixelRatio) }));
+      const said = JSON.stringify([page.room.self, videos]);
+      if (page.room.state !== 'joined' || this.#told === said) return;
+      this.#told = said;
+      page.room.view?.(videos);
+    }, VIEW_MS);
+  }
+
+  // --- what is done with a tile ---
+
+  /** The large picture, or who spoke last, in a window of its own above all others; again: back. */
+  async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
+    if (document.pictureInPictureElement) return document.exitPictureInPicture();
+    const { video } = tile?.seat.picture ? tile : ([...this.#tiles.values()].find((one) => one.seat.picture) ?? {});
+    await video?.requestPictureInPicture().catch(() => {});
+  }
+
+  // --- by keyboard: one stop for all tiles, arrows between them (tile-keys.js) ---
+
+  #tab(keys) {
+    if (!keys.includes(this.#active)) this.#active = keys[0];
+    for (const [key, tile] of this.#tiles) tile.setTabbable(key === this.#active);
+  }
+
+  #activate(node) {
+    const found = [...this.#tiles.values()].find((tile) => tile.element === node);
+    if (!found || found.key === this.#active) return;
+    this.#active = found.key;
+    for (const [key, tile] of this.#tiles) tile.setTabbable(key === this.#active);
+  }
+}

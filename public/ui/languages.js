@@ -1,0 +1,17 @@
+/** The keys that choose a language, where there is no call. */
+
+import { LANGUAGES, language, speak, t, texts } from '../i18n/texts.js';
+
+async function choose({ currentTarget: key }) {
+  const { openMenu } = await import('./overlay.js');
+  const items = Object.entries(LANGUAGES).map(([code, label]) => ({ label, checked: code === language, then: () => speak(code, true) }));
+  openMenu(key, items, { label: t('settings.language') });
+}
+
+function write() {
+  for (const one of document.querySelectorAll('.language-name')) one.textContent = LANGUAGES[language];
+}
+
+for (const one of document.querySelectorAll('.language')) one.addEventListener('click', choose);
+texts.addEventListener('change', write);
+write();

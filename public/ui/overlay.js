@@ -1,0 +1,120 @@
+/**
+ * Dialogs and menus: both are modal <dialog> elements, so the browser keeps the focus inside, closes them with Escape and
+ * gives the focus back. A press outside closes them. On phones menus come up from the bottom.
+ */
+
+import { button, element, icon, styled } from '../base/dom.js';
+import { t } from '../i18n/texts.js';
+
+const MARGIN_PX = 8;
+
+function show(dialog, returnTo = document.activeElement) {
+  dialog.addEventListener('click', ({ target }) => target === dialog && dialog.close());
+  dialog.addEventListener('close', () => {
+    dialog.remove();
+    if (returnTo?.isConnected && !document.querySelector('dialog[open]')) returnTo.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+/** A dialog with a heading and a button that closes it; `body` is what stands in it. Returns the open <dialog>. */
+export function openDialog({ id, title, body, foot, className = '' }) {
+  document.getElementById(id)?.close();
+  const dialog = element('dialog', `dialog ${className}`);
+  dialog.id = id;
+  dialog.setAttribute('aria-labelledby', `${id}-title`);
+  const heading = element('h2', '', title);
+  heading.id = `${id}-title`;
+  const head = element('header', 'dialog__head');
+  head.append(heading, button('icon-btn', { title: t('close'), name: 'close' }, () => dialog.close()));
+  const inside = element('div', 'dialog__body');
+  inside.append(...[body].flat());
+  const frame = element('div', 'dialog__frame'); // so that a press on the dialog itself is one outside
+  frame.append(head, inside);
+  if (foot) {
+    const row = element('footer', 'dialog__foot');
+    row.append(...[foot].flat());
+    frame.append(row);
+  }
+  dialog.append(frame);
+  return show(dialog);
+}
+
+/**
+ * A menu at an element. Items: { icon, label, key, checked, bad, then }, a Node to stand between them, or null for a line.
+ * `className` may name another look ('menu--grid'). Arrow keys, Home, End and first letters move.
+ */
+export function openMenu(anchor, items, { label, className = '', who } = {}) {
+  const dialog = element('dialog', `menu ${className}`);
+  dialog.setAttribute('aria-label', label);
+  if (who) dialog.append(element('p', 'menu__who', who));
+  const menu = element('div', 'menu__items');
+  menu.setAttribute('role', 'menu');
+  menu.setAttribute('aria-label', label);
+  menu.append(...items.map((item) => (item instanceof Node ? item : item ? entry(item, dialog) : line())));
+  dialog.append(menu);
+  menu.addEventListener('keydown', (event) => move(event, [...menu.querySelectorAll('[role^=menuitem]')]));
+  anchor.setAttribute('aria-expanded', 'true');
+  dialog.addEventListener('close', () => anchor.setAttribute('aria-expanded', 'false'));
+  show(dialog, anchor);
+  place(dialog, anchor);
+  (menu.querySelector('[aria-checked=true]') ?? menu.querySelector('[role^=menuitem]'))?.focus();
+  return dialog;
+}
+
+function line() {
+  const made = element('hr');
+  made.setAttribute('role', 'separator');
+  return made;
+}
+
+function entry({ icon: name, label, key, checked, bad, then }, dialog) {
+  const made = button(bad ? 'bad' : '', {}, () => {
+    dialog.close();
+    then();
+  });
+  made.setAttribute('role', checked === undefined ? 'menuitem' : 'menuitemradio');
+  if (checked !== undefined) made.setAttribute('aria-checked', String(checked));
+  if (name) made.append(icon(name));
+  made.append(element('span', '', label));
+  if (key) {
+    made.append(element('kbd', '', key));
+    made.setAttribute('aria-keyshortcuts', key);
+  }
+  return made;
+}
+
+function move(event, entries) {
+  const now = entries.indexOf(document.activeElement);
+  const letter = event.key.length === 1 && event.key.toLowerCase();
+  const rest = [...entries.slice(now + 1), ...entries.slice(0, now + 1)];
+  const next = {
+    ArrowDown: rest[0],
+    ArrowUp: entries.at(now - 1),
+    ArrowRight: rest[0],
+    ArrowLeft: entries.at(now - 1),
+    Home: entries[0],
+    End: entries.at(-1),
+  }[event.key];
+  const found = next ?? (letter && rest.find((one) => one.innerText.trim().toLowerCase().startsWith(letter)));
+  event.stopPropagation(); // letters are shortcuts of the page elsewhere
+  if (!found) return;
+  event.preventDefault();
+  found.focus();
+}
+
+/** Below an anchor in the window's upper half, else above; at its inline end, inside the window. */
+function place(dialog, anchor) {
+  const at = anchor.getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = dialog;
+  const start = document.documentElement.dir === 'rtl' ? at.left : at.right - width;
+  const x = Math.max(MARGIN_PX, Math.min(start, innerWidth - width - MARGIN_PX));
+  const wanted = at.top < innerHeight / 2 ? at.bottom + MARGIN_PX : at.top - height - MARGIN_PX;
+  const y = Math.min(wanted, innerHeight - height - MARGIN_PX);
+  dialog.style.setProperty('--x', `${x}px`);
+  dialog.style.setProperty('--y', `${Math.max(MARGIN_PX, y)}px`);
+}
+
+await styled('later.css');
