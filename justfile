@@ -20,7 +20,7 @@ test *options: _dev _browsers
 # Run the tests that need no browser on each Python of this machine; `test-pythons 3.13` on that one
 [no-exit-message]
 test-pythons *options: _dev
-    @exec {{ bin }}/python tests/pythons.py "$@"
+    @exec {{ bin }}/python tests/support/pythons.py "$@"
 
 # Measure what a packet costs and how much the server carries; `bench store` measures the database; --help tells more
 [no-exit-message]

@@ -192,7 +192,9 @@ def draw() -> str:
         parts += drawn
         bottom = max(bottom, y)
     width, height = 3 * (WIDTH + GAP) + GAP, bottom + 34
-    note = "A module imports from its own box and from those below it. The two planes share errors, refusals and bridge."
+    note = (
+        "A module imports from its own box and from those below it. The two planes share errors, refusals and bridge."
+    )
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     ground = f'<rect width="{width}" height="{height}"/>'
     last = f'<text class="small" x="{GAP}" y="{height - 16}">{escape(note)}</text>'

@@ -14,6 +14,13 @@ from sfu.metrics import Counters, family
 from sfu.store import Store
 from sfu.workers import Workers
 
+MESSAGES = {
+    "ok": "The server takes calls.",
+    "refused": "The database refuses statements: calls go on, but people may not get in. The log names them.",
+    "away": "The database is away: calls go on, but nobody gets in until it is back.",
+}
+"""Of a server that is ready, by the state of its database."""
+
 
 def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None) -> Blueprint:
     """`/health` and `/metrics`, as a blueprint. What they show is read when they are asked."""

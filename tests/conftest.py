@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import hypothesis
 import pytest
-import pythons
-from process import Server
+from support import pythons
+from support.process import Server
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 hypothesis.settings.register_profile("untimed", deadline=None)  # machines that run tests are slow at times

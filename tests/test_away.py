@@ -7,19 +7,22 @@ import sqlite3
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from control import eventually, running
-from rest_client import request
-from test_store_away import Away, away  # noqa: F401 -- a fixture
+from support.control import eventually, running
+from support.rest_client import request
 
 from sfu.calls.admission import utc_now
 
-pytest_plugins = ["postgres"]
+if TYPE_CHECKING:
+    from support.away import Away
+
+pytest_plugins = ["support.away", "support.postgres"]
 
 
-async def test_a_call_outlives_the_database(tmp_path: Path, away: Away, database_url: str) -> None:  # noqa: F811
+async def test_a_call_outlives_the_database(tmp_path: Path, away: Away, database_url: str) -> None:
     async with running(tmp_path, database_url=database_url) as server, server.joined() as alice:
         key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
         headers = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {key}"}

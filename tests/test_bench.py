@@ -6,7 +6,7 @@ import json
 from contextlib import closing
 
 import pytest
-from process import Server, run
+from support.process import Server, run
 
 from sfu.media.transport import libc
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from process import ROOT
+from support.process import ROOT
 
 from sfu.clock import LOOK_S, MOST_S, AwakeClock
 

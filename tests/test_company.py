@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import trio
-from process import Server, environment, eventually, sfu
-from rest_client import Reply, request
+from support.process import Server, environment, eventually, sfu
+from support.rest_client import Reply, request
 
 UPGRADE = (
     b"GET /ws?room=team&username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

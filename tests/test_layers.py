@@ -6,11 +6,11 @@ import sys
 from itertools import pairwise
 
 import pytest
-from process import ROOT
+from support.process import ROOT
 
 sys.path.insert(0, str(ROOT / "docs"))
 
-import house  # noqa: E402
+import house
 
 SERVER, PAGE = house.python_modules(), house.page_modules()
 IMPORTS = {name: house.python_imports(path, SERVER) for name, path in SERVER.items()}

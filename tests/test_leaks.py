@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import psutil
 import wsproto
-from media_client import Client, Control, until
-from process import Server, workers
+from support.media_client import Client, Control, until
+from support.process import Server, workers
 from wsproto.events import CloseConnection, Ping, Pong, Request, TextMessage
 
 from sfu import bridge

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from process import ROOT, Server, environment, eventually, free_port, run, sfu, workers
+from support.process import ROOT, Server, environment, eventually, free_port, run, sfu, workers
 
 from sfu import __version__
 from sfu.config import settings

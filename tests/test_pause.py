@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import psutil
 import trio
-from process import Server, workers
-from wire import joined
+from support.process import Server, workers
+from support.wire import joined
 
 from sfu.workers import SILENCE_S
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from process import ROOT, Server
-from pythons import CONSTRAINTS, environment, found, uv
-from wire import joined
+from support.process import ROOT, Server
+from support.pythons import CONSTRAINTS, environment, found, uv
+from support.wire import joined
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [Requirement(line) for line in CONSTRAINTS.read_text().splitlines() if not line.startswith("#")]

@@ -6,7 +6,7 @@ import asyncio
 import re
 
 import pytest
-from media_client import Client, LocalControl, check, clients, local_worker, run, until
+from support.media_client import Client, LocalControl, check, clients, local_worker, run, until
 
 from sfu import bridge
 from sfu.media.peer import negotiation

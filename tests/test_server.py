@@ -14,8 +14,8 @@ from urllib.request import urlopen
 
 import pytest
 import trio
-from process import ROOT, Server, environment, eventually, free_port, workers
-from wire import joined
+from support.process import ROOT, Server, environment, eventually, free_port, workers
+from support.wire import joined
 
 from sfu.web.tls import self_signed
 

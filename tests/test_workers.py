@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from control import DEADLINE_S, child, eventually, open_files, settings
-from worker_child import TAKEN
+from support.control import DEADLINE_S, child, eventually, open_files, settings
+from support.worker_child import TAKEN
 
 from sfu import bridge, config, workers
 from sfu.config import Config

@@ -1,9 +1,9 @@
 """One admitted peer: what it may say, what it hears, and an end that is clean.
 
-A session outlives its WebSocket (calls/websocket.py): when the network takes that, the peer stays in its room for `hold_s`, its
-media flows, and whoever knows the session's secret may go on with another WebSocket. What a peer does wrong costs it an
-`error` event or its own connection, never anybody else's. Others' tasks only ever call `send`, `post` and `end`, which
-neither wait nor raise.
+A session outlives its WebSocket (calls/websocket.py): when the connection breaks, the peer stays in its room for
+`hold_s`, its media flows, and a client that knows the session's secret may resume on another WebSocket. An error of a
+peer costs it an `error` event or its own connection, never anybody else's. Tasks of other sessions call only `send`,
+`post` and `end`, which neither wait nor raise.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The signalling protocol: what its two directions share. Pure.
 
-A frame is `{"event": …, "data": …}`: what clients say is in protocol/client_messages.py, what the server says in
-protocol/server_messages.py. `offer`, `answer` and `candidate` carry `data` as a JSON *string*, as pion's sfu-ws example does;
-every other event carries an object. `docs/protocol.md` is the same table for people, and a test holds the two against
-each other.
+A frame is `{"event": …, "data": …}`; client_messages.py has the client's events, server_messages.py the server's.
+`offer`, `answer` and `candidate` carry `data` as a JSON *string*, as pion's sfu-ws example does; every other event
+carries an object. `docs/protocol.md` is the same table for people, and a test compares the two.
 """
 
 from __future__ import annotations

@@ -75,13 +75,6 @@ SECURITY_HEADERS = {
 PACKED_GAIN_BYTES = 200
 """Less than this is not worth a header and the browser's work."""
 
-MESSAGES = {
-    "ok": "The server takes calls.",
-    "refused": "The database refuses statements: calls go on, but people may not get in. The log names them.",
-    "away": "The database is away: calls go on, but nobody gets in until it is back.",
-}
-"""Of a server that is ready, by the state of its database."""
-
 PROBLEM_TYPE = "application/problem+json"
 CODES = {
     400: "bad_request",
@@ -131,7 +124,7 @@ def create_app(config: Config, counters: Counters) -> QuartTrio:
 
     @app.get("/ws")
     async def signaling() -> Response:
-        """A request that asks for a WebSocket never gets here (web/edge.py); RFC 9110 section 15.5.22 on the headers."""
+        """A WebSocket request never gets here (web/edge.py); RFC 9110 section 15.5.22 on the headers."""
         counters.add("sfu_refused_total", code=UpgradeRequired.code)
         response = _refuse(UpgradeRequired())
         response.headers["Upgrade"] = "websocket"

@@ -27,7 +27,7 @@ import trio
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from postgres import running  # noqa: E402 -- found on the path set above
+from support.postgres import running  # noqa: E402 -- found on the path set above
 
 from sfu.store import Store, open_store  # noqa: E402
 from sfu.store.records import Company, RoomSettings  # noqa: E402

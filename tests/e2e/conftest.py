@@ -10,7 +10,7 @@ from crowd import Crowd
 from firefox import Firefox
 from people import FAKE_DEVICES, FILE_BYTES, People, Person, launch
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
-from process import Server
+from support.process import Server
 
 expect.set_options(timeout=30_000)  # as `eventually`: the machine may be busy
 

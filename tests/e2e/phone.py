@@ -16,7 +16,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from people import FAKE_DEVICES, launch  # noqa: E402
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright  # noqa: E402
-from process import Server  # noqa: E402
+from support.process import Server  # noqa: E402
 
 PHONE: dict[str, Any] = {
     "viewport": {"width": 412, "height": 823},

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from people import Person
-from process import Server, eventually
-from relay import HOST, Relay, Shape
+from support.process import Server, eventually
+from support.relay import HOST, Relay, Shape
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import elsewhere
 import pytest
 from people import Person
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

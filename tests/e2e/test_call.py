@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Browser, expect
-from process import Server
+from support.process import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
 

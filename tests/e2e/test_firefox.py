@@ -12,7 +12,7 @@ from firefox import Firefox
 from fits import OUTSIDE_JS
 from people import Person
 from playwright.sync_api import expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -11,7 +11,7 @@ import pytest
 from crowd import NAMES, Crowd
 from people import Person, camera_script
 from playwright.sync_api import Browser, Locator, Page, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -11,7 +11,7 @@ from crowd import Crowd
 from fits import OUTSIDE_JS
 from people import Person
 from playwright.sync_api import Page, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

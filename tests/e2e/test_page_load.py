@@ -10,7 +10,7 @@ import pytest
 from people import Person
 from phone import PHONE
 from playwright.sync_api import Browser, Page, Route, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from people import FAKE_DEVICES, Person, launch
 from playwright.sync_api import Browser, Playwright, expect
-from process import Server, eventually
-from relay import CLEAN, HOST, SILENT, Relay
+from support.process import Server, eventually
+from support.relay import CLEAN, HOST, SILENT, Relay
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -10,7 +10,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from people import FILE_BYTES, Person
 from playwright.sync_api import Page, Route, expect
-from process import Server
+from support.process import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
 

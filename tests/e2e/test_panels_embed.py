@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from people import Person
 from playwright.sync_api import Frame, Page, expect
-from process import ROOT, Server, eventually
+from support.process import ROOT, Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -12,7 +12,7 @@ from crowd import Crowd
 from people import Person
 from PIL import Image
 from playwright.sync_api import Locator, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -8,7 +8,7 @@ import pytest
 import zxingcpp
 from PIL import Image
 from playwright.sync_api import Browser
-from process import Server
+from support.process import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from people import Person
 from playwright.sync_api import expect
-from process import Server
+from support.process import Server
 
 pytestmark = pytest.mark.xdist_group("browser")
 

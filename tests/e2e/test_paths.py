@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from people import Person
-from process import Server, eventually
-from relay import HOST, SILENT, Relay
+from support.process import Server, eventually
+from support.relay import HOST, SILENT, Relay
 
 pytestmark = pytest.mark.xdist_group("browser")
 

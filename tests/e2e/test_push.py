@@ -10,7 +10,7 @@ from crowd import Crowd
 from firefox import Firefox
 from people import Person
 from playwright.sync_api import Page, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from people import Person
-from process import ROOT, Server, eventually
+from support.process import ROOT, Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

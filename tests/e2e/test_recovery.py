@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from people import Person
 from playwright.sync_api import expect
-from process import Server, eventually, workers
+from support.process import Server, eventually, workers
 from wires import TcpWire
 
 pytestmark = pytest.mark.xdist_group("browser")

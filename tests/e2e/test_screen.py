@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from people import Person
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -9,7 +9,7 @@ from crowd import Crowd
 from firefox import Firefox
 from people import QUIET_JS, Person
 from playwright.sync_api import expect
-from process import Server, eventually
+from support.process import Server, eventually
 from test_screen import CAPTURE_JS
 
 pytestmark = pytest.mark.xdist_group("browser")

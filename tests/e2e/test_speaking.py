@@ -9,7 +9,7 @@ import pytest
 from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
 from people import FRAMES, People, Person
 from playwright.sync_api import Browser, expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

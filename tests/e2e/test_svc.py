@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from people import Person
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -11,7 +11,7 @@ import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
-from process import Server, eventually
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from people import FAKE_DEVICES, Person, launch
 from playwright.sync_api import sync_playwright
-from process import Server
-from relay import CLEAN, HOST, Relay, Shape
+from support.process import Server
+from support.relay import CLEAN, HOST, Relay, Shape
 
 WAYS = {250_000: 180, 550_000: 360}
 """Bits a second that the way carries, and the height of the largest layer that fits: of Chromium's fake camera at 15

@@ -1,8 +1,8 @@
 """What a peer publishes from one source: a single RTP stream, or the layers of a simulcast, or a stream that has layers
 in it (svc.py), of which each subscriber gets one at a time, all under one SSRC.
 
-The layers are tracks of their own (rtp_stream.py). A subscriber's leg goes over to another one at a keyframe of that, and
-its numbers, times and pictures go on as if it were one stream (down_track.py).
+Each layer is an RTP stream of its own (rtp_stream.py). A down track switches to another layer at a keyframe of that
+layer, and its sequence numbers, timestamps and picture ids continue as if it were one stream (down_track.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sfu.media.streams.svc import ScalableTrack
 from sfu.media.transport.transport import Transport
 
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
-"""The layers of a simulcast by rid: lines, and the bitrate that the page lets each have at most (public/client/connection.js). A
-camera of another size is taken for such a one."""
+"""Simulcast layers of a camera by rid: lines, and the maximum bitrate that the page sets (public/protocol.js). A camera
+of another size is treated as one of these."""
 LINES = 720
 """Of a stream whose layers do not tell their sizes; each has half the lines of the next."""
 SCREEN = {"q": (540, 250e3), "h": (1080, 800e3), "f": (1080, 2500e3)}

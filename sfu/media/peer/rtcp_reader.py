@@ -6,7 +6,7 @@
 | sender report of a track of its own | passed on to who gets the track | one each REPORT_S a track (rtp_stream.py) |
 | report blocks, of what it is sent | its way down is judged | lowered once each DRAIN_S (estimator.py) |
 | REMB | likewise | likewise |
-| generic NACK, of what it is sent | packets are sent to it again | RESEND_PER_S a peer, one each round trip (retransmission.py) |
+| generic NACK, of what it is sent | retransmission | RESEND_PER_S a peer, one a round trip (retransmission.py) |
 | PLI, FIR, of what it is sent | the publisher is asked for a keyframe | one each HOLD_MS a layer (keyframe.py) |
 | SDES, BYE, APP, XR, what has no name; whatever is of other streams | nothing | |
 """

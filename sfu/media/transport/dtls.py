@@ -2,7 +2,7 @@
 
 aiortc makes an OpenSSL context for each peer (17 KB) and gives what is sent a replay window of 1,024 packets, which
 libsrtp shifts for every packet of every subscriber: a twentieth of a large room's CPU. What is overridden here is
-private to aiortc: the version is pinned and tests/test_dtls.py holds the seam.
+private to aiortc: the version is pinned and tests/media/transport/test_dtls.py holds the seam.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SRTP through libsrtp on reused buffers.
 
 pylibsrtp's Session copies each packet three times; its compiled binding works in place, which is what forwarding needs.
-`pylibsrtp._binding` and `Session._srtp` are private: the version is pinned and tests/test_srtp.py holds the seam. A
-libsrtp session belongs to one thread.
+`pylibsrtp._binding` and `Session._srtp` are private: the version is pinned, and tests/media/transport/test_srtp.py
+holds the seam. A libsrtp session belongs to one thread.
 """
 
 from __future__ import annotations

@@ -1,0 +1,296 @@
+"""Who may ask what: every route with every kind of key and token, and that other companies' things do not exist."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import jwt
+import pytest
+
+from sfu.api.routes import ROUTES
+from sfu.rates import FAILURES, FAILURES_S
+from sfu.store import Store
+from sfu.store.bans import Bans
+from sfu.store.records import Line
+from sfu.tenancy import tokens
+from sfu.tenancy.tokens import Permissions
+
+if TYPE_CHECKING:
+    from support.rest import Reply, Rest, Tenant
+
+pytest_plugins = ["support.rest"]
+
+ROOM = "team"
+REQUESTS: dict[str, tuple[str, Any]] = {
+    "issue_token": ("/tokens", {"room_id": ROOM, "user_name": "alice"}),
+    "list_tokens": ("/tokens", None),
+    "inspect_token": ("/tokens/inspect", {"token": "x"}),
+    "revoke_token": ("/tokens/{token}", None),
+    "list_rooms": ("/rooms", None),
+    "create_room": ("/rooms", {"room_id": "new"}),
+    "get_room": (f"/rooms/{ROOM}", None),
+    "change_room": (f"/rooms/{ROOM}", {"name": "New"}),
+    "list_participants": (f"/rooms/{ROOM}/participants", None),
+    "remove_participant": (f"/rooms/{ROOM}/participants/{{token}}", None),
+    "mute_participant": (f"/rooms/{ROOM}/participants/{{token}}/mute", {}),
+    "end_call": (f"/rooms/{ROOM}/end", None),
+    "list_chat": (f"/rooms/{ROOM}/chat", None),
+    "delete_line": (f"/rooms/{ROOM}/chat/{{token}}", None),
+    "list_bans": (f"/rooms/{ROOM}/bans", None),
+    "lift_ban": (f"/rooms/{ROOM}/bans/{{token}}", None),
+    "delete_room": (f"/rooms/{ROOM}", None),
+    "list_sessions": (f"/rooms/{ROOM}/sessions", None),
+    "user_rooms": ("/users/alice/rooms", None),
+    "room_days": ("/analytics/rooms", None),
+    "openapi": ("/openapi.json", None),
+    "docs": ("/docs", None),
+}
+"""A request for each route that is answered well. A new route fails until it is listed.
+
+`token` is the id of a token, and of whatever else there is.
+"""
+
+KEY = (401, "api_key_invalid")
+EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
+    "no key": {"key": (401, "api_key_missing"), "moderator": (401, "api_key_missing")},
+    "wrong scheme": {"key": (401, "api_key_missing"), "moderator": (401, "api_key_missing")},
+    "wrong key": {"key": KEY, "moderator": KEY},
+    "half a key": {"key": KEY, "moderator": KEY},
+    "disabled company": {"key": (403, "company_disabled"), "moderator": (403, "company_disabled")},
+    "moderator": {"key": KEY, "moderator": (0, "")},
+    "no moderator": {"key": KEY, "moderator": (403, "not_allowed")},
+    "another room's": {"key": KEY, "moderator": (403, "token_room")},
+    "expired": {"key": KEY, "moderator": (401, "token_expired")},
+    "not yet valid": {"key": KEY, "moderator": (401, "token_not_yet_valid")},
+    "lives too long": {"key": KEY, "moderator": (401, "token_lifetime")},
+    "revoked": {"key": KEY, "moderator": (401, "token_revoked")},
+    "not recorded": {"key": KEY, "moderator": (401, "token_unknown")},
+    "tampered": {"key": KEY, "moderator": (401, "token_signature")},
+    "alg none": {"key": KEY, "moderator": (401, "token_algorithm")},
+    "HS512": {"key": KEY, "moderator": (401, "token_algorithm")},
+    "wrong audience": {"key": KEY, "moderator": (401, "token_audience")},
+    "no audience": {"key": KEY, "moderator": (401, "token_audience")},
+    "no expiry": {"key": KEY, "moderator": (401, "token_claim")},
+    "other tenant's kid": {"key": KEY, "moderator": (401, "token_signature")},
+    "other tenant's claim": {"key": KEY, "moderator": (401, "token_company")},
+    "nobody's kid": {"key": KEY, "moderator": (401, "token_signature")},
+    "disabled company's": {"key": KEY, "moderator": (403, "company_disabled")},
+    "no token": {"key": KEY, "moderator": (401, "token_malformed")},
+}
+
+
+@dataclass
+class World:
+    """Every credential by its name in EXPECTED: the value of the Authorization header."""
+
+    credentials: dict[str, str | None]
+    token: str
+
+
+Issue = Callable[..., Awaitable[tuple[tokens.Grant, str]]]
+
+
+@pytest.fixture
+async def world(store: Store, acme: Tenant, rival: Tenant, issue: Issue, clock: Any) -> World:
+    may = Permissions(moderate=True)
+    grant, token = await issue(acme.company, permissions=may)
+    revoked_grant, revoked = await issue(acme.company, permissions=may)
+    await store.tokens.revoke(acme.company.id, revoked_grant.id)
+    past = clock.now - timedelta(days=1)
+    secret = store.companies.secret(acme.company).reveal()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    kid = {"kid": acme.company.id}
+    disabled, disabled_key = await store.companies.create("Closed")
+    _, disabled_token = await issue(disabled, permissions=may)
+    await store.companies.set_active(disabled.id, False)
+
+    def signed(changes: dict[str, Any], *, key: bytes = secret, alg: str = "HS256", head: dict[str, str] = kid) -> str:
+        kept = {name: value for name, value in (claims | changes).items() if value is not None}
+        return jwt.encode(kept, key if alg != "none" else None, alg, headers=head)
+
+    head, body, signature = token.split(".")
+    found = {
+        "wrong key": acme.key[:-4] + "AAAA",
+        "half a key": acme.key[:20],
+        "disabled company": disabled_key.reveal(),
+        "moderator": token,
+        "no moderator": (await issue(acme.company))[1],
+        "another room's": (await issue(acme.company, permissions=may, room_id="other"))[1],
+        "expired": (await issue(acme.company, permissions=may, now=past))[1],
+        "not yet valid": (await issue(acme.company, permissions=may, now=clock.now + timedelta(hours=1)))[1],
+        "lives too long": signed({"exp": claims["iat"] + 86401}),
+        "revoked": revoked,
+        "not recorded": signed({"jti": "00000000-0000-4000-8000-000000000001"}),
+        "tampered": f"{head}.{body}.{signature[:-6]}{'A' * 6}",
+        "alg none": signed({}, alg="none"),
+        "HS512": signed({}, key=secret * 2, alg="HS512"),
+        "wrong audience": signed({"aud": "other"}),
+        "no audience": signed({"aud": None}),
+        "no expiry": signed({"exp": None}),
+        "other tenant's kid": signed({}, head={"kid": rival.company.id}),
+        "other tenant's claim": signed({"company_id": rival.company.id}),
+        "nobody's kid": signed({}, head={"kid": "00000000-0000-4000-8000-000000000002"}),
+        "disabled company's": disabled_token,
+        "no token": "x.y.z",
+    }
+    credentials: dict[str, str | None] = {name: f"Bearer {value}" for name, value in found.items()}
+    credentials |= {"no key": None, "wrong scheme": f"Basic {acme.key}"}
+    assert credentials.keys() == EXPECTED.keys()
+    return World(credentials, grant.id)
+
+
+async def ask(rest: Rest, name: str, token: str, authorization: str | None) -> Reply:
+    route = next(route for route in ROUTES if route.name == name)
+    path, body = REQUESTS[name]
+    headers = {"Authorization": authorization} if authorization else {}
+    return await rest(route.method, path.format(token=token), body, key="", headers=headers)
+
+
+async def furnish(store: Store, acme: Tenant, world: World) -> None:
+    """Something of Acme's for every request."""
+    session = await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
+    store.chat.add(acme.company.id, ROOM, Line(world.token, "p", "alice", "hello", 2**41), kept_s=60)
+    later = session.connected_at + timedelta(hours=1)
+    ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
+    ban |= {"id": world.token, "name_key": "", "address": "", "banned_by": ""}
+    store.rulings.add(Bans.ADD, **ban, now=session.connected_at, expires_at=later)
+
+
+def test_every_route_is_listed() -> None:
+    assert list(REQUESTS) == [route.name for route in ROUTES]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # both are asked all this again below
+@pytest.mark.parametrize("credential", EXPECTED)
+async def test_every_route_with_every_credential(
+    store: Store, clock: Any, acme: Tenant, world: World, credential: str
+) -> None:
+    from support.rest import serving
+
+    await furnish(store, acme, world)
+    async with serving(store, clock, limits=False) as rest:
+        for route in ROUTES:
+            reply = await ask(rest, route.name, world.token, world.credentials[credential])
+            status, code = EXPECTED[credential].get(route.access, (0, ""))
+            if status == 0:
+                assert reply.status == route.status, (route.name, reply.body)
+            else:
+                assert (reply.status, reply.code) == (status, code), route.name
+                assert ("www-authenticate" in reply.headers) == (status == 401)
+
+
+async def test_every_route_with_the_right_key(rest: Rest, store: Store, acme: Tenant, world: World) -> None:
+    await furnish(store, acme, world)
+    for route in ROUTES:
+        reply = await ask(rest, route.name, world.token, f"bearer {acme.key}")
+        assert reply.status == route.status, (route.name, reply.body)
+
+
+def _settings() -> Any:
+    from sfu.store.records import RoomSettings
+
+    return RoomSettings()
+
+
+# --- isolation -------------------------------------------------------------------------------------------------------
+
+
+async def test_another_tenants_things_answer_as_what_is_not_there(
+    rest: Rest, store: Store, acme: Tenant, rival: Tenant, issue: Issue
+) -> None:
+    """Byte for byte, headers included, for every route that names something."""
+    await store.rooms.create(acme.company.id, "secret-room", _settings())
+    await store.sessions.admit_anonymous(acme.company.id, "secret-room", "alice")
+    grant, _ = await issue(acme.company, room_id="secret-room")
+    pairs = {
+        "room_id": ("secret-room", "absent-room"),
+        "token_id": (grant.id, "00000000-0000-4000-8000-000000000000"),
+        "user_name": ("alice", "nobody"),
+    }
+    for route in ROUTES:
+        if not route.parameters:
+            continue
+        answers = []
+        for name in pairs[route.parameters[0]]:
+            body = REQUESTS[route.name][1]
+            path = route.path.format(**(dict.fromkeys(route.parameters, grant.id) | {route.parameters[0]: name}))
+            reply = await rest(route.method, path, body, key=rival.key)
+            answers.append(replace(reply, headers={k: v for k, v in reply.headers.items() if k != "date"}))
+        assert answers[0] == answers[1], route.name
+        assert answers[0].status in (200, 404)
+    for path in ("/rooms", "/tokens", "/analytics/rooms?from=2025-01-01&to=2025-12-31"):
+        assert (await rest("GET", path, key=rival.key)).json["items"] == []
+        assert (await rest("GET", path)).json["items"]
+    made = await rest("POST", "/rooms", {"room_id": "secret-room"}, key=rival.key)
+    assert made.status == 201
+    assert (await rest("GET", "/rooms/secret-room")).json["participant_count"] == 1
+    assert rest.calls.ended == []
+
+
+# --- guessing --------------------------------------------------------------------------------------------------------
+
+
+async def test_ten_failures_a_minute_then_nobody_is_listened_to(rest: Rest) -> None:
+    for _ in range(FAILURES):
+        assert (await rest("GET", "/rooms", key="pk_x")).status == 401
+    for key in ("pk_x", rest.key):
+        reply = await rest("GET", "/rooms", key=key)
+        assert (reply.status, reply.code) == (429, "too_many_failures")
+        assert 1 <= int(reply.headers["retry-after"]) <= FAILURES_S
+    assert (await rest("GET", "/openapi.json", key="")).status == 200
+
+
+async def test_failures_are_counted_by_the_address_a_trusted_proxy_names(
+    store: Store, clock: Any, acme: Tenant
+) -> None:
+    from ipaddress import ip_network
+
+    from support.rest import serving
+
+    async with serving(store, clock, trusted_proxies=(ip_network("127.0.0.0/8"),)) as rest:
+        for _ in range(FAILURES):
+            await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": "192.0.2.1"})
+        for address, status in (("192.0.2.1", 429), ("192.0.2.2", 200)):
+            reply = await rest("GET", "/rooms", key=acme.key, headers={"X-Forwarded-For": address})
+            assert reply.status == status
+
+
+async def test_nobody_forges_an_address_without_a_trusted_proxy(rest: Rest) -> None:
+    for n in range(FAILURES):
+        await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": f"192.0.2.{n}"})
+    assert (await rest("GET", "/rooms", headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+async def test_no_key_secret_or_token_in_logs_errors_or_database(
+    store: Store, clock: Any, acme: Tenant, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    from support.rest import serving
+
+    caplog.set_level(logging.DEBUG)
+    async with serving(store, clock, limits=False) as rest:
+        wanted = {"room_id": ROOM, "user_name": "alice"}
+        issued = (await rest("POST", "/tokens", wanted, key=acme.key)).json["token"]
+        said = [
+            (await ask(rest, route.name, world.token, credential)).body.decode()
+            for credential in world.credentials.values()
+            for route in ROUTES
+        ]
+    dumped = [
+        str(dict(row))
+        for table in ("companies", "rooms", "tokens", "sessions")
+        for row in await store.database.read(f"SELECT * FROM {table}")
+    ]
+    everything = "\n".join([*said, *dumped, caplog.text])
+    assert "alice" in everything
+    secret = store.companies.secret(acme.company).reveal()
+    presented = [value.partition(" ")[2] for value in world.credentials.values() if value and value.count(".") == 2]
+    for hidden in (acme.key, secret.hex(), base64.b64encode(secret).decode(), issued, *presented):
+        assert hidden == "x.y.z" or hidden not in everything

@@ -1,0 +1,120 @@
+"""The OpenAPI description is complete and true: by the table, by Quart's, by real answers, by schemathesis."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING, Any
+
+import jsonschema_rs
+import pytest
+import trio
+from test_api_auth import REQUESTS
+
+from sfu.api import openapi
+from sfu.api.routes import PREFIX, ROUTES
+from sfu.store import Store
+from sfu.web.app import SECURITY_HEADERS, public_dir
+
+if TYPE_CHECKING:
+    from support.rest import Rest, Tenant
+
+pytest_plugins = ["support.rest"]
+
+EXAMPLES = 5
+"""Of each route; enough to meet every keyword of its schema."""
+
+
+def documented() -> set[tuple[str, str]]:
+    return {(method.upper(), path) for path, item in openapi.document()["paths"].items() for method in item}
+
+
+async def test_every_quart_route_is_documented_and_the_other_way_round(rest: Rest) -> None:
+    served = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in rest.app.url_map.iter_rules()
+        if rule.rule.startswith(PREFIX)
+        for method in rule.methods - {"HEAD"}
+    }
+    assert served == documented() == {(route.method, PREFIX + route.path) for route in ROUTES}
+
+
+async def test_it_is_served_as_it_is_made(rest: Rest) -> None:
+    reply = await rest("GET", "/openapi.json", key="")
+    assert reply.json == json.loads(json.dumps(openapi.document()))
+    assert reply.headers["content-type"] == "application/json"
+
+
+def test_every_reference_leads_somewhere() -> None:
+    text = json.dumps(openapi.document())
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in openapi.document()["components"]["schemas"]
+
+
+async def test_every_answer_is_as_documented(rest: Rest, store: Store, acme: Tenant, issue: Any) -> None:
+    """Status, type and every field of what comes back, where there is something to come back."""
+    await store.sessions.admit_anonymous(acme.company.id, "team", "alice")
+    grant, _ = await issue(acme.company)
+    document = openapi.document()
+    for route in ROUTES:
+        path, body = REQUESTS[route.name]
+        operation = document["paths"][PREFIX + route.path][route.method.lower()]
+        replies = [await rest(route.method, path.format(token=grant.id), body)]
+        replies.append(
+            await rest(route.method, path.format(token="absent").replace("team", "absent"), body, key="pk_x")
+        )
+        for reply in replies:
+            answer = operation["responses"][str(reply.status)]
+            assert answer.get("headers", {}).keys() - {"Link"} <= {name.title() for name in reply.headers} | {"ETag"}
+            kind = reply.headers.get("content-type", "").partition(";")[0]
+            assert kind in answer.get("content", {"": None})
+            if kind.endswith("json"):
+                schema = {**answer["content"][kind]["schema"], "components": document["components"]}
+                jsonschema_rs.Draft202012Validator(schema).validate(reply.json)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the stricter of the two
+async def test_schemathesis_finds_nothing(store: Store, clock: Any, acme: Tenant) -> None:
+    """Every check it has, on requests made from the description: valid ones, invalid ones, and sequences of them."""
+    from support.rest import serving
+
+    async with serving(store, clock, limits=False) as rest:
+        command = [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{rest.port}/api/v1/openapi.json"),
+            *("--checks", "all", "--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-color"),
+            *("--header", f"Authorization: Bearer {acme.key}", "--seed", "1"),
+            *("--suppress-health-check", "filter_too_much"),  # few strings that it makes can stand in a path
+        ]
+        run = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    report = run.stdout.decode()
+    assert run.returncode == 0, report
+    assert acme.key in report or "No issues found" in report, report
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+class Assets(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "href")]
+        assert not any(name == "style" or name.startswith("on") for name, _ in attrs)
+
+
+async def test_the_page_has_no_asset_from_another_host(rest: Rest) -> None:
+    reply = await rest("GET", "/docs", key="")
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    assert reply.headers["content-security-policy"] == SECURITY_HEADERS["Content-Security-Policy"]
+    assets = Assets()
+    assets.feed(reply.body.decode())
+    assert assets.found
+    assert all(re.fullmatch(r"/[\w./]+", asset) for asset in assets.found)
+    for name in ("docs.js", "docs.css"):
+        assert "//" not in re.sub(r"/\*.*?\*/|^ *//.*$", "", (public_dir() / name).read_text(), flags=re.S | re.M)

@@ -1,0 +1,233 @@
+"""What a subscriber gets while nothing changes is not worked out anew; it is what would come of that all the same."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pytest
+from support.media_client import run
+
+from sfu import bridge
+from sfu.media.peer import subscriber
+from sfu.media.peer.publication import Publication
+from sfu.media.peer.subscriber import Viewer
+from sfu.media.rtp.rtcp import ReportBlock
+from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.rtp_stream import Track
+from sfu.media.streams.svc import LayerTrack, ScalableTrack
+from sfu.media.worker import ALLOCATE_S
+
+RIDS = ("q", "h", "f")
+BPS = {"q": 150e3, "h": 500e3, "f": 2500e3, "": 700e3}
+
+CHANGES = (
+    "view", "view", "out", "mute", "remb", "loss", "trip", "layers", "layers", "sizes", "again", "rank", "silence"
+)  # fmt: skip
+
+
+class Clock:
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+CLOCK = Clock()
+"""Of what reads one by itself."""
+
+
+@pytest.fixture(autouse=True)
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "time", CLOCK)
+
+
+class Anew(Viewer):
+    """Chooses from the beginning each time."""
+
+    def allocate(self, now_s: float) -> None:
+        self._settled = []
+        super().allocate(now_s)
+
+
+class Unremembered(Publication):
+    def offered(self, now_s: float) -> Any:
+        self._offered_s = -1.0
+        return super().offered(now_s)
+
+
+class Counting(Viewer):
+    chosen = allocated = 0
+
+    def allocate(self, now_s: float) -> None:
+        self.allocated += 1
+        super().allocate(now_s)
+
+    def _choose(self, now_s: float) -> float:
+        self.chosen += 1
+        return super()._choose(now_s)
+
+
+class Scene:
+    """A subscriber `me` of four videos and a microphone, whose packets are counted and not sent."""
+
+    def __init__(self, seed: int, watching: type[Viewer], publication: type[Publication]) -> None:
+        self.chance, self.now_s = random.Random(seed), 1000.0
+        self.events: list[bridge.Event] = []
+        self.asked = 0
+        counters: Any = {"packets_probe": 0}
+        self.me: Any = SimpleNamespace(id="me", again_bytes=0, agent=SimpleNamespace(ask=self._ask))
+        self.room: Any = SimpleNamespace(rank={})
+        self.counters = counters
+        shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)
+        self.viewer = self.me.viewer = watching(self.me, self.room, shared, full=True)
+        self.videos = []
+        kinds = self.chance.choice([("",) * 4, ("s",) * 4, ("", "s", "s", ""), ("s", "s", "s", "s", "s")])
+        for i, kind in enumerate(kinds):
+            publisher: Any = SimpleNamespace(id=f"p{i}", downlink=lambda: None)
+            source = self.chance.choice(["camera", "camera", "screen"])
+            made = publication(publisher, source, "video", Outbox({}), RIDS if kind else ())  # type: ignore[arg-type]
+            self.videos.append(made)
+        host: Any = SimpleNamespace(id="p0")
+        kind: Literal["audio"] = "audio"
+        self.sound = Publication(host, "microphone", kind, Outbox({}))  # type: ignore[arg-type]
+        self.room.rank = {p.video: i for i, p in enumerate(self.videos)}
+        self.take()
+
+    def _ask(self, now_s: float) -> None:
+        self.asked += 1
+
+    def take(self) -> None:
+        CLOCK.now_s = self.now_s
+        slots: Any = [SimpleNamespace(track=p, repair_ssrc=7, repairs=True) for p in (*self.videos, self.sound)]
+        self.viewer.take(slots, flows=True)
+
+    def flow(self) -> None:
+        for p in self.videos:
+            for rid, stream in p.streams.items():
+                if p.simulcast and rid not in p.asked:
+                    continue
+                for part, track in enumerate((*stream.lower, stream)):
+                    if self.chance.random() > 0.02:
+                        track.bytes += int(BPS[rid] * ALLOCATE_S / 8 * self.chance.uniform(0.9, 1.1) / (3 - part))
+                        track.packets, track.head = track.packets + 5, track.head + 5
+                        track.last_s = self.now_s
+
+    def keyframe(self, p: Publication) -> None:
+        for track in p.tracks:
+            moving = dict(track._coming)
+            track._coming.clear()
+            for name, leg in moving.items():
+                self.move(name, leg.track, track)
+        for stream in p.received:
+            assert isinstance(stream, ScalableTrack)
+            for name, (leg, target) in list(stream._moving.items()):
+                del stream._moving[name]
+                self.move(name, leg.track, target)
+        for track in p.tracks:
+            for leg in track.legs.values():
+                if leg.waiting and not leg.pauses:
+                    leg.resume(track.head, 0, self.now_s)
+
+    @staticmethod
+    def move(name: str, before: Track, after: Track) -> None:
+        if before is not after:
+            before.hand_over(name, after)
+
+    def layers(self, p: Publication) -> None:
+        """Others in one of its streams than before."""
+        stream = self.chance.choice(p.received)
+        assert isinstance(stream, ScalableTrack)
+        n = self.chance.choice([0, 0, 1, 2])
+        ended, stream._lower = stream._lower, [LayerTrack(stream, spatial, 0) for spatial in range(n)]
+        stream._moving.clear()
+        for track in ended:
+            for name in list(track.legs):
+                self.move(name, track, stream)
+
+    def change(self) -> None:
+        """One of the things that can happen between two looks."""
+        chance, mine, p = self.chance, self.viewer, self.chance.choice(self.videos)
+        match chance.choice(CHANGES):
+            case "view":
+                shown = [video for video in self.videos if chance.random() < 0.9]
+                mine.view({video.video: chance.choice([90, 200, 400, 720, 1080]) for video in shown}, self.now_s)
+            case "out":
+                mine.leave_out(frozenset(video.video for video in self.videos if chance.random() < 0.2))
+            case "mute":
+                p.set_muted(not p.muted)
+            case "remb":
+                mine.estimated(chance.choice([300e3, 2e6, 20e6, 20e6]), self.now_s)
+            case "loss":
+                block = ReportBlock(p.ssrc, 0, chance.choice([0, 0, 9]), 0, 0, 0, 0)
+                mine.reported(block, self.now_s)
+            case "trip":
+                mine.round_trip(chance.choice([0.02, 0.02, 0.3]), self.now_s - 0.1, self.now_s)
+            case "layers":
+                self.layers(p)
+            case "sizes":
+                for stream in [stream for video in self.videos for stream in video.received]:
+                    stream.heights = chance.choice([(90, 180, 360), (360, 720, 1440)])  # type: ignore[attr-defined]
+            case "again":
+                p.remove_leg(self.me)
+                if chance.random() < 0.7:
+                    self.take()
+            case "rank":
+                chance.shuffle(self.videos)
+                self.room.rank = {video.video: i for i, video in enumerate(self.videos)}
+            case "silence":
+                self.now_s += 3
+
+    def step(self) -> tuple[Any, ...]:
+        """All that a subscriber and its publishers can see of it."""
+        self.now_s += ALLOCATE_S
+        self.flow()
+        if self.chance.random() < 0.1:
+            self.change()
+        if self.chance.random() < 0.3:
+            self.keyframe(self.chance.choice(self.videos))
+        self.viewer.allocate(self.now_s)
+        for p in self.videos:
+            p.measure(self.now_s)
+            if p.simulcast:
+                p.ask(self.now_s)
+        return (
+            self.asked, self.viewer.limit_bps, list(self.events), self.counters["packets_probe"],
+            [getattr(self.viewer.down, name) for name in self.viewer.down.__slots__ if name != "_trips"],
+            sorted((p.video, p.asked, p._wanted.get("me"), self.state(p)) for p in self.videos),
+        )  # fmt: skip
+
+    def state(self, p: Publication) -> tuple[Any, ...]:
+        leg = p.legs.get("me")
+        if leg is None:
+            return ()
+        expecting = [name for name, track in p.layers.items() if track.expects("me")]
+        return p.layer_of("me"), [track is leg.track for track in p.tracks], sorted(leg.pauses), leg.waiting, expecting
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_settled_is_what_would_be_chosen(seed: int) -> None:
+    async def test() -> None:
+        quick = Scene(seed, Viewer, Publication)
+        thorough = Scene(seed, Anew, Unremembered)
+        for _ in range(250):
+            assert quick.step() == thorough.step()
+
+    run(test)
+
+
+def test_mostly_nothing_is_chosen() -> None:
+    async def test() -> None:
+        scene = Scene(0, Counting, Publication)
+        scene.change = lambda: None  # type: ignore[method-assign]
+        for _ in range(100):
+            scene.step()
+        assert isinstance(scene.viewer, Counting)
+        settling, scene.viewer.chosen = scene.viewer.chosen, 0
+        for _ in range(100):
+            scene.step()
+        assert settling > 0
+        assert scene.viewer.chosen < 10
+
+    run(test)

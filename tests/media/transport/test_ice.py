@@ -1,0 +1,512 @@
+from __future__ import annotations
+
+import asyncio
+import binascii
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from aioice import stun
+from hypothesis import given
+from hypothesis import strategies as st
+from support.media_client import check, run
+
+from sfu.media.streams.ingress import Inbound
+from sfu.media.transport.ice import (
+    ASKED,
+    DTLS_QUEUE,
+    LOOKED_AT,
+    MAX_PATHS,
+    PATIENCE_S,
+    PROVE_S,
+    SILENT_S,
+    Agent,
+    Check,
+    answers,
+    named,
+    parse_check,
+)
+from sfu.media.transport.sockets import Endpoint, Path
+
+PWD = "passwordpasswordpassword"
+NOW_S = 100.0
+
+
+def inbound() -> Inbound:
+    return Inbound({}, lambda data: None, lambda ssrc, kind: None)
+
+
+class Sockets:
+    """An endpoint of the worker, and any number of addresses a peer may have."""
+
+    def __init__(self) -> None:
+        self.endpoint = Endpoint("127.0.0.1", 0, Counter())
+        self.opened: list[socket.socket] = []
+
+    def path(self) -> Path:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(5)
+        self.opened.append(sock)
+        return Path(self.endpoint, sock.getsockname())
+
+    def received(self, path: Path) -> bytes:
+        sock = next(s for s in self.opened if s.getsockname() == path.address)
+        return sock.recv(2000)
+
+    def close(self) -> None:
+        for sock in (self.endpoint.socket, *self.opened):
+            sock.close()
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    made = Sockets()
+    yield made
+    made.close()
+
+
+class Followed(Agent):
+    """An agent and the paths it selected."""
+
+    def __init__(self) -> None:
+        self.moves: list[Path] = []
+        self.round_trips: list[tuple[float, float, float]] = []
+        super().__init__(self.moves.append, lambda *measured: self.round_trips.append(measured))
+        self.answered(("remote", PWD))
+
+
+def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, there: bool = True) -> stun.Message:
+    """A check as the UDP port hands it on; returns the request. `there`: its sender answers a check of the agent's."""
+    request = check(agent.ufrag, agent.pwd, nominate=nominate)
+    parsed = parse_check(bytes(request))
+    assert parsed is not None
+    assert parsed.verify(agent.pwd)
+    agent.check(parsed, path, now_s)
+    if there and agent._wanted is not None:
+        agent.took(proof(agent._wanted.transaction_id), path, NOW_S)
+    return request
+
+
+def proof(transaction_id: bytes, pwd: str = PWD) -> bytes:
+    response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id)
+    response.add_message_integrity(pwd.encode())
+    return bytes(response)
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nominate", [False, True])
+def test_a_check_is_read(nominate: bool) -> None:
+    parsed = parse_check(bytes(check("ufrag", PWD, nominate=nominate)))
+    assert parsed is not None
+    assert (parsed.ufrag, parsed.nominates) == ("ufrag", nominate)
+    assert parsed.verify(PWD)
+
+
+@pytest.mark.parametrize("pwd", ["", "x", PWD[:-1], PWD + "x", PWD.upper()])
+def test_another_password_is_refused(pwd: str) -> None:
+    parsed = parse_check(bytes(check("ufrag", PWD)))
+    assert parsed is not None
+    assert not parsed.verify(pwd)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("!HH", kind, len(value)) + value + bytes(-len(value) % 4)
+
+
+def message(*attributes: bytes, kind: int = 1, cookie: int = 0x2112A442, length: int | None = None) -> bytes:
+    body = b"".join(attributes)
+    return struct.pack("!HHI12s", kind, len(body) if length is None else length, cookie, b"transaction!") + body
+
+
+USERNAME = attribute(0x0006, b"ufrag:client")
+INTEGRITY = attribute(0x0008, bytes(20))
+
+
+def fingerprint(data: bytes) -> bytes:
+    data = data[:2] + struct.pack("!H", len(data) - 20 + 8) + data[4:]
+    return attribute(0x8028, struct.pack("!I", (binascii.crc32(data) ^ 0x5354554E) ^ 1))
+
+
+MALFORMED = {
+    "empty": b"",
+    "one byte": b"\0",
+    "cut header": message()[:19],
+    "length too great": message(USERNAME, INTEGRITY, length=4),
+    "length beyond the end": message(USERNAME, INTEGRITY, length=0xFFFF),
+    "length not a multiple of 4": message(USERNAME, INTEGRITY, length=41),
+    "other cookie": message(USERNAME, INTEGRITY, cookie=0),
+    "no attributes": message(),
+    "no username": message(INTEGRITY),
+    "no integrity": message(USERNAME),
+    "username after integrity": message(INTEGRITY, USERNAME),
+    "username not UTF-8": message(attribute(0x0006, b"\xff\xfe\xbe"), INTEGRITY),
+    "username cut": message(struct.pack("!HH", 0x0006, 500) + b"ufrag", INTEGRITY)[:30],
+    "attribute header cut": message(USERNAME, INTEGRITY) + b"\0\x25",
+    "wrong fingerprint": message(USERNAME, INTEGRITY, fingerprint(message(USERNAME, INTEGRITY))),
+    "fingerprint of 2 bytes": message(USERNAME, INTEGRITY, attribute(0x8028, b"ab")),
+    "error code of 3 bytes": message(USERNAME, attribute(0x0009, b"abc"), INTEGRITY),
+    "error reason not UTF-8": message(USERNAME, attribute(0x0009, b"\0\0\4\0\xff"), INTEGRITY),
+    "software not UTF-8": message(USERNAME, attribute(0x8022, b"\xff"), INTEGRITY),
+    "realm not UTF-8": message(USERNAME, attribute(0x0014, b"\xff"), INTEGRITY),
+    "channel of 1 byte": message(USERNAME, attribute(0x000C, b"a"), INTEGRITY),
+    "lifetime empty": message(USERNAME, attribute(0x000D, b""), INTEGRITY),
+    "change request of 5 bytes": message(USERNAME, attribute(0x0003, b"abcde"), INTEGRITY),
+    "unknown method": message(USERNAME, INTEGRITY, kind=0x0FFF),
+    "indication": message(USERNAME, INTEGRITY, kind=0x0011),
+    "response": message(USERNAME, INTEGRITY, kind=0x0101),
+    "error response": message(USERNAME, INTEGRITY, kind=0x0111),
+    "allocate": message(USERNAME, INTEGRITY, kind=0x0003),
+    **{
+        f"{name} of {size} bytes": message(USERNAME, attribute(kind, bytes(size)), INTEGRITY)
+        for name, kind, sizes in [
+            ("priority", 0x0024, (0, 3, 5)),
+            ("controlling", 0x802A, (0, 4, 7, 9)),
+            ("controlled", 0x8029, (0, 4, 7, 9)),
+            ("mapped address", 0x0001, (0, 3, 4, 8, 20)),
+            ("xor mapped address", 0x0020, (0, 3, 4, 8, 20)),
+            ("xor peer address", 0x0012, (0, 5)),
+            ("response origin", 0x802B, (0, 7)),
+        ]
+        for size in sizes
+    },
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_messages_are_nobodys_check(data: bytes) -> None:
+    parsed = parse_check(data)
+    assert parsed is None or not parsed.verify(PWD)
+
+
+@pytest.mark.parametrize("size", [0, 1, 19, 21, 255])
+def test_integrity_of_another_size_is_refused(size: int) -> None:
+    parsed = parse_check(message(USERNAME, attribute(0x0008, bytes(size))))
+    assert parsed is None or not parsed.verify(PWD)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0x0024, 0x7777]), st.binary(max_size=9)), max_size=LOOKED_AT + 2))
+def test_a_name_is_found_as_far_as_it_is_looked_for(before: list[tuple[int, bytes]]) -> None:
+    data = message(*(attribute(kind, value) for kind, value in before), USERNAME, INTEGRITY)
+    assert named(data) == ("ufrag" if len(before) < LOOKED_AT else None)
+
+
+@given(st.binary(max_size=100))
+def test_a_name_is_the_parsers(data: bytes) -> None:
+    for tried in (data, b"\0\1" + data[2:4] + b"\x21\x12\xa4\x42" + data[8:], message(data), message(USERNAME + data)):
+        name, parsed = named(tried), parse_check(tried)
+        assert parsed is None or name is not None
+
+
+def test_use_candidate_after_integrity_does_not_count() -> None:
+    """RFC 8489 section 9: it is not authenticated."""
+    signed = bytes(check("ufrag", PWD, nominate=False))[:-8]  # without the fingerprint
+    data = signed + attribute(0x0025, b"")
+    data = data[:2] + struct.pack("!H", len(data) - 20) + data[4:]
+    parsed = parse_check(data)
+    assert parsed is not None
+    assert not parsed.nominates
+    assert parsed.verify(PWD)
+
+
+def read(data: bytes) -> Check | None:
+    parsed = parse_check(data)
+    assert parsed is None or isinstance(parsed.ufrag, str)
+    return parsed
+
+
+@given(st.binary(max_size=1500))
+def test_bytes_never_raise(data: bytes) -> None:
+    read(data)
+    read(b"\0\1" + data[2:4] + b"\x21\x12\xa4\x42" + data[8:])
+
+
+@given(st.lists(st.tuples(st.sampled_from([*stun.ATTRIBUTES_BY_TYPE, 0x7777]), st.binary(max_size=40)), max_size=12))
+def test_any_attributes_never_raise(attributes: list[tuple[int, bytes]]) -> None:
+    read(message(*(attribute(kind, value) for kind, value in attributes)))
+    read(message(USERNAME, INTEGRITY, *(attribute(kind, value) for kind, value in attributes)))
+
+
+@given(st.data())
+def test_a_changed_check_is_not_believed(choose: st.DataObject) -> None:
+    """Any change up to and including the integrity makes it void; only the two lengths around it are not covered."""
+    data = bytearray(bytes(check("ufrag", PWD))[:-8])
+    at = choose.draw(st.sampled_from([i for i in range(len(data)) if i not in (2, 3, len(data) - 22, len(data) - 21)]))
+    data[at] ^= choose.draw(st.integers(1, 255))
+    data[2:4] = struct.pack("!H", len(data) - 20)  # or nothing would be parsed at all
+    parsed = read(bytes(data))
+    assert parsed is None or not parsed.verify(PWD)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_cut_checks_never_raise(start: int, end: int) -> None:
+    read(bytes(check("ufrag", PWD))[start:end])
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+def test_credentials_are_long_and_fresh() -> None:
+    """RFC 8445 section 5.3: at least 24 bits of ufrag and 128 of password, of ice-char."""
+    agents = [Agent(lambda path: None) for _ in range(100)]
+    assert len({a.ufrag for a in agents}) == len({a.pwd for a in agents}) == 100
+    assert all(len(a.ufrag) == 8 and len(a.pwd) == 24 and (a.ufrag + a.pwd).isalnum() for a in agents)
+
+
+def test_a_check_is_answered(sockets: Sockets) -> None:
+    """RFC 8445 section 7.3.1: the mapped address is the source, and the response is signed."""
+    agent, path = Followed(), sockets.path()
+    request = arrive(agent, path, 100.0)
+    response = stun.parse_message(sockets.received(path))
+    assert (response.message_method, response.message_class) == (stun.Method.BINDING, stun.Class.RESPONSE)
+    assert response.transaction_id == request.transaction_id
+    assert response.check_message_integrity(agent.pwd.encode())
+    assert response.attributes["XOR-MAPPED-ADDRESS"] == path.address
+    assert "FINGERPRINT" in response.attributes
+
+
+def test_only_a_nomination_selects(sockets: Sockets) -> None:
+    agent, path = Followed(), sockets.path()
+    arrive(agent, path, 100.0)
+    assert agent.selected is None
+    assert not agent.connected.is_set()
+    arrive(agent, path, 100.1, nominate=True)
+    assert agent.selected == path
+    assert agent.connected.is_set()
+    arrive(agent, path, 100.2, nominate=True)
+    assert agent.moves == [path]
+
+
+def test_another_nomination_is_followed(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0, nominate=True)
+    assert agent.selected == second
+    arrive(agent, first, 100.1, nominate=True)
+    assert agent.moves == [first, second, first]
+
+
+def asked(sockets: Sockets, path: Path) -> list[stun.Message]:
+    """The checks of the agent's that wait at a path."""
+    sock = next(s for s in sockets.opened if s.getsockname() == path.address)
+    sock.setblocking(False)
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            found.append(stun.parse_message(sock.recv(2000)))
+    return [message for message in found if message.message_class == stun.Class.REQUEST]
+
+
+def test_a_path_that_does_not_answer_is_not_moved_to(sockets: Sockets) -> None:
+    """RFC 8445 section 7.3.1.4: the check is one that a browser answers; it is not sent faster than PROVE_S."""
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    for step in range(10):
+        arrive(agent, second, 100.0 + step * PROVE_S / 4, nominate=step < 2, there=False)
+    checks = asked(sockets, second)
+    assert len(checks) == 3
+    (transaction_id,) = {message.transaction_id for message in checks}
+    for message in checks:
+        assert message.message_method == stun.Method.BINDING
+        assert message.attributes["USERNAME"] == f"remote:{agent.ufrag}"
+        assert message.check_message_integrity(PWD.encode())
+        assert {"PRIORITY", "ICE-CONTROLLED", "FINGERPRINT"} <= message.attributes.keys()
+        assert "USE-CANDIDATE" not in message.attributes
+    assert agent.moves == [first]
+    for data, path in (
+        (proof(bytes(12)), second),
+        (proof(transaction_id, "another password here"), second),
+        (proof(transaction_id), first),
+        (proof(transaction_id)[:-8], first),
+        (b"\x01\x01" + bytes(50), second),
+    ):
+        assert not agent.took(data, path, NOW_S)
+    assert agent.moves == [first]
+    assert agent.took(proof(transaction_id), second, NOW_S)
+    assert agent.moves == [first, second]
+    assert not agent.took(proof(transaction_id), second, NOW_S), "once"
+
+
+def test_a_check_on_the_path_in_use_measures_a_round_trip(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    agent.ask(100.0)
+    arrive(agent, first, 100.0, nominate=True)
+    agent.ask(101.0)
+    agent.ask(102.0)
+    one, two = (message.transaction_id for message in asked(sockets, first))
+    assert not agent.took(proof(two), second, 102.1), "from elsewhere"
+    assert not agent.took(proof(two, "another password here"), first, 102.1)
+    assert agent.took(proof(two), first, 102.25)
+    assert not agent.took(proof(two), first, 102.3), "once"
+    assert agent.took(proof(one), first, 102.5)
+    assert agent.round_trips == [(0.25, 102.0, 102.25), (1.5, 101.0, 102.5)]
+    assert agent.moves == [first]
+
+
+def test_checks_that_nobody_answers_are_forgotten(sockets: Sockets) -> None:
+    agent, path = Followed(), sockets.path()
+    arrive(agent, path, 100.0, nominate=True)
+    for n in range(10 * ASKED):
+        agent.ask(101.0 + n)
+    sent = [message.transaction_id for message in asked(sockets, path)]
+    assert [agent.took(proof(one), path, 200.0) for one in sent] == [False] * 9 * ASKED + [True] * ASKED
+
+
+def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> None:
+    agent, first, second = Agent(lambda path: None), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0, nominate=True)
+    assert agent.selected == first
+    assert asked(sockets, second) == []
+    agent.answered(None)
+    agent.answered(("remote", PWD))
+    assert len(asked(sockets, second)) == 1, "and asks as soon as it can"
+    assert agent._wanted is not None
+    assert agent.took(proof(agent._wanted.transaction_id), second, NOW_S)
+    assert agent.selected == second
+
+
+def test_two_paths_nominated_in_turn_do_not_keep_each_other_from_being_proved(sockets: Sockets) -> None:
+    agent, first, second, third = Followed(), sockets.path(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    for step in range(4):
+        arrive(agent, (second, third)[step % 2], 100.0 + step / 100, nominate=True, there=False)
+    assert asked(sockets, third) == []
+    arrive(agent, third, 100.1 + PATIENCE_S, nominate=True)
+    assert agent.selected == third
+
+
+def test_the_path_there_is_nominated_again_and_no_other_is_wanted(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0, nominate=True, there=False)
+    (request,) = asked(sockets, second)
+    arrive(agent, first, 100.1, nominate=True)
+    assert not agent.took(proof(request.transaction_id), second, NOW_S)
+    assert agent.moves == [first]
+
+
+@given(st.binary(max_size=200))
+def test_responses_of_any_bytes_never_raise(data: bytes) -> None:
+    assert not answers(data, bytes(12), PWD)
+    assert not answers(b"\1\1" + data[2:4] + b"\x21\x12\xa4\x42" + bytes(12) + data, bytes(12), PWD)
+
+
+def test_a_restart_leaves_the_former_good_until_a_nomination(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    former = agent.ufrag
+    assert agent.restart() is None
+    overtaken = agent.ufrag
+    assert agent.restart() == overtaken
+    assert list(agent.passwords) == [former, agent.ufrag]
+    parsed = parse_check(bytes(check(agent.ufrag, agent.pwd, nominate=False)))
+    assert parsed is not None
+    assert agent.check(parsed, second, 100.1) is None
+    parsed = parse_check(bytes(check(agent.ufrag, agent.pwd)))
+    assert parsed is not None
+    assert agent.check(parsed, second, 100.2) == former
+    assert list(agent.passwords) == [agent.ufrag]
+    assert agent.selected == first, "the peer's answer is not there yet"
+    assert len(asked(sockets, second)) == 0
+    agent.answered(("remote2", PWD))
+    (request,) = asked(sockets, second)
+    assert request.attributes["USERNAME"] == f"remote2:{agent.ufrag}"
+    assert agent.took(proof(request.transaction_id), second, NOW_S)
+
+
+def test_without_nomination_it_moves_only_after_silence(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 100.0 + SILENT_S)
+    assert agent.selected == first
+    arrive(agent, second, 100.1 + SILENT_S)
+    assert agent.selected == second
+
+
+def test_what_comes_on_the_path_keeps_it(sockets: Sockets) -> None:
+    """Checks and media on the selected path count, those elsewhere do not."""
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    now_s = 100.0
+    for beat in range(10):
+        now_s += 0.9 * SILENT_S
+        agent.seen(first, now_s) if beat % 2 else arrive(agent, first, now_s)
+        arrive(agent, second, now_s + 0.5 * SILENT_S)
+        assert agent.selected == first
+    agent.seen(second, now_s + SILENT_S)
+    arrive(agent, second, now_s + 1.1 * SILENT_S)
+    assert agent.selected == second
+
+
+def test_liveness_counts_every_path(sockets: Sockets) -> None:
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True)
+    arrive(agent, second, 101.0)
+    assert agent.last_seen_s == 101.0
+    agent.seen(second, 102.0)
+    assert agent.last_seen_s == 102.0
+
+
+def test_paths_are_bounded_and_the_selected_one_is_kept(sockets: Sockets) -> None:
+    agent = Followed()
+    paths = [Path(sockets.endpoint, ("192.0.2.1", port)) for port in range(1, 4 * MAX_PATHS)]
+    agent.selected = paths[0]
+    forgotten = [agent.learn(path) for path in paths]
+    assert forgotten[:MAX_PATHS] == [None] * MAX_PATHS
+    assert forgotten[MAX_PATHS:] == paths[1 : len(paths) - MAX_PATHS + 1]
+    assert agent.paths == [paths[0], *paths[-(MAX_PATHS - 1) :]]
+
+
+def test_records_reach_dtls_in_order_and_past_the_bound_are_dropped() -> None:
+    async def test() -> None:
+        agent = Followed()
+        for i in range(DTLS_QUEUE + 10):
+            agent.dtls(bytes([i]))
+        assert [await agent._recv() for _ in range(DTLS_QUEUE)] == [bytes([i]) for i in range(DTLS_QUEUE)]
+        agent.dtls(b"later")
+        assert await agent._recv() == b"later"
+
+    run(test)
+
+
+@pytest.mark.parametrize("queued", [0, 1, DTLS_QUEUE])
+def test_closing_ends_whoever_waits(queued: int) -> None:
+    async def test() -> None:
+        agent = Followed()
+        waiter = asyncio.ensure_future(agent._recv()) if not queued else None
+        await asyncio.sleep(0)
+        for _ in range(queued):
+            agent.dtls(b"record")
+        agent.close()
+        agent.close()
+        if waiter is not None:
+            with pytest.raises(ConnectionError):
+                await waiter
+        with pytest.raises(ConnectionError):
+            await agent._recv()
+        with pytest.raises(ConnectionError):
+            await agent._send(b"record")
+        agent.dtls(b"late")
+
+    run(test)
+
+
+def test_dtls_goes_where_the_peer_nominated(sockets: Sockets) -> None:
+    async def test() -> None:
+        agent, first, second = Followed(), sockets.path(), sockets.path()
+        with pytest.raises(ConnectionError):
+            await agent._send(b"too early")
+        for path in (first, second):
+            arrive(agent, path, 100.0, nominate=True)
+            for _ in range(1 if path == first else 2):  # the response, and a check where it moves
+                sockets.received(path)
+            await agent._send(b"flight")
+            assert sockets.received(path) == b"flight"
+
+    run(test)

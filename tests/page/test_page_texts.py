@@ -1,0 +1,77 @@
+"""The page's languages say the same things: the same keys, placeholders and plural forms in every file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.node import run
+from support.process import ROOT
+
+from sfu.web.preload import ALWAYS, VIEWS, reachable
+
+PUBLIC = ROOT / "public"
+FOLDERS = ("lang", "late")
+LANGUAGES = sorted(path.stem for path in (PUBLIC / "lang").glob("*.js"))
+MILLIONS = {"es", "fr"}
+"""Languages whose plural form `many` is for millions only."""
+_LOAD = """
+const words = {};
+for (const name of %s) {
+    const plurals = new Intl.PluralRules(name).resolvedOptions().pluralCategories;
+    const [first, late] = await Promise.all(%s.map((folder) => import(`./public/${folder}/${name}.js`)));
+    words[name] = { plurals, first: first.default, texts: { ...first.default, ...late.default } };
+}
+out(words);
+"""
+
+
+@pytest.fixture(scope="module")
+def words() -> Any:
+    """What the files hold, by language."""
+    return run(_LOAD % (json.dumps(LANGUAGES), json.dumps(FOLDERS)))
+
+
+def placeholders(text: str | dict[str, str]) -> set[str]:
+    return set(re.findall(r"\{(\w+)\}", text if isinstance(text, str) else text["other"]))
+
+
+def test_there_are_five_and_the_page_offers_them() -> None:
+    offered = re.search(r"LANGUAGES = \{(.*?)\}", (PUBLIC / "i18n/texts.js").read_text())
+    assert offered
+    assert sorted(re.findall(r"(\w+):", offered[1])) == LANGUAGES == ["ar", "de", "en", "es", "fr"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_every_text_and_placeholder(words: dict[str, Any], language: str) -> None:
+    english, texts = words["en"]["texts"], words[language]["texts"]
+    assert list(texts) == list(english), "the same keys in the same order"
+    for key, text in texts.items():
+        assert type(text) is type(english[key]), key
+        assert placeholders(text) == placeholders(english[key]), key
+        if isinstance(text, dict):
+            forms = set(words[language]["plurals"])
+            assert forms - ({"many"} if language in MILLIONS else set()) <= set(text) <= forms, key
+        assert all(one.strip() for one in (text.values() if isinstance(text, dict) else [text])), key
+
+
+def used(path: Path) -> set[str]:
+    """Keys that a file names in full; those put together with `${…}` are not seen."""
+    text = path.read_text()
+    keys = re.findall(r"\bt\('([\w.]+)'", text) + re.findall(r"data-t(?:-[\w-]+)?=\"([\w.]+)\"", text)
+    return set(keys)
+
+
+@pytest.mark.parametrize("path", sorted([*PUBLIC.glob("*.js"), PUBLIC / "index.html"]), ids=lambda path: path.name)
+def test_every_text_that_is_named_exists(words: dict[str, Any], path: Path) -> None:
+    assert used(path) <= set(words["en"]["texts"])
+
+
+def test_what_loads_first_has_its_words(words: dict[str, Any]) -> None:
+    files = {path.name: path.read_text() for path in PUBLIC.glob("*.js")}
+    first = {name for view in VIEWS.values() for name in reachable((*ALWAYS, *view), files)}
+    assert "call/call.js" in first
+    assert {key for name in first - {"i18n/reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])

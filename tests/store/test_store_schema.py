@@ -1,0 +1,290 @@
+"""The schema's steps, the plans of the queries, and how many connections are opened."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import sys
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+
+from sfu.errors import ConfigError
+from sfu.refusals import DatabaseUnavailable
+from sfu.store import Store, bans, chat, companies, files, history, open_store, retention, rooms, sessions, tokens
+from sfu.store.database import open_database
+from sfu.store.migrations import Step, parse, pending, schema_file
+from sfu.store.records import Company
+from sfu.tenancy.keys import ServerKey
+
+pytest_plugins = ["support.storing"]
+
+SCHEMA = schema_file().read_text()
+STEPS = parse(SCHEMA)
+RELEASED = {
+    "companies": "703803739e8f3f04",
+    "rooms": "e4438a1f393c0dde",
+    "tokens": "4d26d4f054744a34",
+    "sessions": "09df3b2e0613c48b",
+    "how calls went": "3fa8ba0318dd345f",
+    "moderation": "d7c18be325784180",
+    "chat": "e0f5b766207cb0b1",
+    "retention": "537e038e773b3258",
+}
+"""The digest of every step that a database somewhere may have had."""
+
+
+def upto(number: int) -> str:
+    """The schema of a release that ended with step `number`."""
+    return "".join(re.split(r"(?=^-- step )", SCHEMA, flags=re.MULTILINE)[: number + 1])
+
+
+def describe(path: Path) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name").fetchall()
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.title)
+def test_a_released_step_never_changes(step: Step) -> None:
+    """A database that has had it would not get the change: add a step instead."""
+    found = hashlib.sha256("\n".join(step.statements).encode()).hexdigest()[:16]
+    assert RELEASED.get(step.title) == found
+
+
+def test_a_schema_is_cut_into_statements() -> None:
+    text = """
+    -- a comment; with a semicolon
+    -- step 1: first
+    CREATE TABLE a (
+        x TEXT DEFAULT ';'  -- one; two
+    );
+    CREATE INDEX b ON a (x);
+    -- step 2: second thing
+    -- nothing but words;
+    """
+    steps = parse(re.sub(r"^    ", "", text, flags=re.MULTILINE))
+    assert [(step.number, step.title, len(step.statements)) for step in steps] == [
+        (1, "first", 2),
+        (2, "second thing", 0),
+    ]
+    assert steps[0].statements[1] == "CREATE INDEX b ON a (x);"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "CREATE TABLE a (x TEXT);",
+        "-- step 2: second\nSELECT 1;",
+        "-- step 1: a\nSELECT 1;\n-- step 1: b\nSELECT 1;",
+        "-- step 1: a\nCREATE TABLE a (x TEXT)",
+        "-- step 1: a\nSELECT 'never closed;",
+    ],
+)
+def test_a_malformed_schema_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="of a schema"):
+        parse(text)
+
+
+def test_a_step_nobody_knows_is_refused_by_name() -> None:
+    known = (Step(1, "companies", ()), Step(2, "rooms", ()))
+    assert pending(known, []) == known
+    assert pending(known, [(1, "companies")]) == known[1:]
+    assert pending(known, [(1, "companies"), (2, "rooms")]) == ()
+    for applied in ([(1, "companies"), (2, "rooms"), (3, "recordings")], [(1, "companies"), (2, "chambers")]):
+        with pytest.raises(ConfigError, match=f"step {applied[-1][0]} '{applied[-1][1]}'.*2 'rooms'"):
+            pending(known, applied)
+
+
+@pytest.mark.parametrize("number", range(1, len(STEPS)))
+async def test_an_old_database_is_upgraded(
+    database_url: str, server_key: ServerKey, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.sql"
+    old.write_text(upto(number))
+    with monkeypatch.context() as patch:
+        patch.setattr("sfu.store.migrations.schema_file", lambda: old)
+        async with open_database(database_url) as database:
+            await database.run(
+                """INSERT INTO companies (id, name, key_prefix, key_hash, sealed_secret, created_at, updated_at)
+                VALUES (:id, 'Acme', '', '', '', :now, :now)""",
+                id="00000000-0000-4000-8000-000000000000",
+                now=date(2025, 1, 1),
+            )
+    async with open_store(database_url, server_key) as store:
+        assert [company.name for company in await store.companies.list()] == ["Acme"]
+        (company,) = await store.companies.list()
+        await store.sessions.admit_anonymous(company.id, "team", "alice")
+        applied = await store.database.read("SELECT step FROM schema_steps ORDER BY step")
+        assert [row["step"] for row in applied] == [step.number for step in STEPS]
+
+
+async def test_a_newer_database_is_refused(database_url: str, server_key: ServerKey) -> None:
+    async with open_database(database_url) as database:
+        await database.run(
+            "INSERT INTO schema_steps (step, title, applied_at) VALUES (:step, 'recordings', :now)",
+            step=len(STEPS) + 1,
+            now=date(2030, 1, 1),
+        )
+    with pytest.raises(ConfigError, match=f"schema step {len(STEPS) + 1} 'recordings'"):
+        async with open_store(database_url, server_key):
+            pass
+
+
+async def test_a_step_that_fails_leaves_nothing_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_database(database_url) as database:
+        title = STEPS[-1].title
+        good = f"-- step {len(STEPS) + 1}: good\nCREATE TABLE good (x TEXT);\n"
+        broken = f"{SCHEMA}{good}-- step {len(STEPS) + 2}: bad\nCREATE TABLE bad (;\n"
+        with pytest.raises(Exception, match="syntax error"):
+            await database.migrate(broken)
+        last = await database.read_one("SELECT title FROM schema_steps ORDER BY step DESC LIMIT 1")
+        assert last == {"title": title}
+        with pytest.raises(DatabaseUnavailable) as refused:
+            await database.read("SELECT * FROM good")
+        assert "good" in str(refused.value.__cause__)
+
+
+async def test_several_starts_at_once(database_url: str, server_key: ServerKey) -> None:
+    found: list[str] = []
+
+    async def start() -> None:
+        async with open_store(database_url, server_key) as store:
+            found.append((await store.companies.ensure_default()).id)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(start)
+    assert len(found) == 6
+    assert len(set(found)) == 1
+
+
+async def test_a_second_start_changes_nothing(tmp_path: Path, server_key: ServerKey) -> None:
+    seen = []
+    for _ in range(2):
+        async with open_store(f"sqlite:///{tmp_path}/sfu.db", server_key):
+            pass
+        seen.append(describe(tmp_path / "sfu.db"))
+    assert seen[0] == seen[1]
+    assert {row[2] for row in seen[0]} == {
+        "companies", "rooms", "tokens", "sessions", "bans", "files", "chat_lines", "schema_steps"
+    }  # fmt: skip
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+OWNERS = (
+    companies.Companies, rooms.Rooms, tokens.Tokens, tokens, sessions.Sessions, history.History, bans.Bans, bans,
+    chat.Chat, files.Files, retention.Retention,
+)  # fmt: skip
+QUERIES = {
+    f"{owner.__name__.split('.')[-1]}.{name}": sql
+    for owner in OWNERS
+    for name, sql in vars(owner).items()
+    if name.isupper() and isinstance(sql, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b", sql)
+}
+CAPABLE = {"Files.GET", "Files.KNOWN"}
+"""A file's id is the key to it, and what is on a server's disk is the server's to sweep."""
+LOCKS = {"Sessions.OPEN", "Rooms.OPEN_SESSIONS"}
+"""What PostgreSQL alone is asked."""
+WHOLE_TABLE = {"Companies.LIST", "Companies.DEFAULT"} | LOCKS
+"""What reads every row on purpose, and what has an index of one row."""
+
+
+def test_every_statement_is_found() -> None:
+    assert len(QUERIES) > 25
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_on_a_tenants_table_names_the_tenant(name: str) -> None:
+    """But for what a server does to its own sessions, whosever they are, and to what is over."""
+    sql = QUERIES[name]
+    tenants = re.search(r"\b(FROM|UPDATE|INTO|JOIN) (rooms|tokens|sessions|bans|chat_lines|files)\b", sql)
+    own = "server = :server" in sql
+    assert not tenants or own or "company_id" in sql or name.startswith("Retention.") or name in CAPABLE
+
+
+async def test_every_query_has_an_index(tmp_path: Path, server_key: ServerKey) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/sfu.db", server_key):
+        pass
+    with closing(sqlite3.connect(tmp_path / "sfu.db")) as connection:
+        for name in ("date_part", "greatest"):
+            connection.create_function(name, 2, max)
+        plans = {}
+        for name, sql in QUERIES.items():
+            values = dict.fromkeys(re.findall(r":(\w+)", sql), "1")
+            plans[name] = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    scans = {
+        name: step
+        for name, plan in plans.items()
+        for step in plan
+        if re.match(r"SCAN \w+", step)
+        and not re.match(r"SCAN (present|mine|\w+ USING (COVERING )?INDEX sessions_open)", step)
+    }
+    assert scans.keys() <= WHOLE_TABLE, scans
+    sorts = {name for name, plan in plans.items() if any("FOR ORDER BY" in step for step in plan)}
+    assert sorts <= {"History.PARTICIPANTS", "History.USER_ROOMS", "Companies.LIST"} | LOCKS  # short lists
+
+
+async def test_analytics_come_out_of_their_index(store: Store, company: Company, database_url: str) -> None:
+    explain = "EXPLAIN QUERY PLAN " if database_url.startswith("sqlite") else "EXPLAIN "
+    async with open_store(database_url, ServerKey(bytes(32))) as plain:
+        plan = await plain.database.read(
+            explain + history.History.ROOM_DAYS,
+            company_id=company.id,
+            first=date(2025, 1, 1),
+            last=date(2025, 12, 31),
+            after="",
+            count=100,
+        )
+    text = "\n".join(str(list(row.values())[-1]) for row in plan)
+    print(text)
+    assert "sessions_by_day" in text
+    assert "Seq Scan" not in text
+    if database_url.startswith("sqlite"):
+        assert "SEARCH sessions USING COVERING INDEX sessions_by_day (company_id=? AND day>? AND day<?)" in text
+        assert "FOR GROUP BY" not in text
+        assert "FOR ORDER BY" not in text
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+OPENED: list[str] = []
+sys.addaudithook(lambda event, arguments: OPENED.append(str(arguments)) if event == "sqlite3.connect" else None)
+
+
+async def opened(store: Store, database_url: str) -> list[str]:
+    """The connections opened to the database: ever (SQLite), or that there are now, the asking one included."""
+    if database_url.startswith("sqlite"):
+        name = urlsplit(database_url).path
+        return [arguments for arguments in OPENED if name.removeprefix("/") in arguments]
+    rows = await store.database.read("SELECT pid FROM pg_stat_activity WHERE application_name = 'sfu' ORDER BY pid")
+    return [str(row["pid"]) for row in rows]
+
+
+async def test_no_call_opens_a_connection(store: Store, company: Company, database_url: str) -> None:
+    async def work(number: int) -> None:
+        session = await store.sessions.admit_anonymous(company.id, f"room-{number}", "alice")
+        await store.rooms.list(company.id)
+        await store.companies.by_api_key("pk_")
+        store.sessions.close(session, "left")
+        await store.sessions.flush()
+
+    async def all_at_once() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(30):
+                nursery.start_soon(work, number)
+
+    await all_at_once()  # a pool grows to its size once
+    before = await opened(store, database_url)
+    await all_at_once()
+    assert await opened(store, database_url) == before
+    assert 1 <= len(before) <= 10

@@ -1,0 +1,1 @@
+"""What tests share: servers as processes and in this one, clients, databases, bad networks."""

@@ -1,0 +1,177 @@
+"""The server as a person runs it: a `sfu serve` process on a free port of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+START_S = 60.0
+STOP_S = 15.0
+POLL_S = 0.05
+
+
+def free_port() -> int:
+    """A port that is free for TCP and UDP on 127.0.0.1, below those that systems hand out by themselves, so that it is
+    still free when a server is started on it again."""
+    for _ in range(100):
+        port = random.randrange(20_000, 32_000)
+        with socket.socket(type=socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
+    """The first true value that `look` returns; fails with the last false one after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what} (last: {value!r})"
+        time.sleep(POLL_S)
+    return value
+
+
+_data = tempfile.TemporaryDirectory(prefix="sfu-data-", ignore_cleanup_errors=True)
+"""Of all servers here that are given no folder of their own."""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """This process's environment with these SFU_* settings and no others, no checks switched off, and data that are
+    not the machine's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SFU_")}
+    return kept | {"STATE_DIRECTORY": _data.name} | {f"SFU_{name.upper()}": value for name, value in settings.items()}
+
+
+def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """This Python with these arguments, to its end."""
+    env = env or environment()
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=START_S
+    )
+
+
+def sfu(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command that is expected to end by itself."""
+    return run("-m", "sfu", *arguments, env=env)
+
+
+def workers(server_pid: int) -> list[psutil.Process]:
+    """The media workers of a server; it may have other children for a moment while Python's modules are loaded."""
+    found = []
+    for child in psutil.Process(server_pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "sfu.media.worker" in child.cmdline():
+                found.append(child)
+    return found
+
+
+class Server:
+    """A server process on 127.0.0.1, on the same port from start to start. `settings` are SFU_* names in lower case,
+    `program` is what is run, in `folder`."""
+
+    def __init__(
+        self,
+        *options: str,
+        program: tuple[str, ...] = (sys.executable, "-m", "sfu"),
+        folder: Path = ROOT,
+        **settings: str,
+    ) -> None:
+        self.port = free_port()
+        self.scheme = "https" if "--self-signed" in options or "tls_cert" in settings else "http"
+        self.url = f"{self.scheme}://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command, self._folder = [*program, "serve", *options], folder
+        self.data = tempfile.TemporaryDirectory(prefix="sfu-data-")  # lives as long as this, too
+        usual = {"host": "127.0.0.1", "port": str(self.port), "workers": "1", "data_dir": self.data.name}
+        self.env = environment(**usual | settings)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as this; close() ends it
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def company(self, name: str) -> str:
+        """Makes a company; returns its API key."""
+        made = sfu("company", "create", name, env=self.env)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
+
+    @property
+    def output(self) -> str:
+        """What every process so far printed and logged."""
+        self._output.seek(0)
+        return self._output.read().decode()
+
+    def start(self) -> Server:
+        assert self.process is None
+        self._output.seek(0, os.SEEK_END)
+        self.process = subprocess.Popen(
+            self._command, cwd=self._folder, env=self.env, stdout=self._output, stderr=self._output
+        )
+        eventually(self.ready, "the server's health is ok", START_S)
+        return self
+
+    def ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the server ended with status {self.process.returncode}\n{self.output}"
+        try:
+            return bool(self.get("/health")["status"] == "ok")
+        except (OSError, urllib.error.HTTPError):
+            return False
+
+    def get(self, path: str) -> Any:
+        """The JSON that a GET is answered with."""
+        request = urllib.request.Request(self.url + path, headers={"Accept": "application/json"})
+        with urllib.request.urlopen(request, timeout=5, context=ssl._create_unverified_context()) as response:
+            return json.load(response)
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Asks the process to end and returns its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signum)
+        return self._ended()
+
+    def kill(self) -> None:
+        """Ends the process as a crash or the kernel would; its workers notice by themselves."""
+        self.stop(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Whatever state the test left: no process, no open file."""
+        if self.process is not None:
+            self.process.kill()
+            self._ended()
+        self._output.close()
+        self.data.cleanup()
+
+    def _ended(self) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(STOP_S)
+        finally:
+            if self.process.returncode is not None:
+                self.process = None

@@ -1,0 +1,139 @@
+"""The REST API as it runs: a real listener, the real app and a real database; and a client for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from quart_trio import QuartTrio
+
+from sfu.api import create_api
+from sfu.calls.rooms import Rooms
+from sfu.config import Config
+from sfu.metrics import Counters
+from sfu.protocol.server_messages import Participant
+from sfu.status import create_status
+from sfu.store import Store
+from sfu.store.records import Company, Room, Session
+from sfu.web import edge
+from sfu.web.app import create_app
+from sfu.workers import Workers
+from support.rest_client import Reply, request
+
+pytest_plugins = ["support.storing"]
+
+
+@dataclass
+class Calls:
+    """Remembers what the API ended. Everybody is in the room `team`, and nobody in another."""
+
+    ended: list[tuple[str, ...]] = field(default_factory=list)
+    changed: list[Room] = field(default_factory=list)
+
+    def end_token(self, token_id: str) -> None:
+        self.ended.append(("token", token_id))
+
+    def end_room(self, company_id: str, room_id: str) -> None:
+        self.ended.append(("room", company_id, room_id))
+
+    def end_call(self, company_id: str, room_id: str) -> None:
+        self.ended.append(("call", company_id, room_id))
+
+    def change_room(self, room: Room) -> None:
+        self.changed.append(room)
+
+    def participants(self, company_id: str, room_id: str) -> list[tuple[Session, Participant]]:
+        return []
+
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+        return room_id == "team"
+
+    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+        return room_id == "team"
+
+    def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
+        self.ended.append(("line", line_id))
+
+
+@dataclass
+class Rest:
+    """A client; `key` is the API key it sends unless told otherwise."""
+
+    port: int
+    key: str
+    calls: Calls
+    counters: Counters
+    app: QuartTrio
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = None,
+        raw: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """One request on a connection of its own. `body` is sent as JSON, `raw` as it is, an empty `key` not at all."""
+        sent = {"Host": "localhost", "Connection": "close"}
+        key = self.key if key is None else key
+        sent |= {"Authorization": f"Bearer {key}"} if key else {}
+        if body is not None:
+            raw = json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        if raw is not None:
+            sent["Content-Length"] = str(len(raw))
+        return await request(self.port, method, "/api/v1" + path, sent | (headers or {}), raw or b"")
+
+
+@asynccontextmanager
+async def serving(store: Store, clock: Callable[[], Any], **changes: Any) -> AsyncIterator[Rest]:
+    """A client without a key."""
+    config = Config(**{"host": "127.0.0.1", "port": 0, **changes})
+    counters, rooms, calls = Counters(), Rooms(config), Calls()
+    app = create_app(config, counters)
+    app.register_blueprint(create_status(rooms, Workers(config, counters), counters, store))
+    app.register_blueprint(create_api(config, store, calls, counters, clock))
+    stop = trio.Event()
+
+    async def signaling(connection: edge.Upgraded) -> None:
+        raise AssertionError("nobody joins here")
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(edge.serve, tls=None, stop=stop)
+        listeners = await nursery.start(serve, config, app, signaling, counters)
+        yield Rest(listeners[0].socket.getsockname()[1], "", calls, counters, app)
+        nursery.cancel_scope.cancel()
+
+
+@dataclass
+class Tenant:
+    company: Company
+    key: str
+
+
+@pytest.fixture
+async def acme(store: Store) -> Tenant:
+    company, key = await store.companies.create("Acme Ltd.")
+    return Tenant(company, key.reveal())
+
+
+@pytest.fixture
+async def rival(store: Store) -> Tenant:
+    company, key = await store.companies.create("Rival Inc.")
+    return Tenant(company, key.reveal())
+
+
+@pytest.fixture
+async def rest(store: Store, clock: Any, acme: Tenant) -> AsyncIterator[Rest]:
+    """A client with Acme's key."""
+    async with serving(store, clock) as client:
+        client.key = acme.key
+        yield client
