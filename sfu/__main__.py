@@ -1,4 +1,4 @@
-"""The `sfu` command: its arguments, and the process as what it runs needs it."""
+"""The `sfu` command line: argument parsing and process setup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server does again and again beside its calls, and how it goes on when that fails."""
+"""Periodic background tasks, and how they carry on after a failure."""
 
 from __future__ import annotations
 

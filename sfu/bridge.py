@@ -1,4 +1,4 @@
-"""What crosses between the control plane (trio) and a media worker (asyncio): message types and the channel.
+"""The channel between the control plane (trio) and a media worker (asyncio), and its message types.
 
 One Unix socket pair a worker, one JSON object a line, one-way messages: commands down, events up. anyio runs on both
 loops, so both ends share this file and nothing else. A peer is named by its id, a room by its key; the worker holds no

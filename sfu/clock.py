@@ -1,4 +1,4 @@
-"""The clock of the control plane's deadlines: time for which the process did not run does not count.
+"""The clock for the control plane's deadlines: time during which the process was stopped does not count.
 
 One that was stopped (with its machine, for a snapshot or a closed lid, or by a disk or a log that nobody reads) finds
 every deadline over before it has read what came meanwhile. Its own pause is nobody else's silence.

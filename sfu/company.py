@@ -1,4 +1,4 @@
-"""`sfu company …`: companies, their API keys and secrets, from the command line of whoever runs the server."""
+"""`sfu company …`: manages companies, their API keys and secrets from the command line."""
 
 from __future__ import annotations
 

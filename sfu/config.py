@@ -1,4 +1,4 @@
-"""Environment to one frozen dataclass: every setting, its default, its unit and what it is for.
+"""Settings: environment variables parsed into one frozen dataclass, with default, unit and description.
 
 The fields of `Config` are the only list of settings. `sfu --help` prints it and `docs/operating.md` repeats it, which a
 test holds against this file.

@@ -1,4 +1,4 @@
-"""Where a server's settings say that its data is: the store, opened with its key."""
+"""Opens the store at the place that the settings name, with the server's key."""
 
 from __future__ import annotations
 

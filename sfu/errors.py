@@ -1,4 +1,4 @@
-"""Everything that can be refused or go wrong, each with a stable wire code.
+"""Every error and refusal of a call, each with a stable code.
 
 `code` is what clients match on and never changes; the text is for people and may. An error reaches a client in one of
 three forms: an `error` event (the connection goes on), an HTTP refusal with `status`, or a `bye` event followed by a

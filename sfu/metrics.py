@@ -1,4 +1,4 @@
-"""What happened how often, and the Prometheus text format (version 0.0.4). Plain synchronous state.
+"""Counters, and the Prometheus text format (version 0.0.4). Plain synchronous state.
 
 Every combination of name and labels is kept for ever, so a label's value comes from a closed set (an error code, an
 HTTP status, a kind), never from a client.

@@ -1,4 +1,4 @@
-"""What one address may do how often. Pure, the clock is an argument; bounded, whatever comes."""
+"""Rate limits per address. Pure: the clock is an argument; memory is bounded."""
 
 from __future__ import annotations
 

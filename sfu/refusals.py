@@ -1,4 +1,4 @@
-"""What companies' keys, tokens, rooms and the database can refuse, each with a stable wire code, as in `errors.py`."""
+"""Refusals about API keys, tokens, rooms and the database, each with a stable code, as in `errors.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server: its parts wired together, its signals, and what it says when it is ready."""
+"""The server: connects its parts, handles signals, prints the startup banner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the server is: `/health` for whoever watches it, `/metrics` for Prometheus."""
+"""Monitoring: `/health` for probes, `/metrics` for Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts, watches and picks the media workers, one child process each behind a bridge.Channel.
+"""Starts, supervises and picks the media workers, each a child process behind a bridge.Channel.
 
 A worker that dies, hangs or stops reading takes only its rooms' media with it: `on_death` tells who is concerned, and
 it is started again. Closing its bridge tells a worker to end, so a control plane that was killed leaves none behind.

@@ -1,4 +1,4 @@
-"""Who asks: the company whose API key it is, or the holder of a token that may moderate its room.
+"""REST authentication: an API key identifies its company, a moderator's token its room.
 
 A company that is not the caller's does not exist for it. Keys are compared in constant time, and one nobody has costs
 as much as a wrong one (sfu.store.companies).

@@ -1,4 +1,4 @@
-"""What each route of the table does: a checked request in, an answer out. A method is named as its route."""
+"""REST handlers: a validated request in, a response out. Each method is named after its route."""
 
 from __future__ import annotations
 

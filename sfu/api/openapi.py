@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description, made from the table of routes. Pure."""
+"""The OpenAPI 3.1 description, generated from the table of routes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the REST API refuses a request for, beside what the store refuses."""
+"""Error codes of the REST API, beside those of the store."""
 
 from __future__ import annotations
 

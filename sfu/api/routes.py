@@ -1,4 +1,4 @@
-"""The table of everything under /api/v1: what each route takes, answers and may refuse, and who may ask.
+"""The table of all routes under /api/v1: parameters, responses, errors, and who may call them.
 
 The server, its OpenAPI description and the tests are made from this table; a route that is not in it does not exist.
 """

@@ -1,4 +1,4 @@
-"""What requests and answers hold, as JSON Schema (the part OpenAPI 3.1 and this file share), and the check against it.
+"""Request and response schemas (JSON Schema, the subset that OpenAPI 3.1 shares), and validation against them.
 
 The same data is shown in the OpenAPI description and decides what is accepted, so the two cannot differ.
 """

@@ -1,4 +1,4 @@
-"""Lists as CSV (RFC 4180), for people who open them in a spreadsheet. Pure."""
+"""Lists as CSV (RFC 4180), for spreadsheets. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may enter which room: what a WebSocket's request says of it, and what its token does.
+"""Admission: which room a WebSocket request may enter, and with which permissions.
 
 A token that is presented is always verified, and binds room, name and permissions, also where anybody may enter.
 """

@@ -1,4 +1,4 @@
-"""The chat of calls: told to everybody at once, kept for those who come later."""
+"""Chat: delivered to everybody at once, kept for those who join later."""
 
 from __future__ import annotations
 

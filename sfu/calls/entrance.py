@@ -1,4 +1,4 @@
-"""Every WebSocket: who may open one and under which name, how the others are told why not, and who hears what.
+"""The entrance for WebSockets: accepts or refuses each one, and tells the room who joined.
 
 What becomes of one that is admitted is in calls/session.py.
 """

@@ -1,4 +1,4 @@
-"""Files on the disk: one folder, names that mean nothing, and never more than it may hold."""
+"""Shared files on disk: one folder, random names, a bounded total size."""
 
 from __future__ import annotations
 

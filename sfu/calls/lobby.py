@@ -1,4 +1,4 @@
-"""Who waits to be let into a room: they hold no seat and no media, only their connection, and not for ever."""
+"""The lobby: people who wait to be admitted. They hold a connection for a limited time, but no seat and no media."""
 
 from __future__ import annotations
 

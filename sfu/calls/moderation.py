@@ -1,4 +1,4 @@
-"""What those who may moderate, and the REST API, do to calls: enforced, told to everybody, kept in the database."""
+"""Moderation, by moderators and through the REST API: enforced, announced, recorded in the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry of this server's sessions, of its lobby and of joins under way: finds them, tells them, ends them.
+"""The registry of this server's sessions, lobby and pending joins: finds sessions, delivers to them, ends them.
 
 It knows no WebSocket: what a session is, is its `Seat` here and calls/session.py.
 """

@@ -1,4 +1,4 @@
-"""GET /room-info: what the page shows before joining, and no more than who asks could see by joining."""
+"""GET /room-info: what the page shows before joining, and nothing that joining would not show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rooms, peers and their tracks: plain synchronous state. Whoever changes it gets back what is to be sent to whom.
+"""Rooms, peers and their tracks: plain synchronous state. Every change returns the messages to deliver.
 
 Nothing here awaits or does I/O, so a change is whole before anyone else can look. Lookup, join and leave are O(1) apart
 from the messages they cause, which are O(peers of that room); no method looks at a second room.

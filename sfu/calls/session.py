@@ -1,4 +1,4 @@
-"""One admitted peer: what it may say, what it hears, and an end that is clean.
+"""One admitted peer: handles its messages, queues what it receives, ends cleanly.
 
 A session outlives its WebSocket (calls/websocket.py): when the connection breaks, the peer stays in its room for
 `hold_s`, its media flows, and a client that knows the session's secret may resume on another WebSocket. An error of a

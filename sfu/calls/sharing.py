@@ -1,4 +1,4 @@
-"""Files shared in calls: POST /files puts one into the chat of the room its sender is in, GET /files/… fetches it.
+"""File sharing: POST /files stores a file and announces it in the sender's chat, GET /files/… downloads it.
 
 Who may send one proves it with the secret of their session; who may fetch one knows its address, which only the room is
 told. What is sent goes to the disk as it comes.

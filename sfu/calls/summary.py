@@ -1,4 +1,4 @@
-"""What is kept of how a session's call went. Pure.
+"""The summary of a session's call quality that goes into the database. Pure.
 
 The media worker tells figures every few seconds; only their means and extremes stay, so a call of any length costs the
 same. They are here and not in the worker, so that one that dies takes the last seconds with it and no more.

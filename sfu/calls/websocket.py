@@ -1,4 +1,4 @@
-"""One WebSocket of a session: read as fast as it may be, written from a bounded queue, kept alive, closed cleanly.
+"""One WebSocket of a session: paced reads, a bounded send queue, keepalive, a clean close.
 
 It knows no rooms and no media. What it hears goes to its `Owner`, who may outlive it and go on with another.
 """

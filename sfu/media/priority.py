@@ -1,5 +1,6 @@
-"""How soon a worker has its core when packets come while something else runs there (sched(7)). Linux only; elsewhere,
-and where the system does not permit it, a worker waits its turn."""
+"""Scheduling priority of a worker (sched(7)), so that packets wait less behind other processes. Linux only; elsewhere,
+or without permission, nothing changes.
+"""
 
 from __future__ import annotations
 

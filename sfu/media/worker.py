@@ -1,4 +1,4 @@
-"""A media worker: one process, one asyncio loop, one UDP port. `python -m sfu.media.worker FD` with a bridge on FD.
+"""A media worker: one process, one asyncio loop. Started as `python -m sfu.media.worker FD`, with the bridge on FD.
 
 It ends when the bridge does: a control plane that was killed leaves no worker behind. It holds no state that outlives
 it.

@@ -1,4 +1,4 @@
-"""What clients say: JSON text frames to frozen dataclasses, validated once, here. Pure."""
+"""Client messages: JSON text frames parsed into frozen dataclasses and validated once. Pure."""
 
 from __future__ import annotations
 

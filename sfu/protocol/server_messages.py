@@ -1,4 +1,4 @@
-"""What the server says: frozen dataclasses to JSON text frames. Pure."""
+"""Server messages: frozen dataclasses written as JSON text frames. Pure."""
 
 from __future__ import annotations
 

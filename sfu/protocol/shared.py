@@ -1,4 +1,4 @@
-"""The signalling protocol: what its two directions share. Pure.
+"""What both directions of the signalling protocol share. Pure.
 
 A frame is `{"event": …, "data": …}`; client_messages.py has the client's events, server_messages.py the server's.
 `offer`, `answer` and `candidate` carry `data` as a JSON *string*, as pion's sfu-ws example does; every other event

@@ -1,4 +1,4 @@
-"""Companies, rooms, tokens and sessions in a database: all SQL there is."""
+"""The database: companies, rooms, tokens, sessions, chat. All SQL is in this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was removed from a room and is to stay out of it for a time."""
+"""Bans: people who were removed from a room and may not return for a time."""
 
 from __future__ import annotations
 

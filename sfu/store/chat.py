@@ -1,4 +1,4 @@
-"""Lines of chat, kept for those who come later, for as long as their room says."""
+"""Chat history, kept for as long as the room's settings say."""
 
 from __future__ import annotations
 

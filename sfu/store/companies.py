@@ -1,4 +1,4 @@
-"""Companies: who owns rooms and tokens, by which API key, and with which secret their tokens are signed."""
+"""Companies: owners of rooms and tokens, with an API key and a secret that signs their tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements, transactions, the schema, and what happens when the database does not answer.
+"""Statements, transactions and the schema, and what happens while the database is unavailable.
 
 Everything public is called from trio and runs on the portal's asyncio loop, where no statement is ever cut short but by
 its own deadline.

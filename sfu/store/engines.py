@@ -1,4 +1,4 @@
-"""SQLite and PostgreSQL: their connections, and the little they do not have in common.
+"""SQLite and PostgreSQL: connections, and the few differences between them.
 
 The only importer of `databases`. All of it lives on the portal's asyncio loop.
 """

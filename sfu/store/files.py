@@ -1,4 +1,4 @@
-"""Files that were shared, as the database knows them: whose they are, in which room, and until when."""
+"""Shared files as database rows: owner, room, expiry."""
 
 from __future__ import annotations
 

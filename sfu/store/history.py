@@ -1,4 +1,4 @@
-"""What was and is going on, for people: a room's sessions, a person's rooms, a company's days. Reads only."""
+"""History for people: sessions of a room, rooms of a person, daily figures of a company. Reads only."""
 
 from __future__ import annotations
 

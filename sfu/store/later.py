@@ -1,4 +1,4 @@
-"""What is written to the database later, in order, by one task: whoever has it written never waits.
+"""Deferred writes: queued in order, written by one task, so that callers never wait.
 
 The queue is bounded. While the database is away or refuses, what is in it stays; what comes beyond the bound does not
 get in.

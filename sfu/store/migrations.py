@@ -1,4 +1,4 @@
-"""The schema's numbered steps, and bringing a database up to the last of them. Knows no engine."""
+"""Numbered schema migrations, applied in order. Independent of the engine."""
 
 from __future__ import annotations
 

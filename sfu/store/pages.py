@@ -1,4 +1,4 @@
-"""Lists in parts: a cursor is the sort key of a part's last item. Pure."""
+"""Cursor pagination: a cursor is the sort key of a page's last item. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An asyncio loop in a thread of its own, called from trio.
+"""An asyncio loop in its own thread, called from trio.
 
 `databases` runs on asyncio only. The loop lives as long as the `async with` that opens it: when that is left, what
 still runs is cancelled (work begun by `finish` ends first, within its own deadline) and the thread is joined. A loop

@@ -1,4 +1,4 @@
-"""What the store gives out: frozen, with aware UTC times, ids as text and JSON as dict, whatever the engine. Pure."""
+"""Records that the store returns: frozen, with aware UTC times, text ids and JSON as dict, on either engine. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is deleted because its time is over. It knows no company: what is over is over for all of them."""
+"""Retention: deletes what has expired, for all companies alike."""
 
 from __future__ import annotations
 

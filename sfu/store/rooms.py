@@ -1,4 +1,4 @@
-"""Rooms as their companies define them. Who is in them now is the sessions' business, and counted from there."""
+"""Room settings as companies define them. Presence is counted from sessions."""
 
 from __future__ import annotations
 

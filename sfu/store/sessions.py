@@ -1,4 +1,4 @@
-"""Who is in which room, from the join to the leave, and what becomes of it when the server or the database dies."""
+"""Sessions, from join to leave, also when the server or the database fails in between."""
 
 from __future__ import annotations
 

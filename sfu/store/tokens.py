@@ -1,4 +1,4 @@
-"""The records of issued tokens: to revoke them, to let some be used once, and to tell what became of them."""
+"""Issued tokens: revocation, single use, and what became of each."""
 
 from __future__ import annotations
 

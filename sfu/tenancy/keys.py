@@ -1,4 +1,4 @@
-"""API keys, companies' secrets, and the server key that seals those secrets at rest. Pure but for the key file."""
+"""API keys, company secrets, and the server key that encrypts those secrets at rest. Pure except for the key file."""
 
 from __future__ import annotations
 

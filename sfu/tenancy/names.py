@@ -1,4 +1,4 @@
-"""Names that people see: of themselves and of rooms. Pure."""
+"""Display names of people and rooms. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Join tokens: JWT (RFC 7519) to Grant and back. Pure; the clock is an argument.
+"""Join tokens: encodes and verifies JWT (RFC 7519). Pure: the clock is an argument.
 
 HS256 only, whatever the header says. The header's `kid` is the company's id: it tells whose secret to verify with, is
 trusted for nothing else, and must equal the signed `company_id`. Whether a token was revoked or used, only the database

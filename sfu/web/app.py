@@ -1,4 +1,4 @@
-"""The HTTP side of the server: the page and its files, /health and /metrics, and what every response carries.
+"""The HTTP application: the page's files, error responses, and headers that every response carries.
 
 The files of `public/` are read once, at start: nothing a request says becomes a path, and an ETag is a hash of the
 content, which stays right when an installer gives every file the same time.

@@ -1,4 +1,4 @@
-"""Request bodies that are read while they come, so that a long one is never in memory.
+"""Streamed request bodies, so that a large one is never held in memory.
 
 Quart's body takes whatever the network brings. Here, where a route streams, no more is taken from the connection while
 so much waits, and TCP holds the client back. All that leans on quart-trio's private parts is here.

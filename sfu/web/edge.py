@@ -1,4 +1,4 @@
-"""One TCP listener, told apart into HTTP (hypercorn, the Quart app) and the WebSocket at /ws (trio-websocket).
+"""One TCP listener for both protocols: HTTP (hypercorn and the Quart app) and the WebSocket at /ws (trio-websocket).
 
 hypercorn reads every connection until its parser meets an upgrade at /ws, as the first request or a later one (proxies
 reuse connections); there it is left, and the head is replayed to trio-websocket. Strangers can end any connection of

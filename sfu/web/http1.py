@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: hypercorn's, with every head checked first, and left at an upgrade to /ws.
+"""HTTP/1.1 on one connection: hypercorn's parser, with each head checked first, until an upgrade to /ws.
 
 All that leans on hypercorn's private parts is here. hypercorn cancels, shields and closes from whichever task has
 something to say; here only the task that reads a connection ends it, and the others tell that task.

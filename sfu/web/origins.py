@@ -1,4 +1,4 @@
-"""Which pages may open a WebSocket: those of the server's own origin (RFC 6454), and those that settings allow."""
+"""Origin check for WebSockets: the server's own origin (RFC 6454) and those that the settings allow."""
 
 from __future__ import annotations
 

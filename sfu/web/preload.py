@@ -1,4 +1,4 @@
-"""Which files a page is going to need, told to the browser with the page itself.
+"""Preload links: names the modules that a page will import, so that the browser fetches them at once.
 
 Without a build step a browser finds the modules out level by level, a round trip each. What they import is read out of
 them at start, so no list can be stale; it goes out as a Link header (RFC 8288), which browsers act on before they have

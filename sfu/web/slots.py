@@ -1,4 +1,4 @@
-"""Connection slots: a total for the server, and a share of it for each address. Pure.
+"""Connection slots: a total for the server and a share per address. Pure.
 
 A connection that waits for a request, most of all for its first one, gives way to one that comes when there is no slot
 left for it: a browser opens another when it has something to ask.

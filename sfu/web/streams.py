@@ -1,4 +1,4 @@
-"""A connection's byte stream as the two protocols on it use it."""
+"""A connection's byte stream, as both protocols on it use it."""
 
 from __future__ import annotations
 

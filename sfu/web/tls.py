@@ -1,4 +1,4 @@
-"""TLS for the one port: the operator's certificate, or one made on the spot to try the server from a phone."""
+"""TLS: the operator's certificate, or a self-signed one for trying the server from a phone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a subscriber gets of each video for the bitrate its way down allows. Pure.
+"""Video allocation: which layer of each video a subscriber gets within its downlink's bitrate. Pure.
 
 Sound is not counted: it always goes. Of the videos each first gets its smallest layer, the most important one first,
 until no more fit; then the same order decides whose are made larger, as far as they are shown large.

@@ -1,4 +1,4 @@
-"""What a subscriber's way down carries. Pure: the clock is an argument.
+"""Bandwidth estimation for one subscriber's downlink. Pure: the clock is an argument.
 
 The subscriber's browser watches how the packets' delays change and says in REMB what it takes the way to carry
 (draft-alvestrand-rmcat-remb-03). A REMB that falls says that the way may be full. One that is low says little, as it

@@ -1,4 +1,4 @@
-"""How much of a kind one peer may send, all its tracks together. Pure: the clock is an argument.
+"""Upload limits: how much audio and video one peer may send over all its tracks. Pure: the clock is an argument.
 
 Nothing here runs for a packet: what its tracks have counted is looked at a few times a second. Who sends too much is
 not forwarded until it sends less.

@@ -1,4 +1,4 @@
-"""Which videos a peer of a large room gets: those of whoever spoke last. Pure.
+"""Last-N: in a large room, each peer gets the videos of those who spoke last. Pure.
 
 Every video has a place in one order for the whole room; a peer gets the first n of those that are not its own. The
 rest is one set for all peers that have no video among the first.

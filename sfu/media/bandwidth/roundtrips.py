@@ -1,4 +1,4 @@
-"""What round trips say of the queue on a way: the longer ones last, the more of them is waiting. Pure: the clock is an
+"""Round-trip times as a sign of queueing: the longer they grow, the fuller the queue. Pure: the clock is an
 argument.
 """
 

@@ -1,4 +1,4 @@
-"""A peer's negotiation: which sections its SDP has, what is offered in them, and what its answers make of that.
+"""SDP negotiation with one peer: which sections exist, what each offers, what the answers change.
 
 The server offers; one offer is in flight at a time, and what changes meanwhile goes into the next. Sections are reused,
 so the SDP is as long as the most tracks the room ever had at once.

@@ -1,4 +1,4 @@
-"""How often something may be done that costs somebody else time. Pure; the clock is an argument."""
+"""Rate limit for operations that cost other peers time. Pure: the clock is an argument."""
 
 from __future__ import annotations
 

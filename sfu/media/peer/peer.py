@@ -1,5 +1,6 @@
-"""One peer: its transport, and its RTP and RTCP in and out. What is sent to whom is negotiation.py, publisher.py and
-subscriber.py."""
+"""One peer: its transport, and its RTP and RTCP in and out. negotiation.py, publisher.py and subscriber.py decide
+what goes to whom.
+"""
 
 from __future__ import annotations
 

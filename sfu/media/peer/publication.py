@@ -1,5 +1,5 @@
-"""What a peer publishes from one source: a single RTP stream, or the layers of a simulcast, or a stream that has layers
-in it (svc.py), of which each subscriber gets one at a time, all under one SSRC.
+"""What a peer publishes from one source: a single RTP stream, the layers of a simulcast, or a stream with layers in
+it (svc.py). Each subscriber gets one layer at a time, all under one SSRC.
 
 Each layer is an RTP stream of its own (rtp_stream.py). A down track switches to another layer at a keyframe of that
 layer, and its sequence numbers, timestamps and picture ids continue as if it were one stream (down_track.py).

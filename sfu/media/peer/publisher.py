@@ -1,4 +1,4 @@
-"""A peer as a publisher: what it sends, whose every SSRC is, and what it is told of how that arrives."""
+"""A peer as publisher: its publications, the SSRCs that belong to them, and the feedback it gets."""
 
 from __future__ import annotations
 

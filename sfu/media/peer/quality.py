@@ -1,5 +1,5 @@
-"""How good a peer's call is: the figures of both directions, a score, and what to blame. Pure; the clock is an
-argument, and nothing here runs for a packet: it is done every QUALITY_S.
+"""Call quality of a peer: figures of both directions, a score, and the likely cause. Pure: the clock is an argument,
+and it runs every QUALITY_S, never per packet.
 
 The score is the E-model's (ITU-T G.107): a rating R is what delay and loss leave of IDEAL, and annex B makes of it what
 people would say, 1 (bad) to 4.4. The damages that R is lessened by also tell causes apart.

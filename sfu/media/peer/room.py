@@ -1,4 +1,4 @@
-"""The peers of a room on this worker: who of them speaks, and whose video goes to whom."""
+"""The peers of one room on this worker: who is speaking, and whose video each peer gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a peer's RTCP makes us do, and how much of it in a second.
+"""What the RTCP of a peer may trigger, with a limit on each.
 
 | What comes | What is done | At most |
 |---|---|---|

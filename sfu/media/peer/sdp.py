@@ -1,4 +1,4 @@
-"""SDP: builds the server's offers, reads clients' answers. Pure.
+"""SDP: builds the server's offers, parses the clients' answers. Pure.
 
 The server always offers (RFC 8829 with roles fixed), so it chooses mids, payload types, header-extension ids and SSRCs,
 one choice for the whole room: a forwarded packet needs no remapping. Sections are only ever appended or reused, as JSEP

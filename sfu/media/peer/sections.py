@@ -1,4 +1,4 @@
-"""The m-lines of a peer (RFC 8829), in their order: what each is for now."""
+"""The m-lines of a peer's session (RFC 8829), in order, and the current use of each."""
 
 from __future__ import annotations
 

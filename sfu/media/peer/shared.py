@@ -1,4 +1,4 @@
-"""What all peers of a worker share."""
+"""Objects that all peers of a worker share."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Who speaks in a room, from the levels that publishers write beside their audio (RFC 6464). Pure: the clock is an
-argument.
+"""Active speakers of a room, from audio levels in RTP header extensions (RFC 6464). Pure: the clock is an argument.
 
 Levels are in dBov: 0 is the loudest there is, -127 silence. They are smoothed, up quickly and down slowly, so that
 neither a click nor the pause between two words counts. One peer is dominant: it stays so through its own pauses and

@@ -1,5 +1,4 @@
-"""How much one peer gets of the videos of others: which layers, and which not at all, as its page shows them and as its
-way down carries them."""
+"""A peer as subscriber: which videos it gets and in which layer, by what its page shows and its downlink carries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codecs, payload types and header-extension ids: one choice for every room, made by the server's offers. Pure."""
+"""Codecs, payload types and header-extension ids: one choice for all rooms, made by the server's offers. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to ask a publisher for a keyframe, and which packet begins one. Pure: the clock is an argument.
+"""Keyframes: when to request one from a publisher, and which packet starts one. Pure: the clock is an argument.
 
 Any number of subscribers may ask; the publisher hears it at most once per HOLD_MS (RFC 4585 section 3.6.2 leaves the
 rate to the application). What is asked during the hold is asked once at its end.

@@ -1,4 +1,4 @@
-"""The sequence numbers that a track goes out with. Pure."""
+"""Outgoing sequence numbers of an RTP stream. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Uplink: telling a publisher what arrived when, so that its browser can find the bitrate its network carries. Pure.
+"""Transport-wide feedback: tells a publisher when each packet arrived, so that its browser can estimate its uplink.
+Pure.
 
 Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): the publisher numbers every packet of its
 transport, we answer every FEEDBACK_MS with what arrived and when. Without it Chromium stays at about 300 kbps.

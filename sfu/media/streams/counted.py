@@ -1,4 +1,4 @@
-"""What is counted of one RTP stream in one direction."""
+"""Counters of one RTP stream in one direction."""
 
 from __future__ import annotations
 

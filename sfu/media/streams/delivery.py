@@ -1,5 +1,5 @@
-"""What a subscriber says of a track's way to it: loss, jitter, round trip (RFC 3550 section 6.4). Pure; the clock is an
-argument, and nothing here runs for a packet: reports come about once a second.
+"""Loss, jitter and round-trip time of a down track, from receiver reports (RFC 3550 section 6.4). Pure: the clock is an
+argument; reports come about once a second, nothing runs per packet.
 """
 
 from __future__ import annotations

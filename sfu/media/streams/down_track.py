@@ -1,4 +1,4 @@
-"""One subscriber of a track: what it has of the track's numbers. Pure; the clock is an argument.
+"""A down track: one subscriber's view of an RTP stream, with its own offset of numbers. Pure: the clock is an argument.
 
 A track has one sequence and one clock for all subscribers. A subscriber that is left out for a while (its buffer was
 full, it was paused, it changes to another layer) goes on without a gap: from then on its numbers are the track's,

@@ -1,4 +1,6 @@
-"""Packets become runs, as fanout.py sends them: neighbours, of one size but for a shorter last one. Pure."""
+"""Groups packets into batches for UDP segmentation offload: consecutive, equal in size, the last may be shorter.
+Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch of datagrams from peers: decrypted, read, given their place in their tracks; then each track sends its share.
+"""Incoming packets: a batch of datagrams is decrypted, parsed and handed to its RTP streams, which then forward it.
 
 This is the part of the path that runs once a burst in Python, and once a packet where there is something odd about it;
 what runs once a subscriber is in fanout.py. The short way keeps to few of the interpreter's functions, and uses them

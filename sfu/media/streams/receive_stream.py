@@ -1,4 +1,4 @@
-"""One RTP stream as its publisher sends it: what came of it, and what the publisher is asked for."""
+"""A receive stream: one RTP stream as it arrives from its publisher, its statistics, and the feedback it needs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a publisher's track loses on its way to us: asked for again (RFC 4585 section 6.2.1) and reported (RFC 3550
-section 6.4). Pure: the clock is an argument, numbers are extended ones that do not wrap.
+"""Packet loss on the way from a publisher: requested again (RFC 4585 section 6.2.1) and reported (RFC 3550 section
+6.4). Pure: the clock is an argument; numbers are extended, they do not wrap.
 
 Nothing here runs for a packet that comes in its turn but `burst`, once for all that came together.
 """

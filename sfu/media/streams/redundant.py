@@ -1,5 +1,6 @@
-"""Sound in which each packet repeats the one before it (RED, RFC 2198): passed on as it came to those who take it, and
-without the repetition, as plain Opus, to those who do not."""
+"""Redundant audio (RED, RFC 2198): forwarded unchanged to subscribers that support it, stripped to plain Opus for
+the others.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Answering NACKs: what was sent lately, and how much of it one subscriber may have again. Pure; the clock is an
-argument, numbers are extended ones that do not wrap.
+"""Retransmission: a buffer of recent packets, and how much of it one subscriber may request. Pure: the clock is an
+argument; numbers are extended, they do not wrap.
 
 What is kept is kept by runs, as they were sent (fanout.py), so that keeping costs little a packet, and finding costs
 those who ask.

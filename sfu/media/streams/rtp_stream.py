@@ -1,4 +1,4 @@
-"""A publisher's packets become its subscribers' packets. Nothing here is decoded.
+"""An RTP stream: assigns outgoing numbers to a publisher's packets and forwards them. Nothing is decoded.
 
 A track has one outgoing SSRC, sequence and clock for all its subscribers, so what every subscriber gets is the same
 bytes until encryption: they are rewritten once, where they were received, and leave as runs (fanout.py).

@@ -1,4 +1,5 @@
-"""Spatial layers in one VP9 stream (SVC, RFC 9628): who is not to have the larger ones gets the stream without them.
+"""Spatial layers inside one VP9 stream (SVC, RFC 9628): subscribers that should not get the larger ones get the stream
+without them.
 
 What remains are streams of their own: without gaps where packets are left out, and with the marker where a picture now
 ends. All of them have the publisher's clock and keyframes, so a subscriber goes down at the beginning of any picture

@@ -1,4 +1,4 @@
-"""Deadlines for peers, counted in the time for which this process ran.
+"""Timeouts for peers. Time during which this process was stopped does not count.
 
 One that was stopped, alone or with its machine, finds its timers due before it has read what came meanwhile.
 """

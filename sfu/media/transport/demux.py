@@ -1,4 +1,4 @@
-"""The one UDP port: a socket for each local address, the peers told apart, and the gate against strangers.
+"""The UDP port: one socket per local address, datagrams routed to their peers, strangers kept out.
 
 A datagram from an unknown address can be one thing only: a connectivity check that names a peer's ufrag and proves to
 know its password. Everything else, and everything malformed, is counted and dropped before any library sees it. A

@@ -1,4 +1,4 @@
-"""DTLS on aiortc's transport, and the SRTP keys that come of it (RFC 5764).
+"""DTLS on aiortc's transport, and the SRTP keys that it exports (RFC 5764).
 
 aiortc makes an OpenSSL context for each peer (17 KB) and gives what is sent a replay window of 1,024 packets, which
 libsrtp shifts for every packet of every subscriber: a twentieth of a large room's CPU. What is overridden here is

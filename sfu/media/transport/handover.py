@@ -1,4 +1,4 @@
-"""What one worker reads for another, where several share a UDP port.
+"""Datagrams that one worker receives for another, where several workers share a UDP port.
 
 Who is nobody's yet reaches worker 0 only: the kernel prefers sockets that are connected to the sender, and all but
 worker 0's are connected. Worker 0 hands connectivity checks, and answers to such, on to the worker whose mark their

@@ -1,4 +1,4 @@
-"""An ICE-lite agent (RFC 8445 section 2.5): it answers authenticated checks and follows what the browser nominates.
+"""An ICE-lite agent (RFC 8445 section 2.5): answers authenticated checks and follows the browser's nomination.
 
 The server has one reachable port, so it looks for no path: no timers a peer, and nothing is sent to an address before a
 check that knew the password came from it. But whoever knows a password can put any source address on a check. So media

@@ -1,4 +1,4 @@
-"""The addresses of this machine that browsers may reach."""
+"""Local addresses that browsers can reach."""
 
 from __future__ import annotations
 

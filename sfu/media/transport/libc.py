@@ -1,4 +1,4 @@
-"""The system calls that batch, through cffi's ABI mode: recvmmsg, sendmmsg and UDP segmentation offload (udp(7)).
+"""Batched system calls through cffi's ABI mode: recvmmsg, sendmmsg and UDP segmentation offload (udp(7)).
 
 Nothing is compiled at install. Where the C library lacks them (macOS), `lib` is None and fanout.py and demux.py take
 their portable paths.

@@ -1,4 +1,4 @@
-"""Buffers of datagrams in rows: received, decrypted, rewritten, encrypted and sent in place."""
+"""Packet buffers, one datagram a row: received, decrypted, rewritten, encrypted and sent in place."""
 
 from __future__ import annotations
 

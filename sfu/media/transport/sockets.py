@@ -1,4 +1,4 @@
-"""Bound UDP sockets, and datagrams read from them in batches. Who sent them is for others to say (demux.py)."""
+"""Bound UDP sockets and batched reads. demux.py decides whose datagram it is."""
 
 from __future__ import annotations
 

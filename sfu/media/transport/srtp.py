@@ -1,4 +1,4 @@
-"""SRTP through libsrtp on reused buffers.
+"""SRTP through libsrtp, in place on reused buffers.
 
 pylibsrtp's Session copies each packet three times; its compiled binding works in place, which is what forwarding needs.
 `pylibsrtp._binding` and `Session._srtp` are private: the version is pinned, and tests/media/transport/test_srtp.py

@@ -1,4 +1,4 @@
-"""One client's way: its ICE, the keys that DTLS gave, and what is sent on it. It knows no room, no track and no SDP."""
+"""One client's transport: its ICE agent, its SRTP keys, and sending. It knows no room, no track and no SDP."""
 
 from __future__ import annotations
 
