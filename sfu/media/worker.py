@@ -252,7 +252,7 @@ class Worker:
         self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
 
     async def measure(self) -> None:
-        """Every peer's quality, in turns with packets: a large room has thousands of legs."""
+        """Every peer's quality, in turns with packets: a large room has thousands of down tracks."""
         while True:
             await self._measuring.wait()
             self._measuring.clear()

@@ -28,7 +28,7 @@ def _session(kind: int, key: bytes) -> Session:
     return Session(policy)
 
 
-class _Leg:
+class _DownTrack:
     segments, renumbered = True, False
 
 
@@ -45,11 +45,12 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
         sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         sink.setblocking(False)
     key = random.randbytes(28)
-    legs: list[Any] = [
-        (_Leg(), Context(_session(Policy.SSRC_ANY_OUTBOUND, key)), Path(endpoint, sink.getsockname())) for sink in sinks
+    down_tracks: list[Any] = [
+        (_DownTrack(), Context(_session(Policy.SSRC_ANY_OUTBOUND, key)), Path(endpoint, sink.getsockname()))
+        for sink in sinks
     ]
     share = outbox_rows.count // burst
-    fans = [Fan(outbox, legs[at : at + share]) for at in range(0, subscribers, share)]
+    fans = [Fan(outbox, down_tracks[at : at + share]) for at in range(0, subscribers, share)]
     publisher, rx = _session(Policy.SSRC_ANY_OUTBOUND, key), Context(_session(Policy.SSRC_ANY_INBOUND, key))
     sender, server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), endpoint.socket.getsockname()
     spent_ns = forwards = 0
@@ -75,7 +76,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
 
 
 def _send(outbox: Outbox, fan: Fan, k: int) -> None:
-    n = len(fan._legs)
+    n = len(fan._down_tracks)
     for i in range(n * k):
         outbox.rows.view[i * ROW_BYTES] = 0x80
     outbox.rows.lengths[: n * k] = array("i", [SIZE]) * (n * k)

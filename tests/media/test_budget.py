@@ -124,7 +124,9 @@ async def call(burst: Burst) -> AsyncIterator[Call]:
             for client in subscribers:
                 await client.takes_from("publisher")
             peer = control.worker.peers["publisher"]
-            await until(lambda: all(len(t.legs) == burst.subscribers for t in peer.published.values()), "all attached")
+            await until(
+                lambda: all(len(t.down_tracks) == burst.subscribers for t in peer.published.values()), "all attached"
+            )
             yield Call(publisher, subscribers)
         finally:
             for client in everybody:

@@ -586,7 +586,7 @@ async def settled(control: Control, made: list[Client]) -> None:
         peers = control.worker.peers
         wanted = len(made) - 1
         await until(
-            lambda: all(len(t.legs) == wanted for c in made for t in peers[c.id].published.values()),
+            lambda: all(len(t.down_tracks) == wanted for c in made for t in peers[c.id].published.values()),
             "all legs attached",
         )
 

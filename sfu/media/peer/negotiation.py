@@ -219,7 +219,7 @@ class Negotiation:
         }
         for slot in self._slots:
             if slot.track is not None and slot.track not in wanted:
-                slot.track.remove_leg(self._transport)
+                slot.track.remove_down_track(self._transport)
                 me.viewer.forget(slot.track)
                 if self._transport.outgoing is not None:  # for good: what begins again has another SSRC
                     for ssrc in filter(None, (slot.track.ssrc, slot.repair_ssrc)):
@@ -290,7 +290,7 @@ class Negotiation:
                     said.redundant
                 )  # for good: what was sent under a number may not come otherwise
             if slot.track is not None and not slot.accepted:
-                slot.track.remove_leg(self._transport)
+                slot.track.remove_down_track(self._transport)
         elif slot.source is not None:
             if said.sends:
                 self._peer.publisher.begin(slot.source, slot.kind, said)

@@ -130,7 +130,7 @@ class Peer(Transport):
     def _on_path(self, path: Path) -> None:
         self.shared.counters["paths_selected"] += 1
         for brought in self.negotiation.brought:
-            brought.legs_changed()
+            brought.down_tracks_changed()
         for track in self.published.values():  # what was lost on the old path, the others' requests included
             for layer in track.received:
                 layer.request_keyframe()
@@ -170,7 +170,7 @@ class Peer(Transport):
         self.room.check_codecs()
         self.negotiation.close()
         for brought in self.negotiation.brought:
-            brought.remove_leg(self)
+            brought.remove_down_track(self)
         flowed = self.publisher.flows
         for track in self.published.values():
             track.close()
@@ -191,10 +191,14 @@ class Peer(Transport):
     # --- what is known of its call -----------------------------------------------------------------------------------
 
     def measure(self, now_s: float) -> None:
-        """Brings `quality` up to date, from what its own tracks and its legs of others' counted."""
-        legs = [leg for track in self.viewer.taken.values() if (leg := track.legs.get(self.id)) is not None]
+        """Brings `quality` up to date, from what its own tracks and its down tracks of others' counted."""
+        down_tracks = [
+            down_track
+            for track in self.viewer.taken.values()
+            if (down_track := track.down_tracks.get(self.id)) is not None
+        ]
         tracks = [track for publication in self.published.values() for track in publication.received]
-        up, down = [track.counted() for track in tracks], [leg.counted() for leg in legs]
+        up, down = [track.counted() for track in tracks], [down_track.counted() for down_track in down_tracks]
         self.quality.update(up, down, now_s, self.viewer.limit_bps)
 
     def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:

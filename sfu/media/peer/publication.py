@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from sfu.media.bandwidth.allocation import Layer
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
-from sfu.media.streams.down_track import Leg
+from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Outbox
 from sfu.media.streams.redundant import RedundantTrack
 from sfu.media.streams.rtp_stream import Track
@@ -95,7 +95,7 @@ class Publication:
         self.received = list(self.streams.values())  # those that the publisher sends
         self.simulcast = len(self.received) > 1
         self._rids = {track: rid for rid, track in self.streams.items()}
-        self.legs: dict[str, Leg[Track]] = {}  # by subscribing peer's id, on one of the layers
+        self.down_tracks: dict[str, DownTrack[Track]] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
         self._asked_last = self.asked  # likewise, when it was any
@@ -141,73 +141,73 @@ class Publication:
 
     # --- subscribers -------------------------------------------------------------------------------------------------
 
-    def add_leg(self, peer: Transport, pause: str = "") -> None:
+    def add_down_track(self, peer: Transport, pause: str = "") -> None:
         """The peer's answer takes this; with a reason to `pause`, it waits for `resume`. It begins with the smallest
         layer that flows, which is a picture at once."""
-        if peer.id not in self.legs:
+        if peer.id not in self.down_tracks:
             flowing = [track for track in self.tracks if track.stream.remote_ssrc is not None]
             track = (flowing or self.tracks)[0].for_subscriber(peer)
-            track.add_leg(peer, pause)
-            self.legs[peer.id] = track.legs[peer.id]
+            track.add_down_track(peer, pause)
+            self.down_tracks[peer.id] = track.down_tracks[peer.id]
 
-    def remove_leg(self, peer: Transport) -> None:
-        leg = self.legs.pop(peer.id, None)
+    def remove_down_track(self, peer: Transport) -> None:
+        down_track = self.down_tracks.pop(peer.id, None)
         self._wanted.pop(peer.id, None)
-        if leg is not None:
-            leg.track.remove_leg(peer)
+        if down_track is not None:
+            down_track.track.remove_down_track(peer)
             for track in self.tracks:
                 track.forget(peer.id)
 
     def prefer(self, subscriber: str, rid: str, *, now: bool) -> None:
         """The layer a subscriber is to have. It gets the present one until a keyframe of that comes; `now`: nothing
         until then, because the present one is too much for it. Down within one stream needs none."""
-        leg = self.legs[subscriber]
+        down_track = self.down_tracks[subscriber]
         wanted = self.layers[rid]
         if self._wanted.get(subscriber) != rid:
             self._wanted[subscriber] = rid
             for track in self.tracks:
                 track.forget(subscriber)
-        if leg.track is wanted:
+        if down_track.track is wanted:
             return
-        if now and leg.track.stream is not wanted.stream:
+        if now and down_track.track.stream is not wanted.stream:
             wanted.forget(subscriber)
-            leg.track.switch(subscriber, wanted)
+            down_track.track.switch(subscriber, wanted)
         elif not wanted.expects(subscriber):
-            wanted.expect(leg)
+            wanted.expect(down_track)
 
     def layer_of(self, subscriber: str) -> str:
         """The layer a subscriber is to have, or has."""
-        leg, layers = self.legs[subscriber], self.layers
+        down_track, layers = self.down_tracks[subscriber], self.layers
         wanted = self._wanted.get(subscriber)
-        return wanted if wanted in layers else next(rid for rid, track in layers.items() if track is leg.track)
+        return wanted if wanted in layers else next(rid for rid, track in layers.items() if track is down_track.track)
 
     def falls(self, subscriber: str, rid: str) -> bool:
         """Whether this layer is smaller than the one a subscriber gets."""
-        layer, now = self.layers[rid], self.legs[subscriber].track
+        layer, now = self.layers[rid], self.down_tracks[subscriber].track
         return self.tracks.index(layer) < self.tracks.index(now)
 
     def paused(self, subscriber: str) -> str:
         """A reason why a subscriber is left out, empty if there is none."""
-        leg = self.legs.get(subscriber)
-        return min(leg.pauses, default="") if leg is not None else ""
+        down_track = self.down_tracks.get(subscriber)
+        return min(down_track.pauses, default="") if down_track is not None else ""
 
     def pause(self, subscriber: str, reason: str) -> None:
-        self.legs[subscriber].track.pause(subscriber, reason)
+        self.down_tracks[subscriber].track.pause(subscriber, reason)
 
     def resume(self, subscriber: str, reason: str) -> None:
-        self.legs[subscriber].track.resume(subscriber, reason)
+        self.down_tracks[subscriber].track.resume(subscriber, reason)
 
     def request_keyframe(self, subscriber: str) -> None:
-        if (leg := self.legs.get(subscriber)) is not None:
-            leg.track.request_keyframe()
+        if (down_track := self.down_tracks.get(subscriber)) is not None:
+            down_track.track.request_keyframe()
 
     def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
-        if (leg := self.legs.get(subscriber)) is not None:
-            leg.track.resend(subscriber, seqs, now_s)
+        if (down_track := self.down_tracks.get(subscriber)) is not None:
+            down_track.track.resend(subscriber, seqs, now_s)
 
-    def legs_changed(self) -> None:
+    def down_tracks_changed(self) -> None:
         for track in self.tracks:
-            track.legs_changed()
+            track.down_tracks_changed()
 
     # --- the publisher's side ----------------------------------------------------------------------------------------
 
@@ -282,14 +282,14 @@ class Publication:
 
     def _wanted_now(self, now_s: float) -> tuple[str, ...]:
         layers, rids = self.layers, self._rids
-        for subscriber, leg in self.legs.items():
-            if not leg.pauses:
-                self._wanted_s[rids[leg.track.stream]] = now_s
+        for subscriber, down_track in self.down_tracks.items():
+            if not down_track.pauses:
+                self._wanted_s[rids[down_track.track.stream]] = now_s
                 if (wanted := layers.get(self._wanted.get(subscriber, ""))) is not None:
                     self._wanted_s[rids[wanted.stream]] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
 
     def close(self) -> None:
-        self.legs.clear()
+        self.down_tracks.clear()
         for track in self.tracks:
             track.close()

@@ -57,7 +57,7 @@ NOTHING = Counted(0, 0, 0, 0, 0.0)
 
 
 class Trouble(NamedTuple):
-    """`value` is in the unit of UNITS; `peer` is whose leg it is."""
+    """`value` is in the unit of UNITS; `peer` is whose down track it is."""
 
     kind: Kind
     peer: str

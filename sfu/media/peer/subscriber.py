@@ -17,7 +17,7 @@ from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Slot
 from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
-from sfu.media.streams.down_track import Leg
+from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport.transport import Transport
 
 NOT_SPEAKING = "not_speaking"
@@ -40,7 +40,7 @@ class Settled(NamedTuple):
     """A video of which it has all that it wants: of an offer of this shape the layer at `at`, or -1 if that is none."""
 
     publication: Publication
-    leg: Leg[Any]
+    down_track: DownTrack[Any]
     shape: object
     at: int
 
@@ -69,8 +69,8 @@ class Viewer:
             return
         for slot in slots:
             if (track := slot.track) is not None:
-                track.add_leg(self._peer, NOT_SPEAKING if track.video in self._left_out else "")
-                track.legs[self._peer.id].repair_ssrc = slot.repair_ssrc if slot.repairs else 0
+                track.add_down_track(self._peer, NOT_SPEAKING if track.video in self._left_out else "")
+                track.down_tracks[self._peer.id].repair_ssrc = slot.repair_ssrc if slot.repairs else 0
                 self._tell_paused(track)
         self.allocate(time.monotonic())
 
@@ -96,10 +96,10 @@ class Viewer:
     def reported(self, block: ReportBlock, now_s: float) -> None:
         """What its client says of one stream."""
         taken = self.taken.get(block.ssrc)
-        leg = None if taken is None else taken.legs.get(self._peer.id)
-        if taken is not None and leg is not None:
-            leg.reported(block, now_s)
-            if taken.kind == "video" and self.down.loss(leg.delivery.loss or 0.0, now_s):
+        down_track = None if taken is None else taken.down_tracks.get(self._peer.id)
+        if taken is not None and down_track is not None:
+            down_track.reported(block, now_s)
+            if taken.kind == "video" and self.down.loss(down_track.delivery.loss or 0.0, now_s):
                 self.allocate(now_s)
 
     def estimated(self, bps: float, now_s: float) -> None:
@@ -119,29 +119,31 @@ class Viewer:
         if not (self._full or down.speaks):
             return
         spent_bps = self._spent(now_s)
-        legs = [settled.leg for settled in self._settled] or [p.legs[me.id] for p in self._videos()]
-        if not legs:
+        down_tracks = [settled.down_track for settled in self._settled] or [
+            p.down_tracks[me.id] for p in self._videos()
+        ]
+        if not down_tracks:
             return
-        down.sent(sum(map(_sent_bytes, legs)) + me.again_bytes, now_s)
+        down.sent(sum(map(_sent_bytes, down_tracks)) + me.again_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if down.asks(now_s):
             me.agent.ask(now_s)
         if probe := down.probe_bytes(passed_s, now_s):
-            self._probe(probe, legs, now_s)
+            self._probe(probe, down_tracks, now_s)
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
-        down.want(next_bps, now_s, can_probe=next_bps > 0 and any(leg.repair_ssrc for leg in legs))
+        down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.repair_ssrc for down_track in down_tracks))
 
     def _videos(self) -> list[Publication]:
-        return [p for p in self.taken.values() if p.kind == "video" and self._peer.id in p.legs]
+        return [p for p in self.taken.values() if p.kind == "video" and self._peer.id in p.down_tracks]
 
     def _spent(self, now_s: float) -> float:
         """At most so much is what it has, if that is all it wants; infinite where it is to be chosen anew."""
         me, spent_bps = self._peer.id, 0.0
-        for publication, leg, shape, at in self._settled:
+        for publication, down_track, shape, at in self._settled:
             offer = publication.offered(now_s)
-            if offer.shape is not shape or publication.legs.get(me) is not leg:
+            if offer.shape is not shape or publication.down_tracks.get(me) is not down_track:
                 self._settled = []
                 break
             if at >= 0:
@@ -172,12 +174,12 @@ class Viewer:
         """All that is wanted is allowed, so nothing is to be chosen again once it has come too."""
         settled = []
         for p in videos:
-            leg, offer, wish, at = p.legs[self._peer.id], p.offered(now_s), wishes.get(p), -1
+            down_track, offer, wish, at = p.down_tracks[self._peer.id], p.offered(now_s), wishes.get(p), -1
             if wish is not None:
                 at = wish.best()
-                if leg.track is not p.layers[wish.layers[at].rid]:
+                if down_track.track is not p.layers[wish.layers[at].rid]:
                     return []
-            settled.append(Settled(p, leg, offer.shape, at))
+            settled.append(Settled(p, down_track, offer.shape, at))
         return settled
 
     def _height(self, track: Publication) -> int:
@@ -186,12 +188,12 @@ class Viewer:
         return self._view.get(track.video, 0 if track.video in self._viewed else SHOWN_HEIGHT)
 
     def _has(self, track: Publication) -> str | None:
-        return None if track.legs[self._peer.id].pauses else track.layer_of(self._peer.id)
+        return None if track.down_tracks[self._peer.id].pauses else track.layer_of(self._peer.id)
 
     def _pause(self, track: Publication, reason: str, paused: bool) -> None:
         """One reason more or less not to forward a video to it. It goes on once there is none."""
-        leg = track.legs.get(self._peer.id)
-        if leg is not None and paused != (reason in leg.pauses):  # mostly it is as it was
+        down_track = track.down_tracks.get(self._peer.id)
+        if down_track is not None and paused != (reason in down_track.pauses):  # mostly it is as it was
             (track.pause if paused else track.resume)(self._peer.id, reason)
             self._tell_paused(track)
 
@@ -207,18 +209,18 @@ class Viewer:
             if reason:
                 self._shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
 
-    def _probe(self, n_bytes: int, legs: list[Leg[Any]], now_s: float) -> None:
+    def _probe(self, n_bytes: int, down_tracks: list[DownTrack[Any]], now_s: float) -> None:
         """Sends so much of what was sent lately once more."""
         found = [
-            (leg, packet)
-            for leg in legs
-            if leg.repair_ssrc
+            (down_track, packet)
+            for down_track in down_tracks
+            if down_track.repair_ssrc
             for back in range(PROBE_BACK)
-            if (packet := leg.lately(back)) is not None
+            if (packet := down_track.lately(back)) is not None
         ]
         while n_bytes > 0 and found:
-            leg, packet = found[self._probed % len(found)]
+            down_track, packet = found[self._probed % len(found)]
             self._probed += 1
-            self._peer.send_again(leg.again(packet, now_s))
+            self._peer.send_again(down_track.again(packet, now_s))
             self._shared.counters["packets_probe"] += 1
             n_bytes -= len(packet)

@@ -62,7 +62,7 @@ class Span(NamedTuple):
     shift_tl0: int = 0
 
 
-class Leg(Generic[F]):
+class DownTrack(Generic[F]):
     """Takes part in fans while `waiting` is false. Numbers are extended ones: they do not wrap."""
 
     __slots__ = (

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sfu.media.rtp import codecs, vp8
-from sfu.media.streams.down_track import Leg
+from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport import libc
 from sfu.media.transport.rows import BURST, ROW_BYTES, Lengths, Rows
 from sfu.media.transport.sockets import Path
 from sfu.media.transport.srtp import Context, protect
 
-Subscriber = Leg[Any]
+Subscriber = DownTrack[Any]
 """Of whatever stream: it looks at none."""
 
 SHARE = 32
@@ -31,10 +31,10 @@ _IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("str
 
 
 class Failure(NamedTuple):
-    """`leg` got the first `sent` packets of a run: not all, because the kernel's buffer is full, or all, but in
+    """`down track` got the first `sent` packets of a run: not all, because the kernel's buffer is full, or all, but in
     messages that the kernel would not cut up, and its next fan must know that."""
 
-    leg: Subscriber
+    down_track: Subscriber
     sent: int
 
 
@@ -114,22 +114,36 @@ class Fan:
     none."""
 
     __slots__ = (
-        "_addresses", "_contexts", "_endpoint", "_fd", "_legs", "_memory", "_n", "_names", "_outbox", "_paths",
-        "_pictured", "_renumbered", "_rows", "_segments", "_shapes", "_tag",
+        "_addresses",
+        "_contexts",
+        "_down_tracks",
+        "_endpoint",
+        "_fd",
+        "_memory",
+        "_n",
+        "_names",
+        "_outbox",
+        "_paths",
+        "_pictured",
+        "_renumbered",
+        "_rows",
+        "_segments",
+        "_shapes",
+        "_tag",
     )  # fmt: skip
 
-    def __init__(self, outbox: Outbox, legs: Sequence[tuple[Subscriber, Context, Path]]) -> None:
-        _, context, path = legs[0]
+    def __init__(self, outbox: Outbox, down_tracks: Sequence[tuple[Subscriber, Context, Path]]) -> None:
+        _, context, path = down_tracks[0]
         self._outbox, self._rows = outbox, outbox.rows
         self._endpoint, self._fd = path.endpoint, path.endpoint.fd
         self._tag = context.tag_bytes
-        self._legs, self._n = [leg for leg, _, _ in legs], len(legs)
-        self._contexts = [context for _, context, _ in legs]  # keeps the native sessions alive
-        self._addresses = [path.address for _, _, path in legs]
-        self._segments = self._legs[0].segments
-        self._renumbered = [(s, leg) for s, leg in enumerate(self._legs) if leg.renumbered]
-        self._pictured = [(s, leg) for s, leg in self._renumbered if leg.pictured]
-        self._paths = [path for _, _, path in legs]
+        self._down_tracks, self._n = [down_track for down_track, _, _ in down_tracks], len(down_tracks)
+        self._contexts = [context for _, context, _ in down_tracks]  # keeps the native sessions alive
+        self._addresses = [path.address for _, _, path in down_tracks]
+        self._segments = self._down_tracks[0].segments
+        self._renumbered = [(s, down_track) for s, down_track in enumerate(self._down_tracks) if down_track.renumbered]
+        self._pictured = [(s, down_track) for s, down_track in self._renumbered if down_track.pictured]
+        self._paths = [path for _, _, path in down_tracks]
         self._shapes: dict[int, Shape] = {}  # by packets of a run
         if not path.endpoint.portable:
             names = b"".join(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0") for address in self._addresses)
@@ -178,42 +192,42 @@ class Fan:
 
     def _renumber(self, view: memoryview, lengths: list[int]) -> None:
         k = len(lengths)
-        for s, leg in self._renumbered:
+        for s, down_track in self._renumbered:
             for at in range(s * k * ROW_BYTES + 2, (s + 1) * k * ROW_BYTES, ROW_BYTES):
-                leg.renumber(view, at)
-        for s, leg in self._pictured:
+                down_track.renumber(view, at)
+        for s, down_track in self._pictured:
             for at, n in zip(range(s * k * ROW_BYTES, (s + 1) * k * ROW_BYTES, ROW_BYTES), lengths, strict=True):
                 if view[at + 1] & 0x7F == codecs.VP8.payload_type:
-                    vp8.shift_picture(view[at : at + n], n, leg.shift_picture, leg.shift_tl0)
+                    vp8.shift_picture(view[at : at + n], n, down_track.shift_picture, down_track.shift_tl0)
 
     def _apart(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
         """libsrtp refused one of the packets: nobody else is to suffer."""
-        if len(self._legs) == 1:
+        if len(self._down_tracks) == 1:
             self._outbox.counters["protect_failed"] += len(lengths)
             return ()
         failures: list[Failure] = []
-        for one in zip(self._legs, self._contexts, self._paths, strict=True):
+        for one in zip(self._down_tracks, self._contexts, self._paths, strict=True):
             failures += Fan(self._outbox, [one]).forward(source, lengths)
         return failures
 
     def _send_on(self, messages: Any, at: int, total: int, k: int) -> Sequence[Failure]:
         """Message `at` was not sent. Tries again from there, which tells why, and goes on past those that fail."""
         counters, failures = self._outbox.counters, []
-        each = total // len(self._legs)  # messages a subscriber
+        each = total // len(self._down_tracks)  # messages a subscriber
         while at < total:
             sent = libc.sendmmsg(self._endpoint.fd, messages + at, total - at, 0)
             if sent > 0:
                 at += sent
                 continue
             code, (s, j) = libc.ffi.errno, divmod(at, each)
-            leg = self._legs[s]
+            down_track = self._down_tracks[s]
             if each < k and code in NO_SEGMENTS:
                 counters["segments_refused"] += 1
-                leg.segments = False
-                failures.append(Failure(leg, self._send_whole(s, k)))
+                down_track.segments = False
+                failures.append(Failure(down_track, self._send_whole(s, k)))
             elif code in FULL:
                 counters["send_buffer_full"] += 1
-                failures.append(Failure(leg, j))
+                failures.append(Failure(down_track, j))
                 at = (s + 1) * each
                 continue
             else:
@@ -230,24 +244,26 @@ class Fan:
     def _send_each(self, k: int) -> Sequence[Failure]:
         """Where there is no sendmmsg."""
         rows, counters, failures = self._outbox.rows, self._outbox.counters, []
-        for s, (leg, address) in enumerate(zip(self._legs, self._addresses, strict=True)):
+        for s, (down_track, address) in enumerate(zip(self._down_tracks, self._addresses, strict=True)):
             for j in range(k):
                 try:
                     self._endpoint.socket.sendto(rows.row(s * k + j), address)
                 except BlockingIOError:
                     counters["send_buffer_full"] += 1
-                    failures.append(Failure(leg, j))
+                    failures.append(Failure(down_track, j))
                     break
                 except OSError:
                     counters["send_failed"] += 1
         return failures
 
 
-def fans(outbox: Outbox, legs: Sequence[Subscriber]) -> list[Fan]:
+def fans(outbox: Outbox, down_tracks: Sequence[Subscriber]) -> list[Fan]:
     """As few as these subscribers need. Those whose media does not flow are in none."""
     groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, Path]]] = {}
-    for leg in legs:
-        if (way := leg.peer.downlink()) is not None:
+    for down_track in down_tracks:
+        if (way := down_track.peer.downlink()) is not None:
             context, path = way
-            groups.setdefault((path.endpoint, context.tag_bytes, leg.segments), []).append((leg, context, path))
+            groups.setdefault((path.endpoint, context.tag_bytes, down_track.segments), []).append(
+                (down_track, context, path)
+            )
     return [Fan(outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)]

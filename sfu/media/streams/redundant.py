@@ -32,9 +32,9 @@ class RedundantTrack(Track):
     def for_subscriber(self, peer: Transport) -> Track:
         return self if peer.hears_redundant else self.plain
 
-    def legs_changed(self) -> None:
-        super().legs_changed()
-        self.plain.legs_changed()
+    def down_tracks_changed(self) -> None:
+        super().down_tracks_changed()
+        self.plain.down_tracks_changed()
 
     def close(self) -> None:
         super().close()
@@ -63,7 +63,7 @@ class RedundantTrack(Track):
             except ValueError:
                 self._counters["rtp_malformed"] += 1
                 return False
-        if self.plain.legs:
+        if self.plain.down_tracks:
             j = len(self.plain.rows) + len(self.plain.late)
             row, n = spare.view[j * ROW_BYTES : (j + 1) * ROW_BYTES], len(packet) - start + payload
             row[:payload], row[payload:n] = packet[:payload], packet[start:]

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sfu.media.rtp import codecs, headers, rtcp, vp8
 from sfu.media.rtp.keyframe import starts_keyframe
-from sfu.media.streams.down_track import Leg
+from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Failure, Fan, Outbox, fans
 from sfu.media.streams.gso import gather, make_run
 from sfu.media.streams.receive_stream import BROKEN, Upstream
@@ -35,8 +35,22 @@ class Track(Upstream):
     """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
     __slots__ = (
-        "_coming", "_fans", "_history", "_outbox", "_report", "_reported_s", "_waiting", "accepts", "last_s", "last_ts",
-        "late", "legs", "rows", "short", "source", "ssrc",
+        "_coming",
+        "_fans",
+        "_history",
+        "_outbox",
+        "_report",
+        "_reported_s",
+        "_waiting",
+        "accepts",
+        "down_tracks",
+        "last_s",
+        "last_ts",
+        "late",
+        "rows",
+        "short",
+        "source",
+        "ssrc",
     )  # fmt: skip
 
     def __init__(
@@ -46,14 +60,14 @@ class Track(Upstream):
         self.source = source
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
-        self.legs: dict[str, Leg[Track]] = {}  # by subscribing peer's id
+        self.down_tracks: dict[str, DownTrack[Track]] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
         self.late: list[int] = []  # of the batch at hand, overtaken by others
         self._outbox = outbox
         self._fans: list[Fan] | None = None
-        self._waiting: list[Leg[Track]] = []
-        self._coming: dict[str, Leg[Track]] = {}  # those of other tracks that change to this one, by subscriber
+        self._waiting: list[DownTrack[Track]] = []
+        self._coming: dict[str, DownTrack[Track]] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History()
         self._report: rtcp.Rtcp | None = None  # the last one passed on
         self._reported_s = -REPORT_S
@@ -74,45 +88,45 @@ class Track(Upstream):
         """The form of this that a subscriber can play."""
         return self
 
-    def add_leg(self, peer: Transport, pause: str = "") -> None:
+    def add_down_track(self, peer: Transport, pause: str = "") -> None:
         """The peer's answer takes this track; with a reason to `pause`, it waits for `resume`. Asks for a keyframe if
         that is new, so that a picture appears at once."""
-        if peer.id in self.legs:
+        if peer.id in self.down_tracks:
             return
-        self.legs[peer.id] = Leg(peer, self)
-        self.legs_changed()
+        self.down_tracks[peer.id] = DownTrack(peer, self)
+        self.down_tracks_changed()
         if pause:
             self.pause(peer.id, pause)
             return
         self.request_keyframe()
         if self._report is not None:  # sound and picture are to be in step before the next one comes
-            self._tell_times(self.legs[peer.id], self._report)
+            self._tell_times(self.down_tracks[peer.id], self._report)
 
-    def remove_leg(self, peer: Transport) -> None:
-        if self.legs.pop(peer.id, None) is not None:
-            self.legs_changed()
+    def remove_down_track(self, peer: Transport) -> None:
+        if self.down_tracks.pop(peer.id, None) is not None:
+            self.down_tracks_changed()
 
     def paused(self, subscriber: str) -> str:
         """A reason why a subscriber is left out, empty if there is none."""
-        leg = self.legs.get(subscriber)
-        return min(leg.pauses, default="") if leg is not None else ""
+        down_track = self.down_tracks.get(subscriber)
+        return min(down_track.pauses, default="") if down_track is not None else ""
 
     def pause(self, subscriber: str, reason: str) -> None:
         """Leaves a subscriber out, which it will see as a moment in which nothing was sent, until `resume` has taken
         back every reason."""
-        leg = self.legs[subscriber]
-        if reason not in leg.pauses:
-            leg.suspend(self.head)
-            leg.pauses.add(reason)
-            self.legs_changed()
+        down_track = self.down_tracks[subscriber]
+        if reason not in down_track.pauses:
+            down_track.suspend(self.head)
+            down_track.pauses.add(reason)
+            self.down_tracks_changed()
 
     def resume(self, subscriber: str, reason: str) -> None:
         """Takes a reason back; with the last one the subscriber goes on at the next keyframe."""
-        leg = self.legs[subscriber]
-        if reason in leg.pauses:
-            leg.pauses.remove(reason)
-            if not leg.pauses:
-                self.legs_changed()
+        down_track = self.down_tracks[subscriber]
+        if reason in down_track.pauses:
+            down_track.pauses.remove(reason)
+            if not down_track.pauses:
+                self.down_tracks_changed()
                 self.request_keyframe()
 
     def switch(self, subscriber: str, track: Track) -> None:
@@ -122,17 +136,17 @@ class Track(Upstream):
         track.request_keyframe()
 
     def hand_over(self, subscriber: str, track: Track) -> None:
-        leg = self.legs.pop(subscriber)
-        leg.suspend(self.head)
-        leg.follow(track)
-        track.legs[subscriber] = leg
-        self.legs_changed()
-        track.legs_changed()
+        down_track = self.down_tracks.pop(subscriber)
+        down_track.suspend(self.head)
+        down_track.follow(track)
+        track.down_tracks[subscriber] = down_track
+        self.down_tracks_changed()
+        track.down_tracks_changed()
 
-    def expect(self, leg: Leg[Track]) -> None:
+    def expect(self, down_track: DownTrack[Track]) -> None:
         """The subscriber of another track (a layer) changes to this one at its next keyframe, and gets the other until
         then."""
-        self._coming[leg.peer.id] = leg
+        self._coming[down_track.peer.id] = down_track
         self.request_keyframe()
 
     def expects(self, subscriber: str) -> bool:
@@ -144,14 +158,14 @@ class Track(Upstream):
 
     @property
     def flush_rank(self) -> int:
-        """Within a batch: audio first, and what a leg changes to after what it changes from."""
+        """Within a batch: audio first, and what a down track changes to after what it changes from."""
         return 0 if self.kind == "audio" else 2 if self._coming else 1
 
     @property
     def watched(self) -> bool:
-        return bool(self._coming) or any(not leg.pauses for leg in self.legs.values())
+        return bool(self._coming) or any(not down_track.pauses for down_track in self.down_tracks.values())
 
-    def legs_changed(self) -> None:
+    def down_tracks_changed(self) -> None:
         """The subscribers, their addresses or keys are others now: prepare their messages anew."""
         self._fans = None
 
@@ -161,9 +175,9 @@ class Track(Upstream):
 
     def close(self) -> None:
         super().close()
-        self.legs.clear()
+        self.down_tracks.clear()
         self._coming.clear()
-        self.legs_changed()
+        self.down_tracks_changed()
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +223,7 @@ class Track(Upstream):
             if self._waiting or self._coming or self._lacks:
                 begin = self._find_beginning(rows, at, n)
                 if begin == 0:
-                    self._resume_legs(rows.row(at), now_s)
+                    self._resume_down_tracks(rows.row(at), now_s)
                 elif begin > 0:
                     n = begin
                 elif self._waiting or self._coming or self._lacks == BROKEN:
@@ -230,10 +244,10 @@ class Track(Upstream):
 
     def _failed(self, failures: Sequence[Failure], source: memoryview, n: int) -> None:
         """Of a run, some subscribers got less than all."""
-        self.legs_changed()
-        for leg, sent in failures:
+        self.down_tracks_changed()
+        for down_track, sent in failures:
             if sent < n and self.kind == "video":
-                leg.suspend(self._extended(source[sent * ROW_BYTES :]), n - sent)
+                down_track.suspend(self._extended(source[sent * ROW_BYTES :]), n - sent)
                 self.request_keyframe()
 
     def _count(self, number: int, span: int, source: memoryview, lengths: list[int]) -> None:
@@ -250,19 +264,19 @@ class Track(Upstream):
         if self._fans is None:
             self._prepare()
         if (self._waiting or self._coming or self._lacks) and self._find_beginning(rows, i, 1) == 0:
-            self._resume_legs(rows.row(i), now_s)
+            self._resume_down_tracks(rows.row(i), now_s)
             beginning = self._waiting
         self._count(number, 1, source, lengths)
         taking = []
-        for leg in self.legs.values():
-            if not leg.waiting and leg.floor <= number:
-                taking.append(leg)
-            elif not leg.waiting:
-                leg.uncount()
+        for down_track in self.down_tracks.values():
+            if not down_track.waiting and down_track.floor <= number:
+                taking.append(down_track)
+            elif not down_track.waiting:
+                down_track.uncount()
         for fan in fans(self._outbox, taking):
             fan.forward(source, lengths)
-        for leg in beginning:
-            leg.catch_up(number + 1)
+        for down_track in beginning:
+            down_track.catch_up(number + 1)
 
     def _find_beginning(self, rows: Rows, at: int, n: int) -> int:
         """The first of n packets that a subscriber may begin with, or -1."""
@@ -270,19 +284,19 @@ class Track(Upstream):
             return 0
         return next((i for i in range(n) if starts_keyframe(rows.row(at + i))), -1)
 
-    def _resume_legs(self, packet: memoryview, now_s: float) -> None:
+    def _resume_down_tracks(self, packet: memoryview, now_s: float) -> None:
         number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
         picture = _picture_of(packet)
         self._has_keyframe()
         coming, self._coming = self._coming, {}
-        for subscriber, leg in coming.items():
-            leg.track.hand_over(subscriber, self)
-            if not leg.pauses:
-                self._waiting.append(leg)
-        for leg in self._waiting:
-            leg.resume(number, ts, now_s, picture)
+        for subscriber, down_track in coming.items():
+            down_track.track.hand_over(subscriber, self)
+            if not down_track.pauses:
+                self._waiting.append(down_track)
+        for down_track in self._waiting:
+            down_track.resume(number, ts, now_s, picture)
         if self._waiting:
-            self.legs_changed()
+            self.down_tracks_changed()
 
     def last_picture(self) -> vp8.Picture | None:
         """The VP8 numbers of what was sent last."""
@@ -290,8 +304,12 @@ class Track(Upstream):
         return None if packet is None else _picture_of(packet)
 
     def _prepare(self) -> list[Fan]:
-        self._waiting = [leg for leg in self.legs.values() if leg.waiting and not leg.pauses]
-        self._fans = fans(self._outbox, [leg for leg in self.legs.values() if not leg.waiting])
+        self._waiting = [
+            down_track for down_track in self.down_tracks.values() if down_track.waiting and not down_track.pauses
+        ]
+        self._fans = fans(
+            self._outbox, [down_track for down_track in self.down_tracks.values() if not down_track.waiting]
+        )
         return self._fans
 
     # --- RTCP ---------------------------------------------------------------------------------------------------------
@@ -303,23 +321,23 @@ class Track(Upstream):
     def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
         """Answers a subscriber's NACK, once a round trip. What is not sent costs its budget too, past it the rest is
         left."""
-        leg = self.legs.get(subscriber)
-        if leg is None:
+        down_track = self.down_tracks.get(subscriber)
+        if down_track is None:
             return
-        measured_s = leg.delivery.round_trip_s
+        measured_s = down_track.delivery.round_trip_s
         round_trip_s = ROUND_TRIP_S if measured_s is None else measured_s
         for seq16 in seqs:
-            if not leg.peer.resends.take(now_s):
+            if not down_track.peer.resends.take(now_s):
                 self._counters["nack_over_budget"] += 1
                 return
-            data = leg.find(seq16)
+            data = down_track.find(seq16)
             if data is None:
                 self._counters["nack_missed"] += 1
-            elif not leg.answers.due(seq16, round_trip_s, now_s):
+            elif not down_track.answers.due(seq16, round_trip_s, now_s):
                 self._counters["nack_repeated"] += 1
             else:
                 self._counters["nack_answered"] += 1
-                leg.peer.send_again(leg.again(data, now_s))
+                down_track.peer.send_again(down_track.again(data, now_s))
 
     def sender_report(self, report: rtcp.Rtcp) -> None:
         """Passes a publisher's sender report on, at most one each REPORT_S: any of them says how its clocks go. Raises
@@ -330,13 +348,13 @@ class Track(Upstream):
             self._counters["sender_reports_spared"] += 1
             return
         self._report, self._reported_s = report, now_s
-        for leg in self.legs.values():
-            if not leg.waiting:
-                self._tell_times(leg, report)
+        for down_track in self.down_tracks.values():
+            if not down_track.waiting:
+                self._tell_times(down_track, report)
 
-    def _tell_times(self, leg: Leg[Track], report: rtcp.Rtcp) -> None:
-        leg.peer.send_rtcp(rtcp.sender_report(report, leg.ssrc, self.publisher.id, leg.shift_ts))
-        leg.delivery.sender_report(headers.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
+    def _tell_times(self, down_track: DownTrack[Track], report: rtcp.Rtcp) -> None:
+        down_track.peer.send_rtcp(rtcp.sender_report(report, down_track.ssrc, self.publisher.id, down_track.shift_ts))
+        down_track.delivery.sender_report(headers.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
 
 
 def _picture_of(packet: headers.Buffer) -> vp8.Picture | None:

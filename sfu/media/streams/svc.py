@@ -13,7 +13,7 @@ from typing import Literal
 from sfu.media.rtp import codecs, headers, rtcp, vp9
 from sfu.media.rtp.keyframe import starts_keyframe
 from sfu.media.rtp.numbering import HISTORY
-from sfu.media.streams.down_track import Leg
+from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Outbox
 from sfu.media.streams.receive_stream import NOTHING
 from sfu.media.streams.rtp_stream import NONE, Track
@@ -44,7 +44,7 @@ class ScalableTrack(Track):
         self.heights: tuple[int, ...] = ()  # of the layers, as last told; 0 where not
         self._lower: list[LayerTrack] = []
         self.short = _UNLAYERED
-        self._moving: dict[str, tuple[Leg[Track], ScalableTrack | LayerTrack]] = {}  # from one of us to another
+        self._moving: dict[str, tuple[DownTrack[Track], ScalableTrack | LayerTrack]] = {}  # from one of us to another
 
     @property
     def lower(self) -> list[LayerTrack]:
@@ -66,11 +66,11 @@ class ScalableTrack(Track):
     def watched(self) -> bool:
         return super().watched or any(track.watched for track in self._lower)
 
-    def expect(self, leg: Leg[Track]) -> None:
-        if leg.track.stream is self:
-            self.move(leg, self)
+    def expect(self, down_track: DownTrack[Track]) -> None:
+        if down_track.track.stream is self:
+            self.move(down_track, self)
         else:
-            super().expect(leg)
+            super().expect(down_track)
 
     def expects(self, subscriber: str) -> bool:
         return super().expects(subscriber) or self.moves(subscriber, self)
@@ -79,10 +79,10 @@ class ScalableTrack(Track):
         super().forget(subscriber)
         self._moving.pop(subscriber, None)
 
-    def move(self, leg: Leg[Track], target: ScalableTrack | LayerTrack) -> None:
+    def move(self, down_track: DownTrack[Track], target: ScalableTrack | LayerTrack) -> None:
         """The subscriber of one of us changes to another one as soon as that can be."""
-        self._moving[leg.peer.id] = leg, target
-        if _goes_up(leg, target):
+        self._moving[down_track.peer.id] = down_track, target
+        if _goes_up(down_track, target):
             self.request_keyframe()
 
     def moves(self, subscriber: str, target: Track) -> bool:
@@ -139,7 +139,7 @@ class ScalableTrack(Track):
                 self._arrange(count, rows.row(i), packets[at], now_s)
                 start = at
         self._pass_on(rows, spare, packets[start:], now_s)
-        if any(_goes_up(leg, target) for leg, target in self._moving.values()):
+        if any(_goes_up(down_track, target) for down_track, target in self._moving.values()):
             self.request_keyframe()
 
     def _lower_from(self, packet: memoryview, found: vp9.Descriptor) -> int:
@@ -163,24 +163,26 @@ class ScalableTrack(Track):
         ended, self._lower = self._lower[count:], self._lower[:count]
         self._lower += [LayerTrack(self, spatial, number) for spatial in range(len(self._lower), count)]
         self.short = NONE if self._lower else _UNLAYERED
-        for leg in [leg for track in ended for leg in track.legs.values()]:
-            self._hand_over(leg, self, ts if key else None, now_s)
-        for subscriber, (leg, target) in list(self._moving.items()):
-            if target in ended or target is leg.track:
+        for down_track in [down_track for track in ended for down_track in track.down_tracks.values()]:
+            self._hand_over(down_track, self, ts if key else None, now_s)
+        for subscriber, (down_track, target) in list(self._moving.items()):
+            if target in ended or target is down_track.track:
                 del self._moving[subscriber]
-            elif found.starts_picture and (leg.waiting or key or not _goes_up(leg, target)):
+            elif found.starts_picture and (down_track.waiting or key or not _goes_up(down_track, target)):
                 del self._moving[subscriber]
-                self._hand_over(leg, target, ts, now_s)
+                self._hand_over(down_track, target, ts, now_s)
         for track in ended:
             track.close()
 
     @staticmethod
-    def _hand_over(leg: Leg[Track], target: ScalableTrack | LayerTrack, ts: int | None, now_s: float) -> None:
+    def _hand_over(
+        down_track: DownTrack[Track], target: ScalableTrack | LayerTrack, ts: int | None, now_s: float
+    ) -> None:
         """From the next packet on, which has this timestamp if the subscriber can go on with it."""
-        waits = leg.waiting
-        leg.track.hand_over(leg.peer.id, target)
+        waits = down_track.waiting
+        down_track.track.hand_over(down_track.peer.id, target)
         if not waits and ts is not None:
-            leg.resume(target.head, ts, now_s)
+            down_track.resume(target.head, ts, now_s)
 
     def _pass_on(self, rows: Rows, spare: Rows, packets: list[Numbered], now_s: float) -> None:
         if packets:
@@ -207,11 +209,11 @@ class LayerTrack(Track):
     def stream(self) -> ScalableTrack:
         return self._stream
 
-    def expect(self, leg: Leg[Track]) -> None:
-        if leg.track.stream is self._stream:
-            self._stream.move(leg, self)
+    def expect(self, down_track: DownTrack[Track]) -> None:
+        if down_track.track.stream is self._stream:
+            self._stream.move(down_track, self)
         else:
-            super().expect(leg)
+            super().expect(down_track)
 
     def expects(self, subscriber: str) -> bool:
         return super().expects(subscriber) or self._stream.moves(subscriber, self)
@@ -231,7 +233,7 @@ class LayerTrack(Track):
     def take(self, rows: Rows, spare: Rows, packets: list[Numbered], now_s: float) -> None:
         """Encoders may leave any layer out of a picture, so whether one that is not our last ends it for us is known
         when the next packet has come. Decoders wait for that, too."""
-        used = bool(self.legs or self._coming)
+        used = bool(self.down_tracks or self._coming)
         lengths: list[int] = []
         for i, number, found in packets:
             if self._held is not None:
@@ -300,8 +302,8 @@ class LayerTrack(Track):
         return copy
 
 
-def _goes_up(leg: Leg[Track], target: ScalableTrack | LayerTrack) -> bool:
-    track = leg.track
+def _goes_up(down_track: DownTrack[Track], target: ScalableTrack | LayerTrack) -> bool:
+    track = down_track.track
     return isinstance(track, LayerTrack) and track.spatial < target.spatial
 
 

@@ -239,7 +239,7 @@ def test_a_listener_in_an_empty_room_gets_no_offer() -> None:
             async with clients(control, "b") as (b,):
                 await a.negotiate()
                 await a.connect()
-                await until(lambda: control.worker.peers["b"].published["camera"].legs, "attached")
+                await until(lambda: control.worker.peers["b"].published["camera"].down_tracks, "attached")
                 await b.send_rtp("camera", 1, b"picture")
                 assert (await a.rtp()).payload == b"picture"
             await a.aclose()
@@ -350,12 +350,12 @@ def test_a_client_that_stops_taking_a_track_gets_none_of_it() -> None:
             b.takes = False
             await control.send(bridge.Publish("b", "screen", "video"))  # anything that makes an offer
             tracks = control.worker.peers["a"].published
-            await until(lambda: set(tracks["camera"].legs) == {"c"}, "b is no subscriber")
+            await until(lambda: set(tracks["camera"].down_tracks) == {"c"}, "b is no subscriber")
             await a.send_rtp("camera", 1, b"not for b")
             await a.send_rtp("microphone", 1, b"not for b")
             b.takes = True
             await control.send(bridge.Publish("b", "screen-2", "video"))
-            await until(lambda: set(tracks["camera"].legs) == {"b", "c"}, "b is one again")
+            await until(lambda: set(tracks["camera"].down_tracks) == {"b", "c"}, "b is one again")
             await a.send_rtp("camera", 2, b"for both")
             assert [(await c.rtp()).payload for _ in range(3)][-1] == b"for both"
             assert (await b.rtp()).payload == b"for both"
@@ -379,7 +379,7 @@ def test_another_ssrc_is_another_track() -> None:
                 "offered anew",
             )
             track = control.worker.peers["a"].published["camera"]
-            await until(lambda: track.legs, "attached")
+            await until(lambda: track.down_tracks, "attached")
             await a.send_rtp("camera", 100, b"new")
             got = await b.rtp()
             assert (got.payload, got.ssrc) == (b"new", b.ssrc_of("a", "camera"))
@@ -415,7 +415,7 @@ def test_publish_and_unpublish() -> None:
             await control.send(bridge.Publish("a", "screen", "video"))
             await until(lambda: b.offer and ("a", "screen") in received(b.offer), "b is offered the screen")
             tracks = control.worker.peers["a"].published
-            await until(lambda: tracks["screen"].legs, "attached")
+            await until(lambda: tracks["screen"].down_tracks, "attached")
             await a.send_rtp("screen", 1, b"screen")
             await a.send_rtp("camera", 1, b"camera")
             got = [await b.rtp() for _ in range(2)]

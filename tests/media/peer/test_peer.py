@@ -261,7 +261,7 @@ def test_a_subscriber_tells_what_came() -> None:
             await a.send(head + struct.pack("!QIII", 0x11112222_33334444, 0, 0, 0))
             await b.rtcp(rtcp.RTCP_SR)
             ssrc = b.ssrc_of("a", "microphone")
-            delivery = control.worker.peers["a"].published["microphone"].legs["b"].delivery
+            delivery = control.worker.peers["a"].published["microphone"].down_tracks["b"].delivery
             for seq16, lost in ((65_532, 0), (65_540, 2)):
                 for number in range(seq16, seq16 + 8):
                     await a.send_rtp("microphone", number & 0xFFFF, bytes(88))
@@ -289,7 +289,7 @@ def test_who_loses_is_told_apart_though_both_miss_the_same_packets() -> None:
                     if seq16 % 5:
                         await a.send_rtp("microphone", seq16, bytes(88))
                         await b.rtp()
-                delivery = control.worker.peers["a"].published["microphone"].legs["b"].delivery
+                delivery = control.worker.peers["a"].published["microphone"].down_tracks["b"].delivery
                 delivery.jitter_s = -1
                 block = rtcp.report_block(b.ssrc_of("a", "microphone"), 0, lost, end, 96, 0, 0)
                 await b.send(rtcp.receiver_report([block]))
@@ -340,7 +340,7 @@ def test_either_side_may_start_dtls(setup: str) -> None:
             a.setup = setup
             await a.start()
             await a.takes_from("b")
-            await until(lambda: control.worker.peers["b"].published["camera"].legs, "attached")
+            await until(lambda: control.worker.peers["b"].published["camera"].down_tracks, "attached")
             await b.send_rtp("camera", 1, b"picture")
             assert (await a.rtp()).payload == b"picture"
             assert a.dtls is not None
@@ -390,9 +390,9 @@ def test_a_track_answered_before_dtls_is_up_flows_once_it_is() -> None:
             offer = await a.negotiate()
             assert received(offer) == {("b", source) for source in BOTH}
             track = control.worker.peers["b"].published["camera"]
-            assert track.legs == {}
+            assert track.down_tracks == {}
             await a.connect()
-            assert set(track.legs) == {"a"}
+            assert set(track.down_tracks) == {"a"}
             await b.send_rtp("camera", 1, b"picture")
             assert (await a.rtp()).payload == b"picture"
             await a.aclose()
@@ -480,7 +480,7 @@ def test_leaving_leaves_nothing_behind() -> None:
                 assert set(control.worker.rooms["room"].peers) == {"a"}
                 assert control.worker.udp._agents.keys() == {control.worker.peers["a"].agent.ufrag}
                 assert {route.agent for route in routes(control)} == {control.worker.peers["a"].agent}
-                assert all(track.legs == {} for track in control.worker.peers["a"].published.values())
+                assert all(track.down_tracks == {} for track in control.worker.peers["a"].published.values())
                 await until(lambda p=peer: not p._tasks, "its tasks ended")
                 await until(lambda: len(asyncio.all_tasks()) <= tasks, f"tasks ended: {asyncio.all_tasks()}")
                 assert control.pending(bridge.Failed, "b") == []
@@ -591,7 +591,9 @@ def forwarded(control: LocalControl, subscriber: str) -> set[str]:
     published = {
         peer.id: peer.published["camera"] for peer in control.worker.peers.values() if "camera" in peer.published
     }
-    return {name for name, track in published.items() if subscriber in track.legs and not track.paused(subscriber)}
+    return {
+        name for name, track in published.items() if subscriber in track.down_tracks and not track.paused(subscriber)
+    }
 
 
 async def cameras_seen(control: LocalControl, made: list[Client], seq16: int) -> dict[str, set[str]]:

@@ -70,7 +70,7 @@ async def simulcast(control: LocalControl, **viewer: Any) -> AsyncIterator[tuple
         layers = {rid: Layer(a, rid, start) for rid, start in (("q", 100), ("h", 40_000), ("f", 65_530))}
         await layers["q"].begin()
         camera = control.worker.peers["a"].published["camera"]
-        await until(lambda: "b" in camera.legs, "attached")
+        await until(lambda: "b" in camera.down_tracks, "attached")
         yield a, b, layers
     finally:
         for client in (a, b):
@@ -301,7 +301,7 @@ async def scalable(control: LocalControl, *rids: str) -> AsyncIterator[tuple[Cli
             await client.start()
         if rids:
             await Layer(a, rids[0], 0).begin()
-        await until(lambda: "b" in control.worker.peers["a"].published["camera"].legs, "attached")
+        await until(lambda: "b" in control.worker.peers["a"].published["camera"].down_tracks, "attached")
         yield a, b, Scalable(a)
     finally:
         for client in (a, b):
@@ -332,13 +332,13 @@ def test_a_subscriber_gets_the_layers_of_a_stream_that_it_shows(rids: tuple[str,
             assert offered(control) == [(f"{rid}0", 180), (f"{rid}1", 360), (rid, 720)]
             await alice.send()
             got = await parts(b, 3)
-            leg = camera.legs["b"]
+            down_track = camera.down_tracks["b"]
             for height, before in ((360, 3), (180, 2)):
                 await view(control, height)
                 await wants(control, f"{rid}{before - 2}")
                 await alice.send()
                 got += await parts(b, before - 1)
-                assert leg.track is camera.layers[f"{rid}{before - 2}"]
+                assert down_track.track is camera.layers[f"{rid}{before - 2}"]
             await view(control, 720)
             await wants(control, rid)
             await alice.send()
@@ -390,7 +390,7 @@ def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
             await until(lambda: camera.scalable, "layers show")
             await wants(control, f"{rid}0")
             await alice.send()
-            await until(lambda: camera.legs["b"].track is camera.layers[f"{rid}0"], "it has the smallest")
+            await until(lambda: camera.down_tracks["b"].track is camera.layers[f"{rid}0"], "it has the smallest")
             before = (await parts(b, 4))[-1]
             await alice.send(vp8=True, key=True)
             await alice.send(vp8=True)
@@ -398,7 +398,7 @@ def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
             assert [part.seq - before.seq for part in got] == [1, 2]
             assert [part.ts - before.ts for part in got] == [3000, 6000]
             assert not camera.scalable
-            assert camera.legs["b"].track is camera.streams[rid]
+            assert camera.down_tracks["b"].track is camera.streams[rid]
             assert [name for name, _ in offered(control)] == list(rids or ("",))
             await alice.send(2, key=True)
             assert [(part.text, part.marker) for part in await parts(b, 1)] == [("layer 0", False)]

@@ -77,7 +77,7 @@ def test_layers_that_begin_again_need_not_be_named_again(stops: str) -> None:
             for turn in range(3):
                 camera = await begins(a, control)
                 await layer(a, 100 * turn, 7001, KEY, "" if turn else "q")
-                await until(lambda one=camera: "b" in one.legs, "b is on it")
+                await until(lambda one=camera: "b" in one.down_tracks, "b is on it")
                 await layer(a, 100 * turn + 1, 7001, KEY + b"%d" % turn)
                 assert (await b.rtp()).payload.endswith(b"%d" % turn)
                 a.publishes.clear()
@@ -127,7 +127,7 @@ def test_a_layer_may_come_with_another_ssrc_any_number_of_times() -> None:
             await a.start()
             camera = await begins(a, control)
             await layer(a, 1, 7001, KEY, "q")
-            await until(lambda: "b" in camera.legs, "b is on it")
+            await until(lambda: "b" in camera.down_tracks, "b is on it")
             for ssrc in range(7002, 7002 + 2 * MAX_SSRCS):
                 await layer(a, 1, ssrc, KEY + b"%d" % ssrc, "q")
                 assert (await b.rtp()).payload.endswith(b"%d" % ssrc)

@@ -110,7 +110,7 @@ def test_but_not_those_of_numbers_that_are_over() -> None:
             c = await Client(control, "c").start()
             await c.takes_from("a", "b")
             published = control.worker.peers["a"].published
-            await until(lambda: all("c" in published[source].legs for source in published), "c attached")
+            await until(lambda: all("c" in published[source].down_tracks for source in published), "c attached")
             await a.send(sender_report(a.ssrcs["microphone"]))
             sound = c.ssrc_of("a", "microphone")
             assert await reports(c, sound) == [sound]
@@ -185,8 +185,8 @@ def test_whatever_a_peer_sends_others_get_next_to_nothing(name: str) -> None:
             for _ in range(100):
                 await x.raw_rtp()
                 await b.raw_rtp()
-            leg = control.worker.peers["a"].published["camera"].legs["x"]
-            leg.delivery.round_trip_s = 0.0  # as who lies about it would have it
+            down_track = control.worker.peers["a"].published["camera"].down_tracks["x"]
+            down_track.delivery.round_trip_s = 0.0  # as who lies about it would have it
             for client in (a, b, x):
                 others(client)
             began_s = asyncio.get_running_loop().time()

@@ -118,17 +118,17 @@ class Scene:
         for track in p.tracks:
             moving = dict(track._coming)
             track._coming.clear()
-            for name, leg in moving.items():
-                self.move(name, leg.track, track)
+            for name, down_track in moving.items():
+                self.move(name, down_track.track, track)
         for stream in p.received:
             assert isinstance(stream, ScalableTrack)
-            for name, (leg, target) in list(stream._moving.items()):
+            for name, (down_track, target) in list(stream._moving.items()):
                 del stream._moving[name]
-                self.move(name, leg.track, target)
+                self.move(name, down_track.track, target)
         for track in p.tracks:
-            for leg in track.legs.values():
-                if leg.waiting and not leg.pauses:
-                    leg.resume(track.head, 0, self.now_s)
+            for down_track in track.down_tracks.values():
+                if down_track.waiting and not down_track.pauses:
+                    down_track.resume(track.head, 0, self.now_s)
 
     @staticmethod
     def move(name: str, before: Track, after: Track) -> None:
@@ -143,7 +143,7 @@ class Scene:
         ended, stream._lower = stream._lower, [LayerTrack(stream, spatial, 0) for spatial in range(n)]
         stream._moving.clear()
         for track in ended:
-            for name in list(track.legs):
+            for name in list(track.down_tracks):
                 self.move(name, track, stream)
 
     def change(self) -> None:
@@ -170,7 +170,7 @@ class Scene:
                 for stream in [stream for video in self.videos for stream in video.received]:
                     stream.heights = chance.choice([(90, 180, 360), (360, 720, 1440)])  # type: ignore[attr-defined]
             case "again":
-                p.remove_leg(self.me)
+                p.remove_down_track(self.me)
                 if chance.random() < 0.7:
                     self.take()
             case "rank":
@@ -199,11 +199,17 @@ class Scene:
         )  # fmt: skip
 
     def state(self, p: Publication) -> tuple[Any, ...]:
-        leg = p.legs.get("me")
-        if leg is None:
+        down_track = p.down_tracks.get("me")
+        if down_track is None:
             return ()
         expecting = [name for name, track in p.layers.items() if track.expects("me")]
-        return p.layer_of("me"), [track is leg.track for track in p.tracks], sorted(leg.pauses), leg.waiting, expecting
+        return (
+            p.layer_of("me"),
+            [track is down_track.track for track in p.tracks],
+            sorted(down_track.pauses),
+            down_track.waiting,
+            expecting,
+        )
 
 
 @pytest.mark.parametrize("seed", range(40))

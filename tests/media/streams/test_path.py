@@ -205,7 +205,7 @@ def away_from_wrap(seq16: int) -> int:
 
 
 @dataclass
-class ModelLeg:
+class ModelDownTrack:
     """What one subscriber has coming. Numbers as in the track, `shift` added."""
 
     floor: int
@@ -225,7 +225,7 @@ class Model:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.legs: dict[str, ModelLeg] = {}
+        self.down_tracks: dict[str, ModelDownTrack] = {}
         self.sent: dict[int, Sent] = {}
         self.muted = self.started = False
         self.fresh = True  # a new stretch begins with the next packet that may begin one
@@ -243,16 +243,16 @@ class Model:
                 (in_order if number + 1 == self.head else late).append((number, packet))
         for number, packet in in_order:
             self.sent[number] = packet
-            for name, leg in self.legs.items():
-                self.deliver(name, leg, number, packet, refused)
+            for name, down_track in self.down_tracks.items():
+                self.deliver(name, down_track, number, packet, refused)
         for number, packet in late:
-            for name, leg in self.legs.items():
-                numbers = [number] if leg.active and number >= leg.floor else []
-                if self.begins(leg, number, packet):
+            for name, down_track in self.down_tracks.items():
+                numbers = [number] if down_track.active and number >= down_track.floor else []
+                if self.begins(down_track, number, packet):
                     numbers = [number, *(n for n in range(number + 1, self.head) if n in self.sent and remembered(n))]
-                for own, one in [(n + leg.shift, packet if n == number else self.sent[n]) for n in numbers]:
+                for own, one in [(n + down_track.shift, packet if n == number else self.sent[n]) for n in numbers]:
                     if not refused(name, own & 0xFFFF):
-                        leg.expected[own] = one
+                        down_track.expected[own] = one
             self.sent[number] = packet
 
     def number(self, packet: Sent) -> int:
@@ -268,21 +268,23 @@ class Model:
         self.head = max(self.head, number + 1)
         return number
 
-    def begins(self, leg: ModelLeg, number: int, packet: Sent) -> bool:
+    def begins(self, down_track: ModelDownTrack, number: int, packet: Sent) -> bool:
         """Whether a subscriber that waits goes on with this packet; then it does."""
-        if leg.active or leg.paused or not (packet.key or self.kind == "audio"):
+        if down_track.active or down_track.paused or not (packet.key or self.kind == "audio"):
             return False
-        leg.active, leg.shift, leg.floor = True, leg.next - number, number
+        down_track.active, down_track.shift, down_track.floor = True, down_track.next - number, number
         return True
 
-    def deliver(self, name: str, leg: ModelLeg, number: int, packet: Sent, refused: Callable[[str, int], bool]) -> None:
-        if not self.begins(leg, number, packet) and not leg.active:
+    def deliver(
+        self, name: str, down_track: ModelDownTrack, number: int, packet: Sent, refused: Callable[[str, int], bool]
+    ) -> None:
+        if not self.begins(down_track, number, packet) and not down_track.active:
             return
-        if refused(name, (number + leg.shift) & 0xFFFF):
+        if refused(name, (number + down_track.shift) & 0xFFFF):
             if self.kind == "video":
-                leg.suspend(number)
+                down_track.suspend(number)
             return
-        leg.expected[number + leg.shift] = packet
+        down_track.expected[number + down_track.shift] = packet
 
 
 class Scene:
@@ -330,17 +332,17 @@ class Scene:
         profile = self.chance.choice([GCM, GCM, CM])
         subscriber: Any = Subscriber(name, self.chance.choice(self.endpoints), profile, self.outbox)
         self.subscribers[name] = subscriber
-        self.track.add_leg(subscriber)
+        self.track.add_down_track(subscriber)
         head = self.model.head
-        self.model.legs[name] = ModelLeg(head, away_from_wrap(head & 0xFFFF) - (head & 0xFFFF))
+        self.model.down_tracks[name] = ModelDownTrack(head, away_from_wrap(head & 0xFFFF) - (head & 0xFFFF))
 
     def leave(self) -> None:
         if self.subscribers:
             name, subscriber = self.subscribers.popitem()
-            self.track.remove_leg(subscriber)  # type: ignore[arg-type]
+            self.track.remove_down_track(subscriber)  # type: ignore[arg-type]
             self.check(name, subscriber)
             subscriber.socket.close()
-            del self.model.legs[name]
+            del self.model.down_tracks[name]
 
     def mute(self, muted: bool) -> None:
         self.track.set_muted(muted)
@@ -351,18 +353,18 @@ class Scene:
         for name in list(self.subscribers)[:1]:
             for reason in ("one", "other", "one"):
                 self.track.pause(name, reason)
-            self.model.legs[name].suspend(self.model.head)
-            self.model.legs[name].paused = True
+            self.model.down_tracks[name].suspend(self.model.head)
+            self.model.down_tracks[name].paused = True
 
     def resume(self) -> None:
-        for name, leg in self.model.legs.items():
-            if leg.paused:
+        for name, down_track in self.model.down_tracks.items():
+            if down_track.paused:
                 assert self.track.paused(name)
                 self.track.resume(name, "one")
                 assert self.track.paused(name) == "other"
                 self.track.resume(name, "other")
                 assert self.track.paused(name) == ""
-                leg.paused = False
+                down_track.paused = False
 
     def produce(self, n: int, same_size: bool) -> None:
         """New packets of the publisher, some of which `send` may lose, repeat or mix up."""
@@ -444,10 +446,10 @@ class Scene:
         return False
 
     def check(self, name: str, subscriber: Subscriber) -> None:
-        leg = self.model.legs[name]
+        down_track = self.model.down_tracks[name]
         got = {seq16: (ssrc, ts, payload) for ssrc, seq16, ts, payload in subscriber.receive() if ts >= 0}
-        expected = {number & 0xFFFF: packet for number, packet in leg.expected.items()}
-        leg.expected.clear()
+        expected = {number & 0xFFFF: packet for number, packet in down_track.expected.items()}
+        down_track.expected.clear()
         if self.kind == "audio" and self.any_refused:
             expected = {seq16: packet for seq16, packet in expected.items() if seq16 in got}  # what follows went, too
         assert got.keys() == expected.keys()
@@ -542,7 +544,7 @@ def test_streams_that_share_a_batch_are_told_apart(
         for tracks_of, ssrc, kind in ((another.tracks, scene.model.source, "video"), (scene.tracks, 77, "audio")):
             track = Track(scene.host, "more", kind, scene.outbox)  # type: ignore[arg-type]
             track.remote_ssrc = ssrc
-            track.add_leg(subscriber)  # type: ignore[arg-type]
+            track.add_down_track(subscriber)  # type: ignore[arg-type]
             tracks_of[ssrc] = track
             tracks.append(track)
         routes = [scene.route, Route(Agent(lambda path: None), scene.host.path, another), scene.route]

@@ -10,7 +10,7 @@ from support.media_client import Client, LocalControl, local_worker, rtp_packet,
 
 from sfu import bridge
 from sfu.media.rtp import rtcp
-from sfu.media.streams.down_track import Leg
+from sfu.media.streams.down_track import DownTrack
 
 BEFORE, NOW = b"what was said before", b"what is said now"
 OLDER = bytes([0x80 | 111]) + (960 << 10 | len(BEFORE)).to_bytes(3, "big")
@@ -37,8 +37,8 @@ async def room(control: LocalControl) -> AsyncIterator[tuple[Client, Client, Cli
             await client.aclose()
 
 
-def leg(control: LocalControl, subscriber: str) -> Leg:
-    return control.worker.peers["alice"].published["microphone"].legs[subscriber]
+def down_track(control: LocalControl, subscriber: str) -> DownTrack:
+    return control.worker.peers["alice"].published["microphone"].down_tracks[subscriber]
 
 
 async def heard(client: Client) -> tuple[int, bytes, int]:
@@ -65,8 +65,8 @@ def test_who_takes_it_gets_it_as_it_came_and_others_plain_opus(seq16: int, paylo
                 plain = rtp_packet(number, ssrc, NOW, pt=111 | 0x80 * (step == 1), **fields)
                 assert await bob.raw_rtp() == as_it_came
                 assert await carol.raw_rtp() == plain
-            assert leg(control, "bob").sent_bytes == 3 * len(as_it_came)
-            assert leg(control, "carol").sent_bytes == 3 * len(plain)
+            assert down_track(control, "bob").sent_bytes == 3 * len(as_it_came)
+            assert down_track(control, "carol").sent_bytes == 3 * len(plain)
 
     run(test)
 

@@ -228,7 +228,10 @@ def test_mute_before_the_track_begins() -> None:
             await a.negotiate()
             await a.connect()
             await a.begin()
-            await until(lambda: len(track(control, "a").legs) == len(track(control, "a", "microphone").legs) == 1, "b")
+            await until(
+                lambda: len(track(control, "a").down_tracks) == len(track(control, "a", "microphone").down_tracks) == 1,
+                "b",
+            )
             assert track(control, "a").muted
             await a.send_rtp("camera", 1, b"muted")
             await a.send_rtp("microphone", 1, b"heard")
@@ -336,7 +339,7 @@ def test_who_joined_later_gets_what_was_before() -> None:
             await reached(control, 3)
             b = await Client(control, "b").start()
             await b.takes_from("a")
-            await until(lambda: track(control, "a").legs, "b attached")
+            await until(lambda: track(control, "a").down_tracks, "b attached")
             await a.send_rtp("camera", 101, b"live")
             assert (await b.rtp()).payload == b"live"
             await nack(b, b.ssrc_of("a", "camera"), 100)
@@ -376,7 +379,7 @@ def test_nacks_do_not_multiply_traffic() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
             await a.send_rtp("camera", 1, bytes(1000))
             await b.rtp()
-            track(control, "a").legs["b"].delivery.round_trip_s = 0.0
+            track(control, "a").down_tracks["b"].delivery.round_trip_s = 0.0
             began_s = asyncio.get_running_loop().time()
             body = struct.pack("!II", 1, b.ssrc_of("a", "camera")) + struct.pack("!HH", 1, 0) * 250
             for _ in range(20):
@@ -393,8 +396,8 @@ def test_nacks_do_not_multiply_traffic() -> None:
 def test_nothing_is_sent_again_twice_within_a_round_trip(source: str) -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a", "b") as (a, b):
-            leg = track(control, "a", source).legs["b"]
-            leg.delivery.round_trip_s = 60.0
+            down_track = track(control, "a", source).down_tracks["b"]
+            down_track.delivery.round_trip_s = 60.0
             for seq16 in (100, 101):
                 await a.send_rtp(source, seq16, b"packet %d" % seq16)
                 await b.rtp()
@@ -403,7 +406,7 @@ def test_nothing_is_sent_again_twice_within_a_round_trip(source: str) -> None:
             await until(lambda: control.worker.counters["nack_repeated"] == 2, "two are not answered")
             await nack(b, b.ssrc_of("a", source), 101)
             await until(lambda: control.worker.counters["nack_answered"] == 2, "one of each")
-            leg.delivery.round_trip_s = 0.0
+            down_track.delivery.round_trip_s = 0.0
             await nack(b, b.ssrc_of("a", source), 100)
             await until(lambda: control.worker.counters["nack_answered"] == 3, "again, after a round trip")
 
@@ -562,7 +565,7 @@ def test_who_has_the_picture_asks_for_none_when_others_leave() -> None:
             await b.takes_from("a")
             assert not any(track(control, p)._keyframes.wanted for p in "ab")
             assert control.worker.counters["pli_sent"] == before
-            assert [len(track(control, p).legs) for p in "ab"] == [1, 1]
+            assert [len(track(control, p).down_tracks) for p in "ab"] == [1, 1]
             assert set(peers) == {"a", "b"}
 
     run(test)
@@ -578,7 +581,7 @@ def test_who_names_no_ssrc_is_brought_to_the_others_once_it_sends() -> None:
             await a.start()
             a.ssrcs["camera"] = 555
             await a.send_rtp("camera", 1, b"first")
-            await until(lambda: track(control, "a").legs, "b attached")
+            await until(lambda: track(control, "a").down_tracks, "b attached")
             assert b.sources() == {"a"}
             assert await asked(a) == 555
             await a.send_rtp("camera", 2, b"second")
@@ -596,7 +599,9 @@ def test_an_ssrc_no_answer_named_is_the_one_track_that_waits() -> None:
             await a.start()
             await a.send(rtp_packet(1, 555, b"gone", pt=96))
             await a.send(rtp_packet(1, 556, b"gone", pt=111))
-            await until(lambda: track(control, "a").legs and track(control, "a", "microphone").legs, "b attached")
+            await until(
+                lambda: track(control, "a").down_tracks and track(control, "a", "microphone").down_tracks, "b attached"
+            )
             await a.send(rtp_packet(2, 555, b"video", pt=96))
             await a.send(rtp_packet(2, 556, b"audio", pt=111))
             await a.send(rtp_packet(1, 557, b"neither", pt=96))
@@ -675,6 +680,6 @@ def test_who_waits_can_begin_with_what_comes_late(seq16: int) -> None:
             expected = [keyframe(4), delta(5), delta(6), delta(7)]
             assert [p.payload for p in got] == expected
             assert [(p.sequence_number - seq16) & 0xFFFF for p in got] == [2, 3, 4, 5]
-            assert camera.legs["b"].packets == 2 + len(expected)
+            assert camera.down_tracks["b"].packets == 2 + len(expected)
 
     run(test)

@@ -51,7 +51,7 @@ class Sent:
 
 
 @dataclass
-class ModelLeg:
+class ModelDownTrack:
     level: int  # the largest spatial layer it gets; WHOLE for all
     floor: int
     next: int  # its next number
@@ -71,7 +71,7 @@ class Model:
     """The stream as a table: every packet has a number or none."""
 
     def __init__(self) -> None:
-        self.legs: dict[str, ModelLeg] = {}
+        self.down_tracks: dict[str, ModelDownTrack] = {}
         self.sent: dict[int, Sent] = {}
         self.muted = self.started = False
         self.fresh = True
@@ -108,26 +108,26 @@ class Model:
             if split:
                 self.arrange(packet, number)
             self.sent[number] = packet
-            middle = any(leg.level == MIDDLE for leg in self.legs.values())
+            middle = any(down_track.level == MIDDLE for down_track in self.down_tracks.values())
             if middle and packet.ends and packet.spatial < MIDDLE and not packet.marker:
                 self.held = number
-            for leg in self.legs.values():
-                self.deliver(leg, packet, number)
+            for down_track in self.down_tracks.values():
+                self.deliver(down_track, packet, number)
             self.after = number + 1
         for number, packet in late:
             self.sent[number] = packet
-            for leg in self.legs.values():
-                self.deliver_late(leg, packet, number)
+            for down_track in self.down_tracks.values():
+                self.deliver_late(down_track, packet, number)
 
     def release(self, packet: Sent, number: int) -> None:
         """The end of a layer that may be a picture's, for those on MIDDLE, comes when the next packet has."""
         if self.held is not None:
             if self.after == number and packet.spatial > MIDDLE:
                 self.closing.add(self.held)
-            for leg in self.legs.values():
-                if leg.held is not None and leg.active and leg.level == MIDDLE:
-                    leg.give(leg.held, self.held)
-                leg.held = None
+            for down_track in self.down_tracks.values():
+                if down_track.held is not None and down_track.active and down_track.level == MIDDLE:
+                    down_track.give(down_track.held, self.held)
+                down_track.held = None
             self.held = None
 
     def shows(self, packets: list[Sent]) -> bool:
@@ -140,65 +140,65 @@ class Model:
             if packet.told:
                 self.lower = max(packet.told - 1, 0 if packet.key else self.lower)
             self.lower = min(max(self.lower, packet.spatial), LAYERS - 1)
-        for leg in self.legs.values():
-            if leg.wanted is not None and self.lower <= leg.wanted < WHOLE:
-                leg.wanted = None
-            if self.lower <= leg.level < WHOLE:
-                self.move(leg, WHOLE, number, packet.key)
-            if leg.wanted == leg.level:
-                leg.wanted = None
-            if leg.wanted is None or not packet.begins:
+        for down_track in self.down_tracks.values():
+            if down_track.wanted is not None and self.lower <= down_track.wanted < WHOLE:
+                down_track.wanted = None
+            if self.lower <= down_track.level < WHOLE:
+                self.move(down_track, WHOLE, number, packet.key)
+            if down_track.wanted == down_track.level:
+                down_track.wanted = None
+            if down_track.wanted is None or not packet.begins:
                 continue
-            if leg.wanted < leg.level or packet.key or not leg.active:
-                self.move(leg, leg.wanted, number, packet.key or leg.wanted < leg.level)
-                leg.wanted = None
+            if down_track.wanted < down_track.level or packet.key or not down_track.active:
+                self.move(down_track, down_track.wanted, number, packet.key or down_track.wanted < down_track.level)
+                down_track.wanted = None
 
-    def move(self, leg: ModelLeg, level: int, number: int, begins: bool) -> None:
+    def move(self, down_track: ModelDownTrack, level: int, number: int, begins: bool) -> None:
         """What is missing before this packet keeps its numbers, but is only sent to who asks."""
-        if leg.active:
-            for missing in range(max(self.after, leg.floor), number):
-                leg.given[leg.next] = missing, leg.level
-                leg.next += 1
-            leg.kept.clear()
-            leg.active = begins
-        leg.level, leg.floor = level, number
+        if down_track.active:
+            for missing in range(max(self.after, down_track.floor), number):
+                down_track.given[down_track.next] = missing, down_track.level
+                down_track.next += 1
+            down_track.kept.clear()
+            down_track.active = begins
+        down_track.level, down_track.floor = level, number
 
-    def deliver(self, leg: ModelLeg, packet: Sent, number: int) -> None:
-        if not leg.active:
-            if leg.paused or not packet.key:
+    def deliver(self, down_track: ModelDownTrack, packet: Sent, number: int) -> None:
+        if not down_track.active:
+            if down_track.paused or not packet.key:
                 return
-            leg.active, leg.floor = True, number
-            leg.kept.clear()
-        for lost in range(max(self.after, leg.floor), number):
-            leg.kept[lost] = leg.next
-            leg.given[leg.next] = lost, leg.level
-            leg.next += 1
-        if packet.spatial <= leg.level:
-            self.hand(leg, leg.next, number)
-            leg.next += 1
+            down_track.active, down_track.floor = True, number
+            down_track.kept.clear()
+        for lost in range(max(self.after, down_track.floor), number):
+            down_track.kept[lost] = down_track.next
+            down_track.given[down_track.next] = lost, down_track.level
+            down_track.next += 1
+        if packet.spatial <= down_track.level:
+            self.hand(down_track, down_track.next, number)
+            down_track.next += 1
 
-    def hand(self, leg: ModelLeg, own: int, number: int) -> None:
-        if leg.level == MIDDLE and self.held == number:
-            leg.held, leg.given[own] = own, (number, MIDDLE)
+    def hand(self, down_track: ModelDownTrack, own: int, number: int) -> None:
+        if down_track.level == MIDDLE and self.held == number:
+            down_track.held, down_track.given[own] = own, (number, MIDDLE)
         else:
-            leg.give(own, number)
+            down_track.give(own, number)
 
-    def deliver_late(self, leg: ModelLeg, packet: Sent, number: int) -> None:
-        if leg.active:
-            if number >= leg.floor and number in leg.kept:
-                leg.give(leg.kept.pop(number), number)
-        elif packet.key and not leg.paused:
-            leg.active, leg.floor = True, number
-            leg.kept.clear()
+    def deliver_late(self, down_track: ModelDownTrack, packet: Sent, number: int) -> None:
+        if down_track.active:
+            if number >= down_track.floor and number in down_track.kept:
+                down_track.give(down_track.kept.pop(number), number)
+        elif packet.key and not down_track.paused:
+            down_track.active, down_track.floor = True, number
+            down_track.kept.clear()
             for since in range(number, self.head):
                 found = self.sent.get(since)
                 if found is None:
-                    leg.kept[since] = leg.next
-                    leg.given[leg.next] = since, leg.level
-                    leg.next += 1
-                elif found.spatial <= leg.level:
-                    self.hand(leg, leg.next, since)
-                    leg.next += 1
+                    down_track.kept[since] = down_track.next
+                    down_track.given[down_track.next] = since, down_track.level
+                    down_track.next += 1
+                elif found.spatial <= down_track.level:
+                    self.hand(down_track, down_track.next, since)
+                    down_track.next += 1
 
     def marked(self, number: int, level: int) -> bool:
         """Whether a packet is to have the marker for those who get this level."""
@@ -236,31 +236,31 @@ class Scene:
     def join(self) -> None:
         name = f"s{len(self.subscribers)}"
         self.subscribers[name] = subscriber = Subscriber(name, self.endpoint, GCM, self.outbox)
-        self.publication.add_leg(subscriber)  # type: ignore[arg-type]
-        head = self.publication.legs[name].track.head
+        self.publication.add_down_track(subscriber)  # type: ignore[arg-type]
+        head = self.publication.down_tracks[name].track.head
         level = 0 if self.model.lower else WHOLE
-        self.model.legs[name] = ModelLeg(level, self.model.head, away_from_wrap(head & 0xFFFF))
+        self.model.down_tracks[name] = ModelDownTrack(level, self.model.head, away_from_wrap(head & 0xFFFF))
 
     def prefer(self, who: int, level: int, now: bool) -> None:
         if self.subscribers:
             name = list(self.subscribers)[who % len(self.subscribers)]
             layers = list(self.publication.layers)
             self.publication.prefer(name, layers[level % len(layers)], now=now)
-            leg, wanted = self.model.legs[name], level % len(layers)
+            down_track, wanted = self.model.down_tracks[name], level % len(layers)
             wanted = WHOLE if wanted == len(layers) - 1 else wanted
-            leg.wanted = None if wanted == leg.level else wanted
+            down_track.wanted = None if wanted == down_track.level else wanted
 
     def pause(self) -> None:
         for name in list(self.subscribers)[:1]:
             self.publication.pause(name, "one")
-            leg = self.model.legs[name]
-            leg.active, leg.paused = False, True
+            down_track = self.model.down_tracks[name]
+            down_track.active, down_track.paused = False, True
 
     def resume(self) -> None:
-        for name, leg in self.model.legs.items():
-            if leg.paused:
+        for name, down_track in self.model.down_tracks.items():
+            if down_track.paused:
                 self.publication.resume(name, "one")
-                leg.paused = False
+                down_track.paused = False
 
     def mute(self, muted: bool) -> None:
         self.publication.set_muted(muted)
@@ -357,9 +357,9 @@ class Scene:
             got[seq16] = bool(second & 0x80), ts, plain[12 : len(plain) - padding]
 
     def check(self, name: str) -> None:
-        leg = self.model.legs[name]
-        self.compare(name, self.read(self.subscribers[name]), leg.expected)
-        leg.expected.clear()
+        down_track = self.model.down_tracks[name]
+        self.compare(name, self.read(self.subscribers[name]), down_track.expected)
+        down_track.expected.clear()
 
     def compare(self, name: str, got: dict[int, tuple[bool, int, bytes]], expected: dict[int, tuple[int, int]]) -> None:
         assert sorted(got) == sorted(own & 0xFFFF for own in expected)
@@ -375,22 +375,22 @@ class Scene:
 
     def nack(self) -> None:
         """What never came is asked for: some of it is there by now. What came is as it was."""
-        for name, leg in self.model.legs.items():
+        for name, down_track in self.model.down_tracks.items():
             subscriber = self.subscribers[name]
-            mine = [own for own in leg.given if own & 0xFFFF not in subscriber.wire]
+            mine = [own for own in down_track.given if own & 0xFFFF not in subscriber.wire]
             self.publication.resend(name, [own & 0xFFFF for own in mine[-20:]], 0.0)
             got = self.read(subscriber)
-            self.compare(name, got, {own: leg.given[own] for own in mine if own & 0xFFFF in got})
+            self.compare(name, got, {own: down_track.given[own] for own in mine if own & 0xFFFF in got})
             self.publication.resend(name, list(subscriber.wire)[-20:], 0.0)
             assert self.read(subscriber) == {}
 
     def follows(self) -> None:
         """Whether each stream is one that a decoder can follow: no numbers left out, up only with a keyframe, down only
         with a picture."""
-        for leg in self.model.legs.values():
-            owns = sorted(leg.given)
+        for down_track in self.model.down_tracks.values():
+            owns = sorted(down_track.given)
             assert all(after == own + 1 for own, after in pairwise(owns))
-            for (_, before), (number, level) in pairwise(leg.given[own] for own in owns):
+            for (_, before), (number, level) in pairwise(down_track.given[own] for own in owns):
                 if level != before:
                     packet = self.model.sent[number]
                     assert packet.key or (packet.begins and level < before)
