@@ -18,9 +18,9 @@ from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.redundant import RedundantTrack
-from sfu.media.streams.rtp_stream import Track
-from sfu.media.streams.svc import ScalableTrack
+from sfu.media.streams.redundant import RedundantStream
+from sfu.media.streams.rtp_stream import RtpStream
+from sfu.media.streams.svc import ScalableStream
 from sfu.media.transport.transport import Transport
 
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
@@ -90,16 +90,16 @@ class Publication:
         self._usual = SCREEN if source.startswith("screen") else CAMERA
         self.opus, self.redundant = sdp.Opus(), redundant
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
-        make = RedundantTrack if redundant else ScalableTrack if kind == "video" else Track
+        make = RedundantStream if redundant else ScalableStream if kind == "video" else RtpStream
         self.streams = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
         self.received = list(self.streams.values())  # those that the publisher sends
         self.simulcast = len(self.received) > 1
         self._rids = {track: rid for rid, track in self.streams.items()}
-        self.down_tracks: dict[str, DownTrack[Track]] = {}  # by subscribing peer's id, on one of the layers
+        self.down_tracks: dict[str, DownTrack[RtpStream]] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
         self._asked_s: dict[str, float] = {}  # since when
         self._asked_last = self.asked  # likewise, when it was any
-        self._rates: dict[Track, _Rate] = {}
+        self._rates: dict[RtpStream, _Rate] = {}
         self._offer, self._offered_s = Offer((), (), None), float("-inf")
         self._shaped: tuple[object, ...] = ()  # what the shape of the last offer is of
         self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
@@ -111,19 +111,19 @@ class Publication:
         return any(map(_lower, self.received))
 
     @property
-    def layers(self) -> dict[str, Track]:
+    def layers(self) -> dict[str, RtpStream]:
         """What a subscriber can be on, the smallest first: streams by rid, what leaves out layers of one by its rid and
         the largest that is left."""
         if not self.scalable:
             return self.streams
-        found: dict[str, Track] = {}
+        found: dict[str, RtpStream] = {}
         for rid, track in self.streams.items():
             found.update((f"{rid}{spatial}", lower) for spatial, lower in enumerate(track.lower))
             found[rid] = track
         return found
 
     @property
-    def tracks(self) -> list[Track]:
+    def tracks(self) -> list[RtpStream]:
         return list(self.layers.values())
 
     @property
@@ -237,7 +237,7 @@ class Publication:
             self._offer, self._shaped, self._offered_s = Offer(layers, most_bps, shape), shaped, now_s
         return self._offer
 
-    def _heard(self, now_s: float) -> list[tuple[str, Track]]:
+    def _heard(self, now_s: float) -> list[tuple[str, RtpStream]]:
         """The layers with their names; one that has gone silent only if there is no other."""
         named = list(self.layers.items())
         if not self.simulcast:
@@ -252,17 +252,17 @@ class Publication:
             found.append((name, track))
         return found
 
-    def _layer(self, name: str, track: Track, now_s: float) -> Layer:
+    def _layer(self, name: str, track: RtpStream, now_s: float) -> Layer:
         rid, rate = self._rids[track.stream], self._rates.get(track) or _Rate()
         return Layer(name, self._height(rid, track), self._rate_bps(rid, track, rate, now_s), rate.most_bps)
 
-    def _height(self, rid: str, track: Track) -> int:
+    def _height(self, rid: str, track: RtpStream) -> int:
         stream = self.streams[rid]
-        if isinstance(stream, ScalableTrack) and stream.lower:
+        if isinstance(stream, ScalableStream) and stream.lower:
             return stream.height(track, LINES)
         return self._usual[rid][0] if self.simulcast else 0
 
-    def _rate_bps(self, rid: str, track: Track, rate: _Rate, now_s: float) -> float:
+    def _rate_bps(self, rid: str, track: RtpStream, rate: _Rate, now_s: float) -> float:
         if now_s - track.stream.last_s < SILENT_S or not self.simulcast:
             return rate.bps
         return rate.most_bps or self._usual[rid][1]

@@ -14,7 +14,7 @@ from sfu.media.peer.shared import Shared
 from sfu.media.rtp import codecs, rtcp
 from sfu.media.streams.ingress import Names
 from sfu.media.streams.receive_stream import TOO_MUCH
-from sfu.media.streams.rtp_stream import Track
+from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport.transport import Transport
 
 log = logging.getLogger("sfu.media")
@@ -54,8 +54,8 @@ class Publisher:
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, owner: Owner) -> None:
         self._peer, self._room, self._shared, self._owner = peer, room, shared, owner
         self.published: dict[str, Publication] = {}  # by source
-        self.by_ssrc: dict[int, Track] = {}
-        self.repairs: dict[int, Track] = {}
+        self.by_ssrc: dict[int, RtpStream] = {}
+        self.repairs: dict[int, RtpStream] = {}
         self.muted: set[str] = set()
         self._intakes = {kind: Intake(ceiling) for kind, ceiling in CEILINGS.items()}
         self._warned: set[str] = set()  # kinds
@@ -163,7 +163,7 @@ class Publisher:
 
     # --- whose an SSRC is --------------------------------------------------------------------------------------------
 
-    def latch(self, ssrc: int, kind: str | None, names: Names) -> Track | None:
+    def latch(self, ssrc: int, kind: str | None, names: Names) -> RtpStream | None:
         """An SSRC of which nothing came yet, of media or (`kind` None) of retransmissions: that of a layer, by its rid;
         one that an answer named or that was sent in this section before; or that of the one track of its kind of which
         nothing came and whose SSRC nobody named."""

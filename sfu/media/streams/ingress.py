@@ -20,7 +20,7 @@ from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.transport.srtp import Context, Packet, unprotect
 
 if TYPE_CHECKING:
-    from sfu.media.streams.rtp_stream import Track
+    from sfu.media.streams.rtp_stream import RtpStream
     from sfu.media.transport.demux import Route
 
 HEAD = "!BBHIIIBHBI"
@@ -62,12 +62,12 @@ class Inbound:
 
     def __init__(
         self,
-        tracks: dict[int, Track],
+        tracks: dict[int, RtpStream],
         on_rtcp: Callable[[bytes], None],
-        latch: Callable[[int, str | None, Names], Track | None],
+        latch: Callable[[int, str | None, Names], RtpStream | None],
     ) -> None:
         self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
-        self.repairs: dict[int, Track] = {}  # by the SSRC of retransmissions
+        self.repairs: dict[int, RtpStream] = {}  # by the SSRC of retransmissions
         self.context: Context | None = None
         self.feedback = TransportFeedback()
         self.feedback_ssrc = 0
@@ -160,7 +160,7 @@ class Forwarder:
         view, inbound = rows.view, route.inbound
         context = inbound.context
         others: list[int] = []
-        touched: list[Track] = []
+        touched: list[RtpStream] = []
         authentic = 0
         for i in ids:
             at = i * ROW_BYTES
@@ -210,7 +210,7 @@ class Forwarder:
 
     def _track_of(
         self, rows: Rows, i: int, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names
-    ) -> Track | None:
+    ) -> RtpStream | None:
         """The track of a packet whose SSRC no track has, which may be a retransmission. None if there is none."""
         track = self._unknown(inbound, context, ssrc, second, names)
         if track is None and _kinds[second] is None:
@@ -239,7 +239,7 @@ class Forwarder:
             packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # nothing else is left there
         return names
 
-    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> Track | None:
+    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> RtpStream | None:
         """The track of a packet whose SSRC or payload type is not what its track has."""
         if not context.admits(ssrc):
             self._counters["srtp_refused"] += 1
@@ -255,7 +255,7 @@ class Forwarder:
         self._counters["packets_unknown"] += 1
         return None
 
-    def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> Track | None:
+    def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> RtpStream | None:
         """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
         track, payload_type = inbound.repairs.get(ssrc), codecs.REPAIRS.get(second & 0x7F)
         packet = rows.row(i)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sfu.media.rtp import codecs, headers, rtcp
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.rtp_stream import NONE, Track
+from sfu.media.streams.rtp_stream import NONE, RtpStream
 from sfu.media.transport.rows import ROW_BYTES, Rows
 from sfu.media.transport.transport import Transport
 
@@ -16,7 +16,7 @@ ACCEPTS = headers.second_bytes([codecs.RED.payload_type, codecs.OPUS.payload_typ
 """An encoder sends plain Opus where two blocks would be too large."""
 
 
-class RedundantTrack(Track):
+class RedundantStream(RtpStream):
     """What came is one stream to all, `plain` another one: with the same numbers, but its own packets, sizes and
     history, so that each subscriber is sent again the very bytes that it was sent."""
 
@@ -27,9 +27,9 @@ class RedundantTrack(Track):
     ) -> None:
         super().__init__(publisher, source, kind, outbox, ssrc)
         self.accepts, self.short = ACCEPTS, NONE
-        self.plain = Track(publisher, source, kind, outbox, ssrc)
+        self.plain = RtpStream(publisher, source, kind, outbox, ssrc)
 
-    def for_subscriber(self, peer: Transport) -> Track:
+    def for_subscriber(self, peer: Transport) -> RtpStream:
         return self if peer.hears_redundant else self.plain
 
     def down_tracks_changed(self) -> None:

@@ -31,7 +31,7 @@ large picture, and a hostile peer 44 in one datagram."""
 _ts_of = Struct("!I").unpack_from
 
 
-class Track(Upstream):
+class RtpStream(Upstream):
     """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
     __slots__ = (
@@ -60,14 +60,16 @@ class Track(Upstream):
         self.source = source
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
-        self.down_tracks: dict[str, DownTrack[Track]] = {}  # by subscribing peer's id
+        self.down_tracks: dict[str, DownTrack[RtpStream]] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
         self.late: list[int] = []  # of the batch at hand, overtaken by others
         self._outbox = outbox
         self._fans: list[Fan] | None = None
-        self._waiting: list[DownTrack[Track]] = []
-        self._coming: dict[str, DownTrack[Track]] = {}  # those of other tracks that change to this one, by subscriber
+        self._waiting: list[DownTrack[RtpStream]] = []
+        self._coming: dict[
+            str, DownTrack[RtpStream]
+        ] = {}  # those of other tracks that change to this one, by subscriber
         self._history = History()
         self._report: rtcp.Rtcp | None = None  # the last one passed on
         self._reported_s = -REPORT_S
@@ -75,16 +77,16 @@ class Track(Upstream):
     # --- subscribers --------------------------------------------------------------------------------------------------
 
     @property
-    def stream(self) -> Track:
+    def stream(self) -> RtpStream:
         """What this is a part of (svc.py): with one clock, and keyframes at the same time."""
         return self
 
     @property
-    def lower(self) -> Sequence[Track]:
+    def lower(self) -> Sequence[RtpStream]:
         """The parts of this that leave out its larger layers, the smallest first."""
         return ()
 
-    def for_subscriber(self, peer: Transport) -> Track:
+    def for_subscriber(self, peer: Transport) -> RtpStream:
         """The form of this that a subscriber can play."""
         return self
 
@@ -129,13 +131,13 @@ class Track(Upstream):
                 self.down_tracks_changed()
                 self.request_keyframe()
 
-    def switch(self, subscriber: str, track: Track) -> None:
+    def switch(self, subscriber: str, track: RtpStream) -> None:
         """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on, and
         nothing until then."""
         self.hand_over(subscriber, track)
         track.request_keyframe()
 
-    def hand_over(self, subscriber: str, track: Track) -> None:
+    def hand_over(self, subscriber: str, track: RtpStream) -> None:
         down_track = self.down_tracks.pop(subscriber)
         down_track.suspend(self.head)
         down_track.follow(track)
@@ -143,7 +145,7 @@ class Track(Upstream):
         self.down_tracks_changed()
         track.down_tracks_changed()
 
-    def expect(self, down_track: DownTrack[Track]) -> None:
+    def expect(self, down_track: DownTrack[RtpStream]) -> None:
         """The subscriber of another track (a layer) changes to this one at its next keyframe, and gets the other until
         then."""
         self._coming[down_track.peer.id] = down_track
@@ -352,7 +354,7 @@ class Track(Upstream):
             if not down_track.waiting:
                 self._tell_times(down_track, report)
 
-    def _tell_times(self, down_track: DownTrack[Track], report: rtcp.Rtcp) -> None:
+    def _tell_times(self, down_track: DownTrack[RtpStream], report: rtcp.Rtcp) -> None:
         down_track.peer.send_rtcp(rtcp.sender_report(report, down_track.ssrc, self.publisher.id, down_track.shift_ts))
         down_track.delivery.sender_report(headers.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
 

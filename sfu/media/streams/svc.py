@@ -16,7 +16,7 @@ from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Outbox
 from sfu.media.streams.receive_stream import NOTHING
-from sfu.media.streams.rtp_stream import NONE, Track
+from sfu.media.streams.rtp_stream import NONE, RtpStream
 from sfu.media.transport.rows import ROW_BYTES, Rows
 from sfu.media.transport.transport import Transport
 
@@ -31,7 +31,7 @@ Numbered = tuple[int, int, vp9.Descriptor]
 """A packet's row, its number in the stream, and what it says of itself."""
 
 
-class ScalableTrack(Track):
+class ScalableStream(RtpStream):
     """A stream as it came, and once it has spatial layers, `lower`: one track less than there are layers."""
 
     __slots__ = ("_lower", "_moving", "heights")
@@ -44,13 +44,15 @@ class ScalableTrack(Track):
         self.heights: tuple[int, ...] = ()  # of the layers, as last told; 0 where not
         self._lower: list[LayerTrack] = []
         self.short = _UNLAYERED
-        self._moving: dict[str, tuple[DownTrack[Track], ScalableTrack | LayerTrack]] = {}  # from one of us to another
+        self._moving: dict[
+            str, tuple[DownTrack[RtpStream], ScalableStream | LayerTrack]
+        ] = {}  # from one of us to another
 
     @property
     def lower(self) -> list[LayerTrack]:
         return self._lower
 
-    def height(self, track: Track, usual: int) -> int:
+    def height(self, track: RtpStream, usual: int) -> int:
         """Lines of one of us, of `usual` lines of all if that was not told."""
         at = track.spatial if isinstance(track, LayerTrack) else LAYERS
         told = self.heights[min(at, len(self.heights) - 1)] if self.heights else 0
@@ -66,7 +68,7 @@ class ScalableTrack(Track):
     def watched(self) -> bool:
         return super().watched or any(track.watched for track in self._lower)
 
-    def expect(self, down_track: DownTrack[Track]) -> None:
+    def expect(self, down_track: DownTrack[RtpStream]) -> None:
         if down_track.track.stream is self:
             self.move(down_track, self)
         else:
@@ -79,13 +81,13 @@ class ScalableTrack(Track):
         super().forget(subscriber)
         self._moving.pop(subscriber, None)
 
-    def move(self, down_track: DownTrack[Track], target: ScalableTrack | LayerTrack) -> None:
+    def move(self, down_track: DownTrack[RtpStream], target: ScalableStream | LayerTrack) -> None:
         """The subscriber of one of us changes to another one as soon as that can be."""
         self._moving[down_track.peer.id] = down_track, target
         if _goes_up(down_track, target):
             self.request_keyframe()
 
-    def moves(self, subscriber: str, target: Track) -> bool:
+    def moves(self, subscriber: str, target: RtpStream) -> bool:
         return subscriber in self._moving and self._moving[subscriber][1] is target
 
     def close(self) -> None:
@@ -176,7 +178,7 @@ class ScalableTrack(Track):
 
     @staticmethod
     def _hand_over(
-        down_track: DownTrack[Track], target: ScalableTrack | LayerTrack, ts: int | None, now_s: float
+        down_track: DownTrack[RtpStream], target: ScalableStream | LayerTrack, ts: int | None, now_s: float
     ) -> None:
         """From the next packet on, which has this timestamp if the subscriber can go on with it."""
         waits = down_track.waiting
@@ -192,12 +194,12 @@ class ScalableTrack(Track):
             self._send(rows, spare, [i for i, _, _ in packets], now_s)
 
 
-class LayerTrack(Track):
+class LayerTrack(RtpStream):
     """What a stream has up to a spatial layer, from the packet with this number on."""
 
     __slots__ = ("_after", "_held", "_left_out", "_missing", "_stream", "spatial")
 
-    def __init__(self, stream: ScalableTrack, spatial: int, number: int) -> None:
+    def __init__(self, stream: ScalableStream, spatial: int, number: int) -> None:
         super().__init__(stream.publisher, stream.source, stream.kind, stream._outbox, stream.ssrc)
         self._stream, self.spatial = stream, spatial
         self._after, self._left_out = number, 0
@@ -206,10 +208,10 @@ class LayerTrack(Track):
         self._missing: dict[int, int] = {}  # our numbers for those of the stream that have not come, the oldest first
 
     @property
-    def stream(self) -> ScalableTrack:
+    def stream(self) -> ScalableStream:
         return self._stream
 
-    def expect(self, down_track: DownTrack[Track]) -> None:
+    def expect(self, down_track: DownTrack[RtpStream]) -> None:
         if down_track.track.stream is self._stream:
             self._stream.move(down_track, self)
         else:
@@ -302,7 +304,7 @@ class LayerTrack(Track):
         return copy
 
 
-def _goes_up(down_track: DownTrack[Track], target: ScalableTrack | LayerTrack) -> bool:
+def _goes_up(down_track: DownTrack[RtpStream], target: ScalableStream | LayerTrack) -> bool:
     track = down_track.track
     return isinstance(track, LayerTrack) and track.spatial < target.spatial
 

@@ -15,8 +15,8 @@ from sfu.media.peer.publication import Publication
 from sfu.media.peer.subscriber import Viewer
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.rtp_stream import Track
-from sfu.media.streams.svc import LayerTrack, ScalableTrack
+from sfu.media.streams.rtp_stream import RtpStream
+from sfu.media.streams.svc import LayerTrack, ScalableStream
 from sfu.media.worker import ALLOCATE_S
 
 RIDS = ("q", "h", "f")
@@ -121,7 +121,7 @@ class Scene:
             for name, down_track in moving.items():
                 self.move(name, down_track.track, track)
         for stream in p.received:
-            assert isinstance(stream, ScalableTrack)
+            assert isinstance(stream, ScalableStream)
             for name, (down_track, target) in list(stream._moving.items()):
                 del stream._moving[name]
                 self.move(name, down_track.track, target)
@@ -131,14 +131,14 @@ class Scene:
                     down_track.resume(track.head, 0, self.now_s)
 
     @staticmethod
-    def move(name: str, before: Track, after: Track) -> None:
+    def move(name: str, before: RtpStream, after: RtpStream) -> None:
         if before is not after:
             before.hand_over(name, after)
 
     def layers(self, p: Publication) -> None:
         """Others in one of its streams than before."""
         stream = self.chance.choice(p.received)
-        assert isinstance(stream, ScalableTrack)
+        assert isinstance(stream, ScalableStream)
         n = self.chance.choice([0, 0, 1, 2])
         ended, stream._lower = stream._lower, [LayerTrack(stream, spatial, 0) for spatial in range(n)]
         stream._moving.clear()

@@ -25,7 +25,7 @@ from sfu.media.rtp.numbering import HISTORY
 from sfu.media.rtp.twcc import TransportFeedback
 from sfu.media.streams.fanout import Outbox
 from sfu.media.streams.ingress import Forwarder, Inbound
-from sfu.media.streams.rtp_stream import Track
+from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport import libc
 from sfu.media.transport.budget import Budget
 from sfu.media.transport.demux import Route
@@ -311,10 +311,10 @@ class Scene:
         self.rows = Rows(READ_BATCH)
         self.publisher, rx = ends(GCM)
         self.subscribers: dict[str, Subscriber] = {}
-        self.tracks: dict[int, Track] = {}
+        self.tracks: dict[int, RtpStream] = {}
         host: Any = Subscriber("publisher", self.endpoints[0], GCM, self.outbox)
         self.host = host
-        self.track = Track(host, "camera", kind, self.outbox)  # type: ignore[arg-type]
+        self.track = RtpStream(host, "camera", kind, self.outbox)  # type: ignore[arg-type]
         self.model = Model(kind)
         inbound = Inbound(self.tracks, lambda data: None, lambda ssrc, kind: None)
         inbound.context = Context(rx)
@@ -542,7 +542,7 @@ def test_streams_that_share_a_batch_are_told_apart(
         another.context = Context(rx)
         tracks = [scene.track]
         for tracks_of, ssrc, kind in ((another.tracks, scene.model.source, "video"), (scene.tracks, 77, "audio")):
-            track = Track(scene.host, "more", kind, scene.outbox)  # type: ignore[arg-type]
+            track = RtpStream(scene.host, "more", kind, scene.outbox)  # type: ignore[arg-type]
             track.remote_ssrc = ssrc
             track.add_down_track(subscriber)  # type: ignore[arg-type]
             tracks_of[ssrc] = track
@@ -585,7 +585,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
         scene = Scene("video", portable, random.Random(1), 0.0, True, 500)
         scene.join()
         ((name, subscriber),) = scene.subscribers.items()
-        other = Track(scene.host, "screen", "video", scene.outbox)
+        other = RtpStream(scene.host, "screen", "video", scene.outbox)
         other.remote_ssrc = 77
         scene.tracks[77] = other
         got: list[tuple[int, int, int, bytes]] = []

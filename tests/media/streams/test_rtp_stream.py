@@ -18,11 +18,11 @@ from sfu import bridge
 from sfu.media.rtp import headers, rtcp
 from sfu.media.rtp.keyframe import HOLD_MS
 from sfu.media.streams.retransmission import HISTORY_BYTES
-from sfu.media.streams.rtp_stream import Track
+from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
 
 
-def track(control: LocalControl, peer: str, source: str = "camera") -> Track:
+def track(control: LocalControl, peer: str, source: str = "camera") -> RtpStream:
     return control.worker.peers[peer].published[source].tracks[0]
 
 

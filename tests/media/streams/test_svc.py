@@ -21,7 +21,7 @@ from sfu.media.rtp import headers
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.fanout import Outbox
 from sfu.media.streams.ingress import Forwarder, Inbound
-from sfu.media.streams.svc import LAYERS, ScalableTrack
+from sfu.media.streams.svc import LAYERS, ScalableStream
 from sfu.media.transport import libc
 from sfu.media.transport.demux import Route
 from sfu.media.transport.ice import Agent
@@ -219,7 +219,7 @@ class Scene:
         self.host: Any = Subscriber("publisher", self.endpoint, GCM, outbox)
         self.publication = Publication(self.host, "camera", "video", outbox)
         self.track = self.publication.streams[""]
-        assert isinstance(self.track, ScalableTrack)
+        assert isinstance(self.track, ScalableStream)
         self.track.remote_ssrc = SSRC
         inbound = Inbound({SSRC: self.track}, lambda data: None, lambda ssrc, kind, names: None)
         inbound.context = Context(receiver)
