@@ -7,7 +7,7 @@ from struct import Struct
 _seq_of = Struct("!H").unpack_from
 
 
-class Numbering:
+class SequenceNumbers:
     """A track's outgoing numbers: the publisher's, without what it sent while muted. Extended ones: they do not wrap.
 
     A gap of 32,768 numbers looks to SRTP like a step back (RFC 3711 section 3.3.1) and stops the stream, and 65,536

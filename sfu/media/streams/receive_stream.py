@@ -7,7 +7,7 @@ from typing import Literal
 
 from sfu.media.rtp import rtcp
 from sfu.media.rtp.keyframe import KeyframeRequests
-from sfu.media.rtp.numbering import Numbering
+from sfu.media.rtp.numbering import SequenceNumbers
 from sfu.media.streams.counted import Counted
 from sfu.media.streams.reception import Reception
 from sfu.media.transport.transport import Transport
@@ -20,7 +20,7 @@ something was lost for good: that is asked for with every burst until it comes."
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 
 
-class Upstream(Numbering):
+class ReceiveStream(SequenceNumbers):
     """Asks again for packets that are missing, and for keyframes; tells the publisher how its packets came."""
 
     __slots__ = (

@@ -17,7 +17,7 @@ from sfu.media.rtp.keyframe import starts_keyframe
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Failure, Fan, Outbox, fans
 from sfu.media.streams.gso import gather, make_run
-from sfu.media.streams.receive_stream import BROKEN, Upstream
+from sfu.media.streams.receive_stream import BROKEN, ReceiveStream
 from sfu.media.streams.retransmission import ROUND_TRIP_S, History
 from sfu.media.transport.rows import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.transport.transport import Transport
@@ -31,7 +31,7 @@ large picture, and a hostile peer 44 in one datagram."""
 _ts_of = Struct("!I").unpack_from
 
 
-class RtpStream(Upstream):
+class RtpStream(ReceiveStream):
     """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
 
     __slots__ = (

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.rtp.numbering import Numbering
+from sfu.media.rtp.numbering import SequenceNumbers
 
 
 @given(
@@ -12,7 +12,7 @@ from sfu.media.rtp.numbering import Numbering
 )
 def test_no_number_stands_for_two_packets(start: int, steps: list[tuple[int, bool]]) -> None:
     """Whatever order packets come in and wherever the mutes are; and each mute leaves at least one number out."""
-    numbering, ext, sent = Numbering(), start + 0x10000, dict[int, int]()
+    numbering, ext, sent = SequenceNumbers(), start + 0x10000, dict[int, int]()
     last: int | None = None
     for step, mute in steps:
         if mute:
