@@ -151,7 +151,7 @@ class Worker:
                 peer.hold(command.held)
             case bridge.View():
                 heights = {Video(publisher, source): height for publisher, source, height in command.videos}
-                peer.viewer.view(heights, time.monotonic())
+                peer.subscriber.view(heights, time.monotonic())
             case bridge.Leave():
                 self._forget(command.peer)
                 peer.close()
@@ -217,7 +217,7 @@ class Worker:
 
     def _allocate(self, now_s: float) -> None:
         """At one moment for all, so that what each publication offers is worked out once."""
-        self._each(lambda peer: peer.viewer.allocate(now_s))
+        self._each(lambda peer: peer.subscriber.allocate(now_s))
         self._each(lambda peer: peer.publisher.ask_layers(now_s))
         if self.shared.config.limits:
             self._each(lambda peer: peer.publisher.bound(now_s))

@@ -30,7 +30,7 @@ from sfu.media.peer.publisher import Publisher
 from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Slot
 from sfu.media.peer.shared import Shared
-from sfu.media.peer.subscriber import Viewer
+from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import codecs
 from sfu.media.streams.ingress import Inbound
 from sfu.media.transport.deadline import Deadline
@@ -56,7 +56,7 @@ class Owner(Protocol):
     inbound: Inbound
     shared: Shared
     publisher: Publisher
-    viewer: Viewer
+    subscriber: Subscriber
 
     def connect(self, answer: sdp.AnswerSdp) -> None:
         """Its client said how it can be reached and who it is."""
@@ -94,7 +94,7 @@ class Negotiation:
         self._deadline: Deadline | None = None
 
     @property
-    def brought(self) -> list[Publication]:
+    def subscribed(self) -> list[Publication]:
         """The tracks that its sections are to bring to it."""
         return [slot.track for slot in self._slots if slot.track is not None]
 
@@ -220,7 +220,7 @@ class Negotiation:
         for slot in self._slots:
             if slot.track is not None and slot.track not in wanted:
                 slot.track.remove_down_track(self._transport)
-                me.viewer.forget(slot.track)
+                me.subscriber.forget(slot.track)
                 if self._transport.outgoing is not None:  # for good: what begins again has another SSRC
                     for ssrc in filter(None, (slot.track.ssrc, slot.repair_ssrc)):
                         self._transport.outgoing.forget(ssrc)

@@ -20,7 +20,7 @@ from sfu.media.peer.quality import Quality, Trouble
 from sfu.media.peer.room import Room
 from sfu.media.peer.rtcp_reader import RtcpReader
 from sfu.media.peer.shared import Shared
-from sfu.media.peer.subscriber import Viewer
+from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import codecs, rtcp
 from sfu.media.streams.ingress import Inbound
 from sfu.media.transport.deadline import within
@@ -39,16 +39,16 @@ class Peer(Transport):
     """Created by Join, ended by `close` (Leave, a failure, or the worker's end)."""
 
     def __init__(self, join: bridge.Join, room: Room[Peer], shared: Shared) -> None:
-        agent = Agent(self._on_path, lambda *times: self.viewer.round_trip(*times), shared.udp.mark)
+        agent = Agent(self._on_path, lambda *times: self.subscriber.round_trip(*times), shared.udp.mark)
         super().__init__(join.peer, agent, shared.out, shared.counters)
         self.full = join.full
         self.may_publish, self.may_subscribe = join.publish, join.subscribe
         self.room, self.shared = room, shared
         self.publisher = Publisher(self, room, shared, self)
-        self.viewer = Viewer(self, room, shared, full=self.full)
+        self.subscriber = Subscriber(self, room, shared, full=self.full)
         self.published = self.publisher.published
         self.negotiation = Negotiation(self, self, room)
-        rtcp = RtcpReader(self.id, self.publisher, self.viewer, shared.counters)
+        rtcp = RtcpReader(self.id, self.publisher, self.subscriber, shared.counters)
         self.inbound = Inbound(self.publisher.by_ssrc, rtcp.read, self.publisher.latch)
         self.inbound.repairs = self.publisher.repairs
         self.quality = Quality()
@@ -64,7 +64,7 @@ class Peer(Transport):
         """Its client cannot be told anything, or can again: then it is told anew what the last may not have reached."""
         self.negotiation.hold(held)
         if not held:
-            self.viewer.tell_again()
+            self.subscriber.tell_again()
             self.publisher.tell_again()
 
     def tell_others(self) -> None:
@@ -89,7 +89,7 @@ class Peer(Transport):
         self.negotiation.check_codecs(types)
 
     def leave_out(self, videos: frozenset[Video]) -> None:
-        self.viewer.leave_out(videos)
+        self.subscriber.leave_out(videos)
 
     # --- transport ---------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Peer(Transport):
 
     def attach(self) -> None:
         """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
-        self.viewer.take(self.negotiation.accepted, flows=self.outgoing is not None)
+        self.subscriber.take(self.negotiation.accepted, flows=self.outgoing is not None)
 
     async def _connect(self, answer: sdp.AnswerSdp) -> None:
         """ICE, then DTLS, each with its deadline; afterwards media flows. What fails ends the peer."""
@@ -129,7 +129,7 @@ class Peer(Transport):
 
     def _on_path(self, path: Path) -> None:
         self.shared.counters["paths_selected"] += 1
-        for brought in self.negotiation.brought:
+        for brought in self.negotiation.subscribed:
             brought.down_tracks_changed()
         for track in self.published.values():  # what was lost on the old path, the others' requests included
             for layer in track.received:
@@ -169,7 +169,7 @@ class Peer(Transport):
         self.room.speakers.leave(self.id)
         self.room.check_codecs()
         self.negotiation.close()
-        for brought in self.negotiation.brought:
+        for brought in self.negotiation.subscribed:
             brought.remove_down_track(self)
         flowed = self.publisher.flows
         for track in self.published.values():
@@ -194,12 +194,12 @@ class Peer(Transport):
         """Brings `quality` up to date, from what its own tracks and its down tracks of others' counted."""
         down_tracks = [
             down_track
-            for track in self.viewer.taken.values()
+            for track in self.subscriber.subscriptions.values()
             if (down_track := track.down_tracks.get(self.id)) is not None
         ]
         tracks = [track for publication in self.published.values() for track in publication.received]
         up, down = [track.counted() for track in tracks], [down_track.counted() for down_track in down_tracks]
-        self.quality.update(up, down, now_s, self.viewer.limit_bps)
+        self.quality.update(up, down, now_s, self.subscriber.limit_bps)
 
     def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:
         """`uploads` is what is wrong with those of the room."""

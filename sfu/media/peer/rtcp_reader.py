@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 
 from sfu.media.peer.publisher import Publisher
-from sfu.media.peer.subscriber import Viewer
+from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import rtcp
 from sfu.media.transport.budget import Budget
 
@@ -28,10 +28,10 @@ be made of this, by packets of 4 bytes or by report blocks, is a hundredth of a 
 class RtcpReader:
     """One a peer, of which `publisher` and `viewer` are the halves."""
 
-    __slots__ = ("_budget", "_counters", "_id", "_publisher", "_viewer")
+    __slots__ = ("_budget", "_counters", "_id", "_publisher", "_subscriber")
 
-    def __init__(self, peer_id: str, publisher: Publisher, viewer: Viewer, counters: dict[str, int]) -> None:
-        self._id, self._publisher, self._viewer, self._counters = peer_id, publisher, viewer, counters
+    def __init__(self, peer_id: str, publisher: Publisher, subscriber: Subscriber, counters: dict[str, int]) -> None:
+        self._id, self._publisher, self._subscriber, self._counters = peer_id, publisher, subscriber, counters
         self._budget = Budget(BYTES_PER_S, BYTES_BURST)
 
     def read(self, data: bytes) -> None:
@@ -45,18 +45,18 @@ class RtcpReader:
                 self._reports(packet, now_s)
             elif packet.type == rtcp.RTCP_RTPFB and packet.format == rtcp.RTPFB_NACK:
                 self._counters["nack_received"] += 1
-                taken = self._viewer.taken.get(rtcp.feedback_media_ssrc(packet))
+                taken = self._subscriber.subscriptions.get(rtcp.feedback_media_ssrc(packet))
                 if taken is not None:
                     taken.resend(self._id, rtcp.nacked(packet), now_s)
             elif (bps := rtcp.remb(packet)) is not None:
-                self._viewer.estimated(bps, now_s)
+                self._subscriber.estimated(bps, now_s)
             elif packet.type == rtcp.RTCP_PSFB and packet.format in (rtcp.PSFB_PLI, rtcp.PSFB_FIR):
                 self._counters["pli_received"] += 1
                 self._keyframes(packet)
 
     def _reports(self, packet: rtcp.Rtcp, now_s: float) -> None:
         for block in rtcp.report_blocks(packet):
-            self._viewer.reported(block, now_s)
+            self._subscriber.reported(block, now_s)
         if packet.type == rtcp.RTCP_SR and len(packet.body) >= 4:
             track = self._publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
             if track is not None:
@@ -65,5 +65,5 @@ class RtcpReader:
     def _keyframes(self, packet: rtcp.Rtcp) -> None:
         asked = rtcp.fir_ssrcs(packet) if packet.format == rtcp.PSFB_FIR else [rtcp.feedback_media_ssrc(packet)]
         for ssrc in asked:
-            if (taken := self._viewer.taken.get(ssrc)) is not None and not taken.paused(self._id):
+            if (taken := self._subscriber.subscriptions.get(ssrc)) is not None and not taken.paused(self._id):
                 taken.request_keyframe(self._id)

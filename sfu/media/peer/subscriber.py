@@ -45,12 +45,12 @@ class Settled(NamedTuple):
     at: int
 
 
-class Viewer:
+class Subscriber:
     """A peer as a subscriber. `taken` is what its answers took, by the SSRC that has here."""
 
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, *, full: bool) -> None:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
-        self.taken: dict[int, Publication] = {}
+        self.subscriptions: dict[int, Publication] = {}
         self.down = Downlink()
         self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
         self._told: dict[Publication, str] = {}  # why it gets nothing of one, as it was last told
@@ -63,7 +63,7 @@ class Viewer:
 
     def take(self, slots: Sequence[Slot], *, flows: bool) -> None:
         """Its answers took what these sections bring. `flows`: it can be sent that."""
-        self.taken = {slot.track.ssrc: slot.track for slot in slots if slot.track is not None}
+        self.subscriptions = {slot.track.ssrc: slot.track for slot in slots if slot.track is not None}
         self._settled = []
         if not flows:
             return
@@ -76,7 +76,7 @@ class Viewer:
 
     def forget(self, track: Publication) -> None:
         """It is not brought this any more."""
-        self.taken.pop(track.ssrc, None)
+        self.subscriptions.pop(track.ssrc, None)
         self._settled = []
         self._told.pop(track, None)
 
@@ -84,18 +84,18 @@ class Viewer:
         """These are not to be forwarded to it, until the next call; its own count for nothing."""
         if videos != self._left_out:
             self._left_out, self._settled = videos, []
-            for track in self.taken.values():
+            for track in self.subscriptions.values():
                 self._pause(track, NOT_SPEAKING, track.video in videos)
 
     def view(self, heights: Mapping[Video, int], now_s: float) -> None:
         """What its page shows from now on, and how large. What it does not show is not forwarded to it."""
-        self._view, self._viewed = heights, {track.video for track in self.taken.values()}
+        self._view, self._viewed = heights, {track.video for track in self.subscriptions.values()}
         self._settled = []
         self.allocate(now_s)
 
     def reported(self, block: ReportBlock, now_s: float) -> None:
         """What its client says of one stream."""
-        taken = self.taken.get(block.ssrc)
+        taken = self.subscriptions.get(block.ssrc)
         down_track = None if taken is None else taken.down_tracks.get(self._peer.id)
         if taken is not None and down_track is not None:
             down_track.reported(block, now_s)
@@ -136,7 +136,7 @@ class Viewer:
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.repair_ssrc for down_track in down_tracks))
 
     def _videos(self) -> list[Publication]:
-        return [p for p in self.taken.values() if p.kind == "video" and self._peer.id in p.down_tracks]
+        return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
 
     def _spent(self, now_s: float) -> float:
         """At most so much is what it has, if that is all it wants; infinite where it is to be chosen anew."""

@@ -231,7 +231,7 @@ class Calls(RuleBasedStateMachine):
             (peer.id, source) for peer in self.worker.peers.values() for source, p in peer.published.items() if p.flows
         }
         for peer in self.worker.peers.values():
-            brought = {(p.publisher.id, p.source) for p in peer.negotiation.brought}
+            brought = {(p.publisher.id, p.source) for p in peer.negotiation.subscribed}
             assert brought == {track for track in flowing if track[0] != peer.id}
 
     @invariant()

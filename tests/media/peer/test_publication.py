@@ -80,7 +80,7 @@ async def simulcast(control: LocalControl, **viewer: Any) -> AsyncIterator[tuple
 async def view(control: LocalControl, height: int) -> None:
     shown = [["a", "camera", height]] if height else []
     await control.send(bridge.View("b", shown))
-    await until(lambda: control.worker.peers["b"].viewer._view is not None, "the view came")
+    await until(lambda: control.worker.peers["b"].subscriber._view is not None, "the view came")
 
 
 def test_the_offer_has_layers_for_those_who_know_them() -> None:
@@ -192,7 +192,7 @@ def test_hidden_videos_are_not_sent_and_their_layers_not_wanted() -> None:
             wanted = await control.event(bridge.Layers, "a", RELEASE_S + 8)
             while wanted.active:
                 wanted = await control.event(bridge.Layers, "a", RELEASE_S + 8)
-            assert control.worker.peers["b"].viewer._height(control.worker.peers["a"].published["camera"]) == 0
+            assert control.worker.peers["b"].subscriber._height(control.worker.peers["a"].published["camera"]) == 0
             await view(control, 180)
             assert (await control.event(bridge.Paused, "b")).reason == ""
             assert (await control.event(bridge.Layers, "a")).active

@@ -269,7 +269,7 @@ def test_no_rtcp_is_our_mistake() -> None:
                 now_s = time.monotonic()
                 for each in control.worker.peers.values():
                     each.measure(now_s)
-                    each.viewer.allocate(now_s)
+                    each.subscriber.allocate(now_s)
                     each.publisher.ask_layers(now_s)
                     each.publisher.send_reports()
 

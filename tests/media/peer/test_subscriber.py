@@ -12,7 +12,7 @@ from support.media_client import run
 from sfu import bridge
 from sfu.media.peer import subscriber
 from sfu.media.peer.publication import Publication
-from sfu.media.peer.subscriber import Viewer
+from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.streams.fanout import Outbox
 from sfu.media.streams.rtp_stream import RtpStream
@@ -43,7 +43,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriber, "time", CLOCK)
 
 
-class Anew(Viewer):
+class Anew(Subscriber):
     """Chooses from the beginning each time."""
 
     def allocate(self, now_s: float) -> None:
@@ -57,7 +57,7 @@ class Unremembered(Publication):
         return super().offered(now_s)
 
 
-class Counting(Viewer):
+class Counting(Subscriber):
     chosen = allocated = 0
 
     def allocate(self, now_s: float) -> None:
@@ -72,7 +72,7 @@ class Counting(Viewer):
 class Scene:
     """A subscriber `me` of four videos and a microphone, whose packets are counted and not sent."""
 
-    def __init__(self, seed: int, watching: type[Viewer], publication: type[Publication]) -> None:
+    def __init__(self, seed: int, watching: type[Subscriber], publication: type[Publication]) -> None:
         self.chance, self.now_s = random.Random(seed), 1000.0
         self.events: list[bridge.Event] = []
         self.asked = 0
@@ -81,7 +81,7 @@ class Scene:
         self.room: Any = SimpleNamespace(rank={})
         self.counters = counters
         shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)
-        self.viewer = self.me.viewer = watching(self.me, self.room, shared, full=True)
+        self.subscriber = self.me.subscriber = watching(self.me, self.room, shared, full=True)
         self.videos = []
         kinds = self.chance.choice([("",) * 4, ("s",) * 4, ("", "s", "s", ""), ("s", "s", "s", "s", "s")])
         for i, kind in enumerate(kinds):
@@ -101,7 +101,7 @@ class Scene:
     def take(self) -> None:
         CLOCK.now_s = self.now_s
         slots: Any = [SimpleNamespace(track=p, repair_ssrc=7, repairs=True) for p in (*self.videos, self.sound)]
-        self.viewer.take(slots, flows=True)
+        self.subscriber.take(slots, flows=True)
 
     def flow(self) -> None:
         for p in self.videos:
@@ -148,7 +148,7 @@ class Scene:
 
     def change(self) -> None:
         """One of the things that can happen between two looks."""
-        chance, mine, p = self.chance, self.viewer, self.chance.choice(self.videos)
+        chance, mine, p = self.chance, self.subscriber, self.chance.choice(self.videos)
         match chance.choice(CHANGES):
             case "view":
                 shown = [video for video in self.videos if chance.random() < 0.9]
@@ -187,14 +187,14 @@ class Scene:
             self.change()
         if self.chance.random() < 0.3:
             self.keyframe(self.chance.choice(self.videos))
-        self.viewer.allocate(self.now_s)
+        self.subscriber.allocate(self.now_s)
         for p in self.videos:
             p.measure(self.now_s)
             if p.simulcast:
                 p.ask(self.now_s)
         return (
-            self.asked, self.viewer.limit_bps, list(self.events), self.counters["packets_probe"],
-            [getattr(self.viewer.down, name) for name in self.viewer.down.__slots__ if name != "_trips"],
+            self.asked, self.subscriber.limit_bps, list(self.events), self.counters["packets_probe"],
+            [getattr(self.subscriber.down, name) for name in self.subscriber.down.__slots__ if name != "_trips"],
             sorted((p.video, p.asked, p._wanted.get("me"), self.state(p)) for p in self.videos),
         )  # fmt: skip
 
@@ -215,7 +215,7 @@ class Scene:
 @pytest.mark.parametrize("seed", range(40))
 def test_what_is_settled_is_what_would_be_chosen(seed: int) -> None:
     async def test() -> None:
-        quick = Scene(seed, Viewer, Publication)
+        quick = Scene(seed, Subscriber, Publication)
         thorough = Scene(seed, Anew, Unremembered)
         for _ in range(250):
             assert quick.step() == thorough.step()
@@ -229,11 +229,11 @@ def test_mostly_nothing_is_chosen() -> None:
         scene.change = lambda: None  # type: ignore[method-assign]
         for _ in range(100):
             scene.step()
-        assert isinstance(scene.viewer, Counting)
-        settling, scene.viewer.chosen = scene.viewer.chosen, 0
+        assert isinstance(scene.subscriber, Counting)
+        settling, scene.subscriber.chosen = scene.subscriber.chosen, 0
         for _ in range(100):
             scene.step()
         assert settling > 0
-        assert scene.viewer.chosen < 10
+        assert scene.subscriber.chosen < 10
 
     run(test)
