@@ -57,7 +57,7 @@ WRONG_FIRST_S, WRONG_MOST_S = 12.0, 120.0
 SMOOTH_S = 0.5
 
 
-class Downlink:
+class BandwidthEstimator:
     """One a subscriber. `allowed_bps` is for video; sound is not counted, as REMB does not count it either."""
 
     __slots__ = (

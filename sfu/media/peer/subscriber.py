@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sfu import bridge
 from sfu.media.bandwidth.allocation import Wish, allocate
-from sfu.media.bandwidth.estimator import Downlink
+from sfu.media.bandwidth.estimator import BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.room import Room
@@ -51,7 +51,7 @@ class Subscriber:
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, *, full: bool) -> None:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.subscriptions: dict[int, Publication] = {}
-        self.down = Downlink()
+        self.down = BandwidthEstimator()
         self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
         self._told: dict[Publication, str] = {}  # why it gets nothing of one, as it was last told
         self._view: Mapping[Video, int] | None = None  # heights of what its page shows; None until it says so

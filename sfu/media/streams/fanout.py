@@ -261,7 +261,7 @@ def fans(outbox: Outbox, down_tracks: Sequence[Subscriber]) -> list[Fan]:
     """As few as these subscribers need. Those whose media does not flow are in none."""
     groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, Path]]] = {}
     for down_track in down_tracks:
-        if (way := down_track.peer.downlink()) is not None:
+        if (way := down_track.peer.ready()) is not None:
             context, path = way
             groups.setdefault((path.endpoint, context.tag_bytes, down_track.segments), []).append(
                 (down_track, context, path)

@@ -163,7 +163,7 @@ class ReceiveStream(SequenceNumbers):
             self._has_keyframe()
 
     def _ask(self) -> None:
-        if self.muted or self.remote_ssrc is None or self.publisher.downlink() is None:
+        if self.muted or self.remote_ssrc is None or self.publisher.ready() is None:
             # nothing has arrived yet, or can be asked for; the first packet of a stream is a keyframe's
             self._keyframes = KeyframeRequests()
             return

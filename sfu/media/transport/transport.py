@@ -24,7 +24,7 @@ class Transport:
         self.again_bytes = 0  # of packets sent once more
         self._out, self._counters = out, counters
 
-    def downlink(self) -> tuple[Context, Path] | None:
+    def ready(self) -> tuple[Context, Path] | None:
         """How to encrypt and where to send what goes to this peer, while its media flows."""
         if self.outgoing is None or self.agent.selected is None:
             return None

@@ -22,7 +22,7 @@ from sfu.media.bandwidth.estimator import (
     WATCH_S,
     WRONG_FIRST_S,
     WRONG_MOST_S,
-    Downlink,
+    BandwidthEstimator,
 )
 from sfu.media.worker import ALLOCATE_S
 
@@ -36,13 +36,13 @@ class Way:
     told of."""
 
     def __init__(self, bps: float, *, checks: bool = False) -> None:
-        self.bps, self.down, self.checks = bps, Downlink(), checks
+        self.bps, self.down, self.checks = bps, BandwidthEstimator(), checks
         self.queue_bytes = self.loss = 0.0
         self.now_s, self.total = 100.0, 0
         self.remb_bps = 0.0
         self.probes = 0
 
-    def run(self, seconds: float, wanted_bps: float, tick_s: float = TICK_S) -> Downlink:
+    def run(self, seconds: float, wanted_bps: float, tick_s: float = TICK_S) -> BandwidthEstimator:
         """Sends what is allowed of `wanted_bps`, in steps as layers have them."""
         end_s = self.now_s + seconds
         while self.now_s < end_s:
@@ -129,7 +129,7 @@ def test_whatever_came_before_a_way_that_carries_more_is_found(
 
 def test_a_remb_that_does_not_fall_takes_nothing() -> None:
     """A browser that gets little allows little: that says nothing of the way."""
-    down = Downlink()
+    down = BandwidthEstimator()
     down.sent(0, 1.0)
     down.sent(int(500e3 / 8), 2.0)
     assert not down.remb(500e3, 2.0)
@@ -139,7 +139,7 @@ def test_a_remb_that_does_not_fall_takes_nothing() -> None:
 
 
 def test_after_a_silence_a_browser_begins_anew() -> None:
-    down, total = Downlink(), 0
+    down, total = BandwidthEstimator(), 0
     for tick in range(100):
         total += 20_000 if tick < 50 else 0
         down.sent(total, 10.0 + tick / 10)
@@ -154,7 +154,7 @@ def test_after_a_silence_a_browser_begins_anew() -> None:
 
 @pytest.mark.parametrize(("fraction", "lower"), [(0.0, False), (LOSS_HIGH, False), (0.3, True)])
 def test_much_loss_is_congestion(fraction: float, lower: bool) -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.sent(0, 1.0)
     down.sent(100_000, 2.0)
     assert down.loss(fraction, 2.0) == lower
@@ -196,7 +196,7 @@ def test_what_a_way_without_a_queue_loses_of_too_much_is_congestion() -> None:
 
 
 def test_only_delays_tell_that_a_way_is_jammed() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.sent(0, 1.0)
     down.sent(100_000, 2.0)
     down.remb(1e6, 2.0)
@@ -208,14 +208,14 @@ def test_only_delays_tell_that_a_way_is_jammed() -> None:
 
 
 def test_losses_alone_leave_a_small_picture() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     for second in range(60):
         down.loss(0.9, 10.0 + second)
     assert down.allowed_bps == LEAST_BPS
 
 
 def test_a_complaint_about_a_probe_puts_the_next_one_off() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.remb(1e6, 10.0)
     down.want(2e6, 10.0)
     assert down.probe_bytes(TICK_S, 10.1) > 0
@@ -234,7 +234,7 @@ def test_a_complaint_about_a_probe_puts_the_next_one_off() -> None:
 
 def test_losses_end_a_probe() -> None:
     """What has no queue to fill drops what is too much."""
-    down = Downlink()
+    down = BandwidthEstimator()
     down.want(2e6, 10.0)
     down.sent(0, 10.0)
     down.sent(100_000, 10.2)
@@ -243,7 +243,7 @@ def test_losses_end_a_probe() -> None:
 
 
 def test_a_way_that_stays_too_narrow_after_a_failed_probe_is_noticed() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.remb(1e6, 10.0)
     down.want(2e6, 10.0)
     down.remb(0.7e6, 10.2)
@@ -253,7 +253,7 @@ def test_a_way_that_stays_too_narrow_after_a_failed_probe_is_noticed() -> None:
     assert down.allowed_bps == 0.6e6
 
 
-def silent(down: Downlink, now_s: float, *round_trips_s: float) -> bool:
+def silent(down: BandwidthEstimator, now_s: float, *round_trips_s: float) -> bool:
     """A probe that the browser says nothing to, with what is measured before it and later; whether it is taken for a
     yes."""
     before = down.allowed_bps
@@ -286,7 +286,7 @@ def test_what_an_estimate_that_stays_low_does_not_say_a_queue_does(
     round_trips_s: tuple[float, ...], taken: bool
 ) -> None:
     """Chromium adds next to nothing to its estimate after a narrow time, however wide the way is since."""
-    down = Downlink()
+    down = BandwidthEstimator()
     down.remb(150e3, 1.0)
     down.loss(0.5, 2.0)
     assert down.allowed_bps < 1e6
@@ -296,14 +296,14 @@ def test_what_an_estimate_that_stays_low_does_not_say_a_queue_does(
 @pytest.mark.parametrize(("after_s", "taken"), [(0.05, True), (0.3, False)])
 def test_a_queue_says_more_than_an_estimate_that_falls(after_s: float, taken: bool) -> None:
     """What is sent at once arrives one after the other, which looks like too much to Chromium."""
-    down = Downlink()
+    down = BandwidthEstimator()
     down.remb(500e3, 1.0)
     assert silent(down, 10.0, 0.05, after_s) == taken
 
 
 @pytest.mark.parametrize("round_trip_s", [0.001, 0.3])
 def test_a_round_trip_of_another_probe_says_nothing(round_trip_s: float) -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.remb(150e3, 1.0)
     assert not silent(down, 10.0)
     for sent_s in (10.11, 10.31, 19.0):
@@ -312,7 +312,7 @@ def test_a_round_trip_of_another_probe_says_nothing(round_trip_s: float) -> None
 
 
 def test_what_round_trips_allowed_wrongly_waits_longer_each_time() -> None:
-    down, now_s, waits = Downlink(), 10.0, []
+    down, now_s, waits = BandwidthEstimator(), 10.0, []
     down.remb(150e3, 1.0)
     down.loss(0.5, 2.0)
     for _ in range(3):
@@ -333,7 +333,7 @@ def test_what_round_trips_allowed_wrongly_waits_longer_each_time() -> None:
 
 
 def test_where_nothing_can_be_sent_twice_it_is_just_tried() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.want(2e6, 10.0, can_probe=False)
     assert down.allowed_bps == 2 * START_BPS
     down.want(2e6, 10.1, can_probe=False)
@@ -342,7 +342,7 @@ def test_where_nothing_can_be_sent_twice_it_is_just_tried() -> None:
 
 
 def test_nothing_more_is_sent_than_asked_for() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.want(0, 10.0)
     assert down.probe_bytes(TICK_S, 10.1) == 0
     down.want(START_BPS / 2, 10.1)
@@ -350,7 +350,7 @@ def test_nothing_more_is_sent_than_asked_for() -> None:
 
 
 def test_a_quiet_probe_is_an_allowance() -> None:
-    down = Downlink()
+    down = BandwidthEstimator()
     down.want(1e6, 10.0)
     down.want(1e6, 10.0 + PROBE_S + VERDICT_S + 0.01)
     assert down.allowed_bps == pytest.approx(1.1e6)
@@ -370,15 +370,15 @@ def test_uneven_arrival_alone_takes_nobody_the_last_picture() -> None:
 # --- queues -----------------------------------------------------------------------------------------------------------
 
 
-def sending(bps: float) -> Downlink:
+def sending(bps: float) -> BandwidthEstimator:
     """For ten seconds until 20.0."""
-    down = Downlink()
+    down = BandwidthEstimator()
     for tick in range(101):
         down.sent(int(bps / 80) * tick, 10.0 + tick / 10)
     return down
 
 
-def known(bps: float) -> Downlink:
+def known(bps: float) -> BandwidthEstimator:
     """Likewise, with an empty queue at the end."""
     down = sending(bps)
     assert not down.round_trip(0.05, 19.9, 19.95)

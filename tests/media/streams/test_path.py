@@ -83,7 +83,7 @@ class Subscriber:
         self.wire: dict[int, bytes] = {}  # by seq16, as first seen
         self.packet, self.resends = Packet(), Budget(RESEND_PER_S, RESEND_BURST)
 
-    def downlink(self) -> tuple[Context, Path]:
+    def ready(self) -> tuple[Context, Path]:
         return self.context, self.path
 
     def send_rtp(self, data: bytes) -> None:
