@@ -35,7 +35,7 @@ from sfu.media.peer.speakers import LISTEN_S
 from sfu.media.priority import hurry
 from sfu.media.rtp.twcc import FEEDBACK_MS
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.ingress import Forwarder
+from sfu.media.streams.ingress import Ingress
 from sfu.media.transport import libc
 from sfu.media.transport.demux import UdpPort
 from sfu.media.transport.dtls import Certificate
@@ -87,7 +87,7 @@ class Worker:
         self.counters: dict[str, int] = defaultdict(int)  # no Counter: it is written to by way of Python
         ways = [Handover(socket.socket(fileno=fd), self.counters) for fd in configure.handovers]
         self.udp = UdpPort(
-            self.counters, Forwarder(self.counters).forward, Handovers(configure.index, ways), joins=configure.joins
+            self.counters, Ingress(self.counters).forward, Handovers(configure.index, ways), joins=configure.joins
         )
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(

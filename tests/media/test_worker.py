@@ -513,10 +513,10 @@ def test_a_mistake_of_ours_ends_one_peer_only(how: str, caplog: pytest.LogCaptur
             broken = control.worker.peers["c"]
             part, name = {
                 "command": (broken.negotiation, "_slots"),
-                "feedback": (broken.inbound, "feedback"),
+                "feedback": (broken.demuxer, "feedback"),
                 "liveness": (broken, "agent"),
             }[how]
-            broken.inbound.feedback_ssrc = 1  # it numbers packets
+            broken.demuxer.feedback_ssrc = 1  # it numbers packets
             setattr(part, name, None)
             ticking = asyncio.ensure_future(control.worker.tick())
             if how == "command":

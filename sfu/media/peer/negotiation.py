@@ -32,7 +32,7 @@ from sfu.media.peer.sections import Slot
 from sfu.media.peer.shared import Shared
 from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import codecs
-from sfu.media.streams.ingress import Inbound
+from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.deadline import Deadline
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.transport import Transport
@@ -53,7 +53,7 @@ class Owner(Protocol):
     may_subscribe: bool
     hears_redundant: bool | None
     agent: Agent
-    inbound: Inbound
+    demuxer: RtpDemuxer
     shared: Shared
     publisher: Publisher
     subscriber: Subscriber
@@ -196,7 +196,7 @@ class Negotiation:
         if self._renew:
             self._renew = False
             shared.udp.forget(agent.restart())
-            shared.udp.register(agent, self._peer.inbound)
+            shared.udp.register(agent, self._peer.demuxer)
         self._offered = [(self._section(slot), slot.track) for slot in self._slots]
         self._shown = len(self._slots)
         fingerprint, bundled = self._local_fingerprint(), bool(self._fingerprints)

@@ -22,7 +22,7 @@ from sfu.media.peer.rtcp_reader import RtcpReader
 from sfu.media.peer.shared import Shared
 from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import codecs, rtcp
-from sfu.media.streams.ingress import Inbound
+from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.deadline import within
 from sfu.media.transport.dtls import Dtls
 from sfu.media.transport.ice import Agent
@@ -49,13 +49,13 @@ class Peer(Transport):
         self.published = self.publisher.published
         self.negotiation = Negotiation(self, self, room)
         rtcp = RtcpReader(self.id, self.publisher, self.subscriber, shared.counters)
-        self.inbound = Inbound(self.publisher.by_ssrc, rtcp.read, self.publisher.latch)
-        self.inbound.repairs = self.publisher.repairs
+        self.demuxer = RtpDemuxer(self.publisher.by_ssrc, rtcp.read, self.publisher.latch)
+        self.demuxer.repairs = self.publisher.repairs
         self.quality = Quality()
         self._dtls: Dtls | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        shared.udp.register(self.agent, self.inbound)
+        shared.udp.register(self.agent, self.demuxer)
         room.peers[self.id] = self
         room.arrange()
         self.negotiation.changed()
@@ -115,7 +115,7 @@ class Peer(Transport):
             self.fail(DtlsFailed())
             return
         dtls.on("statechange", self._dtls_changed)
-        self.inbound.context, self.outgoing = dtls.incoming, dtls.outgoing
+        self.demuxer.context, self.outgoing = dtls.incoming, dtls.outgoing
         if dtls.incoming is not None:
             dtls.incoming.live = ChainMap[int, Any](self.publisher.by_ssrc, self.publisher.repairs)
         self.room.check_codecs()  # what it can show counts from now on
@@ -177,7 +177,7 @@ class Peer(Transport):
         self.published.clear()
         if flowed:
             self.tell_others()
-        self.inbound.context = self.outgoing = None
+        self.demuxer.context = self.outgoing = None
         for task in self._tasks:
             task.cancel()
         if self._dtls is not None:
@@ -216,10 +216,10 @@ class Peer(Transport):
     @property
     def numbers_packets(self) -> bool:
         """Whether this publisher wants transport-wide feedback."""
-        return bool(self.inbound.feedback_ssrc)
+        return bool(self.demuxer.feedback_ssrc)
 
     def send_feedback(self) -> None:
         """Transport-wide feedback for what arrived since the last call, if anything did."""
-        inbound = self.inbound
-        if inbound.feedback_ssrc and (fci := inbound.feedback.report()):  # else it numbers nothing
-            self.send_rtcp(rtcp.transport_feedback(fci, inbound.feedback_ssrc))
+        demuxer = self.demuxer
+        if demuxer.feedback_ssrc and (fci := demuxer.feedback.report()):  # else it numbers nothing
+            self.send_rtcp(rtcp.transport_feedback(fci, demuxer.feedback_ssrc))

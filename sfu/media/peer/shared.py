@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sfu import bridge
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.ingress import Inbound
+from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.demux import UdpPort
 from sfu.media.transport.dtls import Certificate
 from sfu.media.transport.srtp import Packet
@@ -18,7 +18,7 @@ class Shared:
     """One a worker."""
 
     config: bridge.Configure
-    udp: UdpPort[Inbound]
+    udp: UdpPort[RtpDemuxer]
     certificate: Certificate
     emit: Callable[[bridge.Event], None]
     counters: dict[str, int]

@@ -54,7 +54,7 @@ Names = dict[int, str]
 """What a packet says of its stream (RFC 8843 section 9.2, RFC 8852): MID, RID or repaired RID by the extension's id."""
 
 
-class Inbound:
+class RtpDemuxer:
     """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named,
     with its kind (None for retransmissions) and names."""
 
@@ -80,7 +80,7 @@ class Inbound:
             track.levels += 1
 
 
-class Forwarder:
+class Ingress:
     """One a worker."""
 
     def __init__(self, counters: dict[str, int]) -> None:
@@ -89,7 +89,7 @@ class Forwarder:
         self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
         self._gathered = Rows(READ_BATCH)
 
-    def forward(self, rows: Rows, routes: list[Route[Inbound] | None]) -> Sequence[int]:
+    def forward(self, rows: Rows, routes: list[Route[RtpDemuxer] | None]) -> Sequence[int]:
         """The first of the rows, at most READ_BATCH, are what came, and these are its senders. What is of one stream
         goes on together, sound first. Returns the rows that are no media of a peer."""
         now_s, n = time.monotonic(), len(routes)
@@ -109,15 +109,15 @@ class Forwarder:
         return others
 
     def _burst(
-        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route[Inbound] | None, now_s: float
+        self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route[RtpDemuxer] | None, now_s: float
     ) -> Sequence[int]:
         """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
         frame and a lone packet are, go the short way: what they have in common is looked at once."""
         if route is None:
             return ids
-        inbound, n = route.inbound, len(ids)
+        demuxer, n = route.demuxer, len(ids)
         first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
-        track, context, extended = inbound.tracks.get(ssrc), inbound.context, first & _NO_PADDING != _RTP
+        track, context, extended = demuxer.tracks.get(ssrc), demuxer.context, first & _NO_PADDING != _RTP
         if (
             track is None or context is None or seq16 != track.expected or not track.short[second]
             or (extended and (first & _NO_PADDING != _EXTENDED or element != _TRANSPORT_CC or (
@@ -139,15 +139,15 @@ class Forwarder:
             if now_s - route.seen_s > SEEN_S:
                 route.seen(now_s)
             if extended:
-                inbound.feedback.arrived((number,) if n == 1 else list(map(_number_of, heads[:n])), now_s)
-                inbound.feedback_ssrc = ssrc
+                demuxer.feedback.arrived((number,) if n == 1 else list(map(_number_of, heads[:n])), now_s)
+                demuxer.feedback_ssrc = ssrc
                 word = _send_time(now_s) if track.kind == "video" else 0
                 if n == 1:
                     _fixed(rows.view, start * ROW_BYTES + 8, track.ssrc, block, word)
                 else:
                     any(map(_fixed, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n, [block] * n, [word] * n))
                 if block == _TWO_WORDS:
-                    inbound.hear(ssrc, last >> 24)
+                    demuxer.hear(ssrc, last >> 24)
                     rows.view[start * ROW_BYTES + 20] = 0
             else:
                 any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n))
@@ -155,10 +155,10 @@ class Forwarder:
             track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
-    def _each(self, rows: Rows, ids: Sequence[int], route: Route[Inbound], now_s: float) -> Sequence[int]:
+    def _each(self, rows: Rows, ids: Sequence[int], route: Route[RtpDemuxer], now_s: float) -> Sequence[int]:
         """Gives each packet its place in its track, whatever it is; then each track sends its share."""
-        view, inbound = rows.view, route.inbound
-        context = inbound.context
+        view, demuxer = rows.view, route.demuxer
+        context = demuxer.context
         others: list[int] = []
         touched: list[RtpStream] = []
         authentic = 0
@@ -170,7 +170,7 @@ class Forwarder:
             if context is None:
                 continue
             if 192 <= view[at + 1] <= 223:
-                self._rtcp(inbound, context, rows.row(i), route, now_s)
+                self._rtcp(demuxer, context, rows.row(i), route, now_s)
                 continue
             if unprotect(context.handle, rows.pointers[i], rows.length_pointers[i]):
                 self._counters["srtp_refused"] += 1
@@ -178,10 +178,10 @@ class Forwarder:
             authentic += 1
             route.seen(now_s)
             second, ssrc = view[at + 1], _u32_at(view, at + 8)[0]
-            names = self._extensions(inbound, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
-            track = inbound.tracks.get(ssrc)
+            names = self._extensions(demuxer, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
+            track = demuxer.tracks.get(ssrc)
             if track is None or not track.accepts[second]:
-                track = self._track_of(rows, i, inbound, context, ssrc, second, names)
+                track = self._track_of(rows, i, demuxer, context, ssrc, second, names)
                 if track is None:
                     continue
             if track.muted:
@@ -209,15 +209,15 @@ class Forwarder:
         return others
 
     def _track_of(
-        self, rows: Rows, i: int, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names
+        self, rows: Rows, i: int, demuxer: RtpDemuxer, context: Context, ssrc: int, second: int, names: Names
     ) -> RtpStream | None:
         """The track of a packet whose SSRC no track has, which may be a retransmission. None if there is none."""
-        track = self._unknown(inbound, context, ssrc, second, names)
+        track = self._unknown(demuxer, context, ssrc, second, names)
         if track is None and _kinds[second] is None:
-            track = self._repair(rows, i, inbound, ssrc, second)
+            track = self._repair(rows, i, demuxer, ssrc, second)
         return track
 
-    def _extensions(self, inbound: Inbound, packet: memoryview, ssrc: int, now_s: float) -> Names:
+    def _extensions(self, demuxer: RtpDemuxer, packet: memoryview, ssrc: int, now_s: float) -> Names:
         """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
         were ours, and names and audio levels, which no subscriber is offered. Returns the names."""
         # libsrtp has checked that the headers are whole
@@ -225,10 +225,10 @@ class Forwarder:
         ours = True
         for extension, at, length in list(headers.extensions(packet, len(packet))):
             if extension == codecs.TRANSPORT_CC_ID and length == 2:
-                inbound.feedback.arrived([packet[at] << 8 | packet[at + 1]], now_s)
-                inbound.feedback_ssrc = ssrc
+                demuxer.feedback.arrived([packet[at] << 8 | packet[at + 1]], now_s)
+                demuxer.feedback_ssrc = ssrc
             elif extension == codecs.AUDIO_LEVEL_ID and length == 1:
-                inbound.hear(ssrc, packet[at])
+                demuxer.hear(ssrc, packet[at])
             elif extension in _NAMES and length <= NAME_BYTES:
                 names[extension] = bytes(packet[at : at + length]).decode("latin-1")
             else:
@@ -239,25 +239,25 @@ class Forwarder:
             packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # nothing else is left there
         return names
 
-    def _unknown(self, inbound: Inbound, context: Context, ssrc: int, second: int, names: Names) -> RtpStream | None:
+    def _unknown(self, demuxer: RtpDemuxer, context: Context, ssrc: int, second: int, names: Names) -> RtpStream | None:
         """The track of a packet whose SSRC or payload type is not what its track has."""
         if not context.admits(ssrc):
             self._counters["srtp_refused"] += 1
             return None
         kind = _kinds[second]
         if kind is None:
-            if ssrc not in inbound.repairs and codecs.REPAIRED_RID_ID in names:
-                inbound.latch(ssrc, None, names)
+            if ssrc not in demuxer.repairs and codecs.REPAIRED_RID_ID in names:
+                demuxer.latch(ssrc, None, names)
             return None
-        track = inbound.tracks.get(ssrc) or inbound.latch(ssrc, kind, names)
+        track = demuxer.tracks.get(ssrc) or demuxer.latch(ssrc, kind, names)
         if track is not None and track.accepts[second]:
             return track
         self._counters["packets_unknown"] += 1
         return None
 
-    def _repair(self, rows: Rows, i: int, inbound: Inbound, ssrc: int, second: int) -> RtpStream | None:
+    def _repair(self, rows: Rows, i: int, demuxer: RtpDemuxer, ssrc: int, second: int) -> RtpStream | None:
         """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
-        track, payload_type = inbound.repairs.get(ssrc), codecs.REPAIRS.get(second & 0x7F)
+        track, payload_type = demuxer.repairs.get(ssrc), codecs.REPAIRS.get(second & 0x7F)
         packet = rows.row(i)
         n, at = len(packet), headers.payload_offset(packet, len(packet))
         padding = packet[n - 1] if packet[0] & 0x20 else 0
@@ -273,7 +273,9 @@ class Forwarder:
         self._counters["packets_ignored"] += 1
         return None
 
-    def _rtcp(self, inbound: Inbound, context: Context, data: memoryview, route: Route[Inbound], now_s: float) -> None:
+    def _rtcp(
+        self, demuxer: RtpDemuxer, context: Context, data: memoryview, route: Route[RtpDemuxer], now_s: float
+    ) -> None:
         packet = self._packet
         packet.load(data, len(data))
         if not context.unprotect_rtcp(packet):
@@ -281,13 +283,13 @@ class Forwarder:
             return
         route.seen(now_s)
         try:
-            inbound.on_rtcp(bytes(packet.view[: packet.n]))
+            demuxer.on_rtcp(bytes(packet.view[: packet.n]))
         except ValueError:
             self._counters["rtp_malformed"] += 1
 
 
 Head = tuple[int, ...]
-Stream = tuple["Route[Inbound] | None", int]
+Stream = tuple["Route[RtpDemuxer] | None", int]
 """What came from one peer, or from nobody known, with one SSRC."""
 
 _TIME, _SSRC, _NUMBER = 3, 4, 7
@@ -296,7 +298,7 @@ _ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
 
 def _rank(stream: Stream) -> int:
     route, ssrc = stream
-    track = None if route is None else route.inbound.tracks.get(ssrc)
+    track = None if route is None else route.demuxer.tracks.get(ssrc)
     return track.flush_rank if track is not None else OTHERS_RANK
 
 

@@ -46,10 +46,10 @@ class Route(Generic[T]):
     """A peer behind an address that proved to be its own; `inbound` takes its media. `receives`: the socket that is
     connected to that address, where workers need one."""
 
-    __slots__ = ("agent", "inbound", "path", "receives", "seen_s")
+    __slots__ = ("agent", "demuxer", "path", "receives", "seen_s")
 
-    def __init__(self, agent: Agent, path: Path, inbound: T, receives: Endpoint | None = None) -> None:
-        self.agent, self.path, self.inbound, self.receives, self.seen_s = agent, path, inbound, receives, 0.0
+    def __init__(self, agent: Agent, path: Path, demuxer: T, receives: Endpoint | None = None) -> None:
+        self.agent, self.path, self.demuxer, self.receives, self.seen_s = agent, path, demuxer, receives, 0.0
 
     def seen(self, now_s: float) -> None:
         """Something authentic came this way."""
@@ -145,8 +145,8 @@ class UdpPort(Generic[T]):
         for route in self._routes.pop(endpoint).values():
             route.close()
 
-    def register(self, agent: Agent, inbound: T) -> None:
-        self._agents[agent.ufrag] = agent, inbound
+    def register(self, agent: Agent, demuxer: T) -> None:
+        self._agents[agent.ufrag] = agent, demuxer
 
     def forget(self, ufrag: str | None) -> None:
         """Checks with this ufrag are strangers' from now on."""
@@ -253,8 +253,8 @@ class UdpPort(Generic[T]):
         if found is None or check is None or check.ufrag != name or not check.verify(found[0].passwords[name]):
             self._counters["gate_stun_refused"] += 1
             return
-        agent, inbound = found
-        if contested or self._take(agent, inbound, path, key, now_s, handed=handed is not None):
+        agent, demuxer = found
+        if contested or self._take(agent, demuxer, path, key, now_s, handed=handed is not None):
             claimed = agent.claim
             self.forget(agent.check(check, path, now_s, contested=contested))
             if agent.claim != claimed:
@@ -279,7 +279,7 @@ class UdpPort(Generic[T]):
             way.send(path, data)
         return way is not None
 
-    def _take(self, agent: Agent, inbound: T, path: Path, key: Hashable, now_s: float, *, handed: bool) -> bool:
+    def _take(self, agent: Agent, demuxer: T, path: Path, key: Hashable, now_s: float, *, handed: bool) -> bool:
         """The address is this peer's: behind one NAT it may have been another's. Where another worker handed over what
         tells that, it may have been its peer's. False where there can be no socket for it."""
         routes = self._routes[path.endpoint]
@@ -291,7 +291,7 @@ class UdpPort(Generic[T]):
                 if receives is None:
                     self._counters["paths_refused"] += 1
                     return False
-            routes[key] = route = Route(agent, path, inbound, receives)
+            routes[key] = route = Route(agent, path, demuxer, receives)
             forgotten = agent.learn(path)
             if forgotten is not None:
                 self._forget(agent, forgotten)

@@ -265,7 +265,7 @@ def test_no_rtcp_is_our_mistake() -> None:
                     for kind, form, body in packets
                 )
                 with contextlib.suppress(ValueError):  # which its caller counts
-                    peer.inbound.on_rtcp(data[: len(data) - cut])
+                    peer.demuxer.on_rtcp(data[: len(data) - cut])
                 now_s = time.monotonic()
                 for each in control.worker.peers.values():
                     each.measure(now_s)

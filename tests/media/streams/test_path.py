@@ -24,7 +24,7 @@ from sfu.media.rtp import codecs, headers
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.rtp.twcc import TransportFeedback
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.ingress import Forwarder, Inbound
+from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport import libc
 from sfu.media.transport.budget import Budget
@@ -307,7 +307,7 @@ class Scene:
             for endpoint, flaky in zip(self.endpoints, self.kernels, strict=True):
                 endpoint.socket = flaky
         self.outbox = Outbox(self.counters)
-        self.forwarder = Forwarder(self.counters)
+        self.ingress = Ingress(self.counters)
         self.rows = Rows(READ_BATCH)
         self.publisher, rx = ends(GCM)
         self.subscribers: dict[str, Subscriber] = {}
@@ -316,10 +316,10 @@ class Scene:
         self.host = host
         self.track = RtpStream(host, "camera", kind, self.outbox)  # type: ignore[arg-type]
         self.model = Model(kind)
-        inbound = Inbound(self.tracks, lambda data: None, lambda ssrc, kind: None)
-        inbound.context = Context(rx)
-        inbound.feedback = self.feedback = Feedback()
-        self.route = Route(Agent(lambda path: None), host.path, inbound)
+        demuxer = RtpDemuxer(self.tracks, lambda data: None, lambda ssrc, kind: None)
+        demuxer.context = Context(rx)
+        demuxer.feedback = self.feedback = Feedback()
+        self.route = Route(Agent(lambda path: None), host.path, demuxer)
         self.names = itertools.count()
         self.any_refused = False
         self.ext, self.ts = start, 0xFFFFF000
@@ -418,7 +418,7 @@ class Scene:
         for kernel in self.kernels:
             kernel.refused.clear()
         if packets:
-            assert not self.forwarder.forward(self.rows, [self.route] * len(packets))
+            assert not self.ingress.forward(self.rows, [self.route] * len(packets))
         assert sorted(self.feedback.told) == sorted(p.ext + 7 & 0xFFFF for p in accepted if self.numbered)
         self.any_refused = any(kernel.refused for kernel in self.kernels)
         self.model.batch(accepted, self.refused, lambda number: self.track.recall(number) is not None)
@@ -538,7 +538,7 @@ def test_streams_that_share_a_batch_are_told_apart(
         scene.join()
         (subscriber,) = scene.subscribers.values()
         sender, rx = ends(GCM)
-        another = Inbound({}, lambda data: None, lambda ssrc, kind, names: None)
+        another = RtpDemuxer({}, lambda data: None, lambda ssrc, kind, names: None)
         another.context = Context(rx)
         tracks = [scene.track]
         for tracks_of, ssrc, kind in ((another.tracks, scene.model.source, "video"), (scene.tracks, 77, "audio")):
@@ -564,7 +564,7 @@ def test_streams_that_share_a_batch_are_told_apart(
                 seqs[which] += 1
                 scene.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
                 scene.rows.lengths[i] = len(data)
-            assert not scene.forwarder.forward(scene.rows, [routes[which] for which in batch])
+            assert not scene.ingress.forward(scene.rows, [routes[which] for which in batch])
             by_track = {track.ssrc: i for i, track in enumerate(tracks)}
             got = [(by_track[ssrc], seq16, payload) for ssrc, seq16, payload in subscriber.take()]
             for which in range(3):
@@ -596,7 +596,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
             data = scene.publisher.protect(wire)
             scene.rows.view[: len(data)] = data
             scene.rows.lengths[0] = len(data)
-            scene.forwarder.forward(scene.rows, [scene.route])
+            scene.ingress.forward(scene.rows, [scene.route])
             got.extend(subscriber.receive())
 
         for step in range(3):
@@ -647,12 +647,12 @@ def test_audio_levels_are_heard_and_no_subscriber_gets_them(
             wire = scene.publisher.protect(head + data + b"voice")
             scene.rows.view[: len(wire)] = wire
             scene.rows.lengths[0] = len(wire)
-            scene.forwarder.forward(scene.rows, [scene.route])
+            scene.ingress.forward(scene.rows, [scene.route])
             got = subscriber.session.unprotect(subscriber.socket.recv(2048))
             assert got[12:] == head[12:] + bytes.fromhex(left) + b"voice"
         assert scene.track.take_level() == level
         assert scene.track.take_level() is None
-        assert bool(scene.route.inbound.feedback.report()) == numbered
+        assert bool(scene.route.demuxer.feedback.report()) == numbered
         scene.close()
 
     asyncio.run(play())
@@ -662,8 +662,8 @@ def test_a_level_is_the_mean_of_those_since_the_last_one() -> None:
     async def play() -> None:
         scene = Scene("audio", True, random.Random(1), 0.0, True, 500)
         for level in (10, 20, 0x80 | 60):
-            scene.route.inbound.hear(scene.model.source, level)
-            scene.route.inbound.hear(4242, 127)  # of no track
+            scene.route.demuxer.hear(scene.model.source, level)
+            scene.route.demuxer.hear(4242, 127)  # of no track
         assert scene.track.take_level() == -30
         scene.close()
 

@@ -20,7 +20,7 @@ from sfu.media.peer.publication import Publication
 from sfu.media.rtp import headers
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.fanout import Outbox
-from sfu.media.streams.ingress import Forwarder, Inbound
+from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.svc import LAYERS, ScalableStream
 from sfu.media.transport import libc
 from sfu.media.transport.demux import Route
@@ -213,7 +213,7 @@ class Scene:
         counters = Counter[str]()
         self.endpoint = Endpoint("127.0.0.1", 0, counters, portable=portable)
         outbox = Outbox(counters)
-        self.forwarder, self.rows = Forwarder(counters), Rows(READ_BATCH)
+        self.ingress, self.rows = Ingress(counters), Rows(READ_BATCH)
         self.sender, receiver = ends(GCM)
         self.outbox = outbox
         self.host: Any = Subscriber("publisher", self.endpoint, GCM, outbox)
@@ -221,9 +221,9 @@ class Scene:
         self.track = self.publication.streams[""]
         assert isinstance(self.track, ScalableStream)
         self.track.remote_ssrc = SSRC
-        inbound = Inbound({SSRC: self.track}, lambda data: None, lambda ssrc, kind, names: None)
-        inbound.context = Context(receiver)
-        self.route = Route(Agent(lambda path: None), self.host.path, inbound)
+        demuxer = RtpDemuxer({SSRC: self.track}, lambda data: None, lambda ssrc, kind, names: None)
+        demuxer.context = Context(receiver)
+        self.route = Route(Agent(lambda path: None), self.host.path, demuxer)
         self.subscribers: dict[str, Any] = {}
         self.model = Model()
         self.waiting: list[Sent] = []  # made and not sent yet
@@ -325,7 +325,7 @@ class Scene:
             self.rows.view[i * ROW_BYTES : i * ROW_BYTES + len(data)] = data
             self.rows.lengths[i] = len(data)
         if arriving:
-            self.forwarder.forward(self.rows, [self.route] * len(arriving))
+            self.ingress.forward(self.rows, [self.route] * len(arriving))
             self.model.batch(arriving)
             assert len(self.track.lower) == self.model.lower
         for name in self.subscribers:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.media_client import check, run
 
-from sfu.media.streams.ingress import Inbound
+from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.ice import (
     ASKED,
     DTLS_QUEUE,
@@ -35,8 +35,8 @@ PWD = "passwordpasswordpassword"
 NOW_S = 100.0
 
 
-def inbound() -> Inbound:
-    return Inbound({}, lambda data: None, lambda ssrc, kind: None)
+def demuxer() -> RtpDemuxer:
+    return RtpDemuxer({}, lambda data: None, lambda ssrc, kind: None)
 
 
 class Sockets:
