@@ -34,7 +34,7 @@ from sfu.media.peer.shared import Shared
 from sfu.media.peer.speakers import LISTEN_S
 from sfu.media.priority import hurry
 from sfu.media.rtp.twcc import FEEDBACK_MS
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import Ingress
 from sfu.media.transport import libc
 from sfu.media.transport.demux import UdpPort
@@ -92,7 +92,7 @@ class Worker:
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
-            Outbox(self.counters), candidates=[],
+            SendBuffers(self.counters), candidates=[],
         )  # fmt: skip
         self._measuring = asyncio.Event()
         self._last, self._load = Usage.now(self.counters), 0.0

@@ -12,7 +12,7 @@ from typing import Any
 
 from pylibsrtp import Policy, Session
 
-from sfu.media.streams.fanout import BURST, Fan, Outbox
+from sfu.media.streams.fanout import BURST, SendBuffers, SendGroup
 from sfu.media.transport import libc
 from sfu.media.transport.dtls import WINDOW
 from sfu.media.transport.rows import ROW_BYTES
@@ -37,7 +37,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
     pause before each, as between frames, caches are as cold as a server finds them."""
     burst = min(burst, BURST)
     endpoint = Endpoint("127.0.0.1", 0, Counter(), portable=False)
-    outbox, receiver = Outbox(Counter()), Receiver(socket.AF_INET)
+    outbox, receiver = SendBuffers(Counter()), Receiver(socket.AF_INET)
     outbox_rows = outbox.rows
     sinks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(subscribers)]
     for sink in sinks:
@@ -50,7 +50,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
         for sink in sinks
     ]
     share = outbox_rows.count // burst
-    fans = [Fan(outbox, down_tracks[at : at + share]) for at in range(0, subscribers, share)]
+    send_groups = [SendGroup(outbox, down_tracks[at : at + share]) for at in range(0, subscribers, share)]
     publisher, rx = _session(Policy.SSRC_ANY_OUTBOUND, key), Context(_session(Policy.SSRC_ANY_INBOUND, key))
     sender, server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), endpoint.socket.getsockname()
     spent_ns = forwards = 0
@@ -64,7 +64,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
         n = receiver.receive(endpoint)
         for i in range(n):
             unprotect(rx.handle, receiver.rows.pointers[i], receiver.rows.length_pointers[i])
-        for fan in fans:
+        for fan in send_groups:
             _send(outbox, fan, n)
         spent_ns += time.process_time_ns() - began_ns
         forwards += n * subscribers
@@ -75,7 +75,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
     return spent_ns / 1e3 / forwards
 
 
-def _send(outbox: Outbox, fan: Fan, k: int) -> None:
+def _send(outbox: SendBuffers, fan: SendGroup, k: int) -> None:
     n = len(fan._down_tracks)
     for i in range(n * k):
         outbox.rows.view[i * ROW_BYTES] = 0x80

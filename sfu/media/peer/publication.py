@@ -17,7 +17,7 @@ from sfu.media.bandwidth.allocation import Layer
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
 from sfu.media.streams.down_track import DownTrack
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.redundant import RedundantStream
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.streams.svc import ScalableStream
@@ -80,7 +80,7 @@ class Publication:
         publisher: Transport,
         source: str,
         kind: Literal["audio", "video"],
-        outbox: Outbox,
+        send_buffers: SendBuffers,
         rids: Sequence[str] = (),
         *,
         redundant: bool = False,
@@ -91,7 +91,7 @@ class Publication:
         self.opus, self.redundant = sdp.Opus(), redundant
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         make = RedundantStream if redundant else ScalableStream if kind == "video" else RtpStream
-        self.streams = {rid: make(publisher, source, kind, outbox, self.ssrc) for rid in rids or ("",)}
+        self.streams = {rid: make(publisher, source, kind, send_buffers, self.ssrc) for rid in rids or ("",)}
         self.received = list(self.streams.values())  # those that the publisher sends
         self.simulcast = len(self.received) > 1
         self._rids = {track: rid for rid, track in self.streams.items()}

@@ -77,7 +77,7 @@ class Publisher:
             publication = None
         if publication is None:
             publication = self.published[source] = Publication(
-                self._peer, source, kind, self._shared.outbox, rids, redundant=said.redundant
+                self._peer, source, kind, self._shared.send_buffers, rids, redundant=said.redundant
             )
             publication.set_muted(source in self.muted)
             publication.set_muted(self._intakes[kind].over, TOO_MUCH)

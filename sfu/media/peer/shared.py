@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sfu import bridge
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.demux import UdpPort
 from sfu.media.transport.dtls import Certificate
@@ -22,6 +22,6 @@ class Shared:
     certificate: Certificate
     emit: Callable[[bridge.Event], None]
     counters: dict[str, int]
-    outbox: Outbox
+    send_buffers: SendBuffers
     candidates: list[str]
     out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between

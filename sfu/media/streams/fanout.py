@@ -38,7 +38,7 @@ class Failure(NamedTuple):
     sent: int
 
 
-class Outbox:
+class SendBuffers:
     """Rows to encrypt in and message headers to send them with; one a worker, filled and sent without a pause between.
 
     A subscriber's packets are neighbours: packet j of a run of k to subscriber s is row s * k + j. So everything but
@@ -109,7 +109,7 @@ def _doublings(k: int, n: int) -> Copies:
     return copies
 
 
-class Fan:
+class SendGroup:
     """Up to SHARE subscribers of a track that one system call can serve: one socket, one tag length, segments or
     none."""
 
@@ -132,9 +132,9 @@ class Fan:
         "_tag",
     )  # fmt: skip
 
-    def __init__(self, outbox: Outbox, down_tracks: Sequence[tuple[Subscriber, Context, Path]]) -> None:
+    def __init__(self, send_buffers: SendBuffers, down_tracks: Sequence[tuple[Subscriber, Context, Path]]) -> None:
         _, context, path = down_tracks[0]
-        self._outbox, self._rows = outbox, outbox.rows
+        self._outbox, self._rows = send_buffers, send_buffers.rows
         self._endpoint, self._fd = path.endpoint, path.endpoint.fd
         self._tag = context.tag_bytes
         self._down_tracks, self._n = [down_track for down_track, _, _ in down_tracks], len(down_tracks)
@@ -154,7 +154,7 @@ class Fan:
     def forward(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
         """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
         they are."""
-        k, outbox, rows = len(lengths), self._outbox, self._rows
+        k, send_buffers, rows = len(lengths), self._outbox, self._rows
         view, column = rows.view, rows.lengths
         handles, count, copies, messages, names, addresses, total = self._shapes.get(k) or self._shape(k)
         view[: k * ROW_BYTES] = source
@@ -170,12 +170,12 @@ class Fan:
         # stops at the first failure, so what follows a failure is still in clear
         if any(map(protect, handles, rows.pointers, rows.length_pointers)):
             return self._apart(source, lengths)
-        outbox.counters["packets_out"] += count
+        send_buffers.counters["packets_out"] += count
         if messages is None:
             return self._send_each(k)
         names[:] = addresses
         if k > 1:
-            outbox.segment[0] = lengths[0] + self._tag
+            send_buffers.segment[0] = lengths[0] + self._tag
         sent = libc.sendmmsg(self._fd, messages, total, 0)
         return () if sent == total else self._send_on(messages, max(sent, 0), total, k)
 
@@ -207,7 +207,7 @@ class Fan:
             return ()
         failures: list[Failure] = []
         for one in zip(self._down_tracks, self._contexts, self._paths, strict=True):
-            failures += Fan(self._outbox, [one]).forward(source, lengths)
+            failures += SendGroup(self._outbox, [one]).forward(source, lengths)
         return failures
 
     def _send_on(self, messages: Any, at: int, total: int, k: int) -> Sequence[Failure]:
@@ -257,7 +257,7 @@ class Fan:
         return failures
 
 
-def fans(outbox: Outbox, down_tracks: Sequence[Subscriber]) -> list[Fan]:
+def send_groups(send_buffers: SendBuffers, down_tracks: Sequence[Subscriber]) -> list[SendGroup]:
     """As few as these subscribers need. Those whose media does not flow are in none."""
     groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, Path]]] = {}
     for down_track in down_tracks:
@@ -266,4 +266,8 @@ def fans(outbox: Outbox, down_tracks: Sequence[Subscriber]) -> list[Fan]:
             groups.setdefault((path.endpoint, context.tag_bytes, down_track.segments), []).append(
                 (down_track, context, path)
             )
-    return [Fan(outbox, group[at : at + SHARE]) for group in groups.values() for at in range(0, len(group), SHARE)]
+    return [
+        SendGroup(send_buffers, group[at : at + SHARE])
+        for group in groups.values()
+        for at in range(0, len(group), SHARE)
+    ]

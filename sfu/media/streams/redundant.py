@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sfu.media.rtp import codecs, headers, rtcp
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.rtp_stream import NONE, RtpStream
 from sfu.media.transport.rows import ROW_BYTES, Rows
 from sfu.media.transport.transport import Transport
@@ -23,11 +23,11 @@ class RedundantStream(RtpStream):
     __slots__ = ("plain",)
 
     def __init__(
-        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int
+        self, publisher: Transport, source: str, kind: Literal["audio", "video"], send_buffers: SendBuffers, ssrc: int
     ) -> None:
-        super().__init__(publisher, source, kind, outbox, ssrc)
+        super().__init__(publisher, source, kind, send_buffers, ssrc)
         self.accepts, self.short = ACCEPTS, NONE
-        self.plain = RtpStream(publisher, source, kind, outbox, ssrc)
+        self.plain = RtpStream(publisher, source, kind, send_buffers, ssrc)
 
     def for_subscriber(self, peer: Transport) -> RtpStream:
         return self if peer.hears_redundant else self.plain

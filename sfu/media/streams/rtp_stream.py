@@ -15,7 +15,7 @@ from typing import Literal
 from sfu.media.rtp import codecs, headers, rtcp, vp8
 from sfu.media.rtp.keyframe import starts_keyframe
 from sfu.media.streams.down_track import DownTrack
-from sfu.media.streams.fanout import Failure, Fan, Outbox, fans
+from sfu.media.streams.fanout import Failure, SendBuffers, SendGroup, send_groups
 from sfu.media.streams.gso import gather, make_run
 from sfu.media.streams.receive_stream import BROKEN, ReceiveStream
 from sfu.media.streams.retransmission import ROUND_TRIP_S, History
@@ -54,9 +54,14 @@ class RtpStream(ReceiveStream):
     )  # fmt: skip
 
     def __init__(
-        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
+        self,
+        publisher: Transport,
+        source: str,
+        kind: Literal["audio", "video"],
+        send_buffers: SendBuffers,
+        ssrc: int = 0,
     ) -> None:
-        super().__init__(publisher, kind, outbox.counters)
+        super().__init__(publisher, kind, send_buffers.counters)
         self.source = source
         self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
@@ -64,8 +69,8 @@ class RtpStream(ReceiveStream):
         self.last_ts, self.last_s = 0, 0.0
         self.rows: list[int] = []  # of the batch at hand, in order
         self.late: list[int] = []  # of the batch at hand, overtaken by others
-        self._outbox = outbox
-        self._fans: list[Fan] | None = None
+        self._outbox = send_buffers
+        self._fans: list[SendGroup] | None = None
         self._waiting: list[DownTrack[RtpStream]] = []
         self._coming: dict[
             str, DownTrack[RtpStream]
@@ -275,7 +280,7 @@ class RtpStream(ReceiveStream):
                 taking.append(down_track)
             elif not down_track.waiting:
                 down_track.uncount()
-        for fan in fans(self._outbox, taking):
+        for fan in send_groups(self._outbox, taking):
             fan.forward(source, lengths)
         for down_track in beginning:
             down_track.catch_up(number + 1)
@@ -305,11 +310,11 @@ class RtpStream(ReceiveStream):
         packet = self.recall(self.head - 1)
         return None if packet is None else _picture_of(packet)
 
-    def _prepare(self) -> list[Fan]:
+    def _prepare(self) -> list[SendGroup]:
         self._waiting = [
             down_track for down_track in self.down_tracks.values() if down_track.waiting and not down_track.pauses
         ]
-        self._fans = fans(
+        self._fans = send_groups(
             self._outbox, [down_track for down_track in self.down_tracks.values() if not down_track.waiting]
         )
         return self._fans

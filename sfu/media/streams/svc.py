@@ -14,7 +14,7 @@ from sfu.media.rtp import codecs, headers, rtcp, vp9
 from sfu.media.rtp.keyframe import starts_keyframe
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.down_track import DownTrack
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.receive_stream import NOTHING
 from sfu.media.streams.rtp_stream import NONE, RtpStream
 from sfu.media.transport.rows import ROW_BYTES, Rows
@@ -38,9 +38,14 @@ class ScalableStream(RtpStream):
     spatial = LAYERS
 
     def __init__(
-        self, publisher: Transport, source: str, kind: Literal["audio", "video"], outbox: Outbox, ssrc: int = 0
+        self,
+        publisher: Transport,
+        source: str,
+        kind: Literal["audio", "video"],
+        send_buffers: SendBuffers,
+        ssrc: int = 0,
     ) -> None:
-        super().__init__(publisher, source, kind, outbox, ssrc)
+        super().__init__(publisher, source, kind, send_buffers, ssrc)
         self.heights: tuple[int, ...] = ()  # of the layers, as last told; 0 where not
         self._lower: list[LayerTrack] = []
         self.short = _UNLAYERED

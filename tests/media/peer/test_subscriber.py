@@ -14,7 +14,7 @@ from sfu.media.peer import subscriber
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp.rtcp import ReportBlock
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.streams.svc import LayerTrack, ScalableStream
 from sfu.media.worker import ALLOCATE_S
@@ -87,11 +87,11 @@ class Scene:
         for i, kind in enumerate(kinds):
             publisher: Any = SimpleNamespace(id=f"p{i}", downlink=lambda: None)
             source = self.chance.choice(["camera", "camera", "screen"])
-            made = publication(publisher, source, "video", Outbox({}), RIDS if kind else ())  # type: ignore[arg-type]
+            made = publication(publisher, source, "video", SendBuffers({}), RIDS if kind else ())  # type: ignore[arg-type]
             self.videos.append(made)
         host: Any = SimpleNamespace(id="p0")
         kind: Literal["audio"] = "audio"
-        self.sound = Publication(host, "microphone", kind, Outbox({}))  # type: ignore[arg-type]
+        self.sound = Publication(host, "microphone", kind, SendBuffers({}))  # type: ignore[arg-type]
         self.room.rank = {p.video: i for i, p in enumerate(self.videos)}
         self.take()
 

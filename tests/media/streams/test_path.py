@@ -23,7 +23,7 @@ from pylibsrtp import Policy, Session
 from sfu.media.rtp import codecs, headers
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.rtp.twcc import TransportFeedback
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport import libc
@@ -71,7 +71,7 @@ class Sent:
 class Subscriber:
     """Stands where a Peer stands: a key, an address, and at the other end a client that decrypts."""
 
-    def __init__(self, name: str, endpoint: Endpoint, profile: int, outbox: Outbox) -> None:
+    def __init__(self, name: str, endpoint: Endpoint, profile: int, send_buffers: SendBuffers) -> None:
         self.id, self.endpoint = name, endpoint
         tx, self.session = ends(profile)
         self.context = Context(tx, TAG_BYTES[profile])
@@ -306,15 +306,15 @@ class Scene:
             self.kernels = [Flaky(endpoint.socket, chance, full) for endpoint in self.endpoints]
             for endpoint, flaky in zip(self.endpoints, self.kernels, strict=True):
                 endpoint.socket = flaky
-        self.outbox = Outbox(self.counters)
+        self.send_buffers = SendBuffers(self.counters)
         self.ingress = Ingress(self.counters)
         self.rows = Rows(READ_BATCH)
         self.publisher, rx = ends(GCM)
         self.subscribers: dict[str, Subscriber] = {}
         self.tracks: dict[int, RtpStream] = {}
-        host: Any = Subscriber("publisher", self.endpoints[0], GCM, self.outbox)
+        host: Any = Subscriber("publisher", self.endpoints[0], GCM, self.send_buffers)
         self.host = host
-        self.track = RtpStream(host, "camera", kind, self.outbox)  # type: ignore[arg-type]
+        self.track = RtpStream(host, "camera", kind, self.send_buffers)  # type: ignore[arg-type]
         self.model = Model(kind)
         demuxer = RtpDemuxer(self.tracks, lambda data: None, lambda ssrc, kind: None)
         demuxer.context = Context(rx)
@@ -330,7 +330,7 @@ class Scene:
     def join(self) -> None:
         name = f"s{next(self.names)}"
         profile = self.chance.choice([GCM, GCM, CM])
-        subscriber: Any = Subscriber(name, self.chance.choice(self.endpoints), profile, self.outbox)
+        subscriber: Any = Subscriber(name, self.chance.choice(self.endpoints), profile, self.send_buffers)
         self.subscribers[name] = subscriber
         self.track.add_down_track(subscriber)
         head = self.model.head
@@ -542,7 +542,7 @@ def test_streams_that_share_a_batch_are_told_apart(
         another.context = Context(rx)
         tracks = [scene.track]
         for tracks_of, ssrc, kind in ((another.tracks, scene.model.source, "video"), (scene.tracks, 77, "audio")):
-            track = RtpStream(scene.host, "more", kind, scene.outbox)  # type: ignore[arg-type]
+            track = RtpStream(scene.host, "more", kind, scene.send_buffers)  # type: ignore[arg-type]
             track.remote_ssrc = ssrc
             track.add_down_track(subscriber)  # type: ignore[arg-type]
             tracks_of[ssrc] = track
@@ -585,7 +585,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
         scene = Scene("video", portable, random.Random(1), 0.0, True, 500)
         scene.join()
         ((name, subscriber),) = scene.subscribers.items()
-        other = RtpStream(scene.host, "screen", "video", scene.outbox)
+        other = RtpStream(scene.host, "screen", "video", scene.send_buffers)
         other.remote_ssrc = 77
         scene.tracks[77] = other
         got: list[tuple[int, int, int, bytes]] = []

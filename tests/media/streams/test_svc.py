@@ -19,7 +19,7 @@ from test_path import GCM, Subscriber, away_from_wrap, ends
 from sfu.media.peer.publication import Publication
 from sfu.media.rtp import headers
 from sfu.media.rtp.numbering import HISTORY
-from sfu.media.streams.fanout import Outbox
+from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.svc import LAYERS, ScalableStream
 from sfu.media.transport import libc
@@ -212,12 +212,12 @@ class Scene:
         self.chance, self.ext, self.ts = chance, start, 0xFFFF0000
         counters = Counter[str]()
         self.endpoint = Endpoint("127.0.0.1", 0, counters, portable=portable)
-        outbox = Outbox(counters)
+        send_buffers = SendBuffers(counters)
         self.ingress, self.rows = Ingress(counters), Rows(READ_BATCH)
         self.sender, receiver = ends(GCM)
-        self.outbox = outbox
-        self.host: Any = Subscriber("publisher", self.endpoint, GCM, outbox)
-        self.publication = Publication(self.host, "camera", "video", outbox)
+        self.send_buffers = send_buffers
+        self.host: Any = Subscriber("publisher", self.endpoint, GCM, send_buffers)
+        self.publication = Publication(self.host, "camera", "video", send_buffers)
         self.track = self.publication.streams[""]
         assert isinstance(self.track, ScalableStream)
         self.track.remote_ssrc = SSRC
@@ -235,7 +235,7 @@ class Scene:
 
     def join(self) -> None:
         name = f"s{len(self.subscribers)}"
-        self.subscribers[name] = subscriber = Subscriber(name, self.endpoint, GCM, self.outbox)
+        self.subscribers[name] = subscriber = Subscriber(name, self.endpoint, GCM, self.send_buffers)
         self.publication.add_down_track(subscriber)  # type: ignore[arg-type]
         head = self.publication.down_tracks[name].track.head
         level = 0 if self.model.lower else WHOLE
