@@ -12,7 +12,7 @@ from typing import Any
 
 from pylibsrtp import Policy, Session
 
-from sfu.media.streams.fanout import BURST, SendBuffers, SendGroup
+from sfu.media.streams.fanout import GSO_PACKETS, SendBuffers, SendGroup
 from sfu.media.transport import libc
 from sfu.media.transport.dtls import WINDOW
 from sfu.media.transport.rows import ROW_BYTES
@@ -35,7 +35,7 @@ class _DownTrack:
 def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float = 0.0) -> float:
     """CPU µs a forwarded packet, when each packet of `burst` that arrives together goes to every subscriber. With a
     pause before each, as between frames, caches are as cold as a server finds them."""
-    burst = min(burst, BURST)
+    burst = min(burst, GSO_PACKETS)
     endpoint = Endpoint("127.0.0.1", 0, Counter(), portable=False)
     outbox, receiver = SendBuffers(Counter()), Receiver(socket.AF_INET)
     outbox_rows = outbox.rows

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sfu.media.rtp import codecs, vp8
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport import libc
-from sfu.media.transport.rows import BURST, ROW_BYTES, Lengths, Rows
+from sfu.media.transport.rows import GSO_PACKETS, ROW_BYTES, Lengths, Rows
 from sfu.media.transport.sockets import Path
 from sfu.media.transport.srtp import Context, protect
 
@@ -49,9 +49,9 @@ class SendBuffers:
     def __init__(self, counters: dict[str, int]) -> None:
         self.counters = counters
         if libc.lib is None:
-            self.rows = Rows(SHARE * BURST)
+            self.rows = Rows(SHARE * GSO_PACKETS)
             return
-        ffi, count = libc.ffi, SHARE * BURST
+        ffi, count = libc.ffi, SHARE * GSO_PACKETS
         self._iov = ffi.new("struct iovec[]", count)
         words = memoryview(ffi.buffer(self._iov)).cast("B")
         low = _LEN_BYTES if sys.byteorder == "little" else _LEN_BYTES + 4  # no packet needs the other half of a size_t
@@ -62,7 +62,7 @@ class SendBuffers:
         self._control = ffi.new("struct segment *", (libc.CONTROL_LEN, libc.SOL_UDP, libc.UDP_SEGMENT))
         self.segment = ffi.addressof(self._control, "size")
         self.lone = self._messages(1, count)
-        self.runs = [self._messages(k, SHARE) for k in range(BURST + 1)]
+        self.runs = [self._messages(k, SHARE) for k in range(GSO_PACKETS + 1)]
         self._prepared: dict[tuple[int, int, bool], Prepared] = {}
 
     def prepare(self, k: int, n: int, *, whole: bool) -> Prepared:

@@ -6,31 +6,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sfu.media.transport.rows import BURST, ROW_BYTES, Rows
+from sfu.media.transport.rows import GSO_PACKETS, ROW_BYTES, Rows
 
 PAD_BYTES = 24
 """The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
-_SAME = [memoryview(bytes([byte]) * BURST) for byte in range(256)]
+_SAME = [memoryview(bytes([byte]) * GSO_PACKETS) for byte in range(256)]
 """A column that is the same in all packets."""
 
 
-def make_run(rows: Rows, at: int, lengths: list[int]) -> list[int]:
+def take_batch(rows: Rows, at: int, lengths: list[int]) -> list[int]:
     """The lengths of the run that the packets from row `at` on begin with: all of one size, only the last may be
     shorter.
 
     Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1).
     """
-    run = lengths[:BURST]
+    run = lengths[:GSO_PACKETS]
     first, last, n = run[0], run[-1], len(run)
     alike = run.count(first)
     if alike == n or (alike == n - 1 and last < first):
         return run
     if run.index(last) == alike == n - run.count(last) and first < last and _pad_all(rows, at, first, last, alike):
         return [last] * n
-    return _make_run_one_by_one(rows, at, run)
+    return _take_batch_one_by_one(rows, at, run)
 
 
-def _make_run_one_by_one(rows: Rows, at: int, lengths: list[int]) -> list[int]:
+def _take_batch_one_by_one(rows: Rows, at: int, lengths: list[int]) -> list[int]:
     low = high = lengths[0]
     end, most = 1, len(lengths)
     while end < most:

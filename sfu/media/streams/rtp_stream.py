@@ -16,7 +16,7 @@ from sfu.media.rtp import codecs, headers, rtcp, vp8
 from sfu.media.rtp.keyframe import starts_keyframe
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Failure, SendBuffers, SendGroup, send_groups
-from sfu.media.streams.gso import gather, make_run
+from sfu.media.streams.gso import gather, take_batch
 from sfu.media.streams.receive_stream import BROKEN, ReceiveStream
 from sfu.media.streams.retransmission import ROUND_TRIP_S, History
 from sfu.media.transport.rows import ROW_BYTES, SEQUENCES, Rows
@@ -235,7 +235,7 @@ class RtpStream(ReceiveStream):
                     n = begin
                 elif self._waiting or self._coming or self._lacks == BROKEN:
                     self.request_keyframe()
-            run = lengths if len(lengths) == 1 else make_run(rows, at, lengths[:n])
+            run = lengths if len(lengths) == 1 else take_batch(rows, at, lengths[:n])
             n = len(run)
             source = rows.view[at * ROW_BYTES : (at + n) * ROW_BYTES]
             if number < 0:

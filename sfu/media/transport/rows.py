@@ -13,7 +13,7 @@ ROW_BYTES = 1728
 cache."""
 READ_BATCH = 64
 """Datagrams read at a time."""
-BURST = 32
+GSO_PACKETS = 32
 """Packets of a run. 32 of 1,516 bytes are under the 64 KB and 64 segments that a message may have."""
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.media.streams.fanout import BURST
-from sfu.media.streams.gso import PAD_BYTES, make_run
+from sfu.media.streams.fanout import GSO_PACKETS
+from sfu.media.streams.gso import PAD_BYTES, take_batch
 from sfu.media.transport.rows import ROW_BYTES, Rows
 
 
@@ -16,9 +16,9 @@ def test_runs_are_whole(sizes: list[int]) -> None:
         rows.view[i * ROW_BYTES : i * ROW_BYTES + size] = b"\x80" + bytes([i]) * (size - 1)
     start = 0
     while start < len(sizes):
-        run = make_run(rows, start, sizes[start:])
+        run = take_batch(rows, start, sizes[start:])
         end = start + len(run)
-        assert 1 <= len(run) <= BURST
+        assert 1 <= len(run) <= GSO_PACKETS
         assert set(run[:-1]) <= {run[0]}
         assert run[-1] <= run[0]
         for i, length in zip(range(start, end), run, strict=True):
