@@ -28,7 +28,7 @@ from sfu.media.peer.pace import Pace
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.publisher import Publisher
 from sfu.media.peer.room import Room
-from sfu.media.peer.sections import Slot
+from sfu.media.peer.sections import Transceiver
 from sfu.media.peer.shared import Shared
 from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import codecs
@@ -76,9 +76,12 @@ class Negotiation:
         self._peer, self._transport, self._room = peer, transport, room
         self.shows = codecs.VIDEO_TYPES  # the payload types of video it can receive, as far as its answers tell
         self._types = room.video_types  # what it may send, as it was last offered
-        self._slots: list[Slot] = []
+        self._transceivers: list[Transceiver] = []
         if peer.may_publish:
-            self._slots = [Slot("audio", True, source="microphone"), Slot("video", True, source="camera")]
+            self._transceivers = [
+                Transceiver("audio", True, source="microphone"),
+                Transceiver("video", True, source="camera"),
+            ]
         self._fingerprints: tuple[tuple[str, str], ...] = ()
         self._session, self._version = secrets.randbits(53), 0
         self._shown = 0  # how many sections its client knows
@@ -96,49 +99,49 @@ class Negotiation:
     @property
     def subscribed(self) -> list[Publication]:
         """The tracks that its sections are to bring to it."""
-        return [slot.track for slot in self._slots if slot.track is not None]
+        return [transceiver.track for transceiver in self._transceivers if transceiver.track is not None]
 
     @property
-    def accepted(self) -> list[Slot]:
+    def accepted(self) -> list[Transceiver]:
         """The sections whose tracks its answers took."""
-        return [slot for slot in self._slots if slot.accepted]
+        return [transceiver for transceiver in self._transceivers if transceiver.accepted]
 
     # --- what it publishes -------------------------------------------------------------------------------------------
 
     def publish(self, source: str, kind: Literal["audio", "video"]) -> None:
-        """One more slot to receive in, or another try at one the client left inactive."""
+        """One more transceiver to receive in, or another try at one the client left inactive."""
         if not self._peer.may_publish:
             raise NotAllowed("This peer may not publish.")
-        slot, most = self._receiving(source), self._peer.shared.config.max_tracks
-        if slot is None:
-            if sum(s.receives and s.source is not None for s in self._slots) >= most:
+        transceiver, most = self._receiving(source), self._peer.shared.config.max_tracks
+        if transceiver is None:
+            if sum(s.receives and s.source is not None for s in self._transceivers) >= most:
                 raise TooManyTracks(f"A peer may publish {most} tracks.")
-            slot = self._free_slot(kind, receives=True)
-            slot.source = source
-        elif slot.kind != kind:
-            raise BadSource(f"The source {source!r} is {slot.kind}.")
+            transceiver = self._free_transceiver(kind, receives=True)
+            transceiver.source = source
+        elif transceiver.kind != kind:
+            raise BadSource(f"The source {source!r} is {transceiver.kind}.")
         self.changed()
 
     def unpublish(self, source: str) -> None:
-        slot = self._receiving(source)
-        if slot is None:
+        transceiver = self._receiving(source)
+        if transceiver is None:
             raise BadSource
         self._peer.publisher.end(source)
         self._peer.publisher.muted.discard(source)
-        if self._slots.index(slot) > 1:  # microphone and camera keep their places
-            slot.source, slot.settled = None, self._slots.index(slot) >= self._shown
+        if self._transceivers.index(transceiver) > 1:  # microphone and camera keep their places
+            transceiver.source, transceiver.settled = None, self._transceivers.index(transceiver) >= self._shown
         self.changed()
 
-    def _receiving(self, source: str) -> Slot | None:
-        return next((s for s in self._slots if s.receives and s.source == source), None)
+    def _receiving(self, source: str) -> Transceiver | None:
+        return next((s for s in self._transceivers if s.receives and s.source == source), None)
 
-    def _free_slot(self, kind: Literal["audio", "video"], *, receives: bool) -> Slot:
-        for slot in self._slots:
-            unused = slot.source is None and slot.track is None
-            if unused and slot.settled and slot.kind == kind and slot.receives == receives:
-                return slot
-        self._slots.append(Slot(kind, receives))
-        return self._slots[-1]
+    def _free_transceiver(self, kind: Literal["audio", "video"], *, receives: bool) -> Transceiver:
+        for transceiver in self._transceivers:
+            unused = transceiver.source is None and transceiver.track is None
+            if unused and transceiver.settled and transceiver.kind == kind and transceiver.receives == receives:
+                return transceiver
+        self._transceivers.append(Transceiver(kind, receives))
+        return self._transceivers[-1]
 
     # --- offers ------------------------------------------------------------------------------------------------------
 
@@ -189,7 +192,7 @@ class Negotiation:
         agent, shared = self._peer.agent, self._peer.shared
         self._subscribe()
         self._types = self._room.video_types
-        if not self._slots:
+        if not self._transceivers:
             return  # a listener in an empty room: an offer without sections has no answer
         self._version += 1
         self._pace.done(asyncio.get_running_loop().time())
@@ -197,18 +200,20 @@ class Negotiation:
             self._renew = False
             shared.udp.forget(agent.restart())
             shared.udp.register(agent, self._peer.demuxer)
-        self._offered = [(self._section(slot), slot.track) for slot in self._slots]
-        self._shown = len(self._slots)
+        self._offered = [(self._section(transceiver), transceiver.track) for transceiver in self._transceivers]
+        self._shown = len(self._transceivers)
         fingerprint, bundled = self._local_fingerprint(), bool(self._fingerprints)
         transport = sdp.Transport(agent.ufrag, agent.pwd, fingerprint, shared.candidates, bundled=bundled)
         text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
-        send = {str(mid): s.source for mid, s in enumerate(self._slots) if s.source is not None}
-        receive = {str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._slots) if s.track}
+        send = {str(mid): s.source for mid, s in enumerate(self._transceivers) if s.source is not None}
+        receive = {
+            str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._transceivers) if s.track
+        }
         self._offer_event = bridge.Offer(self._peer.id, text, send, receive)
         self._tell_offer()
 
     def _subscribe(self) -> None:
-        """Makes the sending slots hold the room's tracks, all but our own."""
+        """Makes the sending transceivers hold the room's tracks, all but our own."""
         me = self._peer
         wanted = {
             track: None
@@ -217,34 +222,36 @@ class Negotiation:
             for track in peer.published.values()
             if track.flows
         }
-        for slot in self._slots:
-            if slot.track is not None and slot.track not in wanted:
-                slot.track.remove_down_track(self._transport)
-                me.subscriber.forget(slot.track)
+        for transceiver in self._transceivers:
+            if transceiver.track is not None and transceiver.track not in wanted:
+                transceiver.track.remove_down_track(self._transport)
+                me.subscriber.forget(transceiver.track)
                 if self._transport.outgoing is not None:  # for good: what begins again has another SSRC
-                    for ssrc in filter(None, (slot.track.ssrc, slot.repair_ssrc)):
+                    for ssrc in filter(None, (transceiver.track.ssrc, transceiver.repair_ssrc)):
                         self._transport.outgoing.forget(ssrc)
-                slot.track, slot.accepted, slot.settled = None, False, False
-            elif slot.track is not None:
-                del wanted[slot.track]
+                transceiver.track, transceiver.accepted, transceiver.settled = None, False, False
+            elif transceiver.track is not None:
+                del wanted[transceiver.track]
         for track in wanted:
-            slot = self._free_slot(track.kind, receives=False)
-            slot.track = track
-            slot.repair_ssrc = secrets.randbelow(0xFFFFFFFE) + 1 if me.full and track.kind == "video" else 0
+            transceiver = self._free_transceiver(track.kind, receives=False)
+            transceiver.track = track
+            transceiver.repair_ssrc = secrets.randbelow(0xFFFFFFFE) + 1 if me.full and track.kind == "video" else 0
 
-    def _section(self, slot: Slot) -> sdp.Section:
-        red = self._peer.full and slot.kind == "audio"
-        if slot.receives:
-            own = self._peer.publisher.published.get(slot.source or "")
+    def _section(self, transceiver: Transceiver) -> sdp.Section:
+        red = self._peer.full and transceiver.kind == "audio"
+        if transceiver.receives:
+            own = self._peer.publisher.published.get(transceiver.source or "")
             opus = sdp.Opus() if own is None else own.opus
-            direction: codecs.Direction = "recvonly" if slot.source is not None else "inactive"
-            simulcast = self._peer.full and slot.kind == "video"
-            return sdp.Section(slot.kind, direction, None, opus, self._types, simulcast, red)
-        if slot.track is None:
-            return sdp.Section(slot.kind, "inactive", redundant=red)
-        publisher = slot.track.publisher.id
-        stream = sdp.Stream(slot.track.ssrc, publisher, f"{publisher}-{slot.track.source}", slot.repair_ssrc)
-        return sdp.Section(slot.kind, "sendonly", stream, slot.track.opus, redundant=red)
+            direction: codecs.Direction = "recvonly" if transceiver.source is not None else "inactive"
+            simulcast = self._peer.full and transceiver.kind == "video"
+            return sdp.Section(transceiver.kind, direction, None, opus, self._types, simulcast, red)
+        if transceiver.track is None:
+            return sdp.Section(transceiver.kind, "inactive", redundant=red)
+        publisher = transceiver.track.publisher.id
+        stream = sdp.Stream(
+            transceiver.track.ssrc, publisher, f"{publisher}-{transceiver.track.source}", transceiver.repair_ssrc
+        )
+        return sdp.Section(transceiver.kind, "sendonly", stream, transceiver.track.opus, redundant=red)
 
     def _local_fingerprint(self) -> str:
         return next(f.value for f in self._peer.shared.certificate.getFingerprints() if f.algorithm == "sha-256")
@@ -268,8 +275,8 @@ class Negotiation:
         offered, self._offered = self._offered, None
         if self._deadline is not None:
             self._deadline.cancel()
-        for slot, said, (section, track) in zip(self._slots, answer.sections, offered, strict=False):
-            self._settle(slot, said, section, track)
+        for transceiver, said, (section, track) in zip(self._transceivers, answer.sections, offered, strict=False):
+            self._settle(transceiver, said, section, track)
         self._learn_codecs(answer, offered)
         if not self._fingerprints:
             self._fingerprints = answer.fingerprints
@@ -278,24 +285,26 @@ class Negotiation:
         if self._dirty:
             self.changed()
 
-    def _settle(self, slot: Slot, said: sdp.AnswerSection, section: sdp.Section, track: Publication | None) -> None:
-        """One section of an answer; `section` and `track` are what was offered, the slot may have moved on since."""
+    def _settle(
+        self, transceiver: Transceiver, said: sdp.AnswerSection, section: sdp.Section, track: Publication | None
+    ) -> None:
+        """One section of an answer; `section` and `track` are what was offered, the transceiver may have moved on since."""
         if section.direction == "inactive":
-            slot.settled = True
-        elif not slot.receives:
-            slot.accepted = said.receives and slot.track is track
-            slot.repairs = said.repairs
-            if slot.accepted and slot.kind == "audio" and self._peer.hears_redundant is None:
+            transceiver.settled = True
+        elif not transceiver.receives:
+            transceiver.accepted = said.receives and transceiver.track is track
+            transceiver.repairs = said.repairs
+            if transceiver.accepted and transceiver.kind == "audio" and self._peer.hears_redundant is None:
                 self._peer.hears_redundant = (
                     said.redundant
                 )  # for good: what was sent under a number may not come otherwise
-            if slot.track is not None and not slot.accepted:
-                slot.track.remove_down_track(self._transport)
-        elif slot.source is not None:
+            if transceiver.track is not None and not transceiver.accepted:
+                transceiver.track.remove_down_track(self._transport)
+        elif transceiver.source is not None:
             if said.sends:
-                self._peer.publisher.begin(slot.source, slot.kind, said)
+                self._peer.publisher.begin(transceiver.source, transceiver.kind, said)
             else:
-                self._peer.publisher.end(slot.source)
+                self._peer.publisher.end(transceiver.source)
 
     def _learn_codecs(self, answer: sdp.AnswerSdp, offered: list[tuple[sdp.Section, Publication | None]]) -> None:
         """What it can show decides what the others may send. Whoever cannot show what they all can send is told."""

@@ -9,10 +9,10 @@ from sfu.media.peer.publication import Publication
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
-    """One m-line of a peer. A receiving slot belongs to a source, a sending one to a track, in turn to several.
+class Transceiver:
+    """One m-line of a peer. A receiving transceiver belongs to a source, a sending one to a track, in turn to several.
 
-    `settled` is false from the moment a slot loses its use until an answer has seen it inactive; only then may it be
+    `settled` is false from the moment a transceiver loses its use until an answer has seen it inactive; only then may it be
     used again, so that a browser never takes a new track for the old one.
     """
 

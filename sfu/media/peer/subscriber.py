@@ -14,7 +14,7 @@ from sfu.media.bandwidth.estimator import BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.room import Room
-from sfu.media.peer.sections import Slot
+from sfu.media.peer.sections import Transceiver
 from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.streams.down_track import DownTrack
@@ -61,16 +61,18 @@ class Subscriber:
         self._allocated_s = 0.0
         self._settled: list[Settled] = []  # every video, if nothing more is wanted until one changes
 
-    def take(self, slots: Sequence[Slot], *, flows: bool) -> None:
+    def take(self, transceivers: Sequence[Transceiver], *, flows: bool) -> None:
         """Its answers took what these sections bring. `flows`: it can be sent that."""
-        self.subscriptions = {slot.track.ssrc: slot.track for slot in slots if slot.track is not None}
+        self.subscriptions = {
+            transceiver.track.ssrc: transceiver.track for transceiver in transceivers if transceiver.track is not None
+        }
         self._settled = []
         if not flows:
             return
-        for slot in slots:
-            if (track := slot.track) is not None:
+        for transceiver in transceivers:
+            if (track := transceiver.track) is not None:
                 track.add_down_track(self._peer, NOT_SPEAKING if track.video in self._left_out else "")
-                track.down_tracks[self._peer.id].repair_ssrc = slot.repair_ssrc if slot.repairs else 0
+                track.down_tracks[self._peer.id].repair_ssrc = transceiver.repair_ssrc if transceiver.repairs else 0
                 self._tell_paused(track)
         self.allocate(time.monotonic())
 

@@ -163,11 +163,11 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             got = [Got(await b.raw_rtp()) for _ in range(3)]
             assert [one.text for one in got] == ["q", "q", "h"]
             await b.send(rtcp.nack(camera.ssrc, [one.seq for one in got]))
-            slot = next(s for s in control.worker.peers["b"].negotiation.accepted if s.track is camera)
+            transceiver = next(s for s in control.worker.peers["b"].negotiation.accepted if s.track is camera)
             again = []
             while len(again) < 3:
                 data = await b.raw_rtp()
-                if headers.ssrc_of(data) == slot.repair_ssrc:  # a probe repeats, too
+                if headers.ssrc_of(data) == transceiver.repair_ssrc:  # a probe repeats, too
                     at = headers.payload_offset(data, len(data))
                     assert data[1] & 0x7F == 97
                     media = data[:1] + bytes([96]) + data[at : at + 2] + data[4:at] + data[at + 2 :]

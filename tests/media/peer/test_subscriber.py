@@ -100,8 +100,8 @@ class Scene:
 
     def take(self) -> None:
         CLOCK.now_s = self.now_s
-        slots: Any = [SimpleNamespace(track=p, repair_ssrc=7, repairs=True) for p in (*self.videos, self.sound)]
-        self.subscriber.take(slots, flows=True)
+        transceivers: Any = [SimpleNamespace(track=p, repair_ssrc=7, repairs=True) for p in (*self.videos, self.sound)]
+        self.subscriber.take(transceivers, flows=True)
 
     def flow(self) -> None:
         for p in self.videos:
