@@ -227,7 +227,7 @@ class Negotiation:
                 transceiver.track.remove_down_track(self._transport)
                 me.subscriber.forget(transceiver.track)
                 if self._transport.outgoing is not None:  # for good: what begins again has another SSRC
-                    for ssrc in filter(None, (transceiver.track.ssrc, transceiver.repair_ssrc)):
+                    for ssrc in filter(None, (transceiver.track.ssrc, transceiver.rtx_ssrc)):
                         self._transport.outgoing.forget(ssrc)
                 transceiver.track, transceiver.accepted, transceiver.settled = None, False, False
             elif transceiver.track is not None:
@@ -235,7 +235,7 @@ class Negotiation:
         for track in wanted:
             transceiver = self._free_transceiver(track.kind, receives=False)
             transceiver.track = track
-            transceiver.repair_ssrc = secrets.randbelow(0xFFFFFFFE) + 1 if me.full and track.kind == "video" else 0
+            transceiver.rtx_ssrc = secrets.randbelow(0xFFFFFFFE) + 1 if me.full and track.kind == "video" else 0
 
     def _section(self, transceiver: Transceiver) -> sdp.Section:
         red = self._peer.full and transceiver.kind == "audio"
@@ -249,7 +249,7 @@ class Negotiation:
             return sdp.Section(transceiver.kind, "inactive", redundant=red)
         publisher = transceiver.track.publisher.id
         stream = sdp.Stream(
-            transceiver.track.ssrc, publisher, f"{publisher}-{transceiver.track.source}", transceiver.repair_ssrc
+            transceiver.track.ssrc, publisher, f"{publisher}-{transceiver.track.source}", transceiver.rtx_ssrc
         )
         return sdp.Section(transceiver.kind, "sendonly", stream, transceiver.track.opus, redundant=red)
 

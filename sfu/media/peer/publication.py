@@ -201,9 +201,9 @@ class Publication:
         if (down_track := self.down_tracks.get(subscriber)) is not None:
             down_track.track.request_keyframe()
 
-    def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
+    def retransmit(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
         if (down_track := self.down_tracks.get(subscriber)) is not None:
-            down_track.track.resend(subscriber, seqs, now_s)
+            down_track.track.retransmit(subscriber, seqs, now_s)
 
     def down_tracks_changed(self) -> None:
         for track in self.tracks:

@@ -18,7 +18,7 @@ import time
 from sfu.media.peer.publisher import Publisher
 from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import rtcp
-from sfu.media.transport.budget import Budget
+from sfu.media.transport.budget import TokenBucket
 
 BYTES_PER_S, BYTES_BURST = 50_000.0, 100_000.0
 """RTCP of one peer that is read. Who loses a fifth of 25 videos sends 30,000 bytes of NACKs a second; the most that can
@@ -32,7 +32,7 @@ class RtcpReader:
 
     def __init__(self, peer_id: str, publisher: Publisher, subscriber: Subscriber, counters: dict[str, int]) -> None:
         self._id, self._publisher, self._subscriber, self._counters = peer_id, publisher, subscriber, counters
-        self._budget = Budget(BYTES_PER_S, BYTES_BURST)
+        self._budget = TokenBucket(BYTES_PER_S, BYTES_BURST)
 
     def read(self, data: bytes) -> None:
         """An authentic compound. Raises ValueError where it is cut; what came before that counted."""
@@ -47,7 +47,7 @@ class RtcpReader:
                 self._counters["nack_received"] += 1
                 taken = self._subscriber.subscriptions.get(rtcp.feedback_media_ssrc(packet))
                 if taken is not None:
-                    taken.resend(self._id, rtcp.nacked(packet), now_s)
+                    taken.retransmit(self._id, rtcp.nacked(packet), now_s)
             elif (bps := rtcp.remb(packet)) is not None:
                 self._subscriber.estimated(bps, now_s)
             elif packet.type == rtcp.RTCP_PSFB and packet.format in (rtcp.PSFB_PLI, rtcp.PSFB_FIR):

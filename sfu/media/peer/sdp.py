@@ -49,7 +49,7 @@ class Stream:
     ssrc: int
     stream: str
     track: str
-    repair_ssrc: int = 0
+    rtx_ssrc: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def build_offer(session: int, version: int, transport: Transport, sections: Sequ
 
 
 def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable[str]:
-    repaired = section.direction == "recvonly" or bool(section.stream and section.stream.repair_ssrc)
+    repaired = section.direction == "recvonly" or bool(section.stream and section.stream.rtx_ssrc)
     types, codec_lines = _codecs(
         section.kind, section.direction, section.types, section.opus, repaired, section.redundant
     )
@@ -175,11 +175,11 @@ def _stream_lines(stream: Stream, kind: Kind) -> Iterable[str]:
     if kind == "video":
         yield f"a=extmap:{ABS_SEND_TIME_ID} {ABS_SEND_TIME}"
     yield f"a=msid:{stream.stream} {stream.track}"
-    if stream.repair_ssrc:  # without the group and both lines Firefox does not know what repairs what
-        yield f"a=ssrc-group:FID {stream.ssrc} {stream.repair_ssrc}"
+    if stream.rtx_ssrc:  # without the group and both lines Firefox does not know what repairs what
+        yield f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}"
     yield f"a=ssrc:{stream.ssrc} cname:{stream.stream}"
-    if stream.repair_ssrc:
-        yield f"a=ssrc:{stream.repair_ssrc} cname:{stream.stream}"
+    if stream.rtx_ssrc:
+        yield f"a=ssrc:{stream.rtx_ssrc} cname:{stream.stream}"
 
 
 @lru_cache(256)  # an offer in a room of 100 has 200 sections, of six kinds

@@ -22,5 +22,5 @@ class Transceiver:
     track: Publication | None = None
     accepted: bool = False
     settled: bool = True
-    repair_ssrc: int = 0  # of what is sent again in it
+    rtx_ssrc: int = 0  # of what is sent again in it
     repairs: bool = False  # the client takes that

@@ -72,7 +72,7 @@ class Subscriber:
         for transceiver in transceivers:
             if (track := transceiver.track) is not None:
                 track.add_down_track(self._peer, NOT_SPEAKING if track.video in self._left_out else "")
-                track.down_tracks[self._peer.id].repair_ssrc = transceiver.repair_ssrc if transceiver.repairs else 0
+                track.down_tracks[self._peer.id].rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
                 self._tell_paused(track)
         self.allocate(time.monotonic())
 
@@ -126,7 +126,7 @@ class Subscriber:
         ]
         if not down_tracks:
             return
-        down.sent(sum(map(_sent_bytes, down_tracks)) + me.again_bytes, now_s)
+        down.sent(sum(map(_sent_bytes, down_tracks)) + me.rtx_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if down.asks(now_s):
             me.agent.ask(now_s)
@@ -135,7 +135,7 @@ class Subscriber:
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
-        down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.repair_ssrc for down_track in down_tracks))
+        down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
 
     def _videos(self) -> list[Publication]:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
@@ -216,13 +216,13 @@ class Subscriber:
         found = [
             (down_track, packet)
             for down_track in down_tracks
-            if down_track.repair_ssrc
+            if down_track.rtx_ssrc
             for back in range(PROBE_BACK)
             if (packet := down_track.lately(back)) is not None
         ]
         while n_bytes > 0 and found:
             down_track, packet = found[self._probed % len(found)]
             self._probed += 1
-            self._peer.send_again(down_track.again(packet, now_s))
+            self._peer.send_rtx(down_track.again(packet, now_s))
             self._shared.counters["packets_probe"] += 1
             n_bytes -= len(packet)

@@ -55,6 +55,6 @@ VIDEO_TYPES = frozenset(codec.payload_type for codec in CODECS["video"])
 PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
 PAYLOAD_KINDS[RED.payload_type] = "audio"
 """Kind by payload type, retransmissions left out: what is not here is not forwarded."""
-REPAIRS = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
+RTX_OF = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
 """Payload types of retransmissions (RFC 4588), and of what they repeat."""
-CODEC_REPAIRS = {media: repair for repair, media in REPAIRS.items()}
+CODEC_RTX = {media: repair for repair, media in RTX_OF.items()}

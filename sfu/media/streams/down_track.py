@@ -18,7 +18,7 @@ from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.rtp.vp8 import Picture
 from sfu.media.streams.counted import Counted
 from sfu.media.streams.delivery import Delivery, Sent
-from sfu.media.streams.retransmission import Answers
+from sfu.media.streams.retransmission import RetransmissionLimiter
 from sfu.media.transport.transport import Transport
 
 SPANS = 8
@@ -81,8 +81,8 @@ class DownTrack(Generic[F]):
         "floor",
         "pauses",
         "peer",
-        "repair_seq",
-        "repair_ssrc",
+        "rtx_seq",
+        "rtx_ssrc",
         "segments",
         "shift",
         "shift_picture",
@@ -96,8 +96,8 @@ class DownTrack(Generic[F]):
 
     def __init__(self, peer: Transport, track: F) -> None:
         self.peer, self.track, self.ssrc = peer, track, track.ssrc
-        self.answers = Answers()
-        self.repair_ssrc = self.repair_seq = 0  # of its retransmissions; no SSRC where they come under the same
+        self.answers = RetransmissionLimiter()
+        self.rtx_ssrc = self.rtx_seq = 0  # of its retransmissions; no SSRC where they come under the same
         self.delivery = Delivery()
         self.segments = True  # the kernel cuts messages to this peer up
         # who loses packets before a wrap never learns of it, and decrypts nothing (RFC 3711 section 3.3.1)
@@ -220,12 +220,12 @@ class DownTrack(Generic[F]):
     def again(self, packet: bytes, now_s: float) -> bytes | bytearray:
         """A packet sent before as it is to be sent once more: a retransmission (RFC 4588) if it takes those, else the
         very same bytes, since two packets of one number may not differ."""
-        payload_type = codecs.CODEC_REPAIRS.get(packet[1] & 0x7F)
-        if not self.repair_ssrc or payload_type is None:
+        payload_type = codecs.CODEC_RTX.get(packet[1] & 0x7F)
+        if not self.rtx_ssrc or payload_type is None:
             self.delivery.resent += 1
             return packet
-        self.repair_seq = (self.repair_seq + 1) & 0xFFFF
-        again = headers.retransmission(packet, payload_type, self.repair_ssrc, self.repair_seq)
+        self.rtx_seq = (self.rtx_seq + 1) & 0xFFFF
+        again = headers.retransmission(packet, payload_type, self.rtx_ssrc, self.rtx_seq)
         first = next(headers.extensions(again, len(again)), None)
         if first is not None and (first[0], first[2]) == (codecs.ABS_SEND_TIME_ID, 3):
             again[first[1] : first[1] + 3] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")

@@ -257,7 +257,7 @@ class Ingress:
 
     def _repair(self, rows: Rows, i: int, demuxer: RtpDemuxer, ssrc: int, second: int) -> RtpStream | None:
         """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
-        track, payload_type = demuxer.repairs.get(ssrc), codecs.REPAIRS.get(second & 0x7F)
+        track, payload_type = demuxer.repairs.get(ssrc), codecs.RTX_OF.get(second & 0x7F)
         packet = rows.row(i)
         n, at = len(packet), headers.payload_offset(packet, len(packet))
         padding = packet[n - 1] if packet[0] & 0x20 else 0

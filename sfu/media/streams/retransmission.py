@@ -37,7 +37,7 @@ the packets, of which some may be missing, with a few bytes more behind them. No
 long to make, for every lone packet."""
 
 
-class History:
+class RetransmissionBuffer:
     """The runs of a track's last HISTORY_S. What came late is a run of its own."""
 
     __slots__ = ("_bytes", "_runs")
@@ -75,7 +75,7 @@ class History:
         return None
 
 
-class Answers:
+class RetransmissionLimiter:
     """When a subscriber was sent something again: asked twice within a round trip, it has the first answer still to
     come."""
 

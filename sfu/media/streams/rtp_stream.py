@@ -18,7 +18,7 @@ from sfu.media.streams.down_track import DownTrack
 from sfu.media.streams.fanout import Failure, SendBuffers, SendGroup, send_groups
 from sfu.media.streams.gso import gather, take_batch
 from sfu.media.streams.receive_stream import BROKEN, ReceiveStream
-from sfu.media.streams.retransmission import ROUND_TRIP_S, History
+from sfu.media.streams.retransmission import ROUND_TRIP_S, RetransmissionBuffer
 from sfu.media.transport.rows import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.transport.transport import Transport
 
@@ -75,7 +75,7 @@ class RtpStream(ReceiveStream):
         self._coming: dict[
             str, DownTrack[RtpStream]
         ] = {}  # those of other tracks that change to this one, by subscriber
-        self._history = History()
+        self._history = RetransmissionBuffer()
         self._report: rtcp.Rtcp | None = None  # the last one passed on
         self._reported_s = -REPORT_S
 
@@ -325,7 +325,7 @@ class RtpStream(ReceiveStream):
         """The bytes that this number stood for, if it was sent lately."""
         return self._history.find(number)
 
-    def resend(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
+    def retransmit(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
         """Answers a subscriber's NACK, once a round trip. What is not sent costs its budget too, past it the rest is
         left."""
         down_track = self.down_tracks.get(subscriber)
@@ -334,7 +334,7 @@ class RtpStream(ReceiveStream):
         measured_s = down_track.delivery.round_trip_s
         round_trip_s = ROUND_TRIP_S if measured_s is None else measured_s
         for seq16 in seqs:
-            if not down_track.peer.resends.take(now_s):
+            if not down_track.peer.rtx_budget.take(now_s):
                 self._counters["nack_over_budget"] += 1
                 return
             data = down_track.find(seq16)
@@ -344,7 +344,7 @@ class RtpStream(ReceiveStream):
                 self._counters["nack_repeated"] += 1
             else:
                 self._counters["nack_answered"] += 1
-                down_track.peer.send_again(down_track.again(data, now_s))
+                down_track.peer.send_rtx(down_track.again(data, now_s))
 
     def sender_report(self, report: rtcp.Rtcp) -> None:
         """Passes a publisher's sender report on, at most one each REPORT_S: any of them says how its clocks go. Raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Budget:
+class TokenBucket:
     """A token bucket: `per_s` times a second on average, `burst` times at once, `take` is true of one."""
 
     __slots__ = ("_at_s", "_burst", "_left", "_per_s")

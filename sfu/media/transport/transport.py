@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sfu.media.transport.budget import Budget
+from sfu.media.transport.budget import TokenBucket
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.sockets import Path
 from sfu.media.transport.srtp import Context, Packet
 
-RESEND_PER_S = 1000.0
-RESEND_BURST = 500.0
+RTX_PER_S = 1000.0
+RTX_BURST = 500.0
 """Packets that one subscriber may ask for, so that NACKs multiply neither traffic nor work. Who loses a fifth of 25
 videos asks for 800 a second."""
 
@@ -20,8 +20,8 @@ class Transport:
         self.id, self.agent = peer_id, agent
         self.outgoing: Context | None = None
         self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer took any sound
-        self.resends = Budget(RESEND_PER_S, RESEND_BURST)  # what it may ask for once more
-        self.again_bytes = 0  # of packets sent once more
+        self.rtx_budget = TokenBucket(RTX_PER_S, RTX_BURST)  # what it may ask for once more
+        self.rtx_bytes = 0  # of packets sent once more
         self._out, self._counters = out, counters
 
     def ready(self) -> tuple[Context, Path] | None:
@@ -30,9 +30,9 @@ class Transport:
             return None
         return self.outgoing, self.agent.selected
 
-    def send_again(self, data: bytes | bytearray) -> None:
+    def send_rtx(self, data: bytes | bytearray) -> None:
         """One packet that was sent before, once more."""
-        self.again_bytes += len(data)
+        self.rtx_bytes += len(data)
         self.send_rtp(data)
 
     def send_rtp(self, data: bytes | bytearray) -> None:

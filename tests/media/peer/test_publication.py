@@ -167,7 +167,7 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             again = []
             while len(again) < 3:
                 data = await b.raw_rtp()
-                if headers.ssrc_of(data) == transceiver.repair_ssrc:  # a probe repeats, too
+                if headers.ssrc_of(data) == transceiver.rtx_ssrc:  # a probe repeats, too
                     at = headers.payload_offset(data, len(data))
                     assert data[1] & 0x7F == 97
                     media = data[:1] + bytes([96]) + data[at : at + 2] + data[4:at] + data[at + 2 :]

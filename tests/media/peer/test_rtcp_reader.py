@@ -19,7 +19,7 @@ from sfu.media.peer.rtcp_reader import BYTES_BURST, BYTES_PER_S
 from sfu.media.rtp import rtcp
 from sfu.media.rtp.keyframe import HOLD_MS
 from sfu.media.streams.rtp_stream import REPORT_S
-from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
 DATAGRAM_BYTES = 1344
 
@@ -195,7 +195,7 @@ def test_whatever_a_peer_sends_others_get_next_to_nothing(name: str) -> None:
             await x.send_rtp("microphone", 1, b"on we go")
             assert (await a.rtp()).payload == (await b.rtp()).payload == b"on we go"
             passed_s = asyncio.get_running_loop().time() - began_s
-            assert control.worker.counters["nack_answered"] <= RESEND_BURST + RESEND_PER_S * passed_s
+            assert control.worker.counters["nack_answered"] <= RTX_BURST + RTX_PER_S * passed_s
             for client in (a, b):
                 came = others(client)
                 assert came.pop(rtcp.RTCP_SR, 0) <= 1 + passed_s / REPORT_S

@@ -77,7 +77,7 @@ class Scene:
         self.events: list[bridge.Event] = []
         self.asked = 0
         counters: Any = {"packets_probe": 0}
-        self.me: Any = SimpleNamespace(id="me", again_bytes=0, agent=SimpleNamespace(ask=self._ask))
+        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(ask=self._ask))
         self.room: Any = SimpleNamespace(rank={})
         self.counters = counters
         shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)
@@ -100,7 +100,7 @@ class Scene:
 
     def take(self) -> None:
         CLOCK.now_s = self.now_s
-        transceivers: Any = [SimpleNamespace(track=p, repair_ssrc=7, repairs=True) for p in (*self.videos, self.sound)]
+        transceivers: Any = [SimpleNamespace(track=p, rtx_ssrc=7, repairs=True) for p in (*self.videos, self.sound)]
         self.subscriber.take(transceivers, flows=True)
 
     def flow(self) -> None:

@@ -27,14 +27,14 @@ from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport import libc
-from sfu.media.transport.budget import Budget
+from sfu.media.transport.budget import TokenBucket
 from sfu.media.transport.demux import Route
 from sfu.media.transport.dtls import WINDOW
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.transport.sockets import Endpoint, Path, PortableReceiver, Receiver
 from sfu.media.transport.srtp import Context, Packet
-from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
 GCM, CM = Policy.SRTP_PROFILE_AEAD_AES_128_GCM, Policy.SRTP_PROFILE_AES128_CM_SHA1_80
 KEY_BYTES = {GCM: 28, CM: 30}
@@ -81,7 +81,7 @@ class Subscriber:
         self.socket.bind((endpoint.address, 0))
         self.path = Path(endpoint, self.socket.getsockname())
         self.wire: dict[int, bytes] = {}  # by seq16, as first seen
-        self.packet, self.resends = Packet(), Budget(RESEND_PER_S, RESEND_BURST)
+        self.packet, self.rtx_budget = Packet(), TokenBucket(RTX_PER_S, RTX_BURST)
 
     def ready(self) -> tuple[Context, Path]:
         return self.context, self.path
@@ -91,7 +91,7 @@ class Subscriber:
         assert self.context.protect(self.packet)
         self.endpoint.send(self.packet.view[: self.packet.n], self.path.address)
 
-    def send_again(self, data: bytes) -> None:
+    def send_rtx(self, data: bytes) -> None:
         self.send_rtp(data)
 
     def send_rtcp(self, data: bytes) -> None:
@@ -464,7 +464,7 @@ class Scene:
         for name, subscriber in self.subscribers.items():
             asked = list(subscriber.wire)[-20:]
             before = self.counters["nack_answered"]
-            self.track.resend(name, asked, 0.0)
+            self.track.retransmit(name, asked, 0.0)
             again = [seq16 for _, seq16, ts, _ in subscriber.receive() if ts < 0]
             if isinstance(self.kernels[0], Kernel):
                 assert len(again) == self.counters["nack_answered"] - before
@@ -611,7 +611,7 @@ def test_a_subscriber_changes_tracks_without_a_gap(portable: bool) -> None:
         times = [ts for _, _, ts, _ in got]
         assert 9002 < times[3] < 9002 + 90_000
         assert times[4] == times[3] + 1
-        other.resend(name, [502, 503, 504], 0.0)
+        other.retransmit(name, [502, 503, 504], 0.0)
         assert [seq16 for _, seq16, ts, _ in subscriber.receive() if ts < 0] == [502, 503, 504]  # compared to the byte
         other.close()
         scene.close()

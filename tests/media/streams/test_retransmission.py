@@ -12,12 +12,12 @@ from sfu.media.streams.retransmission import (
     HISTORY_S,
     PACKET_BYTES,
     RUN_BYTES,
-    Answers,
-    History,
+    RetransmissionBuffer,
+    RetransmissionLimiter,
 )
-from sfu.media.transport.budget import Budget
+from sfu.media.transport.budget import TokenBucket
 from sfu.media.transport.rows import ROW_BYTES
-from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
 STARTS = [0, 1, 511, 512, 0x7FFF, 0x8000, 0xFE00, 0xFFFE, 0xFFFF, 0x2FFFF]
 
@@ -26,13 +26,13 @@ def packet(number: int, size: int = 12) -> bytes:
     return b"\x80\x60" + (number & 0xFFFF).to_bytes(2, "big") + b"%08d" % number + bytes(size - 12)
 
 
-def store(history: History, *packets: bytes, first: int, at_s: float = 0.0) -> None:
+def store(history: RetransmissionBuffer, *packets: bytes, first: int, at_s: float = 0.0) -> None:
     rows = memoryview(b"".join(one.ljust(ROW_BYTES, b"?") for one in packets))
     last = first + ((int.from_bytes(packets[-1][2:4], "big") - first) & 0xFFFF)
     history.store(first, last - first + 1, rows, [len(one) for one in packets], at_s)
 
 
-def store_one(history: History, number: int, at_s: float = 0.0, size: int = 12) -> None:
+def store_one(history: RetransmissionBuffer, number: int, at_s: float = 0.0, size: int = 12) -> None:
     store(history, packet(number, size), first=number, at_s=at_s)
 
 
@@ -40,7 +40,7 @@ def store_one(history: History, number: int, at_s: float = 0.0, size: int = 12) 
 @given(st.sampled_from(STARTS), st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=32), max_size=20), st.data())
 def test_what_was_sent_lately_is_found_and_nothing_else(start: int, runs: list[list[int]], data: st.DataObject) -> None:
     """Runs with gaps, and a few packets that come late, each a run of its own."""
-    history, model, number = History(), dict[int, bytes](), start
+    history, model, number = RetransmissionBuffer(), dict[int, bytes](), start
     for steps in runs:
         numbers, first = [], number
         for step in steps:
@@ -61,7 +61,7 @@ def test_what_was_sent_lately_is_found_and_nothing_else(start: int, runs: list[l
 
 
 def test_what_is_older_is_forgotten() -> None:
-    history = History()
+    history = RetransmissionBuffer()
     store(history, packet(1), packet(2), first=1, at_s=10.0)
     store_one(history, 3, at_s=10.0 + HISTORY_S)
     assert history.find(1) == packet(1)
@@ -70,19 +70,19 @@ def test_what_is_older_is_forgotten() -> None:
 
 
 def test_bytes_and_runs_are_bounded() -> None:
-    history, fits = History(), HISTORY_BYTES // (1000 + PACKET_BYTES + RUN_BYTES)
+    history, fits = RetransmissionBuffer(), HISTORY_BYTES // (1000 + PACKET_BYTES + RUN_BYTES)
     for number in range(2 * fits):
         store_one(history, number, size=1000)
     found = [number for number in range(2 * fits) if history.find(number) is not None]
     assert found == list(range(fits, 2 * fits))
-    history = History()
+    history = RetransmissionBuffer()
     for number in range(2 * HISTORY_RUNS):
         store_one(history, number)
     assert sum(history.find(number) is not None for number in range(2 * HISTORY_RUNS)) == HISTORY_RUNS
 
 
 def test_asked_twice_within_a_round_trip_it_is_sent_once() -> None:
-    answers = Answers()
+    answers = RetransmissionLimiter()
     asked_s = [10.0, 10.01, 10.049, 10.051, 10.1, 10.102]
     assert [answers.due(7, 0.05, now_s) for now_s in asked_s] == [True, False, False, True, False, True]
     assert answers.due(8, 0.05, 10.102)
@@ -90,7 +90,7 @@ def test_asked_twice_within_a_round_trip_it_is_sent_once() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 2000), st.floats(0, 0.05)), max_size=600))
 def test_answers_to_one_number_are_a_round_trip_apart(asked: list[tuple[int, float]]) -> None:
-    answers, now_s, sent = Answers(), 0.0, dict[int, list[float]]()
+    answers, now_s, sent = RetransmissionLimiter(), 0.0, dict[int, list[float]]()
     for number, gap_s in asked:
         now_s += gap_s
         if answers.due(number, 0.05, now_s):
@@ -101,7 +101,7 @@ def test_answers_to_one_number_are_a_round_trip_apart(asked: list[tuple[int, flo
 
 
 def test_a_budget_is_spent_and_comes_back() -> None:
-    budget = Budget(per_s=10, burst=5)
+    budget = TokenBucket(per_s=10, burst=5)
     assert [budget.take(1.0) for _ in range(7)] == [True] * 5 + [False] * 2
     assert [budget.take(1.1) for _ in range(2)] == [True, False]
     assert [budget.take(1000.0) for _ in range(7)] == [True] * 5 + [False] * 2  # never more than the burst
@@ -109,9 +109,9 @@ def test_a_budget_is_spent_and_comes_back() -> None:
 
 @given(st.lists(st.floats(0, 0.5), min_size=1, max_size=400))
 def test_never_more_than_rate_and_burst(gaps_s: list[float]) -> None:
-    budget, now_s, taken = Budget(RESEND_PER_S, RESEND_BURST), 100.0, 0
+    budget, now_s, taken = TokenBucket(RTX_PER_S, RTX_BURST), 100.0, 0
     for gap_s in gaps_s:
         now_s += gap_s
         for _ in range(20):
             taken += budget.take(now_s)
-    assert taken <= RESEND_BURST + RESEND_PER_S * (now_s - 100.0) + 1e-6
+    assert taken <= RTX_BURST + RTX_PER_S * (now_s - 100.0) + 1e-6

@@ -19,7 +19,7 @@ from sfu.media.rtp import headers, rtcp
 from sfu.media.rtp.keyframe import HOLD_MS
 from sfu.media.streams.retransmission import HISTORY_BYTES
 from sfu.media.streams.rtp_stream import RtpStream
-from sfu.media.transport.transport import RESEND_BURST, RESEND_PER_S
+from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
 
 def track(control: LocalControl, peer: str, source: str = "camera") -> RtpStream:
@@ -387,7 +387,7 @@ def test_nacks_do_not_multiply_traffic() -> None:
             await until(lambda: control.worker.counters["nack_received"] == 20, "all came")
             passed_s = asyncio.get_running_loop().time() - began_s
             answered = control.worker.counters["nack_answered"]
-            assert RESEND_BURST <= answered <= RESEND_BURST + RESEND_PER_S * passed_s
+            assert RTX_BURST <= answered <= RTX_BURST + RTX_PER_S * passed_s
 
     run(test)
 
@@ -425,7 +425,7 @@ def test_nacks_for_what_never_was_cost_little() -> None:
             await until(lambda: control.worker.counters["nack_received"] == 20, "all came")
             passed_s = asyncio.get_running_loop().time() - began_s
             missed = control.worker.counters["nack_missed"]
-            assert RESEND_BURST <= missed <= RESEND_BURST + RESEND_PER_S * passed_s
+            assert RTX_BURST <= missed <= RTX_BURST + RTX_PER_S * passed_s
 
     run(test)
 

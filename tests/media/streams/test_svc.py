@@ -378,10 +378,10 @@ class Scene:
         for name, down_track in self.model.down_tracks.items():
             subscriber = self.subscribers[name]
             mine = [own for own in down_track.given if own & 0xFFFF not in subscriber.wire]
-            self.publication.resend(name, [own & 0xFFFF for own in mine[-20:]], 0.0)
+            self.publication.retransmit(name, [own & 0xFFFF for own in mine[-20:]], 0.0)
             got = self.read(subscriber)
             self.compare(name, got, {own: down_track.given[own] for own in mine if own & 0xFFFF in got})
-            self.publication.resend(name, list(subscriber.wire)[-20:], 0.0)
+            self.publication.retransmit(name, list(subscriber.wire)[-20:], 0.0)
             assert self.read(subscriber) == {}
 
     def follows(self) -> None:
