@@ -62,7 +62,7 @@ class _Rate:
         self._at_s, self._bytes = now_s, total_bytes
 
 
-class Offer(NamedTuple):
+class LayerOptions(NamedTuple):
     """What a subscriber can have of a publication at one moment, the smallest first. `most_bps` is by layer the most
     that it or a smaller one takes. `shape` is the same object for as long as nothing changes but bitrates."""
 
@@ -100,7 +100,7 @@ class Publication:
         self._asked_s: dict[str, float] = {}  # since when
         self._asked_last = self.asked  # likewise, when it was any
         self._rates: dict[RtpStream, _Rate] = {}
-        self._offer, self._offered_s = Offer((), (), None), float("-inf")
+        self._offer, self._offered_s = LayerOptions((), (), None), float("-inf")
         self._shaped: tuple[object, ...] = ()  # what the shape of the last offer is of
         self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
         self._wanted_s = dict.fromkeys(self.streams, float("-inf"))  # when anybody last wanted it
@@ -226,7 +226,7 @@ class Publication:
         for track, rate in self._rates.items():
             rate.update(track.bytes, now_s)
 
-    def offered(self, now_s: float) -> Offer:
+    def offered(self, now_s: float) -> LayerOptions:
         """What a subscriber can have: of one moment it is worked out once for all of them."""
         if now_s != self._offered_s:
             named = self._heard(now_s)
@@ -234,7 +234,7 @@ class Publication:
             shaped = (*named, *[layer.height for layer in layers], self.muted)
             shape = self._offer.shape if shaped == self._shaped else object()
             most_bps = list(accumulate([layer.bps for layer in layers], max))
-            self._offer, self._shaped, self._offered_s = Offer(layers, most_bps, shape), shaped, now_s
+            self._offer, self._shaped, self._offered_s = LayerOptions(layers, most_bps, shape), shaped, now_s
         return self._offer
 
     def _heard(self, now_s: float) -> list[tuple[str, RtpStream]]:
