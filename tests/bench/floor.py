@@ -16,7 +16,7 @@ from sfu.media.streams.fanout import GSO_PACKETS, SendBuffers, SendGroup
 from sfu.media.transport import libc
 from sfu.media.transport.dtls import WINDOW
 from sfu.media.transport.rows import ROW_BYTES
-from sfu.media.transport.sockets import Endpoint, Path, Receiver
+from sfu.media.transport.sockets import CandidatePair, Endpoint, Receiver
 from sfu.media.transport.srtp import Context, protect, unprotect
 
 SIZE = 1112
@@ -46,7 +46,7 @@ def floor_us(subscribers: int, burst: int, seconds: float = 1.0, pause_s: float 
         sink.setblocking(False)
     key = random.randbytes(28)
     down_tracks: list[Any] = [
-        (_DownTrack(), Context(_session(Policy.SSRC_ANY_OUTBOUND, key)), Path(endpoint, sink.getsockname()))
+        (_DownTrack(), Context(_session(Policy.SSRC_ANY_OUTBOUND, key)), CandidatePair(endpoint, sink.getsockname()))
         for sink in sinks
     ]
     share = outbox_rows.count // burst

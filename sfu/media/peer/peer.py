@@ -26,7 +26,7 @@ from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.deadline import within
 from sfu.media.transport.dtls import Dtls
 from sfu.media.transport.ice import Agent
-from sfu.media.transport.sockets import Path
+from sfu.media.transport.sockets import CandidatePair
 from sfu.media.transport.transport import Transport
 
 log = logging.getLogger("sfu.media")
@@ -127,7 +127,7 @@ class Peer(Transport):
         if self._dtls is not None and self._dtls.ended:
             self.fail(MediaLost("The client closed its media connection."))
 
-    def _on_path(self, path: Path) -> None:
+    def _on_path(self, path: CandidatePair) -> None:
         self.shared.counters["paths_selected"] += 1
         for brought in self.negotiation.subscribed:
             brought.down_tracks_changed()

@@ -129,7 +129,7 @@ class Subscriber:
         down.sent(sum(map(_sent_bytes, down_tracks)) + me.rtx_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if down.asks(now_s):
-            me.agent.ask(now_s)
+            me.agent.measure_rtt(now_s)
         if probe := down.probe_bytes(passed_s, now_s):
             self._probe(probe, down_tracks, now_s)
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0

@@ -16,7 +16,7 @@ from sfu.media.rtp import codecs, vp8
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport import libc
 from sfu.media.transport.rows import GSO_PACKETS, ROW_BYTES, Lengths, Rows
-from sfu.media.transport.sockets import Path
+from sfu.media.transport.sockets import CandidatePair
 from sfu.media.transport.srtp import Context, protect
 
 Subscriber = DownTrack[Any]
@@ -132,7 +132,9 @@ class SendGroup:
         "_tag",
     )  # fmt: skip
 
-    def __init__(self, send_buffers: SendBuffers, down_tracks: Sequence[tuple[Subscriber, Context, Path]]) -> None:
+    def __init__(
+        self, send_buffers: SendBuffers, down_tracks: Sequence[tuple[Subscriber, Context, CandidatePair]]
+    ) -> None:
         _, context, path = down_tracks[0]
         self._outbox, self._rows = send_buffers, send_buffers.rows
         self._endpoint, self._fd = path.endpoint, path.endpoint.fd
@@ -259,7 +261,7 @@ class SendGroup:
 
 def send_groups(send_buffers: SendBuffers, down_tracks: Sequence[Subscriber]) -> list[SendGroup]:
     """As few as these subscribers need. Those whose media does not flow are in none."""
-    groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, Path]]] = {}
+    groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, CandidatePair]]] = {}
     for down_track in down_tracks:
         if (way := down_track.peer.ready()) is not None:
             context, path = way

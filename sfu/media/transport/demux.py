@@ -27,7 +27,7 @@ from typing import Generic, TypeVar
 from sfu.media.transport.handover import MARK_CHARS, Handed, Handover, Handovers
 from sfu.media.transport.ice import Agent, is_response, named, parse_check
 from sfu.media.transport.rows import Rows
-from sfu.media.transport.sockets import MAX_DATAGRAM, Address, Endpoint, Path, PortableReceiver, Receiver
+from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair, Endpoint, PortableReceiver, Receiver
 
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
@@ -48,7 +48,7 @@ class Route(Generic[T]):
 
     __slots__ = ("agent", "demuxer", "path", "receives", "seen_s")
 
-    def __init__(self, agent: Agent, path: Path, demuxer: T, receives: Endpoint | None = None) -> None:
+    def __init__(self, agent: Agent, path: CandidatePair, demuxer: T, receives: Endpoint | None = None) -> None:
         self.agent, self.path, self.demuxer, self.receives, self.seen_s = agent, path, demuxer, receives, 0.0
 
     def seen(self, now_s: float) -> None:
@@ -159,7 +159,7 @@ class UdpPort(Generic[T]):
         for path in agent.paths:
             self._forget(agent, path)
 
-    def _forget(self, agent: Agent, path: Path) -> None:
+    def _forget(self, agent: Agent, path: CandidatePair) -> None:
         routes = self._routes.get(path.endpoint, {})
         for key in [key for key, route in routes.items() if route.agent is agent and route.path == path]:
             routes.pop(key).close()
@@ -197,7 +197,7 @@ class UdpPort(Generic[T]):
             endpoint = self.endpoints.get(handed.local)
             if endpoint is None:
                 continue
-            path, stray = Path(endpoint, handed.address), self._stray
+            path, stray = CandidatePair(endpoint, handed.address), self._stray
             key, known = self._receiver(endpoint).key_of(handed.address), self._routes[endpoint]
             if not handed.data:
                 self._released(path, key, way)
@@ -208,7 +208,7 @@ class UdpPort(Generic[T]):
                 for i in self._on_media(stray.rows, [known.get(key)]):
                     self._received(endpoint, stray, i, known.get(key))
 
-    def _released(self, path: Path, key: Hashable, way: Handover) -> None:
+    def _released(self, path: CandidatePair, key: Hashable, way: Handover) -> None:
         """The address is a peer's of another worker."""
         route = self._routes[path.endpoint].pop(key, None)
         if route is not None:
@@ -225,9 +225,9 @@ class UdpPort(Generic[T]):
         if not 0 < len(data) <= MAX_DATAGRAM:
             self._counters["gate_length"] += 1
         elif data[0] < 4:
-            self._stun(Path(endpoint, receiver.address(i)), receiver.key(i), data)
+            self._stun(CandidatePair(endpoint, receiver.address(i)), receiver.key(i), data)
         elif route is None and self._handovers.home is not None:
-            self._handovers.home.send(Path(endpoint, receiver.address(i)), data)
+            self._handovers.home.send(CandidatePair(endpoint, receiver.address(i)), data)
         elif route is None:
             self._counters["gate_stranger"] += 1
         elif 20 <= data[0] < 64:
@@ -235,7 +235,7 @@ class UdpPort(Generic[T]):
         else:
             self._counters["gate_protocol"] += 1
 
-    def _stun(self, path: Path, key: Hashable, data: bytes, handed: Handed | None = None) -> None:
+    def _stun(self, path: CandidatePair, key: Hashable, data: bytes, handed: Handed | None = None) -> None:
         name, now_s = named(data), time.monotonic()
         if name is None:
             if not self._answered(path, key, data, now_s, handed=handed is not None):
@@ -262,24 +262,26 @@ class UdpPort(Generic[T]):
                 if agent.claim is not None:
                     self._claims[agent.claim] = found
 
-    def _answered(self, path: Path, key: Hashable, data: bytes, now_s: float, *, handed: bool) -> bool:
+    def _answered(self, path: CandidatePair, key: Hashable, data: bytes, now_s: float, *, handed: bool) -> bool:
         """Takes a response to a check of ours, or of another worker's; False if it is none."""
         claim = self._claims.get(data[8:20])
         if claim is not None:
-            proved = claim[0].took(data, path, now_s)
+            proved = claim[0].handle_response(data, path, now_s)
             if proved:
                 del self._claims[data[8:20]]
                 self._take(*claim, path, key, now_s, handed=handed)
             return proved
         route = self._routes[path.endpoint].get(key)
-        if route is not None and route.agent.took(data, path, now_s):
+        if route is not None and route.agent.handle_response(data, path, now_s):
             return True
         way = self._handovers.to(data[8 : 8 + MARK_CHARS].decode("latin-1")) if is_response(data) else None
         if way is not None:
             way.send(path, data)
         return way is not None
 
-    def _take(self, agent: Agent, demuxer: T, path: Path, key: Hashable, now_s: float, *, handed: bool) -> bool:
+    def _take(
+        self, agent: Agent, demuxer: T, path: CandidatePair, key: Hashable, now_s: float, *, handed: bool
+    ) -> bool:
         """The address is this peer's: behind one NAT it may have been another's. Where another worker handed over what
         tells that, it may have been its peer's. False where there can be no socket for it."""
         routes = self._routes[path.endpoint]
@@ -292,7 +294,7 @@ class UdpPort(Generic[T]):
                     self._counters["paths_refused"] += 1
                     return False
             routes[key] = route = Route(agent, path, demuxer, receives)
-            forgotten = agent.learn(path)
+            forgotten = agent.add_pair(path)
             if forgotten is not None:
                 self._forget(agent, forgotten)
         route.seen_s = now_s
@@ -301,7 +303,7 @@ class UdpPort(Generic[T]):
                 way.send(path)
         return True
 
-    def _connect(self, path: Path, known: dict[Hashable, Route[T]]) -> Endpoint | None:
+    def _connect(self, path: CandidatePair, known: dict[Hashable, Route[T]]) -> Endpoint | None:
         """A socket for what comes from one address; None where there can be none."""
         if path.address[1] == 0:
             return None  # nobody can be answered there; and connected to it, a socket takes what is from any port

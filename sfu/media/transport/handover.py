@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sfu.media.transport import libc
 from sfu.media.transport.rows import READ_BATCH
-from sfu.media.transport.sockets import MAX_DATAGRAM, Address, Path
+from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair
 
 MARK_CHARS = 2
 _CHARS = string.ascii_letters + string.digits
@@ -40,7 +40,7 @@ class Handover:
         self.socket = sock
         self._counters = counters
 
-    def send(self, path: Path, data: bytes = b"", *, contested: bool = False) -> None:
+    def send(self, path: CandidatePair, data: bytes = b"", *, contested: bool = False) -> None:
         """Hands over what came by this path, or says that it is taken."""
         head = bytes([contested]) + libc.sockaddr(path.address).ljust(libc.NAME_BYTES, b"\0")
         try:

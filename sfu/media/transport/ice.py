@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from aioice import stun
 
-from sfu.media.transport.sockets import Path
+from sfu.media.transport.sockets import CandidatePair
 
 MAX_PATHS = 32
 """Addresses remembered of one peer, the oldest forgotten first: a phone changing networks uses a handful."""
@@ -116,7 +116,7 @@ class _Wanted:
     address is another peer's (`claims`). `ufrag`: ours, under which the peer came. The check goes out, and again from
     `due_s` on, when something comes from there: there is no timer."""
 
-    path: Path
+    path: CandidatePair
     ufrag: str
     since_s: float
     selects: bool
@@ -132,7 +132,7 @@ class Agent:
 
     def __init__(
         self,
-        on_path: Callable[[Path], None],
+        on_path: Callable[[CandidatePair], None],
         on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
         mark: str = "",
     ) -> None:
@@ -142,8 +142,8 @@ class Agent:
         self.ufrag, self.pwd = self._new_ufrag(), _token(24)
         self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
         self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by the ufrag it answered to
-        self.paths: list[Path] = []
-        self.selected: Path | None = None
+        self.paths: list[CandidatePair] = []
+        self.selected: CandidatePair | None = None
         self.connected = asyncio.Event()
         self.last_seen_s = 0.0
         self._wanted: _Wanted | None = None
@@ -154,7 +154,7 @@ class Agent:
         self._closed = False
         self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue(DTLS_QUEUE)
 
-    def learn(self, path: Path) -> Path | None:
+    def add_pair(self, path: CandidatePair) -> CandidatePair | None:
         """Remembers an address that proved to be the peer's; returns the one that is forgotten for it, if any."""
         if path in self.paths:  # another peer had it in between
             self.paths.remove(path)
@@ -196,7 +196,7 @@ class Agent:
         """The transaction of the check whose answer shows that an address is no longer another peer's."""
         return self._wanted.transaction_id if self._wanted is not None and self._wanted.claims else None
 
-    def check(self, check: Check, path: Path, now_s: float, *, contested: bool = False) -> str | None:
+    def check(self, check: Check, path: CandidatePair, now_s: float, *, contested: bool = False) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
         good, where the nomination has completed a restart. `contested`: the address is another peer's until `took` has
         the proof of the contrary."""
@@ -211,14 +211,14 @@ class Agent:
         silent = self.selected is not None and now_s - self._path_seen_s > SILENT_S
         selects = check.nominates or silent
         if contested:
-            self._want(path, check.ufrag, now_s, selects=selects, claims=True)
-            self._prove(path, now_s)
+            self._propose_pair(path, check.ufrag, now_s, selects=selects, claims=True)
+            self._check_pair(path, now_s)
         elif check.nominates and path == self.selected:
             self._wanted = None
         elif check.nominates and self.selected is None:
             self._select(path)
         elif path != self.selected and selects:
-            self._want(path, check.ufrag, now_s, selects=True, claims=False)
+            self._propose_pair(path, check.ufrag, now_s, selects=True, claims=False)
         if not contested:
             self.seen(path, now_s)
         if check.nominates and check.ufrag == self.ufrag and len(self.passwords) > 1:
@@ -227,12 +227,12 @@ class Agent:
             return former
         return None
 
-    def _select(self, path: Path) -> None:
+    def _select(self, path: CandidatePair) -> None:
         self.selected, self._wanted = path, None
         self.connected.set()
         self._on_path(path)
 
-    def _want(self, path: Path, ufrag: str, now_s: float, *, selects: bool, claims: bool) -> None:
+    def _propose_pair(self, path: CandidatePair, ufrag: str, now_s: float, *, selects: bool, claims: bool) -> None:
         """One path at a time, or two that are nominated in turn would never be proved."""
         wanted = self._wanted
         same = wanted is not None and (wanted.path, wanted.ufrag, wanted.claims) == (path, ufrag, claims)
@@ -241,7 +241,7 @@ class Agent:
         elif wanted is None or now_s - wanted.since_s > PATIENCE_S:
             self._wanted = _Wanted(path, ufrag, now_s, selects, claims, self._new_transaction())
 
-    def _prove(self, path: Path, now_s: float) -> None:
+    def _check_pair(self, path: CandidatePair, now_s: float) -> None:
         """Sends a check of ours, if this is the path to prove, and time for one."""
         wanted = self._wanted
         if wanted is not None and path == wanted.path and now_s >= wanted.due_s:
@@ -253,7 +253,7 @@ class Agent:
         if wanted.ufrag in self.remote:
             self._send_check(wanted.path, wanted.ufrag, wanted.transaction_id)
 
-    def _send_check(self, path: Path, local: str, transaction_id: bytes) -> None:
+    def _send_check(self, path: CandidatePair, local: str, transaction_id: bytes) -> None:
         ufrag, pwd = self.remote[local]
         request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction_id)
         request.attributes["USERNAME"] = f"{ufrag}:{local}"
@@ -262,7 +262,7 @@ class Agent:
         request.add_message_integrity(pwd.encode())
         path.endpoint.send(bytes(request), path.address)
 
-    def ask(self, now_s: float) -> None:
+    def measure_rtt(self, now_s: float) -> None:
         """Sends a check of ours on the path in use, behind the media that was sent: what it takes there and back is
         what that takes."""
         local = next((ufrag for ufrag in reversed(self.passwords) if ufrag in self.remote), None)
@@ -274,7 +274,7 @@ class Agent:
         self._asked[transaction_id] = self.remote[local][1], now_s
         self._send_check(self.selected, local, transaction_id)
 
-    def took(self, data: bytes, path: Path, now_s: float) -> bool:
+    def handle_response(self, data: bytes, path: CandidatePair, now_s: float) -> bool:
         """Takes a response to a check of ours; False if it is none."""
         if path != self.selected or (asked := self._asked.get(data[8:20])) is None:
             return self._proved(data, path)
@@ -285,7 +285,7 @@ class Agent:
         self._on_round_trip(now_s - sent_s, sent_s, now_s)
         return True
 
-    def _proved(self, data: bytes, path: Path) -> bool:
+    def _proved(self, data: bytes, path: CandidatePair) -> bool:
         """The peer is there, and where it is to move its media goes there from now on."""
         wanted = self._wanted
         if wanted is None or path != wanted.path or wanted.ufrag not in self.remote:
@@ -297,13 +297,13 @@ class Agent:
             self._select(path)
         return True
 
-    def seen(self, path: Path, now_s: float) -> None:
+    def seen(self, path: CandidatePair, now_s: float) -> None:
         """Something authenticated came from `path`: consent to send (RFC 7675) and liveness."""
         self.last_seen_s = now_s
         if path == self.selected:
             self._path_seen_s = now_s
         elif self._wanted is not None:
-            self._prove(path, now_s)
+            self._check_pair(path, now_s)
 
     def dtls(self, data: bytes) -> None:
         """A DTLS record for the handshake; past the bound it is dropped and DTLS sends it again."""

@@ -84,7 +84,7 @@ def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
 
 
-class Path(NamedTuple):
+class CandidatePair(NamedTuple):
     """Where a peer is: the local socket that it reached, and its own address as the socket gives it."""
 
     endpoint: Endpoint

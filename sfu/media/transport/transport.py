@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sfu.media.transport.budget import TokenBucket
 from sfu.media.transport.ice import Agent
-from sfu.media.transport.sockets import Path
+from sfu.media.transport.sockets import CandidatePair
 from sfu.media.transport.srtp import Context, Packet
 
 RTX_PER_S = 1000.0
@@ -24,7 +24,7 @@ class Transport:
         self.rtx_bytes = 0  # of packets sent once more
         self._out, self._counters = out, counters
 
-    def ready(self) -> tuple[Context, Path] | None:
+    def ready(self) -> tuple[Context, CandidatePair] | None:
         """How to encrypt and where to send what goes to this peer, while its media flows."""
         if self.outgoing is None or self.agent.selected is None:
             return None

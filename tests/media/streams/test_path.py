@@ -32,7 +32,7 @@ from sfu.media.transport.demux import Route
 from sfu.media.transport.dtls import WINDOW
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
-from sfu.media.transport.sockets import Endpoint, Path, PortableReceiver, Receiver
+from sfu.media.transport.sockets import CandidatePair, Endpoint, PortableReceiver, Receiver
 from sfu.media.transport.srtp import Context, Packet
 from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
@@ -79,11 +79,11 @@ class Subscriber:
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.socket.bind((endpoint.address, 0))
-        self.path = Path(endpoint, self.socket.getsockname())
+        self.path = CandidatePair(endpoint, self.socket.getsockname())
         self.wire: dict[int, bytes] = {}  # by seq16, as first seen
         self.packet, self.rtx_budget = Packet(), TokenBucket(RTX_PER_S, RTX_BURST)
 
-    def ready(self) -> tuple[Context, Path]:
+    def ready(self) -> tuple[Context, CandidatePair]:
         return self.context, self.path
 
     def send_rtp(self, data: bytes) -> None:
@@ -681,7 +681,7 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
         for i in range(30):
             senders[i % 3].sendto(bytes([i]) * (i + 1), endpoint.socket.getsockname())
         assert receiver.receive(endpoint) == 30
-        routes = {receiver.key(i): Route(cast("Agent", None), cast("Path", None), None) for i in range(2)}
+        routes = {receiver.key(i): Route(cast("Agent", None), cast("CandidatePair", None), None) for i in range(2)}
         known = [*routes.values(), None]  # the third is a stranger
         assert receiver.senders(30, routes) == [known[i % 3] for i in range(30)]
         for i in range(30):

@@ -21,7 +21,7 @@ from sfu import bridge
 from sfu.media.transport import demux
 from sfu.media.transport.handover import MARK_CHARS, Handover, Handovers, mark
 from sfu.media.transport.ice import MAX_PATHS
-from sfu.media.transport.sockets import PORTABLE, Endpoint, Path
+from sfu.media.transport.sockets import PORTABLE, CandidatePair, Endpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares a port by sender")
 
@@ -120,7 +120,7 @@ def test_media_that_strayed_is_media() -> None:
         try:
             agent, peer = first.agent(), first.sender()
             await first.prove(peer, agent)
-            path = Path(first.endpoints["127.0.0.1"], peer.getsockname())
+            path = CandidatePair(first.endpoints["127.0.0.1"], peer.getsockname())
             second.send(path, MEDIA)
             await until(lambda: first.owners == [agent], f"media: {first.counters}")
             second.send(path, ALERT)
@@ -456,7 +456,7 @@ def test_from_port_0_comes_nobody() -> None:
             second.open(["127.0.0.1"], other.port + 1 if other.port < 65535 else 65534)
             try:
                 agent = second.agent()
-                path = Path(second.endpoints["127.0.0.1"], ("127.0.0.1", 0))
+                path = CandidatePair(second.endpoints["127.0.0.1"], ("127.0.0.1", 0))
                 first.send(path, bytes(check(agent.ufrag, agent.pwd)))
                 await second.counted("paths_refused", 1)
                 assert not agent.paths

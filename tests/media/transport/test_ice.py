@@ -29,7 +29,7 @@ from sfu.media.transport.ice import (
     named,
     parse_check,
 )
-from sfu.media.transport.sockets import Endpoint, Path
+from sfu.media.transport.sockets import CandidatePair, Endpoint
 
 PWD = "passwordpasswordpassword"
 NOW_S = 100.0
@@ -46,14 +46,14 @@ class Sockets:
         self.endpoint = Endpoint("127.0.0.1", 0, Counter())
         self.opened: list[socket.socket] = []
 
-    def path(self) -> Path:
+    def path(self) -> CandidatePair:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind(("127.0.0.1", 0))
         sock.settimeout(5)
         self.opened.append(sock)
-        return Path(self.endpoint, sock.getsockname())
+        return CandidatePair(self.endpoint, sock.getsockname())
 
-    def received(self, path: Path) -> bytes:
+    def received(self, path: CandidatePair) -> bytes:
         sock = next(s for s in self.opened if s.getsockname() == path.address)
         return sock.recv(2000)
 
@@ -73,13 +73,15 @@ class Followed(Agent):
     """An agent and the paths it selected."""
 
     def __init__(self) -> None:
-        self.moves: list[Path] = []
+        self.moves: list[CandidatePair] = []
         self.round_trips: list[tuple[float, float, float]] = []
         super().__init__(self.moves.append, lambda *measured: self.round_trips.append(measured))
         self.answered(("remote", PWD))
 
 
-def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, there: bool = True) -> stun.Message:
+def arrive(
+    agent: Agent, path: CandidatePair, now_s: float, *, nominate: bool = False, there: bool = True
+) -> stun.Message:
     """A check as the UDP port hands it on; returns the request. `there`: its sender answers a check of the agent's."""
     request = check(agent.ufrag, agent.pwd, nominate=nominate)
     parsed = parse_check(bytes(request))
@@ -87,7 +89,7 @@ def arrive(agent: Agent, path: Path, now_s: float, *, nominate: bool = False, th
     assert parsed.verify(agent.pwd)
     agent.check(parsed, path, now_s)
     if there and agent._wanted is not None:
-        agent.took(proof(agent._wanted.transaction_id), path, NOW_S)
+        agent.handle_response(proof(agent._wanted.transaction_id), path, NOW_S)
     return request
 
 
@@ -291,7 +293,7 @@ def test_another_nomination_is_followed(sockets: Sockets) -> None:
     assert agent.moves == [first, second, first]
 
 
-def asked(sockets: Sockets, path: Path) -> list[stun.Message]:
+def asked(sockets: Sockets, path: CandidatePair) -> list[stun.Message]:
     """The checks of the agent's that wait at a path."""
     sock = next(s for s in sockets.opened if s.getsockname() == path.address)
     sock.setblocking(False)
@@ -325,25 +327,25 @@ def test_a_path_that_does_not_answer_is_not_moved_to(sockets: Sockets) -> None:
         (proof(transaction_id)[:-8], first),
         (b"\x01\x01" + bytes(50), second),
     ):
-        assert not agent.took(data, path, NOW_S)
+        assert not agent.handle_response(data, path, NOW_S)
     assert agent.moves == [first]
-    assert agent.took(proof(transaction_id), second, NOW_S)
+    assert agent.handle_response(proof(transaction_id), second, NOW_S)
     assert agent.moves == [first, second]
-    assert not agent.took(proof(transaction_id), second, NOW_S), "once"
+    assert not agent.handle_response(proof(transaction_id), second, NOW_S), "once"
 
 
 def test_a_check_on_the_path_in_use_measures_a_round_trip(sockets: Sockets) -> None:
     agent, first, second = Followed(), sockets.path(), sockets.path()
-    agent.ask(100.0)
+    agent.measure_rtt(100.0)
     arrive(agent, first, 100.0, nominate=True)
-    agent.ask(101.0)
-    agent.ask(102.0)
+    agent.measure_rtt(101.0)
+    agent.measure_rtt(102.0)
     one, two = (message.transaction_id for message in asked(sockets, first))
-    assert not agent.took(proof(two), second, 102.1), "from elsewhere"
-    assert not agent.took(proof(two, "another password here"), first, 102.1)
-    assert agent.took(proof(two), first, 102.25)
-    assert not agent.took(proof(two), first, 102.3), "once"
-    assert agent.took(proof(one), first, 102.5)
+    assert not agent.handle_response(proof(two), second, 102.1), "from elsewhere"
+    assert not agent.handle_response(proof(two, "another password here"), first, 102.1)
+    assert agent.handle_response(proof(two), first, 102.25)
+    assert not agent.handle_response(proof(two), first, 102.3), "once"
+    assert agent.handle_response(proof(one), first, 102.5)
     assert agent.round_trips == [(0.25, 102.0, 102.25), (1.5, 101.0, 102.5)]
     assert agent.moves == [first]
 
@@ -352,9 +354,9 @@ def test_checks_that_nobody_answers_are_forgotten(sockets: Sockets) -> None:
     agent, path = Followed(), sockets.path()
     arrive(agent, path, 100.0, nominate=True)
     for n in range(10 * ASKED):
-        agent.ask(101.0 + n)
+        agent.measure_rtt(101.0 + n)
     sent = [message.transaction_id for message in asked(sockets, path)]
-    assert [agent.took(proof(one), path, 200.0) for one in sent] == [False] * 9 * ASKED + [True] * ASKED
+    assert [agent.handle_response(proof(one), path, 200.0) for one in sent] == [False] * 9 * ASKED + [True] * ASKED
 
 
 def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> None:
@@ -367,7 +369,7 @@ def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> No
     agent.answered(("remote", PWD))
     assert len(asked(sockets, second)) == 1, "and asks as soon as it can"
     assert agent._wanted is not None
-    assert agent.took(proof(agent._wanted.transaction_id), second, NOW_S)
+    assert agent.handle_response(proof(agent._wanted.transaction_id), second, NOW_S)
     assert agent.selected == second
 
 
@@ -387,7 +389,7 @@ def test_the_path_there_is_nominated_again_and_no_other_is_wanted(sockets: Socke
     arrive(agent, second, 100.0, nominate=True, there=False)
     (request,) = asked(sockets, second)
     arrive(agent, first, 100.1, nominate=True)
-    assert not agent.took(proof(request.transaction_id), second, NOW_S)
+    assert not agent.handle_response(proof(request.transaction_id), second, NOW_S)
     assert agent.moves == [first]
 
 
@@ -417,7 +419,7 @@ def test_a_restart_leaves_the_former_good_until_a_nomination(sockets: Sockets) -
     agent.answered(("remote2", PWD))
     (request,) = asked(sockets, second)
     assert request.attributes["USERNAME"] == f"remote2:{agent.ufrag}"
-    assert agent.took(proof(request.transaction_id), second, NOW_S)
+    assert agent.handle_response(proof(request.transaction_id), second, NOW_S)
 
 
 def test_without_nomination_it_moves_only_after_silence(sockets: Sockets) -> None:
@@ -455,9 +457,9 @@ def test_liveness_counts_every_path(sockets: Sockets) -> None:
 
 def test_paths_are_bounded_and_the_selected_one_is_kept(sockets: Sockets) -> None:
     agent = Followed()
-    paths = [Path(sockets.endpoint, ("192.0.2.1", port)) for port in range(1, 4 * MAX_PATHS)]
+    paths = [CandidatePair(sockets.endpoint, ("192.0.2.1", port)) for port in range(1, 4 * MAX_PATHS)]
     agent.selected = paths[0]
-    forgotten = [agent.learn(path) for path in paths]
+    forgotten = [agent.add_pair(path) for path in paths]
     assert forgotten[:MAX_PATHS] == [None] * MAX_PATHS
     assert forgotten[MAX_PATHS:] == paths[1 : len(paths) - MAX_PATHS + 1]
     assert agent.paths == [paths[0], *paths[-(MAX_PATHS - 1) :]]
