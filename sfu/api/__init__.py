@@ -15,7 +15,7 @@ from werkzeug.routing import PathConverter
 
 from sfu.api import openapi, tables
 from sfu.api.auth import Auth
-from sfu.api.handlers import Answer, Call, Calls, Handlers
+from sfu.api.handlers import ApiRequest, ApiResponse, Calls, Handlers
 from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
@@ -67,7 +67,7 @@ def create_api(
 
 
 def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitable[Response]]:
-    handle: Callable[[Call], Awaitable[Answer]] = getattr(handlers, route.name)
+    handle: Callable[[ApiRequest], Awaitable[ApiResponse]] = getattr(handlers, route.name)
 
     async def view(**parts: object) -> Response:
         path = {name: str(part) for name, part in parts.items()}
@@ -77,7 +77,7 @@ def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitab
         query = _query(route)
         body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
-        answer = await handle(Call(caller.company, path, query, body, if_match))
+        answer = await handle(ApiRequest(caller.company, path, query, body, if_match))
         return _respond(route, query, answer)
 
     return view
@@ -118,7 +118,7 @@ async def _body() -> Any:
         raise BadBody from None
 
 
-def _respond(route: Route, query: Mapping[str, Any], answer: Answer) -> Response:
+def _respond(route: Route, query: Mapping[str, Any], answer: ApiResponse) -> Response:
     response: Response
     if answer.body is None:
         response = Response("", route.status)

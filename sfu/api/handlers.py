@@ -56,7 +56,7 @@ class Calls(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiRequest:
     """A request whose caller is known and whose parts fit the table. `if_match` is the header's text or None."""
 
     company: Company
@@ -67,7 +67,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -81,7 +81,7 @@ class Handlers:
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 
-    async def issue_token(self, call: Call) -> Answer:
+    async def issue_token(self, call: ApiRequest) -> ApiResponse:
         grant = tokens.grant(
             company_id=call.company.id,
             room_id=call.body["room_id"],
@@ -98,22 +98,22 @@ class Handlers:
             "room_id": grant.room_id,
             "user_name": grant.user_name,
         }
-        return Answer(body, {"Location": f"{PREFIX}/tokens/{grant.id}"})
+        return ApiResponse(body, {"Location": f"{PREFIX}/tokens/{grant.id}"})
 
-    async def list_tokens(self, call: Call) -> Answer:
+    async def list_tokens(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.tokens.list(
             call.company.id, cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
-        return Answer({"items": [_token(token) for token in page.items], "next": page.next})
+        return ApiResponse({"items": [_token(token) for token in page.items], "next": page.next})
 
-    async def revoke_token(self, call: Call) -> Answer:
+    async def revoke_token(self, call: ApiRequest) -> ApiResponse:
         token = await self._store.tokens.revoke(call.company.id, call.path["token_id"])
         if token is None:
             raise TokenNotFound
         self._calls.end_token(token.id)
-        return Answer()
+        return ApiResponse()
 
-    async def inspect_token(self, call: Call) -> Answer:
+    async def inspect_token(self, call: ApiRequest) -> ApiResponse:
         """Another company's token is explained as one that nobody signed."""
         token, now = call.body["token"], self._clock()
         secret, recorded = None, None
@@ -125,25 +125,25 @@ class Handlers:
         except TokenError:
             pass  # inspect meets it again, and explains it
         found = tokens.inspect(token, secret, now, recorded)
-        return Answer({spec.name: getattr(found, spec.name) for spec in fields(found)})
+        return ApiResponse({spec.name: getattr(found, spec.name) for spec in fields(found)})
 
     # --- rooms --------------------------------------------------------------------------------------------------------
 
-    async def list_rooms(self, call: Call) -> Answer:
+    async def list_rooms(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.rooms.list(call.company.id, cursor=call.query.get("cursor"), limit=call.query["limit"])
-        return Answer({"items": [_room(room) for room in page.items], "next": page.next})
+        return ApiResponse({"items": [_room(room) for room in page.items], "next": page.next})
 
-    async def create_room(self, call: Call) -> Answer:
+    async def create_room(self, call: ApiRequest) -> ApiResponse:
         changes = {name: value for name, value in call.body.items() if name != "room_id"}
         settings = RoomSettings(**{"max_participants": self._max_participants, **changes})
         room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings)
         answer = await self._described(room)
-        return Answer(answer.body, answer.headers | {"Location": f"{PREFIX}/rooms/{quote(room.room_id, safe='')}"})
+        return ApiResponse(answer.body, answer.headers | {"Location": f"{PREFIX}/rooms/{quote(room.room_id, safe='')}"})
 
-    async def get_room(self, call: Call) -> Answer:
+    async def get_room(self, call: ApiRequest) -> ApiResponse:
         return await self._described(await self._room(call))
 
-    async def change_room(self, call: Call) -> Answer:
+    async def change_room(self, call: ApiRequest) -> ApiResponse:
         for _ in range(TRIES):
             room = await self._room(call)
             _require(call.if_match, room)
@@ -159,7 +159,7 @@ class Handlers:
                 return await self._described(changed)
         raise RoomChanged
 
-    async def delete_room(self, call: Call) -> Answer:
+    async def delete_room(self, call: ApiRequest) -> ApiResponse:
         version = None
         if call.if_match is not None:
             room = await self._room(call)
@@ -167,93 +167,95 @@ class Handlers:
             version = room.version
         await self._store.rooms.delete(call.company.id, call.path["room_id"], version=version)
         self._calls.end_room(call.company.id, call.path["room_id"])
-        return Answer()
+        return ApiResponse()
 
-    async def _room(self, call: Call) -> Room:
+    async def _room(self, call: ApiRequest) -> Room:
         room = await self._store.rooms.get(call.company.id, call.path["room_id"])
         if room is None:
             raise RoomNotFound
         return room
 
-    async def _described(self, room: Room) -> Answer:
+    async def _described(self, room: Room) -> ApiResponse:
         present = await self._store.history.participants(room.company_id, room.room_id)
         people = [
             {"session_id": one.id, "user_name": one.user_name, "connected_at": moment(one.connected_at)}
             for one in present
         ]
-        return Answer(_room(room) | {"participant_count": len(people), "participants": people}, {"ETag": _etag(room)})
+        return ApiResponse(
+            _room(room) | {"participant_count": len(people), "participants": people}, {"ETag": _etag(room)}
+        )
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def list_participants(self, call: Call) -> Answer:
+    async def list_participants(self, call: ApiRequest) -> ApiResponse:
         await self._room(call)
         present = self._calls.participants(call.company.id, call.path["room_id"])
-        return Answer({"items": [_participant(session, person) for session, person in present]})
+        return ApiResponse({"items": [_participant(session, person) for session, person in present]})
 
-    async def remove_participant(self, call: Call) -> Answer:
+    async def remove_participant(self, call: ApiRequest) -> ApiResponse:
         if not self._calls.remove(call.company.id, call.path["room_id"], call.path["session_id"]):
             raise ParticipantNotFound
-        return Answer()
+        return ApiResponse()
 
-    async def mute_participant(self, call: Call) -> Answer:
+    async def mute_participant(self, call: ApiRequest) -> ApiResponse:
         room_id, session_id = call.path["room_id"], call.path["session_id"]
         if not self._calls.mute(call.company.id, room_id, session_id, call.body["source"]):
             raise ParticipantNotFound
-        return Answer()
+        return ApiResponse()
 
-    async def end_call(self, call: Call) -> Answer:
+    async def end_call(self, call: ApiRequest) -> ApiResponse:
         await self._room(call)
         self._calls.end_call(call.company.id, call.path["room_id"])
-        return Answer()
+        return ApiResponse()
 
-    async def list_chat(self, call: Call) -> Answer:
+    async def list_chat(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.chat.list(
             call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
         if not page.items:
             await self._room(call)
-        return Answer({"items": [_line(line) for line in page.items], "next": page.next})
+        return ApiResponse({"items": [_line(line) for line in page.items], "next": page.next})
 
-    async def delete_line(self, call: Call) -> Answer:
+    async def delete_line(self, call: ApiRequest) -> ApiResponse:
         place = (call.company.id, call.path["room_id"], call.path["line_id"])
         if not await self._store.chat.delete(*place):
             raise LineNotFound
         self._calls.chat_deleted(*place)
-        return Answer()
+        return ApiResponse()
 
-    async def list_bans(self, call: Call) -> Answer:
+    async def list_bans(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.bans.list(
             call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
         if not page.items:
             await self._room(call)
         names = ("id", "user_name", "token_id", "address", "banned_by", "created_at", "expires_at")
-        return Answer({"items": [_plain(ban, names) for ban in page.items], "next": page.next})
+        return ApiResponse({"items": [_plain(ban, names) for ban in page.items], "next": page.next})
 
-    async def lift_ban(self, call: Call) -> Answer:
+    async def lift_ban(self, call: ApiRequest) -> ApiResponse:
         if await self._store.bans.lift(call.company.id, call.path["room_id"], call.path["ban_id"]) is None:
             raise BanNotFound
-        return Answer()
+        return ApiResponse()
 
     # --- history ------------------------------------------------------------------------------------------------------
 
-    async def list_sessions(self, call: Call) -> Answer:
+    async def list_sessions(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.history.room_sessions(
             call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
         if not page.items and not call.query.get("cursor"):
             await self._room(call)  # history outlives its room; where there is neither, there is nothing
-        return Answer({"items": [_session(session) for session in page.items], "next": page.next})
+        return ApiResponse({"items": [_session(session) for session in page.items], "next": page.next})
 
-    async def user_rooms(self, call: Call) -> Answer:
+    async def user_rooms(self, call: ApiRequest) -> ApiResponse:
         rooms = await self._store.history.user_rooms(call.company.id, call.path["user_name"])
         items = [
             {"room_id": r.room_id, "name": r.name, "participant_count": r.participants, "since": moment(r.since)}
             for r in rooms
         ]
-        return Answer({"items": items})
+        return ApiResponse({"items": items})
 
-    async def room_days(self, call: Call) -> Answer:
+    async def room_days(self, call: ApiRequest) -> ApiResponse:
         last = _day(call.query.get("to")) or self._clock().astimezone(UTC).date()
         first = _day(call.query.get("from")) or max(date.min + timedelta(DEFAULT_DAYS), last) - timedelta(
             DEFAULT_DAYS - 1
@@ -264,7 +266,7 @@ class Handlers:
             call.company.id, first, last, cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
         items = [_room_day(day) for day in page.items]
-        return Answer({"from": first.isoformat(), "to": last.isoformat(), "items": items, "next": page.next})
+        return ApiResponse({"from": first.isoformat(), "to": last.isoformat(), "items": items, "next": page.next})
 
 
 def _etag(room: Room) -> str:
