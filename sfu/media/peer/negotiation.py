@@ -288,7 +288,7 @@ class Negotiation:
     def _settle(
         self, transceiver: Transceiver, said: sdp.AnswerSection, section: sdp.Section, track: Publication | None
     ) -> None:
-        """One section of an answer; `section` and `track` are what was offered, the transceiver may have moved on since."""
+        """One section of an answer. `section` and `track` were offered; the transceiver may have changed since."""
         if section.direction == "inactive":
             transceiver.settled = True
         elif not transceiver.receives:

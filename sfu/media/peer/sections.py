@@ -12,8 +12,8 @@ from sfu.media.peer.publication import Publication
 class Transceiver:
     """One m-line of a peer. A receiving transceiver belongs to a source, a sending one to a track, in turn to several.
 
-    `settled` is false from the moment a transceiver loses its use until an answer has seen it inactive; only then may it be
-    used again, so that a browser never takes a new track for the old one.
+    `settled` is false from the moment a transceiver loses its use until an answer has seen it inactive. Only then may
+    it be reused, so that a browser never takes a new track for the old one.
     """
 
     kind: Literal["audio", "video"]
