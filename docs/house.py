@@ -171,14 +171,19 @@ def draw_column(column: Column, x: int) -> tuple[list[str], int]:
         if not beside:
             continue
         width = (WIDTH - 8 * (len(beside) - 1)) // len(beside)
-        texts = [(name, [*wrapped(inside, int((width - 2 * PAD) / CHARACTER))]) for name, inside in beside]
-        height = 2 * PAD + LINE * max(1 + len(lines) for _, lines in texts) - 3
-        for i, (name, lines) in enumerate(texts):
+        characters = int((width - 2 * PAD) / CHARACTER)
+        texts = [
+            [("name", line) for line in wrapped(name.split(" · "), int(characters * 0.9))]
+            + [("small", line) for line in wrapped(inside, characters)]
+            for name, inside in beside
+        ]
+        height = 2 * PAD + LINE * max(map(len, texts)) - 3
+        for i, lines in enumerate(texts):
             at = x + i * (width + 8)
             out.append(f'<rect class="room" x="{at}" y="{y}" width="{width}" height="{height}"/>')
-            out.append(f'<text class="name" x="{at + PAD}" y="{y + PAD + 10}">{escape(name)}</text>')
-            for row, line in enumerate(lines, 1):
-                out.append(f'<text class="small" x="{at + PAD}" y="{y + PAD + 10 + row * LINE}">{escape(line)}</text>')
+            for row, (style, line) in enumerate(lines):
+                place = f'x="{at + PAD}" y="{y + PAD + 10 + row * LINE}"'
+                out.append(f'<text class="{style}" {place}>{escape(line)}</text>')
         y += height + 8
     return out, y
 

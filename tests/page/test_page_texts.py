@@ -71,7 +71,7 @@ def test_every_text_that_is_named_exists(words: dict[str, Any], path: Path) -> N
 
 
 def test_what_loads_first_has_its_words(words: dict[str, Any]) -> None:
-    files = {path.name: path.read_text() for path in PUBLIC.glob("*.js")}
+    files = {path.relative_to(PUBLIC).as_posix(): path.read_text() for path in PUBLIC.rglob("*.js")}
     first = {name for view in VIEWS.values() for name in reachable((*ALWAYS, *view), files)}
     assert "call/call.js" in first
     assert {key for name in first - {"i18n/reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])

@@ -136,7 +136,7 @@ class Agent:
         on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
         mark: str = "",
     ) -> None:
-        """`on_path` gets each newly selected path, `on_round_trip` what `ask` measured, when that began, and now. With
+        """`on_path` gets each newly selected path, `on_round_trip` what `measure_rtt` found, when that began, and now. With
         `mark` begin our ufrags and the transactions of our checks: by it other workers know whose they are."""
         self._mark = mark
         self.ufrag, self.pwd = self._new_ufrag(), _token(24)
@@ -198,7 +198,7 @@ class Agent:
 
     def check(self, check: Check, path: CandidatePair, now_s: float, *, contested: bool = False) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
-        good, where the nomination has completed a restart. `contested`: the address is another peer's until `took` has
+        good, where the nomination has completed a restart. `contested`: the address is another peer's until `handle_response` has
         the proof of the contrary."""
         response = stun.Message(
             message_method=stun.Method.BINDING,
