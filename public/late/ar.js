@@ -215,6 +215,8 @@ export default {
   'moderate.end.yes': 'إنهاء للجميع',
   'moderate.is_locked': 'الغرفة مقفلة.',
   'moderate.is_open': 'الغرفة غير مقفلة.',
+  'moderate.has_lobby': 'الردهة مفعّلة: كل من يأتي ينتظر حتى يُسمح له بالدخول.',
+  'moderate.no_lobby': 'الردهة معطّلة.',
   'moderate.lobby': 'ردهة',
   'moderate.lobby_text': 'كل من يأتي ينتظر حتى يُدخله أحد المشرفين',
   'moderate.locked': 'قفل الغرفة',

@@ -215,6 +215,8 @@ export default {
   'moderate.end.yes': 'Für alle beenden',
   'moderate.is_locked': 'Der Raum ist abgeschlossen.',
   'moderate.is_open': 'Der Raum ist nicht abgeschlossen.',
+  'moderate.has_lobby': 'Der Vorraum ist an: Wer kommt, wartet auf Einlass.',
+  'moderate.no_lobby': 'Der Vorraum ist aus.',
   'moderate.lobby': 'Vorraum',
   'moderate.lobby_text': 'Wer kommt, wartet, bis die Moderation Einlass gewährt',
   'moderate.locked': 'Raum abschließen',

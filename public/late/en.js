@@ -215,6 +215,8 @@ export default {
   'moderate.end.yes': 'End for everyone',
   'moderate.is_locked': 'The room is locked.',
   'moderate.is_open': 'The room is not locked.',
+  'moderate.has_lobby': 'The lobby is on: whoever comes waits to be admitted.',
+  'moderate.no_lobby': 'The lobby is off.',
   'moderate.lobby': 'Lobby',
   'moderate.lobby_text': 'Whoever comes waits until a moderator admits them',
   'moderate.locked': 'Lock the room',

@@ -215,6 +215,8 @@ export default {
   'moderate.end.yes': 'Terminar para todos',
   'moderate.is_locked': 'La sala está bloqueada.',
   'moderate.is_open': 'La sala no está bloqueada.',
+  'moderate.has_lobby': 'La antesala está activada: quien llega espera a que le dejen entrar.',
+  'moderate.no_lobby': 'La antesala está desactivada.',
   'moderate.lobby': 'Antesala',
   'moderate.lobby_text': 'Quien llega espera hasta que un moderador le deje entrar',
   'moderate.locked': 'Bloquear la sala',

@@ -215,6 +215,8 @@ export default {
   'moderate.end.yes': 'Terminer pour tous',
   'moderate.is_locked': 'La salle est verrouillée.',
   'moderate.is_open': 'La salle n’est pas verrouillée.',
+  'moderate.has_lobby': 'L’antichambre est activée : qui arrive attend d’être admis.',
+  'moderate.no_lobby': 'L’antichambre est désactivée.',
   'moderate.lobby': 'Antichambre',
   'moderate.lobby_text': 'Qui arrive attend qu’un modérateur le laisse entrer',
   'moderate.locked': 'Verrouiller la salle',

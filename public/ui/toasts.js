@@ -53,7 +53,7 @@ export function say(text) {
   said.push(text);
   if (timer) return;
   const flush = () => {
-    $('announcer').textContent = said.splice(0).slice(-5).join('. ');
+    $('announcer').textContent = said.splice(0).slice(-5).map((one) => (/[.!?؟…]$/.test(one) ? one : `${one}.`)).join(' ');
     timer = setTimeout(() => {
       timer = 0;
       if (said.length) flush();
