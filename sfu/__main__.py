@@ -10,12 +10,11 @@ import shutil
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 
 import trio
 
-from sfu import __version__, company
+from sfu import __version__, company, logs
 from sfu.clock import AwakeClock
 from sfu.config import Config, settings, unknown
 from sfu.errors import ConfigError
@@ -53,7 +52,7 @@ def _prepare() -> Config:
     if not __debug__:
         raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on: start it without.")
     config = Config.from_env(os.environ)
-    _log_to_stderr(config.log_level)
+    logs.to_stderr(config.log_level)
     for warning in unknown(os.environ):
         print(f"sfu: {warning}", file=sys.stderr)
     _raise_open_files()
@@ -75,22 +74,6 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:  # macOS refuses more than its kernel allows, whatever it said
         log.warning("open_files_limited soft=%d wanted=%d error=%r", soft, wanted, str(error))
-
-
-class _OneLine(logging.Formatter):
-    """`time=… level=… logger=… message`, with tracebacks folded into the line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).replace("\n", "\\n")
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    line = "time=%(asctime)s.%(msecs)03dZ level=%(levelname)s logger=%(name)s %(message)s"
-    formatter = _OneLine(line, "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(handlers=[handler], level=level.upper())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import anyio
 
-from sfu import bridge
+from sfu import bridge, logs
 from sfu.errors import SfuError
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
@@ -364,7 +364,7 @@ def _raise_open_files() -> None:
 
 def main() -> None:
     level = os.environ.get("SFU_LOG_LEVEL", "").strip().upper() or "INFO"  # the control plane has checked it
-    logging.basicConfig(format="level=%(levelname)s logger=%(name)s pid=%(process)d %(message)s", level=level)
+    logs.to_stderr(level, "pid=%(process)d ")
     hurry()
     _raise_open_files()
     for signum in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal reach the whole group
