@@ -148,8 +148,8 @@ class ServerFull(SfuError):
 
 
 class TooManyConnections(SfuError):
-    code, status = "too_many_connections", 503
-    default = "Too many connections come from your address. Close some of them, or try again later."
+    code, status, close_code = "too_many_connections", 503, 1013
+    default = "Too many connections come from your address. Close some of them, or try again in a moment."
 
 
 class MediaUnavailable(SfuError):

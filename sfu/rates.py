@@ -7,7 +7,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from sfu.refusals import Refusal, TooManyFailures, TooManyRequests
+from sfu.errors import SfuError
+from sfu.refusals import TooManyFailures, TooManyRequests
 
 FAILURES = 10
 FAILURES_S = 60.0
@@ -19,7 +20,7 @@ class Rate:
     """`count` within any `per_s` seconds by one address, for IPv6 by one /64. `refuse` makes of seconds a refusal."""
 
     def __init__(
-        self, count: int, per_s: float, clock: Callable[[], float], refuse: Callable[[int], Refusal] = TooManyRequests
+        self, count: int, per_s: float, clock: Callable[[], float], refuse: Callable[[int], SfuError] = TooManyRequests
     ) -> None:
         self._count, self._per_s, self._clock, self._refuse = count, per_s, clock, refuse
         self._times: OrderedDict[str, deque[float]] = OrderedDict()

@@ -22,6 +22,7 @@ const WAITING = {
   database_unavailable: 'database',
   room_full: 'room_full',
   server_full: 'server_full',
+  too_many_connections: 'server_full',
   ice_timeout: 'blocked',
   dtls_failed: 'blocked',
   lobby_timeout: 'lobby', // and in again

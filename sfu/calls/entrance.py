@@ -22,6 +22,7 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.protocol.server_messages import ChatLine, RoomState, encode
+from sfu.rates import Rate
 from sfu.refusals import CompanyDisabled, TokenRevoked
 from sfu.store import records
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
@@ -34,6 +35,9 @@ FRAME_QUEUE = 8
 """Frames trio-websocket may read ahead. With its default of one, a pong waits behind a message not yet handled."""
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 """A closing connection is read until it is quiet for so long, and this much of it regardless of the reading pace."""
+
+JOINS, JOINS_S = 60, 10.0
+"""Joins from one address: a class behind one router joins at once, and each join costs a transaction and an offer."""
 
 WATCH_S = 1.0
 """How often to ask the database whose token or company is no longer good: another process may have said so."""
@@ -50,6 +54,7 @@ class Signaling:
         self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
+        self._joins = Rate(JOINS, JOINS_S, trio.current_time, lambda _: errors.TooManyConnections())
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # of the database, when it was asked last
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
@@ -141,6 +146,8 @@ class Signaling:
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
+        if self.calls.config.limits:
+            self._joins.take(connection.client)
         entry, invited = await self.calls.identify(ask, connection.client), False
         while True:
             try:

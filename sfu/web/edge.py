@@ -13,12 +13,13 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
+from sfu.flood import FloodGate
+from sfu.rates import place
 from sfu.web.http1 import LINGER_S, Connection, Http, is_trusted, refusal
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
@@ -40,6 +41,10 @@ SHARE = 4
 """One address gets a quarter of them at most, or it could keep everybody else out."""
 REFUSING = 32
 """Connections that are being told that they cannot be had; more are closed without a word."""
+ARRIVALS_PER_S, ALL_ARRIVALS_PER_S = 256, 1024
+"""New connections a second from one address, and from all: thirty people behind one address open a link at once."""
+AGAIN_S = 0.1
+"""After what cannot be accepted."""
 SPARE_FILES = 128
 """Open files left for everything that is not a connection."""
 GRACE_S = 5.0
@@ -68,7 +73,8 @@ async def serve(
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
-                accepting.start_soon(partial(trio.serve_listeners, edge.handle, listeners, handler_nursery=connections))
+                for listener in listeners:
+                    accepting.start_soon(edge.accept, listener, connections)
                 task_status.started(listeners)
                 await stop.wait()
                 accepting.cancel_scope.cancel()
@@ -115,13 +121,50 @@ class _Edge:
         n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         config = http.config
         share = max(1, n // SHARE) if config.limits else n + 1
-        self._slots = Slots(n, share, lambda address: is_trusted(address, config.trusted_proxies))
+        self._slots = Slots(n, share, self._is_proxy)
+        self._gate = FloodGate(ARRIVALS_PER_S, ALL_ARRIVALS_PER_S)
         self._refusing = 0
         self._ended = trio.Event()
 
+    async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+        """Accepts for ever. A connection too many of one address is closed here, which costs a hundredth of a task: the
+        kernel queues up to 4,096, and a connection after a flood waits for all of them."""
+        async with listener:
+            while True:
+                try:
+                    sock, address = await listener.socket.accept()
+                except OSError as error:  # no more files, or one that is gone already
+                    if self._gate.warns(trio.current_time()):
+                        log.error("accept_failed error=%s", error.strerror)
+                    await trio.sleep(AGAIN_S)
+                    continue
+                self._http.counters.add("sfu_connections_total")
+                if self._floods(address[0]):
+                    sock.close()
+                else:
+                    connections.start_soon(self._serve, trio.SocketStream(sock))
+
+    def _is_proxy(self, address: str) -> bool:
+        return is_trusted(address, self._http.config.trusted_proxies)
+
+    def _floods(self, address: str) -> bool:
+        now_s = trio.current_time()
+        if not self._http.config.limits or self._is_proxy(address) or self._gate.admits(place(address), now_s):
+            return False
+        self._http.failed("flood")
+        self._http.counters.add("sfu_refused_total", code=TooManyConnections.code)
+        if self._gate.warns(now_s):
+            log.warning("connections_flood address=%s", address)
+        return True
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            await self.handle(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection to its end; raises nothing but Cancelled. The caller closes the stream."""
-        self._http.counters.add("sfu_connections_total")
         scope, sock = trio.CancelScope(), stream.socket
 
         def give_way() -> None:

@@ -644,6 +644,24 @@ async def test_over_tls_who_is_refused_is_closed(
         assert server.counters.get("sfu_refused_total", code="server_full") == 1
 
 
+@pytest.mark.parametrize("request_of_each", [b"", GET[:20], UPGRADE])
+async def test_a_flood_from_one_address_is_closed_at_once(
+    request_of_each: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anything is made of it, so that whoever comes after it is answered next."""
+    monkeypatch.setattr(edge, "ARRIVALS_PER_S", 4)
+    async with serving() as server, contextlib.AsyncExitStack() as stack:
+        for _ in range(100):
+            stream = await stack.enter_async_context(await server.connect(HOG))
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(request_of_each)
+        async with await busy(server, "127.0.0.1") as alice:
+            await say(alice)
+        await server.count("sfu_connections_total", 101)
+        assert server.failures("flood") == server.counters.get("sfu_refused_total", code="too_many_connections") >= 80
+        assert [line for line in caplog.messages if "connections_flood" in line] == [f"connections_flood address={HOG}"]
+
+
 async def test_without_limits_one_address_may_have_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edge, "CONNECTIONS", 2)
     async with serving(local(limits=False)) as server, await busy(server), await busy(server):

@@ -19,15 +19,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import time
 from collections.abc import Callable, Container, Hashable, Iterable
 from typing import Generic, TypeVar
 
+from sfu.flood import FloodGate
 from sfu.media.transport.handover import MARK_CHARS, Handed, Handover, Handovers
 from sfu.media.transport.ice import Agent, is_response, named, parse_check
 from sfu.media.transport.rows import Rows
 from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair, Endpoint, PortableReceiver, Receiver
+
+log = logging.getLogger("sfu.media")
 
 READ_MOST = 256
 """Datagrams before the loop may turn to something else."""
@@ -38,6 +42,10 @@ NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 HELD_S = 10.0
 """How long an address stays a peer's after the last that came from there: browsers' checks of a path in use are no more
 than 6 s apart (RFC 7675 section 5.1)."""
+
+STRANGER_PER_S, STRANGERS_PER_S = 100, 4000
+"""Datagrams a second that are read of one address that is no peer's yet, and of all: a browser that looks for a path
+sends 50, and 4,000 cost a twentieth of a core."""
 
 T = TypeVar("T")
 
@@ -84,6 +92,7 @@ class UdpPort(Generic[T]):
         self._handovers = handovers or Handovers()
         self._joins = joins
         self._stray = Stray()
+        self._strangers = FloodGate(STRANGER_PER_S, STRANGERS_PER_S)
         self._counters = counters
         self._on_media = on_media
         self._agents: dict[str, tuple[Agent, T]] = {}
@@ -221,6 +230,8 @@ class UdpPort(Generic[T]):
         self, endpoint: Endpoint, receiver: Receiver | PortableReceiver | Stray, i: int, route: Route[T] | None
     ) -> None:
         """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
+        if route is None and self._floods(receiver, i):
+            return
         data = bytes(receiver.rows.row(i))
         if not 0 < len(data) <= MAX_DATAGRAM:
             self._counters["gate_length"] += 1
@@ -234,6 +245,16 @@ class UdpPort(Generic[T]):
             route.agent.dtls(data)
         else:
             self._counters["gate_protocol"] += 1
+
+    def _floods(self, receiver: Receiver | PortableReceiver | Stray, i: int) -> bool:
+        """Whether this is one datagram too many of strangers': to read them all would cost peers their media."""
+        now_s = time.monotonic()
+        if self._strangers.admits(receiver.key(i), now_s):
+            return False
+        self._counters["gate_flood"] += 1
+        if self._strangers.warns(now_s):
+            log.warning("strangers_flood address=%s port=%d", *receiver.address(i)[:2])
+        return True
 
     def _stun(self, path: CandidatePair, key: Hashable, data: bytes, handed: Handed | None = None) -> None:
         name, now_s = named(data), time.monotonic()

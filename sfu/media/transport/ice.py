@@ -37,7 +37,7 @@ PATIENCE_S = 0.5
 ASKED = 8
 """Checks at most that measure a round trip and are not answered yet."""
 
-LOOKED_AT = 16
+LOOKED_AT = 8
 """Attributes at most before a check's USERNAME; browsers send it first."""
 
 _ALPHABET = string.ascii_letters + string.digits
@@ -136,8 +136,8 @@ class Agent:
         on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
         mark: str = "",
     ) -> None:
-        """`on_path` gets each newly selected path, `on_round_trip` what `measure_rtt` found, when that began, and now. With
-        `mark` begin our ufrags and the transactions of our checks: by it other workers know whose they are."""
+        """`on_path` gets each newly selected path, `on_round_trip` a measured round trip, when that began, and now. Our
+        ufrags and the transactions of our checks begin with `mark`, by which other workers know whose they are."""
         self._mark = mark
         self.ufrag, self.pwd = self._new_ufrag(), _token(24)
         self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
@@ -198,8 +198,8 @@ class Agent:
 
     def check(self, check: Check, path: CandidatePair, now_s: float, *, contested: bool = False) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
-        good, where the nomination has completed a restart. `contested`: the address is another peer's until `handle_response` has
-        the proof of the contrary."""
+        good, where the nomination has completed a restart. `contested`: the address is another peer's until
+        `handle_response` has the proof of the contrary."""
         response = stun.Message(
             message_method=stun.Method.BINDING,
             message_class=stun.Class.RESPONSE,

@@ -145,6 +145,27 @@ def test_a_forged_source_takes_no_address(nominate: bool, elsewhere: bool) -> No
     run(test)
 
 
+@pytest.mark.parametrize("what", ["media", "stun for nobody", "stun without cookie"])
+def test_a_flood_of_strangers_is_not_read(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """And keeps from nobody what comes from where a peer is."""
+
+    async def test() -> None:
+        async with opened() as port:
+            peer, agent, flood = port.sender(), port.agent(), port.sender()
+            await port.prove(peer, agent)
+            data, counter = STRANGERS[what]
+            for n in range(1, 11):
+                for _ in range(50):
+                    flood.send(data)
+                peer.send(MEDIA)
+                await until(lambda: len(port.media) == n, f"media: {port.counters}")  # noqa: B023 -- awaited here
+            await until(lambda: port.counters["gate_flood"] + port.counters[counter] == 500, f"all: {port.counters}")
+            assert port.counters["gate_flood"] >= 100
+            assert caplog.text.count("strangers_flood address=127.0.0.1") == 1
+
+    run(test)
+
+
 def test_forged_sources_make_nobody_forget_an_address() -> None:
     async def test() -> None:
         async with opened() as port:
