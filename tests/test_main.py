@@ -162,6 +162,7 @@ def test_a_signal_ends_it_with_its_workers(server: Server, signum: signal.Signal
 def test_the_log_level_holds_for_media_workers(start_server: Callable[..., Server]) -> None:
     server = start_server(log_level="debug")
     eventually(lambda: "level=DEBUG logger=sfu.media" in server.output, "a worker logs at this level")
+    assert all(line.startswith("time=") for line in server.output.splitlines() if " level=" in f" {line}")
 
 
 def test_a_media_worker_has_no_secret_and_no_file_of_the_server(

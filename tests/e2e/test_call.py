@@ -32,7 +32,7 @@ def test_two_see_and_hear_each_other_and_a_third_elsewhere_gets_nothing(
         one.hears()
         assert one.others() == [other.name]
     assert carol.others() == []
-    assert [report for kind in ("audio", "video") for report in carol.demuxer(kind) if report["packetsReceived"]] == []
+    assert [report for kind in ("audio", "video") for report in carol.inbound(kind) if report["packetsReceived"]] == []
     assert server.get("/health")["peers"] == 3
     assert server.get("/metrics")["rooms_active"] == 2
 
@@ -104,7 +104,7 @@ def test_a_camera_turned_off_and_on_again(two: Two) -> None:
 
 def streams(one: Person) -> list[tuple[Any, ...]]:
     """The videos that arrive."""
-    return sorted((report["mid"], report["ssrc"], report["trackIdentifier"]) for report in one.demuxer("video"))
+    return sorted((report["mid"], report["ssrc"], report["trackIdentifier"]) for report in one.inbound("video"))
 
 
 def test_another_camera_is_seen_without_anything_being_negotiated(two: Two) -> None:

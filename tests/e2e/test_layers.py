@@ -28,11 +28,11 @@ def sent(publisher: Person) -> set[str]:
 
 
 def height(viewer: Person) -> Any:
-    return next((report.get("frameHeight") for report in viewer.demuxer("video")), None)
+    return next((report.get("frameHeight") for report in viewer.inbound("video")), None)
 
 
 def frames(viewer: Person) -> int:
-    return sum(report.get("framesDecoded", 0) for report in viewer.demuxer("video"))
+    return sum(report.get("framesDecoded", 0) for report in viewer.inbound("video"))
 
 
 def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, person: People) -> None:

@@ -114,6 +114,8 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     switch = manage(alice).get_by_role("switch", name="Lobby")
     switch.click()
     expect(switch).to_be_checked()
+    expect(alice.page.locator("#announcer")).to_contain_text("The lobby is on")
+    expect(alice.page.locator("#announcer")).not_to_contain_text("locked")
     alice.page.keyboard.press("Escape")
     alice.page.click("#people-button")  # closes it: the door is seen from outside, too
     bob = go("bob", "door", enters=False)

@@ -78,7 +78,7 @@ def louder(one: Person, before: dict[str, float]) -> int:
     """How many tracks bring sound since."""
     return sum(
         report.get("totalAudioEnergy", 0) > before.get(report["trackIdentifier"], 0) + 0.05
-        for report in one.demuxer("audio")
+        for report in one.inbound("audio")
     )
 
 
@@ -92,5 +92,5 @@ def test_two_screens_are_seen_and_heard_at_once(three: list[Person]) -> None:
             ),
             f"sees the screen of {one.name}",
         )
-    energies = {report["trackIdentifier"]: report.get("totalAudioEnergy", 0) for report in carol.demuxer("audio")}
+    energies = {report["trackIdentifier"]: report.get("totalAudioEnergy", 0) for report in carol.inbound("audio")}
     eventually(lambda: louder(carol, energies) >= 2, "carol hears both")

@@ -37,7 +37,7 @@ def sound(one: Person, source: str = "microphone", loudness: float = 0.3) -> Non
 
 def decoded(one: Person) -> dict[str, int]:
     """Frames by track, of those of which anything came."""
-    return {report["trackIdentifier"]: report["framesDecoded"] for report in one.demuxer("video")}
+    return {report["trackIdentifier"]: report["framesDecoded"] for report in one.inbound("video")}
 
 
 def on(one: Person, before: dict[str, int]) -> list[str]:

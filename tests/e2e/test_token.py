@@ -42,7 +42,7 @@ def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People)
     bob.page.goto(f"{server.url}/?token={other['token']}&preview=off")
     eventually(lambda: bob.peer, "bob is in the room")
     bob.sees(alice)
-    assert alice.demuxer("video") == []
+    assert alice.inbound("video") == []
     alice.page.reload()
     bob.sees(alice)
 

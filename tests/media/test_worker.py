@@ -174,7 +174,7 @@ def test_the_media_plane_loads_nothing_of_the_control_plane() -> None:
         "hypercorn",
         "databases",
         "sfu.config",
-        "sfu.rooms",
+        "sfu.calls",
     }
 
 

@@ -326,8 +326,8 @@ async def test_a_server_closes_what_its_last_run_left_open(
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = """
 import sys, trio
-from sfu.counters import Counters
-from sfu.keys import ServerKey
+from sfu.metrics import Counters
+from sfu.tenancy.keys import ServerKey
 from sfu.store import open_store
 
 async def main(url, company):

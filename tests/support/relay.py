@@ -28,7 +28,7 @@ STOP_S = 5.0
 Direction = Literal["up", "down"]
 
 
-@dataclass(frozen=True, transceivers=True)
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What happens to the datagrams of one direction. Shares are of 1."""
 
@@ -118,7 +118,7 @@ class Relay:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, transceivers=True)
+@dataclass(eq=False, slots=True)
 class Client:
     """An address on the near side of a front."""
 
