@@ -138,11 +138,11 @@ function showCount() {
 page.follow('lobby', ({ waiting: now }) => lobbyChanged(now));
 page.follow('welcome', () => waiting.length && lobbyChanged([])); // `lobby` follows if somebody waits
 page.follow('call', () => lobbyChanged([]));
-let known = {};
-page.follow('welcome', () => (known = { ...page.room.settings }));
+let told = {};
+page.follow('welcome', () => (told = { ...page.room.settings }));
 page.follow('room', ({ locked, lobby }) => {
-  if (locked !== Boolean(known.locked)) say(t(locked ? 'moderate.is_locked' : 'moderate.is_open'));
-  if (lobby !== Boolean(known.lobby)) say(t(lobby ? 'moderate.has_lobby' : 'moderate.no_lobby'));
-  known = { locked, lobby };
+  if (locked !== Boolean(told.locked)) say(t(locked ? 'moderate.is_locked' : 'moderate.is_open'));
+  if (lobby !== Boolean(told.lobby)) say(t(lobby ? 'moderate.has_lobby' : 'moderate.no_lobby'));
+  told = { locked, lobby };
 });
 texts.addEventListener('change', showCount);
