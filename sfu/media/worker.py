@@ -124,6 +124,7 @@ class Worker:
         if isinstance(command, bridge.Join):
             room = self.rooms.setdefault(command.room, Room(command.room, self.shared.config.last_n))
             self.peers[command.peer] = Peer(command, room, self.shared)
+            self.peers[command.peer].enter()
             return
         peer = self.peers.get(command.peer)
         if peer is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import ChainMap
 from typing import Any
 
 from sfu import bridge
@@ -15,6 +14,7 @@ from sfu.errors import DtlsFailed, IceTimeout, MediaLost, SfuError
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
 from sfu.media.peer.negotiation import Negotiation
+from sfu.media.peer.publication import Publication
 from sfu.media.peer.publisher import Publisher
 from sfu.media.peer.quality import Quality, Trouble
 from sfu.media.peer.room import Room
@@ -36,7 +36,8 @@ SILENT_S = 30.0
 
 
 class Peer(Transport):
-    """Created by Join, ended by `close` (Leave, a failure, or the worker's end)."""
+    """Created by Join, begins with `enter`, ended by `close` (Leave, a failure, or the worker's end). `close` ends, in
+    this order: its place in the room, negotiation, its down tracks, its publications, media, DTLS, ICE, its ufrags."""
 
     def __init__(self, join: bridge.Join, room: Room[Peer], shared: Shared) -> None:
         agent = Agent(self._on_path, lambda *times: self.subscriber.round_trip(*times), shared.udp.mark)
@@ -46,19 +47,25 @@ class Peer(Transport):
         self.room, self.shared = room, shared
         self.publisher = Publisher(self, room, shared, self)
         self.subscriber = Subscriber(self, room, shared, full=self.full)
-        self.published = self.publisher.published
         self.negotiation = Negotiation(self, self, room)
         rtcp = RtcpReader(self.id, self.publisher, self.subscriber, shared.counters)
-        self.demuxer = RtpDemuxer(self.publisher.by_ssrc, rtcp.read, self.publisher.latch)
-        self.demuxer.repairs = self.publisher.repairs
+        self.demuxer = RtpDemuxer(self.publisher.by_ssrc, rtcp.read, self.publisher.latch, self.publisher.rtx)
         self.quality = Quality()
         self._dtls: Dtls | None = None
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        shared.udp.register(self.agent, self.demuxer)
-        room.peers[self.id] = self
-        room.arrange()
+
+    def enter(self) -> None:
+        """Once: it can be reached by UDP, is in its room, and gets its first offer."""
+        self.shared.udp.register(self.agent, self.demuxer)
+        self.room.peers[self.id] = self
+        self.room.arrange()
         self.negotiation.changed()
+
+    @property
+    def published(self) -> dict[str, Publication]:
+        """By source."""
+        return self.publisher.published
 
     def hold(self, held: bool) -> None:
         """Its client cannot be told anything, or can again: then it is told anew what the last may not have reached."""
@@ -115,9 +122,8 @@ class Peer(Transport):
             self.fail(DtlsFailed())
             return
         dtls.on("statechange", self._dtls_changed)
-        self.demuxer.context, self.outgoing = dtls.incoming, dtls.outgoing
-        if dtls.incoming is not None:
-            dtls.incoming.live = ChainMap[int, Any](self.publisher.by_ssrc, self.publisher.repairs)
+        self.demuxer.open(dtls.incoming)
+        self.outgoing = dtls.outgoing
         self.room.check_codecs()  # what it can show counts from now on
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
@@ -129,8 +135,8 @@ class Peer(Transport):
 
     def _on_path(self, path: CandidatePair) -> None:
         self.shared.counters["paths_selected"] += 1
-        for brought in self.negotiation.subscribed:
-            brought.down_tracks_changed()
+        for publication in self.negotiation.subscribed:
+            publication.down_tracks_changed()
         for track in self.published.values():  # what was lost on the old path, the others' requests included
             for layer in track.received:
                 layer.request_keyframe()
@@ -169,15 +175,16 @@ class Peer(Transport):
         self.room.speakers.leave(self.id)
         self.room.check_codecs()
         self.negotiation.close()
-        for brought in self.negotiation.subscribed:
-            brought.remove_down_track(self)
+        for publication in self.negotiation.subscribed:
+            publication.remove_down_track(self)
         flowed = self.publisher.flows
         for track in self.published.values():
             track.close()
         self.published.clear()
         if flowed:
             self.tell_others()
-        self.demuxer.context = self.outgoing = None
+        self.demuxer.close()
+        self.outgoing = None
         for task in self._tasks:
             task.cancel()
         if self._dtls is not None:

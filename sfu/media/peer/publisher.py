@@ -55,7 +55,7 @@ class Publisher:
         self._peer, self._room, self._shared, self._owner = peer, room, shared, owner
         self.published: dict[str, Publication] = {}  # by source
         self.by_ssrc: dict[int, RtpStream] = {}
-        self.repairs: dict[int, RtpStream] = {}
+        self.rtx: dict[int, RtpStream] = {}
         self.muted: set[str] = set()
         self._intakes = {kind: Intake(ceiling) for kind, ceiling in CEILINGS.items()}
         self._warned: set[str] = set()  # kinds
@@ -94,7 +94,7 @@ class Publisher:
                 self._know(ssrc, Place(said.mid, "", repair))
         for ssrc, place in self._places.items():
             if place.repair and place.mid == said.mid and place.rid in publication.streams:
-                self.repairs[ssrc] = publication.streams[place.rid]
+                self.rtx[ssrc] = publication.streams[place.rid]
 
     def end(self, source: str) -> None:
         """It sends this source no more. Nothing happens if it did not."""
@@ -104,7 +104,7 @@ class Publisher:
         del self._mids[source]
         ended = publication.received
         self._take(publication)
-        for known in (self.by_ssrc, self.repairs):
+        for known in (self.by_ssrc, self.rtx):
             for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
                 del known[ssrc]
         publication.close()
@@ -173,7 +173,7 @@ class Publisher:
         track = publication.streams[place.rid]
         self._know(ssrc, place)
         if place.repair:
-            self.repairs[ssrc] = track
+            self.rtx[ssrc] = track
             return track
         flowed = publication.flows
         if track.remote_ssrc not in (None, ssrc):
@@ -209,7 +209,7 @@ class Publisher:
         """From now on this is sent there, and nothing else is."""
         if self._places.get(ssrc) != place:
             others = [ssrc, *(one for one, known in self._places.items() if known == place)]
-            for by_ssrc in (self._places, self.by_ssrc, self.repairs):
+            for by_ssrc in (self._places, self.by_ssrc, self.rtx):
                 for one in others:
                     by_ssrc.pop(one, None)
             self._places[ssrc] = place

@@ -18,7 +18,10 @@ class Member(Protocol):
     """What a room asks of a peer (peer.py)."""
 
     id: str
-    published: dict[str, Publication]
+
+    @property
+    def published(self) -> dict[str, Publication]:
+        """By source."""
 
     @property
     def shows(self) -> frozenset[int]:

@@ -8,10 +8,11 @@ again and again: after a pause each costs what it takes to fetch its code (docs/
 from __future__ import annotations
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from operator import add, itemgetter
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sfu.media.rtp import codecs, headers
 from sfu.media.rtp.twcc import TransportFeedback
@@ -58,19 +59,30 @@ class RtpDemuxer:
     """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named,
     with its kind (None for retransmissions) and names."""
 
-    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "repairs", "tracks")
+    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "rtx", "tracks")
 
     def __init__(
         self,
         tracks: dict[int, RtpStream],
         on_rtcp: Callable[[bytes], None],
         latch: Callable[[int, str | None, Names], RtpStream | None],
+        rtx: dict[int, RtpStream] | None = None,
     ) -> None:
         self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
-        self.repairs: dict[int, RtpStream] = {}  # by the SSRC of retransmissions
+        self.rtx = {} if rtx is None else rtx  # by the SSRC of retransmissions
         self.context: Context | None = None
         self.feedback = TransportFeedback()
         self.feedback_ssrc = 0
+
+    def open(self, context: Context | None) -> None:
+        """DTLS is up: what comes is decrypted with this, and what its SSRCs are for decides which of them it keeps."""
+        self.context = context
+        if context is not None:
+            context.live = ChainMap[int, Any](self.tracks, self.rtx)
+
+    def close(self) -> None:
+        """What comes from now on is nobody's."""
+        self.context = None
 
     def hear(self, ssrc: int, level: int) -> None:
         """A packet's audio level: 7 bits of -dBov below one that claims a voice (RFC 6464 section 3)."""
@@ -246,7 +258,7 @@ class Ingress:
             return None
         kind = _kinds[second]
         if kind is None:
-            if ssrc not in demuxer.repairs and codecs.REPAIRED_RID_ID in names:
+            if ssrc not in demuxer.rtx and codecs.REPAIRED_RID_ID in names:
                 demuxer.latch(ssrc, None, names)
             return None
         track = demuxer.tracks.get(ssrc) or demuxer.latch(ssrc, kind, names)
@@ -257,7 +269,7 @@ class Ingress:
 
     def _repair(self, rows: Rows, i: int, demuxer: RtpDemuxer, ssrc: int, second: int) -> RtpStream | None:
         """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
-        track, payload_type = demuxer.repairs.get(ssrc), codecs.RTX_OF.get(second & 0x7F)
+        track, payload_type = demuxer.rtx.get(ssrc), codecs.RTX_OF.get(second & 0x7F)
         packet = rows.row(i)
         n, at = len(packet), headers.payload_offset(packet, len(packet))
         padding = packet[n - 1] if packet[0] & 0x20 else 0
