@@ -55,7 +55,9 @@ export class Link {
   #tries = 0; // to resume
   #deafSince = 0; // when the media path went silent; 0 while it works
   #restartedAt = -Infinity;
-  #heard = { bytes: 0, bytesAt: 0, all: 0, at: 0, run: 0 }; // what has come over the media path, when last, and at how many looks in a row
+  // what has come over the media path, when last (`from`: the look before), and at how many looks in a row
+  #heard = { bytes: 0, bytesAt: 0, from: 0, all: 0, at: 0, run: 0 };
+  #lookedAt = 0;
   #toldTrouble = null;
   #beatAt = Date.now();
   #changed = () => this.#repair();
@@ -85,8 +87,8 @@ export class Link {
   get trouble() {
     if (!this.#cutAt) return this.#deafSince ? 'media' : null;
     if (this.#deafSince) return 'all';
-    const { bytesAt } = this.#heard;
-    return bytesAt > this.#cutAt + PULSE_MS && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
+    const { bytesAt, from } = this.#heard; // what came between two looks, the first of which was after the cut
+    return from > this.#cutAt && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
   }
 
   /** Queues a message; false when it cannot be sent. */
@@ -232,9 +234,12 @@ export class Link {
     const now = performance.now();
     const { bytes, all } = await received(this.#pc);
     if (this.#closed) return;
-    const { bytes: before, bytesAt, at, run } = this.#heard;
+    const { bytes: before, bytesAt, from, at, run } = this.#heard;
+    const looked = this.#lookedAt;
+    this.#lookedAt = now;
     if (all !== this.#heard.all) {
-      this.#heard = { bytes, bytesAt: bytes === before ? bytesAt : now, all, at: now, run: bytes === before ? 0 : run + 1 };
+      const same = bytes === before;
+      this.#heard = { bytes, bytesAt: same ? bytesAt : now, from: same ? from : looked, all, at: now, run: same ? 0 : run + 1 };
       if (this.#pc.connectionState === 'connected') this.#hears();
     } else if (now - at > (run < DENSE ? DEAF_MS.thin : DEAF_MS.dense) && at === bytesAt) {
       this.#deaf(); // in the middle of sound, pictures or reports; where there are none, ICE has to notice

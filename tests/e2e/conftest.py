@@ -90,9 +90,13 @@ def two(
     failed = request.session.testsfailed
     if not residents.here:
         room = f"{request.module.__name__}-{failed}"
-        alice, bob = residents(server, "alice").join(room, port=front), residents(server, "bob").join(room)
-        alice.sees(bob)
-        bob.sees(alice)
+        try:
+            alice, bob = residents(server, "alice").join(room, port=front), residents(server, "bob").join(room)
+            alice.sees(bob)
+            bob.sees(alice)
+        except BaseException:
+            residents.go()
+            raise
     alice, bob = residents.here
     yield alice, bob
     if request.session.testsfailed > failed:

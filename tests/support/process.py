@@ -141,7 +141,10 @@ class Server:
         assert self.process.poll() is None, f"the server ended with status {self.process.returncode}\n{self.output}"
         try:
             return bool(self.get("/health")["status"] == "ok")
-        except (OSError, urllib.error.HTTPError):
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            return False
+        except OSError:
             return False
 
     def get(self, path: str) -> Any:
