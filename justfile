@@ -33,8 +33,8 @@ bench *options: _dev
 soak *options: _dev _browsers
     @exec {{ bin }}/python -m tests.soak "$@"
 
-# Check style and types
-check: _dev
+# Check style and types, of the page only where there is npm
+check: _dev && _check-page
     {{ bin }}/ruff check
     {{ bin }}/ruff format --check
     {{ bin }}/mypy
@@ -49,7 +49,7 @@ setup: (_install "run" ".")
 
 # Remove everything that recipes and tools made
 clean:
-    rm -rf .venv .pythons .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis build dist
+    rm -rf .venv .pythons .hypothesis .mypy_cache .pytest_cache .ruff_cache .schemathesis build dist tests/page/node_modules
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 _dev: (_install "dev" ".[dev]")
@@ -68,6 +68,24 @@ _install stamp what:
         {{ bin }}/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '{{ what }}'; \
         touch {{ bin }}/.{{ stamp }}; \
     fi
+
+# A stamp in node_modules tells that the lock has not changed since
+_check-page:
+    #!/bin/sh
+    set -eu
+    if ! command -v npm > /dev/null; then
+        echo "sfu: the page was not checked, which needs more: sudo apt install npm" >&2
+        exit
+    fi
+    tools=tests/page/node_modules
+    if ! [ $tools/.stamp -nt tests/page/package-lock.json ]; then
+        echo "Installing what checks the page (half a minute, once) ..." >&2
+        npm ci --prefix tests/page --loglevel=error > /dev/null
+        touch $tools/.stamp
+    fi
+    set -x
+    $tools/.bin/eslint --config tests/page/eslint.config.js public
+    $tools/.bin/tsc --project tests/page
 
 # A browser is a package and the names of its programs
 _browsers:

@@ -20,7 +20,7 @@ export function grantOf(token) {
  * name, which would come in twice. Where the room is not `linked`, its name alone leads elsewhere, so it is no `room` there.
  * The tab keeps the rest, and with `name` that it is in the call: loading it again leads back.
  */
-export function keep({ room, token = '', name = '', linked }) {
+export function keep(/** @type {{ room: string, token?: string, name?: string, linked?: boolean }} */ { room, token = '', name = '', linked }) {
   forget();
   const here = new URL(location.href);
   for (const one of OURS) here.searchParams.delete(one);

@@ -42,7 +42,10 @@ class Page extends EventTarget {
   /** Tells what the room told, to those who come late as soon as they are here. */
   pass(type, detail) {
     this.tell(type, detail);
-    if (!this.#kept) return this.#late.dispatchEvent(new CustomEvent(type, { detail }));
+    if (!this.#kept) {
+      this.#late.dispatchEvent(new CustomEvent(type, { detail }));
+      return;
+    }
     if (type === 'call') this.#kept = [];
     this.#kept.push([type, detail]);
     if (this.#kept.length > KEPT) this.#kept.shift();

@@ -3,6 +3,7 @@
 const TONES = 6;
 const sheets = new Map();
 
+/** @type {Document['getElementById']} */
 export const $ = (id) => document.getElementById(id);
 
 export function element(tag, className, text) {
@@ -25,7 +26,12 @@ export function setIcon(svg, name) {
   svg.firstElementChild.setAttribute('href', `#i-${name}`);
 }
 
-/** A button with a label, an icon, or both; a label given as `title` is for screen readers and the tooltip. */
+/**
+ * A button with a label, an icon, or both; a label given as `title` is for screen readers and the tooltip.
+ * @param {string} className
+ * @param {{ label?: string, title?: string, name?: string }} shown `name` is the icon's
+ * @param {(event: MouseEvent) => void} [then]
+ */
 export function button(className, { label, title, name }, then) {
   const made = element('button', className);
   made.type = 'button';

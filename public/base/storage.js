@@ -1,6 +1,6 @@
 /** What the page remembers. Browsers may refuse storage; the page only forgets a convenience then. */
 
-export function recall(storage, key) {
+export function recall(/** @type {'localStorage' | 'sessionStorage'} */ storage, key) {
   try {
     return window[storage].getItem(key) ?? '';
   } catch {
@@ -8,7 +8,7 @@ export function recall(storage, key) {
   }
 }
 
-export function remember(storage, key, value) {
+export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storage, key, value) {
   try {
     window[storage].setItem(key, value);
   } catch {

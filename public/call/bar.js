@@ -27,6 +27,7 @@ const KEYS = {
 
 let joinedAt = 0;
 
+/** @param {{ id: string, device?: string, sign?: string, wide?: boolean, has?: object, count?: string }} key */
 function makeKey({ id, device, sign = device ?? id, wide, has = {}, count }) {
   const key = element('button', `key${wide ? ' key--wide' : id === 'leave' ? ' key--leave' : ''}`);
   const cap = element('span', 'cap');

@@ -84,7 +84,7 @@ async function startOver() {
   while (!(await answers())?.ok) await pause(1_000);
   const [last, now] = [recall('sessionStorage', AGAIN_KEY), String(Date.now())];
   remember('sessionStorage', AGAIN_KEY, now);
-  if (now - last > AGAIN_MS && recall('sessionStorage', AGAIN_KEY) === now) location.reload();
+  if (Number(now) - Number(last) > AGAIN_MS && recall('sessionStorage', AGAIN_KEY) === now) location.reload();
   return new Promise(() => {}); // what was asked for is not done here any more
 }
 

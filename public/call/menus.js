@@ -43,13 +43,13 @@ export function moreMenu() {
   const items = [
     ...(page.link ? [{ icon: 'link', label: t('more.link'), then: actions.copyLink }] : []),
     page.link ? { icon: 'qr', label: t('more.qr'), then: actions.invite } : { icon: 'link', label: t('link.invite'), then: actions.invite },
-    document.fullscreenEnabled && { icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen },
-    document.pictureInPictureEnabled && { icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => page.stage.pip() },
+    ...(document.fullscreenEnabled ? [{ icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen }] : []),
+    ...(document.pictureInPictureEnabled ? [{ icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => page.stage.pip() }] : []),
     null,
     { icon: 'pulse', label: t('stats.title'), key: 'I', then: () => actions.panel('stats') },
     { icon: 'settings', label: t('settings.title'), key: ',', then: actions.settings },
     { icon: 'help', label: t('more.shortcuts'), key: '?', then: actions.shortcuts },
-  ].filter((item) => item !== false);
+  ];
   openMenu($('more-button'), grid.childElementCount ? [grid, ...items] : items, { label: t('key.more'), className: 'menu--more' });
 }
 

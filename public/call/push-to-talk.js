@@ -40,7 +40,7 @@ const release = () => page.devices.takeBack();
 addEventListener('keydown', pressed);
 addEventListener('keyup', lifted, true);
 addEventListener('pointerdown', () => (ringed = false), true);
-addEventListener('focusin', ({ target }) => {
+addEventListener('focusin', (/** @type {FocusEvent & { target: Element }} */ { target }) => {
   ringed = target.matches(':focus-visible');
   if (writes(target) || target.closest('dialog')) release();
 });

@@ -20,7 +20,7 @@ export const KEYS = {
 };
 
 let opening = 0; // how many things that were asked for still load
-let typed = []; // keys pressed meanwhile
+const typed = []; // keys pressed meanwhile
 
 /** Whether keys that are pressed here are text. */
 export const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
@@ -62,7 +62,7 @@ export async function hold(coming) {
 }
 
 function type(key) {
-  const target = document.activeElement;
+  const target = /** @type {HTMLInputElement} */ (document.activeElement);
   if (key.length === 1 && writes(target)) {
     target.setRangeText?.(key, target.selectionStart, target.selectionEnd, 'end');
     target.dispatchEvent(new InputEvent('input', { bubbles: true }));

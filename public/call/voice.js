@@ -22,7 +22,7 @@ function follow() {
   stopMeter?.();
   [metered, stopMeter] = [track, null];
   if (!track) return;
-  const cap = $('mic-button').querySelector('.cap');
+  const cap = /** @type {HTMLElement} */ ($('mic-button').querySelector('.cap'));
   stopMeter = meter(track, (level) => {
     cap.style.setProperty('--level', page.devices.status('microphone') === 'on' ? level.toFixed(2) : '0');
     page.tell('level', { level });

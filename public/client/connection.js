@@ -316,6 +316,7 @@ export class Link {
     this.#asked = new Set([...this.#asked].filter((source) => !this.#sections.has(source)));
     for (const source of this.#local.keys()) await this.#align(source);
     // keyed by mid: Firefox gives remote tracks other ids than the SDP
+    /** @type {[string, object][]} */
     const media = Object.entries(offer.receive).map(([mid, { peer, source }]) => [
       mid,
       { peer, source, track: transceivers.get(mid).receiver.track },

@@ -42,7 +42,10 @@ function constraintsOf(source, present) {
 export class Devices extends EventTarget {
   /** Everything this device sends besides the screen, for showing oneself and for grouping the tracks. */
   stream = new MediaStream();
-  /** What can be chosen: source → [{ id, label }]; labels are empty until the person allowed a device. */
+  /**
+   * What can be chosen, by source; labels are empty until the person allowed a device.
+   * @type {Record<string, { id: string, label: string }[]>}
+   */
   choices = { microphone: [], camera: [], speaker: [] };
   #screen = { video: null, audio: null };
   #tracks = { microphone: null, camera: null };

@@ -61,7 +61,8 @@ function post(file, card) {
   const { room } = page;
   const request = new XMLHttpRequest(); // fetch cannot tell how much has been sent
   card.cancel = () => request.abort();
-  return new Promise((resolve, reject) => {
+  /** @type {Promise<void>} */
+  const sent = new Promise((resolve, reject) => {
     request.upload.onprogress = ({ loaded, total }) => card.progress(loaded / total);
     request.onload = () => (request.status === 201 ? resolve() : reject(codeOf(request)));
     request.onerror = () => reject('failed');
@@ -71,7 +72,8 @@ function post(file, card) {
     request.setRequestHeader('Content-Type', file.type || 'application/octet-stream');
     request.setRequestHeader('X-File-Name', encodeURIComponent(file.name));
     request.send(file);
-  }).then(() => card.box.remove());
+  });
+  return sent.then(() => card.box.remove());
 }
 
 function codeOf({ responseText }) {

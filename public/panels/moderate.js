@@ -48,7 +48,7 @@ async function remove({ peer, name }) {
 }
 
 /** Items for a menu about somebody. */
-export function itemsFor({ peer, name, isSelf }) {
+export function itemsFor(/** @type {{ peer?: string, name?: string, isSelf?: boolean }} */ { peer, name, isSelf }) {
   const person = page.room.participants.get(peer);
   if (!moderates() || isSelf || !person) return [];
   const on = (source) => person.tracks.has(source) && !person.tracks.get(source).muted;

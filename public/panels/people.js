@@ -152,10 +152,10 @@ class Waiter {
     who.title = name;
     words.append(who);
     const keys = [
-      ['people.decline', 'btn btn--plain btn--small', refuse],
-      ['people.admit', 'btn btn--tonal btn--small', admit],
-    ].map(([key, className, then]) => {
-      const made = button(className, { label: t(key) }, () => then(peer));
+      { key: 'people.decline', look: 'btn--plain', then: refuse },
+      { key: 'people.admit', look: 'btn--tonal', then: admit },
+    ].map(({ key, look, then }) => {
+      const made = button(`btn ${look} btn--small`, { label: t(key) }, () => then(peer));
       made.firstElementChild.dataset.t = key;
       made.setAttribute('aria-describedby', `waits-${peer}`);
       return made;

@@ -5,7 +5,12 @@ import { pausedText } from '../i18n/words.js';
 
 const OF_SCREEN = /^screen(-audio)?$/;
 
-/** Everybody's seats, yours last, unless there is no `me`: { key, peer, source, isSelf, name, label, sounds, picture, muted, paused, hand }. */
+/**
+ * @typedef {{ peer: string, source: string, name: string, label: string, sounds: MediaStreamTrack[], picture: MediaStreamTrack,
+ *   key?: string, isSelf?: boolean, muted?: boolean, paused?: string, raised?: number, hand?: number }} Seat
+ */
+
+/** Everybody's seats, yours last, unless there is no `me`. */
 export function seatsOf(room, me, changed) {
   const seats = [...room.participants.values()].flatMap((person) => seatsOfOne(room, person, changed));
   const self = { peer: room.self ?? 'self', isSelf: true, name: room.name, sounds: [] };
@@ -16,6 +21,7 @@ export function seatsOf(room, me, changed) {
   return seats;
 }
 
+/** @returns {Seat[]} */
 function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
   const paused = (source) => (tracks.get(source)?.paused && !tracks.get(source).muted ? pausedText(tracks.get(source).paused) : null);
   const picture = (source) => {

@@ -39,7 +39,7 @@ export class Stage {
     page.on('devices', () => this.#each((tile) => tile.setSink()));
     page.on('call', ({ again }) => again || this.clear());
     document.addEventListener('visibilitychange', () => this.#tellView());
-    this.#box.addEventListener('focusin', ({ target }) => this.#activate(target.closest('.tile')));
+    this.#box.addEventListener('focusin', (/** @type {FocusEvent & { target: Element }} */ { target }) => this.#activate(target.closest('.tile')));
     $('stage-more').addEventListener('click', () => page.actions.panel('people'));
   }
 

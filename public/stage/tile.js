@@ -25,7 +25,9 @@ export class Tile {
 
   /** `on`: pin(tile), menu(tile, anchor), move(tile), blocked() when the browser holds the sound back. */
   constructor({ key, peer, source, isSelf = false }, on) {
-    Object.assign(this, { key, peer, source, isSelf, place: null, seat: {}, weak: false });
+    Object.assign(this, { key, peer, source, place: null, seat: {} });
+    this.isSelf = isSelf;
+    this.weak = false;
     this.#on = on;
     this.element = element('article', 'tile is-new');
     Object.assign(this.element.dataset, { peer, source });

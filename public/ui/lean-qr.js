@@ -1,3 +1,4 @@
+// @ts-nocheck: another project's
 /*!
  * lean-qr 2.7.4, its "nano" build, unchanged: https://github.com/davidje13/lean-qr
  *

@@ -8,7 +8,7 @@ import { t } from '../i18n/texts.js';
 
 const MARGIN_PX = 8;
 
-function show(dialog, returnTo = document.activeElement) {
+function show(dialog, returnTo = /** @type {HTMLElement} */ (document.activeElement)) {
   dialog.addEventListener('click', ({ target }) => target === dialog && dialog.close());
   dialog.addEventListener('close', () => {
     dialog.remove();
@@ -19,9 +19,12 @@ function show(dialog, returnTo = document.activeElement) {
   return dialog;
 }
 
-/** A dialog with a heading and a button that closes it; `body` is what stands in it. Returns the open <dialog>. */
+/**
+ * A dialog with a heading and a button that closes it; `body` is what stands in it. Returns the open <dialog>.
+ * @param {{ id: string, title: string, body: Node | Node[], foot?: Node | Node[], className?: string }} made
+ */
 export function openDialog({ id, title, body, foot, className = '' }) {
-  document.getElementById(id)?.close();
+  /** @type {HTMLDialogElement} */ (document.getElementById(id))?.close();
   const dialog = element('dialog', `dialog ${className}`);
   dialog.id = id;
   dialog.setAttribute('aria-labelledby', `${id}-title`);
@@ -46,7 +49,7 @@ export function openDialog({ id, title, body, foot, className = '' }) {
  * A menu at an element. Items: { icon, label, key, checked, bad, then }, a Node to stand between them, or null for a line.
  * `className` may name another look ('menu--grid'). Arrow keys, Home, End and first letters move.
  */
-export function openMenu(anchor, items, { label, className = '', who } = {}) {
+export function openMenu(anchor, items, /** @type {{ label?: string, className?: string, who?: string }} */ { label, className = '', who } = {}) {
   const dialog = element('dialog', `menu ${className}`);
   dialog.setAttribute('aria-label', label);
   if (who) dialog.append(element('p', 'menu__who', who));

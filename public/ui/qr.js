@@ -5,9 +5,12 @@ import { correction, generate } from './lean-qr.js';
 const SVG = 'http://www.w3.org/2000/svg';
 const QUIET = 4; // modules of empty margin, section 6.3.8
 
+/** @type {(text: string, options: object) => { size: number, get(x: number, y: number): boolean }} */
+const encode = generate; // packed code has no types
+
 /** `label` is what a screen reader says instead. Throws when the text is longer than a code can hold (about 2,300 bytes). */
 export function qrCode(text, label) {
-  const code = generate(text, { minCorrectionLevel: correction.M });
+  const code = encode(text, { minCorrectionLevel: correction.M });
   const size = code.size + 2 * QUIET;
   let dark = '';
   for (let y = 0; y < code.size; y++) {

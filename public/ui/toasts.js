@@ -7,14 +7,16 @@ const SHOWN_MS = 5_000;
 const MOST = 3;
 const JOINS_MS = 5_000; // comings and goings are read out at most this often
 
-let said = [];
+const said = [];
 let timer = 0;
+
+/** @typedef {{ action?: Node | { label: string, then: () => void }, icon?: string, ask?: boolean }} Shown */
 
 /**
  * Shows a sentence, replacing an earlier one of the same id. `action` is { label, then } or a link; with one it stays until it
  * is closed, and it is a question (role alert) with `ask`. Resting the pointer or the focus on it keeps it.
  */
-export function toast(id, text, { action, icon: name, ask = false } = {}) {
+export function toast(id, text, /** @type {Shown} */ { action, icon: name, ask = false } = {}) {
   closeToast(id);
   const line = element('div', ask ? 'toast toast--ask' : 'toast');
   line.dataset.id = id;
