@@ -15,22 +15,13 @@ from typing import Literal
 
 from sfu.errors import BadAnswer
 from sfu.media.rtp.codecs import (
-    ABS_SEND_TIME,
-    ABS_SEND_TIME_ID,
-    AUDIO_LEVEL,
-    AUDIO_LEVEL_ID,
     CODECS,
-    MID,
-    MID_ID,
+    EXTENSIONS_OF_LAYERS,
+    EXTENSIONS_RECEIVED,
+    EXTENSIONS_SENT,
     OPUS,
     RED,
-    REPAIRED_RID,
-    REPAIRED_RID_ID,
-    RID,
-    RID_ID,
     RIDS,
-    TRANSPORT_CC,
-    TRANSPORT_CC_ID,
     VIDEO_TYPES,
     Direction,
     Kind,
@@ -121,6 +112,11 @@ class AnswerSdp:
     sections: tuple[AnswerSection, ...] = field(default=())
 
 
+def _extmap(extension: tuple[int, str]) -> str:
+    """RFC 8285 section 5."""
+    return "a=extmap:{} {}".format(*extension)
+
+
 def candidate_line(index: int, address: str, port: int) -> str:
     """A UDP host candidate (RFC 8839 section 5.1), the earlier ones preferred (RFC 8445 section 5.1.2)."""
     priority = 126 << 24 | (65535 - index) << 8 | 255
@@ -155,13 +151,9 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
     yield "a=rtcp-rsize"
     yield from codec_lines
     if section.direction == "recvonly":
-        yield f"a=extmap:{TRANSPORT_CC_ID} {TRANSPORT_CC}"
-        if section.kind == "audio":
-            yield f"a=extmap:{AUDIO_LEVEL_ID} {AUDIO_LEVEL}"
+        yield from map(_extmap, EXTENSIONS_RECEIVED[section.kind])
     if section.simulcast:  # while it is inactive, too: a transceiver keeps its encodings, and Chromium refuses its own
-        yield f"a=extmap:{MID_ID} {MID}"  # answer where these are not offered what they need
-        yield f"a=extmap:{RID_ID} {RID}"
-        yield f"a=extmap:{REPAIRED_RID_ID} {REPAIRED_RID}"
+        yield from map(_extmap, EXTENSIONS_OF_LAYERS)  # answer where these are not offered what they need
         yield from (f"a=rid:{rid} recv" for rid in RIDS)
         yield "a=simulcast:recv " + ";".join(RIDS)
     if section.stream is not None:
@@ -172,8 +164,7 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
 
 
 def _stream_lines(stream: Stream, kind: Kind) -> Iterable[str]:
-    if kind == "video":
-        yield f"a=extmap:{ABS_SEND_TIME_ID} {ABS_SEND_TIME}"
+    yield from map(_extmap, EXTENSIONS_SENT[kind])
     yield f"a=msid:{stream.stream} {stream.track}"
     if stream.rtx_ssrc:  # without the group and both lines Firefox does not know what repairs what
         yield f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}"

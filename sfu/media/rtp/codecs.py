@@ -19,6 +19,15 @@ RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
 RID_ID = 4
 REPAIRED_RID = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id"
 REPAIRED_RID_ID = 6
+EXTENSIONS_RECEIVED: dict[Kind, tuple[tuple[int, str], ...]] = {
+    "audio": ((TRANSPORT_CC_ID, TRANSPORT_CC), (AUDIO_LEVEL_ID, AUDIO_LEVEL)),
+    "video": ((TRANSPORT_CC_ID, TRANSPORT_CC),),
+}
+"""What publishers are offered to send (RFC 8285), by kind; ingress.py reads them."""
+EXTENSIONS_OF_LAYERS = ((MID_ID, MID), (RID_ID, RID), (REPAIRED_RID_ID, REPAIRED_RID))
+"""And with the layers of a simulcast (RFC 8852)."""
+EXTENSIONS_SENT: dict[Kind, tuple[tuple[int, str], ...]] = {"audio": (), "video": ((ABS_SEND_TIME_ID, ABS_SEND_TIME),)}
+"""What subscribers get, by kind; ingress.py writes them."""
 RIDS = ("q", "h", "f")
 """Of the layers of a simulcast, the smallest first (publication.py)."""
 
