@@ -40,7 +40,10 @@ def server_key() -> ServerKey:
 
 
 @pytest.fixture
-async def store(database_url: str, server_key: ServerKey, clock: Clock) -> AsyncIterator[Store]:
+async def store(
+    database_url: str, server_key: ServerKey, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
+    monkeypatch.setattr("sfu.store.database.OPEN_S", 60.0)  # the machine may be busy, and that is no test's concern
     async with open_store(database_url, server_key, clock=clock) as opened:
         yield opened
 
