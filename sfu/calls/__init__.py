@@ -1,4 +1,4 @@
-"""Calls: who enters which room, what they may say there, and what others hear of it.
+"""Calls: admission to rooms, messages of their participants, and delivery to the others.
 
 Here: sessions, rooms, the lobby, chat, moderation and file sharing. Not here: HTTP parsing (web/), SQL (store/),
 media (media/).

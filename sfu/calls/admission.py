@@ -1,4 +1,4 @@
-"""Admission: which room a WebSocket request may enter, and with which permissions.
+"""Admission: the room and permissions of a WebSocket request.
 
 A token that is presented is always verified, and binds room, name and permissions, also where anybody may enter.
 """

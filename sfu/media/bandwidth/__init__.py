@@ -1,4 +1,4 @@
-"""Bitrates: what a peer's downlink carries, which layer each subscriber gets, what a publisher may send. Pure.
+"""Bitrates: downlink estimation, layer allocation, upload limits. Pure.
 
 Here: state machines whose clock is an argument. Not here: packets and sockets.
 Read estimator.py (the downlink), allocation.py (which layers fit), lastn.py (whose video), intake.py (upload

@@ -1,4 +1,4 @@
-"""SDP negotiation with one peer: which sections exist, what each offers, what the answers change.
+"""SDP negotiation with one peer: its sections, the offers, and the effect of its answers.
 
 The server offers; one offer is in flight at a time, and what changes meanwhile goes into the next. Sections are reused,
 so the SDP is as long as the most tracks the room ever had at once.

@@ -1,4 +1,4 @@
-"""A peer as subscriber: which videos it gets and in which layer, by what its page shows and its downlink carries."""
+"""A peer as subscriber: selects videos and layers by the page's view and the downlink's bitrate."""
 
 from __future__ import annotations
 

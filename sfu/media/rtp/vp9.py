@@ -1,4 +1,4 @@
-"""The VP9 payload descriptor: which layer frame a packet belongs to, which layers exist (RFC 9628 section 4.2). Pure.
+"""The VP9 payload descriptor: layer frame and scalability structure of a packet (RFC 9628 section 4.2). Pure.
 
 Readers begin at the payload descriptor, `at`, and raise IndexError where the packet is cut short.
 """

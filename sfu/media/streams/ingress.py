@@ -75,13 +75,13 @@ class RtpDemuxer:
         self.feedback_ssrc = 0
 
     def open(self, context: Context | None) -> None:
-        """DTLS is up: what comes is decrypted with this, and what its SSRCs are for decides which of them it keeps."""
+        """DTLS is up: `context` decrypts from now on, and keeps the SSRCs of known streams."""
         self.context = context
         if context is not None:
             context.live = ChainMap[int, Any](self.tracks, self.rtx)
 
     def close(self) -> None:
-        """What comes from now on is nobody's."""
+        """Packets that arrive from now on are dropped."""
         self.context = None
 
     def hear(self, ssrc: int, level: int) -> None:
