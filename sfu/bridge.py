@@ -7,13 +7,12 @@ names of people and the control plane no SSRCs.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import anyio
+import msgspec
 from anyio.abc import UNIXSocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -25,11 +24,15 @@ WRITE_BYTES = 64 << 10
 
 Kind = Literal["audio", "video"]
 
+
+class Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """On the wire, a JSON array of the class's name and its fields in order."""
+
+
 # --- commands: control plane to worker -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(Message, frozen=True):
     """First command: where to listen and what to advertise. The worker answers Ready or exits.
 
     `hosts` are the local addresses to bind one UDP socket each to; empty means every address of every interface.
@@ -40,8 +43,8 @@ class Configure:
     """
 
     port: int
-    hosts: list[str]
-    advertise: list[str]
+    hosts: tuple[str, ...]
+    advertise: tuple[str, ...]
     max_tracks: int
     last_n: int
     answer_s: float
@@ -49,12 +52,11 @@ class Configure:
     dtls_s: float
     limits: bool
     index: int = 0
-    handovers: list[int] = field(default_factory=list)
+    handovers: tuple[int, ...] = ()
     joins: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(Message, frozen=True):
     """A peer enters a room; an Offer event follows. `full`: the client speaks sfu.v1."""
 
     peer: str
@@ -64,41 +66,35 @@ class Join:
     subscribe: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Message, frozen=True):
     peer: str
     sdp: str
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Message, frozen=True):
     peer: str
     source: str
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Unpublish:
+class Unpublish(Message, frozen=True):
     peer: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mute:
+class Mute(Message, frozen=True):
     peer: str
     source: str
     muted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RestartIce:
+class RestartIce(Message, frozen=True):
     """An Offer with new ICE credentials is to follow (RFC 8445 section 9)."""
 
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Message, frozen=True):
     """The peer's WebSocket is away (`held`), so it can answer no offer; or it has another one, to which everything is
     told again that the last one may not have brought: the offer in flight, and what is paused."""
 
@@ -106,17 +102,22 @@ class Hold:
     held: bool
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the peer's page shows: [publishing peer, source, height in device pixels] of each video. Others are not
-    sent to it."""
+class Shown(NamedTuple):
+    """A video as a page shows it: `height` is in device pixels."""
+
+    publisher: str
+    source: str
+    height: int
+
+
+class View(Message, frozen=True):
+    """The videos that the peer's page shows. The worker forwards no others to it."""
 
     peer: str
-    videos: list[list[Any]]
+    videos: tuple[Shown, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Message, frozen=True):
     """The peer is gone; no event about it follows. Unknown peers are ignored."""
 
     peer: str
@@ -127,34 +128,37 @@ Command = Configure | Join | Answer | Publish | Unpublish | Mute | View | Restar
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Message, frozen=True):
     """The worker listens on UDP `port` at `addresses`, and advertises `advertised`."""
 
     port: int
-    addresses: list[str]
-    advertised: list[str]
+    addresses: tuple[str, ...]
+    advertised: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Fatal:
+class Fatal(Message, frozen=True):
     """The worker cannot start and exits; `message` names what to change."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """`send`: mid → source the peer may send there. `receive`: mid → [publishing peer, source]."""
+class Origin(NamedTuple):
+    """What a section of an offer brings: a source of another peer."""
+
+    publisher: str
+    source: str
+
+
+class Offer(Message, frozen=True):
+    """`send` maps the mid of a section to the source that the peer may send there, `receive` to what it brings."""
 
     peer: str
     sdp: str
     send: dict[str, str]
-    receive: dict[str, list[str]]
+    receive: dict[str, Origin]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Message, frozen=True):
     """An address the worker listens on since the last offer."""
 
     peer: str
@@ -162,16 +166,14 @@ class Candidate:
     mid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Message, frozen=True):
     """DTLS is up; `address` is where the peer's media comes from."""
 
     peer: str
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(Message, frozen=True):
     """The peer's answer says that it sends this source, and a packet of it came."""
 
     peer: str
@@ -179,14 +181,12 @@ class Track:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class TrackEnded:
+class TrackEnded(Message, frozen=True):
     peer: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(Message, frozen=True):
     """The peer is not forwarded somebody's video from now on, for a reason; an empty one: it is again."""
 
     peer: str
@@ -195,40 +195,54 @@ class Paused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(Message, frozen=True):
     """The rids of a simulcast that anybody wants, of those the peer can send from this source."""
 
     peer: str
     source: str
-    active: list[str]
+    active: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Speakers:
+class Speakers(Message, frozen=True):
     """Who speaks in a room has changed; peers that left are dropped without it. `dominant` may be in a pause."""
 
     room: str
     dominant: str | None
-    speaking: list[str]
+    speaking: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How a peer's call goes, every few seconds. `up` and `down` have the members of server_messages.Direction, `cause`
-    those of server_messages.Cause; the bytes are those since the peer came."""
+class Direction(msgspec.Struct, frozen=True):
+    """Figures of one direction between a client and the server, of the last seconds. Clients get them as they are."""
+
+    loss: float
+    jitter_ms: float
+    round_trip_ms: float | None
+    bitrate_bps: int
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """What makes a call bad: the peer whose upload or download it is, and by how much. Clients get it as it is."""
+
+    kind: Literal["upload_loss", "download_loss", "download_limited", "delay"]
+    peer: str
+    value: float
+    unit: Literal["%", "bps", "ms"]
+
+
+class Quality(Message, frozen=True):
+    """The quality of a peer's call, every few seconds; `up` is from the peer to the server. The byte counts are since
+    the peer joined."""
 
     peer: str
     score: float | None
-    up: dict[str, Any] | None
-    down: dict[str, Any] | None
-    cause: dict[str, Any] | None
+    up: Direction | None
+    down: Direction | None
+    cause: Cause | None
     bytes_up: int
     bytes_down: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Message, frozen=True):
     """The peer's last command was refused with an error code; the peer goes on."""
 
     peer: str
@@ -236,8 +250,7 @@ class Refused:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Message, frozen=True):
     """The peer's media is over; the control plane is to end it (and send Leave)."""
 
     peer: str
@@ -245,13 +258,12 @@ class Failed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Message, frozen=True):
     """Once a second, for /metrics: counters since start and what is true now, by name. Its absence means the worker
     hangs."""
 
-    counters: dict[str, float] = field(default_factory=dict)
-    gauges: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, float] = {}
+    gauges: dict[str, float] = {}
 
 
 Event = (
@@ -259,24 +271,25 @@ Event = (
     | Failed | Stats
 )  # fmt: skip
 
-COMMANDS: dict[str, type] = {cls.__name__: cls for cls in get_args(Command)}
-EVENTS: dict[str, type] = {cls.__name__: cls for cls in get_args(Event)}
+COMMANDS = msgspec.json.Decoder[Command](Command)
+EVENTS = msgspec.json.Decoder[Event](Event)
 
-_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in (*COMMANDS.values(), *EVENTS.values())}
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_to_json = msgspec.json.Encoder().encode
+Incoming = TypeVar("Incoming", Command, Event)
 
 
-class Channel:
-    """One end of a bridge. Both planes are ours, so a message that does not decode is a bug and raises."""
+class Channel(Generic[Incoming]):
+    """One end of a bridge. Both planes are ours, so a message that does not decode is a bug and raises
+    msgspec.DecodeError."""
 
-    def __init__(self, stream: UNIXSocketStream, incoming: dict[str, type]) -> None:
+    def __init__(self, stream: UNIXSocketStream, incoming: msgspec.json.Decoder[Incoming]) -> None:
         self._stream = stream
         self._lines = BufferedByteReceiveStream(stream)
-        self._incoming = incoming
+        self._incoming: msgspec.json.Decoder[Incoming] = incoming
         self._unsent = bytearray()
 
     @classmethod
-    async def open(cls, sock: socket.socket, incoming: dict[str, type]) -> Channel:
+    async def open(cls, sock: socket.socket, incoming: msgspec.json.Decoder[Incoming]) -> Channel[Incoming]:
         """Takes ownership of a connected Unix socket. `incoming` is EVENTS in the control plane, COMMANDS in a
         worker."""
         return cls(await UNIXSocketStream.from_socket(sock), incoming)
@@ -286,24 +299,21 @@ class Channel:
 
         One task at a time. Raises anyio.BrokenResourceError or ClosedResourceError when the other end is gone.
         """
-        cls = type(message)
-        body = {name: getattr(message, name) for name in _NAMES[cls]}
-        self._unsent += f"{_to_json([cls.__name__, body])}\n".encode()
+        self._unsent += _to_json(message)
+        self._unsent += b"\n"
         if not more or len(self._unsent) >= WRITE_BYTES:
             unsent = bytes(self._unsent)
             self._unsent.clear()
             await self._stream.send(unsent)
 
-    async def receive(self) -> AsyncIterator[Any]:
+    async def receive(self) -> AsyncIterator[Incoming]:
         """Messages until the other end closes."""
         while True:
             try:
                 line = await self._lines.receive_until(b"\n", LINE_BYTES)
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return
-            what, body = json.loads(line.decode())
-            cls = self._incoming[what]
-            yield cls(*[body[name] for name in _NAMES[cls]])
+            yield self._incoming.decode(line)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

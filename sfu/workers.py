@@ -48,6 +48,9 @@ RETRY_S, RETRY_MAX_S = 0.1, 5.0
 """The second time it waits RETRY_S, then twice that, and so on up to RETRY_MAX_S."""
 
 
+_Channel = bridge.Channel[bridge.Event]
+
+
 @dataclass(slots=True, eq=False)
 class _Worker:
     """One place for a worker process; the processes come and go, `index` and the UDP port stay."""
@@ -58,7 +61,7 @@ class _Worker:
     port: int = 0  # UDP, once it is known
     handovers: list[socket.socket] = field(default_factory=list)  # its ends of the pairs to other workers
     peers: int = 0
-    advertised: list[str] = field(default_factory=list)
+    advertised: tuple[str, ...] = ()
     commands: trio.MemorySendChannel[bridge.Command] | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     why: str = ""  # it died, where we know better than its exit status
@@ -171,8 +174,8 @@ class Workers:
         port = config.port and config.port + worker.index
         return bridge.Configure(
             port=first.port or config.port if worker.handovers else port,
-            hosts=[] if config.host == ANY_HOST else [config.host],
-            advertise=list(config.public_ip),
+            hosts=() if config.host == ANY_HOST else (config.host,),
+            advertise=config.public_ip,
             max_tracks=config.max_tracks if config.limits else UNLIMITED,
             last_n=config.last_n if config.limits else 0,
             answer_s=config.answer_s,
@@ -180,7 +183,7 @@ class Workers:
             dtls_s=config.dtls_s,
             limits=config.limits,
             index=worker.index,
-            handovers=[sock.fileno() for sock in worker.handovers],
+            handovers=tuple(sock.fileno() for sock in worker.handovers),
             joins=bool(worker.handovers) and first.started.is_set(),
         )
 
@@ -226,7 +229,7 @@ class Workers:
                         await _reap(process, patient=not stuck)
         return worker.why or f"A media worker ended with status {process.returncode}."
 
-    async def _converse(self, worker: _Worker, channel: bridge.Channel, configure: bridge.Configure) -> bool:
+    async def _converse(self, worker: _Worker, channel: _Channel, configure: bridge.Configure) -> bool:
         """Commands down, events up, until the worker ends or is stuck; returns whether it is stuck."""
         worker.commands, commands = trio.open_memory_channel[bridge.Command](COMMAND_QUEUE)
         worker.commands.send_nowait(configure)
@@ -272,7 +275,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if any(fnmatchcase(name, of) for of in INHERITED)}
 
 
-async def _write(channel: bridge.Channel, commands: trio.MemoryReceiveChannel[bridge.Command]) -> None:
+async def _write(channel: _Channel, commands: trio.MemoryReceiveChannel[bridge.Command]) -> None:
     with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader sees its end, too
         async for command in commands:
             await channel.send(command)

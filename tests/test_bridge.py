@@ -5,7 +5,7 @@ import contextlib
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -16,32 +16,34 @@ from hypothesis import strategies as st
 from sfu import bridge
 
 COMMANDS: list[bridge.Command] = [
-    bridge.Configure(8080, ["127.0.0.1", "::1"], ["203.0.113.7"], 8, 16, 15.0, 15.0, 10.0, True),
+    bridge.Configure(8080, ("127.0.0.1", "::1"), ("203.0.113.7",), 8, 16, 15.0, 15.0, 10.0, True),
     bridge.Join("p1", "room", True, True, False),
     bridge.Answer("p1", "v=0\r\n"),
     bridge.Publish("p1", "screen", "video"),
     bridge.Unpublish("p1", "screen"),
     bridge.Mute("p1", "camera", True),
-    bridge.View("p1", [["p2", "camera", 360]]),
+    bridge.View("p1", (bridge.Shown("p2", "camera", 360),)),
     bridge.RestartIce("p1"),
     bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]
 EVENTS: list[bridge.Event] = [
-    bridge.Ready(8080, ["127.0.0.1"], ["203.0.113.7"]),
+    bridge.Ready(8080, ("127.0.0.1",), ("203.0.113.7",)),
     bridge.Fatal("Cannot listen."),
-    bridge.Offer("p1", "v=0\r\n", {"0": "microphone"}, {"2": ["p2", "camera"]}),
+    bridge.Offer("p1", "v=0\r\n", {"0": "microphone"}, {"2": bridge.Origin("p2", "camera")}),
     bridge.Candidate("p1", "candidate:1 1 udp 1 192.0.2.1 9 typ host", "0"),
     bridge.Connected("p1", "192.0.2.1"),
     bridge.Track("p1", "camera", "video"),
     bridge.TrackEnded("p1", "camera"),
     bridge.Paused("p1", "p2", "camera", "not_speaking"),
-    bridge.Layers("p1", "camera", ["q", "h"]),
-    bridge.Speakers("room", "p1", ["p2", "p1"]),
-    bridge.Speakers("room", None, []),
+    bridge.Layers("p1", "camera", ("q", "h")),
+    bridge.Speakers("room", "p1", ("p2", "p1")),
+    bridge.Speakers("room", None, ()),
     bridge.Refused("p1", "bad_answer", "The answer …"),
     bridge.Failed("p1", "ice_timeout", "No path."),
-    bridge.Quality("p", 4.1, {"loss": 0.1}, None, {"kind": "upload_loss"}, 5, 6),
+    bridge.Quality(
+        "p", 4.1, bridge.Direction(0.1, 2.5, None, 9000), None, bridge.Cause("delay", "p", 300.0, "ms"), 5, 6
+    ),
     bridge.Stats({"cpu_seconds": 0.25}, {"peers": 2.0}),
 ]
 
@@ -84,8 +86,8 @@ async def exchange() -> None:
 
 
 def test_samples_are_complete() -> None:
-    assert {type(c).__name__ for c in COMMANDS} == set(bridge.COMMANDS)
-    assert {type(e).__name__ for e in EVENTS} == set(bridge.EVENTS)
+    assert {type(c).__name__ for c in COMMANDS} == {cls.__name__ for cls in get_args(bridge.Command)}
+    assert {type(e).__name__ for e in EVENTS} == {cls.__name__ for cls in get_args(bridge.Event)}
 
 
 async def test_exchange_on_trio() -> None:
@@ -137,7 +139,7 @@ async def test_what_is_more_to_come_is_written_together() -> None:
 
 
 async def test_what_waits_to_be_written_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge, "WRITE_BYTES", 100)
+    monkeypatch.setattr(bridge, "WRITE_BYTES", 60)
     sock, worker = await raw()
     sock.setblocking(False)
     for _ in range(3):
@@ -150,9 +152,9 @@ async def test_what_waits_to_be_written_is_bounded(monkeypatch: pytest.MonkeyPat
 async def test_pieces_and_heaps() -> None:
     """Line ends, not reads, part messages."""
     sock, worker = await raw()
-    sock.sendall(b'["Leave",{"peer":"a"}]\n["Leave",{"pe')
+    sock.sendall(b'["Leave","a"]\n["Leave","')
     assert await collect(worker, 1) == [bridge.Leave("a")]
-    sock.sendall(b'er":"b"}]\n["Leave",{"peer":"c"}]\n')
+    sock.sendall(b'b"]\n["Leave","c"]\n')
     assert await collect(worker, 2) == [bridge.Leave("b"), bridge.Leave("c")]
     sock.close()
     await worker.aclose()
@@ -160,7 +162,7 @@ async def test_pieces_and_heaps() -> None:
 
 async def test_half_a_message_at_the_end_is_dropped() -> None:
     sock, worker = await raw()
-    sock.sendall(b'["Leave",{"peer":"a"}]\n["Leave",{"peer":"b')
+    sock.sendall(b'["Leave","a"]\n["Leave","b')
     sock.close()
     assert await collect(worker) == [bridge.Leave("a")]
     await worker.aclose()
@@ -174,7 +176,7 @@ async def test_receive_ends_when_its_own_end_closes() -> None:
     sock.close()
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b'["Fatal",{"message":"x"}]\n', b'["Leave",{}]\n'])
+@pytest.mark.parametrize("line", [b"nonsense\n", b'["Fatal","x"]\n', b'["Leave"]\n'])
 async def test_what_is_no_message_is_a_bug_and_raises(line: bytes) -> None:
     sock, worker = await raw()
     sock.sendall(line)
@@ -203,7 +205,7 @@ async def test_sending_to_a_closed_end_raises() -> None:
 
 
 def test_one_message_is_one_line_whatever_is_in_it() -> None:
-    """Line ends, quotes, half surrogates: the text of a peer cannot forge a second message."""
+    """Line ends, quotes: the text of a peer cannot forge a second message."""
 
     async def echo(text: str) -> None:
         control, worker = await pair()
@@ -213,7 +215,7 @@ def test_one_message_is_one_line_whatever_is_in_it() -> None:
         await control.aclose()
         await worker.aclose()
 
-    @given(st.text(st.characters(codec=None), max_size=50))
+    @given(st.text(max_size=50))
     def check(text: str) -> None:
         asyncio.run(echo(text))
 

@@ -99,7 +99,7 @@ class WebSockets(Control):
     def _received(self, peer: str, event: str, data: object) -> None:
         if event == "offer" and isinstance(data, str):
             offer = json.loads(data)
-            receive = {mid: [remote["peer"], remote["source"]] for mid, remote in offer["receive"].items()}
+            receive = {mid: bridge.Origin(remote["peer"], remote["source"]) for mid, remote in offer["receive"].items()}
             self.deliver(bridge.Offer(peer, offer["sdp"], offer["send"], receive))
         elif event == "error" or (event == "bye" and data["code"] != "left"):  # type: ignore[index]
             self.errors.append(data)

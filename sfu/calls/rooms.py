@@ -18,10 +18,8 @@ from sfu.config import Config
 from sfu.protocol.client_messages import CHAT_BYTES
 from sfu.protocol.server_messages import (
     EVENT_OF,
-    Cause,
     ChatDeleted,
     ChatLine,
-    Direction,
     FileInfo,
     HandRaised,
     History,
@@ -232,10 +230,7 @@ class Rooms:
         else:
             scores[peer.id] = told.score
         peer.summary.add(told)
-        up = None if told.up is None else Direction(**told.up)
-        down = None if told.down is None else Direction(**told.down)
-        cause = None if told.cause is None else Cause(**told.cause)
-        before, peer.quality = peer.quality, Quality(up, down, cause, dict(scores))
+        before, peer.quality = peer.quality, Quality(told.up, told.down, told.cause, dict(scores))
         return _to([peer], peer.quality) if peer.quality != before else []
 
     def hand(self, peer: Peer, raised_ms: int) -> Deliveries:

@@ -230,8 +230,8 @@ class Session:
             case Mute(source, muted):
                 self.mute(source, muted)
             case View(videos):
-                shown = [[video.peer, video.source, video.height] for video in videos]
-                self._command(bridge.View(peer.id, shown))
+                shown = (bridge.Shown(video.peer, video.source, video.height) for video in videos)
+                self._command(bridge.View(peer.id, tuple(shown)))
             case Chat(text):
                 if not self._may.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
@@ -285,7 +285,7 @@ class Session:
                     self._offered, self._scope.deadline = True, math.inf
                 if self._link is not None:
                     self._link.admit(sdp.count("\nm=") * self._config.section_bytes)
-                remotes = {mid: Remote(*remote) for mid, remote in receive.items()}
+                remotes = {mid: Remote(*origin) for mid, origin in receive.items()}
                 self.tell(Offer("offer", sdp, send, remotes))
             case bridge.Candidate(_, candidate, mid):
                 self.tell(Candidate(candidate, mid))
@@ -296,7 +296,7 @@ class Session:
             case bridge.Paused(_, publisher, source, reason):
                 self.tell(Paused(publisher, source, reason or None))
             case bridge.Layers(_, source, active):
-                self.tell(Layers(source, tuple(active)))
+                self.tell(Layers(source, active))
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):

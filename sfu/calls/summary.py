@@ -6,9 +6,7 @@ same. They are here and not in the worker, so that one that dies takes the last 
 
 from __future__ import annotations
 
-from typing import Any
-
-from sfu.bridge import Quality
+from sfu.bridge import Direction, Quality
 from sfu.metrics import Counters
 from sfu.store.records import SessionQuality
 
@@ -52,8 +50,8 @@ class Summary:
         if told.score is not None:
             self._worst = min(told.score, self._worst or told.score)
         for name, figures in _directions(told):
-            self._losses[name].add(figures["loss"])
-            self._jitters[name].add(figures["jitter_ms"])
+            self._losses[name].add(figures.loss)
+            self._jitters[name].add(figures.jitter_ms)
         self._round_trips.add(_round_trip_ms(told))
         self._bytes_up, self._bytes_down = told.bytes_up, told.bytes_down
 
@@ -78,18 +76,18 @@ def observe(told: Quality, counters: Counters) -> None:
     if (round_trip_ms := _round_trip_ms(told)) is not None:
         counters.observe("sfu_quality_round_trip_seconds", round_trip_ms / 1e3, DELAYS_S)
     if told.cause is not None:
-        counters.add("sfu_quality_causes_total", kind=told.cause["kind"])
+        counters.add("sfu_quality_causes_total", kind=told.cause.kind)
     for name, figures in _directions(told):
-        counters.observe("sfu_quality_loss_ratio", figures["loss"], LOSSES, direction=name)
-        counters.observe("sfu_quality_jitter_seconds", figures["jitter_ms"] / 1e3, DELAYS_S, direction=name)
-        counters.observe("sfu_quality_bitrate_bps", figures["bitrate_bps"], BITRATES_BPS, direction=name)
+        counters.observe("sfu_quality_loss_ratio", figures.loss, LOSSES, direction=name)
+        counters.observe("sfu_quality_jitter_seconds", figures.jitter_ms / 1e3, DELAYS_S, direction=name)
+        counters.observe("sfu_quality_bitrate_bps", figures.bitrate_bps, BITRATES_BPS, direction=name)
 
 
-def _directions(told: Quality) -> list[tuple[str, dict[str, Any]]]:
+def _directions(told: Quality) -> list[tuple[str, Direction]]:
     return [(name, figures) for name, figures in (("up", told.up), ("down", told.down)) if figures is not None]
 
 
 def _round_trip_ms(told: Quality) -> float | None:
     """Both directions have the same."""
     figures = told.up or told.down
-    return None if figures is None else figures["round_trip_ms"]
+    return None if figures is None else figures.round_trip_ms

@@ -226,7 +226,7 @@ class Worker:
     def _listen(self, now_s: float) -> None:
         for room in self.rooms.values():
             if (speaking := room.listen(now_s)) is not None:
-                self.emit(bridge.Speakers(room.key, speaking.dominant, list(speaking.speaking)))
+                self.emit(bridge.Speakers(room.key, speaking.dominant, tuple(speaking.speaking)))
 
     def _report(self) -> None:
         """Stats, by which the control plane also knows that the worker lives; and peers that went silent."""
@@ -326,7 +326,7 @@ async def serve(sock: socket.socket) -> None:
     gc.disable()  # `_report` collects
     log.debug("loop=%s batches=%s", type(asyncio.get_running_loop()).__module__, libc.lib is not None)
     worker.emit(
-        bridge.Ready(worker.udp.port, list(worker.udp.endpoints), configure.advertise or list(worker.udp.endpoints))
+        bridge.Ready(worker.udp.port, tuple(worker.udp.endpoints), configure.advertise or tuple(worker.udp.endpoints))
     )
 
     async def send_events() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from sfu.errors import BadCandidate, BadMessage, BadSource, ChatTooLong, UnknownEvent
 from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
@@ -13,6 +14,7 @@ from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 CHAT_BYTES = 4096
 CANDIDATE_CHARACTERS = 1024
 SHOWN_VIDEOS, SHOWN_PIXELS = 500, 16_384
+Pixels = msgspec.Meta(ge=1, le=SHOWN_PIXELS)
 SOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 
@@ -53,15 +55,15 @@ class Shown:
 
     peer: str
     source: str
-    width: int
-    height: int
+    width: Annotated[int, Pixels]
+    height: Annotated[int, Pixels]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """All videos that the page shows now. The server sends no others until the next `view`."""
 
-    videos: tuple[Shown, ...]
+    videos: Annotated[tuple[Shown, ...], msgspec.Meta(max_length=SHOWN_VIDEOS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +98,15 @@ class Moderate:
 
     action: Literal["mute", "ask_unmute", "remove", "admit", "refuse"]
     peer: str
-    source: str | None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRoom:
     """Locks or unlocks the room, puts a lobby before it or takes it away; null leaves it as it is."""
 
-    locked: bool | None
-    lobby: bool | None
+    locked: bool | None = None
+    lobby: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,16 @@ CLIENT_EVENTS: dict[str, type] = {
     "end_call": EndCall,
     "leave": Leave,
 }
-_HINTS = {cls: get_type_hints(cls) for cls in CLIENT_EVENTS.values()}
+
+
+class _Frame(msgspec.Struct):
+    event: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_FRAME = msgspec.json.Decoder(_Frame)
+_TEXT = msgspec.json.Decoder(str)
+_DATA: dict[str, msgspec.json.Decoder[Any]] = {event: msgspec.json.Decoder(cls) for event, cls in CLIENT_EVENTS.items()}
 
 
 def decode(text: str) -> ClientMessage:
@@ -147,70 +158,27 @@ def decode(text: str) -> ClientMessage:
     Unknown keys are ignored (browsers add some). Raises BadMessage, UnknownEvent, BadCandidate, BadSource or
     ChatTooLong; whatever `text` holds, nothing else.
     """
-    data = _object(text)
-    event = data.get("event")
-    cls = CLIENT_EVENTS.get(event) if isinstance(event, str) else None
-    if cls is None:
-        raise UnknownEvent(f"The server does not know the event {str(event)[:40]!r}.")
-    body = data.get("data")
-    if event in BARE_EVENTS:
-        if not isinstance(body, str):
-            raise BadMessage(f"The data of {event!r} must be a JSON string.")
-        body = _object(body)
-    elif body is None:
-        body = {}
-    if not isinstance(body, dict):
-        raise BadMessage(f"The data of {event!r} must be an object.")
-    message: ClientMessage = cls(**{f.name: _value(event, f.name, body, _HINTS[cls][f.name]) for f in fields(cls)})
+    try:
+        frame = _FRAME.decode(text)
+    except (ValueError, RecursionError) as error:  # half a surrogate pair and NaN are not JSON either
+        raise BadMessage from error
+    decoder = _DATA.get(frame.event) if isinstance(frame.event, str) else None
+    if decoder is None:
+        raise UnknownEvent(f"The server does not know the event {str(frame.event)[:40]!r}.")
+    data: bytes | str = bytes(frame.data)
+    try:
+        if frame.event in BARE_EVENTS:
+            data = _TEXT.decode(data)
+        message: ClientMessage = decoder.decode("{}" if data == b"null" else data)
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"The data of {frame.event!r} does not fit: {str(error)[:200]}.") from error
     _check(message)
     return message
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadMessage from None
-    if not isinstance(data, dict):
-        raise BadMessage
-    return data
-
-
-def _value(event: object, name: str, body: dict[str, Any], hint: Any) -> Any:
-    """The checked value of one field: `hint` is str, bool, int, a Literal of strings, one of these with None, or a
-    tuple of objects with such fields."""
-    value = body.get(name)
-    choices: tuple[Any, ...] = getattr(hint, "__args__", ())
-    if getattr(hint, "__origin__", None) is tuple:
-        return _items(event, name, value, choices[0])
-    if value is None and type(None) in choices:
-        return None
-    if getattr(hint, "__origin__", None) is Literal:
-        fits = isinstance(value, str) and value in choices
-    else:
-        wanted = next((c for c in choices if c is not type(None)), hint)
-        fits = type(value) is wanted
-    if fits and isinstance(value, str):
-        # half a character would break whoever it is sent on to
-        fits = not any("\ud800" <= c <= "\udfff" for c in value)
-    if not fits:
-        raise BadMessage(f"The field {name!r} of {event!r} is missing or of the wrong type.")
-    return value
-
-
-def _items(event: object, name: str, value: Any, cls: Any) -> Any:
-    if not isinstance(value, list) or len(value) > SHOWN_VIDEOS or not all(isinstance(one, dict) for one in value):
-        raise BadMessage(f"The field {name!r} of {event!r} must be an array of at most {SHOWN_VIDEOS} objects.")
-    hints, items = get_type_hints(cls), fields(cls)
-    return tuple(cls(**{f.name: _value(event, f.name, one, hints[f.name]) for f in items}) for one in value)
 
 
 def _check(message: ClientMessage) -> None:
     """What a type cannot say: sizes and alphabets."""
     match message:
-        case View(videos):
-            if not all(0 < pixels <= SHOWN_PIXELS for shown in videos for pixels in (shown.width, shown.height)):
-                raise BadMessage(f"A video is shown in 1 to {SHOWN_PIXELS} pixels each way.")
         case Chat(text):
             if len(text.encode()) > CHAT_BYTES:
                 raise ChatTooLong(f"A chat message may be {CHAT_BYTES} bytes.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+import msgspec
+
+from sfu.bridge import Cause, Direction
 from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.tenancy.tokens import Permissions
@@ -161,26 +163,6 @@ class Speakers:
 
 
 @dataclass(frozen=True, slots=True)
-class Direction:
-    """Figures of one direction between a client and the server, of the last seconds."""
-
-    loss: float
-    jitter_ms: float
-    round_trip_ms: float | None
-    bitrate_bps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What makes a call bad: whose leg, and by how much."""
-
-    kind: Literal["upload_loss", "download_loss", "download_limited", "delay"]
-    peer: str
-    value: float
-    unit: Literal["%", "bps", "ms"]
-
-
-@dataclass(frozen=True, slots=True)
 class Quality:
     """How your call goes, and the scores of everybody. `up` is from you to the server."""
 
@@ -323,23 +305,19 @@ SERVER_EVENTS: dict[str, type] = {
     "bye": Bye,
 }
 EVENT_OF: dict[type, str] = {cls: event for event, cls in SERVER_EVENTS.items()}
-_BARE_FIELDS = {"type", "sdp"}
+
+
+class _BareOffer(msgspec.Struct):
+    sdp: str
+    type: Literal["offer"] = "offer"
 
 
 def encode(message: ServerMessage, *, full: bool = True) -> str:
     """The frame for a client; `full` is false for bare clients, whose offers hold `type` and `sdp` only."""
     event = EVENT_OF[type(message)]
-    if event not in BARE_EVENTS:
-        return _to_json({"event": event, "data": message})
-    body = _members(message)
-    if isinstance(message, Offer) and not full:
-        body = {key: body[key] for key in _BARE_FIELDS}
-    return _to_json({"event": event, "data": _to_json(body)})
+    body = _BareOffer(message.sdp) if isinstance(message, Offer) and not full else message
+    data = _to_json(body).decode() if event in BARE_EVENTS else body
+    return _to_json({"event": event, "data": data}).decode()
 
 
-def _members(message: Any) -> dict[str, Any]:
-    """Of a dataclass; the encoder comes for those of the ones in it."""
-    return {name: getattr(message, name) for name in message.__match_args__}
-
-
-_to_json = json.JSONEncoder(ensure_ascii=False, default=_members).encode
+_to_json = msgspec.json.Encoder().encode

@@ -128,22 +128,20 @@ def test_a_room_is_told_who_speaks_and_so_is_who_comes_later() -> None:
 def test_a_peer_is_told_how_its_call_goes_and_the_others_only_how_well() -> None:
     rooms = Rooms(Config())
     alice, bob, bare = join(rooms), join(rooms, name="bob"), join(rooms, name="bare", full=False)
-    up = {"loss": 0.12, "jitter_ms": 3.0, "round_trip_ms": 40.0, "bitrate_bps": 900_000}
-    cause = {"kind": "upload_loss", "peer": alice.id, "value": 12, "unit": "%"}
+    up = Direction(loss=0.12, jitter_ms=3.0, round_trip_ms=40.0, bitrate_bps=900_000)
+    cause = Cause("upload_loss", alice.id, 12, "%")
     assert rooms.measured(alice, bridge.Quality(alice.id, None, None, None, None, 0, 0)) == []
     said = told(rooms.measured(alice, bridge.Quality(alice.id, 3.0, up, None, cause, 1000, 0)))
-    assert said == [("alice", Quality(Direction(**up), None, Cause(**cause), {alice.id: 3.0}))]
+    assert said == [("alice", Quality(up, None, cause, {alice.id: 3.0}))]
     assert rooms.measured(bare, bridge.Quality(bare.id, 4.0, None, None, None, 0, 500)) == []
     scores = {alice.id: 3.0, bare.id: 4.0, bob.id: 4.4}
     report = bridge.Quality(bob.id, 4.4, None, up, None, 0, 0)
-    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, Direction(**up), None, scores))]
+    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, up, None, scores))]
     assert rooms.measured(bob, report) == [], "nothing has changed"
     rooms.leave(alice, "left")
-    assert told(rooms.measured(bob, report)) == [
-        ("bob", Quality(None, Direction(**up), None, {bare.id: 4.0, bob.id: 4.4}))
-    ]
+    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, up, None, {bare.id: 4.0, bob.id: 4.4}))]
     rooms.measured(bare, bridge.Quality(bare.id, None, None, None, None, 0, 500))
-    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, Direction(**up), None, {bob.id: 4.4}))]
+    assert told(rooms.measured(bob, report)) == [("bob", Quality(None, up, None, {bob.id: 4.4}))]
     assert alice.summary.record().bytes_up == 1000
     assert bare.summary.record().score_mean == 4.0
 

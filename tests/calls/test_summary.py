@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sfu.bridge import Quality
+import msgspec
+
+from sfu.bridge import Cause, Direction, Quality
 from sfu.calls.summary import Summary, observe
 from sfu.metrics import Counters
 from sfu.store.records import SessionQuality
 
 
-def direction(**changes: Any) -> dict[str, Any]:
-    return {"loss": 0.0, "jitter_ms": 2.0, "round_trip_ms": 30.0, "bitrate_bps": 500_000} | changes
+def direction(**changes: Any) -> Direction:
+    return msgspec.structs.replace(Direction(0.0, 2.0, 30.0, 500_000), **changes)
 
 
 def told(score: float | None = 4.4, **changes: Any) -> Quality:
@@ -45,7 +47,7 @@ def test_means_extremes_and_the_last_byte_counts() -> None:
 def test_metrics_have_directions_and_no_names() -> None:
     counters = Counters()
     observe(told(4.1, up=direction(loss=0.04, bitrate_bps=1_200_000)), counters)
-    observe(told(1.9, up=None, down=None, cause={"kind": "delay", "peer": "b", "value": 300, "unit": "ms"}), counters)
+    observe(told(1.9, up=None, down=None, cause=Cause("delay", "b", 300, "ms")), counters)
     observe(told(1.2, up=None, down=direction(round_trip_ms=None, jitter_ms=30.0)), counters)
     observe(told(None, up=None, down=None), counters)
     text = counters.render()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +18,10 @@ server_messages = st.one_of([st.builds(cls) for cls in SERVER_EVENTS.values()])
 
 def tuples_as_lists(value: Any) -> Any:
     """What JSON makes of a dataclass."""
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, dict):
         return {key: tuples_as_lists(inner) for key, inner in value.items()}
     return [tuples_as_lists(inner) for inner in value] if isinstance(value, (tuple, list)) else value

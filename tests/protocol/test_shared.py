@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -73,8 +72,7 @@ def type_text(hint: Any) -> str:
 
 def coded(events: dict[str, type]) -> dict[str, dict[str, str]]:
     return {
-        name: {field.name: type_text(get_type_hints(cls)[field.name]) for field in fields(cls)}
-        for name, cls in events.items()
+        event: {name: type_text(hint) for name, hint in get_type_hints(cls).items()} for event, cls in events.items()
     }
 
 
@@ -142,4 +140,4 @@ def test_the_example_is_of_the_protocol() -> None:
             decode(json.dumps(frame))
         else:
             data = json.loads(frame["data"]) if isinstance(frame["data"], str) else frame["data"]
-            assert list(data) == [field.name for field in fields(SERVER_EVENTS[frame["event"]])]
+            assert list(data) == list(get_type_hints(SERVER_EVENTS[frame["event"]]))

@@ -70,7 +70,7 @@ async def until(predicate: Callable[[], object], what: str, deadline_s: float = 
 
 def configure(**changes: Any) -> bridge.Configure:
     settings: dict[str, Any] = {
-        "port": 0, "hosts": ["127.0.0.1"], "advertise": [], "max_tracks": 8, "last_n": 0, "answer_s": 10, "ice_s": 10,
+        "port": 0, "hosts": ("127.0.0.1",), "advertise": (), "max_tracks": 8, "last_n": 0, "answer_s": 10, "ice_s": 10,
         "dtls_s": 10, "limits": True,
     }  # fmt: skip
     return bridge.Configure(**(settings | changes))

@@ -19,8 +19,9 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import asdict, fields
 from pathlib import Path
+
+import msgspec
 
 from sfu import bridge
 
@@ -43,10 +44,10 @@ class Child:
             await self.channel.send(event)
 
     async def handle(self, command: bridge.Command) -> None:
-        self.commands.append((type(command).__name__, asdict(command)))
+        self.commands.append((type(command).__name__, msgspec.structs.asdict(command)))
         match command:
             case bridge.Configure():
-                await self.send(bridge.Ready(command.port or TAKEN, ["127.0.0.1"], [str(os.getpid())]))
+                await self.send(bridge.Ready(command.port or TAKEN, ("127.0.0.1",), (str(os.getpid()),)))
             case bridge.Join(peer):
                 if self.mode == "garbled":
                     os.write(int(sys.argv[3]), b'["Nonsense",{}]\n')
@@ -59,8 +60,8 @@ class Child:
                 await self.send(bridge.Offer(peer, json.dumps(self.commands), {}, {}))
             case bridge.Answer(peer, sdp) if sdp.startswith("do:"):
                 for name, values in json.loads(sdp.removeprefix("do:")):
-                    cls = bridge.EVENTS[name]
-                    own = {"peer": peer} if "peer" in {field.name for field in fields(cls)} else {}
+                    cls = getattr(bridge, name)
+                    own = {"peer": peer} if "peer" in cls.__struct_fields__ else {}
                     await self.send(cls(**{**own, **values}))
             case bridge.Answer(_, sdp) if sdp.startswith("flood:"):
                 peer, offers, n_bytes = json.loads(sdp.removeprefix("flood:"))

@@ -207,7 +207,9 @@ class Negotiation:
         text = sdp.build_offer(self._session, self._version, transport, [section for section, _ in self._offered])
         send = {str(mid): s.source for mid, s in enumerate(self._transceivers) if s.source is not None}
         receive = {
-            str(mid): [s.track.publisher.id, s.track.source] for mid, s in enumerate(self._transceivers) if s.track
+            str(mid): bridge.Origin(s.track.publisher.id, s.track.source)
+            for mid, s in enumerate(self._transceivers)
+            if s.track
         }
         self._offer_event = bridge.Offer(self._peer.id, text, send, receive)
         self._tell_offer()

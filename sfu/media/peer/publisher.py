@@ -159,7 +159,7 @@ class Publisher:
                 self._tell_layers(publication)
 
     def _tell_layers(self, publication: Publication) -> None:
-        self._shared.emit(bridge.Layers(self._peer.id, publication.source, list(publication.asked)))
+        self._shared.emit(bridge.Layers(self._peer.id, publication.source, tuple(publication.asked)))
 
     # --- whose an SSRC is --------------------------------------------------------------------------------------------
 

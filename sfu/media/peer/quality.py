@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from sfu import bridge
 from sfu.media.streams.counted import Counted
 
 QUALITY_S = 2.0
@@ -44,7 +45,8 @@ MOST_UPLOADS = 8
 """Other people's troubles that are looked at, the worst first."""
 
 Kind = Literal["upload_loss", "download_loss", "download_limited", "delay"]
-UNITS: dict[Kind, tuple[str, int]] = {
+Unit = Literal["%", "bps", "ms"]
+UNITS: dict[Kind, tuple[Unit, int]] = {
     "upload_loss": ("%", 0),
     "download_loss": ("%", 0),
     "download_limited": ("bps", -4),
@@ -64,10 +66,9 @@ class Trouble(NamedTuple):
     damage: float
     value: float
 
-    def described(self) -> dict[str, Any]:
-        """The members of server_messages.Cause."""
+    def described(self) -> bridge.Cause:
         unit, digits = UNITS[self.kind]
-        return {"kind": self.kind, "peer": self.peer, "value": round(self.value, digits), "unit": unit}
+        return bridge.Cause(self.kind, self.peer, round(self.value, digits), unit)
 
 
 # --- the E-model -----------------------------------------------------------------------------------------------------
@@ -168,16 +169,12 @@ class Quality:
         self.telling = Telling()
         self._at_s = 0.0
 
-    def described(self, way: Way) -> dict[str, Any] | None:
-        """The members of server_messages.Direction."""
+    def described(self, way: Way) -> bridge.Direction | None:
+        """The figures of one direction; None while nothing flows there."""
         if not way.flows:
             return None
-        return {
-            "loss": round(way.loss, 4),
-            "jitter_ms": round(1e3 * way.jitter_s, 1),
-            "round_trip_ms": None if self.round_trip_s is None else round(1e3 * self.round_trip_s, 1),
-            "bitrate_bps": round(way.bitrate_bps),
-        }
+        round_trip_ms = None if self.round_trip_s is None else round(1e3 * self.round_trip_s, 1)
+        return bridge.Direction(round(way.loss, 4), round(1e3 * way.jitter_s, 1), round_trip_ms, round(way.bitrate_bps))
 
     @property
     def score(self) -> float | None:

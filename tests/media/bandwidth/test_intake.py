@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -113,11 +114,13 @@ def test_what_is_forwarded_is_bounded(steps: list[tuple[float, int, int]]) -> No
 
 WARNING = "publisher_sends_too_much"
 PAYLOAD_TYPES = {"microphone": 111, "screen_sound": 111, "camera": 96}
-_numbers = itertools.count()
+_numbers: dict[int, Iterator[int]] = {}
+"""Of each SSRC its own: SRTP refuses a number that is half the circle ahead of the stream's last."""
 
 
 async def send(client: Client, source: str, payload: bytes) -> None:
-    await client.send_rtp(source, next(_numbers), payload, pt=PAYLOAD_TYPES[source])
+    numbers = _numbers.setdefault(client.ssrcs[source], itertools.count(100))
+    await client.send_rtp(source, next(numbers), payload, pt=PAYLOAD_TYPES[source])
 
 
 async def flood(control: LocalControl, client: Client, source: str, chunks: int = 20) -> None:

@@ -50,12 +50,12 @@ def test_a_camera_sends_its_first_layer_until_a_packet_has_come() -> None:
             await a.start()
             for turn in range(2):
                 camera = await begins(a, control)
-                assert (await control.event(bridge.Layers, "a")).active == ["q"]
+                assert (await control.event(bridge.Layers, "a")).active == ("q",)
                 control.stats = {}
                 await control.counted(lambda stats: stats)  # layers are chosen five times before each report
                 assert not control.pending(bridge.Layers, "a")
                 await layer(a, 100 * turn, 7001, KEY, "" if turn else "q")
-                assert (await control.event(bridge.Layers, "a")).active == []  # nobody watches
+                assert (await control.event(bridge.Layers, "a")).active == ()  # nobody watches
                 assert camera.flows
                 await control.send(bridge.Unpublish("a", "camera"))
                 await until(lambda: not control.worker.peers["a"].published, "it ended")

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from itertools import pairwise
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfu.bridge import Direction
 from sfu.media.peer.quality import (
     BLAME,
     CALM_S,
@@ -122,12 +124,7 @@ def test_the_figures_of_both_directions() -> None:
     quality = Line().go(20, up=0.1, down=0.02, jitter_s=0.012, round_trip_s=0.08)
     assert quality.up.loss == pytest.approx(0.1)
     assert quality.down.loss == pytest.approx(0.02)
-    assert quality.described(quality.up) == {
-        "loss": 0.1,
-        "jitter_ms": 12.0,
-        "round_trip_ms": 80.0,
-        "bitrate_bps": 0.9 * PPS * 8000,
-    }
+    assert quality.described(quality.up) == Direction(0.1, 12.0, 80.0, int(0.9 * PPS * 8000))
     assert quality.up.n_bytes == 20 * PPS * 900
     assert quality.down.n_bytes == 20 * PPS * 980
 
@@ -215,7 +212,7 @@ def test_whatever_is_reported_it_is_a_score(reports: list[tuple[float, float, fl
 
 def told(line: Line) -> tuple[str, str, float, str] | None:
     cause = line.quality.telling.cause
-    return None if cause is None else tuple(cause.described().values())  # type: ignore[return-value]
+    return None if cause is None else msgspec.structs.astuple(cause.described())  # type: ignore[return-value]
 
 
 def room(**lines: Line) -> dict[str, tuple[str, str, float, str] | None]:
