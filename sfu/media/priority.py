@@ -1,5 +1,5 @@
-"""Scheduling priority of a worker (sched(7)), so that packets wait less behind other processes. Linux only; elsewhere,
-or without permission, nothing changes.
+"""Scheduling priority of a worker (sched(7)), so that packets wait less for other processes. Linux only; elsewhere, or
+without permission, nothing changes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import sys
 from sfu.media.transport import libc
 
 NICE = -5
-"""Packets are not to wait for REST requests on the same core. Only root, or who has CAP_SYS_NICE, may have it."""
+"""Packets should not wait for REST requests on the same core. Requires root or CAP_SYS_NICE."""
 SLICE_NS = 700_000
-"""Who asks for a short turn gets it soon: it may interrupt what has asked for a longer one, usually 1-3 ms. Past its
-turn it may be interrupted itself, so that should last for most bursts. Linux 6.12 and later heed it; anybody may
-ask."""
+"""A process with a short time slice is scheduled soon: it may preempt one with a longer slice, usually 1-3 ms. Beyond
+its slice it may be preempted itself, so the slice should outlast most bursts. Linux 6.12 and later honour it, without
+privileges."""
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 _OTHER = 0
@@ -26,7 +26,7 @@ _attributes = struct.Struct("=IIQiIQQQ")
 
 
 def hurry() -> None:
-    """This process is to run soon after it wakes."""
+    """Asks the kernel to run this process soon after it wakes."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     number = _SCHED_SETATTR.get(platform.machine())

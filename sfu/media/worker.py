@@ -1,7 +1,7 @@
 """A media worker: one process, one asyncio loop. Started as `python -m sfu.media.worker FD`, with the bridge on FD.
 
-It ends when the bridge does: a control plane that was killed leaves no worker behind. It holds no state that outlives
-it.
+It ends when the bridge does, so a control plane that was killed leaves no worker behind. It holds no state that
+outlives it.
 """
 
 from __future__ import annotations
@@ -45,24 +45,25 @@ from sfu.media.transport.interfaces import interface_addresses
 log = logging.getLogger("sfu.media")
 
 EVENT_QUEUE = 10_000
-"""Events waiting for a control plane that does not read; past it the worker gives up, to be started again."""
+"""Events waiting for a control plane that does not read; past that the worker gives up and is started again."""
 STATS_S = 1.0
 MAXIMA = ("loop_lag_us_max", "gc_pause_us_max")
-"""Kept among the counters, and begun anew with each report."""
+"""Kept among the counters, but reset with each report."""
 LAG_S = 0.5
-"""How often the loop's lag is measured while nobody is to have feedback: an idle worker is to sleep."""
+"""How often the loop's lag is measured while no feedback is due: an idle worker should sleep."""
 SLEPT_S = 1.0
-"""A loop later than this did not run: its machine was paused, or it alone."""
+"""A loop later than this did not run: its process was stopped, alone or with the machine."""
 ALLOCATE_S = 0.2
-"""How often it is looked at what each peer's way down carries, and which layers anybody wants."""
+"""How often each peer's downlink is allocated, and the wanted layers are determined."""
 TURN_S = 1e-3
-"""What measuring may take before packets have their turn again."""
+"""How long measuring may take before packets have their turn."""
 LOAD_WEIGHT = 0.3
-"""Of the last second in the load that decides on admission: about the last five seconds count."""
+"""Weight of the last second in the load that decides on admission, which covers about the last five seconds."""
 FULL_COLLECTION_S, FULL_COLLECTION_PEERS = 30.0, 25
-"""How long the garbage of peers that left may wait, and of how many: what they held is megabytes."""
+"""A full garbage collection runs this long after the last one if peers have left, or as soon as FULL_COLLECTION_PEERS
+have: what they held is megabytes."""
 ADDRESSES_S = 10.0
-"""How often the interfaces are looked at again, for an address that came after the start."""
+"""How often the interfaces are read again, for addresses that appear after the start."""
 
 
 class Usage(NamedTuple):
@@ -79,12 +80,12 @@ class Usage(NamedTuple):
 
 
 class Worker:
-    """The peers and rooms of this process. Commands come in one at a time; nothing awaits while handling one."""
+    """The peers and rooms of this process. Commands are handled one at a time, without awaiting."""
 
     def __init__(self, configure: bridge.Configure) -> None:
         self.peers: dict[str, Peer] = {}
         self.rooms: dict[str, Room[Peer]] = {}
-        self.counters: dict[str, int] = defaultdict(int)  # no Counter: it is written to by way of Python
+        self.counters: dict[str, int] = defaultdict(int)  # no Counter, whose item assignment is slower
         ways = [Handover(socket.socket(fileno=fd), self.counters) for fd in configure.handovers]
         self.udp = UdpPort(
             self.counters, Ingress(self.counters).forward, Handovers(configure.index, ways), joins=configure.joins
@@ -100,14 +101,14 @@ class Worker:
         self._left, self._collected_s = 0, time.perf_counter()
 
     def emit(self, event: bridge.Event) -> None:
-        """Queues an event for the control plane. A failed peer is forgotten here: its Leave may take a while."""
+        """Queues an event for the control plane. A failed peer is forgotten here, as its Leave may take a while."""
         if isinstance(event, bridge.Failed):
             self._forget(event.peer)
         self.outbox.put_nowait(event)
 
     def listen(self) -> list[str]:
-        """Binds what the interfaces offer now; returns candidates that are new. Raises OSError at a taken port, and
-        where there is no address at all."""
+        """Binds the addresses that the interfaces have now; returns the new candidates. Raises OSError if the port is
+        taken, or if there is no address at all."""
         config = self.shared.config
         self.udp.open(interface_addresses(config.hosts), config.port or self.udp.port, config.hosts)
         if not self.udp.endpoints:
@@ -118,7 +119,7 @@ class Worker:
         return [line for line in self.shared.candidates if line not in before]
 
     def handle(self, command: bridge.Command) -> None:
-        """Carries out one command; what the peer did wrong becomes a Refused event, what we did its end."""
+        """Carries out one command. A client's mistake becomes a Refused event; an internal error ends the peer."""
         if isinstance(command, bridge.Configure):
             raise TypeError("configured twice")
         if isinstance(command, bridge.Join):
@@ -133,7 +134,7 @@ class Worker:
             self._carry_out(command, peer)
         except SfuError as error:
             self.emit(bridge.Refused(command.peer, error.code, str(error)))
-        except Exception as error:  # noqa: BLE001 - one peer's room is not to pay for it
+        except Exception as error:  # noqa: BLE001 - it must not harm the rest of the room
             self._end(peer, error)
 
     def _carry_out(self, command: bridge.Command, peer: Peer) -> None:
@@ -158,9 +159,9 @@ class Worker:
                 peer.close()
 
     def _each(self, work: Callable[[Peer], None]) -> None:
-        """Does something for every peer; a peer for which it goes wrong ends, and nobody else."""
+        """Calls `work` for every peer; an exception ends that peer and no other."""
         for peer in list(self.peers.values()):
-            try:  # not `_guarded`: a call for each peer costs as much as what there mostly is to do
+            try:  # not `_guarded`: one more call per peer costs as much as most of the work
                 work(peer)
             except Exception as error:  # noqa: BLE001 - as above
                 self._end(peer, error)
@@ -172,7 +173,7 @@ class Worker:
             self._end(peer, error)
 
     def _end(self, peer: Peer, error: Exception) -> None:
-        """Our mistake: logged, and the peer is to join again."""
+        """Ends a peer after an internal error, which is logged; its client may join again."""
         log.error("peer_failed peer=%s error=%r", peer.id, error, exc_info=error)
         if peer.id in self.peers:
             self.emit(bridge.Failed(peer.id, SfuError.code, str(SfuError())))
@@ -188,8 +189,8 @@ class Worker:
             del self.rooms[peer.room.key]
 
     async def tick(self) -> None:
-        """What is done again and again, by one clock, as every waking costs: feedback to publishers each FEEDBACK_MS,
-        who speaks each LISTEN_S, the rest when it is due. And how late the loop runs (uvloop's own clock counts
+        """All periodic work, by one timer, as every wake-up costs: feedback to publishers every FEEDBACK_MS, speakers
+        every LISTEN_S, the rest when it is due. Also measures how late the loop runs (uvloop's own clock counts only
         milliseconds)."""
         listen_s = allocate_s = measure_s = report_s = 0.0
         while True:
@@ -204,7 +205,7 @@ class Worker:
                 self._each(lambda peer: peer.slept(late_s))  # noqa: B023 - at once
             self._each(Peer.send_feedback)
             if due >= listen_s:
-                listen_s = due + LISTEN_S - FEEDBACK_MS / 2e3  # at every second tick where there is feedback to send
+                listen_s = due + LISTEN_S - FEEDBACK_MS / 2e3  # every second tick while feedback is sent
                 self._listen(due)
             if due >= allocate_s:
                 allocate_s = due + ALLOCATE_S - FEEDBACK_MS / 2e3
@@ -217,7 +218,7 @@ class Worker:
                 self._report()
 
     def _allocate(self, now_s: float) -> None:
-        """At one moment for all, so that what each publication offers is worked out once."""
+        """For all peers at the same moment, so that each publication's layer options are computed only once."""
         self._each(lambda peer: peer.subscriber.allocate(now_s))
         self._each(lambda peer: peer.publisher.ask_layers(now_s))
         if self.shared.config.limits:
@@ -229,7 +230,8 @@ class Worker:
                 self.emit(bridge.Speakers(room.key, speaking.dominant, tuple(speaking.speaking)))
 
     def _report(self) -> None:
-        """Stats, by which the control plane also knows that the worker lives; and peers that went silent."""
+        """Emits statistics, which also show the control plane that the worker is alive; sends receiver reports, ends
+        peers that are silent, and collects garbage."""
         last, now = self._last, Usage.now(self.counters)
         self._each(lambda peer: peer.check_liveness(now.wall_s))
         self._each(lambda peer: peer.publisher.send_reports())
@@ -253,7 +255,7 @@ class Worker:
         self.emit(bridge.Stats(counters | {"cpu_seconds": now.cpu_s}, gauges))
 
     async def measure(self) -> None:
-        """Every peer's quality, in turns with packets: a large room has thousands of down tracks."""
+        """Updates every peer's quality, in turns with packets: a large room has thousands of down tracks."""
         while True:
             await self._measuring.wait()
             self._measuring.clear()
@@ -264,7 +266,7 @@ class Worker:
                     turn_s = time.monotonic()
 
     def _measure(self) -> Iterator[None]:
-        """The same, step by step."""
+        """One round of measuring, peer by peer."""
         for room in list(self.rooms.values()):
             for peer in list(room.peers.values()):
                 self._guarded(lambda peer: peer.measure(time.monotonic()), peer)
@@ -275,9 +277,9 @@ class Worker:
                 yield
 
     def _collect(self) -> None:
-        """Garbage, now and not in the middle of a burst. Cycles come of peers that ended, not of packets: the young
-        ones are looked at each second, the old ones FULL_COLLECTION_S after the last time if peers have left since,
-        or when so many have that what they held is worth the pause."""
+        """Collects garbage now rather than in the middle of a burst. Reference cycles come from peers that ended, not
+        from packets. The young generations are collected every second. The old one is collected FULL_COLLECTION_S after
+        the last time if peers have left since, or when so many have left that their memory is worth the pause."""
         began_s = time.perf_counter()
         overdue = self._left and began_s - self._collected_s > FULL_COLLECTION_S
         if overdue or self._left >= FULL_COLLECTION_PEERS:
@@ -289,7 +291,7 @@ class Worker:
         self.counters["gc_pause_us_max"] = max(self.counters["gc_pause_us_max"], pause_us)
 
     async def watch_addresses(self) -> None:
-        """Takes up addresses that interfaces get later, and trickles them to everyone (RFC 8838)."""
+        """Binds addresses that interfaces get later, and trickles them to all peers (RFC 8838)."""
         while True:
             await asyncio.sleep(ADDRESSES_S)
             try:
@@ -348,7 +350,7 @@ async def serve(sock: socket.socket) -> None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one: an isolated packet costs 15 µs of waking up with it, 24 with asyncio's own loop."""
+    """uvloop, if installed: waking up for an isolated packet takes 15 µs with it, and 24 with asyncio's own loop."""
     try:
         import uvloop
     except ImportError:
@@ -357,9 +359,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _raise_open_files() -> None:
-    """Where workers share a port, each address of a peer takes a file."""
+    """Where workers share a port, each address of a peer needs a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS gives less than it says
+    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it reports
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 

@@ -1,7 +1,7 @@
 """Video allocation: which layer of each video a subscriber gets within its downlink's bitrate. Pure.
 
-Sound is not counted: it always goes. Of the videos each first gets its smallest layer, the most important one first,
-until no more fit; then the same order decides whose are made larger, as far as they are shown large.
+Audio is not counted: it is always sent. First each video gets its smallest layer, in order of importance, until no more
+fit. Then, in the same order, videos get larger layers, as far as the page shows them large.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 LARGER = 1.15
-"""To go up, this much more than the layer's bitrate must be there, so that a small fall does not take it back."""
+"""A step up requires this much more than the layer's bitrate, so that a small fall does not undo it."""
 ENOUGH = 0.6
 """A layer is large enough if its height is this share of the tile's: nobody sees the difference."""
 
 
 class Layer(NamedTuple):
-    """`height` in pixels, 0 where it is not known (the only layer there is); `most_bps` is what it took lately: an
-    encoder that begins with a layer takes seconds to fill it."""
+    """`height` in pixels, 0 if unknown (then it is the only layer); `most_bps` is its highest recent bitrate: an
+    encoder that starts a layer takes seconds to fill it."""
 
     rid: str
     height: int
@@ -28,35 +28,36 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A video as it is shown: `height` in device pixels; its layers, the smallest first; the layer it has now, None
-    while it is paused."""
+    """A video as the page shows it: `height` of the tile in device pixels; the layers, the smallest first; `now`, the
+    rid of the present layer, None while the video is paused."""
 
     height: int
     layers: Sequence[Layer]
     now: str | None = None
 
     def best(self) -> int:
-        """The layer that is large enough, of several of one size the best; the largest if none is."""
+        """Index of the smallest layer that is large enough, the best one of that size; of the largest layer if none
+        is."""
         enough = next((layer.height for layer in self.layers if layer.height >= self.height * ENOUGH), None)
         return max(i for i, layer in enumerate(self.layers) if enough in (None, layer.height))
 
     def cost(self, at: int) -> float:
-        """Of a layer; more for one larger than now."""
+        """The bitrate to reserve for a layer, with a margin if it is larger than the present one."""
         now = next((i for i, layer in enumerate(self.layers) if layer.rid == self.now), -1)
         layer = self.layers[at]
         return layer.bps if at <= now else max(layer.bps, layer.most_bps) * LARGER
 
 
 class Allocation(NamedTuple):
-    """A layer for each wish, None where it does not fit; and what all would take that is wanted next, 0 if all is
-    there."""
+    """The rid of a layer for each wish, None if none fits; and the total bitrate at which the next step up would fit, 0
+    if nothing more is wanted."""
 
     chosen: list[str | None]
     next_bps: float
 
 
 def allocate(wishes: Iterable[Wish], allowed_bps: float) -> Allocation:
-    """`wishes` in the order of their importance."""
+    """`wishes` are in order of importance."""
     wishes = list(wishes)
     at: list[int] = []
     spent = next_bps = 0.0

@@ -1,7 +1,7 @@
 """Last-N: in a large room, each peer gets the videos of those who spoke last. Pure.
 
-Every video has a place in one order for the whole room; a peer gets the first n of those that are not its own. The
-rest is one set for all peers that have no video among the first.
+All videos of a room are in one order; a peer gets the first n that are not its own. Peers without a video among the
+first share one set of videos left out.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ CAMERA = "camera"
 
 
 class Video(NamedTuple):
-    """A track, by publishing peer and source."""
+    """A published video, by peer and source."""
 
     peer: str
     source: str
 
 
 def rank(videos: Sequence[Video], speakers: Sequence[str]) -> list[Video]:
-    """The room's order: the first speaker's camera, what is shared (screens), the other speakers' cameras, the rest.
+    """The room's order: the first speaker's camera, shared screens, the other speakers' cameras, the rest.
 
-    `videos` is in the order they began, which decides where nothing else does; `speakers` as `Speakers.ranking`, where
+    `videos` are in the order in which they began, which breaks ties; `speakers` are as in `Speakers.ranking`, where
     peers may be missing or have no video.
     """
     spoke = {peer: place for place, peer in enumerate(speakers)}
@@ -39,7 +39,7 @@ def rank(videos: Sequence[Video], speakers: Sequence[str]) -> list[Video]:
 
 
 def left_out(ranked: Sequence[Video], subscribers: Iterable[str], n: int) -> Iterator[tuple[str, frozenset[Video]]]:
-    """What each subscriber is not to get of the room's order: all but the first n that are not its own."""
+    """The videos of the room's order that each subscriber does not get: all but the first n that are not its own."""
     rest: dict[int, frozenset[Video]] = {}
     for subscriber in subscribers:
         cut = n

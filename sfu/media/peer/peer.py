@@ -1,5 +1,5 @@
-"""One peer: its transport, and its RTP and RTCP in and out. negotiation.py, publisher.py and subscriber.py decide
-what goes to whom.
+"""One peer: its transport, and its RTP and RTCP in and out. negotiation.py, publisher.py and subscriber.py decide what
+goes to whom.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SILENT_S = 30.0
 
 
 class Peer(Transport):
-    """Created by Join, begins with `enter`, ended by `close` (Leave, a failure, or the worker's end). `close` ends, in
+    """Created by Join, started by `enter`, ended by `close` (Leave, a failure, or the worker's end). `close` ends, in
     this order: its place in the room, negotiation, its down tracks, its publications, media, DTLS, ICE, its ufrags."""
 
     def __init__(self, join: bridge.Join, room: Room[Peer], shared: Shared) -> None:
@@ -56,7 +56,7 @@ class Peer(Transport):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def enter(self) -> None:
-        """Once: it can be reached by UDP, is in its room, and gets its first offer."""
+        """Called once: makes the peer reachable by UDP, adds it to its room, and has its first offer sent."""
         self.shared.udp.register(self.agent, self.demuxer)
         self.room.peers[self.id] = self
         self.room.arrange()
@@ -68,28 +68,28 @@ class Peer(Transport):
         return self.publisher.published
 
     def hold(self, held: bool) -> None:
-        """Its client cannot be told anything, or can again: then it is told anew what the last may not have reached."""
+        """Its client cannot be told anything, or can again: then whatever may not have reached it is repeated."""
         self.negotiation.hold(held)
         if not held:
             self.subscriber.tell_again()
             self.publisher.tell_again()
 
     def tell_others(self) -> None:
-        """What it publishes is another than before."""
+        """Its publications have changed: the other peers get offers."""
         self.room.arrange()
         for peer in self.room.peers.values():
             if peer is not self and peer.may_subscribe:
                 peer.negotiation.changed()
 
     def renegotiate(self) -> None:
-        """Something that its next offer must show changed."""
+        """Its own next offer must show a change."""
         self.negotiation.changed()
 
-    # --- what its room asks ------------------------------------------------------------------------------------------
+    # --- for its room ------------------------------------------------------------------------------------------------
 
     @property
     def shows(self) -> frozenset[int]:
-        """Whoever has no media path yet shows nothing that the others would have to go by."""
+        """Video payload types that it can show. A peer without a media path yet restricts nobody."""
         return codecs.VIDEO_TYPES if self.outgoing is None else self.negotiation.shows
 
     def check_codecs(self, types: frozenset[int]) -> None:
@@ -101,15 +101,15 @@ class Peer(Transport):
     # --- transport ---------------------------------------------------------------------------------------------------
 
     def connect(self, answer: sdp.AnswerSdp) -> None:
-        """Its client said how it can be reached and who it is."""
+        """The first answer has come: starts ICE and DTLS."""
         self._start(self._connect(answer))
 
     def attach(self) -> None:
-        """Media flows to this peer once its answer took a track and its DTLS is up, whichever comes last."""
+        """An answer was applied, or DTLS is up: media flows to this peer after the later of the two."""
         self.subscriber.take(self.negotiation.accepted, flows=self.outgoing is not None)
 
     async def _connect(self, answer: sdp.AnswerSdp) -> None:
-        """ICE, then DTLS, each with its deadline; afterwards media flows. What fails ends the peer."""
+        """Waits for ICE, then does DTLS, each with its deadline; then media flows. A failure ends the peer."""
         config = self.shared.config
         try:
             async with within(config.ice_s):
@@ -124,7 +124,7 @@ class Peer(Transport):
         dtls.on("statechange", self._dtls_changed)
         self.demuxer.open(dtls.incoming)
         self.outgoing = dtls.outgoing
-        self.room.check_codecs()  # what it can show counts from now on
+        self.room.check_codecs()  # the codecs that it can show count from now on
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
         self.attach()
@@ -137,20 +137,21 @@ class Peer(Transport):
         self.shared.counters["paths_selected"] += 1
         for publication in self.negotiation.subscribed:
             publication.down_tracks_changed()
-        for track in self.published.values():  # what was lost on the old path, the others' requests included
-            for layer in track.received:
-                layer.request_keyframe()
+        # packets and other peers' keyframe requests may have been lost on the old path
+        for publication in self.published.values():
+            for stream in publication.received:
+                stream.request_keyframe()
 
     def check_liveness(self, now_s: float) -> None:
         if self.outgoing is not None and now_s - self.agent.last_seen_s > SILENT_S:
             self.fail(MediaLost())
 
     def slept(self, pause_s: float) -> None:
-        """This process did not run for so long, which is no silence of the peer."""
+        """This process was stopped for `pause_s`, which does not count as silence of the peer."""
         self.agent.last_seen_s = min(self.agent.last_seen_s + pause_s, time.monotonic())
 
     def fail(self, error: SfuError) -> None:
-        """Its call is over, and the control plane hears why."""
+        """Ends the peer and tells the control plane why."""
         if not self._closed:
             self.shared.emit(bridge.Failed(self.id, error.code, str(error)))
             self.close()
@@ -167,7 +168,7 @@ class Peer(Transport):
             self.fail(SfuError())
 
     def close(self) -> None:
-        """Everything of this peer ends; its room forgets it. Idempotent."""
+        """Ends everything of this peer; its room forgets it. Idempotent."""
         if self._closed:
             return
         self._closed = True
@@ -178,8 +179,8 @@ class Peer(Transport):
         for publication in self.negotiation.subscribed:
             publication.remove_down_track(self)
         flowed = self.publisher.flows
-        for track in self.published.values():
-            track.close()
+        for publication in self.published.values():
+            publication.close()
         self.published.clear()
         if flowed:
             self.tell_others()
@@ -195,21 +196,21 @@ class Peer(Transport):
             self.agent.close()
         self.shared.udp.unregister(self.agent)
 
-    # --- what is known of its call -----------------------------------------------------------------------------------
+    # --- quality and feedback ----------------------------------------------------------------------------------------
 
     def measure(self, now_s: float) -> None:
-        """Brings `quality` up to date, from what its own tracks and its down tracks of others' counted."""
+        """Updates `quality` from the counters of its own streams and of its down tracks."""
         down_tracks = [
             down_track
-            for track in self.subscriber.subscriptions.values()
-            if (down_track := track.down_tracks.get(self.id)) is not None
+            for publication in self.subscriber.subscriptions.values()
+            if (down_track := publication.down_tracks.get(self.id)) is not None
         ]
-        tracks = [track for publication in self.published.values() for track in publication.received]
-        up, down = [track.counted() for track in tracks], [down_track.counted() for down_track in down_tracks]
+        streams = [stream for publication in self.published.values() for stream in publication.received]
+        up, down = [stream.counted() for stream in streams], [down_track.counted() for down_track in down_tracks]
         self.quality.update(up, down, now_s, self.subscriber.limit_bps)
 
     def tell_quality(self, uploads: list[Trouble], now_s: float) -> None:
-        """`uploads` is what is wrong with those of the room."""
+        """`uploads` are the troubles of all uplinks in the room."""
         if self._closed:
             return
         quality = self.quality
@@ -222,11 +223,11 @@ class Peer(Transport):
 
     @property
     def numbers_packets(self) -> bool:
-        """Whether this publisher wants transport-wide feedback."""
+        """Whether this publisher numbers its packets, and so wants transport-wide feedback."""
         return bool(self.demuxer.feedback_ssrc)
 
     def send_feedback(self) -> None:
         """Transport-wide feedback for what arrived since the last call, if anything did."""
         demuxer = self.demuxer
-        if demuxer.feedback_ssrc and (fci := demuxer.feedback.report()):  # else it numbers nothing
+        if demuxer.feedback_ssrc and (fci := demuxer.feedback.report()):  # 0: it numbers no packets
             self.send_rtcp(rtcp.transport_feedback(fci, demuxer.feedback_ssrc))

@@ -24,28 +24,28 @@ from sfu.media.streams.svc import ScalableStream
 from sfu.media.transport.transport import Transport
 
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
-"""Simulcast layers of a camera by rid: lines, and the maximum bitrate that the page sets (public/protocol.js). A camera
-of another size is treated as one of these."""
+"""Simulcast layers of a camera by rid: height, and the maximum bitrate that the page sets (public/protocol.js). A
+camera of another size is treated as one of these."""
 LINES = 720
-"""Of a stream whose layers do not tell their sizes; each has half the lines of the next."""
+"""Height of a stream with spatial layers that do not tell their sizes; each layer has half the height of the next."""
 SCREEN = {"q": (540, 250e3), "h": (1080, 800e3), "f": (1080, 2500e3)}
-"""Likewise of a shared screen. Text in half its size is hard to read, so the middle one has all the lines and few
-pictures a second."""
+"""Likewise for a shared screen. Text at half its size is hard to read, so the middle layer has the full height and a
+low frame rate."""
 SILENT_S = 1.0
-"""A layer without packets for so long, while another one has some, is one that the publisher does not send now."""
+"""A layer without packets for this long, while another one has some, is not being sent."""
 START_S = 2.0
-"""What the publisher takes to begin with a layer, at most."""
+"""How long a publisher takes at most to start a layer."""
 RELEASE_S = 4.0
-"""For so long nobody must want a layer before the publisher is told to stop sending it."""
+"""How long nobody must want a layer before the publisher is told to stop it."""
 RATE_WEIGHT = 0.3
 FORGET_S = 20.0
-"""After so long of sending it the most that a layer took counts for half."""
+"""After this long of being sent, the highest bitrate of a layer counts for half."""
 
 _lower = attrgetter("lower")
 
 
 class _Rate:
-    """What a layer's stream brings a second, smoothed, and the most of it lately."""
+    """Bitrate of a layer's stream, smoothed, and its recent maximum."""
 
     __slots__ = ("_at_s", "_bytes", "bps", "most_bps")
 
@@ -63,8 +63,8 @@ class _Rate:
 
 
 class LayerOptions(NamedTuple):
-    """What a subscriber can have of a publication at one moment, the smallest first. `most_bps` is by layer the most
-    that it or a smaller one takes. `shape` is the same object for as long as nothing changes but bitrates."""
+    """The layers that a subscriber can have of a publication at one moment, the smallest first. `most_bps[i]` is the
+    highest bitrate among layers 0 to i. `shape` is the same object as long as only bitrates change."""
 
     layers: Sequence[Layer]
     most_bps: Sequence[float]
@@ -73,7 +73,7 @@ class LayerOptions(NamedTuple):
 
 class Publication:
     """Owned by its publisher; ends with its section or its peer. `rids` are the layers of a simulcast, the smallest
-    first; none means a single stream. `redundant`: of sound that is sent as RED."""
+    first; none means a single stream. `redundant`: its audio is sent as RED."""
 
     def __init__(
         self,
@@ -92,38 +92,38 @@ class Publication:
         self.ssrc = secrets.randbelow(0xFFFFFFFE) + 1
         make = RedundantStream if redundant else ScalableStream if kind == "video" else RtpStream
         self.streams = {rid: make(publisher, source, kind, send_buffers, self.ssrc) for rid in rids or ("",)}
-        self.received = list(self.streams.values())  # those that the publisher sends
+        self.received = list(self.streams.values())  # the streams that the publisher sends
         self.simulcast = len(self.received) > 1
-        self._rids = {track: rid for rid, track in self.streams.items()}
+        self._rids = {stream: rid for rid, stream in self.streams.items()}
         self.down_tracks: dict[str, DownTrack[RtpStream]] = {}  # by subscribing peer's id, on one of the layers
         self.asked: tuple[str, ...] = tuple(rids[:1])  # the layers that the publisher was last told to send
-        self._asked_s: dict[str, float] = {}  # since when
-        self._asked_last = self.asked  # likewise, when it was any
+        self._asked_s: dict[str, float] = {}  # since when, by rid
+        self._asked_last = self.asked  # the last `asked` that was not empty
         self._rates: dict[RtpStream, _Rate] = {}
         self._offer, self._offered_s = LayerOptions((), (), None), float("-inf")
-        self._shaped: tuple[object, ...] = ()  # what the shape of the last offer is of
+        self._shaped: tuple[object, ...] = ()  # what the shape of the last offer stands for
         self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
         self._wanted_s = dict.fromkeys(self.streams, float("-inf"))  # when anybody last wanted it
 
     @property
     def scalable(self) -> bool:
-        """Whether one of its streams has layers in it now."""
+        """Whether one of its streams has spatial layers now."""
         return any(map(_lower, self.received))
 
     @property
     def layers(self) -> dict[str, RtpStream]:
-        """What a subscriber can be on, the smallest first: streams by rid, what leaves out layers of one by its rid and
-        the largest that is left."""
+        """The streams that a subscriber can be on, by name, the smallest first. A stream's name is its rid; a part
+        without the larger spatial layers is named by the rid and its highest layer."""
         if not self.scalable:
             return self.streams
         found: dict[str, RtpStream] = {}
-        for rid, track in self.streams.items():
-            found.update((f"{rid}{spatial}", lower) for spatial, lower in enumerate(track.lower))
-            found[rid] = track
+        for rid, stream in self.streams.items():
+            found.update((f"{rid}{spatial}", lower) for spatial, lower in enumerate(stream.lower))
+            found[rid] = stream
         return found
 
     @property
-    def tracks(self) -> list[RtpStream]:
+    def layer_streams(self) -> list[RtpStream]:
         return list(self.layers.values())
 
     @property
@@ -132,105 +132,108 @@ class Publication:
 
     @property
     def flows(self) -> bool:
-        """Whether a packet of it came, now or at any time: before, nobody is told that there is such a source."""
-        return any(track.remote_ssrc is not None for track in self.received)
+        """Whether any packet of it has ever come; before that, nobody is told that there is such a source."""
+        return any(stream.remote_ssrc is not None for stream in self.received)
 
     @property
     def packets(self) -> int:
-        return sum(track.packets for track in self.received)
+        return sum(stream.packets for stream in self.received)
 
     # --- subscribers -------------------------------------------------------------------------------------------------
 
     def add_down_track(self, peer: Transport, pause: str = "") -> None:
-        """The peer's answer takes this; with a reason to `pause`, it waits for `resume`. It begins with the smallest
-        layer that flows, which is a picture at once."""
+        """Adds a down track for a peer whose answer accepted this; with a reason to `pause`, it waits for `resume`. It
+        begins with the smallest layer that flows, so that a picture appears at once."""
         if peer.id not in self.down_tracks:
-            flowing = [track for track in self.tracks if track.stream.remote_ssrc is not None]
-            track = (flowing or self.tracks)[0].for_subscriber(peer)
-            track.add_down_track(peer, pause)
-            self.down_tracks[peer.id] = track.down_tracks[peer.id]
+            flowing = [stream for stream in self.layer_streams if stream.whole.remote_ssrc is not None]
+            stream = (flowing or self.layer_streams)[0].for_subscriber(peer)
+            stream.add_down_track(peer, pause)
+            self.down_tracks[peer.id] = stream.down_tracks[peer.id]
 
     def remove_down_track(self, peer: Transport) -> None:
         down_track = self.down_tracks.pop(peer.id, None)
         self._wanted.pop(peer.id, None)
         if down_track is not None:
-            down_track.track.remove_down_track(peer)
-            for track in self.tracks:
-                track.forget(peer.id)
+            down_track.stream.remove_down_track(peer)
+            for stream in self.layer_streams:
+                stream.forget(peer.id)
 
     def prefer(self, subscriber: str, rid: str, *, now: bool) -> None:
-        """The layer a subscriber is to have. It gets the present one until a keyframe of that comes; `now`: nothing
-        until then, because the present one is too much for it. Down within one stream needs none."""
+        """Sets the layer that a subscriber is to have. It gets the present one until a keyframe of the new one comes;
+        with `now` it gets nothing until then, because the present one is too much for it. Moving down within one stream
+        needs no keyframe."""
         down_track = self.down_tracks[subscriber]
         wanted = self.layers[rid]
         if self._wanted.get(subscriber) != rid:
             self._wanted[subscriber] = rid
-            for track in self.tracks:
-                track.forget(subscriber)
-        if down_track.track is wanted:
+            for stream in self.layer_streams:
+                stream.forget(subscriber)
+        if down_track.stream is wanted:
             return
-        if now and down_track.track.stream is not wanted.stream:
+        if now and down_track.stream.whole is not wanted.whole:
             wanted.forget(subscriber)
-            down_track.track.switch(subscriber, wanted)
+            down_track.stream.switch(subscriber, wanted)
         elif not wanted.expects(subscriber):
             wanted.expect(down_track)
 
     def layer_of(self, subscriber: str) -> str:
-        """The layer a subscriber is to have, or has."""
+        """The layer that a subscriber is to have, or else the one that it has."""
         down_track, layers = self.down_tracks[subscriber], self.layers
         wanted = self._wanted.get(subscriber)
-        return wanted if wanted in layers else next(rid for rid, track in layers.items() if track is down_track.track)
+        return (
+            wanted if wanted in layers else next(rid for rid, stream in layers.items() if stream is down_track.stream)
+        )
 
     def falls(self, subscriber: str, rid: str) -> bool:
         """Whether this layer is smaller than the one a subscriber gets."""
-        layer, now = self.layers[rid], self.down_tracks[subscriber].track
-        return self.tracks.index(layer) < self.tracks.index(now)
+        layer, now = self.layers[rid], self.down_tracks[subscriber].stream
+        return self.layer_streams.index(layer) < self.layer_streams.index(now)
 
     def paused(self, subscriber: str) -> str:
-        """A reason why a subscriber is left out, empty if there is none."""
+        """A reason why a subscriber is paused, empty if there is none."""
         down_track = self.down_tracks.get(subscriber)
         return min(down_track.pauses, default="") if down_track is not None else ""
 
     def pause(self, subscriber: str, reason: str) -> None:
-        self.down_tracks[subscriber].track.pause(subscriber, reason)
+        self.down_tracks[subscriber].stream.pause(subscriber, reason)
 
     def resume(self, subscriber: str, reason: str) -> None:
-        self.down_tracks[subscriber].track.resume(subscriber, reason)
+        self.down_tracks[subscriber].stream.resume(subscriber, reason)
 
     def request_keyframe(self, subscriber: str) -> None:
         if (down_track := self.down_tracks.get(subscriber)) is not None:
-            down_track.track.request_keyframe()
+            down_track.stream.request_keyframe()
 
     def retransmit(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
         if (down_track := self.down_tracks.get(subscriber)) is not None:
-            down_track.track.retransmit(subscriber, seqs, now_s)
+            down_track.stream.retransmit(subscriber, seqs, now_s)
 
     def down_tracks_changed(self) -> None:
-        for track in self.tracks:
-            track.down_tracks_changed()
+        for stream in self.layer_streams:
+            stream.down_tracks_changed()
 
     # --- the publisher's side ----------------------------------------------------------------------------------------
 
     def set_muted(self, muted: bool, reason: str = "") -> None:
-        for track in self.received:
-            track.set_muted(muted, reason)
+        for stream in self.received:
+            stream.set_muted(muted, reason)
 
     def take_level(self) -> float | None:
         return self.received[0].take_level()
 
     def measure(self, now_s: float) -> None:
-        """Once in a while: what each layer brings."""
-        tracks = self.tracks
-        if list(self._rates) != tracks:
-            self._rates = {track: self._rates.get(track) or _Rate() for track in tracks}
-        for track, rate in self._rates.items():
-            rate.update(track.bytes, now_s)
+        """Called periodically: updates the bitrate of each layer."""
+        streams = self.layer_streams
+        if list(self._rates) != streams:
+            self._rates = {stream: self._rates.get(stream) or _Rate() for stream in streams}
+        for stream, rate in self._rates.items():
+            rate.update(stream.bytes, now_s)
 
     def offered(self, now_s: float) -> LayerOptions:
-        """What a subscriber can have: of one moment it is worked out once for all of them."""
+        """The layers that a subscriber can have; computed once per moment for all of them."""
         if now_s != self._offered_s:
             named = self._heard(now_s)
-            layers = [self._layer(name, track, now_s) for name, track in named]
+            layers = [self._layer(name, stream, now_s) for name, stream in named]
             shaped = (*named, *[layer.height for layer in layers], self.muted)
             shape = self._offer.shape if shaped == self._shaped else object()
             most_bps = list(accumulate([layer.bps for layer in layers], max))
@@ -238,42 +241,42 @@ class Publication:
         return self._offer
 
     def _heard(self, now_s: float) -> list[tuple[str, RtpStream]]:
-        """The layers with their names; one that has gone silent only if there is no other."""
+        """The layers by name, without those that should be flowing but have gone silent."""
         named = list(self.layers.items())
         if not self.simulcast:
             return named
-        newest_s, scalable = max([track.last_s for track in self.received]), self.scalable
+        newest_s, scalable = max([stream.last_s for stream in self.received]), self.scalable
         found = []
-        for name, track in named:
-            if newest_s - track.stream.last_s > SILENT_S:
-                rid = self._rids[track.stream]
+        for name, stream in named:
+            if newest_s - stream.whole.last_s > SILENT_S:
+                rid = self._rids[stream.whole]
                 if scalable or (rid in self.asked and now_s - self._asked_s.get(rid, now_s) > START_S):
                     continue
-            found.append((name, track))
+            found.append((name, stream))
         return found
 
-    def _layer(self, name: str, track: RtpStream, now_s: float) -> Layer:
-        rid, rate = self._rids[track.stream], self._rates.get(track) or _Rate()
-        return Layer(name, self._height(rid, track), self._rate_bps(rid, track, rate, now_s), rate.most_bps)
+    def _layer(self, name: str, stream: RtpStream, now_s: float) -> Layer:
+        rid, rate = self._rids[stream.whole], self._rates.get(stream) or _Rate()
+        return Layer(name, self._height(rid, stream), self._rate_bps(rid, stream, rate, now_s), rate.most_bps)
 
-    def _height(self, rid: str, track: RtpStream) -> int:
-        stream = self.streams[rid]
-        if isinstance(stream, ScalableStream) and stream.lower:
-            return stream.height(track, LINES)
+    def _height(self, rid: str, stream: RtpStream) -> int:
+        whole = self.streams[rid]
+        if isinstance(whole, ScalableStream) and whole.lower:
+            return whole.height(stream, LINES)
         return self._usual[rid][0] if self.simulcast else 0
 
-    def _rate_bps(self, rid: str, track: RtpStream, rate: _Rate, now_s: float) -> float:
-        if now_s - track.stream.last_s < SILENT_S or not self.simulcast:
+    def _rate_bps(self, rid: str, stream: RtpStream, rate: _Rate, now_s: float) -> float:
+        if now_s - stream.whole.last_s < SILENT_S or not self.simulcast:
             return rate.bps
         return rate.most_bps or self._usual[rid][1]
 
     def ask(self, now_s: float) -> bool:
-        """Brings `asked` up to date: what somebody is to have, or was until lately. True if that changed it. Until a
-        packet has come nobody can want anything, and without its first layer none would come."""
+        """Updates `asked`, the layers that a subscriber is to have, or was until recently. True if that changed. Before
+        the first packet nobody can want a layer, and without the first layer there would be no packet."""
         if not self.flows:
             return False
         before, self.asked = self.asked, self._wanted_now(now_s)
-        if self.scalable and self.asked:  # turning one of its encodings on or off would change the layers of another
+        if self.scalable and self.asked:  # switching one encoding on or off would change another one's layers
             self.asked = self._asked_last
         self._asked_last = self.asked or self._asked_last
         if tuple(self._asked_s) != self.asked:
@@ -284,12 +287,12 @@ class Publication:
         layers, rids = self.layers, self._rids
         for subscriber, down_track in self.down_tracks.items():
             if not down_track.pauses:
-                self._wanted_s[rids[down_track.track.stream]] = now_s
+                self._wanted_s[rids[down_track.stream.whole]] = now_s
                 if (wanted := layers.get(self._wanted.get(subscriber, ""))) is not None:
-                    self._wanted_s[rids[wanted.stream]] = now_s
+                    self._wanted_s[rids[wanted.whole]] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
 
     def close(self) -> None:
         self.down_tracks.clear()
-        for track in self.tracks:
-            track.close()
+        for stream in self.layer_streams:
+            stream.close()

@@ -1,4 +1,4 @@
-"""A peer as publisher: its publications, the SSRCs that belong to them, and the feedback it gets."""
+"""A peer as publisher: its publications, their SSRCs, and the feedback it gets."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from sfu.media.transport.transport import Transport
 log = logging.getLogger("sfu.media")
 
 REPORT_BLOCKS = 31
-"""That a report can have (RFC 3550 section 6.4.1)."""
+"""The most that a report can have (RFC 3550 section 6.4.1)."""
 
 
 class Owner(Protocol):
-    """Who hears of changes (peer.py)."""
+    """The peer that is told of changes (implemented in peer.py)."""
 
     def tell_others(self) -> None:
-        """What it publishes is another than before."""
+        """The peer's publications have changed."""
 
     def renegotiate(self) -> None:
-        """Its own next offer is to be another."""
+        """The peer's own next offer must change."""
 
 
 class Place(NamedTuple):
-    """What is sent under an SSRC: in the section with this mid the layer with this rid, empty for a single stream, or
-    what is sent again of it."""
+    """What an SSRC carries: in the section with this mid, the layer with this rid (empty for a single stream), or its
+    RTX."""
 
     mid: str
     rid: str
@@ -43,12 +43,13 @@ class Place(NamedTuple):
 
 
 class Publisher:
-    """`by_ssrc` and `repairs` are its tracks by the SSRCs of media and of retransmissions; `muted` holds every source
-    that it muted, published by now or not.
+    """`by_ssrc` and `rtx` are its streams by the SSRCs of media and of RTX; `muted` holds every source that it muted,
+    published yet or not.
 
-    Nobody hears of a source before a packet of it came (RFC 3264 section 5.1 has whoever answers `sendonly` send when
-    it likes): until then nothing but its SSRCs is known, from the answer or from the packets of a source before it. A
-    browser that stops and starts a source may send the same SSRCs again, and names a layer only until it was heard.
+    Other peers do not learn of a source before its first packet, as a peer that answers `sendonly` may begin to send at
+    any time (RFC 3264 section 5.1). Until then only its SSRCs are known, from the answer or from the packets of an
+    earlier source. A browser that stops and restarts a source may send the same SSRCs again, and sends a layer's RID
+    only until it has been received.
     """
 
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, owner: Owner) -> None:
@@ -59,13 +60,13 @@ class Publisher:
         self.muted: set[str] = set()
         self._intakes = {kind: Intake(ceiling) for kind, ceiling in CEILINGS.items()}
         self._warned: set[str] = set()  # kinds
-        self._places: dict[int, Place] = {}  # by SSRC, the last of each; kept when what is sent there ends
-        self._mids: dict[str, str] = {}  # of the sections, by source
+        self._places: dict[int, Place] = {}  # by SSRC, the last place of each; kept when a source ends
+        self._mids: dict[str, str] = {}  # by source
 
     # --- what it publishes -------------------------------------------------------------------------------------------
 
     def begin(self, source: str, kind: Literal["audio", "video"], said: sdp.AnswerSection) -> None:
-        """An answer says that it sends this source from now on, or still."""
+        """According to an answer, the peer sends this source from now on, or still does."""
         rids, ssrcs = said.rids, said.ssrcs
         publication = self.published.get(source)
         if publication is not None and (
@@ -73,7 +74,7 @@ class Publisher:
             or (rids or ("",)) != tuple(publication.streams)
             or said.redundant != publication.redundant
         ):
-            self.end(source)  # another stream, with numbers and times of its own
+            self.end(source)  # another stream, with its own numbers and timestamps
             publication = None
         if publication is None:
             publication = self.published[source] = Publication(
@@ -81,15 +82,15 @@ class Publisher:
             )
             publication.set_muted(source in self.muted)
             publication.set_muted(self._intakes[kind].over, TOO_MUCH)
-            if publication.simulcast:  # the last one of this source may have ended while nobody watched it
+            if publication.simulcast:  # an earlier one of this source may have ended unwatched
                 self._tell_layers(publication)
-        if publication.opus != said.opus:  # its encoder goes by our next offer, and so do the subscribers' decoders
+        if publication.opus != said.opus:  # its encoder follows our next offer, and so do the subscribers' decoders
             publication.opus = said.opus
             if publication.flows:
                 self._owner.tell_others()
             self._owner.renegotiate()
         self._mids[source] = said.mid
-        if not rids:  # the first line is the media's, a second one its retransmissions'
+        if not rids:  # the first line is the media's, a second one its RTX's
             for ssrc, repair in zip(ssrcs, (False, True)[: 1 + (kind == "video")], strict=False):
                 self._know(ssrc, Place(said.mid, "", repair))
         for ssrc, place in self._places.items():
@@ -97,7 +98,7 @@ class Publisher:
                 self.rtx[ssrc] = publication.streams[place.rid]
 
     def end(self, source: str) -> None:
-        """It sends this source no more. Nothing happens if it did not."""
+        """The peer no longer sends this source. Does nothing if it did not."""
         publication = self.published.pop(source, None)
         if publication is None:
             return
@@ -105,7 +106,7 @@ class Publisher:
         ended = publication.received
         self._take(publication)
         for known in (self.by_ssrc, self.rtx):
-            for ssrc in [ssrc for ssrc, track in known.items() if track in ended]:
+            for ssrc in [ssrc for ssrc, stream in known.items() if stream in ended]:
                 del known[ssrc]
         publication.close()
         if publication.flows:
@@ -119,7 +120,7 @@ class Publisher:
             self._room.arrange()
 
     def bound(self, now_s: float) -> None:
-        """Now and then: nothing of a kind is forwarded while more of it comes than anybody has a use for."""
+        """Called periodically: nothing of a kind is forwarded while the peer sends more of it than anybody can use."""
         for publication in self.published.values():
             self._take(publication)
         for kind, intake in self._intakes.items():
@@ -127,25 +128,25 @@ class Publisher:
                 self._set_over(kind, intake.over)
 
     def _take(self, publication: Publication) -> None:
-        for track in publication.received:
-            self._intakes[publication.kind].came(*track.take_came())
+        for stream in publication.received:
+            self._intakes[publication.kind].came(*stream.take_came())
 
     def _set_over(self, kind: str, over: bool) -> None:
         for publication in self.published.values():
             if publication.kind == kind:
                 publication.set_muted(over, TOO_MUCH)
         self._room.arrange()
-        if over and kind not in self._warned:  # once: who goes up and down would fill the log
+        if over and kind not in self._warned:  # once: a peer that goes up and down would fill the log
             self._warned.add(kind)
             log.warning("publisher_sends_too_much peer=%s kind=%s", self._peer.id, kind)
 
     @property
     def flows(self) -> bool:
-        """Whether the others know of anything that it publishes."""
+        """Whether other peers know of any of its publications."""
         return any(publication.flows for publication in self.published.values())
 
     def ask_layers(self, now_s: float) -> None:
-        """Tells the client which layers of its simulcasts anybody wants, when that changes."""
+        """Tells the client which simulcast layers anybody wants, when that changes."""
         for publication in self.published.values():
             if publication.kind == "video":
                 publication.measure(now_s)
@@ -153,7 +154,7 @@ class Publisher:
                 self._tell_layers(publication)
 
     def tell_again(self) -> None:
-        """Its client may not have heard which layers are wanted."""
+        """Repeats which layers are wanted, which the client may not have heard."""
         for publication in self.published.values():
             if publication.simulcast:
                 self._tell_layers(publication)
@@ -161,29 +162,29 @@ class Publisher:
     def _tell_layers(self, publication: Publication) -> None:
         self._shared.emit(bridge.Layers(self._peer.id, publication.source, tuple(publication.asked)))
 
-    # --- whose an SSRC is --------------------------------------------------------------------------------------------
+    # --- SSRCs -------------------------------------------------------------------------------------------------------
 
     def latch(self, ssrc: int, kind: str | None, names: Names) -> RtpStream | None:
-        """An SSRC of which nothing came yet, of media or (`kind` None) of retransmissions: that of a layer, by its rid;
-        one that an answer named or that was sent in this section before; or that of the one track of its kind of which
-        nothing came and whose SSRC nobody named."""
+        """Finds the stream of an SSRC from which nothing has come yet, of media or (`kind` None) of RTX. It is that of
+        the layer that the RID names; else the one for which an answer or an earlier packet used this SSRC in this
+        section; else the only one of its kind from which nothing has come and whose SSRC no answer named."""
         publication, place = self._find(ssrc, kind, names)
         if publication is None:
             return None
-        track = publication.streams[place.rid]
+        stream = publication.streams[place.rid]
         self._know(ssrc, place)
         if place.repair:
-            self.rtx[ssrc] = track
-            return track
+            self.rtx[ssrc] = stream
+            return stream
         flowed = publication.flows
-        if track.remote_ssrc not in (None, ssrc):
-            track.restart()
-        track.remote_ssrc = ssrc
-        self.by_ssrc[ssrc] = track
+        if stream.remote_ssrc not in (None, ssrc):
+            stream.restart()
+        stream.remote_ssrc = ssrc
+        self.by_ssrc[ssrc] = stream
         if not flowed:
             self._shared.emit(bridge.Track(self._peer.id, publication.source, publication.kind))
             self._owner.tell_others()
-        return track
+        return stream
 
     def _find(self, ssrc: int, kind: str | None, names: Names) -> tuple[Publication | None, Place]:
         rid = names.get(codecs.REPAIRED_RID_ID if kind is None else codecs.RID_ID)
@@ -206,7 +207,7 @@ class Publisher:
         return found[0], Place(self._mids[found[0].source], rid, kind is None)
 
     def _know(self, ssrc: int, place: Place) -> None:
-        """From now on this is sent there, and nothing else is."""
+        """From now on this SSRC carries this, and no other SSRC does."""
         if self._places.get(ssrc) != place:
             others = [ssrc, *(one for one, known in self._places.items() if known == place)]
             for by_ssrc in (self._places, self.by_ssrc, self.rtx):
@@ -214,11 +215,11 @@ class Publisher:
                     by_ssrc.pop(one, None)
             self._places[ssrc] = place
 
-    # --- what it is told ---------------------------------------------------------------------------------------------
+    # --- reports -----------------------------------------------------------------------------------------------------
 
     def send_reports(self) -> None:
-        """What came of its tracks."""
-        tracks = [track for publication in self.published.values() for track in publication.received]
-        blocks = [block for track in tracks if (block := track.report_block()) is not None]
+        """Sends a receiver report about its streams."""
+        streams = [stream for publication in self.published.values() for stream in publication.received]
+        blocks = [block for stream in streams if (block := stream.report_block()) is not None]
         if blocks:
             self._peer.send_rtcp(rtcp.receiver_report(blocks[:REPORT_BLOCKS]))

@@ -1,8 +1,8 @@
 """Call quality of a peer: figures of both directions, a score, and the likely cause. Pure: the clock is an argument,
 and it runs every QUALITY_S, never per packet.
 
-The score is the E-model's (ITU-T G.107): a rating R is what delay and loss leave of IDEAL, and annex B makes of it what
-people would say, 1 (bad) to 4.4. The damages that R is lessened by also tell causes apart.
+The score is the E-model's (ITU-T G.107): the rating R is IDEAL less the damage by delay and loss, and annex B maps it
+to what people would say, 1 (bad) to 4.4. The individual damages also tell causes apart.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ QUALITY_S = 2.0
 IDEAL = 93.2
 """R of a call without delay or loss (G.107 table 3)."""
 LOSS_ROBUSTNESS = 20.0
-"""The percentage lost that takes half of what loss can take (Bpl). G.113 has 16 to 25 for codecs that conceal."""
+"""The percentage lost that does half the damage that loss can do (Bpl). G.113 has 16 to 25 for codecs that conceal."""
 ENDS_S = 0.05
-"""Delay that both ends add: a frame of sound, encoder and decoder, the device's buffers."""
+"""Delay that both ends add: an audio frame, encoder and decoder, the device's buffers."""
 AMPLE_BPS = 2_000_000
-"""Of video; a limit as high is none."""
+"""Video bitrate from which a limit does no damage."""
 LIMIT_DAMAGE = 10.0
-"""For each halving of AMPLE_BPS."""
+"""Damage of each halving below AMPLE_BPS."""
 
 WINDOW_S = 5.0
-"""About how long losses count."""
+"""Losses count for about this long."""
 FLOW_S = 5.0
-"""A direction in which nothing went for so long has no figures."""
+"""A direction without packets for this long has no figures."""
 ENOUGH = 50
 """Packets; losses among fewer, such as those of a silent microphone, tell nothing."""
 FALL_S, RISE_S = 1.0, 15.0
-"""The score falls fast, since people suffer now, and rises slowly, since they wait whether it holds."""
+"""The score falls fast, since people suffer at once, and rises slowly, since they wait to see whether it lasts."""
 
 BLAME, FORGIVE = 15.0, 8.0
-"""Damage from which a cause is told (3.8 % lost, 415 ms there and back), and below which it is over (1.8 %, 310 ms)."""
+"""Damage from which a cause is told (3.8 % lost, 415 ms round trip), and below which it is over (1.8 %, 310 ms)."""
 WORSE = 10.0
-"""More damage than the cause that is told makes another one be told instead."""
+"""Another cause is told instead if it does this much more damage."""
 CALM_S = 10.0
-"""A cause is told for so long at least, and until it is over for so long."""
+"""A cause is told for at least this long, and until it has been over for this long."""
 MOST_UPLOADS = 8
-"""Other people's troubles that are looked at, the worst first."""
+"""Troubles of other peers' uplinks that are considered, the worst first."""
 
 Kind = Literal["upload_loss", "download_loss", "download_limited", "delay"]
 Unit = Literal["%", "bps", "ms"]
@@ -52,14 +52,14 @@ UNITS: dict[Kind, tuple[Unit, int]] = {
     "download_limited": ("bps", -4),
     "delay": ("ms", -1),
 }
-"""Of the value of each kind of trouble, and where it is rounded."""
+"""Unit of each kind's value, and the digit to which it is rounded."""
 
 
 NOTHING = Counted(0, 0, 0, 0, 0.0)
 
 
 class Trouble(NamedTuple):
-    """`value` is in the unit of UNITS; `peer` is whose down track it is."""
+    """`value` is in the unit of UNITS; `peer` is the one whose network has the trouble."""
 
     kind: Kind
     peer: str
@@ -75,19 +75,20 @@ class Trouble(NamedTuple):
 
 
 def loss_damage(loss: float) -> float:
-    """Of a fraction lost at random (G.107 equation 7-29, for a codec that costs nothing by itself)."""
+    """Damage by a fraction lost at random (G.107 equation 7-29, for a codec that costs nothing by itself)."""
     percent = 100 * loss
     return 95 * percent / (percent + LOSS_ROBUSTNESS)
 
 
 def delay_damage(delay_s: float) -> float:
-    """Of mouth-to-ear delay: G.107's Idd as Cole and Rosenbluth drew it (2001), flat up to 177 ms."""
+    """Damage by mouth-to-ear delay: G.107's Idd as approximated by Cole and Rosenbluth (2001), with a bend at 177
+    ms."""
     delay_ms = 1e3 * delay_s
     return 0.024 * delay_ms + 0.11 * max(0.0, delay_ms - 177.3)
 
 
 def limit_damage(bitrate_bps: float) -> float:
-    """Of getting no more video than this where more is wanted; ours, as the E-model hears only."""
+    """Damage of getting no more video than this while more is wanted; not from the E-model, which is about audio."""
     return LIMIT_DAMAGE * math.log2(max(1.0, AMPLE_BPS / max(bitrate_bps, 20_000.0)))
 
 
@@ -101,7 +102,7 @@ def score(rating: float) -> float:
 
 
 class Way:
-    """One direction of a peer. `loss` is a fraction, of about the last WINDOW_S."""
+    """One direction of a peer. `loss` is the fraction lost over about the last WINDOW_S."""
 
     __slots__ = ("_at_s", "_before", "_expected", "_flowed_s", "_lost", "bitrate_bps", "jitter_s", "n_bytes")
 
@@ -123,25 +124,25 @@ class Way:
 
     @property
     def damage(self) -> float:
-        """Of losses."""
+        """Damage by loss."""
         return loss_damage(self.loss) if self.flows and self._expected >= ENOUGH else 0.0
 
-    def update(self, tracks: Iterable[Counted], now_s: float) -> list[float]:
-        """What the direction's tracks have counted by now; one that is no longer there is forgotten. Returns the round
-        trips told of since the last time."""
+    def update(self, streams: Iterable[Counted], now_s: float) -> list[float]:
+        """Takes the counters of the direction's streams; one that is no longer there is forgotten. Returns the
+        round-trip times reported since the last call."""
         before, self._before = self._before, {}
         expected = lost = n_bytes = 0
         jitters, round_trips = [], []
-        for track in tracks:
-            self._before[track.key] = track
-            old = before.get(track.key, NOTHING)
-            n_bytes += track.n_bytes - old.n_bytes
-            expected += track.expected - old.expected
-            lost += track.lost - old.lost
-            if track.expected > old.expected:
-                jitters.append(track.jitter_s)
-                if track.round_trip_s is not None:
-                    round_trips.append(track.round_trip_s)
+        for stream in streams:
+            self._before[stream.key] = stream
+            old = before.get(stream.key, NOTHING)
+            n_bytes += stream.n_bytes - old.n_bytes
+            expected += stream.expected - old.expected
+            lost += stream.lost - old.lost
+            if stream.expected > old.expected:
+                jitters.append(stream.jitter_s)
+                if stream.round_trip_s is not None:
+                    round_trips.append(stream.round_trip_s)
         passed_s = QUALITY_S if self._at_s is None else max(1e-3, now_s - self._at_s)
         kept = math.exp(-passed_s / WINDOW_S)
         self._expected = self._expected * kept + max(0, expected)
@@ -151,13 +152,14 @@ class Way:
         self.n_bytes += max(0, n_bytes)
         self.bitrate_bps = max(0, n_bytes) * 8 / passed_s
         if jitters:
-            self.jitter_s = min(jitters)  # large pictures take time of their own, which is not the network's
+            self.jitter_s = min(jitters)  # the least: large pictures take time that is not the network's
         self._at_s = now_s
         return round_trips
 
 
 class Quality:
-    """One peer's: `up` is from it to us, `down` from us to it. `rating` is smoothed, None while nothing flows."""
+    """One peer's quality: `up` is from it to the server, `down` from the server to it. `rating` is smoothed, None while
+    nothing flows."""
 
     __slots__ = ("_at_s", "down", "limit_bps", "rating", "round_trip_s", "telling", "up")
 
@@ -183,8 +185,8 @@ class Quality:
     def update(
         self, up: Iterable[Counted], down: Iterable[Counted], now_s: float, limit_bps: float | None = None
     ) -> None:
-        """What the tracks of both directions have counted by now; subscribers' reports tell round trips. `limit_bps` is
-        what the way down allows of video, if that is less than is wanted."""
+        """Takes the counters of both directions; round trips come from subscribers' reports. `limit_bps` is what the
+        downlink allows for video, if that is less than is wanted."""
         self.limit_bps = limit_bps
         self.up.update(up, now_s)
         round_trips = self.down.update(down, now_s)
@@ -210,18 +212,18 @@ class Quality:
         return 0.0 if self.limit_bps is None else limit_damage(self.limit_bps)
 
     def _delay_s(self, way: Way) -> float:
-        """How late sound comes by one way: half the round trip, and a buffer that jitter makes."""
+        """One-way delay of audio: half the round trip, and the buffer that jitter requires."""
         return (self.round_trip_s or 0.0) / 2 + 2 * way.jitter_s
 
     def upload_troubles(self, peer: str) -> Iterator[Trouble]:
-        """What is wrong with what comes from this peer, for whoever hears or sees it."""
+        """What is wrong with this peer's uplink, for those who hear or see it."""
         if self.up.flows:
             yield Trouble("upload_loss", peer, self.up.damage, 100 * self.up.loss)
             delay_s = self._delay_s(self.up)
             yield Trouble("delay", peer, delay_damage(delay_s + ENDS_S), 1e3 * delay_s)
 
     def blame(self, peer: str, uploads: Iterable[Trouble], now_s: float) -> None:
-        """Chooses what this peer is told: what is wrong with its own network, or with what it gets of the others."""
+        """Chooses the cause that this peer is told: its own network, or another peer's uplink."""
         own = list(self.troubles(peer))
         self.telling.update(own + [trouble for trouble in uploads if trouble.peer != peer], now_s)
 
@@ -230,7 +232,7 @@ class Quality:
         yield from self.upload_troubles(peer)
         if self.down.flows:
             yield Trouble("download_loss", peer, self.down.damage, 100 * self.down.loss)
-            if self.limit_bps is not None and self.down.damage < FORGIVE:  # or losses are why it is so low
+            if self.limit_bps is not None and self.down.damage < FORGIVE:  # otherwise loss explains the limit
                 yield Trouble("download_limited", peer, self._limit_damage, self.limit_bps)
             delay_s = self._delay_s(self.down)
             yield Trouble("delay", peer, delay_damage(delay_s + ENDS_S), 1e3 * delay_s)
@@ -249,7 +251,7 @@ class Telling:
         self._since_s = self._bad_s = 0.0
 
     def update(self, troubles: Iterable[Trouble], now_s: float) -> Trouble | None:
-        """The cause to tell now, of all that is wrong now."""
+        """Takes everything that is wrong now; returns the cause to tell."""
         found: dict[tuple[str, str], Trouble] = {}
         for trouble in troubles:
             key = trouble.kind, trouble.peer
@@ -271,6 +273,6 @@ class Telling:
 
 
 def uploads(peers: dict[str, Quality]) -> list[Trouble]:
-    """What is wrong with what comes from the peers of a room, the worst first."""
+    """What is wrong with the uplinks of a room's peers, the worst first."""
     found = (t for peer, quality in peers.items() for t in quality.upload_troubles(peer) if t.damage >= FORGIVE)
     return sorted(found, key=lambda trouble: -trouble.damage)[: MOST_UPLOADS + 1]

@@ -11,11 +11,11 @@ from sfu.media.peer.speakers import Speakers, Speaking
 from sfu.media.rtp import codecs
 
 MICROPHONE = "microphone"
-"""The source whose level tells that a peer speaks; a shared screen's sound is nobody's voice."""
+"""The source whose level shows that a peer speaks; a shared screen's audio is nobody's voice."""
 
 
 class Member(Protocol):
-    """What a room asks of a peer (peer.py)."""
+    """What a room needs of a peer (implemented in peer.py)."""
 
     id: str
 
@@ -25,13 +25,13 @@ class Member(Protocol):
 
     @property
     def shows(self) -> frozenset[int]:
-        """The payload types of video that it can show."""
+        """The video payload types that it can show."""
 
     def check_codecs(self, types: frozenset[int]) -> None:
-        """Everybody here can show these."""
+        """All peers of the room can show these payload types."""
 
     def leave_out(self, videos: frozenset[Video]) -> None:
-        """These are not to be forwarded to it."""
+        """These videos are not to be forwarded to it."""
 
 
 M = TypeVar("M", bound=Member)
@@ -39,35 +39,36 @@ M = TypeVar("M", bound=Member)
 
 @dataclass(slots=True)
 class Room(Generic[M]):
-    """Isolation is that a peer looks no further than its room. `last_n` is how many videos each gets, 0 for all."""
+    """Rooms are isolated because a peer looks no further than its own room. `last_n` is how many videos each peer gets,
+    0 for all."""
 
     key: str
     last_n: int = 0
     peers: dict[str, M] = field(default_factory=dict)  # by id
     speakers: Speakers = field(default_factory=Speakers)
-    rank: dict[Video, int] = field(default_factory=dict)  # places of its videos in the order of who spoke last
+    rank: dict[Video, int] = field(default_factory=dict)  # places of the videos in the order of lastn.py
 
     @property
     def video_types(self) -> frozenset[int]:
-        """The payload types that everybody here can show, and VP8, which whoever cannot is told of."""
+        """The video payload types that all peers here can show, and VP8: a peer that cannot show VP8 is told so."""
         types = codecs.VIDEO_TYPES
         for peer in self.peers.values():
             types &= peer.shows
         return types | {codecs.VP8.payload_type}
 
     def check_codecs(self) -> None:
-        """Somebody came, went or changed who can show other codecs than the rest."""
+        """A peer came, left or changed its codecs: tells all peers which ones everybody can show."""
         types = self.video_types
         for peer in self.peers.values():
             peer.check_codecs(types)
 
     def listen(self, now_s: float) -> Speaking | None:
-        """Who speaks now, if that changed since the last call."""
+        """Who is speaking, if that changed since the last call."""
         levels = {}
         for peer in self.peers.values():
-            track = peer.published.get(MICROPHONE)
-            level = None if track is None else track.take_level()
-            if track is None or track.muted:
+            publication = peer.published.get(MICROPHONE)
+            level = None if publication is None else publication.take_level()
+            if publication is None or publication.muted:
                 self.speakers.mute(peer.id)
             elif level is not None:
                 levels[peer.id] = level
@@ -77,13 +78,13 @@ class Room(Generic[M]):
         return change
 
     def arrange(self) -> None:
-        """Leaves out for each peer the videos it is not to get now. A muted one takes nobody's place,
-        nor does one of which nothing came."""
+        """Tells each peer which videos it does not get now. A muted video, or one of which nothing has come, takes
+        nobody's place."""
         videos = [
             Video(peer.id, source)
             for peer in self.peers.values()
-            for source, track in peer.published.items()
-            if track.kind == "video" and track.flows and not track.muted
+            for source, publication in peer.published.items()
+            if publication.kind == "video" and publication.flows and not publication.muted
         ]
         ranked = rank(videos, self.speakers.ranking)
         self.rank = {video: place for place, video in enumerate(ranked)}

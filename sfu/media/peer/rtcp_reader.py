@@ -2,13 +2,13 @@
 
 | What comes | What is done | At most |
 |---|---|---|
-| anything | it is read | BYTES_PER_S a peer |
-| sender report of a track of its own | passed on to who gets the track | one each REPORT_S a track (rtp_stream.py) |
-| report blocks, of what it is sent | its way down is judged | lowered once each DRAIN_S (estimator.py) |
+| anything | it is parsed | BYTES_PER_S per peer |
+| sender report of a stream that it publishes | passed on | one per REPORT_S and stream (rtp_stream.py) |
+| report block about a stream that it is sent | its downlink is estimated | lowered once per DRAIN_S (estimator.py) |
 | REMB | likewise | likewise |
-| generic NACK, of what it is sent | retransmission | RESEND_PER_S a peer, one a round trip (retransmission.py) |
-| PLI, FIR, of what it is sent | the publisher is asked for a keyframe | one each HOLD_MS a layer (keyframe.py) |
-| SDES, BYE, APP, XR, what has no name; whatever is of other streams | nothing | |
+| generic NACK for a stream that it is sent | retransmission | RTX_PER_S (transport.py), one per round trip |
+| PLI, FIR for a stream that it is sent | a keyframe is requested | one per HOLD_MS and layer (keyframe.py) |
+| SDES, BYE, APP, XR, unknown types; anything about other streams | nothing | |
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from sfu.media.rtp import rtcp
 from sfu.media.transport.budget import TokenBucket
 
 BYTES_PER_S, BYTES_BURST = 50_000.0, 100_000.0
-"""RTCP of one peer that is read. Who loses a fifth of 25 videos sends 30,000 bytes of NACKs a second; the most that can
-be made of this, by packets of 4 bytes or by report blocks, is a hundredth of a core or two."""
+"""RTCP of one peer that is parsed. A peer that loses a fifth of 25 videos sends 30,000 bytes of NACKs a second. The
+most expensive content, packets of 4 bytes or report blocks, costs a hundredth of a core or two."""
 
 
 class RtcpReader:
-    """One a peer, of which `publisher` and `viewer` are the halves."""
+    """One per peer, whose halves are `publisher` and `subscriber`."""
 
     __slots__ = ("_budget", "_counters", "_id", "_publisher", "_subscriber")
 
@@ -35,7 +35,8 @@ class RtcpReader:
         self._budget = TokenBucket(BYTES_PER_S, BYTES_BURST)
 
     def read(self, data: bytes) -> None:
-        """An authentic compound. Raises ValueError where it is cut; what came before that counted."""
+        """Takes an authentic compound. Raises ValueError if it is truncated; the packets before that have been
+        processed."""
         now_s = time.monotonic()
         if not self._budget.take(now_s, len(data)):
             self._counters["rtcp_over_budget"] += 1
@@ -45,9 +46,9 @@ class RtcpReader:
                 self._reports(packet, now_s)
             elif packet.type == rtcp.RTCP_RTPFB and packet.format == rtcp.RTPFB_NACK:
                 self._counters["nack_received"] += 1
-                taken = self._subscriber.subscriptions.get(rtcp.feedback_media_ssrc(packet))
-                if taken is not None:
-                    taken.retransmit(self._id, rtcp.nacked(packet), now_s)
+                publication = self._subscriber.subscriptions.get(rtcp.feedback_media_ssrc(packet))
+                if publication is not None:
+                    publication.retransmit(self._id, rtcp.nacked(packet), now_s)
             elif (bps := rtcp.remb(packet)) is not None:
                 self._subscriber.estimated(bps, now_s)
             elif packet.type == rtcp.RTCP_PSFB and packet.format in (rtcp.PSFB_PLI, rtcp.PSFB_FIR):
@@ -58,12 +59,12 @@ class RtcpReader:
         for block in rtcp.report_blocks(packet):
             self._subscriber.reported(block, now_s)
         if packet.type == rtcp.RTCP_SR and len(packet.body) >= 4:
-            track = self._publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
-            if track is not None:
-                track.sender_report(packet)
+            stream = self._publisher.by_ssrc.get(int.from_bytes(packet.body[:4], "big"))
+            if stream is not None:
+                stream.sender_report(packet)
 
     def _keyframes(self, packet: rtcp.Rtcp) -> None:
         asked = rtcp.fir_ssrcs(packet) if packet.format == rtcp.PSFB_FIR else [rtcp.feedback_media_ssrc(packet)]
         for ssrc in asked:
-            if (taken := self._subscriber.subscriptions.get(ssrc)) is not None and not taken.paused(self._id):
-                taken.request_keyframe(self._id)
+            if (found := self._subscriber.subscriptions.get(ssrc)) is not None and not found.paused(self._id):
+                found.request_keyframe(self._id)

@@ -1,8 +1,8 @@
 """SDP: builds the server's offers, parses the clients' answers. Pure.
 
 The server always offers (RFC 8829 with roles fixed), so it chooses mids, payload types, header-extension ids and SSRCs,
-one choice for the whole room: a forwarded packet needs no remapping. Sections are only ever appended or reused, as JSEP
-demands; a section out of use is `inactive`.
+the same for the whole room: a forwarded packet needs no remapping. Sections are only ever appended or reused, as JSEP
+demands; an unused section is `inactive`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sfu.media.rtp.codecs import (
 
 SECTION_BYTES = 4096
 ANSWER_SSRCS = 16
-"""SSRC lines read of one section; browsers write two or four."""
+"""SSRC lines read per section; browsers write two or four."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What a sendonly section carries: `stream` groups a peer's tracks that play in step, `cname` likewise.
-    `repair_ssrc` is that of retransmissions, 0 where they come under the same SSRC."""
+    """What a sendonly section carries. `stream` is the msid and CNAME shared by a peer's tracks, which play in sync;
+    `rtx_ssrc` is 0 if packets are resent under their own SSRC."""
 
     ssrc: int
     stream: str
@@ -45,36 +45,37 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Opus:
-    """How a publisher means to send sound (RFC 7587 section 6.1): in two channels, with pauses where nobody speaks."""
+    """How a publisher sends audio (RFC 7587 section 6.1): whether in stereo, and whether with pauses while nobody
+    speaks (DTX)."""
 
     stereo: bool = False
     dtx: bool = False
 
     def parameters(self, direction: Direction) -> str:
-        """For an fmtp line: what a publisher is asked for, or what a subscriber will get."""
+        """For an fmtp line: what a publisher is asked to send, or what a subscriber will get."""
         stereo = "stereo=1" if direction == "recvonly" else "sprop-stereo=1"
         return f";{stereo}" * self.stereo + ";usedtx=1" * self.dtx
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One m-line of an offer, directions as the server sees them. Its mid is its index."""
+    """One m-line of an offer; directions are the server's. Its mid is its index."""
 
     kind: Kind
     direction: Direction
     stream: Stream | None = None
     opus: Opus = Opus()
-    types: frozenset[int] = VIDEO_TYPES  # the payload types of video that may be sent in it
-    simulcast: bool = False  # layers may be sent in it, now or when it is not inactive any more
-    redundant: bool = False  # its sound may be RED
+    types: frozenset[int] = VIDEO_TYPES  # the video payload types that may be sent in it
+    simulcast: bool = False  # layers may be sent in it, now or once it is active again
+    redundant: bool = False  # its audio may be RED
 
 
 @dataclass(frozen=True, slots=True)
 class Transport:
     """What all sections share: one ICE-lite agent, one DTLS certificate, the candidates.
 
-    `bundled`: an answer has agreed to that, so the candidates need stand in the first section only (RFC 8829 section
-    5.2.2). Before, every section has them, as some clients read the last one's.
+    `bundled`: an answer has accepted BUNDLE, so only the first section needs the candidates (RFC 8829 section 5.2.2).
+    Before that every section has them, as some clients read the last one's.
     """
 
     ufrag: str
@@ -86,8 +87,8 @@ class Transport:
 
 @dataclass(frozen=True, slots=True)
 class AnswerSection:
-    """What a client said of one section. `sends` and `receives` are from the client's side; `types` are the payload
-    types of ours that it took, retransmissions left out."""
+    """One section of a client's answer. `sends` and `receives` are from the client's side; `types` are the offered
+    payload types that it accepted, without RTX."""
 
     mid: str
     kind: str
@@ -97,14 +98,14 @@ class AnswerSection:
     opus: Opus = Opus()
     types: frozenset[int] = frozenset()
     rids: tuple[str, ...] = ()  # the layers it sends, the smallest first
-    repairs: bool = False  # it takes retransmissions (RFC 4588)
-    redundant: bool = False  # it sends or takes RED (RFC 2198)
+    repairs: bool = False  # it supports RTX (RFC 4588)
+    redundant: bool = False  # it supports RED (RFC 2198)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSdp:
-    """A checked answer. `setup` is `active` where the client starts DTLS, else `passive`; `ice` is its ufrag and
-    password (RFC 8839 section 5.4), if it names them."""
+    """A checked answer. `setup` is `active` if the client starts DTLS, else `passive`; `ice` is the client's ufrag and
+    password (RFC 8839 section 5.4), if it gives them."""
 
     ice: tuple[str, str] | None
     fingerprints: tuple[tuple[str, str], ...]
@@ -118,7 +119,7 @@ def _extmap(extension: tuple[int, str]) -> str:
 
 
 def candidate_line(index: int, address: str, port: int) -> str:
-    """A UDP host candidate (RFC 8839 section 5.1), the earlier ones preferred (RFC 8445 section 5.1.2)."""
+    """A UDP host candidate (RFC 8839 section 5.1); a lower index is preferred (RFC 8445 section 5.1.2)."""
     priority = 126 << 24 | (65535 - index) << 8 | 255
     return f"candidate:{index + 1} 1 udp {priority} {address} {port} typ host"
 
@@ -152,8 +153,10 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
     yield from codec_lines
     if section.direction == "recvonly":
         yield from map(_extmap, EXTENSIONS_RECEIVED[section.kind])
-    if section.simulcast:  # while it is inactive, too: a transceiver keeps its encodings, and Chromium refuses its own
-        yield from map(_extmap, EXTENSIONS_OF_LAYERS)  # answer where these are not offered what they need
+    if section.simulcast:
+        # while inactive, too: a transceiver keeps its encodings, and Chromium refuses its own answer if the offer lacks
+        # what they need
+        yield from map(_extmap, EXTENSIONS_OF_LAYERS)
         yield from (f"a=rid:{rid} recv" for rid in RIDS)
         yield "a=simulcast:recv " + ";".join(RIDS)
     if section.stream is not None:
@@ -166,7 +169,7 @@ def _section_lines(mid: int, section: Section, transport: Transport) -> Iterable
 def _stream_lines(stream: Stream, kind: Kind) -> Iterable[str]:
     yield from map(_extmap, EXTENSIONS_SENT[kind])
     yield f"a=msid:{stream.stream} {stream.track}"
-    if stream.rtx_ssrc:  # without the group and both lines Firefox does not know what repairs what
+    if stream.rtx_ssrc:  # without the group and both lines Firefox cannot match RTX to its media
         yield f"a=ssrc-group:FID {stream.ssrc} {stream.rtx_ssrc}"
     yield f"a=ssrc:{stream.ssrc} cname:{stream.stream}"
     if stream.rtx_ssrc:
@@ -177,7 +180,7 @@ def _stream_lines(stream: Stream, kind: Kind) -> Iterable[str]:
 def _codecs(
     kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus, repaired: bool, redundant: bool
 ) -> tuple[str, tuple[str, ...]]:
-    """The payload types of a section, and the lines about them."""
+    """The payload types of a section, and the lines that describe them."""
     receives = direction == "recvonly"
     codecs = [codec for codec in CODECS[kind] if kind == "audio" or codec.payload_type in allowed]
     if kind == "audio" and redundant:
@@ -201,7 +204,7 @@ def _codecs(
 
 _FINGERPRINT = re.compile(r"([a-z0-9-]{3,16}) ((?:[0-9A-F]{2}:){7,63}[0-9A-F]{2})\Z", re.IGNORECASE)
 _HASH_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
-"""What aiortc verifies; fingerprints of other hashes are passed over (RFC 8122 section 5)."""
+"""Hashes that aiortc verifies; fingerprints of others are ignored (RFC 8122 section 5)."""
 _MEDIA = re.compile(r"m=(audio|video) ([0-9]{1,5}) UDP/TLS/RTP/SAVPF( [0-9]{1,3})+\Z")
 _SSRC = re.compile(r"a=ssrc:([0-9]{1,10}) ")
 _SIMULCAST = re.compile(r"a=simulcast:send ([a-zA-Z0-9_~,;-]{1,64})( recv .*)?\Z")
@@ -214,10 +217,10 @@ _DIRECTIONS = {
 
 
 def parse_answer(sdp: str, offered: Sequence[Section]) -> AnswerSdp:
-    """What the media plane needs of an answer to an offer of these sections. Raises BadAnswer, saying what is wrong.
+    """Parses an answer to an offer of these sections. Raises BadAnswer, saying what is wrong.
 
-    Sizes are checked before anything is read: at most SECTION_BYTES a section, as many sections as were offered, the
-    same mids and kinds in the same order.
+    Sizes are checked before anything is parsed: at most SECTION_BYTES per section, as many sections as were offered,
+    the same mids and kinds in the same order.
     """
     if len(sdp) > SECTION_BYTES * (len(offered) + 1):
         raise BadAnswer("The answer is too long for its offer.")
@@ -251,7 +254,7 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
     if f"a=mid:{mid}" not in lines:
         raise BadAnswer(f"Section {mid} of the answer has another mid.")
     sends, receives = next((_DIRECTIONS[line] for line in lines if line in _DIRECTIONS), (True, True))
-    # a rejected section (RFC 8829 section 5.3.1) has port 0; so has none of the offered codecs
+    # a rejected section (RFC 8829 section 5.3.1) has port 0: it accepts no codec
     named = {int(pt) for pt in lines[0].split()[3:]} if int(media[2]) != 0 else set()
     types = frozenset(codec.payload_type for codec in CODECS[offered.kind] if codec.payload_type in named)
     usable = bool(types)
@@ -271,7 +274,8 @@ def _answer_section(mid: str, offered: Section, lines: list[str]) -> AnswerSecti
 
 
 def _rids(lines: list[str]) -> tuple[str, ...]:
-    """The layers of a=simulcast (RFC 8853 section 5.1) in our order; alternatives and pauses are as good as others."""
+    """The layers of a=simulcast (RFC 8853 section 5.1) in the server's order; alternatives and paused layers count like
+    others."""
     found = next(filter(None, map(_SIMULCAST.match, lines)), None)
     said = set(re.split("[,;]", found[1].replace("~", ""))) if found else set()
     return tuple(rid for rid in RIDS if rid in said)

@@ -15,7 +15,7 @@ from sfu.media.transport.srtp import Packet
 
 @dataclass(slots=True)
 class Shared:
-    """One a worker."""
+    """One per worker."""
 
     config: bridge.Configure
     udp: UdpPort[RtpDemuxer]
@@ -24,4 +24,4 @@ class Shared:
     counters: dict[str, int]
     send_buffers: SendBuffers
     candidates: list[str]
-    out: Packet = field(default_factory=Packet)  # filled, encrypted and sent without a pause between
+    out: Packet = field(default_factory=Packet)  # scratch; filled, encrypted and sent without awaiting

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 LISTEN_S = 0.1
-"""How often `update` is meant to be called. Whoever begins to speak is known after one or two calls."""
+"""How often `update` is meant to be called. A new speaker is known after one or two calls."""
 FLOOR_DBOV = -90.0
 ON_DBOV, OFF_DBOV = -45.0, -52.0
 """Speech after a browser's gain control is at -35 to -15, a quiet room below -60."""
@@ -21,12 +21,13 @@ RISE_S, FALL_S = 0.06, 0.4
 HOLD_S = 0.7
 """A pause of this length between words is still speech."""
 MARGIN_DB, LEAD_S = 6.0, 0.9
-"""While the dominant speaker talks, another takes over by being so much louder for so long."""
+"""While the dominant speaker talks, another one takes over by being this much louder for this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speaking:
-    """Who speaks at one moment, as peer ids. `speaking` is in the order they began. `dominant` may be in a pause."""
+    """Who speaks at one moment, as peer ids. `speaking` is in the order in which they began. `dominant` may be in a
+    pause."""
 
     dominant: str | None = None
     speaking: tuple[str, ...] = ()
@@ -44,13 +45,14 @@ class Speakers:
     def __init__(self) -> None:
         self.now = Speaking()
         self._voices: dict[str, _Voice] = {}
-        self._spoke: list[str] = []  # who fell silent last is first
+        self._spoke: list[str] = []  # peers that fell silent, the last one first
         self._challenger: str | None = None
         self._since_s = self._updated_s = -math.inf
 
     @property
     def ranking(self) -> list[str]:
-        """Everybody who ever spoke and is still here: the dominant one, those who speak, then who fell silent last."""
+        """All peers here that ever spoke: the dominant one, those who speak, then those who fell silent, the last one
+        first."""
         first = [] if self.now.dominant is None else [self.now.dominant]
         return list(dict.fromkeys([*first, *self.now.speaking, *self._spoke]))
 
@@ -60,7 +62,7 @@ class Speakers:
         return bool(self._voices)
 
     def update(self, levels: Mapping[str, float], now_s: float) -> Speaking | None:
-        """Takes each peer's mean level since the last call; who is missing sent nothing. Returns `now` if it
+        """Takes each peer's mean level since the last call; a missing peer sent nothing. Returns `now` if it
         changed."""
         passed_s = max(0.0, min(now_s - self._updated_s, 1.0))
         self._updated_s = now_s
@@ -86,11 +88,11 @@ class Speakers:
         return self.now if self.now != before else None
 
     def mute(self, peer: str) -> None:
-        """What the peer said last no longer counts: the next `update` says that it is silent."""
+        """The peer's levels so far no longer count: the next `update` reports it silent."""
         self._voices.pop(peer, None)
 
     def leave(self, peer: str) -> None:
-        """The peer is gone, and out of `now`: `update` does not say so, since everybody knows."""
+        """Removes a peer that left, also from `now`. `update` does not report that, since everybody knows."""
         self.mute(peer)
         dominant = None if self.now.dominant == peer else self.now.dominant
         self.now = Speaking(dominant, tuple(other for other in self.now.speaking if other != peer))

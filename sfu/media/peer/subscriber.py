@@ -21,23 +21,24 @@ from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport.transport import Transport
 
 NOT_SPEAKING = "not_speaking"
-"""Why a video is not forwarded: others spoke later than its publisher."""
+"""Why a video is not forwarded: others spoke more recently than its publisher."""
 HIDDEN = "hidden"
 """Likewise: the page does not show it."""
 BANDWIDTH = "bandwidth"
-"""Likewise: the way down does not carry it."""
+"""Likewise: the downlink does not carry it."""
 SHOWN_HEIGHT = 720
-"""Of a video of which the page has not said how large it shows it."""
+"""Height assumed for a video until the page has told how large it shows it."""
 PROBE_BACK = 8
-"""The newest packets, which are sent again in turn for a probe."""
+"""How many of the newest packets are repeated in turn for a probe."""
 ROUNDING = 1 + 1e-9
-"""More than adding bitrates in another order makes of their sum."""
+"""Exceeds the rounding error of adding bitrates in another order."""
 
 _sent_bytes = attrgetter("sent_bytes")
 
 
 class Settled(NamedTuple):
-    """A video of which it has all that it wants: of an offer of this shape the layer at `at`, or -1 if that is none."""
+    """A video that gets all it wants. `shape` is that of its layer options; `at` is the index among them of the layer
+    already forwarded, -1 if none."""
 
     publication: Publication
     down_track: DownTrack[Any]
@@ -46,23 +47,23 @@ class Settled(NamedTuple):
 
 
 class Subscriber:
-    """A peer as a subscriber. `taken` is what its answers took, by the SSRC that has here."""
+    """A peer as a subscriber. `subscriptions` are the publications that its answers accepted, by SSRC."""
 
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, *, full: bool) -> None:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.subscriptions: dict[int, Publication] = {}
         self.down = BandwidthEstimator()
-        self._left_out: frozenset[Video] = frozenset()  # videos that are not forwarded to it, for those of others
-        self._told: dict[Publication, str] = {}  # why it gets nothing of one, as it was last told
-        self._view: Mapping[Video, int] | None = None  # heights of what its page shows; None until it says so
-        self._viewed: set[Video] = set()  # what there was to show when it said so
-        self.limit_bps: float | None = None  # what its way down allows, while more is wanted
+        self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
+        self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
+        self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
+        self._viewed: set[Video] = set()  # videos that there were when the page told
+        self.limit_bps: float | None = None  # what its downlink allows, while more is wanted
         self._probed = 0
         self._allocated_s = 0.0
-        self._settled: list[Settled] = []  # every video, if nothing more is wanted until one changes
+        self._settled: list[Settled] = []  # all videos, if nothing more is wanted until one changes
 
     def take(self, transceivers: Sequence[Transceiver], *, flows: bool) -> None:
-        """Its answers took what these sections bring. `flows`: it can be sent that."""
+        """Its answers accepted what these transceivers carry. `flows`: its media path is up."""
         self.subscriptions = {
             transceiver.track.ssrc: transceiver.track for transceiver in transceivers if transceiver.track is not None
         }
@@ -70,52 +71,52 @@ class Subscriber:
         if not flows:
             return
         for transceiver in transceivers:
-            if (track := transceiver.track) is not None:
-                track.add_down_track(self._peer, NOT_SPEAKING if track.video in self._left_out else "")
-                track.down_tracks[self._peer.id].rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
-                self._tell_paused(track)
+            if (publication := transceiver.track) is not None:
+                publication.add_down_track(self._peer, NOT_SPEAKING if publication.video in self._left_out else "")
+                publication.down_tracks[self._peer.id].rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                self._tell_paused(publication)
         self.allocate(time.monotonic())
 
-    def forget(self, track: Publication) -> None:
-        """It is not brought this any more."""
-        self.subscriptions.pop(track.ssrc, None)
+    def forget(self, publication: Publication) -> None:
+        """This publication is no longer offered to it."""
+        self.subscriptions.pop(publication.ssrc, None)
         self._settled = []
-        self._told.pop(track, None)
+        self._told.pop(publication, None)
 
     def leave_out(self, videos: frozenset[Video]) -> None:
-        """These are not to be forwarded to it, until the next call; its own count for nothing."""
+        """These videos are not forwarded to it until the next call; its own among them do not matter."""
         if videos != self._left_out:
             self._left_out, self._settled = videos, []
-            for track in self.subscriptions.values():
-                self._pause(track, NOT_SPEAKING, track.video in videos)
+            for publication in self.subscriptions.values():
+                self._pause(publication, NOT_SPEAKING, publication.video in videos)
 
     def view(self, heights: Mapping[Video, int], now_s: float) -> None:
-        """What its page shows from now on, and how large. What it does not show is not forwarded to it."""
-        self._view, self._viewed = heights, {track.video for track in self.subscriptions.values()}
+        """Takes what its page shows from now on, and how large. Videos that it does not show are not forwarded."""
+        self._view, self._viewed = heights, {publication.video for publication in self.subscriptions.values()}
         self._settled = []
         self.allocate(now_s)
 
     def reported(self, block: ReportBlock, now_s: float) -> None:
-        """What its client says of one stream."""
-        taken = self.subscriptions.get(block.ssrc)
-        down_track = None if taken is None else taken.down_tracks.get(self._peer.id)
-        if taken is not None and down_track is not None:
+        """Takes a report block of its client about one stream."""
+        publication = self.subscriptions.get(block.ssrc)
+        down_track = None if publication is None else publication.down_tracks.get(self._peer.id)
+        if publication is not None and down_track is not None:
             down_track.reported(block, now_s)
-            if taken.kind == "video" and self.down.loss(down_track.delivery.loss or 0.0, now_s):
+            if publication.kind == "video" and self.down.loss(down_track.delivery.loss or 0.0, now_s):
                 self.allocate(now_s)
 
     def estimated(self, bps: float, now_s: float) -> None:
-        """What its client takes its way down to carry (REMB)."""
+        """Takes its client's estimate of the downlink (REMB)."""
         if self.down.remb(bps, now_s):
             self.allocate(now_s)
 
     def round_trip(self, seconds: float, sent_s: float, now_s: float) -> None:
-        """What one took that `allocate` asked for then."""
+        """Takes a round trip that `allocate` had measured from `sent_s` on."""
         if self.down.round_trip(seconds, sent_s, now_s):
             self.allocate(now_s)
 
     def allocate(self, now_s: float) -> None:
-        """Chooses what it gets of each video."""
+        """Chooses the layer that it gets of each video."""
         me, down = self._peer, self.down
         self.limit_bps = None
         if not (self._full or down.speaks):
@@ -141,7 +142,8 @@ class Subscriber:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
 
     def _spent(self, now_s: float) -> float:
-        """At most so much is what it has, if that is all it wants; infinite where it is to be chosen anew."""
+        """Upper bound of the bitrate of its videos, if each gets all it wants; infinite if they have to be chosen
+        anew."""
         me, spent_bps = self._peer.id, 0.0
         for publication, down_track, shape, at in self._settled:
             offer = publication.offered(now_s)
@@ -153,7 +155,8 @@ class Subscriber:
         return spent_bps * ROUNDING if self._settled else math.inf
 
     def _choose(self, now_s: float) -> float:
-        """Carries out an allocation; returns what more would take."""
+        """Allocates, and applies the result; returns the bitrate at which the next step up would fit, 0 if nothing more
+        is wanted."""
         me, down, rank = self._peer, self.down, self._room.rank
         heights = {p: self._height(p) for p in self._videos()}
         for p, height in heights.items():
@@ -163,7 +166,7 @@ class Subscriber:
         wishes = {p: Wish(heights[p], p.offered(now_s).layers, self._has(p)) for p in shown}
         chosen, next_bps = allocate(wishes.values(), down.allowed_bps)
         for (p, wish), rid in zip(wishes.items(), chosen, strict=True):
-            # losses alone are no reason to show nothing; without REMB they are all that is known
+            # loss alone is no reason to show nothing, unless it is all that is known, without REMB
             short = rid is None and down.limited and (down.jammed or not down.speaks)
             self._pause(p, BANDWIDTH, short)
             if not short and (p.simulcast or p.scalable):
@@ -173,46 +176,47 @@ class Subscriber:
         return next_bps
 
     def _settle(self, videos: Iterable[Publication], wishes: Mapping[Publication, Wish], now_s: float) -> list[Settled]:
-        """All that is wanted is allowed, so nothing is to be chosen again once it has come too."""
+        """All that is wanted is allowed; once all of it also arrives, nothing has to be chosen again. Empty before
+        that."""
         settled = []
         for p in videos:
             down_track, offer, wish, at = p.down_tracks[self._peer.id], p.offered(now_s), wishes.get(p), -1
             if wish is not None:
                 at = wish.best()
-                if down_track.track is not p.layers[wish.layers[at].rid]:
+                if down_track.stream is not p.layers[wish.layers[at].rid]:
                     return []
             settled.append(Settled(p, down_track, offer.shape, at))
         return settled
 
-    def _height(self, track: Publication) -> int:
+    def _height(self, publication: Publication) -> int:
         if self._view is None:
             return SHOWN_HEIGHT
-        return self._view.get(track.video, 0 if track.video in self._viewed else SHOWN_HEIGHT)
+        return self._view.get(publication.video, 0 if publication.video in self._viewed else SHOWN_HEIGHT)
 
-    def _has(self, track: Publication) -> str | None:
-        return None if track.down_tracks[self._peer.id].pauses else track.layer_of(self._peer.id)
+    def _has(self, publication: Publication) -> str | None:
+        return None if publication.down_tracks[self._peer.id].pauses else publication.layer_of(self._peer.id)
 
-    def _pause(self, track: Publication, reason: str, paused: bool) -> None:
-        """One reason more or less not to forward a video to it. It goes on once there is none."""
-        down_track = track.down_tracks.get(self._peer.id)
-        if down_track is not None and paused != (reason in down_track.pauses):  # mostly it is as it was
-            (track.pause if paused else track.resume)(self._peer.id, reason)
-            self._tell_paused(track)
+    def _pause(self, publication: Publication, reason: str, paused: bool) -> None:
+        """Adds or removes one reason not to forward a video. It continues once there is none."""
+        down_track = publication.down_tracks.get(self._peer.id)
+        if down_track is not None and paused != (reason in down_track.pauses):  # mostly nothing changes
+            (publication.pause if paused else publication.resume)(self._peer.id, reason)
+            self._tell_paused(publication)
 
-    def _tell_paused(self, track: Publication) -> None:
-        reason = track.paused(self._peer.id)
-        if self._told.get(track, "") != reason:
-            self._told[track] = reason
-            self._shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
+    def _tell_paused(self, publication: Publication) -> None:
+        reason = publication.paused(self._peer.id)
+        if self._told.get(publication, "") != reason:
+            self._told[publication] = reason
+            self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))
 
     def tell_again(self) -> None:
-        """Its client may not have heard what is paused."""
-        for track, reason in self._told.items():
+        """Repeats what is paused, which its client may not have heard."""
+        for publication, reason in self._told.items():
             if reason:
-                self._shared.emit(bridge.Paused(self._peer.id, track.publisher.id, track.source, reason))
+                self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))
 
     def _probe(self, n_bytes: int, down_tracks: list[DownTrack[Any]], now_s: float) -> None:
-        """Sends so much of what was sent lately once more."""
+        """Sends this much of what was sent recently once more."""
         found = [
             (down_track, packet)
             for down_track in down_tracks

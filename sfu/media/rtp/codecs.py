@@ -1,4 +1,4 @@
-"""Codecs, payload types and header-extension ids: one choice for all rooms, made by the server's offers. Pure."""
+"""Codecs, payload types and header-extension ids: the same in all rooms, as the server's offers fix them. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ EXTENSIONS_RECEIVED: dict[Kind, tuple[tuple[int, str], ...]] = {
     "audio": ((TRANSPORT_CC_ID, TRANSPORT_CC), (AUDIO_LEVEL_ID, AUDIO_LEVEL)),
     "video": ((TRANSPORT_CC_ID, TRANSPORT_CC),),
 }
-"""What publishers are offered to send (RFC 8285), by kind; ingress.py reads them."""
+"""Header extensions (RFC 8285) offered to publishers, by kind; ingress.py reads them."""
 EXTENSIONS_OF_LAYERS = ((MID_ID, MID), (RID_ID, RID), (REPAIRED_RID_ID, REPAIRED_RID))
-"""And with the layers of a simulcast (RFC 8852)."""
+"""Offered in addition where a simulcast may be sent (RFC 8852)."""
 EXTENSIONS_SENT: dict[Kind, tuple[tuple[int, str], ...]] = {"audio": (), "video": ((ABS_SEND_TIME_ID, ABS_SEND_TIME),)}
-"""What subscribers get, by kind; ingress.py writes them."""
+"""Header extensions offered to subscribers, by kind; ingress.py writes them."""
 RIDS = ("q", "h", "f")
-"""Of the layers of a simulcast, the smallest first (publication.py)."""
+"""RIDs of simulcast layers, the smallest layer first (publication.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,10 @@ class Codec:
 
 OPUS = Codec(111, "opus/48000/2", "minptime=10;useinbandfec=1", ("transport-cc", "nack"))
 RED = Codec(63, "red/48000/2", "111/111")
-"""Opus with the sound before it once more (RFC 2198). Browsers send it only where it stands before Opus."""
+"""Redundant audio: each packet repeats the Opus frame before it (RFC 2198). Browsers send it only if it is listed
+before Opus."""
 _VIDEO_FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
-"""Publishers estimate by transport-wide numbers; what subscribers estimate comes as REMB."""
+"""Publishers estimate their uplink from transport-wide feedback; subscribers report their estimate in REMB."""
 VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
 VP9 = Codec(98, "VP9/90000", "profile-id=0", _VIDEO_FEEDBACK, rtx=99)
 AV1 = Codec(45, "AV1/90000", "level-idx=5;profile=0;tier=0", _VIDEO_FEEDBACK, rtx=46)
@@ -59,11 +60,11 @@ H264 = Codec(
     rtx=103,
 )
 CODECS: dict[Kind, tuple[Codec, ...]] = {"audio": (OPUS,), "video": (VP8, VP9, AV1, H264)}
-"""In the order in which clients are to prefer them: VP8 is what everybody can send and show."""
+"""In the order in which clients should prefer them: VP8 first, since every client can send and show it."""
 VIDEO_TYPES = frozenset(codec.payload_type for codec in CODECS["video"])
 PAYLOAD_KINDS: dict[int, Kind] = {codec.payload_type: kind for kind, codecs in CODECS.items() for codec in codecs}
 PAYLOAD_KINDS[RED.payload_type] = "audio"
-"""Kind by payload type, retransmissions left out: what is not here is not forwarded."""
+"""Kind by payload type, without RTX. Packets of other types are not forwarded."""
 RTX_OF = {codec.rtx: codec.payload_type for codec in CODECS["video"] if codec.rtx is not None}
-"""Payload types of retransmissions (RFC 4588), and of what they repeat."""
+"""Payload type of the media by payload type of its RTX (RFC 4588)."""
 CODEC_RTX = {media: repair for repair, media in RTX_OF.items()}

@@ -21,7 +21,8 @@ Buffer = bytes | bytearray | memoryview
 
 
 def second_bytes(types: Iterable[int]) -> list[bool]:
-    """By the second byte of an RTP packet, with or without marker: whether it has one of these payload types."""
+    """A table indexed by the second byte of an RTP packet (marker and payload type): whether the payload type is one of
+    `types`."""
     wanted = set(types)
     return [second & 0x7F in wanted for second in range(256)]
 
@@ -47,7 +48,7 @@ def ts_of(packet: Buffer) -> int:
 
 
 def payload_offset(packet: Buffer, n: int) -> int:
-    """Bytes before the payload: fixed header, CSRCs and extension. Raises ValueError when the packet is cut short."""
+    """Bytes before the payload: fixed header, CSRCs and extension. Raises ValueError if the packet is truncated."""
     if n < RTP_HEADER:
         raise ValueError("shorter than an RTP header")
     offset = RTP_HEADER + 4 * (packet[0] & 0x0F)
@@ -63,8 +64,8 @@ def payload_offset(packet: Buffer, n: int) -> int:
 def extensions(packet: Buffer, n: int) -> Iterator[tuple[int, int, int]]:
     """(id, offset of the value, length) of each header extension, one- and two-byte forms (RFC 8285 section 4).
 
-    Ends without a word where the block is malformed: what was read up to there is valid. Raises ValueError when the
-    packet is cut short.
+    Stops silently where the block is malformed; the elements before that are valid. Raises ValueError if the packet is
+    truncated.
     """
     end = payload_offset(packet, n)
     if not packet[0] & 0x10:
@@ -102,9 +103,8 @@ def erase_extension(packet: bytearray | memoryview, offset: int, length: int) ->
 
 
 def primary_block(packet: Buffer, n: int, payload_type: int) -> tuple[int, int]:
-    """Where the payload of a packet of redundant sound begins, and where in it the newest block, the packet's own
-    (RFC 2198 section 3). Raises ValueError unless every block is of this payload type and inside the packet, and the
-    newest one not empty."""
+    """Offsets of the payload and of the primary (newest) block in a RED packet (RFC 2198 section 3). Raises ValueError
+    unless every block has this payload type and lies inside the packet, and the primary block is not empty."""
     payload = at = payload_offset(packet, n)
     end = n - packet[n - 1] if packet[0] & 0x20 else n
     older = 0
@@ -122,15 +122,15 @@ def primary_block(packet: Buffer, n: int, payload_type: int) -> tuple[int, int]:
 
 
 def ntp_of(report: Rtcp) -> int:
-    """The 64-bit NTP time of a sender report (RFC 3550 section 6.4.1). Raises ValueError if that is cut."""
+    """The 64-bit NTP time of a sender report (RFC 3550 section 6.4.1). Raises ValueError if the report is truncated."""
     if len(report.body) < 24:
         raise ValueError("cut sender report")
     return int.from_bytes(report.body[4:12], "big")
 
 
 def retransmission(packet: Buffer, payload_type: int, ssrc: int, seq16: int) -> bytearray:
-    """A packet as its retransmission (RFC 4588 section 4): its number before its payload. Raises ValueError where the
-    packet is cut short."""
+    """A packet in its RTX form (RFC 4588 section 4): the original sequence number precedes the payload. Raises
+    ValueError if the packet is truncated."""
     at = payload_offset(packet, len(packet))
     again = bytearray(packet[:at]) + bytearray(packet[2:4]) + bytearray(packet[at:])
     again[1] = again[1] & 0x80 | payload_type

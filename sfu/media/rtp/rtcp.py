@@ -1,6 +1,6 @@
 """RTCP packets (RFC 3550 section 6, RFC 4585), read and written. Pure: bytes in, bytes and numbers out.
 
-Every reader takes what a peer sent and raises ValueError where it is cut short.
+Readers take what a peer sent and raise ValueError if it is truncated.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ class Rtcp(NamedTuple):
 
 
 class ReportBlock(NamedTuple):
-    """What a receiver says of one source (RFC 3550 section 6.4.1)."""
+    """What a receiver reports about one source (RFC 3550 section 6.4.1)."""
 
     ssrc: int
-    fraction: int  # of 256 lost since its last report
-    lost: int  # since it began; signed, 24 bits
-    highest: int  # extended number
-    jitter: int  # in the media's clock
+    fraction: int  # lost since its last report, in 1/256
+    lost: int  # since the source began; signed, 24 bits
+    highest: int  # extended sequence number
+    jitter: int  # in units of the media's clock
     last_sr: int  # the middle 32 bits of the NTP time of the last sender report it got; 0 for none
-    delay: int  # since that came, in 1/65,536 s
+    delay: int  # since that report came, in 1/65,536 s
 
 
 def is_rtcp(second_byte: int) -> bool:
-    """RFC 5761 section 4: with RTP and RTCP on one port, 192 to 223 is RTCP."""
+    """Whether a packet is RTCP: on a port shared with RTP, a second byte of 192 to 223 means RTCP (RFC 5761 section
+    4)."""
     return 192 <= second_byte <= 223
 
 
 def rtcp_packets(data: bytes) -> Iterator[Rtcp]:
-    """The packets of a compound (RFC 3550 section 6.1) or reduced-size one (RFC 5506). Raises ValueError where it is
-    cut."""
+    """The packets of a compound (RFC 3550 section 6.1) or reduced-size one (RFC 5506). Raises ValueError if it is
+    truncated."""
     at = 0
     while at < len(data):
         if len(data) - at < 4 or data[at] >> 6 != 2:
@@ -62,19 +63,21 @@ def rtcp_packets(data: bytes) -> Iterator[Rtcp]:
 
 
 def feedback_media_ssrc(packet: Rtcp) -> int:
-    """The media source of a transport or payload feedback packet (RFC 4585 section 6.1). Raises ValueError if cut."""
+    """The media source of a transport or payload feedback packet (RFC 4585 section 6.1). Raises ValueError if
+    truncated."""
     if len(packet.body) < 8:
         raise ValueError("cut feedback")
     return int(_u32.unpack_from(packet.body, 4)[0])
 
 
 def fir_ssrcs(packet: Rtcp) -> list[int]:
-    """The media sources a Full Intra Request asks of; in FIR they stand in the FCI (RFC 5104 section 4.3.1)."""
+    """The media sources that a Full Intra Request names; FIR has them in the FCI (RFC 5104 section 4.3.1)."""
     return [int(_u32.unpack_from(packet.body, at)[0]) for at in range(8, len(packet.body) - 7, 8)]
 
 
 def nacked(packet: Rtcp) -> Iterator[int]:
-    """The seq16 a generic NACK asks for, in its order (RFC 4585 section 6.2.1). Lazy: a datagram can ask for 6,000."""
+    """The 16-bit sequence numbers that a generic NACK requests, in its order (RFC 4585 section 6.2.1). Lazy: a datagram
+    can request 6,000."""
     for at in range(8, len(packet.body) - 3, 4):
         first, mask = _nack.unpack_from(packet.body, at)
         yield first
@@ -113,13 +116,14 @@ def receiver_report(blocks: Sequence[bytes]) -> bytes:
 
 
 def report_block(ssrc: int, fraction: int, lost: int, highest: int, jitter: int, last_sr: int, delay: int) -> bytes:
-    """RFC 3550 section 6.4.1. `lost` is signed, 24 bits; `highest` an extended number; `jitter` in the media's clock;
-    the last two in 1/65,536 s."""
+    """RFC 3550 section 6.4.1. `lost` is signed, 24 bits; `highest` an extended number; `jitter` in units of the media's
+    clock; the last two in 1/65,536 s."""
     return _block.pack(ssrc, fraction << 24 | lost & 0xFFFFFF, highest & 0xFFFFFFFF, jitter, last_sr, delay)
 
 
 def report_blocks(packet: Rtcp) -> Iterator[ReportBlock]:
-    """The report blocks of a sender or receiver report; none of any other packet. Ends where the report is cut."""
+    """The report blocks of a sender or receiver report; none of any other packet. Ends where the report is
+    truncated."""
     start = {RTCP_SR: 24, RTCP_RR: 4}.get(packet.type, len(packet.body))
     for at in range(start, min(start + 24 * packet.format, len(packet.body) - 23), 24):
         ssrc, losses, highest, jitter, last_sr, delay = _block.unpack_from(packet.body, at)
@@ -134,11 +138,12 @@ def _description(ssrc: int, cname: str) -> bytes:
 
 
 def sender_report(packet: Rtcp, ssrc: int, cname: str, shift_ts: int = 0) -> bytes:
-    """The sender information of a report under another SSRC, with the CNAME a compound needs (RFC 3550 section 6.4.1).
+    """The sender information of a report under another SSRC, with the CNAME that a compound needs (RFC 3550 section
+    6.4.1).
 
-    Report blocks are left out: they speak of streams between the publisher and us. NTP and RTP time stay, which is what
-    keeps audio and video in step; `shift_ts` is what the timestamps of packets are shifted by, too. Raises ValueError
-    if the report is cut.
+    Report blocks are left out: they are about streams between the publisher and the server. NTP and RTP timestamps are
+    kept, since they synchronize audio and video; `shift_ts` is the offset that packets' timestamps are shifted by, too.
+    Raises ValueError if the report is truncated.
     """
     if len(packet.body) < 24:
         raise ValueError("cut sender report")

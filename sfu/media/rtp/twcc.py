@@ -1,8 +1,8 @@
 """Transport-wide feedback: tells a publisher when each packet arrived, so that its browser can estimate its uplink.
 Pure.
 
-Transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01): the publisher numbers every packet of its
-transport, we answer every FEEDBACK_MS with what arrived and when. Without it Chromium stays at about 300 kbps.
+The publisher numbers every packet of its transport (draft-holmer-rmcat-transport-wide-cc-extensions-01), and the server
+reports every FEEDBACK_MS which packets arrived and when. Without it Chromium stays at about 300 kbps.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from struct import Struct
 
 FEEDBACK_MS = 50.0
 REPORT_PACKETS = 240
-"""How far a number may be from the first one pending; a larger jump starts a new report. It bounds a report, whatever a
-publisher numbers its packets, to 2 x 240 arrivals of 2 bytes among 3 x 240 statuses: 1,200 bytes, one datagram."""
+"""How far a number may be from the first pending one; a larger jump starts a new report. This bounds a report to 2 x
+240 arrivals of 2 bytes among 3 x 240 statuses (1,200 bytes, one datagram), however the publisher numbers its
+packets."""
 TICK_US = 250
 REFERENCE_US = 64_000
 
@@ -24,7 +25,7 @@ _i16 = Struct("!h")
 
 MISSING, SMALL, LARGE = 0, 1, 2
 _ALL_SMALL = [0b11 << 14 | sum(SMALL << 12 - 2 * i for i in range(n)) for n in range(7)]
-"""The one chunk of so many packets that came with small deltas; of seven and more it is a run."""
+"""The only status chunk needed for n < 7 packets that all have small deltas; seven or more are a run."""
 
 
 class TransportFeedback:
@@ -33,15 +34,15 @@ class TransportFeedback:
     __slots__ = ("_arrivals", "_came", "_count", "_last_ext", "_next_ext")
 
     def __init__(self) -> None:
-        self._came: list[tuple[Sequence[int], float]] = []  # numbers and times, not looked at yet
+        self._came: list[tuple[Sequence[int], float]] = []  # sequence numbers and arrival times, not processed yet
         self._arrivals: dict[int, int] = {}
         self._last_ext = -1
-        self._next_ext = -1  # the report's first number: one after the last one reported
+        self._next_ext = -1  # the next report's first number: one after the last one reported
         self._count = 0
 
     def arrived(self, seqs: Sequence[int], now_s: float) -> None:
-        """Packets with these transport-wide numbers arrived at `now_s`, a monotonic clock. They are looked at when
-        there is a report to be made: packets are waiting."""
+        """Packets with these transport-wide sequence numbers arrived at `now_s`, a monotonic clock. They are only
+        noted, since media waits to be forwarded; `report` processes them."""
         self._came.append((seqs, now_s))
         if len(self._came) > REPORT_PACKETS:
             self._look()
@@ -52,7 +53,7 @@ class TransportFeedback:
             around = self._last_ext if self._last_ext >= 0 else seq16 + 0x10000
             ext = around + ((seq16 - around + 0x8000) & 0xFFFF) - 0x8000
             if ext < self._next_ext:
-                continue  # already reported as missing; a late packet cannot be taken back
+                continue  # already reported as missing, which cannot be taken back
             if self._arrivals and not -REPORT_PACKETS < ext - next(iter(self._arrivals)) < REPORT_PACKETS:
                 self._arrivals.clear()
                 self._next_ext = -1
@@ -60,11 +61,12 @@ class TransportFeedback:
             self._arrivals.setdefault(ext, now_us)
 
     def report(self) -> bytes:
-        """The FCI of one feedback packet for what is pending, empty if nothing is; clears it."""
+        """The FCI of one feedback packet for all pending arrivals, which it clears; empty if there are none."""
         return self._in_order() or self._whatever_came()
 
     def _in_order(self) -> bytes:
-        """Of packets that came as they were numbered, as mostly all did: read by bursts. Empty if not all did."""
+        """The report if all packets came in order, as nearly all do: processed burst by burst. Empty if they did
+        not."""
         first = end = self._next_ext
         if self._arrivals or not self._came or first < 0 or self._last_ext != first - 1:
             return b""
@@ -104,7 +106,7 @@ class TransportFeedback:
             ticks = (times[ext] - at_us) // TICK_US
             if not -0x8000 <= ticks < 0x8000:
                 ticks = max(-0x8000, min(0x7FFF, ticks))
-            at_us += ticks * TICK_US  # carry the rounding, not the error
+            at_us += ticks * TICK_US  # rounding errors do not add up
             small = 0 <= ticks <= 0xFF
             statuses.append(SMALL if small else LARGE)
             deltas += bytes([ticks]) if small else _i16.pack(ticks)

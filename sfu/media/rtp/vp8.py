@@ -8,17 +8,17 @@ from sfu.media.rtp.headers import Buffer, payload_offset
 
 
 class Picture(NamedTuple):
-    """Where a VP8 packet has the numbers of its picture, and which they are (RFC 7741 section 4.2)."""
+    """The picture ID and TL0PICIDX of a VP8 packet, and their offsets (RFC 7741 section 4.2)."""
 
     at: int
-    wide: bool  # 15 bits, else 7
+    wide: bool  # whether the picture ID has 15 bits, else 7
     number: int
-    tl0_at: int  # 0 where there is none
-    tl0: int  # 8 bits, of the pictures of the lowest temporal layer
+    tl0_at: int  # 0 if there is none
+    tl0: int  # 8 bits; numbers the pictures of the lowest temporal layer
 
 
 def vp8_picture(packet: Buffer, n: int) -> Picture | None:
-    """None where the descriptor has no picture id, or is cut short."""
+    """None if the descriptor has no picture ID, or is truncated."""
     try:
         at = payload_offset(packet, n)
     except ValueError:
@@ -33,7 +33,7 @@ def vp8_picture(packet: Buffer, n: int) -> Picture | None:
 
 
 def shift_picture(packet: bytearray | memoryview, n: int, shift: int, shift_tl0: int) -> None:
-    """Adds to the numbers of a VP8 packet's picture; does nothing to a packet that has none."""
+    """Shifts the picture ID and TL0PICIDX of a VP8 packet; does nothing if the packet has no picture ID."""
     found = vp8_picture(packet, n)
     if found is None:
         return

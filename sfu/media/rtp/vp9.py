@@ -1,6 +1,6 @@
 """The VP9 payload descriptor: layer frame and scalability structure of a packet (RFC 9628 section 4.2). Pure.
 
-Readers begin at the payload descriptor, `at`, and raise IndexError where the packet is cut short.
+Readers start at the payload descriptor, at offset `at`, and raise IndexError if the packet is truncated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MOST_REFERENCES = 3
 
 
 class Descriptor(NamedTuple):
-    """The bits are P, B, E and V; `spatial` is SID, 0 without layer indices; `following` is where those end."""
+    """The flags are P, B, E and V; `spatial` is SID, 0 without layer indices; `following` is the offset after those."""
 
     predicted: bool
     begins: bool
@@ -24,12 +24,12 @@ class Descriptor(NamedTuple):
 
     @property
     def starts_picture(self) -> bool:
-        """Of those that have a frame of the lowest spatial layer."""
+        """Whether a picture begins here, with a frame of the lowest spatial layer."""
         return self.begins and not self.spatial
 
     @property
     def starts_keyframe(self) -> bool:
-        """Whether such a frame is not predicted from others."""
+        """Whether that picture is a keyframe, one not predicted from earlier pictures."""
         return self.starts_picture and not self.predicted
 
 
@@ -45,9 +45,10 @@ def read(packet: headers.Buffer, at: int) -> Descriptor:
 
 
 def heights(packet: headers.Buffer, at: int, found: Descriptor) -> tuple[int, ...]:
-    """Lines of each spatial layer by the scalability structure, the lowest first; 0 where it tells no sizes."""
+    """Height in pixels of each spatial layer from the scalability structure, the lowest layer first; 0 where it has no
+    sizes."""
     first, at = packet[at], found.following
-    if first & 0x50 == 0x50:  # F and P: reference indices, of which the last one's N bit is not set
+    if first & 0x50 == 0x50:  # F and P: reference indices follow, the last one without the N bit
         for _ in range(MOST_REFERENCES):
             at += 1
             if not packet[at - 1] & 0x01:

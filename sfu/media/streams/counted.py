@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Counted(NamedTuple):
-    """One track in one direction. Counts only grow, but for packets thought lost that came after all. `key` is not its
-    SSRC, which layers share."""
+    """Counts only grow, except that packets thought lost may arrive after all. `key` is not the SSRC, which layers
+    share."""
 
     key: int
     expected: int

@@ -12,17 +12,18 @@ if TYPE_CHECKING:
 SENDER_REPORTS = 8
 """Sender reports remembered; browsers send one a second or fewer, and a receiver answers the last it got."""
 LOSS_WEIGHT = 0.3
-"""Of the last report in `loss`, which so goes by about the last five seconds."""
+"""Weight of the newest report in `loss`, which thus covers about the last five seconds."""
 ROUND_TRIP_WEIGHT = 0.4
 REPORTS = 3
-"""Losses are what exceeds the last reports. The newest may know less than we do: a number that the publisher lost is a
-gap to us before the subscriber counts it. More than a few would hide losses after a subscriber began to count anew."""
+"""Loss is what exceeds the highest of this many earlier reports. One report may lag behind the server's count: a number
+that the publisher lost is a gap to the server before the subscriber counts it. Many would hide loss after a subscriber
+began to count anew."""
 JITTER_MAX_S, ROUND_TRIP_MAX_S = 10.0, 10.0
-"""What a report says beyond these is nonsense."""
+"""Reported values above these are nonsense."""
 
 
 class Sent(NamedTuple):
-    """What one subscriber was sent so far; those sent again are not counted."""
+    """What one subscriber was sent so far, without retransmissions."""
 
     packets: int
     following: int  # extended number of the next one; it also counts packets that never came from the publisher
@@ -30,10 +31,10 @@ class Sent(NamedTuple):
 
 
 class Delivery:
-    """One subscriber's share of a track (or of the layers it gets in turn). `expected` and `lost` only grow.
+    """Delivery of a stream, or of its layers in turn, to one subscriber. `expected` and `lost` only grow.
 
-    Loss is what the way to the subscriber loses. A report counts more, since the numbers of packets that the publisher
-    lost are missing here, too; and less, since a packet sent again under its number counts as come after all.
+    Loss is what is lost between server and subscriber. A report counts more, since the subscriber also misses the
+    packets that the publisher lost; and less, since a packet resent under its own number counts as received.
     """
 
     __slots__ = (
@@ -42,27 +43,27 @@ class Delivery:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.expected = self.lost = 0  # packets of which was reported, those sent again twice
+        self.expected = self.lost = 0  # packets that reports were about; resent ones count twice
         self.loss: float | None = None  # fraction, smoothed; None before the second report
         self.jitter_s = 0.0
         self.round_trip_s: float | None = None  # smoothed; None until a sender report was answered
         self.bitrate_bps = 0.0  # sent between the last two reports
-        self.resent = 0  # packets sent again under their number, counted by whoever does
-        self._packets = self._sent_bytes = self._resent = 0  # by the last report
+        self.resent = 0  # packets resent under their own number, counted by the sender
+        self._packets = self._sent_bytes = self._resent = 0  # at the last report
         # lists: a deque takes 600 bytes, and a room of 10 has 90 of these
-        self._missing: list[int] = []  # at the last reports: sent and not come, but for a constant
+        self._missing: list[int] = []  # at the last reports: sent and not received, up to a constant
         self._reported_s: float | None = None
         self._sender_reports: list[tuple[int, float]] = []
 
     def sender_report(self, last_sr: int, now_s: float) -> None:
-        """A publisher's sender report was passed on; `last_sr` is the middle 32 bits of its NTP time, which is the
-        publisher's clock and not ours."""
+        """A publisher's sender report was passed on; `last_sr` is the middle 32 bits of its NTP time, by the
+        publisher's clock and not the server's."""
         self._sender_reports.append((last_sr, now_s))
         del self._sender_reports[:-SENDER_REPORTS]
 
     def reported(self, block: ReportBlock, clock_rate: int, sent: Sent, now_s: float) -> None:
-        """A report block came. How many packets it is of is our count and not the report's, so a lie can be no worse
-        than "all lost"."""
+        """Takes a report block. How many packets it covers is the server's count and not the report's, so a false
+        report can claim no more than that all were lost."""
         missing = block.lost - (sent.following - sent.packets) + self.resent
         expected = sent.packets + self.resent - self._packets - self._resent
         if expected > 0 and self._missing:
@@ -84,7 +85,7 @@ class Delivery:
         if not block.last_sr or sent_s is None:
             return
         round_trip_s = now_s - sent_s - block.delay / 65536
-        if not -1e-3 <= round_trip_s <= ROUND_TRIP_MAX_S:  # their clock may run a little faster than ours
+        if not -1e-3 <= round_trip_s <= ROUND_TRIP_MAX_S:  # the subscriber's clock may run a little faster
             return
         before_s = round_trip_s if self.round_trip_s is None else self.round_trip_s
         self.round_trip_s = max(0.0, before_s + (round_trip_s - before_s) * ROUND_TRIP_WEIGHT)

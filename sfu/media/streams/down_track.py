@@ -1,9 +1,9 @@
 """A down track: one subscriber's view of an RTP stream, with its own offset of numbers. Pure: the clock is an argument.
 
-A track has one sequence and one clock for all subscribers. A subscriber that is left out for a while (its buffer was
-full, it was paused, it changes to another layer) goes on without a gap: from then on its numbers are the track's,
-shifted. No number ever stands for two packets, since AES-GCM falls to a nonce used twice: packets from before a shift
-never come after.
+A stream has one sequence and one clock for all subscribers. A subscriber that is left out for a while (its kernel
+buffer was full, it was paused, it switches layers) continues without a gap: from then on its numbers are the stream's
+plus a shift. No number ever stands for two packets, since a nonce used twice breaks AES-GCM; so packets from before a
+shift are never sent after it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sfu.media.streams.retransmission import RetransmissionLimiter
 from sfu.media.transport.transport import Transport
 
 SPANS = 8
-"""Shifts remembered for retransmission; what was sent before them is too old to be asked for."""
+"""Spans remembered for retransmission; what was sent before them is too old to be requested."""
 NEAR_WRAP = 0xF000
 """No subscriber's numbers begin in the last 4,096 before the 16-bit wrap."""
 
@@ -30,7 +30,7 @@ _numbers = Struct("!HII")
 
 
 class Feed(Protocol):
-    """What a subscriber is on: a stream with numbers and a clock that all its subscribers share (rtp_stream.py)."""
+    """The stream that a down track is on, with numbers and a clock that all its subscribers share (rtp_stream.py)."""
 
     ssrc: int
     head: int
@@ -41,7 +41,7 @@ class Feed(Protocol):
     last_s: float
 
     @property
-    def stream(self) -> Feed: ...
+    def whole(self) -> Feed: ...
 
     def recall(self, number: int) -> builtins.bytes | None: ...
 
@@ -52,10 +52,10 @@ F = TypeVar("F", bound=Feed)
 
 
 class Span(NamedTuple):
-    """From `first`, a number of the subscriber's own, on: packet n of it is packet n - shift of the track."""
+    """From the subscriber's own number `first` on, its packet n is packet n - shift of the stream."""
 
     first: int
-    track: Feed
+    stream: Feed
     shift: int
     shift_ts: int
     shift_picture: int = 0
@@ -63,7 +63,7 @@ class Span(NamedTuple):
 
 
 class DownTrack(Generic[F]):
-    """Takes part in fans while `waiting` is false. Numbers are extended ones: they do not wrap."""
+    """Belongs to a send group while `waiting` is false. Numbers are extended and do not wrap."""
 
     __slots__ = (
         "_base",
@@ -90,125 +90,126 @@ class DownTrack(Generic[F]):
         "shift_ts",
         "spans",
         "ssrc",
-        "track",
+        "stream",
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, peer: Transport, track: F) -> None:
-        self.peer, self.track, self.ssrc = peer, track, track.ssrc
+    def __init__(self, peer: Transport, stream: F) -> None:
+        self.peer, self.stream, self.ssrc = peer, stream, stream.ssrc
         self.answers = RetransmissionLimiter()
-        self.rtx_ssrc = self.rtx_seq = 0  # of its retransmissions; no SSRC where they come under the same
+        self.rtx_ssrc = self.rtx_seq = 0  # of its RTX; SSRC 0 if packets are resent under their own
         self.delivery = Delivery()
-        self.segments = True  # the kernel cuts messages to this peer up
-        # who loses packets before a wrap never learns of it, and decrypts nothing (RFC 3711 section 3.3.1)
-        self.shift = -0x8000 if track.head & 0xFFFF >= NEAR_WRAP else 0
+        self.segments = True  # the kernel may segment messages to this peer
+        # a subscriber that loses the packets before a wrap misses it, and decrypts nothing (RFC 3711 section 3.3.1)
+        self.shift = -0x8000 if stream.head & 0xFFFF >= NEAR_WRAP else 0
         self.shift_ts = self.shift_picture = self.shift_tl0 = 0
-        self._picture: tuple[int, int] | None = None  # the last one's numbers before it changed tracks
-        self.floor, self._next = track.head, track.head + self.shift
+        self._picture: tuple[int, int] | None = None  # picture ID and TL0PICIDX before it switched streams
+        self.floor, self._next = stream.head, stream.head + self.shift
         self.waiting = False
-        self.pauses: set[str] = set()  # reasons to leave it out; while there is one it does not resume
+        self.pauses: set[str] = set()  # reasons to leave it out; it does not resume while there are any
         self.dropped = 0
-        # it may ask for what came while its answer was on the way, but not for numbers from before a wrap
+        # it may request packets that came while its answer was on the way, but none from before a wrap
         earlier = min(HISTORY, self._next & 0xFFFF)
-        self.spans = [Span(self._next - earlier, track, self.shift, 0)]  # a deque of one takes 600 bytes more
-        self._sent, self._base = 0, track.packets
-        self._sent_bytes, self._base_bytes = 0, track.bytes
+        self.spans = [Span(self._next - earlier, stream, self.shift, 0)]  # a deque would take 600 bytes more
+        self._sent, self._base = 0, stream.packets
+        self._sent_bytes, self._base_bytes = 0, stream.bytes
         self._resync = False
         self._clock_ts, self._clock_s = 0, 0.0
 
     @property
     def renumbered(self) -> bool:
-        """Whether its headers differ from the track's."""
-        return bool(self.shift or self.shift_ts or self.ssrc != self.track.ssrc)
+        """Whether its headers differ from the stream's."""
+        return bool(self.shift or self.shift_ts or self.ssrc != self.stream.ssrc)
 
     @property
     def packets(self) -> int:
-        """Sent so far, retransmissions not counted."""
-        return self._sent if self.waiting else self._sent + self.track.packets - self._base
+        """Packets sent so far, without retransmissions."""
+        return self._sent if self.waiting else self._sent + self.stream.packets - self._base
 
     @property
     def sent_bytes(self) -> int:
-        """Of the packets sent so far; a run that was cut short counts in full."""
-        return self._sent_bytes if self.waiting else self._sent_bytes + self.track.bytes - self._base_bytes
+        """Bytes of the packets sent so far; a run that was cut short counts in full."""
+        return self._sent_bytes if self.waiting else self._sent_bytes + self.stream.bytes - self._base_bytes
 
     def reported(self, block: ReportBlock, now_s: float) -> None:
-        """What the subscriber says of this track."""
-        following = self._next if self.waiting else self.track.head + self.shift
-        self.delivery.reported(block, self.track.clock_rate, Sent(self.packets, following, self.sent_bytes), now_s)
+        """Takes a report block of the subscriber about this down track."""
+        following = self._next if self.waiting else self.stream.head + self.shift
+        self.delivery.reported(block, self.stream.clock_rate, Sent(self.packets, following, self.sent_bytes), now_s)
 
     def counted(self) -> Counted:
-        """What is known of its way, for the subscriber's quality."""
+        """Counters of this down track, for the subscriber's quality."""
         said = self.delivery
         return Counted(id(self), said.expected, said.lost, self.sent_bytes, said.jitter_s, said.round_trip_s)
 
     def renumber(self, packet: memoryview, at: int) -> None:
-        """Writes this subscriber's numbers into a packet of the track, whose sequence number is at `at`."""
+        """Writes this subscriber's numbers into a packet of the stream; `at` is the offset of its sequence number."""
         seq16, ts, _ = _numbers.unpack_from(packet, at)
         _numbers.pack_into(packet, at, (seq16 + self.shift) & 0xFFFF, (ts + self.shift_ts) & 0xFFFFFFFF, self.ssrc)
 
     @property
     def pictured(self) -> bool:
-        """Whether its pictures have other numbers than the track's."""
+        """Whether its VP8 picture numbers differ from the stream's."""
         return bool(self.shift_picture or self.shift_tl0)
 
     def suspend(self, ext: int, unsent: int = 0) -> None:
-        """Packet `ext` of the track and later ones are not for it, `unsent` of those the track counts already."""
+        """Leaves out packet `ext` of the stream and later ones; `unsent` of these are already counted by the stream."""
         if not self.waiting:
-            self._sent += self.track.packets - self._base - unsent
-            self._sent_bytes += self.track.bytes - self._base_bytes
+            self._sent += self.stream.packets - self._base - unsent
+            self._sent_bytes += self.stream.bytes - self._base_bytes
             self._next, self.floor = ext + self.shift, ext
             self.waiting = True
 
-    def follow(self, track: F) -> None:
-        """Changes to another track (a layer), as a suspended subscriber of it; its timestamps go on by the time
-        between, unless the two have one clock."""
-        if track.stream is self.track.stream:
-            self.floor = track.head
+    def follow(self, stream: F) -> None:
+        """Switches the suspended down track to another stream (a layer). Its timestamps continue after the time that
+        has passed, unless the two streams share a clock."""
+        if stream.whole is self.stream.whole:
+            self.floor = stream.head
         elif not self._resync:
             self._resync = True
-            self._clock_ts, self._clock_s = self.track.last_ts + self.shift_ts, self.track.last_s
-            if (last := self.track.last_picture()) is not None:
+            self._clock_ts, self._clock_s = self.stream.last_ts + self.shift_ts, self.stream.last_s
+            if (last := self.stream.last_picture()) is not None:
                 self._picture = last.number + self.shift_picture, last.tl0 + self.shift_tl0
-        self.track = track
+        self.stream = stream
 
     def resume(self, ext: int, ts: int, now_s: float, picture: Picture | None = None) -> None:
-        """Goes on with packet `ext` of its track, which must be one to begin with and not counted yet. `picture` has
-        its VP8 numbers: a decoder takes those that go back for old."""
+        """Continues with packet `ext` of its stream, which must be one to begin with and not counted yet. `picture` has
+        the packet's VP8 numbers; they are shifted to continue, as decoders take pictures whose numbers go back for
+        old."""
         if self._resync:
             if picture is not None and self._picture is not None:
                 number, tl0 = self._picture
                 self.shift_picture = (number + 1 - picture.number) & (0x7FFF if picture.wide else 0x7F)
                 self.shift_tl0 = (tl0 + 1 - picture.tl0) & 0xFF
-            elapsed = max(1, round((now_s - self._clock_s) * self.track.clock_rate))
+            elapsed = max(1, round((now_s - self._clock_s) * self.stream.clock_rate))
             self.shift_ts = (self._clock_ts + elapsed - ts) & 0xFFFFFFFF
             self._resync = False
         else:
             self.dropped += ext - self.floor
         self.shift, self.floor = self._next - ext, ext
-        self.spans.append(Span(self._next, self.track, self.shift, self.shift_ts, self.shift_picture, self.shift_tl0))
+        self.spans.append(Span(self._next, self.stream, self.shift, self.shift_ts, self.shift_picture, self.shift_tl0))
         del self.spans[:-SPANS]
-        self._base, self._base_bytes = self.track.packets, self.track.bytes
+        self._base, self._base_bytes = self.stream.packets, self.stream.bytes
         self.waiting = False
 
     def catch_up(self, ext: int) -> None:
-        """Sends what it has of its track from packet `ext` on, which came before it could begin."""
-        for number in range(ext, self.track.head):
+        """Sends the packets of its stream from `ext` on, which came before it could begin."""
+        for number in range(ext, self.stream.head):
             packet = self.find((number + self.shift) & 0xFFFF)
             if packet is not None:
                 self._base, self._base_bytes = self._base - 1, self._base_bytes - len(packet)
                 self.peer.send_rtp(packet)
 
     def uncount(self) -> None:
-        """A packet that its track counts was from before its time."""
+        """Leaves out of the count a packet of the stream that precedes this down track's beginning."""
         self._base += 1
 
     def find(self, seq16: int) -> bytes | None:
-        """What was sent to it under this number, as far as the track remembers."""
-        following = self._next if self.waiting else self.track.head + self.shift
+        """The packet that the subscriber was sent under this number, if the stream still remembers it."""
+        following = self._next if self.waiting else self.stream.head + self.shift
         number = following - ((following - seq16) & 0xFFFF)
         span = next((span for span in reversed(self.spans) if span.first <= number), None)
-        found = span.track.recall(number - span.shift) if span is not None and number < following else None
-        if span is None or found is None or not (span.shift or span.shift_ts or self.ssrc != span.track.ssrc):
+        found = span.stream.recall(number - span.shift) if span is not None and number < following else None
+        if span is None or found is None or not (span.shift or span.shift_ts or self.ssrc != span.stream.ssrc):
             return found
         packet = bytearray(found)
         _, ts, _ = _numbers.unpack_from(found, 2)
@@ -218,8 +219,8 @@ class DownTrack(Generic[F]):
         return bytes(packet)
 
     def again(self, packet: bytes, now_s: float) -> bytes | bytearray:
-        """A packet sent before as it is to be sent once more: a retransmission (RFC 4588) if it takes those, else the
-        very same bytes, since two packets of one number may not differ."""
+        """A sent packet as it is to be sent once more: as RTX (RFC 4588) if the subscriber supports that, else the very
+        same bytes, since two packets with one number may not differ."""
         payload_type = codecs.CODEC_RTX.get(packet[1] & 0x7F)
         if not self.rtx_ssrc or payload_type is None:
             self.delivery.resent += 1
@@ -232,6 +233,6 @@ class DownTrack(Generic[F]):
         return again
 
     def lately(self, back: int) -> bytes | None:
-        """The packet it was sent last but `back`, if it is still known."""
-        following = self._next if self.waiting else self.track.head + self.shift
+        """The packet that it was sent last, or `back` packets earlier, if the stream still remembers it."""
+        following = self._next if self.waiting else self.stream.head + self.shift
         return self.find((following - 1 - back) & 0xFFFF)

@@ -1,7 +1,8 @@
 """One run of packets to many subscribers: copied, encrypted in one loop in C, sent with one system call.
 
-A run is up to BURST packets of one track, of equal size but for a shorter last one, so that a subscriber's share of
-it can be one message that the kernel cuts up (UDP_SEGMENT, linux/Documentation/networking/segmentation-offloads).
+A run is up to GSO_PACKETS packets of one stream, of equal size except for a shorter last one, so that a subscriber's
+share of it can be one message that the kernel segments (UDP_SEGMENT,
+linux/Documentation/networking/segmentation-offloads).
 """
 
 from __future__ import annotations
@@ -20,30 +21,31 @@ from sfu.media.transport.sockets import CandidatePair
 from sfu.media.transport.srtp import Context, protect
 
 Subscriber = DownTrack[Any]
-"""Of whatever stream: it looks at none."""
+"""A down track on any kind of stream; the stream is not used here."""
 
 SHARE = 32
-"""Subscribers encrypted and sent at once. More of them would not fit the second-level cache."""
+"""Subscribers encrypted and sent to at once. More of them would not fit the second-level cache."""
 NO_SEGMENTS = frozenset({errno.EINVAL, errno.EIO, errno.EMSGSIZE})
-"""What the kernel says where it cannot cut up: too old, a device without checksums, a path with a smaller MTU."""
+"""The kernel's errors when it cannot segment: too old, a device without checksums, a path with a smaller MTU."""
 FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 _IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("struct iovec", "iov_len")
 
 
 class Failure(NamedTuple):
-    """`down track` got the first `sent` packets of a run: not all, because the kernel's buffer is full, or all, but in
-    messages that the kernel would not cut up, and its next fan must know that."""
+    """`down_track` got only the first `sent` packets of a run, because the kernel's buffer is full; or it got all, but
+    the kernel refused to segment its message, and its next send group must take that into account."""
 
     down_track: Subscriber
     sent: int
 
 
 class SendBuffers:
-    """Rows to encrypt in and message headers to send them with; one a worker, filled and sent without a pause between.
+    """Rows to encrypt in and message headers to send them with. One per worker; filled and sent without awaiting in
+    between.
 
-    A subscriber's packets are neighbours: packet j of a run of k to subscriber s is row s * k + j. So everything but
-    the receivers' addresses and the segments' size can be prepared: `runs[k]` are messages of k rows, which the kernel
-    cuts up, `lone` of one. Messages take their lengths from where libsrtp writes them.
+    A subscriber's packets are adjacent: packet j of a run of k for subscriber s is row s * k + j. So everything except
+    the receivers' addresses and the segment size can be prepared: `runs[k]` are messages of k rows, which the kernel
+    segments; `lone` are messages of one row. Messages take their lengths from where libsrtp writes them.
     """
 
     def __init__(self, counters: dict[str, int]) -> None:
@@ -66,7 +68,8 @@ class SendBuffers:
         self._prepared: dict[tuple[int, int, bool], Prepared] = {}
 
     def prepare(self, k: int, n: int, *, whole: bool) -> Prepared:
-        """For runs of k packets to n subscribers, `whole` in one message each. Fans that are alike share it."""
+        """For runs of k packets to n subscribers; `whole`: one message per subscriber. Send groups that are alike share
+        it."""
         prepared = self._prepared.get((k, n, whole))
         if prepared is None:
             messages, names = self.runs[k] if whole and k > 1 else self.lone
@@ -75,11 +78,11 @@ class SendBuffers:
         return prepared
 
     def _messages(self, k: int, count: int) -> Messages:
-        """Messages of k rows each, and their column of pointers to addresses."""
+        """Messages of k rows each, and the column of their address pointers."""
         messages = libc.ffi.new("struct mmsghdr[]", count)
         for s in range(count):
             header = messages[s].msg_hdr
-            header.msg_namelen = libc.NAME_BYTES - 4  # a sockaddr_in may be followed by more
+            header.msg_namelen = libc.NAME_BYTES - 4  # more bytes may follow a sockaddr_in
             header.msg_iov, header.msg_iovlen = self._iov + s * k, k
             if k > 1:
                 header.msg_control, header.msg_controllen = self._control, libc.CONTROL_BYTES
@@ -89,16 +92,16 @@ class SendBuffers:
 
 Messages = tuple[Any, memoryview]
 Copies = list[tuple[slice, slice, slice, slice]]
-"""Where to copy bytes, and from where; the same for lengths."""
+"""For each copy: where the bytes go and where they come from, and the same for lengths."""
 Prepared = tuple[Copies, Any, memoryview]
-"""What to copy until each subscriber has the run; the messages, and the column of their addresses."""
+"""The copies that give each subscriber the run; the messages, and the column of their addresses."""
 Shape = tuple[list[Any], int, Copies, Any, memoryview, "array[int]", int]
-"""What runs of one number of packets need: the libsrtp session of each row, their number, what is `Prepared`, what to
-write into the column, and the number of messages."""
+"""What runs of one length need: the libsrtp session of each row, the number of rows, what is `Prepared`, the addresses
+to write into the column, and the number of messages."""
 
 
 def _doublings(k: int, n: int) -> Copies:
-    """Each copy doubles what is there of a run of k packets, up to n times."""
+    """Copies that turn a run of k packets into n such runs; each doubles what is there."""
     copies: Copies = []
     have = k
     while have < n * k:
@@ -110,8 +113,8 @@ def _doublings(k: int, n: int) -> Copies:
 
 
 class SendGroup:
-    """Up to SHARE subscribers of a track that one system call can serve: one socket, one tag length, segments or
-    none."""
+    """Up to SHARE subscribers of a stream that one system call can serve: on one socket, with one tag length, all with
+    segmentation or all without."""
 
     __slots__ = (
         "_addresses",
@@ -122,12 +125,12 @@ class SendGroup:
         "_memory",
         "_n",
         "_names",
-        "_outbox",
         "_paths",
         "_pictured",
         "_renumbered",
         "_rows",
         "_segments",
+        "_send_buffers",
         "_shapes",
         "_tag",
     )  # fmt: skip
@@ -136,7 +139,7 @@ class SendGroup:
         self, send_buffers: SendBuffers, down_tracks: Sequence[tuple[Subscriber, Context, CandidatePair]]
     ) -> None:
         _, context, path = down_tracks[0]
-        self._outbox, self._rows = send_buffers, send_buffers.rows
+        self._send_buffers, self._rows = send_buffers, send_buffers.rows
         self._endpoint, self._fd = path.endpoint, path.endpoint.fd
         self._tag = context.tag_bytes
         self._down_tracks, self._n = [down_track for down_track, _, _ in down_tracks], len(down_tracks)
@@ -146,7 +149,7 @@ class SendGroup:
         self._renumbered = [(s, down_track) for s, down_track in enumerate(self._down_tracks) if down_track.renumbered]
         self._pictured = [(s, down_track) for s, down_track in self._renumbered if down_track.pictured]
         self._paths = [path for _, _, path in down_tracks]
-        self._shapes: dict[int, Shape] = {}  # by packets of a run
+        self._shapes: dict[int, Shape] = {}  # by the number of packets in a run
         if not path.endpoint.portable:
             names = b"".join(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0") for address in self._addresses)
             self._memory = libc.ffi.new("char[]", names)
@@ -154,9 +157,9 @@ class SendGroup:
             self._names = range(first, first + len(names), libc.NAME_BYTES)
 
     def forward(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
-        """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows stay as
-        they are."""
-        k, send_buffers, rows = len(lengths), self._outbox, self._rows
+        """Sends the packets in the rows of `source`, `lengths` bytes each, to every subscriber. The rows are not
+        changed."""
+        k, send_buffers, rows = len(lengths), self._send_buffers, self._rows
         view, column = rows.view, rows.lengths
         handles, count, copies, messages, names, addresses, total = self._shapes.get(k) or self._shape(k)
         view[: k * ROW_BYTES] = source
@@ -169,7 +172,7 @@ class SendGroup:
             column[lengths_there] = column[lengths_here]
         if self._renumbered:
             self._renumber(view, lengths)
-        # stops at the first failure, so what follows a failure is still in clear
+        # stops at the first failure: the packets after it are not encrypted
         if any(map(protect, handles, rows.pointers, rows.length_pointers)):
             return self._apart(source, lengths)
         send_buffers.counters["packets_out"] += count
@@ -186,9 +189,9 @@ class SendGroup:
         if self._endpoint.portable:
             shape: Shape = handles, n * k, _doublings(k, n), None, memoryview(b""), array("Q"), 0
         else:
-            whole = k == 1 or self._segments  # one message a subscriber
+            whole = k == 1 or self._segments  # one message per subscriber
             addresses = array("Q", [name for name in self._names for _ in range(1 if whole else k)])
-            shape = handles, n * k, *self._outbox.prepare(k, n, whole=whole), addresses, len(addresses)
+            shape = handles, n * k, *self._send_buffers.prepare(k, n, whole=whole), addresses, len(addresses)
         self._shapes[k] = shape
         return shape
 
@@ -203,19 +206,20 @@ class SendGroup:
                     vp8.shift_picture(view[at : at + n], n, down_track.shift_picture, down_track.shift_tl0)
 
     def _apart(self, source: memoryview, lengths: list[int]) -> Sequence[Failure]:
-        """libsrtp refused one of the packets: nobody else is to suffer."""
+        """libsrtp refused a packet: sends to each subscriber on its own, so that no other one suffers."""
         if len(self._down_tracks) == 1:
-            self._outbox.counters["protect_failed"] += len(lengths)
+            self._send_buffers.counters["protect_failed"] += len(lengths)
             return ()
         failures: list[Failure] = []
         for one in zip(self._down_tracks, self._contexts, self._paths, strict=True):
-            failures += SendGroup(self._outbox, [one]).forward(source, lengths)
+            failures += SendGroup(self._send_buffers, [one]).forward(source, lengths)
         return failures
 
     def _send_on(self, messages: Any, at: int, total: int, k: int) -> Sequence[Failure]:
-        """Message `at` was not sent. Tries again from there, which tells why, and goes on past those that fail."""
-        counters, failures = self._outbox.counters, []
-        each = total // len(self._down_tracks)  # messages a subscriber
+        """Message `at` was not sent. Tries again from there, which tells the error, and goes on past the messages that
+        fail."""
+        counters, failures = self._send_buffers.counters, []
+        each = total // len(self._down_tracks)  # messages per subscriber
         while at < total:
             sent = libc.sendmmsg(self._endpoint.fd, messages + at, total - at, 0)
             if sent > 0:
@@ -238,14 +242,14 @@ class SendGroup:
         return failures
 
     def _send_whole(self, s: int, k: int) -> int:
-        """A message the kernel would not cut up, as k of them. Returns how many were sent."""
-        messages, names = self._outbox.lone
+        """Sends a message that the kernel would not segment as k messages. Returns how many were sent."""
+        messages, names = self._send_buffers.lone
         names[s * k : (s + 1) * k] = array("Q", [self._names[s]]) * k
         return max(0, int(libc.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
 
     def _send_each(self, k: int) -> Sequence[Failure]:
-        """Where there is no sendmmsg."""
-        rows, counters, failures = self._outbox.rows, self._outbox.counters, []
+        """Sends packet by packet, where there is no sendmmsg."""
+        rows, counters, failures = self._send_buffers.rows, self._send_buffers.counters, []
         for s, (down_track, address) in enumerate(zip(self._down_tracks, self._addresses, strict=True)):
             for j in range(k):
                 try:
@@ -260,7 +264,7 @@ class SendGroup:
 
 
 def send_groups(send_buffers: SendBuffers, down_tracks: Sequence[Subscriber]) -> list[SendGroup]:
-    """As few as these subscribers need. Those whose media does not flow are in none."""
+    """The fewest groups that serve these subscribers. Subscribers to whom media does not flow are in none."""
     groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, CandidatePair]]] = {}
     for down_track in down_tracks:
         if (way := down_track.peer.ready()) is not None:

@@ -1,4 +1,4 @@
-"""Groups packets into batches for UDP segmentation offload: consecutive, equal in size, the last may be shorter.
+"""Groups packets into batches for UDP segmentation offload: consecutive, of equal size except for a shorter last one.
 Pure.
 """
 
@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from sfu.media.transport.rows import GSO_PACKETS, ROW_BYTES, Rows
 
 PAD_BYTES = 24
-"""The most that a packet is padded to make a run whole: browsers split a frame into packets that differ by a byte."""
+"""Padding per packet at most, to make a run uniform: browsers split a frame into packets that differ by a byte."""
 _SAME = [memoryview(bytes([byte]) * GSO_PACKETS) for byte in range(256)]
-"""A column that is the same in all packets."""
+"""Columns with the same byte in every packet."""
 
 
 def take_batch(rows: Rows, at: int, lengths: list[int]) -> list[int]:
-    """The lengths of the run that the packets from row `at` on begin with: all of one size, only the last may be
-    shorter.
+    """Lengths of the run that begins at row `at`: packets of one size, of which only the last may be shorter.
 
-    Those a few bytes shorter than others are padded in place (RFC 3550 section 5.1).
+    Packets that are a few bytes shorter than others are padded in place (RFC 3550 section 5.1).
     """
     run = lengths[:GSO_PACKETS]
     first, last, n = run[0], run[-1], len(run)
@@ -55,8 +54,8 @@ def _take_batch_one_by_one(rows: Rows, at: int, lengths: list[int]) -> list[int]
 
 
 def _pad_all(rows: Rows, at: int, low: int, high: int, n: int) -> bool:
-    """What libwebrtc makes of a frame, packets of one size and then larger ones, by columns: it costs as much as one
-    packet does. False if there is more to it."""
+    """Pads what libwebrtc makes of a frame, packets of one size and then larger ones, column by column: that costs as
+    much as padding one packet. False if the packets are not like that."""
     first = rows.firsts[at]
     if high - low > PAD_BYTES or first & 0x20 or rows.firsts[at : at + n] != _SAME[first][:n]:
         return False
@@ -79,7 +78,7 @@ def _pad(view: memoryview, at: int, length: int, more: int) -> bool:
 
 
 def gather(rows: Rows, spare: Rows, ids: Sequence[int]) -> None:
-    """Copies rows that are no neighbours to where they are, the first ones of `spare`."""
+    """Copies scattered rows into the first rows of `spare`."""
     for j, i in enumerate(ids):
         packet = rows.row(i)
         spare.view[j * ROW_BYTES : j * ROW_BYTES + len(packet)] = packet

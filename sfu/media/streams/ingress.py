@@ -1,8 +1,8 @@
 """Incoming packets: a batch of datagrams is decrypted, parsed and handed to its RTP streams, which then forward it.
 
-This is the part of the path that runs once a burst in Python, and once a packet where there is something odd about it;
-what runs once a subscriber is in fanout.py. The short way keeps to few of the interpreter's functions, and uses them
-again and again: after a pause each costs what it takes to fetch its code (docs/performance.md).
+This part of the path runs once per burst in Python, and once per packet only for unusual packets; what runs once per
+subscriber is in fanout.py. The fast path uses few of the interpreter's functions, again and again: after a pause, each
+costs the time to fetch its code (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from sfu.media.transport.demux import Route
 
 HEAD = "!BBHIIIBHBI"
-"""Of a packet: the header's first and second byte, number, time and SSRC; the extension's profile and length, the first
-byte and the two bytes of its first element, the first byte of what follows, and four more. Without an extension these
-are payload."""
+"""Fields of a packet: the header's first and second byte, sequence number, timestamp and SSRC; the extension's profile
+and length, the first byte and the two value bytes of its first element, the first byte of the next one, and four more.
+Without an extension the latter are payload."""
 
 _head, _heads = Struct(HEAD).unpack_from, Struct(f"{HEAD}{ROW_BYTES - 24}x").iter_unpack
 _numbers, _ssrc, _fixed = Struct("!HII").pack_into, Struct("!I").pack_into, Struct("!III").pack_into
@@ -36,74 +36,75 @@ _kinds = [codecs.PAYLOAD_KINDS.get(second & 0x7F) for second in range(256)]
 _TRANSPORT_CC = codecs.TRANSPORT_CC_ID << 4 | 1  # its element's first byte: two bytes follow
 _AUDIO_LEVEL = codecs.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
 _NAMES = frozenset({codecs.MID_ID, codecs.RID_ID, codecs.REPAIRED_RID_ID})
-_VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of a first byte
+_VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of the first byte
 _NO_PADDING = 0xDF
-_SEND_TIME = codecs.ABS_SEND_TIME_ID << 28 | 2 << 24  # of a word that is an element of three bytes
+_SEND_TIME = codecs.ABS_SEND_TIME_ID << 28 | 2 << 24  # the upper byte of a word: the head of a three-byte element
 _ONE_WORD, _TWO_WORDS = headers.ONE_BYTE_PROFILE << 16 | 1, headers.ONE_BYTE_PROFILE << 16 | 2
 _FIRST = [tuple(range(n)) for n in range(READ_BATCH + 1)]
 """The first n rows."""
 _SSRC_AT = [*range(8, READ_BATCH * ROW_BYTES, ROW_BYTES)]
-"""Where it is in each row."""
+"""Offset of the SSRC in each row."""
 NAME_BYTES = 16
-"""Our mids have one or two characters, our rids one."""
+"""Longest MID or RID that is read: the server's MIDs have one or two characters, its RIDs one."""
 SEEN_S = 0.05
-"""How often a route needs to hear that something came: what it decides by that takes seconds."""
+"""How often a route needs to know that packets come: what it decides by that takes seconds."""
 OTHERS_RANK = 0
-"""Of what is no track's own, beside Track.flush_rank: a retransmission is older than what else came."""
+"""For packets of no known stream, compared with RtpStream.flush_rank: a retransmission is older than the rest of the
+batch."""
 
 Names = dict[int, str]
-"""What a packet says of its stream (RFC 8843 section 9.2, RFC 8852): MID, RID or repaired RID by the extension's id."""
+"""What a packet says about its stream (RFC 8843 section 9.2, RFC 8852): MID, RID or repaired RID by extension id."""
 
 
 class RtpDemuxer:
-    """What a peer sends, from DTLS on. `on_rtcp` gets each authentic compound, `latch` an SSRC that no answer named,
-    with its kind (None for retransmissions) and names."""
+    """Assigns a peer's packets to its streams, once DTLS is up. `on_rtcp` gets each authentic compound; `latch` gets an
+    SSRC that no answer named, with its kind (None for RTX) and names."""
 
-    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "rtx", "tracks")
+    __slots__ = ("context", "feedback", "feedback_ssrc", "latch", "on_rtcp", "rtx", "streams")
 
     def __init__(
         self,
-        tracks: dict[int, RtpStream],
+        streams: dict[int, RtpStream],
         on_rtcp: Callable[[bytes], None],
         latch: Callable[[int, str | None, Names], RtpStream | None],
         rtx: dict[int, RtpStream] | None = None,
     ) -> None:
-        self.tracks, self.on_rtcp, self.latch = tracks, on_rtcp, latch
-        self.rtx = {} if rtx is None else rtx  # by the SSRC of retransmissions
+        self.streams, self.on_rtcp, self.latch = streams, on_rtcp, latch
+        self.rtx = {} if rtx is None else rtx  # by RTX SSRC
         self.context: Context | None = None
         self.feedback = TransportFeedback()
         self.feedback_ssrc = 0
 
     def open(self, context: Context | None) -> None:
-        """DTLS is up: `context` decrypts from now on, and keeps the SSRCs of known streams."""
+        """DTLS is up: `context` decrypts from now on, and never drops the SSRCs of known streams."""
         self.context = context
         if context is not None:
-            context.live = ChainMap[int, Any](self.tracks, self.rtx)
+            context.live = ChainMap[int, Any](self.streams, self.rtx)
 
     def close(self) -> None:
         """Packets that arrive from now on are dropped."""
         self.context = None
 
     def hear(self, ssrc: int, level: int) -> None:
-        """A packet's audio level: 7 bits of -dBov below one that claims a voice (RFC 6464 section 3)."""
-        track = self.tracks.get(ssrc)
-        if track is not None:
-            track.levels_sum += level & 0x7F
-            track.levels += 1
+        """Takes a packet's audio level: 7 bits of -dBov, below a bit for voice activity (RFC 6464 section 3)."""
+        stream = self.streams.get(ssrc)
+        if stream is not None:
+            stream.levels_sum += level & 0x7F
+            stream.levels += 1
 
 
 class Ingress:
-    """One a worker."""
+    """One per worker."""
 
     def __init__(self, counters: dict[str, int]) -> None:
         self._counters = counters
         self._packet = Packet()
-        self._spare = Rows(READ_BATCH + 1)  # and a packet that was held back (svc.py)
+        self._spare = Rows(READ_BATCH + 1)  # one more for a held packet (svc.py)
         self._gathered = Rows(READ_BATCH)
 
     def forward(self, rows: Rows, routes: list[Route[RtpDemuxer] | None]) -> Sequence[int]:
-        """The first of the rows, at most READ_BATCH, are what came, and these are its senders. What is of one stream
-        goes on together, sound first. Returns the rows that are no media of a peer."""
+        """Forwards a batch: the first len(routes) rows, at most READ_BATCH, with the route of each row's sender. The
+        packets of one stream go together, audio first. Returns the rows that are not a peer's media."""
         now_s, n = time.monotonic(), len(routes)
         if n == 1:
             return self._burst(rows, (0,), [_head(rows.view)], routes[0], now_s)
@@ -111,27 +112,28 @@ class Ingress:
         ssrcs = list(map(_ssrc_of, heads))
         if routes.count(routes[0]) == n == ssrcs.count(ssrcs[0]):
             return self._burst(rows, _FIRST[n], heads, routes[0], now_s)
-        streams: dict[Stream, list[int]] = {}
-        for i, stream in enumerate(zip(routes, ssrcs, strict=True)):
-            streams.setdefault(stream, []).append(i)
+        flows: dict[Flow, list[int]] = {}
+        for i, flow in enumerate(zip(routes, ssrcs, strict=True)):
+            flows.setdefault(flow, []).append(i)
         others: list[int] = []
-        for stream in sorted(streams, key=_rank):
-            ids = streams[stream]
-            others += self._burst(rows, ids, [heads[i] for i in ids], stream[0], now_s)
+        for flow in sorted(flows, key=_rank):
+            ids = flows[flow]
+            others += self._burst(rows, ids, [heads[i] for i in ids], flow[0], now_s)
         return others
 
     def _burst(
         self, rows: Rows, ids: Sequence[int], heads: list[Head], route: Route[RtpDemuxer] | None, now_s: float
     ) -> Sequence[int]:
-        """Passes on what came of one stream. A track's next packets, alike but for their numbers, which is what a video
-        frame and a lone packet are, go the short way: what they have in common is looked at once."""
+        """Forwards the packets of one stream. If they are the next ones of a known stream and differ only in their
+        numbers, as a video frame or a lone packet does, they take the fast path, where common fields are checked only
+        once."""
         if route is None:
             return ids
         demuxer, n = route.demuxer, len(ids)
         first, second, seq16, ts, ssrc, block, element, number, after, last = heads[0]
-        track, context, extended = demuxer.tracks.get(ssrc), demuxer.context, first & _NO_PADDING != _RTP
+        stream, context, extended = demuxer.streams.get(ssrc), demuxer.context, first & _NO_PADDING != _RTP
         if (
-            track is None or context is None or seq16 != track.expected or not track.short[second]
+            stream is None or context is None or seq16 != stream.expected or not stream.short[second]
             or (extended and (first & _NO_PADDING != _EXTENDED or element != _TRANSPORT_CC or (
                 block != _ONE_WORD
                 and (block != _TWO_WORDS or n > 1 or after != _AUDIO_LEVEL or last & 0xFFFFFF)
@@ -145,7 +147,7 @@ class Ingress:
             rows, start = self._gathered, 0
         pointers = iter(rows.pointers[start : start + n])
         if any(map(unprotect, [context.handle] * n, pointers, rows.length_pointers[start : start + n])):
-            n -= 1 + len(list(pointers))  # the one that was refused, and those behind it, go the long way
+            n -= 1 + len(list(pointers))  # the refused packet and those after it take the slow path
         end = start + n
         if n:
             if now_s - route.seen_s > SEEN_S:
@@ -153,22 +155,23 @@ class Ingress:
             if extended:
                 demuxer.feedback.arrived((number,) if n == 1 else list(map(_number_of, heads[:n])), now_s)
                 demuxer.feedback_ssrc = ssrc
-                word = _send_time(now_s) if track.kind == "video" else 0
+                word = _send_time(now_s) if stream.kind == "video" else 0
                 if n == 1:
-                    _fixed(rows.view, start * ROW_BYTES + 8, track.ssrc, block, word)
+                    _fixed(rows.view, start * ROW_BYTES + 8, stream.ssrc, block, word)
                 else:
-                    any(map(_fixed, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n, [block] * n, [word] * n))
+                    any(map(_fixed, [rows.view] * n, _SSRC_AT[start:end], [stream.ssrc] * n, [block] * n, [word] * n))
                 if block == _TWO_WORDS:
                     demuxer.hear(ssrc, last >> 24)
                     rows.view[start * ROW_BYTES + 20] = 0
             else:
-                any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [track.ssrc] * n))
+                any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [stream.ssrc] * n))
             self._counters["packets_in"] += n
-            track.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
+            stream.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
     def _each(self, rows: Rows, ids: Sequence[int], route: Route[RtpDemuxer], now_s: float) -> Sequence[int]:
-        """Gives each packet its place in its track, whatever it is; then each track sends its share."""
+        """The slow path: puts each packet, whatever it is, in its place in its stream; then each stream sends its
+        packets."""
         view, demuxer = rows.view, route.demuxer
         context = demuxer.context
         others: list[int] = []
@@ -191,47 +194,48 @@ class Ingress:
             route.seen(now_s)
             second, ssrc = view[at + 1], _u32_at(view, at + 8)[0]
             names = self._extensions(demuxer, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
-            track = demuxer.tracks.get(ssrc)
-            if track is None or not track.accepts[second]:
-                track = self._track_of(rows, i, demuxer, context, ssrc, second, names)
-                if track is None:
+            stream = demuxer.streams.get(ssrc)
+            if stream is None or not stream.accepts[second]:
+                stream = self._stream_of(rows, i, demuxer, context, ssrc, second, names)
+                if stream is None:
                     continue
-            if track.muted:
-                track.refused += 1
-                track.refused_bytes += rows.lengths[i]
+            if stream.muted:
+                stream.refused += 1
+                stream.refused_bytes += rows.lengths[i]
                 continue
-            number = track.place(_u16_at(view, at + 2)[0])
+            number = stream.place(_u16_at(view, at + 2)[0])
             if number < 0:
                 self._counters["packets_late"] += 1
                 continue
             ts = _u32_at(view, at + 4)[0]
-            _numbers(view, at + 2, number & 0xFFFF, ts, track.ssrc)
-            if not track.rows and not track.late:
-                touched.append(track)
-            if number + 1 == track.head:
-                track.last_ts = ts
-                track.rows.append(i)
+            _numbers(view, at + 2, number & 0xFFFF, ts, stream.ssrc)
+            if not stream.rows and not stream.late:
+                touched.append(stream)
+            if number + 1 == stream.head:
+                stream.last_ts = ts
+                stream.rows.append(i)
             else:
-                track.late.append(i)
+                stream.late.append(i)
         if authentic:
             self._counters["packets_in"] += authentic
             self._counters["packets_long_way"] += authentic
-        for track in touched:
-            track.flush(rows, self._spare, now_s)
+        for stream in touched:
+            stream.flush(rows, self._spare, now_s)
         return others
 
-    def _track_of(
+    def _stream_of(
         self, rows: Rows, i: int, demuxer: RtpDemuxer, context: Context, ssrc: int, second: int, names: Names
     ) -> RtpStream | None:
-        """The track of a packet whose SSRC no track has, which may be a retransmission. None if there is none."""
-        track = self._unknown(demuxer, context, ssrc, second, names)
-        if track is None and _kinds[second] is None:
-            track = self._repair(rows, i, demuxer, ssrc, second)
-        return track
+        """The stream of a packet whose SSRC or payload type did not match one, which may be RTX; None if there is
+        none."""
+        stream = self._unknown(demuxer, context, ssrc, second, names)
+        if stream is None and _kinds[second] is None:
+            stream = self._repair(rows, i, demuxer, ssrc, second)
+        return stream
 
     def _extensions(self, demuxer: RtpDemuxer, packet: memoryview, ssrc: int, now_s: float) -> Names:
-        """Takes out transport-wide numbers, since subscribers' browsers would answer another transport's as if they
-        were ours, and names and audio levels, which no subscriber is offered. Returns the names."""
+        """Erases transport-wide numbers, since subscribers' browsers would take another transport's for the server's,
+        and also names and audio levels, which subscribers are not offered. Returns the names."""
         # libsrtp has checked that the headers are whole
         names: Names = {}
         ours = True
@@ -248,11 +252,12 @@ class Ingress:
                 continue
             headers.erase_extension(packet, at, length)
         if names and ours and _kinds[packet[1]] == "video" and packet[0] & 0x0F == 0 and packet[12] == 0xBE:
-            packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # nothing else is left there
+            packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # the extension is empty now
         return names
 
     def _unknown(self, demuxer: RtpDemuxer, context: Context, ssrc: int, second: int, names: Names) -> RtpStream | None:
-        """The track of a packet whose SSRC or payload type is not what its track has."""
+        """The stream of a packet whose SSRC is unknown, or whose stream does not accept its payload type; None if there
+        is none."""
         if not context.admits(ssrc):
             self._counters["srtp_refused"] += 1
             return None
@@ -261,27 +266,28 @@ class Ingress:
             if ssrc not in demuxer.rtx and codecs.REPAIRED_RID_ID in names:
                 demuxer.latch(ssrc, None, names)
             return None
-        track = demuxer.tracks.get(ssrc) or demuxer.latch(ssrc, kind, names)
-        if track is not None and track.accepts[second]:
-            return track
+        stream = demuxer.streams.get(ssrc) or demuxer.latch(ssrc, kind, names)
+        if stream is not None and stream.accepts[second]:
+            return stream
         self._counters["packets_unknown"] += 1
         return None
 
     def _repair(self, rows: Rows, i: int, demuxer: RtpDemuxer, ssrc: int, second: int) -> RtpStream | None:
-        """Makes a retransmission (RFC 4588 section 4) that was asked for the packet it repeats. Others are probes."""
-        track, payload_type = demuxer.rtx.get(ssrc), codecs.RTX_OF.get(second & 0x7F)
+        """Turns requested RTX (RFC 4588 section 4) into the packet that it repeats and returns its stream. Other RTX is
+        a probe: None."""
+        stream, payload_type = demuxer.rtx.get(ssrc), codecs.RTX_OF.get(second & 0x7F)
         packet = rows.row(i)
         n, at = len(packet), headers.payload_offset(packet, len(packet))
         padding = packet[n - 1] if packet[0] & 0x20 else 0
-        if track is not None and payload_type is not None and at + 2 < n - padding:
+        if stream is not None and payload_type is not None and at + 2 < n - padding:
             seq16 = packet[at] << 8 | packet[at + 1]
-            if track.reception.asked(track.number_of(seq16)):
+            if stream.reception.asked(stream.number_of(seq16)):
                 packet[1] = second & 0x80 | payload_type
                 headers.set_seq16(packet, seq16)
                 packet[at : n - 2] = bytes(packet[at + 2 :])
                 rows.lengths[i] = n - 2
                 self._counters["packets_repaired"] += 1
-                return track
+                return stream
         self._counters["packets_ignored"] += 1
         return None
 
@@ -301,31 +307,31 @@ class Ingress:
 
 
 Head = tuple[int, ...]
-Stream = tuple["Route[RtpDemuxer] | None", int]
-"""What came from one peer, or from nobody known, with one SSRC."""
+Flow = tuple["Route[RtpDemuxer] | None", int]
+"""The key by which a batch is split: the packets of one peer, or of an unknown sender, with one SSRC."""
 
 _TIME, _SSRC, _NUMBER = 3, 4, 7
 _ssrc_of, _number_of = itemgetter(_SSRC), itemgetter(_NUMBER)
 
 
-def _rank(stream: Stream) -> int:
-    route, ssrc = stream
-    track = None if route is None else route.demuxer.tracks.get(ssrc)
-    return track.flush_rank if track is not None else OTHERS_RANK
+def _rank(flow: Flow) -> int:
+    route, ssrc = flow
+    stream = None if route is None else route.demuxer.streams.get(ssrc)
+    return stream.flush_rank if stream is not None else OTHERS_RANK
 
 
 def _send_time(now_s: float) -> int:
-    """The element by which subscribers estimate their way: 6.18 bits of seconds."""
+    """The abs-send-time element, from which subscribers estimate their downlink: seconds in 6.18 fixed point."""
     return _SEND_TIME | int(now_s * 262144) & 0xFFFFFF
 
 
 def _alike(heads: list[Head], extended: bool) -> bool:
-    """Whether packets follow each other and differ in nothing but number, time and marker, or an extension's
-    elements."""
+    """Whether packets are consecutive and differ only in sequence number, timestamp, marker, and the values of
+    extension elements."""
     firsts, seconds, seqs, _, _, blocks, elements, _, _, _ = zip(*heads)  # noqa: B905 -- a keyword costs as much again
     n, seq16, second = len(seqs), seqs[0], seconds[0]
     return (
-        # `tuple` would begin with room for ten, and the interpreter keeps 2,000 of each length to which it cut them
+        # `tuple(...)` would begin with room for ten, and the interpreter keeps 2,000 of each length it cuts them to
         seqs == (*map(add, [seq16] * n, _FIRST[n]),)
         and firsts.count(firsts[0]) == n
         and seconds.count(second) + seconds.count(second ^ 0x80) == n

@@ -13,15 +13,15 @@ from sfu.media.streams.reception import Reception
 from sfu.media.transport.transport import Transport
 
 TOO_MUCH = "too_much"
-"""Why a track may be muted beside its publisher's wish: intake.py."""
+"""A reason to mute a stream other than its publisher's wish (intake.py)."""
 NOTHING, ASKED, BROKEN = range(3)
-"""What decoders lack of a track: a keyframe that was asked for, or one without which they show nothing right, since
-something was lost for good: that is asked for with every burst until it comes."""
+"""What decoders of a stream lack: nothing; a keyframe that was requested (ASKED); or a keyframe because packets were
+lost for good (BROKEN), which is requested with every burst until it comes."""
 CLOCK_RATES = {"audio": 48_000, "video": 90_000}
 
 
 class ReceiveStream(SequenceNumbers):
-    """Asks again for packets that are missing, and for keyframes; tells the publisher how its packets came."""
+    """Requests missing packets and keyframes, and reports to the publisher how its packets arrived."""
 
     __slots__ = (
         "_asking", "_counters", "_keyframes", "_lacks", "_muted_for", "_seen", "_timer", "bytes", "clock_rate", "kind",
@@ -34,12 +34,12 @@ class ReceiveStream(SequenceNumbers):
         self.clock_rate = CLOCK_RATES[kind]
         self.remote_ssrc: int | None = None
         self.muted = False
-        self._muted_for: frozenset[str] = frozenset()  # reasons
+        self._muted_for: frozenset[str] = frozenset()  # reasons to be muted
         self.reception = Reception(kind, self.clock_rate)
         self.packets = self.bytes = 0  # forwarded
-        self.refused = self.refused_bytes = 0  # packets that came while it was muted since `take_came`, and their bytes
-        self._seen = (0, 0)  # of those forwarded, likewise
-        self.levels = self.levels_sum = 0  # audio levels that came since `take_level`, and their sum
+        self.refused = self.refused_bytes = 0  # packets and bytes that came while muted, since `take_came`
+        self._seen = (0, 0)  # packets and bytes forwarded at the last `take_came`
+        self.levels = self.levels_sum = 0  # number and sum of audio levels since `take_level`
         self._counters = counters
         self._lacks = NOTHING
         self._keyframes = KeyframeRequests()
@@ -47,15 +47,15 @@ class ReceiveStream(SequenceNumbers):
         self._asking: asyncio.TimerHandle | None = None
 
     def set_muted(self, muted: bool, reason: str = "") -> None:
-        """A track that is muted for any reason is not forwarded, whatever the publisher sends. Unmuting leaves decoders
-        with a gap, so it asks for a keyframe."""
+        """Mutes or unmutes for one reason. A stream muted for any reason is not forwarded, whatever the publisher
+        sends. Unmuting leaves decoders with a gap, so it requests a keyframe."""
         self._muted_for = self._muted_for | {reason} if muted else self._muted_for - {reason}
         if self.muted != bool(self._muted_for):
             self.muted = not self.muted
             self.restart()
 
     def restart(self) -> None:
-        """Another stream comes in its place, with numbers of its own."""
+        """Another stream takes the place of this one, with numbers of its own."""
         self.leave_gap()
         self.reception.forget()
         self.request_keyframe()
@@ -100,7 +100,7 @@ class ReceiveStream(SequenceNumbers):
         self._asking = None if wait is None else asyncio.get_running_loop().call_later(wait, self._ask_again)
 
     def _ask_again(self) -> None:
-        """A NACK for what is missing; what is given up needs a keyframe."""
+        """Sends a NACK for missing packets; for packets given up, requests a keyframe."""
         now_s = asyncio.get_running_loop().time()
         numbers = self.reception.due(now_s)
         if numbers and self.remote_ssrc is not None:
@@ -117,13 +117,14 @@ class ReceiveStream(SequenceNumbers):
             self._lacks = BROKEN
 
     def counted(self) -> Counted:
-        """What is known of its way here, for the publisher's quality."""
+        """Counters of this stream on its way from the publisher, for the publisher's quality."""
         reception = self.reception
         expected = self.packets + reception.lost - reception.repaired
         return Counted(id(self), expected, reception.lost, self.bytes, reception.jitter / self.clock_rate)
 
     def report_block(self) -> bytes | None:
-        """For the publisher: what came of this track (RFC 3550 section 6.4.1). None before anything has."""
+        """The report block about this stream for the publisher (RFC 3550 section 6.4.1). None before a packet has
+        come."""
         if self.remote_ssrc is None or not self.packets:
             return None
         now_s = asyncio.get_running_loop().time()
@@ -141,8 +142,8 @@ class ReceiveStream(SequenceNumbers):
         return True
 
     def request_keyframe(self) -> None:
-        """For any subscriber, as often as it likes; the publisher hears it as seldom as `keyframe` says, and until a
-        keyframe has come."""
+        """For any subscriber, as often as it likes. The publisher gets requests at the rate of keyframe.py, until a
+        keyframe comes."""
         if self.kind != "video" or self.muted:
             return
         wait_ms = self._keyframes.request(asyncio.get_running_loop().time() * 1e3)
@@ -164,7 +165,7 @@ class ReceiveStream(SequenceNumbers):
 
     def _ask(self) -> None:
         if self.muted or self.remote_ssrc is None or self.publisher.ready() is None:
-            # nothing has arrived yet, or can be asked for; the first packet of a stream is a keyframe's
+            # nothing has arrived yet, or no request can be sent; a stream begins with a keyframe anyway
             self._keyframes = KeyframeRequests()
             return
         now_ms = asyncio.get_running_loop().time() * 1e3
@@ -178,6 +179,6 @@ class ReceiveStream(SequenceNumbers):
             self._lacks = NOTHING
 
     def _has_keyframe(self) -> None:
-        """One begins, or nobody needs it."""
+        """A keyframe begins, or nobody needs one any more."""
         self._lacks = NOTHING
         self._keyframes.answered()

@@ -1,7 +1,7 @@
 """Packet loss on the way from a publisher: requested again (RFC 4585 section 6.2.1) and reported (RFC 3550 section
-6.4). Pure: the clock is an argument; numbers are extended, they do not wrap.
+6.4). Pure: the clock is an argument; numbers are extended and do not wrap.
 
-Nothing here runs for a packet that comes in its turn but `burst`, once for all that came together.
+Of this only `burst` runs for packets that arrive in order, once for all that came together.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from typing import Literal, NamedTuple
 from sfu.media.rtp.numbering import HISTORY
 
 REORDER_S = {"audio": 0.0, "video": 0.02}
-"""A packet that is only overtaken comes by itself within this time. Sound cannot wait for that, and costs little."""
+"""A packet that was only overtaken comes by itself within this time. Audio cannot wait for that, and costs little."""
 RETRY_S, RETRY_MIN_S = 0.1, 0.02
-"""An answer takes a round trip; asking sooner brings the packet twice. RETRY_S while none has been measured, and at
-most."""
+"""An answer takes a round trip; requesting again sooner brings the packet twice. RETRY_S applies until a round trip is
+measured, and is the maximum."""
 TRIES = {"audio": 4, "video": 10}
-"""Where a fifth is lost each way, a third of all tries fail. Sound is too late to be played after a few of them, but a
-picture lacks every packet that never comes until the next keyframe, so it is worth as many as browsers make."""
+"""Where a fifth is lost each way, a third of all requests fail. After a few of them audio is too late to be played.
+Video lacks every packet that never comes until the next keyframe, so it is worth as many as browsers make."""
 
 BURSTS = 100
-"""Arrivals noted at most, before they are looked at."""
+"""Arrivals noted at most before they are processed."""
 
 
 class Report(NamedTuple):
-    """What a report block says but for SSRC and highest number (RFC 3550 section 6.4.1)."""
+    """A report block without SSRC and highest number (RFC 3550 section 6.4.1)."""
 
-    fraction: int  # of 256, since the last report
-    lost: int  # since the track began
-    jitter: int  # in the track's clock
-    last_sr: int  # the middle 32 bits of its NTP time
-    delay: int  # since it came, in 1/65,536 s
+    fraction: int  # lost since the last report, in 1/256
+    lost: int  # since the stream began
+    jitter: int  # in units of the stream's clock
+    last_sr: int  # the middle 32 bits of the last sender report's NTP time
+    delay: int  # since that report came, in 1/65,536 s
 
 
 class Reception:
-    """One track's way from its publisher."""
+    """One stream on its way from its publisher."""
 
     __slots__ = (
         "_before",
@@ -58,22 +58,22 @@ class Reception:
         self._clock_rate = clock_rate
         self._bursts: list[tuple[int, float]] = []
         self._reorder_s, self._tries, self._retry_s = REORDER_S[kind], TRIES[kind], RETRY_S
-        self._missing: dict[int, tuple[int, float]] = {}  # times asked for, and when next
-        self._filled: dict[int, None] = {}  # asked for and come since, oldest first
+        self._missing: dict[int, tuple[int, float]] = {}  # times requested, and when next due
+        self._filled: dict[int, None] = {}  # requested and received since, the oldest first
         self._lost = 0
         self._before = (0, 0)  # received and lost at the last report
         self._jitter = 0.0
         self._transit: float | None = None
         self._ts = -1
         self._sr: tuple[int, float] | None = None
-        self.repaired = 0  # asked for and come
-        self.hopeless = False  # something will never come: decoders need a keyframe
+        self.repaired = 0  # requested and received
+        self.hopeless = False  # a packet will never come: decoders need a keyframe
 
     # --- loss --------------------------------------------------------------------------------------------------------
 
     def skipped(self, first: int, end: int, now_s: float) -> None:
-        """Numbers from `first` up to `end` have not come, one after them has. What is too much to be worth asking for
-        is given up."""
+        """Numbers from `first` up to `end` are missing, as a later one has come. If they are too many to be requested,
+        they are given up."""
         self._lost += end - first
         if end - first + len(self._missing) > HISTORY // 2:
             self._missing.clear()
@@ -83,8 +83,8 @@ class Reception:
             self._missing[number] = (0, now_s + self._reorder_s)
 
     def came(self, number: int, now_s: float) -> bool:
-        """A number from before the newest one. False if it is not to be used: the packet that was asked for and its
-        retransmission may both come, and two packets under one number must not be encrypted."""
+        """A packet from before the newest one has come. False if it must not be used: the requested packet and its
+        retransmission may both come, and two packets must not be encrypted under one number."""
         if number in self._filled:
             return False
         self._lost -= 1
@@ -100,15 +100,16 @@ class Reception:
         return True
 
     def asked(self, number: int) -> bool:
-        """Whether a retransmission of it is what we want: publishers send others, to probe their way."""
+        """Whether a retransmission of this number was requested; publishers also send others, to probe their uplink."""
         return bool(self._missing.get(number, (0,))[0])
 
     def forget(self) -> None:
-        """The numbers begin anew."""
+        """The numbers begin anew: forgets what is missing."""
         self._missing.clear()
 
     def due(self, now_s: float) -> list[int]:
-        """What to ask for now. After enough tries a number is given up, which `hopeless` says until it is read."""
+        """The numbers to request now. After enough tries a number is given up, which sets `hopeless` until the caller
+        clears it."""
         asking: list[int] = []
         for number, (tries, due_s) in list(self._missing.items()):
             if due_s > now_s:
@@ -122,25 +123,26 @@ class Reception:
         return asking
 
     def next_s(self) -> float | None:
-        """When `due` has something to say; None while nothing is missing."""
+        """When `due` next returns something; None while nothing is missing."""
         return min((due_s for _, due_s in self._missing.values()), default=None)
 
     @property
     def lost(self) -> int:
-        """By the network since the track began, repaired or not."""
+        """Packets that the network lost since the stream began, repaired or not."""
         return self._lost + self.repaired
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
     def burst(self, ts: int, now_s: float) -> None:
-        """Packets of this time arrived. Only noted, for packets wait; `jitter` looks at it."""
+        """Packets with this timestamp arrived. They are only noted, since media waits to be forwarded; `jitter`
+        processes them."""
         self._bursts.append((ts, now_s))
         if len(self._bursts) > BURSTS:
             self._look()
 
     def _look(self) -> None:
-        """RFC 3550 appendix A.8, one sample a time, as libwebrtc takes it: what follows of a frame is late by the pace
-        at which its sender sends it."""
+        """RFC 3550 appendix A.8, with one sample per timestamp, as in libwebrtc: the later packets of a frame are
+        delayed by their sender's pacing."""
         bursts, self._bursts = self._bursts, []
         for ts, now_s in bursts:
             if ts == self._ts:
@@ -159,12 +161,12 @@ class Reception:
 
     @property
     def jitter(self) -> float:
-        """In the track's clock."""
+        """In units of the stream's clock."""
         self._look()
         return self._jitter
 
     def report(self, received: int, now_s: float) -> Report:
-        """`received` counts the track's packets since it began, repaired ones too."""
+        """`received` counts the stream's packets since it began, including repaired ones."""
         before_received, before_lost = self._before
         lost = self._lost - before_lost
         expected = received - before_received + lost

@@ -13,12 +13,12 @@ from sfu.media.transport.rows import ROW_BYTES, Rows
 from sfu.media.transport.transport import Transport
 
 ACCEPTS = headers.second_bytes([codecs.RED.payload_type, codecs.OPUS.payload_type])
-"""An encoder sends plain Opus where two blocks would be too large."""
+"""Both, as an encoder sends plain Opus where two blocks would be too large."""
 
 
 class RedundantStream(RtpStream):
-    """What came is one stream to all, `plain` another one: with the same numbers, but its own packets, sizes and
-    history, so that each subscriber is sent again the very bytes that it was sent."""
+    """Forwards RED as it came. `plain` is another stream with the same numbers, but with packets, sizes and a history
+    of its own, so that each subscriber is resent the very bytes that it was sent."""
 
     __slots__ = ("plain",)
 
@@ -49,12 +49,12 @@ class RedundantStream(RtpStream):
         plain.head, plain.last_ts = self.head, self.last_ts
         for ids, stripped in ((self.rows, plain.rows), (self.late, plain.late)):
             ids[:] = [i for i in ids if self._read(rows, i, spare, stripped)]
-        plain.flush(spare, spare, now_s)  # first, as the other pads what it sends, and needs the rows to spare
+        plain.flush(spare, spare, now_s)  # first, as the other pads its packets in place and needs the spare rows
         super().flush(rows, spare, now_s)
 
     def _read(self, rows: Rows, i: int, spare: Rows, stripped: list[int]) -> bool:
-        """Strips a packet into the next row to spare if anybody wants it so. False if it is malformed, which to
-        subscribers is a lost one."""
+        """Strips a packet into the next spare row if a subscriber wants plain Opus. False if the packet is malformed;
+        to subscribers it is then lost."""
         packet = rows.row(i)
         payload = start = 0
         if packet[1] & 0x7F == codecs.RED.payload_type:

@@ -1,8 +1,8 @@
 """Retransmission: a buffer of recent packets, and how much of it one subscriber may request. Pure: the clock is an
-argument; numbers are extended, they do not wrap.
+argument; numbers are extended and do not wrap.
 
-What is kept is kept by runs, as they were sent (fanout.py), so that keeping costs little a packet, and finding costs
-those who ask.
+Packets are kept in the runs in which they were sent (fanout.py): storing costs little per packet, and finding costs
+only when one is requested.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from sfu.media.transport.rows import ROW_BYTES
 HISTORY_S = 1.0
 HISTORY_BYTES = 200_000
 HISTORY_RUNS = 512
-"""What a track remembers at most: a second of 1.5 Mbps in frames, and no more runs than a search should look at."""
+"""The most that a stream remembers: a second of 1.5 Mbps in frames, and no more runs than a search should visit."""
 PACKET_BYTES, RUN_BYTES = 60, 250
-"""What a packet takes beside its own bytes, and a run beside its packets."""
+"""Memory that a packet takes beside its own bytes, and a run beside its packets."""
 ROUND_TRIP_S = 0.05
-"""To a subscriber, while it has not been measured."""
+"""Assumed round trip to a subscriber until it has been measured."""
 
 _first = itemgetter(0)
 _seq_of = Struct("!H").unpack_from
 
-_STEP = 16  # bytes; as many are copied as the next multiple, so that few cutters do for all lengths
+_STEP = 16  # bytes; the next multiple is copied, so that few cutters serve all lengths
 _cutters = [Struct(f"{n}s{ROW_BYTES - n}x").iter_unpack for n in range(0, ROW_BYTES + 1, _STEP)]
-"""Each takes the first bytes of every row, in C."""
+"""Each takes the first n bytes of every row, in C."""
 
 Run = tuple[float, int, int, int, list[bytes]]
-"""When, the number of the first packet, how many numbers from there to the last, the bytes that each packet takes, and
-the packets, of which some may be missing, with a few bytes more behind them. No NamedTuple, which takes three times as
-long to make, for every lone packet."""
+"""Time, number of the first packet, how many numbers from there to the last, bytes counted per packet, and the packets.
+Some packets may be missing, and a few more bytes may follow each. Not a NamedTuple, which takes three times as long to
+make for every lone packet."""
 
 
 class RetransmissionBuffer:
-    """The runs of a track's last HISTORY_S. What came late is a run of its own."""
+    """The runs of a stream's last HISTORY_S. A late packet is a run of its own."""
 
     __slots__ = ("_bytes", "_runs")
 
@@ -47,8 +47,8 @@ class RetransmissionBuffer:
         self._bytes = 0
 
     def store(self, first: int, span: int, rows: memoryview, lengths: Sequence[int], now_s: float) -> None:
-        """A packet a row, all of one length, only the last may be shorter; numbers in order, from `first` on, the last
-        of them `span` - 1 later."""
+        """Takes one packet per row, all of one length except a shorter last one. Their numbers ascend from `first`; the
+        last one's is `first + span - 1`."""
         runs, size, n = self._runs, lengths[0], len(lengths)
         if n == 1:
             packets = [bytes(rows[:size])]
@@ -76,8 +76,8 @@ class RetransmissionBuffer:
 
 
 class RetransmissionLimiter:
-    """When a subscriber was sent something again: asked twice within a round trip, it has the first answer still to
-    come."""
+    """When packets were last resent to a subscriber. If it requests one twice within a round trip, the first answer is
+    still on its way."""
 
     __slots__ = ("_at_s",)
 
@@ -85,7 +85,7 @@ class RetransmissionLimiter:
         self._at_s: dict[int, float] = {}  # the oldest first
 
     def due(self, number: int, round_trip_s: float, now_s: float) -> bool:
-        """Whether to answer now, which then counts as done."""
+        """Whether to resend now; True counts it as resent."""
         if now_s - self._at_s.get(number, float("-inf")) < round_trip_s:
             return False
         self._at_s.pop(number, None)

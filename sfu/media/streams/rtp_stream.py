@@ -1,7 +1,7 @@
 """An RTP stream: assigns outgoing numbers to a publisher's packets and forwards them. Nothing is decoded.
 
-A track has one outgoing SSRC, sequence and clock for all its subscribers, so what every subscriber gets is the same
-bytes until encryption: they are rewritten once, where they were received, and leave as runs (fanout.py).
+A stream has one outgoing SSRC, sequence and clock for all its subscribers, so all get the same bytes until encryption:
+packets are rewritten once, where they were received, and leave in runs (fanout.py).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from sfu.media.transport.transport import Transport
 ACCEPTS = {kind: headers.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in codecs.CODECS.items()}
 NONE = headers.second_bytes(())
 REPORT_S = 1.0
-"""A sender report of a track is passed on to all its subscribers at most so often. Chromium sends seven a second of a
-large picture, and a hostile peer 44 in one datagram."""
+"""A stream's sender reports are passed on to its subscribers at most once in this time. Chromium sends seven a second
+for a large picture, and a hostile peer 44 in one datagram."""
 
 _ts_of = Struct("!I").unpack_from
 
 
 class RtpStream(ReceiveStream):
-    """One RTP stream of a publisher: all it sends from a source, or one layer of that (publication.py)."""
+    """One RTP stream of a publisher: all packets of a source, or one simulcast layer of it (publication.py)."""
 
     __slots__ = (
         "_coming",
-        "_fans",
         "_history",
-        "_outbox",
         "_report",
         "_reported_s",
+        "_send_buffers",
+        "_send_groups",
         "_waiting",
         "accepts",
         "down_tracks",
@@ -63,18 +63,17 @@ class RtpStream(ReceiveStream):
     ) -> None:
         super().__init__(publisher, kind, send_buffers.counters)
         self.source = source
-        self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: those it takes, and without a look
+        self.accepts = self.short = ACCEPTS[kind]  # by a packet's second byte: accepted at all, and on the fast path
         self.ssrc = ssrc or secrets.randbelow(0xFFFFFFFE) + 1
         self.down_tracks: dict[str, DownTrack[RtpStream]] = {}  # by subscribing peer's id
         self.last_ts, self.last_s = 0, 0.0
-        self.rows: list[int] = []  # of the batch at hand, in order
-        self.late: list[int] = []  # of the batch at hand, overtaken by others
-        self._outbox = send_buffers
-        self._fans: list[SendGroup] | None = None
+        self.rows: list[int] = []  # of the current batch, in order
+        self.late: list[int] = []  # of the current batch, overtaken by others
+        self._send_buffers = send_buffers
+        self._send_groups: list[SendGroup] | None = None
         self._waiting: list[DownTrack[RtpStream]] = []
-        self._coming: dict[
-            str, DownTrack[RtpStream]
-        ] = {}  # those of other tracks that change to this one, by subscriber
+        # down tracks of other streams that will switch to this one, by subscriber
+        self._coming: dict[str, DownTrack[RtpStream]] = {}
         self._history = RetransmissionBuffer()
         self._report: rtcp.Rtcp | None = None  # the last one passed on
         self._reported_s = -REPORT_S
@@ -82,22 +81,22 @@ class RtpStream(ReceiveStream):
     # --- subscribers --------------------------------------------------------------------------------------------------
 
     @property
-    def stream(self) -> RtpStream:
-        """What this is a part of (svc.py): with one clock, and keyframes at the same time."""
+    def whole(self) -> RtpStream:
+        """The stream that this is a part of (svc.py); all parts have one clock, and keyframes at the same time."""
         return self
 
     @property
     def lower(self) -> Sequence[RtpStream]:
-        """The parts of this that leave out its larger layers, the smallest first."""
+        """The parts of this stream without its larger layers, the smallest first."""
         return ()
 
     def for_subscriber(self, peer: Transport) -> RtpStream:
-        """The form of this that a subscriber can play."""
+        """The form of this stream that a subscriber can play."""
         return self
 
     def add_down_track(self, peer: Transport, pause: str = "") -> None:
-        """The peer's answer takes this track; with a reason to `pause`, it waits for `resume`. Asks for a keyframe if
-        that is new, so that a picture appears at once."""
+        """Adds a down track for a peer whose answer accepted this stream, and requests a keyframe so that a picture
+        appears at once. With a reason to `pause`, it waits for `resume`."""
         if peer.id in self.down_tracks:
             return
         self.down_tracks[peer.id] = DownTrack(peer, self)
@@ -106,7 +105,7 @@ class RtpStream(ReceiveStream):
             self.pause(peer.id, pause)
             return
         self.request_keyframe()
-        if self._report is not None:  # sound and picture are to be in step before the next one comes
+        if self._report is not None:  # audio and video must be in sync before the next one comes
             self._tell_times(self.down_tracks[peer.id], self._report)
 
     def remove_down_track(self, peer: Transport) -> None:
@@ -114,13 +113,13 @@ class RtpStream(ReceiveStream):
             self.down_tracks_changed()
 
     def paused(self, subscriber: str) -> str:
-        """A reason why a subscriber is left out, empty if there is none."""
+        """A reason why a subscriber is paused, empty if there is none."""
         down_track = self.down_tracks.get(subscriber)
         return min(down_track.pauses, default="") if down_track is not None else ""
 
     def pause(self, subscriber: str, reason: str) -> None:
-        """Leaves a subscriber out, which it will see as a moment in which nothing was sent, until `resume` has taken
-        back every reason."""
+        """Leaves a subscriber out, to which that looks as if nothing was sent, until `resume` has removed every
+        reason."""
         down_track = self.down_tracks[subscriber]
         if reason not in down_track.pauses:
             down_track.suspend(self.head)
@@ -128,7 +127,7 @@ class RtpStream(ReceiveStream):
             self.down_tracks_changed()
 
     def resume(self, subscriber: str, reason: str) -> None:
-        """Takes a reason back; with the last one the subscriber goes on at the next keyframe."""
+        """Removes a reason; after the last one the subscriber continues at the next keyframe."""
         down_track = self.down_tracks[subscriber]
         if reason in down_track.pauses:
             down_track.pauses.remove(reason)
@@ -136,23 +135,23 @@ class RtpStream(ReceiveStream):
                 self.down_tracks_changed()
                 self.request_keyframe()
 
-    def switch(self, subscriber: str, track: RtpStream) -> None:
-        """The subscriber gets another track (a layer) as the continuation of this one, from its next keyframe on, and
-        nothing until then."""
-        self.hand_over(subscriber, track)
-        track.request_keyframe()
+    def switch(self, subscriber: str, stream: RtpStream) -> None:
+        """Switches a subscriber to another stream (a layer) that continues this one at its next keyframe; nothing is
+        sent until then."""
+        self.hand_over(subscriber, stream)
+        stream.request_keyframe()
 
-    def hand_over(self, subscriber: str, track: RtpStream) -> None:
+    def hand_over(self, subscriber: str, stream: RtpStream) -> None:
         down_track = self.down_tracks.pop(subscriber)
         down_track.suspend(self.head)
-        down_track.follow(track)
-        track.down_tracks[subscriber] = down_track
+        down_track.follow(stream)
+        stream.down_tracks[subscriber] = down_track
         self.down_tracks_changed()
-        track.down_tracks_changed()
+        stream.down_tracks_changed()
 
     def expect(self, down_track: DownTrack[RtpStream]) -> None:
-        """The subscriber of another track (a layer) changes to this one at its next keyframe, and gets the other until
-        then."""
+        """A subscriber of another stream (a layer) switches to this one at its next keyframe, and gets the other one
+        until then."""
         self._coming[down_track.peer.id] = down_track
         self.request_keyframe()
 
@@ -160,12 +159,13 @@ class RtpStream(ReceiveStream):
         return subscriber in self._coming
 
     def forget(self, subscriber: str) -> None:
-        """Takes `expect` back."""
+        """Revokes `expect`."""
         self._coming.pop(subscriber, None)
 
     @property
     def flush_rank(self) -> int:
-        """Within a batch: audio first, and what a down track changes to after what it changes from."""
+        """Order within a batch: audio first, and a stream to which a down track will switch after the one from which it
+        does."""
         return 0 if self.kind == "audio" else 2 if self._coming else 1
 
     @property
@@ -173,12 +173,12 @@ class RtpStream(ReceiveStream):
         return bool(self._coming) or any(not down_track.pauses for down_track in self.down_tracks.values())
 
     def down_tracks_changed(self) -> None:
-        """The subscribers, their addresses or keys are others now: prepare their messages anew."""
-        self._fans = None
+        """The subscribers, their addresses or their keys have changed: their messages must be prepared anew."""
+        self._send_groups = None
 
     def restart(self) -> None:
         super().restart()
-        self._report = None  # of other numbers
+        self._report = None  # it belongs to other numbers
 
     def close(self) -> None:
         super().close()
@@ -189,7 +189,7 @@ class RtpStream(ReceiveStream):
     # --- packets ------------------------------------------------------------------------------------------------------
 
     def forward(self, rows: Rows, start: int, end: int, ts: int, now_s: float) -> None:
-        """Gives the next packets, neighbours in `rows` of which the last has this time, our numbers and sends them."""
+        """Renumbers and sends the next packets, which are adjacent in `rows`; `ts` is the timestamp of the last one."""
         if self.shift & 0xFFFF:
             first = self.head & 0xFFFF
             rows.seqs[start:end] = SEQUENCES[first : first + end - start]
@@ -201,7 +201,7 @@ class RtpStream(ReceiveStream):
         self._flush(rows, start, rows.lengths[start:end].tolist(), now_s, self.head - (end - start))
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
-        """Sends the rows collected from a batch; `spare` is where rows that are no neighbours become so."""
+        """Sends the rows collected from a batch; `spare` takes copies of rows that are not adjacent."""
         self.last_s = now_s
         ids, late = self.rows, self.late
         if ids:
@@ -221,10 +221,10 @@ class RtpStream(ReceiveStream):
         self._flush(rows, start, rows.lengths[start : start + n].tolist(), now_s)
 
     def _flush(self, rows: Rows, at: int, lengths: list[int], now_s: float, number: int = -1) -> None:
-        """Sends neighbours in order, the first of them row `at`, in runs that begin wherever somebody begins. None is
-        missing between them if the first one's `number` is given."""
+        """Sends adjacent packets in order, from row `at` on, in runs; a packet at which a subscriber begins also begins
+        a run. With the first packet's `number`, none may be missing between them."""
         while lengths:
-            if self._fans is None:
+            if self._send_groups is None:
                 self._prepare()
             n = len(lengths)
             if self._waiting or self._coming or self._lacks:
@@ -244,13 +244,13 @@ class RtpStream(ReceiveStream):
             else:
                 first, span, number = number, n, number + n
             self._count(first, span, source, run)
-            for fan in self._fans if self._fans is not None else self._prepare():
-                if failures := fan.forward(source, run):
+            for group in self._send_groups if self._send_groups is not None else self._prepare():
+                if failures := group.forward(source, run):
                     self._failed(failures, source, n)
             lengths, at = lengths[n:], at + n
 
     def _failed(self, failures: Sequence[Failure], source: memoryview, n: int) -> None:
-        """Of a run, some subscribers got less than all."""
+        """Handles subscribers that got less than all of a run, or whose messages the kernel would not segment."""
         self.down_tracks_changed()
         for down_track, sent in failures:
             if sent < n and self.kind == "video":
@@ -264,11 +264,11 @@ class RtpStream(ReceiveStream):
         self._history.store(number, span, source, lengths, self.last_s)
 
     def _send_late(self, rows: Rows, i: int, now_s: float) -> None:
-        """A packet that others overtook goes to those for whom it is not from before their time. Who can begin with it
-        is sent what came since."""
+        """Sends a packet that others overtook to the subscribers that had begun before it. One that can begin with it
+        is also sent what came since."""
         source, lengths = rows.view[i * ROW_BYTES : (i + 1) * ROW_BYTES], [rows.lengths[i]]
         number, beginning = self._extended(source), []
-        if self._fans is None:
+        if self._send_groups is None:
             self._prepare()
         if (self._waiting or self._coming or self._lacks) and self._find_beginning(rows, i, 1) == 0:
             self._resume_down_tracks(rows.row(i), now_s)
@@ -280,13 +280,13 @@ class RtpStream(ReceiveStream):
                 taking.append(down_track)
             elif not down_track.waiting:
                 down_track.uncount()
-        for fan in send_groups(self._outbox, taking):
-            fan.forward(source, lengths)
+        for group in send_groups(self._send_buffers, taking):
+            group.forward(source, lengths)
         for down_track in beginning:
             down_track.catch_up(number + 1)
 
     def _find_beginning(self, rows: Rows, at: int, n: int) -> int:
-        """The first of n packets that a subscriber may begin with, or -1."""
+        """Index of the first of n packets that a subscriber may begin with, or -1."""
         if self.kind == "audio":
             return 0
         return next((i for i in range(n) if starts_keyframe(rows.row(at + i))), -1)
@@ -297,7 +297,7 @@ class RtpStream(ReceiveStream):
         self._has_keyframe()
         coming, self._coming = self._coming, {}
         for subscriber, down_track in coming.items():
-            down_track.track.hand_over(subscriber, self)
+            down_track.stream.hand_over(subscriber, self)
             if not down_track.pauses:
                 self._waiting.append(down_track)
         for down_track in self._waiting:
@@ -306,7 +306,7 @@ class RtpStream(ReceiveStream):
             self.down_tracks_changed()
 
     def last_picture(self) -> vp8.Picture | None:
-        """The VP8 numbers of what was sent last."""
+        """The VP8 numbers of the packet sent last."""
         packet = self.recall(self.head - 1)
         return None if packet is None else _picture_of(packet)
 
@@ -314,20 +314,20 @@ class RtpStream(ReceiveStream):
         self._waiting = [
             down_track for down_track in self.down_tracks.values() if down_track.waiting and not down_track.pauses
         ]
-        self._fans = send_groups(
-            self._outbox, [down_track for down_track in self.down_tracks.values() if not down_track.waiting]
+        self._send_groups = send_groups(
+            self._send_buffers, [down_track for down_track in self.down_tracks.values() if not down_track.waiting]
         )
-        return self._fans
+        return self._send_groups
 
     # --- RTCP ---------------------------------------------------------------------------------------------------------
 
     def recall(self, number: int) -> bytes | None:
-        """The bytes that this number stood for, if it was sent lately."""
+        """The packet that was sent under this number, if that was recently."""
         return self._history.find(number)
 
     def retransmit(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
-        """Answers a subscriber's NACK, once a round trip. What is not sent costs its budget too, past it the rest is
-        left."""
+        """Answers a subscriber's NACK, once per round trip and packet. Packets that are not resent use up the budget,
+        too; past it the rest of the NACK is dropped."""
         down_track = self.down_tracks.get(subscriber)
         if down_track is None:
             return
@@ -347,8 +347,8 @@ class RtpStream(ReceiveStream):
                 down_track.peer.send_rtx(down_track.again(data, now_s))
 
     def sender_report(self, report: rtcp.Rtcp) -> None:
-        """Passes a publisher's sender report on, at most one each REPORT_S: any of them says how its clocks go. Raises
-        ValueError if it is cut."""
+        """Passes on a publisher's sender report, at most once per REPORT_S: any of them relates its clocks. Raises
+        ValueError if it is truncated."""
         ntp, now_s = headers.ntp_of(report), asyncio.get_running_loop().time()
         self.reception.sender_report(ntp, now_s)
         if now_s < self._reported_s + REPORT_S:

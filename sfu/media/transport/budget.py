@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class TokenBucket:
-    """A token bucket: `per_s` times a second on average, `burst` times at once, `take` is true of one."""
+    """Allows `per_s` tokens a second on average, and up to `burst` at once."""
 
     __slots__ = ("_at_s", "_burst", "_left", "_per_s")
 
@@ -13,6 +13,7 @@ class TokenBucket:
         self._left, self._at_s = burst, 0.0
 
     def take(self, now_s: float, amount: float = 1.0) -> bool:
+        """Takes `amount` tokens; if there are fewer, takes none and returns False."""
         if self._at_s:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s

@@ -1,6 +1,6 @@
 """Timeouts for peers. Time during which this process was stopped does not count.
 
-One that was stopped, alone or with its machine, finds its timers due before it has read what came meanwhile.
+A process that was stopped, alone or with its machine, finds its timers due before it has read what arrived meanwhile.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 STEP_S = 1.0
-"""A deadline comes in steps; one that ends this late was no time in which anybody could have been heard."""
+"""A deadline is counted down in steps. A step that ends this late is not counted: the process was stopped, and could
+have heard nobody."""
 
 
 class Deadline:
@@ -40,7 +41,7 @@ class Deadline:
 
 @asynccontextmanager
 async def within(after_s: float) -> AsyncIterator[None]:
-    """Raises TimeoutError when its block takes longer."""
+    """Raises TimeoutError if its block takes longer than `after_s` seconds, counted like a Deadline's."""
     async with asyncio.timeout(None) as timeout:
         deadline = Deadline(after_s, lambda: timeout.reschedule(asyncio.get_running_loop().time()))
         try:

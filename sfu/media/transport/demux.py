@@ -1,18 +1,18 @@
 """The UDP port: one socket per local address, datagrams routed to their peers, strangers kept out.
 
-A datagram from an unknown address can be one thing only: a connectivity check that names a peer's ufrag and proves to
-know its password. Everything else, and everything malformed, is counted and dropped before any library sees it. A
-check's source address may be forged all the same, so it takes no address from another peer that was heard there
-lately: that takes an answer to a check of ours.
+From an unknown address only one thing is accepted: a connectivity check that names a peer's ufrag and proves knowledge
+of its password. Everything else, and everything malformed, is counted and dropped before any library sees it. Even
+then, the source address of a check may be forged. So a check alone takes no address away from another peer that was
+heard there recently; that takes the answer to a check of the server's own.
 
-One socket an address, because a socket on 0.0.0.0 answers from the address of the route instead of the one asked, and
-browsers drop such answers.
+There is one socket per address because a socket on 0.0.0.0 answers from the address of the route instead of the one
+that was asked, and browsers drop such answers.
 
-Workers may share the port. Worker 0 then works as one that is alone does. All sockets of the others are connected, and
-so get nothing from anybody else: for each local address one to itself, which sends, and for each address of a peer one
-that receives. Between bind and connect it may get a stranger's datagram; that, like everything that proves to be for
-another worker, goes there by way of handover.py. An address stays the peer's that was heard there lately, whichever
-worker has it.
+Workers may share the port. Worker 0 then works as if it were alone. All sockets of the other workers are connected, so
+they receive from nobody else: per local address one that is connected to itself and only sends, and per address of a
+peer one that receives. Between bind and connect such a socket may receive a stranger's datagram. Like everything that
+proves to be for another worker, it is passed on by handover.py. An address belongs to the peer that was heard there
+recently, whichever worker has that peer.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair, En
 log = logging.getLogger("sfu.media")
 
 READ_MOST = 256
-"""Datagrams before the loop may turn to something else."""
+"""Datagrams read before the event loop may turn to something else."""
 
 NO_MORE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""What the kernel says where there can be no further socket: 65,536 may share a port, and a process has fewer files."""
+"""The kernel's errors when there can be no further socket: 65,536 may share a port, and a process may open fewer
+files."""
 
 HELD_S = 10.0
-"""How long an address stays a peer's after the last that came from there: browsers' checks of a path in use are no more
-than 6 s apart (RFC 7675 section 5.1)."""
+"""How long an address remains a peer's after the last packet from there: browsers check a path in use at most 6 s apart
+(RFC 7675 section 5.1)."""
 
 STRANGER_PER_S, STRANGERS_PER_S = 100, 4000
-"""Datagrams a second that are read of one address that is no peer's yet, and of all: a browser that looks for a path
-sends 50, and 4,000 cost a twentieth of a core."""
+"""Datagrams a second that are read from one address that is no peer's yet, and from all of them: a browser that looks
+for a path sends 50, and 4,000 cost a twentieth of a core."""
 
 T = TypeVar("T")
 
 
 class Route(Generic[T]):
-    """A peer behind an address that proved to be its own; `inbound` takes its media. `receives`: the socket that is
-    connected to that address, where workers need one."""
+    """A peer at an address that it proved to be its own; `demuxer` takes its media. `receives` is the socket connected
+    to that address, on workers that need one."""
 
     __slots__ = ("agent", "demuxer", "path", "receives", "seen_s")
 
@@ -60,24 +61,24 @@ class Route(Generic[T]):
         self.agent, self.path, self.demuxer, self.receives, self.seen_s = agent, path, demuxer, receives, 0.0
 
     def seen(self, now_s: float) -> None:
-        """Something authentic came this way."""
+        """An authenticated packet came from here."""
         self.seen_s = now_s
         self.agent.seen(self.path, now_s)
 
     def close(self) -> None:
-        """It is out of all tables."""
+        """Closes the socket that only this route uses. The caller has removed the route from all tables."""
         if self.receives is not None:
             _close(self.receives.socket)
 
 
 OnMedia = Callable[[Rows, list[Route[T] | None]], Iterable[int]]
-"""Gets all that came, the first of the rows, and who sent what, as far as that is known. The rows are its own until it
-returns which of them are no SRTP or SRTCP of these peers."""
+"""Takes the first len(routes) rows and the route of each row's sender, None if unknown. Owns the rows until it returns
+the indices of those that are not SRTP or SRTCP of these peers."""
 
 
 class UdpPort(Generic[T]):
-    """All endpoints of a worker, and who is behind which address. `handovers`: the ways to the workers it shares the
-    port with, which `close` closes. `joins`: one of them may have the port already; else nobody may."""
+    """A worker's endpoints, and the routes behind them. `handovers` lead to the workers that share the port; `close`
+    closes them. `joins`: another worker may have the port already; otherwise nobody else may."""
 
     def __init__(
         self,
@@ -96,20 +97,20 @@ class UdpPort(Generic[T]):
         self._counters = counters
         self._on_media = on_media
         self._agents: dict[str, tuple[Agent, T]] = {}
-        self._claims: dict[bytes, tuple[Agent, T]] = {}  # by the transaction that is to prove them, one an agent
-        self._routes: dict[Endpoint, dict[Hashable, Route[T]]] = {}  # by the receiver's `key`
+        self._claims: dict[bytes, tuple[Agent, T]] = {}  # by the transaction ID that is to prove them; one per agent
+        self._routes: dict[Endpoint, dict[Hashable, Route[T]]] = {}  # by `key` of the endpoint's receiver
         self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
 
     @property
     def mark(self) -> str:
-        """What the ufrags of this worker's agents begin with."""
+        """The prefix of this worker's ufrags."""
         return self._handovers.mark
 
     def open(self, addresses: Iterable[str], port: int, named: Container[str] = ()) -> list[str]:
-        """Binds what is not bound yet, closes what is no longer wanted; returns the addresses that are new.
+        """Binds addresses that are not bound yet and closes those that are no longer wanted; returns the new ones.
 
-        Port 0 takes a free one, the same for all. Raises OSError naming the address that cannot be bound; only one that
-        nobody `named` and that is not ready yet (IPv6 looks for duplicates first) is left for the next call.
+        Port 0 takes a free one, the same for all. Raises OSError naming the address that cannot be bound. An address
+        that is not in `named` and not ready yet (IPv6 first looks for duplicates) is left for the next call instead.
         """
         wanted, new = list(addresses), []
         for address in wanted:
@@ -131,7 +132,7 @@ class UdpPort(Generic[T]):
             self._close_endpoint(self.endpoints.pop(address))
         for way in self._handovers.ways:
             asyncio.get_running_loop().add_reader(way.socket, self._handed_over, way)
-        self._joins = bool(self._handovers.ways)  # for an address that comes later, another may be the first
+        self._joins = bool(self._handovers.ways)  # for an address that appears later, another worker may be first
         return new
 
     def _bind(self, address: str, port: int) -> Endpoint:
@@ -158,7 +159,7 @@ class UdpPort(Generic[T]):
         self._agents[agent.ufrag] = agent, demuxer
 
     def forget(self, ufrag: str | None) -> None:
-        """Checks with this ufrag are strangers' from now on."""
+        """Checks with this ufrag count as strangers' from now on."""
         self._agents.pop(ufrag or "", None)
 
     def unregister(self, agent: Agent) -> None:
@@ -183,7 +184,7 @@ class UdpPort(Generic[T]):
         self, endpoint: Endpoint, receiver: Receiver | PortableReceiver, known: dict[Hashable, Route[T]]
     ) -> None:
         left = READ_MOST
-        # until nothing is there: asking again is cheaper than coming back through the loop
+        # until nothing is left: reading again is cheaper than returning through the event loop
         while left > 0 and (n := receiver.receive(endpoint)) > 0:
             left -= n
             routes = receiver.senders(n, known)
@@ -194,7 +195,7 @@ class UdpPort(Generic[T]):
         self, connected: Endpoint, endpoint: Endpoint, receiver: Receiver | PortableReceiver,
         known: dict[Hashable, Route[T]],
     ) -> None:  # fmt: skip
-        """Once: of one peer there is rarely more, and then the loop comes back."""
+        """Reads once: a single peer rarely has more waiting, and if it has, the loop calls again."""
         n = receiver.receive(connected)
         if n > 0:
             routes = receiver.senders(n, known)
@@ -218,7 +219,7 @@ class UdpPort(Generic[T]):
                     self._received(endpoint, stray, i, known.get(key))
 
     def _released(self, path: CandidatePair, key: Hashable, way: Handover) -> None:
-        """The address is a peer's of another worker."""
+        """The address now belongs to a peer of another worker."""
         route = self._routes[path.endpoint].pop(key, None)
         if route is not None:
             route.close()
@@ -229,7 +230,8 @@ class UdpPort(Generic[T]):
     def _received(
         self, endpoint: Endpoint, receiver: Receiver | PortableReceiver | Stray, i: int, route: Route[T] | None
     ) -> None:
-        """Anything but media of a peer. RFC 7983: the first byte tells STUN, DTLS and SRTP apart."""
+        """Handles a datagram that is not media of a known peer. Its first byte tells STUN, DTLS and SRTP apart (RFC
+        7983)."""
         if route is None and self._floods(receiver, i):
             return
         data = bytes(receiver.rows.row(i))
@@ -247,7 +249,8 @@ class UdpPort(Generic[T]):
             self._counters["gate_protocol"] += 1
 
     def _floods(self, receiver: Receiver | PortableReceiver | Stray, i: int) -> bool:
-        """Whether this is one datagram too many of strangers': to read them all would cost peers their media."""
+        """Whether to drop this datagram, since strangers send too many: reading them all would cost peers their
+        media."""
         now_s = time.monotonic()
         if self._strangers.admits(receiver.key(i), now_s):
             return False
@@ -284,7 +287,8 @@ class UdpPort(Generic[T]):
                     self._claims[agent.claim] = found
 
     def _answered(self, path: CandidatePair, key: Hashable, data: bytes, now_s: float, *, handed: bool) -> bool:
-        """Takes a response to a check of ours, or of another worker's; False if it is none."""
+        """Takes a response to a check of this worker, or passes it on if the check was another worker's; False if it is
+        neither."""
         claim = self._claims.get(data[8:20])
         if claim is not None:
             proved = claim[0].handle_response(data, path, now_s)
@@ -303,8 +307,9 @@ class UdpPort(Generic[T]):
     def _take(
         self, agent: Agent, demuxer: T, path: CandidatePair, key: Hashable, now_s: float, *, handed: bool
     ) -> bool:
-        """The address is this peer's: behind one NAT it may have been another's. Where another worker handed over what
-        tells that, it may have been its peer's. False where there can be no socket for it."""
+        """Assigns the address to this peer; behind one NAT it may have been another's. If the datagram was handed over
+        (`handed`), the former peer may be on another worker, which is told. False if no socket can be opened for the
+        address."""
         routes = self._routes[path.endpoint]
         route = routes.get(key)
         if route is None or route.agent is not agent:
@@ -325,9 +330,9 @@ class UdpPort(Generic[T]):
         return True
 
     def _connect(self, path: CandidatePair, known: dict[Hashable, Route[T]]) -> Endpoint | None:
-        """A socket for what comes from one address; None where there can be none."""
+        """A socket that receives from one address only; None if it cannot be opened."""
         if path.address[1] == 0:
-            return None  # nobody can be answered there; and connected to it, a socket takes what is from any port
+            return None  # cannot be answered, and a socket connected to port 0 receives from any port
         host, port = path.endpoint.address, self.port
         while True:
             try:
@@ -341,7 +346,7 @@ class UdpPort(Generic[T]):
             return connected
 
     def _forget_one(self) -> bool:
-        """The oldest path that its peer does not use."""
+        """Gives up the oldest path that its peer does not use; False if there is none."""
         for routes in self._routes.values():
             for route in routes.values():
                 if route.path != route.agent.selected:
@@ -351,7 +356,7 @@ class UdpPort(Generic[T]):
 
 
 class Stray:
-    """One datagram that another worker got, as a receiver's."""
+    """A datagram that another worker received, with a receiver's interface."""
 
     def __init__(self) -> None:
         self.rows = Rows(1)

@@ -1,8 +1,8 @@
 """DTLS on aiortc's transport, and the SRTP keys that it exports (RFC 5764).
 
-aiortc makes an OpenSSL context for each peer (17 KB) and gives what is sent a replay window of 1,024 packets, which
-libsrtp shifts for every packet of every subscriber: a twentieth of a large room's CPU. What is overridden here is
-private to aiortc: the version is pinned and tests/media/transport/test_dtls.py holds the seam.
+aiortc makes an OpenSSL context for each peer (17 KB), and gives outgoing SRTP a replay window of 1,024 packets, which
+libsrtp shifts for every packet of every subscriber: a twentieth of a large room's CPU. The methods overridden here are
+private to aiortc: its version is pinned, and tests/media/transport/test_dtls.py covers them.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from sfu.media.transport.deadline import within
 from sfu.media.transport.srtp import Context
 
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
-"""AES-128-GCM first: the cheapest to encrypt, and as server OpenSSL picks by our order."""
+"""AES-128-GCM first: it is the cheapest to encrypt, and as server OpenSSL picks by its own order."""
 LABEL = b"EXTRACTOR-dtls_srtp"
 WINDOW = HISTORY + 32
-"""Numbers behind the newest that libsrtp still takes. It moves them all for each packet; what comes or leaves late is
-at most HISTORY behind (numbering.py)."""
+"""libsrtp's replay window in packets. libsrtp shifts all of it for each packet, and a packet that arrives or leaves
+late is at most HISTORY behind (numbering.py)."""
 
 
 class Certificate(RTCCertificate):
-    """The server's. One OpenSSL context serves all its peers; sessions are not kept, so that none can be resumed."""
+    """The server's certificate. One OpenSSL context serves all peers. Sessions are not cached, so none can be
+    resumed."""
 
     _context: SSL.Context | None = None
 
@@ -50,7 +51,7 @@ class Certificate(RTCCertificate):
 
 
 class Dtls(RTCDtlsTransport):
-    """One peer's. `agent` is all it needs of an RTCIceTransport: role, _recv and _send."""
+    """One peer's DTLS. Of an RTCIceTransport it needs only role, _recv and _send, which `agent` has."""
 
     def __init__(self, agent: Any, certificate: Certificate, *, client: bool) -> None:
         super().__init__(agent, [certificate])
@@ -60,7 +61,8 @@ class Dtls(RTCDtlsTransport):
         self.outgoing: Context | None = None
 
     async def handshake(self, fingerprints: Iterable[tuple[str, str]], timeout_s: float) -> bool:
-        """With whoever has a certificate of one of these (algorithm, value). False if nothing came of it."""
+        """With a client whose certificate has one of these (algorithm, value) fingerprints. False if it fails or times
+        out."""
         parameters = RTCDtlsParameters([RTCDtlsFingerprint(algorithm, value) for algorithm, value in fingerprints])
         with contextlib.suppress(TimeoutError):
             async with within(timeout_s):

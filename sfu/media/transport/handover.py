@@ -1,10 +1,10 @@
 """Datagrams that one worker receives for another, where several workers share a UDP port.
 
-Who is nobody's yet reaches worker 0 only: the kernel prefers sockets that are connected to the sender, and all but
-worker 0's are connected. Worker 0 hands connectivity checks, and answers to such, on to the worker whose mark their
-ufrag or transaction begins with; the others hand to worker 0 what is not theirs. The way is a pair of Unix datagram
-sockets for each of the others; the control plane keeps them, so whoever is started again has the same. A pair that is
-full drops: STUN is sent again.
+A client that is nobody's peer yet reaches only worker 0: the kernel prefers sockets that are connected to the sender,
+and all sockets are connected but worker 0's. Worker 0 passes connectivity checks, and answers to such, on to the worker
+whose mark begins their ufrag or transaction ID. The other workers pass what is not theirs to worker 0. Each of them
+shares a pair of Unix datagram sockets with worker 0. The control plane keeps the pairs, so a restarted worker gets the
+same one. A pair that is full drops datagrams: STUN sends again.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _HEAD_BYTES = 1 + libc.NAME_BYTES
 
 
 class Handed(NamedTuple):
-    """`local`: the address it came to. `contested`: another worker's peer was heard at `address` lately. Without `data`
-    it says that the address is a peer's of another worker from now on."""
+    """`local` is the address that it came to. `contested`: a peer of the other worker was heard at `address` recently.
+    Without `data` it means that `address` belongs to a peer of another worker from now on."""
 
     local: str
     address: Address
@@ -34,22 +34,22 @@ class Handed(NamedTuple):
 
 
 class Handover:
-    """One end of a pair. Owns its socket."""
+    """One end of a socket pair to another worker. Owns its socket."""
 
     def __init__(self, sock: socket.socket, counters: dict[str, int]) -> None:
         self.socket = sock
         self._counters = counters
 
     def send(self, path: CandidatePair, data: bytes = b"", *, contested: bool = False) -> None:
-        """Hands over what came by this path, or says that it is taken."""
+        """Passes on a datagram that came by this path; without data, tells that the path's address is taken."""
         head = bytes([contested]) + libc.sockaddr(path.address).ljust(libc.NAME_BYTES, b"\0")
         try:
             self.socket.send(b"%b%b\0%b" % (head, path.endpoint.address.encode(), data), socket.MSG_DONTWAIT)
-        except OSError:  # full, which is a flood, or its worker being started again
+        except OSError:  # full because of a flood, or because the other worker is being restarted
             self._counters["handovers_dropped"] += 1
 
     def receive(self) -> Iterator[Handed]:
-        """What is there, but not so much that others wait."""
+        """The pending messages, at most READ_BATCH, so that other sockets need not wait."""
         for _ in range(READ_BATCH):
             try:
                 message = self.socket.recv(_HEAD_BYTES + 64 + MAX_DATAGRAM, socket.MSG_DONTWAIT)
@@ -62,8 +62,8 @@ class Handover:
 
 
 class Handovers:
-    """The ways to the other workers: worker 0's to all of them in their order, or of another the one to it. None where
-    a worker has its port for itself."""
+    """The handovers to other workers, none where a worker has its port to itself. Worker 0 has one to each other
+    worker, in their order; each of the others has one, to worker 0."""
 
     def __init__(self, index: int = 0, ways: Sequence[Handover] = ()) -> None:
         self.index, self.ways = index, ways
@@ -72,7 +72,8 @@ class Handovers:
         self._by_mark: dict[Hashable, Handover] = {mark(k): way for k, way in enumerate(ways, 1)} if not index else {}
 
     def to(self, name: str) -> Handover | None:
-        """The way to the worker of this ufrag or transaction; None if that is this one or none."""
+        """The handover to the worker that this ufrag or transaction ID belongs to; None if that is this worker, or no
+        worker."""
         named = name[:MARK_CHARS]
         if self.home is not None:
             return self.home if named != self.mark else None
@@ -80,5 +81,5 @@ class Handovers:
 
 
 def mark(index: int) -> str:
-    """What the ufrags of a worker begin with, in ice-chars."""
+    """The prefix of a worker's ufrags, in ice-chars."""
     return _CHARS[index // len(_CHARS)] + _CHARS[index % len(_CHARS)]

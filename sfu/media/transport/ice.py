@@ -1,11 +1,11 @@
 """An ICE-lite agent (RFC 8445 section 2.5): answers authenticated checks and follows the browser's nomination.
 
-The server has one reachable port, so it looks for no path: no timers a peer, and nothing is sent to an address before a
-check that knew the password came from it. But whoever knows a password can put any source address on a check. So media
-goes nowhere that has not answered: the first path is proved by the DTLS handshake over it, every later one, and one on
-an address that is another peer's, by a check of ours. That is the triggered check of RFC 8445 section 7.3.1.4, which a
-lite agent owes nobody (section 7.3.2 has it take the nomination as it is) and which no full agent can mind, as it
-answers every valid check (section 7.3).
+The server has one reachable port, so it searches for no paths: there are no timers per peer, and nothing is sent to an
+address before a check with the right password came from there. But anyone who knows a password can put any source
+address on a check. So media goes only to addresses that have answered. The first path is proved by the DTLS handshake
+over it. Every later path, and any path on another peer's address, is proved by a check of the server's own. That is the
+triggered check of RFC 8445 section 7.3.1.4. A lite agent need not send it (section 7.3.2 has it take the nomination as
+it is), and no full agent can mind, as it answers every valid check (section 7.3).
 
 An Agent is also the ICE transport that aiortc's RTCDtlsTransport runs on (`role`, `_recv`, `_send`).
 """
@@ -25,32 +25,32 @@ from aioice import stun
 from sfu.media.transport.sockets import CandidatePair
 
 MAX_PATHS = 32
-"""Addresses remembered of one peer, the oldest forgotten first: a phone changing networks uses a handful."""
+"""Addresses remembered per peer, the oldest forgotten first: a phone that changes networks uses a handful."""
 DTLS_QUEUE = 64
 SILENT_S = 3.0
-"""After this long without anything on the selected path, a check from elsewhere moves it even without USE-CANDIDATE:
-Firefox nominates once, so it cannot say that its NAT gave it another port."""
+"""After this long without a packet on the selected path, a check from elsewhere moves the path even without
+USE-CANDIDATE: Firefox nominates only once, so it cannot tell that its NAT gave it another port."""
 PROVE_S = 0.1
-"""Between two checks of ours: more often than a round trip they say nothing new."""
+"""Minimum time between two checks to prove a path: more than one per round trip tells nothing new."""
 PATIENCE_S = 0.5
-"""How long one path may take to be proved before another's turn comes."""
+"""How long one path may take to be proved before another one may replace it."""
 ASKED = 8
-"""Checks at most that measure a round trip and are not answered yet."""
+"""Unanswered checks that measure a round trip, at most."""
 
 LOOKED_AT = 8
-"""Attributes at most before a check's USERNAME; browsers send it first."""
+"""Attributes read at most to find a check's USERNAME; browsers send it first."""
 
 _ALPHABET = string.ascii_letters + string.digits
 _BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 _PRIORITY = 110 << 24 | 65535 << 8 | 255
-"""Of a peer-reflexive candidate (RFC 8445 sections 5.1.2 and 7.1.1); nobody acts on it."""
+"""Priority of a peer-reflexive candidate (RFC 8445 sections 5.1.2 and 7.1.1); no client acts on it."""
 _COOKIE = b"\x21\x12\xa4\x42"
 _USERNAME = 0x0006
 _attribute = struct.Struct("!HH").unpack_from
 
 
 class Check(NamedTuple):
-    """A connectivity check that parsed; nothing in it is believed before `verify`."""
+    """A parsed connectivity check; nothing in it is trusted before `verify`."""
 
     ufrag: str
     message: stun.Message
@@ -61,8 +61,8 @@ class Check(NamedTuple):
 
 
 def named(data: bytes) -> str | None:
-    """Our ufrag as a binding request names it; None for anything else. It looks no further than it must, as strangers'
-    messages may be long."""
+    """The server's ufrag that a binding request names; None for any other message. Reads no further than it must, as
+    strangers' messages may be long."""
     if len(data) < 20 or data[:2] != _BINDING_REQUEST or data[4:8] != _COOKIE:
         return None
     at = 20
@@ -77,7 +77,7 @@ def named(data: bytes) -> str | None:
 
 
 def is_response(data: bytes) -> bool:
-    """Whether it may be the answer to a check."""
+    """Whether this may be the response to a check."""
     return len(data) >= 20 and data[:2] == _BINDING_RESPONSE and data[4:8] == _COOKIE
 
 
@@ -95,12 +95,13 @@ def parse_check(data: bytes) -> Check | None:
         if "MESSAGE-INTEGRITY" not in message.attributes:
             return None
         return Check(str(username).partition(":")[0], message, "USE-CANDIDATE" in message.attributes)
-    except Exception:  # noqa: BLE001 as said above; an exception's type tells nothing here
+    except Exception:  # noqa: BLE001 see the docstring
         return None
 
 
 def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
-    """Whether this is the success response to our check, from one who knows the password."""
+    """Whether this is the success response to the check with this transaction ID, from a client that knows the
+    password."""
     if not is_response(data) or data[8:20] != transaction_id:
         return False
     try:
@@ -112,9 +113,9 @@ def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
 
 @dataclass(slots=True)
 class _Wanted:
-    """A path to have proved by the peer's answer to a check of ours there: to move to it (`selects`), or because its
-    address is another peer's (`claims`). `ufrag`: ours, under which the peer came. The check goes out, and again from
-    `due_s` on, when something comes from there: there is no timer."""
+    """A path that the peer has to prove by answering a check from the server. `selects`: media moves to the path then.
+    `claims`: its address is another peer's so far. `ufrag` is the server's ufrag that the peer used. The check is sent,
+    and sent again from `due_s` on, when a packet comes by this path: there is no timer."""
 
     path: CandidatePair
     ufrag: str
@@ -126,7 +127,7 @@ class _Wanted:
 
 
 class Agent:
-    """One peer's end of ICE. Owned by its peer; known to the UdpPort between `open` and `close`."""
+    """One peer's end of ICE. Owned by its peer; known to the UdpPort between `register` and `unregister`."""
 
     role = "controlled"
 
@@ -136,18 +137,19 @@ class Agent:
         on_round_trip: Callable[[float, float, float], None] = lambda _seconds, _sent_s, _now_s: None,
         mark: str = "",
     ) -> None:
-        """`on_path` gets each newly selected path, `on_round_trip` a measured round trip, when that began, and now. Our
-        ufrags and the transactions of our checks begin with `mark`, by which other workers know whose they are."""
+        """`on_path` gets each newly selected path; `on_round_trip` gets a measured round trip, the time at which it
+        began, and now. The agent's ufrags and transaction IDs begin with `mark`, by which other workers know whose they
+        are."""
         self._mark = mark
         self.ufrag, self.pwd = self._new_ufrag(), _token(24)
-        self.passwords = {self.ufrag: self.pwd}  # by ufrag: those of the last offer, and during a restart those in use
-        self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by the ufrag it answered to
+        self.passwords = {self.ufrag: self.pwd}  # by ufrag: the last offer's, and during a restart those in use
+        self.remote: dict[str, tuple[str, str]] = {}  # the peer's ufrag and password, by our ufrag it answered to
         self.paths: list[CandidatePair] = []
         self.selected: CandidatePair | None = None
         self.connected = asyncio.Event()
         self.last_seen_s = 0.0
         self._wanted: _Wanted | None = None
-        self._asked: dict[bytes, tuple[str, float]] = {}  # when by transaction, and the password to be answered with
+        self._asked: dict[bytes, tuple[str, float]] = {}  # by transaction ID: the peer's password, and when sent
         self._on_path, self._on_round_trip = on_path, on_round_trip
         self._path_seen_s = 0.0
         self._tie_breaker = secrets.randbits(64)
@@ -155,8 +157,8 @@ class Agent:
         self._dtls: asyncio.Queue[bytes | None] = asyncio.Queue(DTLS_QUEUE)
 
     def add_pair(self, path: CandidatePair) -> CandidatePair | None:
-        """Remembers an address that proved to be the peer's; returns the one that is forgotten for it, if any."""
-        if path in self.paths:  # another peer had it in between
+        """Remembers an address that the peer has proved; returns the path that is forgotten in its place, if any."""
+        if path in self.paths:  # another peer had the address in between
             self.paths.remove(path)
         self.paths.append(path)
         if len(self.paths) <= MAX_PATHS:
@@ -164,8 +166,9 @@ class Agent:
         return self.paths.pop(0 if self.paths[0] != self.selected else 1)
 
     def restart(self) -> str | None:
-        """New credentials (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1). Those in use stay good until a pair is
-        nominated with the new ones, and so does the path. Returns the ufrag of a restart that this one overtook."""
+        """Makes new credentials (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1). Those in use remain valid until a
+        pair is nominated with the new ones, and so does the path. Returns the ufrag of an unfinished restart that this
+        one replaces."""
         overtaken = self.ufrag if len(self.passwords) > 1 else None
         self._forget(overtaken or "")
         self.ufrag, self.pwd = self._new_ufrag(), _token(24)
@@ -176,12 +179,12 @@ class Agent:
         return self._mark + _token(8 - len(self._mark))
 
     def _new_transaction(self) -> bytes:
-        """Nobody can answer who has not received it."""
+        """A transaction ID that cannot be guessed, so only a client that received the check can answer it."""
         return self._mark.encode() + secrets.token_bytes(12 - len(self._mark))
 
     def answered(self, remote: tuple[str, str] | None) -> None:
-        """The peer's own ufrag and password, as its answer to the last offer gives them. Without, it stays where it
-        is."""
+        """Takes the peer's own ufrag and password from its answer to the last offer. Without them the peer stays on its
+        path."""
         if remote is not None:
             self.remote[self.ufrag] = remote
             if self._wanted is not None:
@@ -193,13 +196,14 @@ class Agent:
 
     @property
     def claim(self) -> bytes | None:
-        """The transaction of the check whose answer shows that an address is no longer another peer's."""
+        """The transaction ID of the check whose answer would show that an address is no longer another peer's; None if
+        there is none."""
         return self._wanted.transaction_id if self._wanted is not None and self._wanted.claims else None
 
     def check(self, check: Check, path: CandidatePair, now_s: float, *, contested: bool = False) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
-        good, where the nomination has completed a restart. `contested`: the address is another peer's until
-        `handle_response` has the proof of the contrary."""
+        valid, if the nomination completed a restart. `contested`: the address is another peer's until `handle_response`
+        has proof of the contrary."""
         response = stun.Message(
             message_method=stun.Method.BINDING,
             message_class=stun.Class.RESPONSE,
@@ -233,7 +237,8 @@ class Agent:
         self._on_path(path)
 
     def _propose_pair(self, path: CandidatePair, ufrag: str, now_s: float, *, selects: bool, claims: bool) -> None:
-        """One path at a time, or two that are nominated in turn would never be proved."""
+        """Wants a path proved. There is one such path at a time, or two that are nominated in turn would never be
+        proved."""
         wanted = self._wanted
         same = wanted is not None and (wanted.path, wanted.ufrag, wanted.claims) == (path, ufrag, claims)
         if wanted is not None and same:
@@ -242,14 +247,14 @@ class Agent:
             self._wanted = _Wanted(path, ufrag, now_s, selects, claims, self._new_transaction())
 
     def _check_pair(self, path: CandidatePair, now_s: float) -> None:
-        """Sends a check of ours, if this is the path to prove, and time for one."""
+        """Sends the check, if this is the path to prove and the check is due."""
         wanted = self._wanted
         if wanted is not None and path == wanted.path and now_s >= wanted.due_s:
             wanted.due_s = now_s + PROVE_S
             self._check_wanted(wanted)
 
     def _check_wanted(self, wanted: _Wanted) -> None:
-        """Once the peer's answer has told how to sign it."""
+        """Sends the check, if the peer's answer has already told the password to sign it with."""
         if wanted.ufrag in self.remote:
             self._send_check(wanted.path, wanted.ufrag, wanted.transaction_id)
 
@@ -263,8 +268,8 @@ class Agent:
         path.endpoint.send(bytes(request), path.address)
 
     def measure_rtt(self, now_s: float) -> None:
-        """Sends a check of ours on the path in use, behind the media that was sent: what it takes there and back is
-        what that takes."""
+        """Sends a check on the selected path, behind the media already sent, so its round trip includes the queue that
+        the media is in."""
         local = next((ufrag for ufrag in reversed(self.passwords) if ufrag in self.remote), None)
         if self.selected is None or local is None:
             return
@@ -275,7 +280,7 @@ class Agent:
         self._send_check(self.selected, local, transaction_id)
 
     def handle_response(self, data: bytes, path: CandidatePair, now_s: float) -> bool:
-        """Takes a response to a check of ours; False if it is none."""
+        """Takes a response to a check of this agent; False if it is none."""
         if path != self.selected or (asked := self._asked.get(data[8:20])) is None:
             return self._proved(data, path)
         pwd, sent_s = asked
@@ -286,7 +291,8 @@ class Agent:
         return True
 
     def _proved(self, data: bytes, path: CandidatePair) -> bool:
-        """The peer is there, and where it is to move its media goes there from now on."""
+        """Takes the response that proves the wanted path, and moves media there if that was wanted; False if it is
+        another one."""
         wanted = self._wanted
         if wanted is None or path != wanted.path or wanted.ufrag not in self.remote:
             return False
@@ -298,7 +304,8 @@ class Agent:
         return True
 
     def seen(self, path: CandidatePair, now_s: float) -> None:
-        """Something authenticated came from `path`: consent to send (RFC 7675) and liveness."""
+        """An authenticated packet came by `path`: it renews consent to send (RFC 7675) and shows that the peer is
+        alive."""
         self.last_seen_s = now_s
         if path == self.selected:
             self._path_seen_s = now_s
@@ -306,7 +313,7 @@ class Agent:
             self._check_pair(path, now_s)
 
     def dtls(self, data: bytes) -> None:
-        """A DTLS record for the handshake; past the bound it is dropped and DTLS sends it again."""
+        """Queues a DTLS record for the handshake. If the queue is full the record is dropped; DTLS sends it again."""
         if not self._closed and not self._dtls.full():
             self._dtls.put_nowait(data)
 
@@ -322,7 +329,7 @@ class Agent:
         self.selected.endpoint.send(data, self.selected.address)
 
     def close(self) -> None:
-        """Idempotent; whoever waits in `_recv` gets ConnectionError."""
+        """Idempotent; a waiting `_recv` raises ConnectionError."""
         if not self._closed:
             self._closed = True
             if self._dtls.full():

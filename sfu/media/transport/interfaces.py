@@ -9,8 +9,8 @@ import ifaddr
 
 
 def interface_addresses(hosts: Iterable[str]) -> list[str]:
-    """The local addresses to listen on, public ones first, loopback last. `hosts` empty, 0.0.0.0 or :: mean all (of
-    that family). IPv6 link-local ones are left out: browsers offer no candidate that reaches them."""
+    """The local addresses to listen on, public ones first, loopback last. Empty `hosts` mean all addresses; 0.0.0.0 or
+    :: mean all of that family. IPv6 link-local ones are left out: browsers offer no candidate that reaches them."""
     hosts = list(hosts)
     found: list[str] = [host for host in hosts if not ipaddress.ip_address(host).is_unspecified]
     families = (

@@ -1,7 +1,7 @@
 """Batched system calls through cffi's ABI mode: recvmmsg, sendmmsg and UDP segmentation offload (udp(7)).
 
-Nothing is compiled at install. Where the C library lacks them (macOS), `lib` is None and fanout.py and demux.py take
-their portable paths.
+Nothing is compiled at install. If the C library lacks these calls (macOS), `lib` is None, and fanout.py and demux.py
+take their portable paths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SOL_UDP, UDP_SEGMENT = 17, 103  # linux/udp.h
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
 CONTROL_LEN, CONTROL_BYTES = 18, 24  # CMSG_LEN and CMSG_SPACE of a uint16_t on 64-bit Linux
 NAME_BYTES = 32
-"""A sockaddr_in (16) or sockaddr_in6 (28), rounded up to words of 8."""
+"""Size of a sockaddr_in (16) or sockaddr_in6 (28), rounded up to whole words of 8."""
 
 ffi = FFI()
 ffi.cdef(
@@ -42,7 +42,7 @@ def _load() -> Any:
 
 
 lib = _load()
-sendmmsg: Any = None if lib is None else lib.sendmmsg  # cffi's libraries look up each of their attributes anew
+sendmmsg: Any = None if lib is None else lib.sendmmsg  # cffi looks up a library's attribute on every access
 
 
 def address_of(memory: Any) -> int:
@@ -50,7 +50,7 @@ def address_of(memory: Any) -> int:
 
 
 def sockaddr(address: tuple[Any, ...]) -> bytes:
-    """A numeric address as the socket module gives it, as the bytes of a sockaddr_in or sockaddr_in6."""
+    """The bytes of a sockaddr_in or sockaddr_in6 for a numeric address in the socket module's form."""
     host: str = address[0]
     port: bytes = address[1].to_bytes(2, "big")
     flow: bytes = (address[2] if len(address) > 2 else 0).to_bytes(4, "big")

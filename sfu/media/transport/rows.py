@@ -1,4 +1,4 @@
-"""Packet buffers, one datagram a row: received, decrypted, rewritten, encrypted and sent in place."""
+"""Packet buffers, one datagram per row: received, decrypted, rewritten, encrypted and sent in place."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from pylibsrtp._binding import ffi
 
 ROW_BYTES = 1728
-"""The same in a batch, with room to pad. Not a power of two: equal header offsets would share a few sets of the
+"""The same for all rows, with room for padding. Not a power of two: equal header offsets would share a few sets of the
 cache."""
 READ_BATCH = 64
 """Datagrams read at a time."""
 GSO_PACKETS = 32
-"""Packets of a run. 32 of 1,516 bytes are under the 64 KB and 64 segments that a message may have."""
+"""Packets per run at most. 32 of 1,516 bytes are below the 64 KB and 64 segments that a message may have."""
 
 
 def _sequences() -> memoryview:
@@ -25,12 +25,12 @@ def _sequences() -> memoryview:
 
 
 SEQUENCES = _sequences()
-"""All sequence numbers one after the other, and once more as many as a batch has, in the order that their bytes have in
-a packet: what `Rows.seqs` shows of packets that follow each other is a slice of it."""
+"""All sequence numbers in order, followed by the first READ_BATCH of them again, in network byte order. `Rows.seqs` of
+consecutive packets equals a slice of it."""
 
 
 class Lengths(NamedTuple):
-    """Where something else keeps 32-bit lengths: the address of the first, the bytes from one to the next, and all of
+    """32-bit lengths kept in another structure: the address of the first, the bytes from one to the next, and all of
     them as a column."""
 
     address: int
@@ -43,9 +43,9 @@ class Rows:
 
     Row i begins at `view[i * ROW_BYTES]`; `lengths[i]` bytes of it are in use. `pointers` and `length_pointers` are
     what libsrtp takes; for a libsrtp function f, `any(map(f, handles, pointers, length_pointers))` is one loop in C.
-    With `lengths` it reads and writes them in the very structure that the kernel does, and nobody copies them.
-    Columns: `firsts[i]` and `seconds[i]` are the first bytes of packet i, `seqs[i]` its sequence number in this
-    machine's order of bytes.
+    With `lengths`, libsrtp reads and writes the very structure that the kernel uses, so lengths are never copied.
+    Columns: `firsts[i]` and `seconds[i]` are the first two bytes of packet i; `seqs[i]` is its sequence number, read in
+    this machine's byte order.
     """
 
     def __init__(self, count: int, lengths: Lengths | None = None) -> None:
@@ -64,5 +64,5 @@ class Rows:
         self.seqs = self.view.cast("H")[1 :: ROW_BYTES // 2]
 
     def row(self, i: int) -> memoryview:
-        """What is in use of row i."""
+        """The part of row i that is in use."""
         return self.view[i * ROW_BYTES : i * ROW_BYTES + self.lengths[i]]

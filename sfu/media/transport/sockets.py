@@ -1,4 +1,4 @@
-"""Bound UDP sockets and batched reads. demux.py decides whose datagram it is."""
+"""Bound UDP sockets and batched reads. demux.py decides which peer a datagram belongs to."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Lengths, Rows
 MAX_DATAGRAM = 1500
 NAME_WORDS = libc.NAME_BYTES // 8
 SOCKET_BUFFER = 4 << 20
-"""A keyframe to 30 subscribers is 1 MB; without privilege Linux gives what net.core.rmem_max and wmem_max allow."""
+"""A keyframe to 30 subscribers is 1 MB; without privileges Linux grants what net.core.rmem_max and wmem_max allow."""
 PORTABLE = "SFU_PORTABLE_UDP"
-"""Set in the environment, Linux does without the system calls that only it has."""
+"""If set in the environment, the system calls that only Linux has are not used."""
 
 Address = tuple[Any, ...]
-"""As the socket gives it: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
+"""In the socket module's form: (host, port) for IPv4, (host, port, flow, scope) for IPv6."""
 
 T = TypeVar("T")
 
 
 class Endpoint:
-    """One bound socket. `portable`: without recvmmsg and sendmmsg. `joins`: others may have the port already, if they
-    share it. `peer`: where all that comes to it comes from, but for what came before it was connected; it can send
-    anywhere."""
+    """One bound socket. `portable`: recvmmsg and sendmmsg are not used. `joins`: other sockets may have the port
+    already, if they share it. `peer`: the socket is connected to this address, so it receives from nowhere else, except
+    what came before it was connected; it can send anywhere."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Endpoint:
         joins: bool = False,
         peer: Address | None = None,
     ) -> None:
-        """Raises OSError when the address and port cannot be had."""
+        """Raises OSError if the address and port are not available."""
         self.address = address
         self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -61,11 +61,11 @@ class Endpoint:
         self._counters = counters
 
     def share(self) -> None:
-        """Others that join may have the same address and port from now on. They must be the same user's."""
+        """From now on other sockets that join may have the same address and port. They must belong to the same user."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def send(self, data: bytes | memoryview, address: Address) -> None:
-        """One datagram, or none: a full kernel buffer or a vanished route is counted, never waited for."""
+        """Sends one datagram, or none: a full kernel buffer or a vanished route is counted, never waited for."""
         try:
             self.socket.sendto(data, address)
         except BlockingIOError:
@@ -80,20 +80,20 @@ def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
             sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
             return
         except PermissionError:
-            pass  # only root goes beyond the system's limit
+            pass  # only root may exceed the system's limit
     sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
 
 
 class CandidatePair(NamedTuple):
-    """Where a peer is: the local socket that it reached, and its own address as the socket gives it."""
+    """A path to a peer: the local socket that it reached, and its own address in the socket module's form."""
 
     endpoint: Endpoint
     address: Address
 
 
 class Receiver:
-    """Reads up to READ_BATCH datagrams with one system call into `rows`; one for all sockets of a family. What is
-    longer than MAX_DATAGRAM is cut to one byte more."""
+    """Reads up to READ_BATCH datagrams into `rows` with one system call; one for all sockets of an address family.
+    Datagrams longer than MAX_DATAGRAM are cut to one byte more."""
 
     def __init__(self, family: int) -> None:
         ffi, n = libc.ffi, READ_BATCH
@@ -112,18 +112,19 @@ class Receiver:
             header.msg_iov, header.msg_iovlen = self._iov + i, 1
         self._view = memoryview(ffi.buffer(self._names)).cast("B")
         self._words = self._view.cast("Q")
-        # family, port and IPv4 address are the first word; IPv6 has flow (0 on arrival) instead, and two words of
-        # address
+        # the first word is family, port and IPv4 address; IPv6 has the flow (0 on arrival) in place of the address,
+        # which is the next two words
         self._columns = [self._words[w::NAME_WORDS] for w in range(1 if family == socket.AF_INET else 3)]
 
     def receive(self, endpoint: Endpoint) -> int:
-        """How many were there; none when the kernel reports an error of an earlier send."""
+        """Returns how many datagrams were read; not positive if there are none, or if the kernel reports an error of an
+        earlier send."""
         return self._recvmmsg(endpoint.fd, self._messages, READ_BATCH, libc.MSG_DONTWAIT, self._no_timeout)  # type: ignore[no-any-return]
 
     def senders(self, n: int, known: Mapping[Hashable, T]) -> list[T | None]:
-        """Who sent the first n, of those who are known by their `key`."""
+        """The senders of the first n datagrams, by their `key` in `known`; None for unknown ones."""
         words = self._words
-        # shifted by one name, they are as before where all are the same
+        # all names are the same if shifting them by one changes nothing
         if n == 1 or words[NAME_WORDS : n * NAME_WORDS] == words[: (n - 1) * NAME_WORDS]:
             return [known.get(self.key(0))] * n
         if len(self._columns) == 1:
@@ -131,12 +132,12 @@ class Receiver:
         return [*map(known.get, zip(*(column[:n].tolist() for column in self._columns), strict=True))]
 
     def key(self, i: int) -> Hashable:
-        """What tells a sender from others."""
+        """Identifies the sender of datagram i."""
         at = i * NAME_WORDS
         return self._words[at] if len(self._columns) == 1 else tuple(self._words[at : at + 3])
 
     def key_of(self, address: Address) -> Hashable:
-        """The key of who has this address."""
+        """The key of a sender at this address."""
         words = memoryview(libc.sockaddr(address).ljust(libc.NAME_BYTES, b"\0")).cast("Q")
         return words[0] if len(self._columns) == 1 else tuple(words[:3])
 
@@ -145,7 +146,7 @@ class Receiver:
 
 
 class PortableReceiver:
-    """The same with what every system has."""
+    """A Receiver made of what every system has."""
 
     def __init__(self) -> None:
         self.rows = Rows(READ_BATCH)

@@ -2,7 +2,7 @@
 
 pylibsrtp's Session copies each packet three times; its compiled binding works in place, which is what forwarding needs.
 `pylibsrtp._binding` and `Session._srtp` are private: the version is pinned, and tests/media/transport/test_srtp.py
-holds the seam. A libsrtp session belongs to one thread.
+covers them. A libsrtp session belongs to one thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pylibsrtp import Error
 from pylibsrtp._binding import ffi, lib
 
 protect, unprotect = lib.srtp_protect, lib.srtp_unprotect
-"""(handle, pointer, length pointer) → 0, or an error: the packet is then worthless."""
+"""(handle, packet pointer, length pointer) → 0, or an error, after which the packet is unusable."""
 
 BUFFER_BYTES = 2048
 """Room for a datagram of at most 1,500 bytes and libsrtp's trailer (SRTP_MAX_TRAILER_LEN, 144)."""
 MAX_SSRCS = 128
-"""SSRCs read of one peer. libsrtp keeps a stream for each and looks through them one by one; 8 tracks of 3 layers with
-retransmissions are 48."""
+"""SSRCs accepted from one peer. libsrtp keeps a stream for each and searches them one by one; 8 sources with 3 layers
+and their RTX are 48."""
 
 
 class Packet:
-    """A packet in memory that libsrtp can work on. `view` shows all of it; `n` bytes of it are in use."""
+    """A packet in memory that libsrtp can work on. `view` is the whole buffer; `n` bytes of it are in use."""
 
     __slots__ = ("_memory", "_size", "view")
 
@@ -48,9 +48,9 @@ class Packet:
 
 
 class Context:
-    """One direction of a peer's SRTP (dtls.py makes them). libsrtp keeps a stream for each SSRC; of those that come, at
-    most MAX_SSRCS. Past that the oldest gives up its place that is not among `live`, the SSRCs that are in use. How
-    often its numbers have wrapped is forgotten with it, so it should not come again."""
+    """One direction of a peer's SRTP (made by dtls.py). libsrtp keeps a stream for each SSRC; incoming ones are limited
+    to MAX_SSRCS. Past that the oldest one that is not in `live`, the SSRCs in use, is dropped. Its rollover counter is
+    lost with it, so that SSRC should not come again."""
 
     __slots__ = ("_session", "_ssrcs", "handle", "live", "tag_bytes")
 
@@ -59,11 +59,11 @@ class Context:
         self.tag_bytes = tag_bytes
         self.handle = session._srtp[0]
         self.live: Container[int] = ()
-        self._ssrcs: dict[int, None] = {}  # the last that was looked at last
+        self._ssrcs: dict[int, None] = {}  # in the order of their last `admits`
 
     def unprotect(self, packet: Packet) -> bool:
-        """Verifies and decrypts in place. False: forged, replayed, malformed or of one SSRC too many; the packet is
-        then worthless."""
+        """Verifies and decrypts in place. False if the packet is forged, replayed, malformed or of one SSRC too many;
+        it is then unusable."""
         if lib.srtp_unprotect(self.handle, packet._memory, packet._size) != 0:
             return False
         return self.admits(int.from_bytes(packet.view[8:12], "big"))
@@ -74,7 +74,7 @@ class Context:
         return self.admits(int.from_bytes(packet.view[4:8], "big"))
 
     def admits(self, ssrc: int) -> bool:
-        """Whether an SSRC of which a packet just came may have a place."""
+        """Whether to accept this SSRC, of which a packet has just been decrypted."""
         if ssrc not in self._ssrcs and len(self._ssrcs) >= MAX_SSRCS:
             old = next((one for one in self._ssrcs if one not in self.live), None)
             if old is None:
@@ -86,14 +86,15 @@ class Context:
         return True
 
     def forget(self, ssrc: int) -> None:
-        """Nothing comes, or goes out, under this SSRC any more. One that went out must never be used again: its numbers
-        would begin anew, and each stands for one packet only."""
+        """Packets of this SSRC are no longer received or sent. An SSRC that was sent must never be used again: its
+        packet indices would begin anew, and each may encrypt only one packet."""
         self._ssrcs.pop(ssrc, None)
-        with suppress(Error):  # of which there was no packet
+        with suppress(Error):  # libsrtp has no stream before the first packet
             self._session.remove_stream(ssrc)
 
     def protect(self, packet: Packet) -> bool:
-        """Encrypts in place; the packet grows by the tag. One sequence number twice must be the same bytes twice."""
+        """Encrypts in place; the packet grows by the tag. A sequence number may be encrypted twice only for the very
+        same bytes."""
         return bool(lib.srtp_protect(self.handle, packet._memory, packet._size) == 0)
 
     def protect_rtcp(self, packet: Packet) -> bool:

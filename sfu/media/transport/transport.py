@@ -1,4 +1,4 @@
-"""One client's transport: its ICE agent, its SRTP keys, and sending. It knows no room, no track and no SDP."""
+"""One client's transport: its ICE agent, its SRTP keys, and sending. It knows no rooms, no streams and no SDP."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from sfu.media.transport.srtp import Context, Packet
 
 RTX_PER_S = 1000.0
 RTX_BURST = 500.0
-"""Packets that one subscriber may ask for, so that NACKs multiply neither traffic nor work. Who loses a fifth of 25
-videos asks for 800 a second."""
+"""Retransmissions that one subscriber may request a second and at once, so that NACKs multiply neither traffic nor
+work. A subscriber that loses a fifth of 25 videos requests 800 a second."""
 
 
 class Transport:
-    """`outgoing` is None before DTLS is up and after the end. `out` is one packet to work in, shared by a worker."""
+    """`outgoing` is None before DTLS is up and after the end. `out` is a scratch packet shared by all peers of a
+    worker."""
 
     def __init__(self, peer_id: str, agent: Agent, out: Packet, counters: dict[str, int]) -> None:
         self.id, self.agent = peer_id, agent
         self.outgoing: Context | None = None
-        self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer took any sound
-        self.rtx_budget = TokenBucket(RTX_PER_S, RTX_BURST)  # what it may ask for once more
-        self.rtx_bytes = 0  # of packets sent once more
+        self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer accepts any audio
+        self.rtx_budget = TokenBucket(RTX_PER_S, RTX_BURST)  # retransmissions it may request
+        self.rtx_bytes = 0  # retransmissions and probes
         self._out, self._counters = out, counters
 
     def ready(self) -> tuple[Context, CandidatePair] | None:
-        """How to encrypt and where to send what goes to this peer, while its media flows."""
+        """The SRTP context and the path to send to this peer; None while media does not flow to it."""
         if self.outgoing is None or self.agent.selected is None:
             return None
         return self.outgoing, self.agent.selected
 
     def send_rtx(self, data: bytes | bytearray) -> None:
-        """One packet that was sent before, once more."""
+        """Sends a packet again that was sent before."""
         self.rtx_bytes += len(data)
         self.send_rtp(data)
 
     def send_rtp(self, data: bytes | bytearray) -> None:
-        """Encrypts and sends one packet; before DTLS is up and after the end it does nothing."""
+        """Encrypts and sends one packet; does nothing before DTLS is up and after the end."""
         if self.outgoing is None or self.agent.selected is None:
             return
         out, path = self._out, self.agent.selected

@@ -395,11 +395,11 @@ def test_one_ssrc_named_for_two_tracks_harms_nobody_else() -> None:
             await a.start()
             assert await control.event(bridge.Track, "a") == bridge.Track("a", "camera", "video")
             peer = control.worker.peers["a"]
-            assert peer.publisher.by_ssrc[7] in peer.published["camera"].tracks
+            assert peer.publisher.by_ssrc[7] in peer.published["camera"].layer_streams
             a.ssrcs["microphone"] = 8
             await control.send(bridge.Publish("a", "screen", "video"))  # anything that makes an offer
             assert await control.event(bridge.Track, "a") == bridge.Track("a", "microphone", "audio")
-            assert peer.publisher.by_ssrc[7] in peer.published["camera"].tracks
+            assert peer.publisher.by_ssrc[7] in peer.published["camera"].layer_streams
             await a.aclose()
 
     run(test)

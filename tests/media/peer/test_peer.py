@@ -569,7 +569,7 @@ def test_other_sound_than_the_microphone_is_nobodys_voice() -> None:
             a.publishes.add("screen-sound")
             await control.send(bridge.Publish("a", "screen-sound", "audio"))
             await until(lambda: "screen-sound" in a.ssrcs, "the answer that sends it")
-            (sound,) = control.worker.peers["a"].published["screen-sound"].tracks
+            (sound,) = control.worker.peers["a"].published["screen-sound"].layer_streams
             for step in range(20):
                 data = rtp_packet(step, a.ssrcs["screen-sound"], pt=111, twcc=step, level=10)
                 await a.send(data)
@@ -680,7 +680,7 @@ def test_who_only_watches_gets_no_more_than_others() -> None:
 def test_nobody_is_asked_for_a_keyframe_that_no_one_would_get() -> None:
     async def test() -> None:
         async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (_, b, c):
-            (camera,) = control.worker.peers["b"].published["camera"].tracks
+            (camera,) = control.worker.peers["b"].published["camera"].layer_streams
             await b.send_rtp("camera", 1, bytes([0x10, 0]) + bytes(9))  # a keyframe, which a had asked for
             await until(lambda: not camera._keyframes.wanted, "what was asked for is done")
             asked = control.worker.counters["pli_received"]

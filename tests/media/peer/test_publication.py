@@ -338,7 +338,7 @@ def test_a_subscriber_gets_the_layers_of_a_stream_that_it_shows(rids: tuple[str,
                 await wants(control, f"{rid}{before - 2}")
                 await alice.send()
                 got += await parts(b, before - 1)
-                assert down_track.track is camera.layers[f"{rid}{before - 2}"]
+                assert down_track.stream is camera.layers[f"{rid}{before - 2}"]
             await view(control, 720)
             await wants(control, rid)
             await alice.send()
@@ -390,7 +390,7 @@ def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
             await until(lambda: camera.scalable, "layers show")
             await wants(control, f"{rid}0")
             await alice.send()
-            await until(lambda: camera.down_tracks["b"].track is camera.layers[f"{rid}0"], "it has the smallest")
+            await until(lambda: camera.down_tracks["b"].stream is camera.layers[f"{rid}0"], "it has the smallest")
             before = (await parts(b, 4))[-1]
             await alice.send(vp8=True, key=True)
             await alice.send(vp8=True)
@@ -398,7 +398,7 @@ def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
             assert [part.seq - before.seq for part in got] == [1, 2]
             assert [part.ts - before.ts for part in got] == [3000, 6000]
             assert not camera.scalable
-            assert camera.down_tracks["b"].track is camera.streams[rid]
+            assert camera.down_tracks["b"].stream is camera.streams[rid]
             assert [name for name, _ in offered(control)] == list(rids or ("",))
             await alice.send(2, key=True)
             assert [(part.text, part.marker) for part in await parts(b, 1)] == [("layer 0", False)]

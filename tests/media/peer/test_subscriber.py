@@ -16,7 +16,7 @@ from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.rtp_stream import RtpStream
-from sfu.media.streams.svc import LayerTrack, ScalableStream
+from sfu.media.streams.svc import LayerStream, ScalableStream
 from sfu.media.worker import ALLOCATE_S
 
 RIDS = ("q", "h", "f")
@@ -115,17 +115,17 @@ class Scene:
                         track.last_s = self.now_s
 
     def keyframe(self, p: Publication) -> None:
-        for track in p.tracks:
+        for track in p.layer_streams:
             moving = dict(track._coming)
             track._coming.clear()
             for name, down_track in moving.items():
-                self.move(name, down_track.track, track)
+                self.move(name, down_track.stream, track)
         for stream in p.received:
             assert isinstance(stream, ScalableStream)
             for name, (down_track, target) in list(stream._moving.items()):
                 del stream._moving[name]
-                self.move(name, down_track.track, target)
-        for track in p.tracks:
+                self.move(name, down_track.stream, target)
+        for track in p.layer_streams:
             for down_track in track.down_tracks.values():
                 if down_track.waiting and not down_track.pauses:
                     down_track.resume(track.head, 0, self.now_s)
@@ -140,7 +140,7 @@ class Scene:
         stream = self.chance.choice(p.received)
         assert isinstance(stream, ScalableStream)
         n = self.chance.choice([0, 0, 1, 2])
-        ended, stream._lower = stream._lower, [LayerTrack(stream, spatial, 0) for spatial in range(n)]
+        ended, stream._lower = stream._lower, [LayerStream(stream, spatial, 0) for spatial in range(n)]
         stream._moving.clear()
         for track in ended:
             for name in list(track.down_tracks):
@@ -205,7 +205,7 @@ class Scene:
         expecting = [name for name, track in p.layers.items() if track.expects("me")]
         return (
             p.layer_of("me"),
-            [track is down_track.track for track in p.tracks],
+            [track is down_track.stream for track in p.layer_streams],
             sorted(down_track.pauses),
             down_track.waiting,
             expecting,

@@ -541,7 +541,7 @@ def test_streams_that_share_a_batch_are_told_apart(
         another = RtpDemuxer({}, lambda data: None, lambda ssrc, kind, names: None)
         another.context = Context(rx)
         tracks = [scene.track]
-        for tracks_of, ssrc, kind in ((another.tracks, scene.model.source, "video"), (scene.tracks, 77, "audio")):
+        for tracks_of, ssrc, kind in ((another.streams, scene.model.source, "video"), (scene.tracks, 77, "audio")):
             track = RtpStream(scene.host, "more", kind, scene.send_buffers)  # type: ignore[arg-type]
             track.remote_ssrc = ssrc
             track.add_down_track(subscriber)  # type: ignore[arg-type]

@@ -175,7 +175,7 @@ def test_sender_reports_reach_both() -> None:
             for client in (bob, carol):
                 report = await client.rtcp(rtcp.RTCP_SR)
                 assert int.from_bytes(report.body[:4], "big") == client.ssrc_of("alice", "microphone")
-            assert control.worker.peers["alice"].published["microphone"].tracks[0].reception._sr is not None
+            assert control.worker.peers["alice"].published["microphone"].layer_streams[0].reception._sr is not None
 
     run(test)
 

@@ -23,7 +23,7 @@ from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
 
 def track(control: LocalControl, peer: str, source: str = "camera") -> RtpStream:
-    return control.worker.peers[peer].published[source].tracks[0]
+    return control.worker.peers[peer].published[source].layer_streams[0]
 
 
 async def reached(control: LocalControl, packets_in: int) -> None:

@@ -237,7 +237,7 @@ class Scene:
         name = f"s{len(self.subscribers)}"
         self.subscribers[name] = subscriber = Subscriber(name, self.endpoint, GCM, self.send_buffers)
         self.publication.add_down_track(subscriber)  # type: ignore[arg-type]
-        head = self.publication.down_tracks[name].track.head
+        head = self.publication.down_tracks[name].stream.head
         level = 0 if self.model.lower else WHOLE
         self.model.down_tracks[name] = ModelDownTrack(level, self.model.head, away_from_wrap(head & 0xFFFF))
 
