@@ -28,7 +28,7 @@ async def renewed(control: LocalControl, client: Client) -> tuple[str, str]:
     assert ufrag != before[0]
     assert pwd != before[1]
     peer = control.worker.peers[client.id]
-    await until(lambda: peer.negotiation._offered is None, "the answer is there")
+    await until(lambda: not peer.negotiation.sections.in_flight, "the answer is there")
     return ufrag, pwd
 
 

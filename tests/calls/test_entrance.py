@@ -518,10 +518,13 @@ async def test_media_that_failed(tmp_path: Path) -> None:
         assert await bob.expect("left") == {"peer": alice.peer, "reason": "ice_timeout"}
 
 
-async def test_a_fault_of_ours_ends_one_peer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_ours_ends_one_peer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(tmp_path) as server, server.joined(name="bob") as bob, server.joined() as alice:
         await bob.expect("joined")
-        await alice.do(("Offer", {"sdp": "v=0", "send": {}, "receive": {"0": ["no source"]}}))
+        monkeypatch.setattr(server.rooms.peers[alice.peer], "muted", None)  # broken, which must not happen
+        await alice.send("mute", {"source": "camera", "muted": True})
         await alice.expect_bye("internal", 1011, rejoin=True)
         assert await bob.expect("left") == {"peer": alice.peer, "reason": "internal"}
         await bob.send("chat", {"text": "still here"})

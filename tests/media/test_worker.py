@@ -514,7 +514,7 @@ def test_a_mistake_of_ours_ends_one_peer_only(how: str, caplog: pytest.LogCaptur
         async with local_worker() as control, clients(control, "a", "b", "c") as (a, b, _):
             broken = control.worker.peers["c"]
             part, name = {
-                "command": (broken.negotiation, "_transceivers"),
+                "command": (broken.negotiation, "sections"),
                 "feedback": (broken.demuxer, "feedback"),
                 "liveness": (broken, "agent"),
             }[how]

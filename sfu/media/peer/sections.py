@@ -1,26 +1,203 @@
-"""The m-lines of a peer's session (RFC 8829), in order, and the current use of each."""
+"""Sections of a peer's session: what each m-line is for, and what an offer and its answer change. Pure.
+
+The server is always the offerer, so of JSEP's states (RFC 8829 section 3.2) two are left: stable, and an offer in
+flight. `Sections` knows no SDP text, timer or socket: negotiation.py turns plans into offers and carries out what
+answers lead to.
+
+Rules (RFC 8829 section 5.2.2), which tests hold against a model of a browser:
+
+1. A section keeps its index, its kind, and whether the server sends or receives in it.
+2. A section is reused for another track only after an answer has seen it inactive, so that a browser never takes the
+   new track for the old one.
+3. While an offer is in flight, nothing in it changes. Changes go into the next plan.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Protocol, TypeVar
 
-from sfu.media.peer.publication import Publication
+from sfu.errors import BadSource, TooManyTracks, UnexpectedAnswer
+from sfu.media.peer.sdp import AnswerSection
+from sfu.media.rtp.codecs import Direction, Kind
+
+
+class Publishable(Protocol):
+    """A track that sections can bring to the peer."""
+
+    @property
+    def kind(self) -> Kind:
+        """Of the sections that can carry it."""
+
+
+T = TypeVar("T", bound=Publishable)
 
 
 @dataclass(slots=True, eq=False)
-class Transceiver:
-    """One m-line of a peer. A receiving transceiver belongs to a source, a sending one to a track, in turn to several.
+class Transceiver(Generic[T]):
+    """One m-line. A receiving transceiver belongs to a source of the peer, a sending one to a track of another peer.
 
-    `settled` is false from the moment a transceiver loses its use until an answer has seen it inactive. Only then may
-    it be reused, so that a browser never takes a new track for the old one.
+    `accepted`: the last answer took the track. `settled`: no answer is needed before the transceiver gets another use.
+    `rtx_ssrc` is the SSRC of the track's retransmissions, 0 if they use the track's own; `repairs`: the client supports
+    RTX.
     """
 
-    kind: Literal["audio", "video"]
+    kind: Kind
     receives: bool
     source: str | None = None
-    track: Publication | None = None
+    track: T | None = None
     accepted: bool = False
     settled: bool = True
-    rtx_ssrc: int = 0  # of what is sent again in it
-    repairs: bool = False  # the client takes that
+    rtx_ssrc: int = 0
+    repairs: bool = False
+
+    @property
+    def direction(self) -> Direction:
+        """The server's."""
+        if self.receives:
+            return "recvonly" if self.source is not None else "inactive"
+        return "sendonly" if self.track is not None else "inactive"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Generic[T]):
+    """A section as it is offered: its transceiver's state at that moment. Its mid is its index."""
+
+    kind: Kind
+    direction: Direction
+    receives: bool
+    source: str | None
+    track: T | None
+    rtx_ssrc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped(Generic[T]):
+    """A plan took this track out of its section for good."""
+
+    track: T
+    rtx_ssrc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The answer says that the client sends this source."""
+
+    source: str
+    kind: Kind
+    section: AnswerSection
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The answer says that the client does not send this source."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Generic[T]):
+    """The client takes the track."""
+
+    track: T
+    section: AnswerSection
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Generic[T]):
+    """The client does not take the track."""
+
+    track: T
+
+
+Effect = Began | Ended | Accepted[T] | Refused[T]
+
+
+class Sections(Generic[T]):
+    """The sections of one peer. `sources` begin with one each; they keep their sections for good. `new_rtx_ssrc` gives
+    the SSRC of a track's retransmissions."""
+
+    def __init__(self, sources: Sequence[tuple[str, Kind]], new_rtx_ssrc: Callable[[T], int]) -> None:
+        self.transceivers: list[Transceiver[T]] = [Transceiver(kind, True, source=source) for source, kind in sources]
+        self._permanent = len(sources)
+        self._new_rtx_ssrc = new_rtx_ssrc
+        self._in_flight: list[Planned[T]] | None = None
+        self._shown = 0  # how many sections were ever offered
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an offer waits for its answer."""
+        return self._in_flight is not None
+
+    def claim(self, source: str, kind: Kind, most: int) -> None:
+        """Finds a section to receive a source in, its own if it has one. Raises TooManyTracks beyond `most` sources and
+        BadSource if the source has another kind."""
+        transceiver = self._receiving(source)
+        if transceiver is None:
+            if sum(one.receives and one.source is not None for one in self.transceivers) >= most:
+                raise TooManyTracks(f"A peer may publish {most} tracks.")
+            self._unused(kind, receives=True).source = source
+        elif transceiver.kind != kind:
+            raise BadSource(f"The source {source!r} is {transceiver.kind}.")
+
+    def release(self, source: str) -> None:
+        """Gives the section of a source back, unless it is permanent. Raises BadSource if the source has none."""
+        transceiver = self._receiving(source)
+        if transceiver is None:
+            raise BadSource
+        index = self.transceivers.index(transceiver)
+        if index >= self._permanent:
+            transceiver.source, transceiver.settled = None, index >= self._shown
+
+    def plan(self, wanted: Iterable[T]) -> tuple[list[Planned[T]], list[Dropped[T]]]:
+        """The sections of the next offer, which is in flight from now on, and the tracks that none of them brings any
+        more. `wanted` are all tracks the peer is to get. Without a section there is nothing to offer."""
+        assert self._in_flight is None
+        missing, dropped = dict.fromkeys(wanted), []
+        for transceiver in self.transceivers:
+            track = transceiver.track
+            if track is not None and track in missing:
+                del missing[track]
+            elif track is not None:
+                dropped.append(Dropped(track, transceiver.rtx_ssrc))
+                transceiver.track, transceiver.accepted, transceiver.settled = None, False, False
+        for track in missing:
+            transceiver = self._unused(track.kind, receives=False)
+            transceiver.track, transceiver.rtx_ssrc = track, self._new_rtx_ssrc(track)
+        planned = [
+            Planned(one.kind, one.direction, one.receives, one.source, one.track, one.rtx_ssrc)
+            for one in self.transceivers
+        ]
+        if planned:
+            self._in_flight, self._shown = planned, len(planned)
+        return planned, dropped
+
+    def settle(self, answer: Sequence[AnswerSection]) -> list[Effect[T]]:
+        """Applies an answer, which has a section for each of the offer's. Raises UnexpectedAnswer if no offer is in
+        flight."""
+        if self._in_flight is None:
+            raise UnexpectedAnswer
+        in_flight, self._in_flight = self._in_flight, None
+        effects: list[Effect[T]] = []
+        for transceiver, planned, said in zip(self.transceivers, in_flight, answer, strict=False):
+            if planned.direction == "inactive":
+                transceiver.settled = True
+            elif transceiver.track is not None:
+                transceiver.accepted, transceiver.repairs = said.receives, said.repairs
+                effects.append(Accepted(transceiver.track, said) if said.receives else Refused(transceiver.track))
+            elif transceiver.source is not None:
+                began = Began(transceiver.source, transceiver.kind, said)
+                effects.append(began if said.sends else Ended(transceiver.source))
+        return effects
+
+    def _receiving(self, source: str) -> Transceiver[T] | None:
+        return next((one for one in self.transceivers if one.receives and one.source == source), None)
+
+    def _unused(self, kind: Kind, *, receives: bool) -> Transceiver[T]:
+        for one in self.transceivers:
+            unused = one.source is None and one.track is None
+            if unused and one.settled and one.kind == kind and one.receives == receives:
+                return one
+        self.transceivers.append(Transceiver(kind, receives))
+        return self.transceivers[-1]

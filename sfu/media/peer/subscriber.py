@@ -62,7 +62,7 @@ class Subscriber:
         self._allocated_s = 0.0
         self._settled: list[Settled] = []  # all videos, if nothing more is wanted until one changes
 
-    def take(self, transceivers: Sequence[Transceiver], *, flows: bool) -> None:
+    def take(self, transceivers: Sequence[Transceiver[Publication]], *, flows: bool) -> None:
         """Its answers accepted what these transceivers carry. `flows`: its media path is up."""
         self.subscriptions = {
             transceiver.track.ssrc: transceiver.track for transceiver in transceivers if transceiver.track is not None

@@ -20,7 +20,7 @@ class Transport:
     def __init__(self, peer_id: str, agent: Agent, out: Packet, counters: dict[str, int]) -> None:
         self.id, self.agent = peer_id, agent
         self.outgoing: Context | None = None
-        self.hears_redundant: bool | None = None  # whether it takes RED; None until an answer accepts any audio
+        self.hears_redundant: bool | None = None  # whether it supports RED; None until an answer accepts any audio
         self.rtx_budget = TokenBucket(RTX_PER_S, RTX_BURST)  # retransmissions it may request
         self.rtx_bytes = 0  # retransmissions and probes
         self._out, self._counters = out, counters
@@ -30,6 +30,11 @@ class Transport:
         if self.outgoing is None or self.agent.selected is None:
             return None
         return self.outgoing, self.agent.selected
+
+    def learn_redundancy(self, supported: bool) -> None:
+        """The first call decides for good: packets that were sent without RED cannot be sent again with it."""
+        if self.hears_redundant is None:
+            self.hears_redundant = supported
 
     def send_rtx(self, data: bytes | bytearray) -> None:
         """Sends a packet again that was sent before."""
