@@ -1,16 +1,17 @@
--- The schema and its history: numbered steps, only ever added to. A database remembers in schema_steps which it has had,
--- and a start applies the rest in one transaction. One text for SQLite from 3.35 and PostgreSQL from 12. Times are UTC.
+-- The schema as numbered steps. Never change a step, only add new ones. Each database records its steps in the table
+-- schema_steps; a start applies the missing ones in one transaction. The same SQL serves SQLite from 3.35 and PostgreSQL
+-- from 12. Times are UTC.
 
 -- step 1: companies
 CREATE TABLE companies (
     id            UUID PRIMARY KEY,
     name          TEXT NOT NULL UNIQUE,
-    key_prefix    TEXT NOT NULL,                    -- the visible start of the API key
+    key_prefix    TEXT NOT NULL,                    -- the start of the API key, in clear
     key_hash      TEXT NOT NULL,                    -- SHA-256 of the API key, hex
-    sealed_secret TEXT NOT NULL,                    -- signs tokens; AES-256-GCM under the server key
+    sealed_secret TEXT NOT NULL,                    -- signs tokens; encrypted with AES-256-GCM and the server key
     tier          TEXT NOT NULL DEFAULT 'free' CHECK (tier IN ('free', 'pro', 'enterprise')),
     is_active     BOOLEAN NOT NULL DEFAULT TRUE,
-    is_default    BOOLEAN NOT NULL DEFAULT FALSE,   -- whose rooms are entered without a token
+    is_default    BOOLEAN NOT NULL DEFAULT FALSE,   -- its rooms can be entered without a token
     created_at    TIMESTAMPTZ NOT NULL,
     updated_at    TIMESTAMPTZ NOT NULL
 );
@@ -21,16 +22,16 @@ CREATE UNIQUE INDEX companies_default ON companies (is_default) WHERE is_default
 CREATE TABLE rooms (
     id               UUID PRIMARY KEY,
     company_id       UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
-    room_id          TEXT NOT NULL,                 -- what people call it: team-meeting
+    room_id          TEXT NOT NULL,                 -- the public id, such as team-meeting
     name             TEXT NOT NULL DEFAULT '',
     description      TEXT NOT NULL DEFAULT '',
     max_participants INTEGER NOT NULL DEFAULT 100 CHECK (max_participants > 0),
     access           TEXT NOT NULL DEFAULT 'open' CHECK (access IN ('open', 'token')),
     metadata         JSONB NOT NULL DEFAULT '{}',
-    version          INTEGER NOT NULL DEFAULT 1,    -- goes up with every edit
+    version          INTEGER NOT NULL DEFAULT 1,    -- incremented by every edit
     created_at       TIMESTAMPTZ NOT NULL,
     updated_at       TIMESTAMPTZ NOT NULL,
-    last_join_at     TIMESTAMPTZ,                   -- written first by every join: the lock that keeps the count right
+    last_join_at     TIMESTAMPTZ,                   -- every join writes it first, as a lock for the count
     UNIQUE (company_id, room_id)
 );
 
@@ -45,7 +46,7 @@ CREATE TABLE tokens (
     single_use  BOOLEAN NOT NULL DEFAULT FALSE,
     created_at  TIMESTAMPTZ NOT NULL,
     expires_at  TIMESTAMPTZ NOT NULL,
-    used_at     TIMESTAMPTZ,                        -- first join with it
+    used_at     TIMESTAMPTZ,                        -- the first join with it
     revoked_at  TIMESTAMPTZ
 );
 CREATE INDEX tokens_by_company ON tokens (company_id, created_at DESC, id DESC);
@@ -55,7 +56,7 @@ CREATE INDEX tokens_by_room ON tokens (company_id, room_id);
 CREATE TABLE sessions (
     id              UUID PRIMARY KEY,
     company_id      UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
-    room_id         TEXT NOT NULL,                  -- no foreign key: history outlives its room
+    room_id         TEXT NOT NULL,                  -- no foreign key: history outlives the room
     user_name       TEXT NOT NULL,
     token_id        UUID REFERENCES tokens (id) ON DELETE SET NULL,
     server          TEXT NOT NULL,                  -- the server that holds the connection
@@ -65,8 +66,8 @@ CREATE TABLE sessions (
     disconnected_at TIMESTAMPTZ,
     leave_reason    TEXT,
     day             DATE NOT NULL,                  -- of connected_at, UTC
-    duration_s      DOUBLE PRECISION,               -- once closed
-    concurrency     INTEGER NOT NULL,               -- how many were in the room with this one, itself included
+    duration_s      DOUBLE PRECISION,               -- NULL until disconnected
+    concurrency     INTEGER NOT NULL,               -- open sessions in the room at its start, including itself
     metadata        JSONB NOT NULL DEFAULT '{}'
 );
 CREATE INDEX sessions_by_room ON sessions (company_id, room_id, connected_at DESC, id DESC);
@@ -75,9 +76,9 @@ CREATE INDEX sessions_open ON sessions (company_id, room_id, user_name) WHERE di
 CREATE INDEX sessions_by_token ON sessions (token_id) WHERE token_id IS NOT NULL;
 
 -- step 5: how calls went
-ALTER TABLE sessions ADD COLUMN score_mean DOUBLE PRECISION;     -- 1 (bad) to 4.4; all of these are empty until the
-ALTER TABLE sessions ADD COLUMN score_min DOUBLE PRECISION;      -- session is closed, and where nothing flowed
-ALTER TABLE sessions ADD COLUMN loss_up DOUBLE PRECISION;        -- up is from the person to the server; fractions
+ALTER TABLE sessions ADD COLUMN score_mean DOUBLE PRECISION;     -- 1 (bad) to 4.4; all of these are NULL until the
+ALTER TABLE sessions ADD COLUMN score_min DOUBLE PRECISION;      -- session is closed, and if there was no media
+ALTER TABLE sessions ADD COLUMN loss_up DOUBLE PRECISION;        -- up: from the person to the server; fractions
 ALTER TABLE sessions ADD COLUMN loss_down DOUBLE PRECISION;
 ALTER TABLE sessions ADD COLUMN jitter_up_ms DOUBLE PRECISION;
 ALTER TABLE sessions ADD COLUMN jitter_down_ms DOUBLE PRECISION;
@@ -89,19 +90,19 @@ CREATE INDEX sessions_by_day ON sessions
     (company_id, day DESC, room_id, user_name, duration_s, concurrency, score_mean, score_min);
 
 -- step 6: moderation
-ALTER TABLE rooms ADD COLUMN locked BOOLEAN NOT NULL DEFAULT FALSE;     -- nobody enters who may not moderate
-ALTER TABLE rooms ADD COLUMN lobby BOOLEAN NOT NULL DEFAULT FALSE;      -- who may not moderate waits to be let in
+ALTER TABLE rooms ADD COLUMN locked BOOLEAN NOT NULL DEFAULT FALSE;     -- only moderators may enter
+ALTER TABLE rooms ADD COLUMN lobby BOOLEAN NOT NULL DEFAULT FALSE;      -- all but moderators wait to be admitted
 ALTER TABLE rooms ADD COLUMN files BOOLEAN NOT NULL DEFAULT TRUE;       -- files may be shared in the chat
-ALTER TABLE rooms ADD COLUMN chat_kept_s INTEGER CHECK (chat_kept_s >= 0);  -- 0: not at all; null: as the server says
+ALTER TABLE rooms ADD COLUMN chat_kept_s INTEGER CHECK (chat_kept_s >= 0);  -- 0: not at all; NULL: the server's default
 CREATE TABLE bans (
     id         UUID PRIMARY KEY,
     company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
     room_id    TEXT NOT NULL,
     user_name  TEXT NOT NULL,                   -- who was removed
-    token_id   UUID,                            -- the token that stays out; no foreign key: it outlives the token's record
-    name_key   TEXT NOT NULL DEFAULT '',        -- without a token: the name, case-folded …
-    address    TEXT NOT NULL DEFAULT '',        -- … and the address (of IPv6 the /64) that stay out together
-    banned_by  TEXT NOT NULL DEFAULT '',        -- the moderator's name; empty for the API
+    token_id   UUID,                            -- the banned token; no foreign key: a ban may outlive the token's record
+    name_key   TEXT NOT NULL DEFAULT '',        -- without a token: the banned name, case-folded, …
+    address    TEXT NOT NULL DEFAULT '',        -- … together with its address (for IPv6 the /64)
+    banned_by  TEXT NOT NULL DEFAULT '',        -- the moderator's name; empty if the API banned them
     created_at TIMESTAMPTZ NOT NULL,
     expires_at TIMESTAMPTZ NOT NULL
 );
@@ -110,7 +111,7 @@ CREATE INDEX bans_over ON bans (expires_at);
 
 -- step 7: chat
 CREATE TABLE files (
-    id         UUID PRIMARY KEY,                -- random; part of its address, and its name on the disk
+    id         UUID PRIMARY KEY,                -- random; part of its URL, and its name on disk
     company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
     room_id    TEXT NOT NULL,
     name       TEXT NOT NULL,
@@ -124,12 +125,12 @@ CREATE INDEX files_over ON files (expires_ms);
 CREATE TABLE chat_lines (
     id         UUID PRIMARY KEY,
     company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
-    room_id    TEXT NOT NULL,                   -- no foreign key: a line may be written after its room was deleted
-    peer       TEXT NOT NULL,                   -- the peer's id in its call
+    room_id    TEXT NOT NULL,                   -- no foreign key: a line may be written after the room was deleted
+    peer       TEXT NOT NULL,                   -- the sender's peer id in its call
     user_name  TEXT NOT NULL,
     text       TEXT NOT NULL,
     file_id    UUID REFERENCES files (id) ON DELETE CASCADE,
-    sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970; no two lines of a call have the same
+    sent_ms    BIGINT NOT NULL,                 -- milliseconds since 1970; unique within a call
     expires_ms BIGINT NOT NULL
 );
 CREATE INDEX chat_lines_by_room ON chat_lines (company_id, room_id, sent_ms DESC, id DESC);
