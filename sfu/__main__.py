@@ -24,13 +24,13 @@ from sfu.store.portal import left_behind
 log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
-"""As many as the server asks for: each connection takes one, and systems start processes with 256 to 1024."""
+"""Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
 REFUSED = 2
-"""Exit status when the command line or a setting cannot be used."""
+"""Exit status for an invalid command line or setting."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns its exit status."""
+    """Runs the command line and returns the exit status."""
     options = _parser().parse_args(arguments)
     status = 0
     try:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except* (ConfigError, Refusal) as group:
         print(f"sfu: {_first(group)}", file=sys.stderr)
         status = REFUSED
-    except* KeyboardInterrupt:  # Ctrl-C before the signals were taken over
+    except* KeyboardInterrupt:  # Ctrl-C before the signal handlers were installed
         status = 128 + signal.SIGINT
     if left_behind():
         logging.shutdown()
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _prepare() -> Config:
-    """The process as the server needs it: settings read, log set up, files enough."""
+    """Prepares the process: reads the settings, sets up logging, raises the limit on open files."""
     if not __debug__:
-        raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on: start it without.")
+        raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on. Start it without.")
     config = Config.from_env(os.environ)
     logs.to_stderr(config.log_level)
     for warning in unknown(os.environ):
@@ -60,7 +60,7 @@ def _prepare() -> Config:
 
 
 async def _serve(config: Config, options: argparse.Namespace) -> None:
-    from sfu.server import serve  # half a second, which other commands and refusals need not take
+    from sfu.server import serve  # this import takes half a second; other commands and errors need not wait for it
 
     await serve(config, self_signed=options.self_signed)
 
@@ -72,7 +72,7 @@ def _raise_open_files() -> None:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError) as error:  # macOS refuses more than its kernel allows, whatever it said
+    except (OSError, ValueError) as error:  # macOS refuses more than its kernel allows, even if the limit says more
         log.warning("open_files_limited soft=%d wanted=%d error=%r", soft, wanted, str(error))
 
 
@@ -88,11 +88,11 @@ def _parser() -> argparse.ArgumentParser:
         "serve", help="run the server", description="Runs the server.", epilog=table, formatter_class=raw
     )
     serving.add_argument(
-        "--self-signed", action="store_true", help="https with a certificate made at start, to try cameras of phones"
+        "--self-signed", action="store_true", help="serve https with a new self-signed certificate, to try phones"
     )
     serving.set_defaults(command=_serve)
     companies = commands.add_parser(
-        "company", help="make, list and change companies and their API keys", allow_abbrev=False
+        "company", help="create, list and change companies and their API keys", allow_abbrev=False
     )
     companies.set_defaults(command=company.run)
     company.add_parsers(companies)

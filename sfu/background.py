@@ -11,16 +11,16 @@ from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 
 RETRY_S, RETRY_MOST_S = 1.0, 8.0
-"""The first pause after a failure; each further one is twice as long, up to the most."""
+"""First pause after a failure; it doubles with each further failure, up to RETRY_MOST_S."""
 
 log = logging.getLogger(__name__)
 
 
 async def repeat(task: str, work: Callable[[], Awaitable[object]], every_s: float, counters: Counters) -> None:
-    """Runs `work` again and again until cancelled, with pauses of `every_s`, which may be 0 for work that waits itself.
+    """Runs `work` repeatedly until cancelled, `every_s` apart (0 if `work` itself waits for something to do).
 
-    Whatever it raises ends nothing: it is counted under `task`, said once until the work succeeds again, and the work
-    is tried again. (That the database is away, or refuses a statement, the database says itself.)
+    An exception does not end the loop: it is counted under `task`, logged once until `work` succeeds again, and `work`
+    is retried. DatabaseUnavailable is not logged here, since sfu.store.database logs it.
     """
     pause_s, said = RETRY_S, False
     while True:

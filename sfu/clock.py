@@ -1,7 +1,8 @@
-"""The clock for the control plane's deadlines: time during which the process was stopped does not count.
+"""The clock for the control plane's deadlines. Time during which the process was paused does not count.
 
-One that was stopped (with its machine, for a snapshot or a closed lid, or by a disk or a log that nobody reads) finds
-every deadline over before it has read what came meanwhile. Its own pause is nobody else's silence.
+The process pauses with its machine (a snapshot, a closed laptop lid), or on a stalled disk or a log pipe that nobody
+reads. With a monotonic clock, every deadline would have passed before the process has read what arrived meanwhile, and
+it would take its own pause for the silence of its peers.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Callable
 import trio
 
 LOOK_S = 1.0
-"""How often the clock is looked at while nothing happens, so that a pause is told from waiting."""
+"""Longest sleep of the event loop, so that idle waiting can be told from a pause."""
 MOST_S = 2.0
-"""What counts of the time between two looks: more than LOOK_S, as a busy machine is late at times."""
+"""Longest step of the clock between two readings. Above LOOK_S, because a busy machine wakes up late at times."""
 
 
 class AwakeClock(trio.abc.Clock):
-    """For `trio.run`. `now` is a clock in seconds that never goes back."""
+    """A clock for `trio.run`. `now` is a monotonic clock in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now

@@ -18,7 +18,7 @@ Command = Callable[["Store", argparse.Namespace], Awaitable[None]]
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
-    """The commands below `sfu company`."""
+    """Adds the subcommands of `sfu company`."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (command, text) in COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
@@ -30,8 +30,8 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
-    """One command. Raises ConfigError, or a Refusal that says what is wrong."""
-    from sfu.data import open_data  # a quarter of a second, which `sfu --help` need not take
+    """Runs one subcommand. Raises ConfigError, or a Refusal that names the problem."""
+    from sfu.data import open_data  # this import takes a quarter of a second; `sfu --help` need not wait for it
 
     async with open_data(config) as store:
         await store.companies.ensure_default()
@@ -43,7 +43,7 @@ async def _create(store: Store, options: argparse.Namespace) -> None:
     from sfu.tenancy.tokens import is_name
 
     if not is_name(options.name):
-        raise BadValue("A company's name is 1 to 255 printable characters.")
+        raise BadValue("A company's name must be 1 to 255 printable characters.")
     company, key = await store.companies.create(options.name, options.tier)
     _show_key(company, key.reveal())
 
@@ -66,7 +66,7 @@ async def _rotate_key(store: Store, options: argparse.Namespace) -> None:
 
 async def _rotate_secret(store: Store, options: argparse.Namespace) -> None:
     company = await store.companies.rotate_secret((await _named(store, options)).id)
-    print(f"Tokens of {company.name} made until now are not accepted any more.")
+    print(f"Tokens of {company.name} issued until now are no longer accepted.")
 
 
 async def _disable(store: Store, options: argparse.Namespace) -> None:
@@ -82,21 +82,21 @@ async def _enable(store: Store, options: argparse.Namespace) -> None:
 async def _named(store: Store, options: argparse.Namespace) -> Company:
     company = await store.companies.by_name(options.name)
     if company is None:
-        raise CompanyNotFound(f"There is no company {options.name!r}. `sfu company list` shows all.")
+        raise CompanyNotFound(f"There is no company {options.name!r}. `sfu company list` shows all companies.")
     return company
 
 
 def _show_key(company: Company, key: str) -> None:
-    """Only the key on standard output, for scripts: `KEY=$(sfu company create "Acme")`."""
-    print(f"The API key of {company.name}. It is shown this once:", file=sys.stderr)
+    """Prints only the key to standard output, for scripts: `KEY=$(sfu company create "Acme")`."""
+    print(f"The API key of {company.name}. It is shown only once:", file=sys.stderr)
     print(key)
 
 
 COMMANDS: dict[str, tuple[Command, str]] = {
-    "create": (_create, "make a company and print its API key, which nothing can show again"),
+    "create": (_create, "create a company and print its API key, which cannot be shown again"),
     "list": (_list, "list the companies"),
     "rotate-key": (_rotate_key, "print a new API key; the old one stops working at once"),
-    "rotate-secret": (_rotate_secret, "make every token of a company invalid at once"),
+    "rotate-secret": (_rotate_secret, "invalidate every token of a company at once"),
     "disable": (_disable, "refuse a company's keys and tokens, and end its calls"),
-    "enable": (_enable, "take a disabled company back"),
+    "enable": (_enable, "enable a disabled company"),
 }

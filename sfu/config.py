@@ -1,7 +1,7 @@
 """Settings: environment variables parsed into one frozen dataclass, with default, unit and description.
 
-The fields of `Config` are the only list of settings. `sfu --help` prints it and `docs/operating.md` repeats it, which a
-test holds against this file.
+The fields of `Config` are the only list of settings. `sfu --help` prints it. `docs/operating.md` repeats it, and a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFIX = "SFU_"
 ANY_HOST = "*"
 """The `host` that means every IPv4 and IPv6 address of every interface."""
 SHARED_UDP = sys.platform == "linux"
-"""Whether media workers can share a UDP port: other systems give a datagram to any of the sockets that have it."""
+"""Whether media workers can share a UDP port. Other systems deliver a datagram to an arbitrary one of the sockets."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -32,7 +32,7 @@ _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the settings table. `default` is as a person would write it; `unit` is empty where there is none."""
+    """One row of the settings table. `default` is for people to read; `unit` is empty for values without a unit."""
 
     variable: str
     attribute: str
@@ -44,7 +44,10 @@ class Setting:
 def _setting(
     default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", shown: str = "", secret: bool = False
 ) -> Any:
-    """A field of Config. `parse` raises ValueError with what is accepted; `shown` is the default for help texts."""
+    """A field of Config. `parse` raises ValueError with a description of what is accepted.
+
+    `shown` replaces the default in help texts; a `secret` value is left out of the repr.
+    """
     shown = shown or (f"{default:g}" if isinstance(default, float) else str(default))
     about = {"parse": parse, "unit": unit, "help": text, "shown": shown}
     return field(default=default, repr=not secret, metadata=about)
@@ -105,7 +108,7 @@ def _public_ip(text: str) -> tuple[str, ...]:
         try:
             address = ip_address(item)
         except ValueError:
-            raise ValueError(f"{accepted}; {item!r} is none") from None
+            raise ValueError(f"{accepted}; {item!r} is not one") from None
         if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
             raise ValueError(f"{accepted}; nobody can send to {item!r}")
         found.append(str(address))
@@ -124,7 +127,7 @@ def _origins(text: str) -> tuple[str, ...]:
             port, host = None, None
         more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
         if default_port is None or not host or more or not item.isascii():
-            raise ValueError(f"origins such as https://example.org, separated by commas; {item!r} is none")
+            raise ValueError(f"origins such as https://example.org, separated by commas; {item!r} is not one")
         host = f"[{host}]" if ":" in host else host
         found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default_port) else ""))
     return tuple(dict.fromkeys(found))
@@ -136,16 +139,18 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
         try:
             found.append(ip_network(item))
         except ValueError:
-            raise ValueError(f"addresses or networks such as 10.0.0.0/8, comma-separated; {item!r} is none") from None
+            raise ValueError(
+                f"addresses or networks such as 10.0.0.0/8, comma-separated; {item!r} is not one"
+            ) from None
     return tuple(found)
 
 
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
-        raise ValueError("the name of a file that exists")
+        raise ValueError("the path of an existing file")
     if not os.access(path, os.R_OK):
-        raise ValueError("the name of a file that this user may read")
+        raise ValueError("the path of a file that this user may read")
     return path
 
 
@@ -155,12 +160,12 @@ def _path(text: str) -> Path:
     except RuntimeError:
         path = Path()
     if not path.is_absolute() or "\0" in text:
-        raise ValueError("an absolute path, which need not exist")
+        raise ValueError("an absolute path (it need not exist)")
     return path
 
 
 def _data_dir() -> Path:
-    """Where systems keep such data: a service's from systemd, root's, a user's (XDG Base Directory Specification)."""
+    """The default folder: systemd's state directory of a service, root's, or a user's (XDG Base Directory)."""
     if of_service := os.environ.get("STATE_DIRECTORY"):
         return Path(of_service)
     if os.geteuid() == 0:
@@ -175,32 +180,34 @@ def _text(text: str) -> str:
 
 
 def _cores() -> int:
-    """Cores this process may use; macOS has no affinity to ask for."""
+    """Cores this process may use. macOS has no CPU affinity, so there it is all cores."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting. `Config()` is the default server; `from_env` is what `sfu serve` runs with."""
+    """Every setting. `Config()` has the defaults; `sfu serve` uses `from_env`."""
 
-    host: str = _setting(ANY_HOST, _host, "Address to listen on; * is every one, 0.0.0.0 every IPv4, :: every IPv6.")
+    host: str = _setting(ANY_HOST, _host, "Address to listen on: * for all, 0.0.0.0 for all IPv4, :: for all IPv6.")
     port: int = _setting(
-        8080, _whole(1, 65535), "TCP and UDP port. Except on Linux, a second worker takes the next UDP port."
+        8080, _whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port."
     )
     public_ip: tuple[str, ...] = _setting(
-        (), _public_ip, "Addresses browsers are to send media to, comma-separated.", shown="every address listened on"
+        (), _public_ip, "Addresses to which browsers send media, comma-separated.", shown="every address listened on"
     )
     allowed_origins: tuple[str, ...] = _setting(
-        (), _origins, "Origins of other sites whose pages may connect or embed a call, comma-separated.", shown="none"
+        (), _origins, "Other sites' origins whose pages may connect or embed a call, comma-separated.", shown="none"
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
-        (), _networks, "Proxies whose X-Forwarded-For and -Proto are believed, comma-separated.", shown="none"
+        (), _networks, "Proxies whose X-Forwarded-For and -Proto are trusted, comma-separated.", shown="none"
     )
-    tls_cert: Path | None = _setting(None, _file, "PEM file of a certificate with its chain: https only.", shown="none")
+    tls_cert: Path | None = _setting(
+        None, _file, "PEM file of a certificate with its chain. If set, the server speaks https only.", shown="none"
+    )
     tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
     data_dir: Path = _setting(
-        _data_dir(), _path, "Folder of the database, the server key and shared files.",
+        _data_dir(), _path, "Folder for the database, the server key and shared files.",
         shown="~/.local/state/sfu, for root /var/lib/sfu",
     )  # fmt: skip
     database_url: str = _setting(
@@ -208,76 +215,77 @@ class Config:
         shown="sfu.db in SFU_DATA_DIR", secret=True,
     )  # fmt: skip
     server_key: str = _setting(
-        "", str, "32 bytes in base64 or hex that seal companies' secrets in the database.",
-        shown="what SFU_SERVER_KEY_FILE holds", secret=True,
+        "", str, "32 bytes in base64 or hex that encrypt companies' secrets in the database.",
+        shown="the key in SFU_SERVER_KEY_FILE", secret=True,
     )  # fmt: skip
     server_key_file: Path | None = _setting(
-        None, _path, "File of the server key, made if it does not exist.", shown="server.key beside the database"
+        None, _path, "File of the server key, created if it does not exist.", shown="server.key beside the database"
     )
     server_name: str = _setting(
-        "", _text, "This server among those that share a database.", shown="the host's name and the port"
+        "", _text, "Name of this server, unique among those that share a database.", shown="host name and port"
     )
-    heartbeat_s: float = _seconds(10.0, "Time between two writes of who is still in a call.")
+    heartbeat_s: float = _seconds(10.0, "Interval at which the database records who is still in a call.")
     allow_anonymous: bool = _setting(
-        True, _choice({"on": True, "off": False}), "off: nobody joins without a token.", shown="on"
+        True, _choice({"on": True, "off": False}), "off: every join needs a token.", shown="on"
     )
-    workers: int = _setting(max(1, _cores() - 1), _whole(1, 256), "Media processes.", shown="cores - 1, at least 1")
+    workers: int = _setting(
+        max(1, _cores() - 1), _whole(1, 256), "Number of media workers.", shown="cores - 1, at least 1"
+    )
     limits: bool = _setting(
         True,
         _choice({"on": True, "off": False}),
-        "off, for load tests on a loopback SFU_HOST: no rates, no maxima of peers and tracks.",
+        "off: no rate limits, no maxima of peers and tracks. For load tests; needs a loopback SFU_HOST.",
         shown="on",
     )
     max_load: float = _setting(
-        0.85, _decimal(0.1, 1), "Load of a media worker beyond which nobody more may join.", unit="cores"
+        0.85, _decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores"
     )
-    max_peers: int = _setting(100, _whole(1, 10_000), "Peers in a room that says nothing else.")
-    max_tracks: int = _setting(8, _whole(2, 64), "Tracks one peer may publish.")
-    max_waiting: int = _setting(50, _whole(1, 1000), "People waiting in the lobby of a room.")
-    lobby_s: float = _seconds(600.0, "Time somebody may wait in a lobby.")
+    max_peers: int = _setting(100, _whole(1, 10_000), "Most peers in a room created without a maximum of its own.")
+    max_tracks: int = _setting(8, _whole(2, 64), "Most tracks one peer may publish.")
+    max_waiting: int = _setting(50, _whole(1, 1000), "Most people waiting in the lobby of one room.")
+    lobby_s: float = _seconds(600.0, "Longest wait in a lobby.")
     ban_s: int = _setting(
-        43_200, _whole(1, 31_536_000), "Time for which who came without a token and was removed stays out.",
+        43_200, _whole(1, 31_536_000), "How long a removed participant who joined without a token is kept out.",
         unit="seconds",
     )  # fmt: skip
     chat_kept_s: int = _setting(
-        86_400, _whole(0, 315_360_000), "How long chat is kept in rooms that do not say; 0: not at all.", unit="seconds"
-    )
+        86_400, _whole(0, 315_360_000), "How long chat is kept, unless the room sets its own time. 0: not at all.",
+        unit="seconds",
+    )  # fmt: skip
     history_days: int = _setting(
         365,
         _whole(0, 36_500),
-        "How long sessions that ended and tokens that expired are kept; 0: for ever.",
+        "How long ended sessions and expired tokens are kept. 0: forever.",
         unit="days",
     )
-    file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Longest file that may be shared in a call; 0: none may.")
-    room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Files of one room together.")
-    files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Files of all rooms together.")
-    last_n: int = _setting(
-        16, _whole(0, 10_000), "Videos one peer gets at most: those of who spoke last. 0: all of them."
-    )
-    max_candidates: int = _setting(32, _whole(1, 1000), "ICE candidates one peer may send.")
+    file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.")
+    room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Most space for the files of one room.")
+    files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Most space for the files of all rooms.")
+    last_n: int = _setting(16, _whole(0, 10_000), "Most videos sent to one peer: those of the last speakers. 0: all.")
+    max_candidates: int = _setting(32, _whole(1, 1000), "Most ICE candidates from one peer.")
     message_bytes: int = _bytes(65536, 1024, 1 << 24, "Longest WebSocket message.")
-    section_bytes: int = _bytes(4096, 512, 65536, "An answer may be this long for each section of its offer.")
-    messages_per_s: int = _setting(20, _whole(1, 10_000), "WebSocket messages from one peer.", unit="per second")
-    messages_burst: int = _setting(60, _whole(1, 10_000), "WebSocket messages from one peer at once.")
+    section_bytes: int = _bytes(4096, 512, 65536, "Longest SDP answer, per media section of its offer.")
+    messages_per_s: int = _setting(20, _whole(1, 10_000), "Most WebSocket messages from one peer.", unit="per second")
+    messages_burst: int = _setting(60, _whole(1, 10_000), "Most WebSocket messages from one peer at once.")
     head_bytes: int = _bytes(16384, 1024, 1 << 20, "Longest head of an HTTP request.")
-    head_s: float = _seconds(5.0, "Time for the head of an HTTP request to arrive.")
+    head_s: float = _seconds(5.0, "Timeout for the head of an HTTP request.")
     body_bytes: int = _bytes(65536, 0, 1 << 24, "Longest body of an HTTP request.")
-    keep_alive_s: float = _seconds(75.0, "Time an idle HTTP connection is kept.")
-    join_s: float = _seconds(10.0, "Time from the connection to the first offer.")
-    answer_s: float = _seconds(15.0, "Time for an offer to be answered.")
-    ice_s: float = _seconds(15.0, "Time for a media path to be found (ICE).")
-    dtls_s: float = _seconds(10.0, "Time for the media encryption to be set up (DTLS).")
-    send_s: float = _seconds(10.0, "Time for one WebSocket message or HTTP write to leave.")
+    keep_alive_s: float = _seconds(75.0, "How long an idle HTTP connection is kept open.")
+    join_s: float = _seconds(10.0, "Timeout from the connection to the first offer.")
+    answer_s: float = _seconds(15.0, "Timeout for the answer to an offer.")
+    ice_s: float = _seconds(15.0, "Timeout for ICE to find a media path.")
+    dtls_s: float = _seconds(10.0, "Timeout for the DTLS handshake.")
+    send_s: float = _seconds(10.0, "Timeout for one WebSocket message or one write to an HTTP connection.")
     ping_s: float = _seconds(20.0, "Time between WebSocket pings.")
-    pong_s: float = _seconds(10.0, "Time for a WebSocket ping to be answered.")
-    hold_s: float = _seconds(15.0, "Time that a peer whose WebSocket broke has to resume; its media goes on.")
+    pong_s: float = _seconds(10.0, "Timeout for the pong to a WebSocket ping.")
+    hold_s: float = _seconds(15.0, "How long a peer whose WebSocket broke can resume. Its media continues.")
     log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Config:
         """Reads every SFU_* variable that is a setting; an empty one counts as unset.
 
-        Raises ConfigError, a sentence with the variable's name, its value and what is accepted.
+        Raises ConfigError with the variable's name, its value and what is accepted.
         """
         values = {}
         for spec in fields(cls):
@@ -294,24 +302,24 @@ class Config:
         return config
 
     def _check(self) -> None:
-        """What no setting can be asked about alone."""
+        """Checks that need more than one setting. Raises ConfigError."""
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("SFU_TLS_CERT", "SFU_TLS_KEY") if self.tls_cert else ("SFU_TLS_KEY", "SFU_TLS_CERT")
             raise ConfigError(f"{given} is set but {missing} is not: both files are needed, or neither.")
         if not self.limits and not self.loopback:
             raise ConfigError(
                 f"SFU_LIMITS=off is not accepted while SFU_HOST is {self.host!r}: without limits the server must "
-                "listen on loopback only, such as SFU_HOST=127.0.0.1."
+                "listen on loopback only, for example with SFU_HOST=127.0.0.1."
             )
         if self.udp_ports[-1] > 65535:
             raise ConfigError(
-                f"SFU_PORT={self.port} is not accepted with {self.workers} workers (SFU_WORKERS): each takes one more "
-                "UDP port, and the last would be above 65535."
+                f"SFU_PORT={self.port} is not accepted with {self.workers} workers (SFU_WORKERS): each needs a UDP "
+                "port of its own, and the last would be above 65535."
             )
 
     @property
     def udp_ports(self) -> range:
-        """What media workers listen on: the one, or where they cannot share it, one each."""
+        """The media workers' UDP ports: one if they can share it, else one each."""
         return range(self.port, self.port + (1 if SHARED_UDP else self.workers))
 
     @property
@@ -329,7 +337,7 @@ def settings() -> list[Setting]:
 
 
 def unknown(env: Mapping[str, str]) -> list[str]:
-    """A warning for each SFU_* variable that is no setting, with the setting it may have been meant to be."""
+    """A warning for each SFU_* variable that is not a setting, with the most similar setting, if any."""
     known = [_variable(spec.name) for spec in fields(Config)]
     found = []
     for name in sorted(name for name in env if name.startswith(PREFIX) and name not in known):

@@ -1,4 +1,4 @@
-"""Opens the store at the place that the settings name, with the server's key."""
+"""Opens the store that the settings name, with the server key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNLIMITED = 1_000_000_000
 
 
 def open_data(config: Config) -> AbstractAsyncContextManager[Store]:
-    """The store of this server, made if this is its first start. Raises ConfigError or DatabaseUnavailable."""
+    """The store of this server, created at the first start. Raises ConfigError or DatabaseUnavailable."""
     return open_store(
         database_url(config),
         server_key(config),
@@ -33,7 +33,7 @@ def database_url(config: Config) -> str:
 
 
 def server_key(config: Config) -> ServerKey:
-    """The one that is set, else from its file, which is made if need be. Raises ConfigError."""
+    """SFU_SERVER_KEY if set, else the key in its file, which is created if it does not exist. Raises ConfigError."""
     if config.server_key:
         return ServerKey.from_text(config.server_key)
     file = config.server_key_file

@@ -1,7 +1,7 @@
 """Every error and refusal of a call, each with a stable code.
 
-`code` is what clients match on and never changes; the text is for people and may. An error reaches a client in one of
-three forms: an `error` event (the connection goes on), an HTTP refusal with `status`, or a `bye` event followed by a
+Clients match on `code`, which never changes; the text is for people and may change. An error reaches a client in one of
+three forms: an `error` event (the session continues), an HTTP refusal with `status`, or a `bye` event followed by a
 WebSocket close with `close_code` (RFC 6455 section 7.4; 4000-4999 are ours).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 class SfuError(Exception):
-    """Base of all errors with a wire code. `str(error)` is a sentence fit for the person it concerns."""
+    """Base of all errors with a wire code. `str(error)` is a sentence for the person concerned."""
 
     code = "internal"
     status = 500
@@ -21,12 +21,12 @@ class SfuError(Exception):
 
 
 class ConfigError(SfuError):
-    """A setting that cannot be used; raised at start, before anything listens."""
+    """A setting, or a file or port that it names, cannot be used. During the start it ends the server."""
 
     code = "bad_config"
 
 
-# --- the peer's fault: an `error` event, the room untouched ----------------------------------------------------------
+# --- the peer's fault: an `error` event, the room is not affected ----------------------------------------------------
 
 
 class BadMessage(SfuError):
@@ -51,17 +51,17 @@ class UnexpectedAnswer(SfuError):
 
 class BadCandidate(SfuError):
     code, status, close_code = "bad_candidate", 400, 4400
-    default = "The candidate is not one of RFC 8839."
+    default = "The candidate is not a valid ICE candidate (RFC 8839)."
 
 
 class TooManyCandidates(SfuError):
     code, status, close_code = "too_many_candidates", 429, 4429
-    default = "More candidates than one peer may send."
+    default = "The peer sent too many candidates."
 
 
 class TooManyTracks(SfuError):
     code, status, close_code = "too_many_tracks", 429, 4429
-    default = "More tracks than one peer may publish."
+    default = "The peer publishes too many tracks."
 
 
 class BadSource(SfuError):
@@ -71,7 +71,7 @@ class BadSource(SfuError):
 
 class NoCommonCodec(SfuError):
     code, status, close_code = "no_common_codec", 400, 4400
-    default = "This browser cannot show VP8 video, so no pictures come. You hear everybody."
+    default = "This browser cannot decode VP8 video, so you see nobody. You hear everybody."
 
 
 class NotAllowed(SfuError):
@@ -81,7 +81,7 @@ class NotAllowed(SfuError):
 
 class UnknownPeer(SfuError):
     code, status, close_code = "unknown_peer", 404, 4404
-    default = "Nobody of this id is here (any more)."
+    default = "No peer with this id is in the room (any more)."
 
 
 class ChatTooLong(SfuError):
@@ -89,17 +89,17 @@ class ChatTooLong(SfuError):
     default = "The chat message is longer than the server allows."
 
 
-# --- refusals and ends: HTTP status before the upgrade, `bye` and a close code after it ------------------------------
+# --- refusals and endings: an HTTP status before the upgrade, `bye` and a close code after it ------------------------
 
 
 class BadRequest(SfuError):
     code, status = "bad_request", 400
-    default = "The request cannot be understood."
+    default = "The request is malformed."
 
 
 class UpgradeRequired(SfuError):
     code, status = "upgrade_required", 426
-    default = "This address speaks WebSocket only."
+    default = "This address accepts WebSocket requests only."
 
 
 class BadName(SfuError):
@@ -119,7 +119,7 @@ class RoomFull(SfuError):
 
 class RoomLocked(SfuError):
     code, status, close_code = "room_locked", 403, 4403
-    default = "The room is locked: nobody more may come in. Ask somebody who is there to unlock it."
+    default = "The room is locked: nobody else may enter. Ask somebody in the room to unlock it."
 
 
 class Removed(SfuError):
@@ -149,7 +149,7 @@ class ServerFull(SfuError):
 
 class TooManyConnections(SfuError):
     code, status, close_code = "too_many_connections", 503, 1013
-    default = "Too many connections come from your address. Close some of them, or try again in a moment."
+    default = "There are too many connections from your address. Close some of them, or try again in a moment."
 
 
 class MediaUnavailable(SfuError):
@@ -159,7 +159,7 @@ class MediaUnavailable(SfuError):
 
 class RateLimited(SfuError):
     code, status, close_code = "rate_limited", 429, 4429
-    default = "Too many messages in too short a time."
+    default = "The client sent too many messages in too short a time."
 
 
 class MessageTooLarge(SfuError):
@@ -184,7 +184,7 @@ class DtlsFailed(SfuError):
 
 class MediaLost(SfuError):
     code, close_code = "media_lost", 4408
-    default = "The media path to this peer went silent."
+    default = "No media traffic arrives from this peer any more."
 
 
 class MediaRestarted(SfuError):
@@ -194,17 +194,17 @@ class MediaRestarted(SfuError):
 
 class SlowConsumer(SfuError):
     code, close_code = "slow_consumer", 4408
-    default = "The connection does not take messages as fast as they come."
+    default = "The client does not read messages as fast as they are sent."
 
 
 class Unresponsive(SfuError):
     code, close_code = "unresponsive", 4408
-    default = "The connection stopped answering."
+    default = "The client stopped responding."
 
 
 class SessionGone(SfuError):
     code, status, close_code = "session_gone", 410, 4408
-    default = "There is nothing to resume: the session has ended. Join again."
+    default = "The session cannot be resumed because it has ended. Join again."
 
 
 class Replaced(SfuError):

@@ -1,4 +1,4 @@
-"""A flood gate: how much of what strangers send is looked at in a second. Pure: the clock is an argument."""
+"""A flood gate: caps how many messages of strangers are handled per second. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WINDOW_S = 1.0
 
 
 class FloodGate:
-    """Admits `share` a second from one source, `total` from all together. `total` bounds its memory, too."""
+    """Admits `share` per second from one source and `total` from all together. `total` also bounds the memory used."""
 
     __slots__ = ("_admitted", "_ends_s", "_share", "_total", "_warned_s")
 
@@ -20,7 +20,7 @@ class FloodGate:
 
     def admits(self, source: Hashable, now_s: float) -> bool:
         if now_s >= self._ends_s:
-            self._admitted = {None: 0}  # of all
+            self._admitted = {None: 0}  # None counts all sources together
             self._ends_s = now_s + WINDOW_S
         of_one, of_all = self._admitted.get(source, 0), self._admitted[None]
         if of_one >= self._share or of_all >= self._total:
@@ -29,7 +29,7 @@ class FloodGate:
         return True
 
     def warns(self, now_s: float, every_s: float = 60.0) -> bool:
-        """Whether a refusal is worth a line in the log: once in so many seconds."""
+        """Whether a refusal is to be logged: at most once in `every_s` seconds."""
         if now_s < self._warned_s + every_s:
             return False
         self._warned_s = now_s

@@ -1,7 +1,7 @@
-"""Counters, and the Prometheus text format (version 0.0.4). Plain synchronous state.
+"""Counters and histograms, and the Prometheus text format (version 0.0.4). Plain synchronous state.
 
-Every combination of name and labels is kept for ever, so a label's value comes from a closed set (an error code, an
-HTTP status, a kind), never from a client.
+Every combination of name and labels is kept for the life of the process, so label values must come from a closed set
+(an error code, an HTTP status, a kind), never from a client.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ HELP = {
     "sfu_errors_total": "Error events sent to peers, by error code.",
     "sfu_connections_total": "TCP connections accepted.",
     "sfu_http_requests_total": "HTTP responses, by status.",
-    "sfu_connection_failures_total": "TCP connections that ended badly, by kind.",
-    "sfu_task_failures_total": "Times that work beside the calls failed and was put off, by task.",
-    "sfu_worker_restarts_total": "Media workers started again because they had died.",
-    "sfu_quality_causes_total": "Times that peers were told, every two seconds, what makes their call bad, by kind.",
-    "sfu_quality_score": "How calls go, 1 to 4.4: every peer's score, each time it is told (every two seconds).",
-    "sfu_quality_loss_ratio": "Packets lost between a peer and the server, retransmitted or not.",
+    "sfu_connection_failures_total": "TCP connections that failed or were closed early, by kind.",
+    "sfu_task_failures_total": "Failed runs of background tasks, which are retried, by task.",
+    "sfu_worker_restarts_total": "Media workers restarted after they died.",
+    "sfu_quality_causes_total": "Reports to peers (every two seconds) that named a cause of bad quality, by kind.",
+    "sfu_quality_score": "Call quality, 1 to 4.4: each peer's score in each report (every two seconds).",
+    "sfu_quality_loss_ratio": "Fraction of packets lost between a peer and the server, retransmitted or not.",
     "sfu_quality_jitter_seconds": "Jitter between a peer and the server.",
-    "sfu_quality_round_trip_seconds": "Round trip between a peer and the server.",
+    "sfu_quality_round_trip_seconds": "Round-trip time between a peer and the server.",
     "sfu_quality_bitrate_bps": "Bitrate between a peer and the server.",
 }
 
@@ -38,24 +38,24 @@ class Counters:
         self._histograms: dict[str, dict[Labels, _Histogram]] = {}
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
-        """Counts `value` more; the first use of a name and its labels makes the counter."""
+        """Adds `value` to a counter; the first use of a name and its labels creates it."""
         samples = self._values.setdefault(name, {})
         key = tuple(sorted(labels.items()))
         samples[key] = samples.get(key, 0) + value
 
     def observe(self, name: str, value: float, bounds: tuple[float, ...], **labels: str) -> None:
-        """One value more in a histogram, whose buckets end at `bounds` and never change."""
+        """Adds a value to a histogram. `bounds` are the upper bounds of its buckets, fixed by the first call."""
         histograms, key = self._histograms.setdefault(name, {}), tuple(sorted(labels.items()))
         if key not in histograms:
             histograms[key] = _Histogram(bounds)
         histograms[key].add(value)
 
     def get(self, name: str, **labels: str) -> float:
-        """The count under exactly these labels; 0 when nothing was counted."""
+        """The value of the counter with exactly these labels; 0 if it does not exist."""
         return self._values.get(name, {}).get(tuple(sorted(labels.items())), 0)
 
     def render(self) -> str:
-        """All of them as Prometheus text, in a stable order."""
+        """All counters and histograms as Prometheus text, in a stable order."""
         families = ((name, sorted(samples.items())) for name, samples in sorted(self._values.items()))
         counters = "".join(
             family(name, "counter", HELP.get(name, name), [(dict(labels), value) for labels, value in samples])
@@ -77,7 +77,7 @@ class _Histogram:
         self._sum += value
 
     def render(self, name: str, labels: Mapping[str, str]) -> str:
-        """Cumulative: each bucket holds what those before it do."""
+        """Buckets are cumulative: each includes the counts of those before it."""
         ends = [*self._bounds, math.inf]
         buckets = zip(ends, accumulate(self._counts), strict=True)
         lines = [_line(f"{name}_bucket", {**labels, "le": _number(end)}, count) for end, count in buckets]
@@ -87,7 +87,7 @@ class _Histogram:
 
 
 def family(name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
-    """One metric: its `# HELP` and `# TYPE`, and a line for each (labels, value). `kind` is counter or gauge."""
+    """One metric family: `# HELP`, `# TYPE`, and a line per (labels, value). `kind` is counter or gauge."""
     return _head(name, kind, text) + "".join(_line(name, labels, value) for labels, value in samples)
 
 
@@ -106,7 +106,7 @@ def _escape(text: str, *, quote: bool = False) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers in full, as `repr` turns large ones into 1e+16; the format's own names for what is not finite."""
+    """Whole numbers with all digits (`repr` would write 1e+16); NaN and infinities as the text format spells them."""
     if math.isfinite(value):
         return str(int(value)) if value == int(value) else repr(value)
     return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -13,11 +13,14 @@ from sfu.refusals import TooManyFailures, TooManyRequests
 FAILURES = 10
 FAILURES_S = 60.0
 ADDRESSES = 10_000
-"""Addresses that are remembered; beyond it the one that was heard of longest ago is forgotten."""
+"""Addresses kept in memory. Beyond that, the least recently counted one is forgotten."""
 
 
 class Rate:
-    """`count` within any `per_s` seconds by one address, for IPv6 by one /64. `refuse` makes of seconds a refusal."""
+    """Allows one address (for IPv6 one /64) `count` events within any `per_s` seconds.
+
+    `refuse` turns the seconds until the next allowed event into the error to raise.
+    """
 
     def __init__(
         self, count: int, per_s: float, clock: Callable[[], float], refuse: Callable[[int], SfuError] = TooManyRequests
@@ -26,7 +29,7 @@ class Rate:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def check(self, address: str) -> None:
-        """Raises the refusal while the address has had its share."""
+        """Raises the refusal while the address has used up its count."""
         times = self._times.get(place(address))
         if times is not None and len(times) == self._count:
             left_s = times[0] + self._per_s - self._clock()
@@ -47,12 +50,15 @@ class Rate:
 
 
 def failures(clock: Callable[[], float]) -> Rate:
-    """Of wrong keys, tokens and secrets."""
+    """The limit on requests with a wrong key, token or secret."""
     return Rate(FAILURES, FAILURES_S, clock, TooManyFailures)
 
 
 def place(address: str) -> str:
-    """What counts as one address: for IPv6 a /64, which one person may have whole."""
+    """The unit that limits count as one address: the address itself, for IPv6 its /64, since one person may own that.
+
+    Text that is not an IP address is returned unchanged.
+    """
     try:
         ip = ip_address(address)
     except ValueError:

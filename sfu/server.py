@@ -38,16 +38,16 @@ from sfu.workers import Workers
 log = logging.getLogger("sfu")
 
 RELOADS, RELOAD_S = 60, 1.0
-"""How often a certificate that is not accepted is read, and at what intervals."""
+"""How many times to try to load a renewed certificate, and the time between two tries."""
 
 
 async def serve(config: Config, *, self_signed: bool) -> None:
     """Runs the server until SIGTERM or SIGINT.
 
-    Raises ConfigError or DatabaseUnavailable, alone or in a group, when it cannot start.
+    Raises ConfigError or DatabaseUnavailable, bare or in an exception group, if it cannot start.
     """
     if self_signed and config.tls_cert:
-        raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: leave one of them out.")
+        raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: omit one of them.")
     with trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
         async with open_data(config) as store:
             await _serve(config, store, self_signed, hang_ups)
@@ -82,7 +82,7 @@ async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: Asyn
         async with trio.open_nursery() as listening:
             with starting:
                 await nursery.start(workers.run)
-                # not before the ports are ours: a second start by mistake must not close the first one's sessions
+                # only after the UDP ports are bound: an accidental second start must not close the first's sessions
                 await nursery.start(store.run, config.heartbeat_s, counters)
                 await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
@@ -95,7 +95,7 @@ async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: Asyn
 
 
 async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-    """The first signal calls `end`, the second ends the process at once; media workers end with their bridge."""
+    """The first signal calls `end`; the second exits the process at once. Media workers exit when the bridge closes."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         received = await anext(signals)
@@ -107,7 +107,7 @@ async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatu
 
 
 async def _renew(tls: Tls | None, hang_ups: AsyncIterator[int]) -> None:
-    """At a SIGHUP the certificate is read again. That of a terminal which closes ends nothing either."""
+    """Reloads the certificate on each SIGHUP. A SIGHUP from a closing terminal does not end the server either."""
     async with trio.open_nursery() as nursery:
         reloading = trio.CancelScope()
         async for _ in hang_ups:
@@ -118,7 +118,7 @@ async def _renew(tls: Tls | None, hang_ups: AsyncIterator[int]) -> None:
 
 
 async def _reload(tls: Tls, scope: trio.CancelScope) -> None:
-    """Files that are not accepted may be half renewed, one of the two written: they are looked at again for a while."""
+    """Reloads the certificate, and retries for a while: of two files being renewed, only one may be written yet."""
     with scope:
         for attempt in range(RELOADS):
             try:
@@ -141,7 +141,7 @@ def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | N
 
 
 def _announce(config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool) -> None:
-    """Says on standard output which URLs to open, which ports must be open, and what will not work."""
+    """Prints the URLs to open, the ports that must be reachable, and what will not work."""
     secure = self_signed or config.tls_cert is not None
     others = [address for address in addresses if not ip_address(address).is_loopback]
     hosts = others if config.host in others else ["localhost", *others]
@@ -151,11 +151,11 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
     rows = [("Open", url) for url in urls]
     rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
     if self_signed:
-        rows.append(("Note", "The certificate is made anew at every start: browsers warn, and can be told to go on."))
+        rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
     elif others and not secure and not config.trusted_proxies:
-        rows.append(("Note", "Over http, browsers give camera and microphone to localhost only."))
+        rows.append(("Note", "Over http, browsers allow camera and microphone on localhost only."))
         rows.append(("", f"For a phone, start with: {_command()} serve --self-signed"))
-    if default.created_at == default.updated_at:  # nobody has fetched its key yet
+    if default.created_at == default.updated_at:  # its key was never rotated, so nobody knows it
         rows.append(
             (
                 "API key",
@@ -168,12 +168,12 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
         shown = label
     try:
         print("\n".join(lines), flush=True)
-    except OSError:  # nobody reads it any more: the terminal was closed, or the pipe
+    except OSError:  # standard output was closed, with its terminal or pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command() -> str:
-    """What to type for this program: its name where the shell finds it by that, else its path."""
+    """What to type to run this program: its name if the shell finds it, else its path."""
     program = Path(sys.argv[0]).absolute()
     if program.name != "sfu" or shutil.which("sfu") == str(program):
         return "sfu"

@@ -15,15 +15,15 @@ from sfu.store import Store
 from sfu.workers import Workers
 
 MESSAGES = {
-    "ok": "The server takes calls.",
-    "refused": "The database refuses statements: calls go on, but people may not get in. The log names them.",
-    "away": "The database is away: calls go on, but nobody gets in until it is back.",
+    "ok": "The server accepts calls.",
+    "refused": "The database refuses statements, which the log names. Ongoing calls are not affected, joins may fail.",
+    "away": "The database is unavailable. Ongoing calls are not affected, but nobody can join until it is back.",
 }
-"""Of a server that is ready, by the state of its database."""
+"""The message of a server that is ready, by the state of its database."""
 
 
 def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None) -> Blueprint:
-    """`/health` and `/metrics`, as a blueprint. What they show is read when they are asked."""
+    """The blueprint for `/health` and `/metrics`."""
     routes = Blueprint("status", __name__)
 
     @routes.get("/health")
@@ -40,7 +40,7 @@ def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Sto
 
     @routes.get("/metrics")
     async def metrics() -> Response:
-        # text first: it is the answer to `*/*`, and to the list of types Prometheus sends
+        # text/plain comes first, so that it answers `*/*` and the list of types that Prometheus sends
         if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
             return _json(
                 {
@@ -58,29 +58,29 @@ def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Sto
 
 def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
     rows = [
-        ("sfu_peers", "gauge", "Peers connected now.", len(rooms.peers)),
+        ("sfu_peers", "gauge", "Peers in rooms now.", len(rooms.peers)),
         ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
-        ("sfu_peers_created_total", "counter", "Peers that ever joined a room.", rooms.created),
+        ("sfu_peers_created_total", "counter", "Peers that joined a room since start.", rooms.created),
         ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
     ]
     if store is not None:
         up, unwritten = int(store.database.state == "ok"), store.sessions.unwritten
-        rows.append(("sfu_database_up", "gauge", "1 when the last calls reached the database.", up))
+        rows.append(("sfu_database_up", "gauge", "1 when the database is reachable and refuses no statement.", up))
         lines = len(store.lines)
-        rows.append(("sfu_lines_unwritten", "gauge", "Lines of chat the database has not heard of yet.", lines))
-        rows.append(("sfu_leaves_unwritten", "gauge", "Leaves the database has not heard of yet.", unwritten))
+        rows.append(("sfu_lines_unwritten", "gauge", "Chat lines not yet written to the database.", lines))
+        rows.append(("sfu_leaves_unwritten", "gauge", "Leaves not yet written to the database.", unwritten))
     return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
 
 
 def _worker_text(stats: Iterable[Stats]) -> str:
-    """What the workers report, one metric a name and one line a worker."""
+    """The workers' counters and gauges: one metric family per name, one line per worker."""
     metrics: dict[tuple[str, str], list[tuple[dict[str, str], float]]] = {}
     for worker, report in enumerate(stats):
         named = [(f"{name}_total", "counter", value) for name, value in report.counters.items()]
         for name, kind, value in named + [(name, "gauge", value) for name, value in report.gauges.items()]:
             metrics.setdefault((f"sfu_worker_{name}", kind), []).append(({"worker": str(worker)}, value))
     return "".join(
-        family(name, kind, f"Of a media worker: {name.removeprefix('sfu_worker_').replace('_', ' ')}.", samples)
+        family(name, kind, f"Per media worker: {name.removeprefix('sfu_worker_').replace('_', ' ')}.", samples)
         for (name, kind), samples in sorted(metrics.items())
     )
 
@@ -90,5 +90,5 @@ def _json(body: Mapping[str, object], status: int = 200) -> Response:
 
 
 def _now() -> str:
-    """RFC 3339, UTC, to the second."""
+    """The time in UTC to the second (RFC 3339)."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """Starts, supervises and picks the media workers, each a child process behind a bridge.Channel.
 
-A worker that dies, hangs or stops reading takes only its rooms' media with it: `on_death` tells who is concerned, and
-it is started again. Closing its bridge tells a worker to end, so a control plane that was killed leaves none behind.
+If a worker dies, hangs or stops reading, only the rooms on it lose their media: `on_death` reports it, and the worker
+is restarted. A worker exits when its bridge closes, so a killed control plane leaves no workers behind.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ INHERITED = (
     "PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_*", "PYTHON*", "LD_*", "DYLD_*", "MALLOC_*", "GLIBC_TUNABLES",
     "OPENSSL_CONF", "SFU_LOG_LEVEL", "SFU_PORTABLE_UDP",
 )  # fmt: skip
-"""What a worker has of our environment. It reads what strangers send: no key or password is to be there."""
+"""Environment variables that a worker inherits. It parses untrusted packets, so it must not see keys or passwords."""
 UNLIMITED = 1 << 20
 
 COMMAND_QUEUE = 10_000
-"""Commands waiting for a worker that does not read; past it the worker counts as stuck and is killed."""
+"""Commands queued for a worker that does not read. Beyond that the worker counts as stuck and is killed."""
 START_S = 30.0
-"""From the start of the process to Ready: on a slow machine the imports alone take seconds."""
+"""Longest time from the start of the process to Ready. On a slow machine the imports alone take seconds."""
 SILENCE_S = 10.0
-"""Stats come every second; a worker from which nothing came for this long hangs and is killed."""
+"""A worker that sent nothing for this long hangs and is killed. It normally sends Stats every second."""
 EXIT_S = 2.0
-"""For ending by itself once the bridge is closed, and again after SIGTERM; then comes SIGKILL."""
+"""Time to exit after the bridge was closed, and again after SIGTERM; SIGKILL follows."""
 STABLE_S = 10.0
-"""A worker that lived this long is started again at once, and so is one that dies sooner, but only the first time."""
+"""A worker that lived this long is restarted at once. One that died sooner is restarted at once only the first time."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
-"""The second time it waits RETRY_S, then twice that, and so on up to RETRY_MAX_S."""
+"""Delay before the second restart in a row; it doubles with each further one, up to RETRY_MAX_S."""
 
 
 _Channel = bridge.Channel[bridge.Event]
@@ -53,24 +53,25 @@ _Channel = bridge.Channel[bridge.Event]
 
 @dataclass(slots=True, eq=False)
 class _Worker:
-    """One place for a worker process; the processes come and go, `index` and the UDP port stay."""
+    """A slot for a worker process. A restart replaces the process but keeps `index` and the UDP port."""
 
     index: int
-    started: trio.Event = field(default_factory=trio.Event)  # once Ready for the first time
+    started: trio.Event = field(default_factory=trio.Event)  # set by the first Ready
     ready: bool = False
-    port: int = 0  # UDP, once it is known
-    handovers: list[socket.socket] = field(default_factory=list)  # its ends of the pairs to other workers
+    port: int = 0  # UDP; 0 until the first Ready
+    handovers: list[socket.socket] = field(default_factory=list)  # its ends of the socket pairs to other workers
     peers: int = 0
     advertised: tuple[str, ...] = ()
     commands: trio.MemorySendChannel[bridge.Command] | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    why: str = ""  # it died, where we know better than its exit status
+    why: str = ""  # the reason of its death, if it is known better than by the exit status
 
 
 class Workers:
-    """`on_event` gets what workers report about peers, `on_death` the index of a worker whose peers are to rejoin.
+    """All media workers of this server.
 
-    Both are called synchronously and must not raise. `stats` holds the last Stats of each worker.
+    `on_event` gets a worker's index and an event about a room or peer, `on_death` the index of a worker whose peers
+    must rejoin. Both are called synchronously and must not raise. `stats` holds the last Stats of each worker.
     """
 
     def __init__(self, config: Config, counters: Counters, command: Sequence[str] = COMMAND) -> None:
@@ -84,21 +85,21 @@ class Workers:
 
     @property
     def ready(self) -> bool:
-        """Whether anybody can join: at least one worker is up."""
+        """Whether peers can join: at least one worker is up."""
         return any(worker.ready for worker in self._workers)
 
     @property
     def advertised(self) -> list[str]:
-        """The addresses in the workers' candidates."""
+        """The addresses in the workers' ICE candidates."""
         return list(dict.fromkeys(address for worker in self._workers for address in worker.advertised))
 
     def is_ready(self, worker: int) -> bool:
         return self._workers[worker].ready
 
     def pick(self) -> int:
-        """The worker for a new room: the least loaded, to a tenth, and of those the one with the fewest peers.
+        """The worker for a new room: the least loaded (rounded to a tenth), among equals the one with fewest peers.
 
-        Raises MediaUnavailable while none is up, ServerFull when even that one has too much to do.
+        Raises MediaUnavailable while none is up, ServerFull if even that one is overloaded.
         """
         ready = [worker for worker in self._workers if worker.ready]
         if not ready:
@@ -108,23 +109,23 @@ class Workers:
         return index
 
     def load(self, worker: int) -> float:
-        """The fraction of a core that it used in the last seconds."""
+        """The fraction of a core that the worker used in the last seconds."""
         return self.stats[worker].gauges.get("load", 0.0)
 
     def admit(self, worker: int) -> None:
-        """Raises ServerFull when one more peer on the worker would spoil the calls of all that are there."""
+        """Raises ServerFull if one more peer would overload the worker, to the detriment of all calls on it."""
         if self._config.limits and self.load(worker) > self._config.max_load:
             raise ServerFull
 
     def place(self, worker: int) -> None:
-        """One more peer is on the worker; `release` says that it is gone."""
+        """Counts one more peer on the worker; `release` undoes it."""
         self._workers[worker].peers += 1
 
     def release(self, worker: int) -> None:
         self._workers[worker].peers -= 1
 
     def send(self, worker: int, command: bridge.Command) -> None:
-        """Queues a command. A dead worker ignores it (its peers are being told to rejoin), a stuck one is killed."""
+        """Queues a command. For a dead worker it is dropped (its peers are told to rejoin); a stuck one is killed."""
         to = self._workers[worker]
         if to.commands is None:
             return
@@ -135,9 +136,9 @@ class Workers:
             to.scope.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Runs every worker until cancelled; started when each is ready.
+        """Runs every worker until cancelled; counts as started once all are ready.
 
-        Raises ConfigError when one cannot be started the first time. Ends with every child process gone.
+        Raises ConfigError if a worker fails its first start. No child process outlives it.
         """
         try:
             with self._share_port():
@@ -155,8 +156,10 @@ class Workers:
 
     @contextlib.contextmanager
     def _share_port(self) -> Iterator[None]:
-        """Pairs of sockets between the first worker and each other one, for as long as workers come and go: they hand
-        over to each other what comes to the port they share."""
+        """Opens a socket pair between the first worker and each other one, if they share a UDP port.
+
+        Workers hand datagrams for each other's peers over through these. The pairs survive restarts of workers.
+        """
         first, *others = self._workers
         for worker in others if len(self._config.udp_ports) == 1 else ():
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -201,7 +204,7 @@ class Workers:
             await trio.sleep(delay_s)
 
     async def _live(self, worker: _Worker) -> str:
-        """One process from its birth to its end; returns why it ended."""
+        """Runs one process until it ends; returns the reason."""
         ours, theirs = socket.socketpair()
         with theirs:
             channel = await bridge.Channel.open(ours, bridge.EVENTS)
@@ -213,14 +216,14 @@ class Workers:
                         stdin=subprocess.DEVNULL,
                         pass_fds=(fd, *(sock.fileno() for sock in worker.handovers)),
                         env=_environment(),
-                        start_new_session=True,  # what a terminal sends to its processes is for the control plane
+                        start_new_session=True,  # a terminal's signals, such as Ctrl-C, go to the control plane only
                     )
                 except OSError as error:
                     return f"A media worker cannot be started: {error}."
                 theirs.close()
                 stuck = False
                 try:
-                    if worker.handovers and worker.index:  # the port is the first one's to take
+                    if worker.handovers and worker.index:  # the first worker binds the shared port first
                         await self._workers[0].started.wait()
                     stuck = await self._converse(worker, channel, self._configure(worker))
                 finally:
@@ -230,7 +233,7 @@ class Workers:
         return worker.why or f"A media worker ended with status {process.returncode}."
 
     async def _converse(self, worker: _Worker, channel: _Channel, configure: bridge.Configure) -> bool:
-        """Commands down, events up, until the worker ends or is stuck; returns whether it is stuck."""
+        """Sends commands and handles events until the worker ends or must be killed; returns whether it must be."""
         worker.commands, commands = trio.open_memory_channel[bridge.Command](COMMAND_QUEUE)
         worker.commands.send_nowait(configure)
         worker.why, garbled = "", False
@@ -242,9 +245,9 @@ class Workers:
                         worker.scope.deadline = trio.current_time() + SILENCE_S
                         self._handle(worker, event)
                     nursery.cancel_scope.cancel()
-        except* Exception:  # what does not decode is a bug of the worker and ends that worker only
+        except* Exception:  # a message that does not decode is a bug of the worker; it ends that worker only
             log.exception("worker_garbled worker=%d", worker.index)
-            worker.why, garbled = "A media worker sent what cannot be read.", True
+            worker.why, garbled = "A media worker sent a message that cannot be decoded.", True
         finally:
             was_ready, worker.ready = worker.ready, False
             self.stats[worker.index] = bridge.Stats()
@@ -276,13 +279,16 @@ def _environment() -> dict[str, str]:
 
 
 async def _write(channel: _Channel, commands: trio.MemoryReceiveChannel[bridge.Command]) -> None:
-    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader sees its end, too
+    with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader notices as well
         async for command in commands:
             await channel.send(command)
 
 
 async def _reap(process: trio.Process, *, patient: bool) -> None:
-    """Ends the process, gently if it may still listen, and takes its exit status, so that no zombie stays."""
+    """Ends the process and collects its exit status, so that no zombie remains.
+
+    `patient` first waits for it to exit by itself, then sends SIGTERM; else SIGKILL follows at once.
+    """
     if patient:
         for harsher in (process.terminate, process.kill):
             with trio.move_on_after(EXIT_S):

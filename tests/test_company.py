@@ -61,8 +61,8 @@ def test_a_company_is_disabled_and_enabled(company: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("create", "default"), "There is a company 'default' already."),
-        (("create", " \n"), "A company's name is"),
+        (("create", "default"), "A company 'default' already exists."),
+        (("create", " \n"), "A company's name must be"),
         (("rotate-key", "Nobody"), "There is no company 'Nobody'."),
     ],
 )

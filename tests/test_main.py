@@ -122,7 +122,7 @@ def test_one_port_is_enough_and_one_servers_only(start_server: Callable[..., Ser
 def test_self_signed_is_https_and_says_so(start_server: Callable[..., Server]) -> None:
     server = start_server("--self-signed")
     assert f"https://localhost:{server.port}\n" in server.output
-    assert "The certificate is made anew at every start" in server.output
+    assert "The certificate is new at every start" in server.output
     assert server.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""REST under /api/v1: a Quart blueprint made from the table of routes."""
+"""REST under /api/v1: a Quart blueprint built from the table of routes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Calls", "create_api"]
 
 
 class _RoomId(PathConverter):
-    """People choose room ids, slashes included; `…/sessions`, `…/chat/<id>` and their like are other routes."""
+    """Matches room ids, which may contain slashes, but no other routes, such as `…/sessions` and `…/chat/<id>`."""
 
     regex = "[^/](?:(?!/(?:participants|chat|bans)/).)*?" + "".join(
         f"(?<!/{end})" for end in ("sessions", "participants", "chat", "bans", "end")
@@ -47,7 +47,10 @@ def _now() -> datetime:
 def create_api(
     config: Config, store: Store, calls: Calls, counters: Counters, clock: Callable[[], datetime] = _now
 ) -> Blueprint:
-    """The blueprint. It keeps nothing but the addresses that failed lately; `calls` ends what a request ends."""
+    """The blueprint of the REST API. Requests that affect a call act on `calls`.
+
+    It has no state except for the addresses with recent authentication failures.
+    """
     api = Blueprint("api", __name__, url_prefix=PREFIX)
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
     handlers = Handlers(store, calls, clock, config.max_peers)
@@ -92,7 +95,7 @@ def _fixed_view(route: Route, text: str) -> Callable[..., Awaitable[Response]]:
 
 
 def _query(route: Route) -> dict[str, Any]:
-    """The query's parameters, checked. Raises BadField for one that is wrong, unknown or there twice."""
+    """The validated query parameters. Raises BadField for one that is invalid, unknown or repeated."""
     found = {name: schema["default"] for name, schema in route.query.items() if "default" in schema}
     for name, values in request.args.lists():
         if name not in route.query:
@@ -104,7 +107,7 @@ def _query(route: Route) -> dict[str, Any]:
 
 
 async def _body() -> Any:
-    """The JSON that was sent. Raises BadBody, BodyNotJson, or 413 for more than `config.body_bytes`."""
+    """The parsed JSON body. Raises BadBody or BodyNotJson, or answers 413 beyond `config.body_bytes`."""
     raw = cast(bytes, await request.get_data(cache=False))
     if request.mimetype != "application/json":
         raise BodyNotJson
@@ -113,7 +116,7 @@ async def _body() -> Any:
         raise ValueError(constant)
 
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=refuse)  # NaN is Python's, not JSON's
+        return json.loads(raw.decode("utf-8"), parse_constant=refuse)  # Python accepts NaN, JSON does not
     except (ValueError, RecursionError):
         raise BadBody from None
 
@@ -143,7 +146,7 @@ def _respond(route: Route, query: Mapping[str, Any], answer: ApiResponse) -> Res
 
 
 def _quoted_path() -> str:
-    """The request's path as it came: decoded, a name in it could end the link."""
+    """The request's path, still percent-encoded: a decoded name could contain characters that end the link."""
     raw: bytes = request.scope.get("raw_path") or request.path.encode()
     return raw.decode("ascii", "ignore").translate(dict.fromkeys(map(ord, "<>\r\n")))
 

@@ -1,7 +1,7 @@
 """REST authentication: an API key identifies its company, a moderator's token its room.
 
-A company that is not the caller's does not exist for it. Keys are compared in constant time, and one nobody has costs
-as much as a wrong one (sfu.store.companies).
+Callers cannot tell whether something of another company exists. Keys are compared in constant time, and an unknown key
+takes as long as a wrong one (sfu.store.companies).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sfu.store.records import Company
 from sfu.store.tokens import held_against
 
 Access = Literal["public", "key", "moderator"]
-"""`key`: an API key. `moderator`: that, or a token with `moderate` for the room in the path."""
+"""`key`: an API key. `moderator`: an API key, or a token with `moderate` for the room in the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Caller:
 
 
 class Auth:
-    """`failures` is None where limits are off."""
+    """Authenticates requests. `failures` limits wrong keys and tokens; None if limits are off."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], failures: Rate | None) -> None:
         self._store = store
@@ -37,7 +37,7 @@ class Auth:
         self._failures = failures
 
     async def caller(self, access: Access, header: str | None, address: str, room_id: str | None) -> Caller:
-        """Who sent a request with this Authorization header from this address.
+        """The sender of a request with this Authorization header from this address.
 
         Raises ApiKeyMissing, ApiKeyInvalid, CompanyDisabled, a TokenError, ModeratorRequired or TooManyFailures.
         """

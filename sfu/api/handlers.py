@@ -1,4 +1,4 @@
-"""REST handlers: a validated request in, a response out. Each method is named after its route."""
+"""REST handlers: each takes a validated request and returns a response. Each is named after its route."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from sfu.tenancy import tokens
 
 DEFAULT_DAYS = 30
 TRIES = 5
-"""At an edit that names no version, while others edit too."""
+"""Most attempts at an edit without If-Match while others edit the same room."""
 
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
 
 class Calls(Protocol):
-    """The calls of this server that the API can change and end. Nothing here waits."""
+    """The calls of this server, as the API changes and ends them. No method waits."""
 
     def end_token(self, token_id: str) -> None:
-        """Ends the connections that were entered with a token that is revoked now."""
+        """Ends the sessions of a token that was revoked."""
 
     def end_room(self, company_id: str, room_id: str) -> None:
-        """Ends the call in a room that is deleted now."""
+        """Ends the call in a room that was deleted."""
 
     def end_call(self, company_id: str, room_id: str) -> None:
         """Ends the call for everybody."""
 
     def change_room(self, room: Room) -> None:
-        """The room is set so now."""
+        """Applies changed room settings to the call."""
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[Session, Participant]]:
-        """Who is in the call."""
+        """The participants of the call."""
 
     def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
-        """False if nobody with this session is in the call. Raises BadSource."""
+        """Mutes a source of a participant. False if the session is not in the call. Raises BadSource."""
 
     def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
-        """Removes somebody and keeps them out. False if nobody with this session is in the call."""
+        """Removes and bans a participant. False if the session is not in the call."""
 
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
-        """A line of chat was deleted."""
+        """A chat line was deleted: the participants are told."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request whose caller is known and whose parts fit the table. `if_match` is the header's text or None."""
+    """An authenticated and validated request. `if_match` is the text of the header, or None."""
 
     company: Company
     path: Mapping[str, str]
@@ -114,7 +114,7 @@ class Handlers:
         return ApiResponse()
 
     async def inspect_token(self, call: ApiRequest) -> ApiResponse:
-        """Another company's token is explained as one that nobody signed."""
+        """A token of another company is reported like one with a wrong signature."""
         token, now = call.body["token"], self._clock()
         secret, recorded = None, None
         try:
@@ -123,7 +123,7 @@ class Handlers:
                 _, grant = await verified(self._store, token, now)
                 recorded = held_against(await self._store.tokens.get(call.company.id, grant.id))
         except TokenError:
-            pass  # inspect meets it again, and explains it
+            pass  # tokens.inspect finds the same error and explains it
         found = tokens.inspect(token, secret, now, recorded)
         return ApiResponse({spec.name: getattr(found, spec.name) for spec in fields(found)})
 
@@ -244,7 +244,7 @@ class Handlers:
             call.company.id, call.path["room_id"], cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
         if not page.items and not call.query.get("cursor"):
-            await self._room(call)  # history outlives its room; where there is neither, there is nothing
+            await self._room(call)  # 404 only if there is neither history nor room: history outlives its room
         return ApiResponse({"items": [_session(session) for session in page.items], "next": page.next})
 
     async def user_rooms(self, call: ApiRequest) -> ApiResponse:
@@ -270,12 +270,12 @@ class Handlers:
 
 
 def _etag(room: Room) -> str:
-    """Changes with every edit, and differs for a room that was deleted and made again; not with who is in the room."""
+    """Changes with every edit, and when a room is deleted and created again, but not when somebody joins or leaves."""
     return f'"{room.id[:8]}.{room.version}"'
 
 
 def _require(if_match: str | None, room: Room) -> None:
-    """If-Match compares strongly (RFC 9110 section 13.1.1): a weak tag never matches. Raises RoomChanged."""
+    """Raises RoomChanged unless If-Match fits. It compares strongly, so weak tags never match (RFC 9110, 13.1.1)."""
     if if_match is not None and if_match.strip() != "*" and _etag(room) not in _ETAG.findall(if_match):
         raise RoomChanged
 
@@ -340,7 +340,7 @@ def _plain(record: object, names: Iterable[str]) -> dict[str, Any]:
 
 
 def moment(time: datetime) -> str:
-    """RFC 3339, UTC; milliseconds where there are some."""
+    """The time in UTC as RFC 3339, with milliseconds unless it has whole seconds."""
     precision = "milliseconds" if time.microsecond else "seconds"
     return time.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 

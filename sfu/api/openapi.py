@@ -10,29 +10,30 @@ from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS
 
 ABOUT = """\
-Rooms, join tokens and history of one company. Times are UTC, durations seconds. A refusal is a problem (RFC 9457) whose
-`code` is stable. Lists come in pages: ask again with `cursor` set to `next` until that is null. Lists also come as CSV,
-with `Accept: text/csv` or `?format=csv`. After 10 requests with a wrong key within a minute, an address gets 429.
+Rooms, join tokens and history of one company. Times are UTC, durations are in seconds. Errors are problems (RFC 9457)
+with a stable `code`. Lists are paginated: repeat the request with `cursor` set to `next` until `next` is null. With
+`Accept: text/csv` or `?format=csv`, lists are CSV. After 10 requests with a wrong key within a minute, an address gets
+429.
 """
 WHY = {
-    400: "The request cannot be read.",
+    400: "The request is malformed.",
     401: "The key or token is missing, wrong, expired or revoked.",
     403: "The company is disabled, or the token may not do this.",
-    404: "There is no such thing in this company, or the cursor is none of this list's.",
-    409: "There is one already.",
+    404: "It does not exist in this company, or the cursor does not belong to this list.",
+    409: "It already exists.",
     412: "Somebody else changed it: If-Match does not match.",
     413: "The body is too large.",
     415: "The body is not JSON.",
-    422: "A field is missing, unknown or wrong; `field` names it.",
+    422: "A field is missing, unknown or invalid; `field` names it.",
     431: "The head of the request is too large.",
-    429: "Too many failures from this address; Retry-After says for how long.",
-    503: "The database is away; Retry-After says when to try again.",
+    429: "Too many failures from this address; Retry-After says when to try again.",
+    503: "The database is unavailable; Retry-After says when to try again.",
 }
 TAGS = {
     "tokens": "Who may enter",
     "rooms": "Rooms",
-    "calls": "What goes on in a room now, and its chat",
-    "history": "Sessions and use",
+    "calls": "The current call in a room, and its chat",
+    "history": "Sessions and usage",
     "about": "This description",
 }
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {
@@ -97,7 +98,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     for name, schema in route.query.items():
         found.append({"name": name, "in": "query", "required": False, "schema": schema})
     if route.if_match:
-        text = "The ETag of what is being changed: refused with 412 if somebody else changed it since."
+        text = "The ETag of the room to change. If somebody else changed it since, the response is 412."
         found.append(
             {"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
         )
@@ -105,7 +106,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _refused(route: Route) -> list[int]:
-    """The statuses a route may refuse with."""
+    """The error statuses of a route."""
     when = {
         400: True,
         401: route.access != "public",
@@ -137,7 +138,7 @@ def _success(route: Route) -> dict[str, Any]:
     if route.answer == "Room":
         headers["ETag"] = _header("The room's version, for If-Match.")
     if route.status == 201:
-        headers["Location"] = _header("Where it is from now on.")
+        headers["Location"] = _header("The path of the new resource.")
     if "cursor" in route.query:
         headers["Link"] = _header('The next page, with rel="next".')
     return answer | ({"headers": headers} if headers else {})

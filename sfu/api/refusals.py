@@ -1,4 +1,4 @@
-"""Error codes of the REST API, beside those of the store."""
+"""Error codes that only the REST API uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ApiKeyMissing(Refusal):
 
 class ApiKeyInvalid(Refusal):
     code, status = "api_key_invalid", 401
-    default = "The API key is not a company's. `sfu company rotate-key` gives a new one."
+    default = "The API key is not valid. `sfu company rotate-key` creates a new one."
 
 
 class ModeratorRequired(Refusal):
@@ -22,7 +22,7 @@ class ModeratorRequired(Refusal):
 
 class BadBody(Refusal):
     code = "bad_json"
-    default = "The body is not JSON."
+    default = "The body is not valid JSON."
 
 
 class BodyNotJson(Refusal):
@@ -31,7 +31,7 @@ class BodyNotJson(Refusal):
 
 
 class BadField(Refusal):
-    """`field` is the path of the one that is wrong, such as `permissions.chat`."""
+    """An invalid field or parameter. `field` is its path, such as `permissions.chat`."""
 
     code, status = "bad_field", 422
 
@@ -42,12 +42,12 @@ class BadField(Refusal):
 
 class ParticipantNotFound(Refusal):
     code, status = "participant_not_found", 404
-    default = "Nobody with this session is in the call."
+    default = "No participant of the call has this session."
 
 
 class LineNotFound(Refusal):
     code, status = "line_not_found", 404
-    default = "There is no such line of chat."
+    default = "There is no such chat line."
 
 
 class BanNotFound(Refusal):

@@ -1,6 +1,6 @@
 """The table of all routes under /api/v1: parameters, responses, errors, and who may call them.
 
-The server, its OpenAPI description and the tests are made from this table; a route that is not in it does not exist.
+The server, the OpenAPI description and the tests are generated from this table. It is the only list of routes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ PREFIX = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` has its parameters in braces. `body`, `answer` and `rows` (a line of CSV) name schemas.
+    """One route. `path` has its parameters in braces. `body`, `answer` and `rows` (a line of CSV) name schemas.
 
-    The last flags tell which refusals it may answer with, beyond those that every route of its kind may.
+    `if_match`, `not_found` and `conflict` say which refusals are possible beyond those of every route.
     """
 
     name: str
@@ -42,26 +42,26 @@ class Route:
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
 
 
-LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items on a page."}
-CURSOR: Schema = {"type": "string", "description": "`next` of the page before."}
-FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Instead of the Accept header."}
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items per page."}
+CURSOR: Schema = {"type": "string", "description": "`next` of the previous page."}
+FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Overrides the Accept header."}
 PAGED = {"limit": LIMIT, "cursor": CURSOR, "format": FORMAT}
 
 ROUTES = (
-    Route("issue_token", "POST", "/tokens", "tokens", "Make a token to enter a room with", 201,
+    Route("issue_token", "POST", "/tokens", "tokens", "Create a token to enter a room with", 201,
           body="TokenRequest", answer="IssuedToken"),
-    Route("list_tokens", "GET", "/tokens", "tokens", "Tokens that were made, the newest first",
+    Route("list_tokens", "GET", "/tokens", "tokens", "Issued tokens, newest first",
           query=PAGED, answer="Tokens", rows="Token"),
     Route("inspect_token", "POST", "/tokens/inspect", "tokens", "Whether a token is accepted now, and if not, why",
           body="InspectRequest", answer="Inspection"),
     Route("revoke_token", "DELETE", "/tokens/{token_id}", "tokens",
           "Revoke a token for good, and end the call of whoever entered with it", 204, not_found=True),
-    Route("list_rooms", "GET", "/rooms", "rooms", "Rooms by their id", query=PAGED, answer="Rooms", rows="RoomSummary"),
-    Route("create_room", "POST", "/rooms", "rooms", "Make a room. (Joining makes one, too.)", 201,
+    Route("list_rooms", "GET", "/rooms", "rooms", "Rooms by id", query=PAGED, answer="Rooms", rows="RoomSummary"),
+    Route("create_room", "POST", "/rooms", "rooms", "Create a room. (Joining creates one, too.)", 201,
           body="RoomRequest", answer="Room", conflict=True),
     Route("get_room", "GET", "/rooms/{room_id}", "rooms", "A room and who is in it now", access="moderator",
           answer="Room", not_found=True),
-    Route("change_room", "PUT", "/rooms/{room_id}", "rooms", "Change a room; what is left out keeps its value",
+    Route("change_room", "PUT", "/rooms/{room_id}", "rooms", "Change a room; omitted fields keep their value",
           access="moderator", body="RoomChange", answer="Room", if_match=True, not_found=True),
     Route("list_participants", "GET", "/rooms/{room_id}/participants", "calls",
           "Who is in the call on this server, and what they publish", access="moderator", answer="CallParticipants",
@@ -69,28 +69,29 @@ ROUTES = (
     Route("remove_participant", "DELETE", "/rooms/{room_id}/participants/{session_id}", "calls",
           "Remove somebody from the call, and keep them out", 204, access="moderator", not_found=True),
     Route("mute_participant", "POST", "/rooms/{room_id}/participants/{session_id}/mute", "calls",
-          "Mute somebody. They may unmute themselves", 204, access="moderator", body="MuteRequest", not_found=True),
+          "Mute somebody. They can unmute themselves", 204, access="moderator", body="MuteRequest", not_found=True),
     Route("end_call", "POST", "/rooms/{room_id}/end", "calls",
-          "End the call for everybody. The room stays, and may be entered again", 204, access="moderator",
+          "End the call for everybody. The room remains and can be entered again", 204, access="moderator",
           not_found=True),
-    Route("list_chat", "GET", "/rooms/{room_id}/chat", "calls", "Lines of chat that are kept, the newest first",
+    Route("list_chat", "GET", "/rooms/{room_id}/chat", "calls", "The chat that is kept, newest first",
           access="moderator", query=PAGED, answer="ChatLines", rows="ChatLine"),
     Route("delete_line", "DELETE", "/rooms/{room_id}/chat/{line_id}", "calls",
-          "Delete a line of chat, and its file", 204, access="moderator", not_found=True),
-    Route("list_bans", "GET", "/rooms/{room_id}/bans", "calls", "Who was removed and is kept out, the newest first",
+          "Delete a chat line, and its file", 204, access="moderator", not_found=True),
+    Route("list_bans", "GET", "/rooms/{room_id}/bans", "calls", "Who was removed and is kept out, newest first",
           access="moderator", query=PAGED, answer="Bans", rows="Ban"),
-    Route("lift_ban", "DELETE", "/rooms/{room_id}/bans/{ban_id}", "calls", "Let somebody in again who was removed", 204,
+    Route("lift_ban", "DELETE", "/rooms/{room_id}/bans/{ban_id}", "calls", "Lift a ban: the person may return", 204,
           access="moderator", not_found=True),
     Route("delete_room", "DELETE", "/rooms/{room_id}", "rooms",
-          "Delete a room: its call ends, its chat is gone, its tokens are revoked; its history stays", 204,
+          "Delete a room and its chat, end its call and revoke its tokens. Its history remains", 204,
           access="moderator", if_match=True, not_found=True),
     Route("list_sessions", "GET", "/rooms/{room_id}/sessions", "history",
-          "Who was and is in a room, the newest first", query=PAGED, answer="Sessions", rows="Session", not_found=True),
+          "Past and present sessions in a room, newest first", query=PAGED, answer="Sessions", rows="Session",
+          not_found=True),
     Route("user_rooms", "GET", "/users/{user_name}/rooms", "history", "The rooms somebody is in now",
           query={"format": FORMAT}, answer="UserRooms", rows="UserRoom"),
-    Route("room_days", "GET", "/analytics/rooms", "history", "Use of each room on each day (UTC), the last day first",
-          query={"from": {**DATE, "description": "29 days before `to` if left out. Not after `to`: 422."},
-                 "to": {**DATE, "description": "Today if left out. Included."}, **PAGED},
+    Route("room_days", "GET", "/analytics/rooms", "history", "Usage of each room on each day (UTC), last day first",
+          query={"from": {**DATE, "description": "Inclusive. Default: 29 days before `to`. After `to`: 422."},
+                 "to": {**DATE, "description": "Inclusive. Default: today."}, **PAGED},
           answer="RoomDays", rows="RoomDay"),
     Route("openapi", "GET", "/openapi.json", "about", "This description", access="public"),
     Route("docs", "GET", "/docs", "about", "This description for people", access="public",

@@ -1,6 +1,6 @@
 """Request and response schemas (JSON Schema, the subset that OpenAPI 3.1 shares), and validation against them.
 
-The same data is shown in the OpenAPI description and decides what is accepted, so the two cannot differ.
+The OpenAPI description shows the same data that requests are validated with, so the two cannot differ.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from sfu.tenancy.tokens import UNSEEN
 Schema = Mapping[str, Any]
 
 MAX_DEPTH = 32
-"""Of objects and arrays in each other; metadata is the only place where they may be."""
+"""Deepest nesting of objects and arrays. Only metadata can be nested."""
 
 LINE = rf"^[^{UNSEEN}]*$"
 NAME = rf"^[^ {UNSEEN}](?:[^{UNSEEN}]*[^ {UNSEEN}])?$"
 ROOM_ID = rf"^[^ ./{UNSEEN}](?:[^/{UNSEEN}]*[^ /{UNSEEN}])?$"
 TEXT = r"^[^\u0000]*$"
-"""What every database can store, apart from half characters: no pattern can speak of those (`_check_text`)."""
+"""Text that every database can store. It must not contain surrogates either, which a JSON Schema pattern cannot
+exclude (see `_check_text`)."""
 
 
 def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
-    """`value` with the defaults of absent properties filled in. Raises BadField with the path of what does not fit."""
+    """Validates `value` and fills in the defaults of absent properties. Raises BadField with the path of the fault."""
     if depth > MAX_DEPTH:
         raise BadField(field, f"is nested deeper than {MAX_DEPTH} levels")
     if "anyOf" in schema:
@@ -48,7 +49,7 @@ def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
     if kind == "string":
         _check_text(schema, value, field)
     if type(value) is float and not math.isfinite(value):
-        raise BadField(field, "must be a number that is not infinite")
+        raise BadField(field, "must be a finite number")
     low, high = schema.get("minimum"), schema.get("maximum")
     if (low is not None and value < low) or (high is not None and value > high):
         raise BadField(field, f"must be from {low} to {high}")
@@ -76,7 +77,7 @@ _ARTICLES = {
 
 
 def _check_any(choices: list[Schema], value: Any, field: str, depth: int) -> Any:
-    """The choices differ in type, so at most one of them is meant."""
+    """Validates against the choice of the value's type. The types of the choices are distinct."""
     for choice in choices:
         kind = choice["type"]
         if type(value) in _TYPES[kind] or (kind == "integer" and type(value) is float and value.is_integer()):
@@ -109,10 +110,10 @@ def _check_text(schema: Schema, value: str, field: str) -> None:
     if len(value) < low or (high is not None and len(value) > high):
         raise BadField(field, f"must be {low} to {high} characters")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadField(field, "holds half a character")
+        raise BadField(field, "must not contain half of a surrogate pair")
     pattern = schema.get("pattern")
     if pattern is not None and not re.search(pattern.removesuffix("$") + r"\Z", value):
-        raise BadField(field, schema.get("description") or "holds characters that are not accepted")
+        raise BadField(field, schema.get("description") or "contains characters that are not accepted")
     if schema.get("format") == "date":
         try:
             fits = date.fromisoformat(value).isoformat() == value
@@ -123,17 +124,17 @@ def _check_text(schema: Schema, value: str, field: str) -> None:
 
 
 def from_text(schema: Schema, text: str, field: str) -> Any:
-    """The value of a query parameter, checked."""
+    """Parses and validates the value of a query parameter."""
     if schema["type"] == "integer" and re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
         return check(schema, int(text), field)
     return check(schema, text, field)
 
 
-# --- what there is ---------------------------------------------------------------------------------------------------
+# --- the schemas -----------------------------------------------------------------------------------------------------
 
 
 def _object(required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
-    """An answer's object by default: everything is there."""
+    """An object schema. By default every property is required, as in responses."""
     needed = list(properties) if required is None else required
     return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
 
@@ -145,7 +146,7 @@ def _maybe(schema: Schema) -> dict[str, Any]:
 def _page(name: str, **more: Schema) -> dict[str, Any]:
     items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
     return _object(
-        **more, items=items, next=_maybe(_described(_STRING, "The cursor of the next page; null on the last."))
+        **more, items=items, next=_maybe(_described(_STRING, "The cursor of the next page; null on the last page."))
     )
 
 
@@ -165,14 +166,14 @@ _ROOM_ID: Schema = {
     "minLength": 1,
     "maxLength": 255,
     "pattern": ROOM_ID,
-    "description": "must be printable, without slash, not begin with a dot, and not begin or end with a blank",
+    "description": "must be printable, have no slash, not begin with a dot, and not begin or end with a space",
 }
 _USER_NAME: Schema = {
     "type": "string",
     "minLength": 1,
     "maxLength": 255,
     "pattern": NAME,
-    "description": "must be printable and not begin or end with a blank",
+    "description": "must be printable and not begin or end with a space",
 }
 _PERMISSION_NAMES = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
 _SETTINGS: Mapping[str, Schema] = {
@@ -180,12 +181,12 @@ _SETTINGS: Mapping[str, Schema] = {
     "description": {"type": "string", "maxLength": 4096, "pattern": TEXT},
     "max_participants": {"type": "integer", "minimum": 1, "maximum": 10_000},
     "access": {"type": "string", "enum": ["open", "token"]},
-    "locked": _described(_BOOLEAN, "Nobody comes in any more but who may moderate."),
-    "lobby": _described(_BOOLEAN, "Who may not moderate waits until somebody lets them in."),
+    "locked": _described(_BOOLEAN, "Only moderators may enter."),
+    "lobby": _described(_BOOLEAN, "Everybody except moderators waits until they are admitted."),
     "files": _described(_BOOLEAN, "Files may be shared in the chat."),
     "chat_kept_s": {
         "anyOf": [{"type": "integer", "minimum": 0, "maximum": 315_360_000}, {"type": "null"}],
-        "description": "Seconds for which chat is kept; 0: not at all; null: as the server is set.",
+        "description": "How long chat is kept, in seconds. 0: not at all; null: the server's default.",
     },
     "metadata": {"$ref": "#/components/schemas/Metadata"},
 }
@@ -197,7 +198,7 @@ _ROOM: Mapping[str, Schema] = {
     "max_participants": _COUNT,
     **{name: _SETTINGS[name] for name in ("access", "locked", "lobby", "files", "chat_kept_s")},
     "metadata": {"type": "object", "additionalProperties": True},
-    "participant_count": _described(_COUNT, "How many are in it now."),
+    "participant_count": _described(_COUNT, "Number of participants now."),
     "created_at": _TIME,
     "updated_at": _TIME,
     "last_join_at": _maybe(_TIME),
@@ -222,21 +223,21 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         user_name=_USER_NAME,
         duration=_described(
             {"type": "integer", "minimum": 1, "maximum": 86400, "default": 3600},
-            "For how many seconds the token lets somebody in. Who is in stays in.",
+            "How long the token admits somebody, in seconds. It does not limit the length of the stay.",
         ),
         permissions=_described(
             _object([], **{name: {**_BOOLEAN, "default": yes} for name, yes in _PERMISSION_NAMES.items()}),
-            "`moderate` lets the token manage its room over REST.",
+            "`moderate` also permits the token to manage its room over REST.",
         ),
-        single_use=_described({**_BOOLEAN, "default": False}, "Good for one join only."),
+        single_use=_described({**_BOOLEAN, "default": False}, "Valid for a single join."),
     ),
     "IssuedToken": _object(token=_STRING, expires_at=_TIME, room_id=_STRING, user_name=_STRING),
     "InspectRequest": _object(["token"], token={"type": "string", "minLength": 1, "maxLength": 8192, "pattern": TEXT}),
     "Inspection": _object(
         valid=_BOOLEAN,
-        code=_described(_STRING, "`valid`, or the code a join would be refused with."),
+        code=_described(_STRING, "`valid`, or the error code of a join with this token."),
         message=_STRING,
-        advice=_described(_STRING, "What to do about it; empty if the token is valid."),
+        advice=_described(_STRING, "How to fix it; empty if the token is valid."),
         header={"type": ["object", "null"], "additionalProperties": True},
         claims={"type": ["object", "null"], "additionalProperties": True},
     ),
@@ -253,13 +254,13 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     ),
     "Metadata": {
         "type": "object",
-        "description": "Anything of yours, as JSON.",
+        "description": "Any JSON of yours.",
         "propertyNames": {"pattern": TEXT},
         "additionalProperties": {"$ref": "#/components/schemas/MetadataValue"},
     },
     "MetadataValue": {"anyOf": _METADATA_VALUE},
     "RoomRequest": _object(["room_id"], room_id=_ROOM_ID, **_SETTINGS),
-    "RoomChange": _described(_object([], **_SETTINGS), "What is left out keeps its value."),
+    "RoomChange": _described(_object([], **_SETTINGS), "Omitted fields keep their value."),
     "Participant": _object(session_id=_ID, user_name=_STRING, connected_at=_TIME),
     "RoomSummary": _object(**_ROOM),
     "Room": _object(**_ROOM, participants={"type": "array", "items": {"$ref": "#/components/schemas/Participant"}}),
@@ -276,16 +277,16 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         duration_s=_maybe(_SECONDS),
         score_mean=_described(
             _maybe(_NUMBER),
-            "How the call went, 1 (bad) to 4.4. Null, as all that follow, until the "
-            "session has ended, and where nothing flowed.",
+            "Mean quality of the call, 1 (bad) to 4.4. Like the fields below, null until the "
+            "session has ended, and if there was no media.",
         ),
-        score_min=_described(_maybe(_NUMBER), "At its worst moment."),
-        loss_up=_described(_maybe(_NUMBER), "Fraction of the packets from the person to the server, the mean."),
+        score_min=_described(_maybe(_NUMBER), "Worst quality of the call."),
+        loss_up=_described(_maybe(_NUMBER), "Mean fraction of packets lost from the person to the server."),
         loss_down=_maybe(_NUMBER),
         jitter_up_ms=_maybe(_NUMBER),
         jitter_down_ms=_maybe(_NUMBER),
-        round_trip_ms=_described(_maybe(_NUMBER), "Between the person and the server, the mean."),
-        bytes_up=_described(_maybe(_COUNT), "With duration_s this makes the mean bitrate."),
+        round_trip_ms=_described(_maybe(_NUMBER), "Mean round-trip time between the person and the server."),
+        bytes_up=_described(_maybe(_COUNT), "From the person to the server. Divide by duration_s for the mean rate."),
         bytes_down=_maybe(_COUNT),
     ),
     "CallParticipant": _object(
@@ -293,7 +294,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         peer=_described(_STRING, "The id in the signalling protocol."),
         user_name=_STRING,
         moderator=_BOOLEAN,
-        hand=_described(_COUNT, "Since when their hand is up, in milliseconds since 1970; 0: it is down."),
+        hand=_described(_COUNT, "When the hand was raised, in milliseconds since 1970; 0: it is down."),
         tracks={
             "type": "array",
             "items": _object(source=_STRING, kind={"type": "string", "enum": ["audio", "video"]}, muted=_BOOLEAN),
@@ -311,9 +312,9 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     "Ban": _object(
         id=_ID,
         user_name=_STRING,
-        token_id=_described(_maybe(_ID), "The token that stays out; null: the name from the address does."),
+        token_id=_described(_maybe(_ID), "The banned token; null: the name from this address is banned."),
         address=_STRING,
-        banned_by=_described(_STRING, "The moderator's name; empty for the API."),
+        banned_by=_described(_STRING, "The moderator's name; empty if the API banned them."),
         created_at=_TIME,
         expires_at=_TIME,
     ),
@@ -323,17 +324,17 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         room_id=_STRING,
         unique_users=_COUNT,
         total_sessions=_COUNT,
-        avg_session_duration_s=_described(_maybe(_SECONDS), "Of the sessions that have ended; null if none has."),
+        avg_session_duration_s=_described(_maybe(_SECONDS), "Mean of the ended sessions; null if none has ended."),
         total_duration_s=_SECONDS,
         peak_concurrency=_COUNT,
         avg_score=_described(
             _maybe(_NUMBER), "The mean of the sessions' means, 1 (bad) to 4.4; null if none is known."
         ),
-        min_score=_described(_maybe(_NUMBER), "The worst moment of any of them."),
+        min_score=_described(_maybe(_NUMBER), "The worst quality in any of the sessions."),
     ),
     "Problem": {
         "type": "object",
-        "description": "RFC 9457. `code` is stable; `field` names what is wrong with the request, where that is one.",
+        "description": "RFC 9457. `code` is stable; `field` names the invalid field or parameter, if there is one.",
         "properties": {
             "type": _STRING,
             "title": _STRING,

@@ -12,7 +12,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """A header line and one line a row, UTF-8, CRLF."""
+    """A header line and one line per row, with CRLF line ends."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -21,7 +21,7 @@ def to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """People choose their names: what a spreadsheet would run as a formula gets an apostrophe in front."""
+    """A cell's value. Text that a spreadsheet would run as a formula gets a leading apostrophe."""
     if isinstance(value, str):
         return "'" + value if value.startswith(_FORMULA) else value
     if isinstance(value, bool):

@@ -1,6 +1,6 @@
 """Admission: the room and permissions of a WebSocket request.
 
-A token that is presented is always verified, and binds room, name and permissions, also where anybody may enter.
+A presented token is always verified and determines room, name and permissions, even in rooms that anybody may enter.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from sfu.tenancy.names import clean_name, is_clean
 from sfu.tenancy.tokens import Permissions
 
 TOKEN_SUBPROTOCOL = "token."
-"""A token as a subprotocol value, `token.<jwt>`, need not stand in a URL."""
+"""Prefix of a subprotocol value that carries a token, `token.<jwt>`, to keep it out of the URL."""
 RESUME_SUBPROTOCOL = "resume."
-"""With the secret of a session, which must not: to go on with it on this connection."""
+"""Prefix of a subprotocol value that carries the secret of a session to resume. It must not be in the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request asks for. `room` and `name` are as they came, None if they did not. With a `secret` it asks to
-    resume that session, and the rest counts for nothing."""
+    """What a request asks for. `room` and `name` are as sent, None if absent or empty.
+
+    With a `secret`, the request asks to resume that session, and the rest is ignored.
+    """
 
     token: str | None
     room: str | None
@@ -41,7 +43,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Who somebody is and what they may do. `grant` and `token` are None for those who have none."""
+    """An identified person, their room and permissions. `grant` and `token` are None for an anonymous person."""
 
     company_id: str
     room_id: str
@@ -53,21 +55,21 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Names the call: rooms of two companies may have the same id."""
+        """Identifies the call. It includes the company, since two companies may use the same room id."""
         return f"{self.company_id}/{self.room_id}"
 
     @property
     def person(self) -> tuple[str, ...]:
-        """What somebody is known by who was removed: their token, or else their name and address together."""
+        """What identifies the person for a ban: the token id, or without a token the name and address together."""
         return (self.grant.id,) if self.grant is not None else (self.user_name.casefold(), place(self.address))
 
 
 def asked(target: str, subprotocols: Sequence[str]) -> Ask:
-    """What the request's target and subprotocols ask for. Raises BadRequest."""
+    """Parses the request's target and subprotocols. Raises BadRequest."""
     try:
         query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16)
     except ValueError:
-        raise BadRequest("The query cannot be read.") from None
+        raise BadRequest("The query string cannot be parsed.") from None
     token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})
     secret = _one("sessions", _values(subprotocols, RESUME_SUBPROTOCOL))
     room, name = query.get("room", [""])[0], query.get("username", [""])[0]
@@ -85,7 +87,7 @@ def _one(what: str, found: set[str]) -> str | None:
 
 
 class LobbyFirst(Exception):
-    """The room has a lobby, and somebody there has to let them in."""
+    """The room has a lobby, and a moderator must admit this person first."""
 
 
 def utc_now() -> datetime:
@@ -93,7 +95,7 @@ def utc_now() -> datetime:
 
 
 class Admission:
-    """`default` is the company whose rooms are entered without a token."""
+    """Identifies and admits people. `default` is the company whose rooms can be entered without a token."""
 
     def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
         self.store, self.clock = store, clock
@@ -101,10 +103,10 @@ class Admission:
         self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
 
     async def identify(self, ask: Ask, address: str) -> Entry:
-        """Raises a TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
+        """The person who asks. Raises TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
         if ask.token is None:
             if not self._allow_anonymous:
-                raise TokenRequired("This server is entered with a token only.")
+                raise TokenRequired("This server can only be entered with a token.")
             room, name = ask.room or "default", ask.name or "guest"
             return Entry(
                 self._default.id,
@@ -119,10 +121,10 @@ class Admission:
         return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
 
     async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomState]:
-        """Opens the session; how the room is set comes with it. Neither lock nor lobby holds up who is `invited`.
+        """Opens the session in the database; returns it with the room's state. `invited` people pass lock and lobby.
 
         Raises LobbyFirst, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown,
-        CompanyDisabled or DatabaseUnavailable; then there is no session, and the token is as it was.
+        CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not used up.
         """
         found: list[RoomRules] = []
 
@@ -144,20 +146,20 @@ class Admission:
         return session, self.state(entry.company_id, entry.room_id, found[-1])
 
     def state(self, company_id: str, room_id: str, rules: RoomRules | Room) -> RoomState:
-        """What a call is told of its room."""
+        """The room's state as the participants see it."""
         kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
         anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
         public = anonymous and is_clean(room_id)
         return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public)
 
     def banned_until(self, entry: Entry) -> datetime:
-        """How long who is removed stays out: as long as the token could let them in again, else as configured."""
+        """When the ban of a removed person ends: when their token can no longer be used, or after SFU_BAN_S."""
         if entry.grant is not None:
             return entry.grant.expires_at + timedelta(seconds=tokens.LEEWAY_S)
         return self.clock() + timedelta(seconds=self._ban_s)
 
     def seconds_left(self, entry: Entry) -> float | None:
-        """How long somebody may still enter: until the token expires; who came within its leeway may use that up."""
+        """Time left to enter: until the token expires, or within its leeway until the leeway ends. None: no limit."""
         if entry.grant is None:
             return None
         left = (entry.grant.expires_at - self.clock()).total_seconds()
@@ -165,14 +167,14 @@ class Admission:
 
 
 async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:
-    """The company and the grant of a token whose signature, claims and times are right.
+    """The company and grant of a token, after its signature, claims and times were verified.
 
-    Whether it was revoked or used is not looked at. Raises a TokenError or CompanyDisabled.
+    Does not check whether it was revoked or used. Raises TokenError or CompanyDisabled.
     """
     company = await store.companies.by_id(tokens.peek(token))
     found = tokens.decode(token, None if company is None else store.companies.secret(company).reveal(), now)
     if company is None:
-        raise TokenError  # never: nobody has signed with what `decode` then verifies with
+        raise TokenError  # unreachable: without a company, `decode` verifies with a random secret and raises
     if not company.is_active:
         raise CompanyDisabled
     return company, found

@@ -1,4 +1,4 @@
-"""Chat: delivered to everybody at once, kept for those who join later."""
+"""Chat: delivered to everybody at once, and kept for those who join later."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Chat:
         self._store = store
 
     def say(self, entry: Entry, peer: Peer, text: str) -> Deliveries:
-        """A line of this peer, written down later if the room keeps its chat."""
+        """The deliveries of a line of this peer. It is queued for the database if the room keeps its chat."""
         return self._say(entry, peer, text, None)
 
     def share(self, entry: Entry, peer: Peer, file: records.File) -> Deliveries:
-        """A line with a file that is on the disk and in the database already."""
+        """The deliveries of a line with a file, which must already be on disk and in the database."""
         return self._say(entry, peer, "", file)
 
     def _say(self, entry: Entry, peer: Peer, text: str, file: records.File | None) -> Deliveries:
@@ -31,7 +31,7 @@ class Chat:
         return deliveries
 
     async def earlier(self, entry: Entry) -> list[ChatLine]:
-        """What the database has of the room's last lines, the oldest first. Raises DatabaseUnavailable."""
+        """The room's last lines in the database, the oldest first. Raises DatabaseUnavailable."""
         page = await self._store.chat.list(entry.company_id, entry.room_id, limit=HISTORY_LINES)
         return [chat_line(line) for line in reversed(page.items)]
 

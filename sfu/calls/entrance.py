@@ -1,6 +1,6 @@
 """The entrance for WebSockets: accepts or refuses each one, and tells the room who joined.
 
-What becomes of one that is admitted is in calls/session.py.
+calls/session.py handles those that were admitted.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ log = logging.getLogger("sfu.signaling")
 FRAME_QUEUE = 8
 """Frames trio-websocket may read ahead. With its default of one, a pong waits behind a message not yet handled."""
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
-"""A closing connection is read until it is quiet for so long, and this much of it regardless of the reading pace."""
+"""A closing connection is read until it is quiet for QUIET_S. Up to LINGER_BYTES are exempt from the read rate."""
 
 JOINS, JOINS_S = 60, 10.0
-"""Joins from one address: a class behind one router joins at once, and each join costs a transaction and an offer."""
+"""Most joins from one address in JOINS_S. A school class behind one router joins at once, and each join costs a
+transaction and an offer."""
 
 WATCH_S = 1.0
-"""How often to ask the database whose token or company is no longer good: another process may have said so."""
+"""How often to query the database for tokens revoked and companies disabled by other processes."""
 
 GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
-"""What a connection ends with by its client's doing."""
+"""Exceptions that the client causes, by closing the connection or by what it sends."""
 
 
 class Signaling:
-    """Every session of this server, and who waits for one. Becomes the `on_event` and `on_death` of `workers`."""
+    """Runs the WebSockets and sessions of this server. Installs itself as `on_event` and `on_death` of `workers`."""
 
     def __init__(self, calls: Calls, moderation: Moderation) -> None:
         self.calls, self.moderation = calls, moderation
@@ -56,11 +57,11 @@ class Signaling:
         self._stopping = False
         self._joins = Rate(JOINS, JOINS_S, trio.current_time, lambda _: errors.TooManyConnections())
         self._nursery: trio.Nursery | None = None
-        self._stamp: object = None  # of the database, when it was asked last
+        self._stamp: object = None  # the database's stamp at the last query for revocations
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
 
     async def serve(self, connection: Upgraded) -> None:
-        """Runs one WebSocket to its end and closes its stream. Raises nothing but Cancelled."""
+        """Runs one WebSocket until it ends and closes its stream. Raises only Cancelled."""
         try:
             async with trio.open_nursery() as nursery:  # trio-websocket's reader lives here
                 request = await self._handshake(nursery, connection)
@@ -69,15 +70,15 @@ class Signaling:
                 nursery.cancel_scope.cancel()
             await _linger(connection.stream)
         except* GONE:
-            # in trio-websocket's reader, by a ping after our close frame or a Host that is no name: the client's doing
+            # the client's fault, raised in trio-websocket's reader: a ping after our close frame, or an invalid Host
             self.calls.counters.add("sfu_connection_failures_total", kind="websocket")
         except* Exception:
             log.exception("connection_failed client=%s", connection.client)
         finally:
-            await trio.aclose_forcefully(connection.stream)  # ws.aclose() does not after 1009, nor with a mute peer
+            await trio.aclose_forcefully(connection.stream)  # ws.aclose() does not, after 1009 or if the peer is silent
 
     def stop(self) -> None:
-        """Ends every peer with ServerStopping and admits no more."""
+        """Ends every peer with ServerStopping and admits nobody else."""
         self._stopping = True
         for scope in self._handshakes:
             scope.cancel()
@@ -86,13 +87,13 @@ class Signaling:
         self.calls.lobby.refuse(lambda _: True, errors.ServerStopping())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Where every session lives: they outlast their connections. Runs until cancelled."""
+        """Runs the sessions, which outlive their connections, and watches for revocations. Runs until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
 
     async def _watch(self) -> None:
-        """Ends those whose token was revoked, or company disabled, by another process."""
+        """Ends sessions whose token was revoked, or whose company was disabled, by another process."""
         store = self.calls.admission.store
         stamp = store.database.stamp()
         if stamp is None or stamp != self._stamp:
@@ -106,7 +107,10 @@ class Signaling:
             session.end(TokenRevoked() if company is not None and company.is_active else CompanyDisabled())
 
     async def _handshake(self, nursery: trio.Nursery, connection: Upgraded) -> WebSocketRequest | None:
-        """None when no request came in time: a bad one makes trio-websocket answer it and then wait for ever."""
+        """The WebSocket request; None if no valid one came in time.
+
+        After an invalid request, trio-websocket answers it and then waits forever.
+        """
         with trio.move_on_after(self.calls.config.join_s) as scope:
             self._handshakes.add(scope)
             try:
@@ -138,8 +142,10 @@ class Signaling:
                 await _refuse(door, None)
 
     async def _link(self, door: Door, connection: Upgraded) -> Link | None:
-        """The peer's place, taken before the handshake is answered, so that what cannot be had is refused there; only
-        the lobby comes after. None for who left it by themselves."""
+        """Joins or resumes, before the handshake is answered, so that a refusal can be its answer.
+
+        Only people in a lobby are admitted or refused after the handshake. None if they left the lobby by themselves.
+        """
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, self._origins)
@@ -176,7 +182,7 @@ class Signaling:
             record, state = await self.calls.admission.admit(entry, invited=invited)
         finally:
             self.calls.joining.discard(joining)
-        try:  # without an await, so that nobody is let in by the database and forgotten here
+        try:  # no await from here on, or a cancellation could lose a session that the database has already opened
             if joining.error is not None or self._stopping:
                 raise joining.error or errors.ServerStopping()
             return self._enter(door, connection, entry, record, state, earlier)
@@ -185,10 +191,10 @@ class Signaling:
             raise
 
     def _check_worker(self, entry: Entry) -> None:
-        """Raises MediaUnavailable or ServerFull, before a token is used up for nothing."""
+        """Raises MediaUnavailable or ServerFull, so that a join bound to fail does not use up a token."""
         room = self.calls.rooms.rooms.get(entry.key)
         if not (self.calls.workers.ready if room is None else self.calls.workers.is_ready(room.worker)):
-            raise errors.MediaUnavailable  # the peers of a room on a dead worker are on their way out
+            raise errors.MediaUnavailable  # if the room's worker died, its peers are being told to rejoin
         if room is not None:
             self.calls.workers.admit(room.worker)
 
@@ -238,11 +244,11 @@ class Signaling:
 
 
 async def _refuse(door: Door, error: SfuError | None) -> None:
-    """With HTTP (RFC 9457); to a client that knows `bye`, with that: a page cannot see why a handshake was refused.
+    """Refuses with an HTTP problem (RFC 9457), or with `bye` over the WebSocket if the client knows that event.
 
-    None: they left the lobby by themselves.
+    Browsers do not tell a page why a handshake was refused. `error` is None if the person left the lobby.
     """
-    ours = not isinstance(error, (errors.OriginNotAllowed, errors.BadRequest))  # or nobody to shake hands with
+    ours = not isinstance(error, (errors.OriginNotAllowed, errors.BadRequest))  # these get no handshake
     try:
         if door.ws is not None or (ours and door.full):
             ws = await door.accept()
@@ -260,11 +266,11 @@ async def _refuse(door: Door, error: SfuError | None) -> None:
             body=problem(error.status, str(error), error.code).encode(),
         )
     except ConnectionClosed:
-        pass  # the refused one did not wait for it
+        pass  # the client did not wait for the refusal
 
 
 async def _linger(stream: PacedStream) -> None:
-    """Reads what a closing connection still sends: closing over unread data resets it, and the close frame is lost."""
+    """Reads what a closing client still sends: closing with unread data resets the stream and loses our close frame."""
     stream.credit(LINGER_BYTES)
     quiet = False
     try:

@@ -20,17 +20,17 @@ NAME_CHARACTERS = 120
 TYPE_CHARACTERS = 100
 OCTETS = "application/octet-stream"
 YOUNG_S = 600.0
-"""A file as young as this may be on its way in, and its row not be written yet."""
+"""A file younger than this may still be uploading, before its row is written."""
 BATCH = 500
 
 Read = Callable[[], Awaitable[bytes]]
-"""The next piece of a file; nothing at its end."""
+"""Returns the next piece of a file; empty at the end."""
 
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z")
 
 
 def clean_file_name(text: str) -> str:
-    """A name to save a file under on any system: no path, nothing that is not seen, no more than 120 characters."""
+    """A file name that is valid on any system: no path, no invisible characters, at most 120 characters."""
     base = re.split(r"[/\\]", unicodedata.normalize("NFC", text[:4096]))[-1]
     seen = "".join(c for c in base if c.isspace() or unicodedata.category(c)[0] != "C")
     name = re.sub(r'[<>:"|?*]', "_", " ".join(seen.split())).strip(". ")
@@ -41,21 +41,21 @@ def clean_file_name(text: str) -> str:
 
 
 def clean_type(text: str) -> str:
-    """A media type without parameters (RFC 9110 section 8.3.1)."""
+    """The media type without parameters (RFC 9110 section 8.3.1); OCTETS if it is invalid."""
     found = text.partition(";")[0].strip().lower()
     return found if len(found) <= TYPE_CHARACTERS and _TYPE.match(found) else OCTETS
 
 
 class Folder:
-    """`limit_bytes` for everything in it. Only one server uses it."""
+    """The folder of shared files, with at most `limit_bytes` in total. Only one server may use it."""
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
         self._path = path
         self._limit_bytes = limit_bytes
-        self._used_bytes = 0  # of whole files, and of what is promised to those that come
+        self._used_bytes = 0  # complete files, and what uploads have written so far
 
     async def open(self) -> None:
-        """Makes the folder if need be, forgets halves of files, and counts what is there."""
+        """Creates the folder if it does not exist, deletes incomplete files, and adds up the sizes of the others."""
 
         def look() -> int:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,16 +66,16 @@ class Folder:
         self._used_bytes = await trio.to_thread.run_sync(look)
 
     def path(self, file_id: str) -> Path | None:
-        """Where a file is; None if it is not here. Takes any text."""
+        """The path of a file; None if it does not exist. Accepts any text."""
         known = canonical_id(file_id)
         path = self._path / (known or "")
         return path if known and path.is_file() else None
 
     async def receive(self, read: Read, limit_bytes: int, idle_s: float) -> tuple[str, int]:
-        """Writes a file as it comes; its id, which is not to be guessed, and its size.
+        """Writes an incoming file to disk; returns its unguessable id and its size.
 
-        Raises FileTooLarge, FilesFull, trio.TooSlowError when nothing comes for `idle_s`, or OSError; then nothing of
-        it is left.
+        Raises FileTooLarge, FilesFull, OSError, or trio.TooSlowError if nothing arrives for `idle_s`. Then nothing of
+        the file remains.
         """
         file_id, size = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)), 0
         half = self._path / f"{file_id}.part"
@@ -100,7 +100,7 @@ class Folder:
         if n_bytes > left_bytes:
             raise FileTooLarge
         if self._used_bytes + n_bytes > self._limit_bytes:
-            raise FilesFull("The server has no room for more files.")
+            raise FilesFull("The server has no space for more files.")
         self._used_bytes += n_bytes
 
     async def remove(self, file_id: str) -> None:
@@ -109,7 +109,7 @@ class Folder:
             self._used_bytes -= await trio.to_thread.run_sync(_delete, path)
 
     async def sweep(self, known: Callable[[Sequence[str]], Awaitable[set[str]]]) -> int:
-        """Deletes the files that `known` does not know; how many. It is asked about some at a time, in order."""
+        """Deletes the files that `known` does not return; returns how many. `known` gets up to BATCH sorted ids."""
         old = time.time() - YOUNG_S
         names = await trio.to_thread.run_sync(_names, self._path, old)
         count = 0

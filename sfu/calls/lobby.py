@@ -1,4 +1,4 @@
-"""The lobby: people who wait to be admitted. They hold a connection for a limited time, but no seat and no media."""
+"""The lobby: people who wait to be admitted. For a limited time they hold a connection, but no seat and no media."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from sfu.rates import place
 from sfu.refusals import TokenExpired
 
 FRAMES = 20
-"""From somebody who waits and has nothing to say but `leave`; after these the client is no client of the protocol."""
+"""Most frames from a waiting client, which may only send `leave`. One that sends more is removed."""
 SHARE = 5
-"""One address gets a fifth of a lobby at most, or it could keep everybody else out of it."""
+"""One address gets at most a fifth of a lobby, or it could lock everybody else out."""
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """`invited`: somebody let them in. `left`: they went. `error`: why they are not let in."""
+    """A person in the lobby. `invited`: a moderator admitted them. `left`: they left. `error`: why they are refused.
+
+    `decided` is set once with the outcome, `changed` whenever `attended` may have changed.
+    """
 
     entry: Entry
     id: str = field(default_factory=new_id)
@@ -37,21 +40,24 @@ class Waiter:
     changed: trio.Event = field(default_factory=trio.Event)
 
     def invite(self) -> None:
-        """The first decision counts."""
+        """Admits them, unless it is already decided."""
         if not self.decided.is_set():
             self.invited = True
             self.decided.set()
 
     def refuse(self, error: SfuError | None) -> None:
-        """None: they leave by themselves."""
+        """Refuses them, unless it is already decided. None: they left by themselves."""
         if not self.decided.is_set():
             self.error, self.left = error, error is None
             self.decided.set()
 
 
 class Lobby:
-    """The lobbies of all rooms. `changed` is called with the key of a room whose lobby is another now; `attended` tells
-    of a key whether somebody is in that room who can let people in, and `look_again` that it may tell otherwise now."""
+    """The lobbies of all rooms.
+
+    `changed` is called with a room's key when its list of waiters changed. `attended` says whether a moderator is in
+    the room with a key; call `look_again` when its result may have changed.
+    """
 
     def __init__(self, config: Config, changed: Callable[[str], None], attended: Callable[[str], bool]) -> None:
         self._config = config
@@ -59,7 +65,7 @@ class Lobby:
         self._rooms: dict[str, dict[str, Waiter]] = {}
 
     def waiting(self, key: str) -> server_messages.Lobby:
-        """Who waits for the room `key`, in the order they came."""
+        """The people who wait for the room `key`, in order of arrival."""
         waiters = self._rooms.get(key, {}).values()
         return server_messages.Lobby(tuple(server_messages.Waiter(one.id, one.entry.user_name) for one in waiters))
 
@@ -67,7 +73,7 @@ class Lobby:
         return self._rooms.get(key, {}).get(waiter_id)
 
     def open(self, key: str) -> None:
-        """The room has no lobby any more: whoever waits tries again."""
+        """The room no longer has a lobby: everybody who waits tries to join again."""
         for waiter in self._rooms.get(key, {}).values():
             waiter.decided.set()
 
@@ -82,7 +88,10 @@ class Lobby:
                     waiter.refuse(error)
 
     async def wait(self, door: Door, entry: Entry, seconds_left: float | None) -> Waiter:
-        """Until it is decided. Raises RoomFull, LobbyTimeout, TokenExpired, or what they were refused with."""
+        """Waits for the decision. Raises RoomFull, LobbyTimeout, TokenExpired, or the error they were refused with.
+
+        `seconds_left` is the time until their token expires, None without a token.
+        """
         waiter = self._add(entry)
         try:
             ws = await door.accept()
@@ -97,7 +106,7 @@ class Lobby:
                     patience_s, late = seconds_left, TokenExpired()
                 with trio.move_on_after(patience_s):
                     await waiter.decided.wait()
-                waiter.refuse(late)  # unless it is decided
+                waiter.refuse(late)  # has no effect if it is already decided
                 nursery.cancel_scope.cancel()
         except* ConnectionClosed:
             waiter.refuse(None)
@@ -112,7 +121,7 @@ class Lobby:
         here = sum(place(other.entry.address) == place(entry.address) for other in waiters.values())
         limit = self._config.max_waiting
         if self._config.limits and (len(waiters) >= limit or here >= max(1, limit // SHARE)):
-            raise RoomFull("As many people as may are waiting to be let in. Try again later.")
+            raise RoomFull("Too many people are waiting to be admitted. Try again later.")
         waiter = Waiter(entry)
         self._rooms.setdefault(entry.key, waiters)[waiter.id] = waiter
         self._changed(entry.key)
@@ -126,7 +135,7 @@ class Lobby:
         self._changed(waiter.entry.key)
 
     async def _tell(self, ws: WebSocketConnection, waiter: Waiter) -> None:
-        """That they wait, and whether for somebody, now and whenever that is another."""
+        """Tells the client that they wait, and whether a moderator is present, now and after each change."""
         said: bool | None = None
         while True:
             waiter.changed = trio.Event()
@@ -138,7 +147,7 @@ class Lobby:
             await waiter.changed.wait()
 
     async def _listen(self, ws: WebSocketConnection, waiter: Waiter) -> None:
-        """So that a closed connection is noticed. All there is to say here is `leave`."""
+        """Reads frames, so that `leave` and a closed connection are noticed. Other messages are ignored."""
         for _ in range(FRAMES):
             frame = await ws.get_message()
             try:

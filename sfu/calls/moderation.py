@@ -1,4 +1,4 @@
-"""Moderation, by moderators and through the REST API: enforced, announced, recorded in the database."""
+"""Moderation by moderators and through the REST API: enforced, announced, and recorded in the database."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ log = logging.getLogger("sfu.moderation")
 
 
 class Moderation:
-    """Everything here takes effect at once and neither waits nor blocks; the store writes it down later."""
+    """Carries out moderation. Everything takes effect at once, without waiting; the store writes it later."""
 
     def __init__(self, hub: Calls) -> None:
         self._hub = hub
 
-    # --- of a peer ----------------------------------------------------------------------------------------------------
+    # --- by a peer ----------------------------------------------------------------------------------------------------
 
     def carry_out(self, by: Seat, message: Moderate | ChangeRoom | EndCall) -> None:
-        """Raises NotAllowed, UnknownPeer or BadSource."""
+        """Acts on a message of the peer `by`. Raises NotAllowed, UnknownPeer or BadSource."""
         if not by.peer.moderator:
             raise errors.NotAllowed("Your token does not let you moderate this room.")
         entry = by.entry
@@ -50,7 +50,7 @@ class Moderation:
         if message.action in ("admit", "refuse"):
             waiter = self._hub.lobby.find(key, message.peer)
             if waiter is None:
-                raise errors.UnknownPeer("They no longer wait.")
+                raise errors.UnknownPeer("This person no longer waits.")
             if message.action == "admit":
                 waiter.invite()
             else:
@@ -65,14 +65,14 @@ class Moderation:
             case "ask_unmute":
                 session.tell(Asked(by.peer.name, source))
             case "remove" if session is by:
-                raise errors.NotAllowed("Nobody removes themselves: leave instead.")
+                raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
                 self._remove(session, by.peer.name)
 
-    # --- of the REST API ----------------------------------------------------------------------------------------------
+    # --- by the REST API ----------------------------------------------------------------------------------------------
 
     def end_token(self, token_id: str) -> None:
-        """Ends whoever entered, or is entering, with this token."""
+        """Ends everybody who entered, or is entering, with this token."""
         self._end(lambda entry: entry.grant is not None and entry.grant.id == token_id, TokenRevoked())
 
     def end_room(self, company_id: str, room_id: str) -> None:
@@ -80,45 +80,47 @@ class Moderation:
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), RoomDeleted())
 
     def end_call(self, company_id: str, room_id: str) -> None:
-        """Ends the call for everybody, those in the lobby included. The next one to come begins another."""
+        """Ends the call for everybody, including the lobby. The next person to join begins a new call."""
         log.info("call_ended company=%s room=%r", company_id, room_id)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
 
     def change_room(self, room: records.Room) -> None:
-        """The room is set so now."""
+        """Applies changed room settings to the call."""
         self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room.company_id, room.room_id, room))
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
-        """Who is in the call, the first to come first."""
+        """The participants of the call, in order of arrival."""
         return [(session.record, session.peer.described()) for session in self._in(company_id, room_id)]
 
     def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
-        """False if nobody with this session is in the call. Raises BadSource."""
+        """Mutes a source of a participant. False if the session is not in the call. Raises BadSource."""
         found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
         for session in found:
             self._mute(session, source, "")
         return bool(found)
 
     def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
-        """Removes somebody and keeps them out. False if nobody with this session is in the call."""
+        """Removes and bans a participant. False if the session is not in the call."""
         found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
         for session in found:
             self._remove(session, "")
         return bool(found)
 
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
-        """A line of chat was deleted: nobody is told of it any more, and who was, is told that."""
+        """A chat line was deleted: removes it from the history for later joiners and tells the participants."""
         self._hub.deliver(self._hub.rooms.chat_deleted(f"{company_id}/{room_id}", line_id))
 
     def _in(self, company_id: str, room_id: str) -> list[Seat]:
         here = (company_id, room_id)
         return [one for one in self._hub.sessions() if (one.entry.company_id, one.entry.room_id) == here]
 
-    # --- how --------------------------------------------------------------------------------------------------------
+    # --- how it is done ---------------------------------------------------------------------------------------------
 
     def _mute(self, session: Seat, source: str, by: str) -> None:
-        """In the media worker, too: what the client goes on sending is forwarded to nobody. A screen takes its sound
-        with it. Raises BadSource."""
+        """Mutes a source; a screen is muted with its sound. Raises BadSource.
+
+        The media worker enforces it: it forwards nothing of what the client still sends.
+        """
         if source not in session.peer.muted:
             session.mute(source, True)
             session.tell(Muted(session.peer.id, source, muted=True, by=by))
@@ -126,14 +128,14 @@ class Moderation:
             self._mute(session, SCREEN_AUDIO, by)
 
     def _remove(self, session: Seat, by: str) -> None:
-        """The person, with every connection they have in the room, and for as long as `Admission.banned_until` says."""
+        """Bans the person until `Admission.banned_until` and ends all of their sessions in the room."""
         entry, admission = session.entry, self._hub.admission
         admission.store.bans.add(session.record, until=admission.banned_until(entry), by=by)
         log.info("removed room=%r peer=%s", entry.key, session.peer.id)
         self._end(lambda other: other.key == entry.key and other.person == entry.person, errors.Removed())
 
     def _set(self, key: str, state: RoomState) -> None:
-        """The room is set so from now on, also for who is on the way in."""
+        """Applies a room state, also to people who are joining right now."""
         self._hub.deliver(self._hub.rooms.change(key, state))
         if state.locked:
             self._hub.stop_joining(

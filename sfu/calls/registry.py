@@ -1,6 +1,6 @@
 """The registry of this server's sessions, lobby and pending joins: finds sessions, delivers to them, ends them.
 
-It knows no WebSocket: what a session is, is its `Seat` here and calls/session.py.
+It is independent of WebSockets: it sees sessions through the protocol `Seat`, which calls/session.py implements.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
 
 
 class Seat(Protocol):
-    """A session, as others may use it from their tasks: nothing here waits or raises."""
+    """The interface of a session for other tasks. No method waits; only those that say so raise."""
 
     peer: Peer
     entry: Entry
@@ -44,30 +44,30 @@ class Seat(Protocol):
 
     @property
     def code(self) -> str:
-        """Why it ended, or `left`."""
+        """The error code it ended with, or `left`."""
 
     def send(self, text: str) -> None:
         """Queues one frame."""
 
     def tell(self, message: ServerMessage) -> None:
-        """Queues one message, if the client knows its kind."""
+        """Queues one message, if the client knows its event."""
 
     def post(self, event: bridge.Event) -> None:
         """Acts on an event of the media worker."""
 
     def mute(self, source: str, muted: bool) -> None:
-        """Raises BadSource."""
+        """Mutes or unmutes a source. Raises BadSource."""
 
     def end(self, error: SfuError | None) -> None:
-        """The first reason wins."""
+        """Ends the session; None if the peer left by itself. The first reason wins."""
 
     def resume(self, stream: PacedStream) -> Link:
-        """Goes on with another connection. Raises RateLimited."""
+        """Continues on another connection. Raises RateLimited."""
 
 
 @dataclass(slots=True, eq=False)
 class Joining:
-    """Somebody on the way in; `error` is set when their token or room goes while the database lets them in."""
+    """A pending join. `error` is set if it must fail, for example because the token is revoked during the join."""
 
     entry: Entry
     error: SfuError | None = None
@@ -84,32 +84,32 @@ class Calls:
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
-        """Wrong tokens and secrets, by address; None where limits are off."""
+        """Limits wrong tokens and secrets per address; None if limits are off."""
 
     def sessions(self) -> list[Seat]:
-        """Everybody who is in."""
+        """All sessions, as a copy."""
         return list(self.seats.values())
 
     def find(self, key: str, peer_id: str) -> Seat | None:
-        """Somebody in the call `key`, by their id."""
+        """The session of the peer with this id, if it is in the call `key`."""
         session = self.seats.get(peer_id)
         return session if session is not None and session.peer.room.key == key else None
 
     def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
-        """Keeps out those whom the database lets in right now, before they knew."""
+        """Makes pending joins of these people fail with `error`."""
         for joining in self.joining:
             if who(joining.entry):
                 joining.error = joining.error or error
 
     def session_of(self, secret: str) -> Seat | None:
-        """The session whose client knows this secret."""
+        """The session with this secret, compared in constant time."""
         session = self.seats.get(secret.partition(".")[0])
         if session is None or not hmac.compare_digest(session.peer.secret.encode(), secret.encode()):
             return None
         return session
 
     def deliver(self, deliveries: Deliveries) -> None:
-        """Queues messages for the peers they are for; encodes each once, however many get it."""
+        """Queues messages for their peers. A message for many peers is encoded once."""
         last: ServerMessage | None = None
         text = ""
         for peer, message in deliveries:
@@ -119,7 +119,7 @@ class Calls:
                 session.send(text)
 
     def forget(self, session: Seat) -> None:
-        """The peer is out: its room, its worker and its tracks no longer know it, and the others are told."""
+        """Removes the peer from its room and worker, tells the others, and closes its session in the database."""
         peer, code = session.peer, session.code
         if self.seats.pop(peer.id, None) is None:
             return
@@ -133,7 +133,7 @@ class Calls:
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
     def tell_lobby(self, session: Seat) -> None:
-        """Who waits, if somebody does, to one who may moderate and has just come, or come back; and them of that."""
+        """Tells a moderator who joined or resumed who is waiting, and tells those who wait that one is present."""
         lobby = self.lobby.waiting(session.entry.key)
         if session.peer.moderator and lobby.waiting:
             session.tell(lobby)
@@ -144,8 +144,10 @@ class Calls:
         self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     async def identify(self, ask: Ask, address: str) -> Entry:
-        """Who guesses tokens is not listened to for a time; one that was good once is no guess, as many people of one
-        address may come with theirs too late. Raises what `Admission.identify` does, or TooManyFailures."""
+        """Like `Admission.identify`, but rate-limits addresses that present invalid tokens (TooManyFailures).
+
+        The errors in ONCE_GOOD, such as an expired token, do not count: many people behind one address may be late.
+        """
         if self.failures is not None and ask.token is not None:
             self.failures.check(address)
         try:

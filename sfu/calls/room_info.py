@@ -1,4 +1,4 @@
-"""GET /room-info: what the page shows before joining, and nothing that joining would not show."""
+"""GET /room-info: what the page shows before joining. It reveals nothing that joining would not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sfu.refusals import CompanyDisabled
 from sfu.store.tokens import held_against
 
 ASKS, ASKS_S = 120, 60.0
-"""So often one address may ask in so many seconds: an office has one, and a page asks every few seconds."""
+"""Most requests from one address in ASKS_S. An office may share one address, and each page asks every few seconds."""
 
 
 class RoomInfo:
@@ -43,7 +43,7 @@ class RoomInfo:
         return response
 
     async def _may_enter(self, entry: Entry) -> bool:
-        """Whether they would be let in now, without anybody's help. Raises what is wrong with the token."""
+        """Whether a join would succeed now, without a moderator's help. Raises CompanyDisabled or a TokenError."""
         company = await self._store.companies.by_id(entry.company_id)
         if company is None or not company.is_active:
             raise CompanyDisabled

@@ -1,7 +1,7 @@
 """Rooms, peers and their tracks: plain synchronous state. Every change returns the messages to deliver.
 
-Nothing here awaits or does I/O, so a change is whole before anyone else can look. Lookup, join and leave are O(1) apart
-from the messages they cause, which are O(peers of that room); no method looks at a second room.
+Nothing here awaits or does I/O, so every change is atomic for other tasks. Lookup, join and leave are O(1) apart from
+the messages they cause, which are O(peers of that room). No method looks at a second room.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from sfu.protocol.shared import BARE_EVENTS, Kind
 from sfu.tenancy.tokens import Permissions
 
 SECRET_BYTES = 24
-"""Random ones in a peer's secret: 192 bits."""
+"""Random bytes in a peer's secret: 192 bits."""
 EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
 OPEN = RoomState()
 HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
-"""So much of the chat who comes later is told, as UTF-8."""
+"""Most lines, and most bytes of UTF-8, of the chat history that a new peer gets."""
 
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """One connection in a room. `full`: it speaks sfu.v1, else only the events of pion's sfu-ws.
+    """One participant in a room. `full`: its client speaks sfu.v1, else only the events of pion's sfu-ws.
 
-    `room_id` is what it knows the room by. `secret` is for its client alone, which proves with it that it is this peer.
-    `tracks` is what it publishes, by source. `muted` holds every source it muted, published by now or not: a mute may
-    come before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is down.
-    `quality` is what it was told last of how its call goes, `summary` how it went so far.
+    `room_id` is the room's id as its client knows it. `secret` is known to its client only, which proves with it that
+    it is this peer. `tracks` are the published tracks by source. `muted` holds every muted source, published or not: a
+    mute may arrive before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is
+    down. `quality` is the last quality report to its client, `summary` the quality of its whole session so far.
     """
 
     id: str
@@ -79,7 +79,7 @@ class Peer:
         return self.permissions.moderate
 
     def takes(self, message: ServerMessage) -> bool:
-        """Whether the client knows this kind of message."""
+        """Whether the client knows this message's event."""
         return self.full or EVENT_OF[type(message)] in BARE_EVENTS
 
     def described(self) -> Participant:
@@ -89,10 +89,10 @@ class Peer:
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """Its peers by id, in the order they came; all their media is on one worker.
+    """A room with at least one peer. `peers` is by id, in order of arrival; the media of all is on one worker.
 
-    `scores` is how the calls of those go who send or receive. `lines` are the last of its chat, as far as that is kept,
-    and `said_ms` is the time of the last one.
+    `scores` are the current quality scores of peers that send or receive media. `lines` are the last chat lines, if
+    chat is kept; `said_ms` is the time of the last line.
     """
 
     key: str
@@ -100,12 +100,12 @@ class Room:
     state: RoomState = field(default_factory=RoomState)
     peers: dict[str, Peer] = field(default_factory=dict)
     speakers: Speakers = field(default_factory=Speakers)
-    scores: dict[str, float] = field(default_factory=dict)  # by peer
+    scores: dict[str, float] = field(default_factory=dict)  # by peer id
     lines: deque[ChatLine] = field(default_factory=lambda: deque(maxlen=HISTORY_LINES))
     said_ms: int = 0
 
     def history(self, now_ms: int) -> History:
-        """The lines not over yet that fit."""
+        """The last lines that have not expired and fit into HISTORY_BYTES."""
         found, left_bytes = deque[ChatLine](), HISTORY_BYTES
         for line in reversed(self.lines):
             left_bytes -= len(line.text.encode())
@@ -115,7 +115,7 @@ class Room:
         return History(tuple(found))
 
     def speakers_here(self) -> Speakers:
-        """`speakers` without those who have left since."""
+        """`speakers` without peers that have left since."""
         now = self.speakers
         dominant = now.dominant if now.dominant in self.peers else None
         return Speakers(dominant, tuple(peer for peer in now.speaking if peer in self.peers))
@@ -125,7 +125,7 @@ Deliveries = list[tuple[Peer, ServerMessage]]
 
 
 class Rooms:
-    """Every room and peer of this server. `created` counts the peers there ever were."""
+    """Every room and peer of this server. `created` counts all peers since the start."""
 
     def __init__(self, config: Config) -> None:
         self.rooms: dict[str, Room] = {}
@@ -148,11 +148,11 @@ class Rooms:
         earlier: Sequence[ChatLine] = (),
         now_ms: int = 0,
     ) -> tuple[Peer, Deliveries]:
-        """A new peer in the room `key`. If that is not there it is created: on the worker `pick` names, with `state`,
-        and with what was written `earlier`.
+        """Adds a peer to the room `key`. Creates the room if necessary, with `state`, the chat lines `earlier`, and on
+        the worker that `pick` returns.
 
-        `room_id` is what the peer knows the room by, `key` if it is empty. Whether there is a seat left is the store's
-        to say. Raises what `pick` raises; then nothing has changed.
+        `room_id` is the room's id as the peer knows it; empty means `key`. The store has already checked that a seat
+        is left. Raises what `pick` raises; then nothing has changed.
         """
         room = self.rooms.get(key)
         if room is None:
@@ -166,7 +166,7 @@ class Rooms:
         return peer, self.welcome(peer, now_ms) + _others(peer, Joined(peer.id, name, peer.moderator))
 
     def welcome(self, peer: Peer, now_ms: int, *, resumed: bool = False) -> Deliveries:
-        """All that a client of this peer has to know to begin, or to go on after it missed things."""
+        """The whole state that the peer's client needs to begin, or to continue after it missed messages."""
         room = peer.room
         participants = tuple(other.described() for other in room.peers.values() if other is not peer)
         welcome = Welcome(
@@ -188,7 +188,7 @@ class Rooms:
         return deliveries
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
-        """The peer is gone, and its room if it was the last. `reason` is an error code or `left`. Idempotent."""
+        """Removes the peer, and the room with its last peer. `reason` is an error code or `left`. Idempotent."""
         if self.peers.pop(peer.id, None) is None:
             return []
         del peer.room.peers[peer.id]
@@ -198,23 +198,23 @@ class Rooms:
         return _others(peer, Left(peer.id, reason))
 
     def track(self, peer: Peer, source: str, kind: Kind) -> Deliveries:
-        """The peer publishes a track from now on."""
+        """The peer began to publish a track."""
         peer.tracks[source] = kind
         return _others(peer, Track(peer.id, source, kind, source in peer.muted))
 
     def track_ended(self, peer: Peer, source: str) -> Deliveries:
-        """The peer no longer publishes the track. Whether it is muted stays known."""
+        """The peer stopped publishing the track. Its mute state is kept."""
         if peer.tracks.pop(source, None) is None:
             return []
         return _others(peer, TrackEnded(peer.id, source))
 
     def mute(self, peer: Peer, source: str, muted: bool) -> Deliveries:
-        """The peer muted or unmuted a source; before its track exists this is only remembered."""
+        """The peer muted or unmuted a source. Nobody is told before its track exists."""
         (peer.muted.add if muted else peer.muted.discard)(source)
         return _others(peer, Muted(peer.id, source, muted)) if source in peer.tracks else []
 
     def speakers(self, key: str, dominant: str | None, speaking: Iterable[str]) -> Deliveries:
-        """Who speaks in a room; nobody, if it is gone by now."""
+        """The active speakers of a room changed. Ignored if the room no longer exists."""
         room = self.rooms.get(key)
         if room is None:
             return []
@@ -222,8 +222,10 @@ class Rooms:
         return _to(room.peers.values(), room.speakers_here())
 
     def measured(self, peer: Peer, told: bridge.Quality) -> Deliveries:
-        """How the peer's call goes, for itself; the others hear its score with their own figures. Nothing if it is as
-        it was."""
+        """A quality report for the peer. The others get its score with their own next report.
+
+        Nothing to deliver if the report equals the last one.
+        """
         scores = peer.room.scores
         if told.score is None:
             scores.pop(peer.id, None)
@@ -234,18 +236,18 @@ class Rooms:
         return _to([peer], peer.quality) if peer.quality != before else []
 
     def hand(self, peer: Peer, raised_ms: int) -> Deliveries:
-        """The peer raises its hand, or takes it down (0). One that is up already keeps its place in the queue."""
+        """The peer raises its hand, or lowers it (0). A hand that is already up keeps its place in the queue."""
         if bool(raised_ms) == bool(peer.hand):
             return []
         peer.hand = raised_ms
         return _to(peer.room.peers.values(), HandRaised(peer.id, raised_ms))
 
     def react(self, peer: Peer, reaction: str) -> Deliveries:
-        """For everyone in the room, the sender included."""
+        """A reaction, delivered to everyone in the room, including the sender."""
         return _to(peer.room.peers.values(), Reacted(peer.id, reaction))
 
     def change(self, key: str, state: RoomState) -> Deliveries:
-        """The room, if it is there, is set so from now on; all are told."""
+        """Sets the state of the room, if it exists, and tells everyone in it."""
         room = self.rooms.get(key)
         if room is None or room.state == state:
             return []
@@ -255,12 +257,15 @@ class Rooms:
         return _to(room.peers.values(), state)
 
     def moderators(self, key: str) -> list[Peer]:
-        """Who may moderate the call in this room."""
+        """The peers in this room that may moderate."""
         room = self.rooms.get(key)
         return [] if room is None else [peer for peer in room.peers.values() if peer.moderator]
 
     def chat(self, peer: Peer, text: str, now_ms: int, file: FileInfo | None = None) -> tuple[ChatLine, Deliveries]:
-        """A line for everyone in the room, the sender included, so that all see one order, which its times tell too."""
+        """A chat line for everyone in the room, including the sender, so that all see the same order.
+
+        Times of lines in one room increase strictly.
+        """
         room = peer.room
         room.said_ms = max(now_ms, room.said_ms + 1)
         line = ChatLine(peer.id, peer.name, text, room.said_ms, str(uuid.uuid4()), file)
@@ -269,7 +274,7 @@ class Rooms:
         return line, _to(room.peers.values(), line)
 
     def chat_deleted(self, key: str, line_id: str) -> Deliveries:
-        """A line is no more."""
+        """A chat line was deleted."""
         room = self.rooms.get(key)
         if room is None:
             return []
@@ -278,7 +283,7 @@ class Rooms:
 
 
 def new_id() -> str:
-    """Of a peer: short, and not to be guessed."""
+    """An id for a peer: short, and unguessable (72 random bits)."""
     return secrets.token_urlsafe(9)
 
 

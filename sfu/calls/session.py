@@ -1,9 +1,9 @@
-"""One admitted peer: handles its messages, queues what it receives, ends cleanly.
+"""One admitted peer: handles its messages, queues messages for it, and ends it cleanly.
 
-A session outlives its WebSocket (calls/websocket.py): when the connection breaks, the peer stays in its room for
-`hold_s`, its media flows, and a client that knows the session's secret may resume on another WebSocket. An error of a
-peer costs it an `error` event or its own connection, never anybody else's. Tasks of other sessions call only `send`,
-`post` and `end`, which neither wait nor raise.
+A session outlives its WebSocket (calls/websocket.py): after the connection breaks, the peer stays in its room for
+`hold_s`, its media continues, and a client that knows the session's secret may resume on another WebSocket. An error of
+a peer results in an `error` event or ends its own session, and never affects other peers. Tasks of other sessions
+use only the methods of registry.Seat.
 """
 
 from __future__ import annotations
@@ -49,27 +49,29 @@ from sfu.web.streams import PacedStream
 log = logging.getLogger("sfu.session")
 
 MAX_BAD_MESSAGES = 20
-"""Frames that are no message of the protocol; after these the client is no client of it."""
+"""Most invalid messages from one peer; the next one ends the session."""
 REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
-"""Ends that are not the client's doing, or that a second try may not meet again."""
+"""Close codes after which the client should rejoin: not its fault, or not likely to happen again."""
 
 _CODES = all_codes()
 _T = TypeVar("_T")
 
 
 class Session:
-    """One admitted peer. `end` says why it is over, once; `run` sees to it that it is. `record` is the store's, `entry`
-    how it came in."""
+    """One admitted peer. `end` sets the reason why it ends, once; `run` then cleans up.
+
+    `record` is its session in the store, `entry` the identity and permissions it was admitted with.
+    """
 
     def __init__(self, hub: Calls, moderation: Moderation, peer: Peer, entry: Entry, record: records.Session) -> None:
         self.peer, self.entry, self.record, self._may = peer, entry, record, entry.permissions
         self.resumes = 0
         self._hub, self._config, self._moderation = hub, hub.config, moderation
-        self._link: Link | None = None  # None while it is held
+        self._link: Link | None = None  # None while the peer is held, waiting for a resume
         self._ended = False
         self._error: SfuError | None = None  # why it ended; None if it left by itself
         self._scope = trio.CancelScope()
-        self._overdue: SfuError = errors.MediaUnavailable()  # what it means when the scope's deadline has come
+        self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._offered = False
         self._bucket = _Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
@@ -81,18 +83,18 @@ class Session:
         return "left" if self._error is None else self._error.code
 
     def end(self, error: SfuError | None) -> None:
-        """Ends this peer, from whichever task; None if it left by itself. The first reason wins."""
+        """Ends this peer; None if it left by itself. The first reason wins. May be called from any task."""
         if not self._ended:
             self._ended, self._error = True, error
             self._scope.cancel()
 
     def tell(self, message: ServerMessage) -> None:
-        """Queues one message, if the client knows its kind."""
+        """Queues one message, if the client knows its event."""
         if self.peer.takes(message):
             self.send(encode(message, full=self.peer.full))
 
     def send(self, text: str) -> None:
-        """Queues one frame. While the peer is held it is dropped: a resumed link begins with the whole state."""
+        """Queues one frame. While the peer is held, frames are dropped: a resumed link begins with the whole state."""
         if self._link is not None:
             self._link.send(text)
 
@@ -102,19 +104,19 @@ class Session:
             self._guard(self._on_event, event)
 
     def mute(self, source: str, muted: bool) -> None:
-        """What a muted source still sends is forwarded to nobody. Raises BadSource."""
+        """Mutes or unmutes a source. The media worker forwards nothing of a muted one. Raises BadSource."""
         self._check_source(source)
         self._command(bridge.Mute(self.peer.id, source, muted))
         self._hub.deliver(self._hub.rooms.mute(self.peer, source, muted))
 
     async def run(self) -> None:
-        """Stays until the peer has ended, then sees to it that it has left its room and is told."""
+        """Waits until the peer ends, then removes it from its room and sends its client `bye`."""
         try:
             with self._scope:
                 await trio.sleep_forever()
-            self.end(self._overdue)  # unless it has ended for another reason
+            self.end(self._overdue)  # has no effect if it ended for another reason
         finally:
-            self.end(SfuError())  # only one that was cancelled comes here without an end
+            self.end(SfuError())  # has an effect only if this task was cancelled
             self._hub.forget(self)
             self.tell(bye(self._error))
             if self._link is not None:
@@ -123,7 +125,7 @@ class Session:
     # --- its link -----------------------------------------------------------------------------------------------------
 
     def connect(self, stream: PacedStream) -> Link:
-        """The link on `stream` is this peer's from now on; one that it had before is closed."""
+        """Makes `stream` the link of this peer and closes its previous link, if any."""
         before, self._link = self._link, Link(self._config, stream, self)
         if before is not None:
             before.send(encode(bye(errors.Replaced())))
@@ -131,7 +133,7 @@ class Session:
         return self._link
 
     def resume(self, stream: PacedStream) -> Link:
-        """The same, for a client that proved to know the secret. Raises RateLimited; then nothing has changed."""
+        """Like `connect`, for a client that proved to know the secret. Raises RateLimited; then nothing has changed."""
         if not self._pays():
             raise errors.RateLimited
         link = self.connect(stream)
@@ -150,7 +152,7 @@ class Session:
             self._command(bridge.Join(peer.id, peer.room.key, peer.full, self._may.publish, self._may.subscribe))
 
     def broken(self) -> None:
-        """The peer is held, if it has something to come back to and the means to."""
+        """Holds the peer, if it had an offer and its client can resume; else ends it."""
         link, self._link = self._link, None
         if link is not None:
             link.end(errors.Unresponsive())
@@ -170,7 +172,7 @@ class Session:
             self.end(errors.RateLimited())
 
     def _guard(self, act: Callable[[_T], None], what: _T) -> None:
-        """A fault of ours ends this peer only."""
+        """Runs `act`. An unexpected exception, a bug of ours, ends this peer only."""
         try:
             act(what)
         except Exception:
@@ -178,7 +180,7 @@ class Session:
             self.end(SfuError())
 
     def _pays(self) -> bool:
-        """For one frame, or for one more link."""
+        """Takes one frame, or one resume, from the rate limit; false if it is exhausted."""
         return not self._config.limits or self._bucket.take(trio.current_time())
 
     # --- from the client ----------------------------------------------------------------------------------------------
@@ -190,7 +192,7 @@ class Session:
             self._refuse(error)
 
     def _carry_out(self, frame: str | bytes) -> None:
-        """Raises the SfuError that is the client's fault."""
+        """Decodes and handles one frame. Raises the SfuError to report to the client."""
         if isinstance(frame, bytes):
             raise errors.BadMessage("Messages are text frames.")
         message: ClientMessage | SfuError
@@ -223,7 +225,7 @@ class Session:
                 self._publish(source, kind)
             case Unpublish(source):
                 self._check_source(source)
-                if source not in (MICROPHONE, CAMERA):  # those keep their places in the offer
+                if source not in (MICROPHONE, CAMERA):  # these two keep their media sections in the offer
                     del self._sources[source]
                 peer.muted.discard(source)
                 self._command(bridge.Unpublish(peer.id, source))
@@ -248,20 +250,26 @@ class Session:
                 self.end(None)
 
     def _count_candidate(self) -> None:
-        """Counts and drops it: the server is ICE-lite (RFC 8445, 2.5) and learns a peer's address from the peer's own
-        authenticated checks. Probing addresses that peers name would make it knock on other people's doors."""
+        """Counts the candidate and ignores it. Raises TooManyCandidates, once.
+
+        The server is ICE-lite (RFC 8445, 2.5) and learns a peer's address from the peer's authenticated checks. If it
+        probed the addresses that peers name, it could be used to send packets to third parties.
+        """
         self._candidates += 1
         if self._candidates == self._config.max_candidates + 1:
-            raise errors.TooManyCandidates(f"A peer may send {self._config.max_candidates} candidates.")
+            raise errors.TooManyCandidates(f"A peer may send at most {self._config.max_candidates} candidates.")
 
     def _publish(self, source: str, kind: Kind) -> None:
-        """A source already known is another try at it, such as a camera plugged in later."""
+        """Publishes a source. One that is already known is tried again, for example after a camera was plugged in.
+
+        Raises NotAllowed, BadSource or TooManyTracks.
+        """
         if not self._may.publish:
-            raise errors.NotAllowed("Your token does not let you send sound or pictures.")
+            raise errors.NotAllowed("Your token does not let you send audio or video.")
         if self._sources.get(source, kind) != kind:
             raise errors.BadSource(f"The source {source!r} is {self._sources[source]}.")
         if self._config.limits and source not in self._sources and len(self._sources) >= self._config.max_tracks:
-            raise errors.TooManyTracks(f"A peer may publish {self._config.max_tracks} tracks.")
+            raise errors.TooManyTracks(f"A peer may publish at most {self._config.max_tracks} tracks.")
         self._sources[source] = kind
         self._command(bridge.Publish(self.peer.id, source, kind))
 
@@ -277,7 +285,7 @@ class Session:
     def _on_event(self, event: bridge.Event) -> None:
         peer, hub = self.peer, self._hub
         match event:
-            case bridge.Quality():  # first, as most events are such
+            case bridge.Quality():  # first, as it is the most frequent event
                 observe(event, hub.counters)
                 hub.deliver(hub.rooms.measured(peer, event))
             case bridge.Offer(_, sdp, send, receive):
@@ -306,7 +314,7 @@ class Session:
 
 
 class _Bucket:
-    """`rate` a second on average, `burst` at once."""
+    """A token bucket: `rate` per second on average, `burst` at once."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
@@ -319,7 +327,7 @@ class _Bucket:
 
 
 def bye(error: SfuError | None) -> Bye:
-    """The last event for a client that ends with `error`, or by itself."""
+    """The last event to a client: why it ended, or that it left by itself (None)."""
     if error is None:
         return Bye("left", "You left the room.", rejoin=False)
     return Bye(error.code, str(error), rejoin=error.close_code in REJOIN_CLOSE_CODES)

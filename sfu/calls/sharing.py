@@ -1,7 +1,7 @@
 """File sharing: POST /files stores a file and announces it in the sender's chat, GET /files/… downloads it.
 
-Who may send one proves it with the secret of their session; who may fetch one knows its address, which only the room is
-told. What is sent goes to the disk as it comes.
+Senders authenticate with the secret of their session. Anybody who knows the address of a file, which only the room is
+told, may download it. Uploads are written to disk as they arrive.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from sfu.web.bodies import PacedBody
 FOLDER = "files"
 SWEEP_S = 60.0
 WHOLE_S = 600.0
-"""For a whole file, either way; between two pieces of it there may be `send_s`."""
+"""Timeout for a whole upload or download. Between two pieces of an upload the timeout is `send_s`."""
 UPLOADS, DOWNLOADS = 16, 64
-"""At once; each has a file open."""
+"""Most transfers at the same time. Each has a file open."""
 FILES, FILES_S = 20, 60.0
-"""So many one address may send in so many seconds."""
+"""Most uploads from one address in FILES_S."""
 SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain", "application/pdf")
-"""Types that are served as they were sent; a browser runs nothing of them. The others are served as octets."""
+"""Media types that are served as uploaded, since browsers execute nothing in them. Others are served as OCTETS."""
 HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cross-Origin-Resource-Policy": "same-origin"}
 
 log = logging.getLogger("sfu.sharing")
@@ -52,11 +52,11 @@ class Sharing:
         self._uploads, self._downloads = trio.CapacityLimiter(UPLOADS), trio.CapacityLimiter(DOWNLOADS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Deletes files that nobody knows any more, until cancelled. Raises ConfigError when there can be no folder."""
+        """Deletes files without a database row, until cancelled. Raises ConfigError if the folder cannot be used."""
         try:
             await self._folder.open()
         except OSError as error:
-            raise ConfigError(f"SFU_DATA_DIR: shared files cannot be kept there: {error}.") from None
+            raise ConfigError(f"SFU_DATA_DIR: shared files cannot be stored there: {error}.") from None
         task_status.started()
         await repeat("files", self._sweep, SWEEP_S, self._hub.counters)
 
@@ -75,7 +75,7 @@ class Sharing:
         try:
             self._uploads.acquire_nowait()
         except trio.WouldBlock:
-            raise ServerFull("Too many files come at once. Try again in a moment.") from None
+            raise ServerFull("Too many files are being uploaded. Try again in a moment.") from None
         try:
             with trio.fail_after(WHOLE_S):
                 file = await self._receive(session, cast("PacedBody", request.body))
@@ -83,18 +83,21 @@ class Sharing:
             raise FileLate from None
         except OSError as error:
             log.error("file_not_written error=%r", error)
-            raise FilesFull("The server cannot keep the file.") from None
+            raise FilesFull("The server cannot store the file.") from None
         finally:
             self._uploads.release()
         if self._hub.session_of(session.peer.secret) is not session:
-            await self._folder.remove(file.id)  # nobody was told of it; its row goes when it is over
+            await self._folder.remove(file.id)  # nobody was told of it; its row is deleted when it expires
             raise SessionUnknown("You have left the call.")
         self._hub.deliver(self._hub.chat.share(session.entry, session.peer, file))
         body = json.dumps(asdict(file_info(file)), ensure_ascii=False) + "\n"
         return Response(body, 201, {"Location": f"/files/{file.id}"}, content_type="application/json")
 
     def _sender(self) -> Seat:
-        """Whose session's secret came with the request, and may share files. Raises what forbids it."""
+        """The session whose secret came with the request.
+
+        Raises SessionUnknown, NotAllowed or FilesOff if it may not share files, TooManyFailures or TooManyRequests.
+        """
         address = request.remote_addr or ""
         if self._hub.failures is not None:
             self._hub.failures.check(address)
@@ -113,7 +116,7 @@ class Sharing:
         return session
 
     async def _receive(self, session: Seat, body: PacedBody) -> File:
-        """The file, on the disk and in the database. Raises what forbids it, and then it is in neither."""
+        """Stores the file on disk and in the database. If it raises, the file is in neither."""
         file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:
             name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="replace"))

@@ -1,7 +1,7 @@
 """The summary of a session's call quality that goes into the database. Pure.
 
-The media worker tells figures every few seconds; only their means and extremes stay, so a call of any length costs the
-same. They are here and not in the worker, so that one that dies takes the last seconds with it and no more.
+The media worker reports figures every few seconds. Only means and extremes are kept, so memory does not grow with the
+length of a call. They are kept here, so that a worker that dies loses only the last seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Mean:
 
 
 class Summary:
-    """One session's, so far."""
+    """The quality of one session so far."""
 
     def __init__(self) -> None:
         self._scores, self._round_trips = _Mean(), _Mean()
@@ -45,7 +45,7 @@ class Summary:
         self._bytes_down: int | None = None
 
     def add(self, told: Quality) -> None:
-        """One report of the worker's. Its byte counts replace the ones before, of which they are the continuation."""
+        """Adds a report of the worker. Its byte counts are totals and replace the previous ones."""
         self._scores.add(told.score)
         if told.score is not None:
             self._worst = min(told.score, self._worst or told.score)
@@ -70,7 +70,7 @@ class Summary:
 
 
 def observe(told: Quality, counters: Counters) -> None:
-    """Into /metrics, where nobody has a name."""
+    """Adds a report to the histograms in /metrics, which do not identify peers."""
     if told.score is not None:
         counters.observe("sfu_quality_score", told.score, SCORES)
     if (round_trip_ms := _round_trip_ms(told)) is not None:
@@ -88,6 +88,6 @@ def _directions(told: Quality) -> list[tuple[str, Direction]]:
 
 
 def _round_trip_ms(told: Quality) -> float | None:
-    """Both directions have the same."""
+    """The round-trip time, which is the same in both directions' figures."""
     figures = told.up or told.down
     return None if figures is None else figures.round_trip_ms

@@ -1,6 +1,6 @@
 """One WebSocket of a session: paced reads, a bounded send queue, keepalive, a clean close.
 
-It knows no rooms and no media. What it hears goes to its `Owner`, who may outlive it and go on with another.
+It is independent of rooms and media. Frames go to its `Owner`, which may outlive it and continue with another link.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from sfu.protocol.shared import SUBPROTOCOL
 from sfu.web.streams import PacedStream
 
 OUTBOX = 256
-"""Messages waiting for a client; past it the client is a slow consumer."""
+"""Most messages queued for a client. With more, the client is a slow consumer and its session ends."""
 MAX_PARTS = 4096
-"""Parts of one unfinished message: trio-websocket bounds their size but not their number, and they may be empty."""
+"""Most fragments of one unfinished message. trio-websocket limits only their total size, and they may be empty."""
 CLOSE_S = 2.0
-"""For the last messages to be written, and again for the client to answer the close frame."""
+"""Time to write the last messages, and again for the client to answer the close frame."""
 ABNORMAL = 1006
-"""What trio-websocket gives as close code where no close frame came (RFC 6455 section 7.1.5)."""
+"""The close code that trio-websocket reports if no close frame arrived (RFC 6455 section 7.1.5)."""
 
 
 class Door:
-    """The handshake of one WebSocket, which is answered once: for the lobby, or by whoever serves it then."""
+    """The handshake of one WebSocket. It is answered once, by the lobby or by the link. `full`: it asked for sfu.v1."""
 
     def __init__(self, request: WebSocketRequest) -> None:
         self.request = request
@@ -41,23 +41,23 @@ class Door:
 
 
 class Owner(Protocol):
-    """Whose link it is. None of these may wait or raise; after `Link.end` none is called any more."""
+    """The owner of a link. None of these methods may wait or raise; none is called after `Link.end`."""
 
     def opened(self) -> None:
-        """The handshake is answered."""
+        """The handshake was answered."""
 
     def receive(self, frame: str | bytes) -> None:
-        """A frame has come."""
+        """A frame arrived."""
 
     def broken(self) -> None:
-        """The network took the link, or the client stopped answering: nobody has said that it goes."""
+        """The link broke without a close frame: the network failed, or the client stopped responding."""
 
     def end(self, error: SfuError | None) -> None:
-        """The client closed the link (None), or did what ends more than the link."""
+        """The client closed the link (None), or made an error that must end its session."""
 
 
 class Link:
-    """`send` and `end` may be called from any task, before `run` and during it."""
+    """A link to a client over one WebSocket. Any task may call `send` and `end`, before and during `run`."""
 
     def __init__(self, config: Config, stream: PacedStream, owner: Owner) -> None:
         self._config, self._stream, self._owner = config, stream, owner
@@ -65,35 +65,35 @@ class Link:
         self._ended = False
         self._error: SfuError | None = None  # for the close frame
         self._outbox, self._texts = trio.open_memory_channel[str](OUTBOX)
-        self._cut = False  # the stream may hold half a frame: nothing can follow it
+        self._cut = False  # a frame may be half written, so nothing can follow it
         self._ws: WebSocketConnection | None = None
 
     def send(self, text: str) -> None:
-        """Queues one frame; too many waiting end the owner."""
+        """Queues one frame. If the queue is full, the owner is told to end (SlowConsumer)."""
         try:
             self._outbox.send_nowait(text)
         except trio.WouldBlock:
             self._tell_end(errors.SlowConsumer())
         except (trio.ClosedResourceError, trio.BrokenResourceError):
-            pass  # it is closing
+            pass  # the link is already closing
 
     def end(self, error: SfuError | None) -> None:
-        """What waits is still written; then the link closes with the code of `error`, or 1000. Idempotent."""
+        """Writes the queued frames, then closes the link with the code of `error`, or 1000. Idempotent."""
         if not self._ended:
             self._ended, self._error = True, error
             self._scope.cancel()
 
     def admit(self, n_bytes: int) -> None:
-        """Lets one frame of this length through the limit on messages, if that is less, and the reading pace.
+        """Raises the limit on messages to `n_bytes`, if it is lower, and exempts `n_bytes` from the read rate.
 
-        The limit is a private attribute of trio-websocket, read anew for each frame; a test holds it to that.
+        The limit is a private attribute of trio-websocket, which reads it for every frame; a test verifies that.
         """
         if self._ws is not None:
             self._ws._max_message_size = max(self._config.message_bytes, n_bytes)
             self._stream.credit(n_bytes)
 
     async def run(self, door: Door) -> None:
-        """Answers the handshake and stays until the link has closed, whoever closed it."""
+        """Answers the handshake and runs until either side has closed the link."""
         try:
             with trio.fail_after(self._config.join_s):
                 ws = self._ws = await door.accept()
@@ -119,14 +119,14 @@ class Link:
                 self._owner.broken()
 
     async def _read(self, ws: WebSocketConnection) -> None:
-        """Waits for nothing but the next frame, so that pongs are never stuck behind it."""
+        """Never waits for anything but the next frame, so that no pong is stuck behind an unread one."""
         while True:
             frame = await ws.get_message()
             if not self._ended:
                 self._owner.receive(frame)
 
     async def _write(self, ws: WebSocketConnection) -> None:
-        """Outlives the others to bring what they queued last. A send that is cancelled leaves half a frame."""
+        """Outlives the other tasks to write what they queued last. A cancelled send may leave half a frame."""
         try:
             async for text in self._texts:
                 self._cut = True
@@ -143,14 +143,17 @@ class Link:
                 await ws.ping()
             if scope.cancelled_caught:
                 self._owner.broken()
-            if len(ws._message_parts) > MAX_PARTS:  # private, as in `admit`
-                self._tell_end(errors.MessageTooLarge("The message came in too many parts."))
+            if len(ws._message_parts) > MAX_PARTS:  # a private attribute, as in `admit`
+                self._tell_end(errors.MessageTooLarge("The message has too many fragments."))
 
     def _closed(self) -> None:
-        """The connection is closed: by the client's close frame, by trio-websocket's for too long a frame, by none."""
+        """Tells the owner why the connection closed.
+
+        Either the client sent a close frame, or trio-websocket did after too long a message, or there was none.
+        """
         reason = self._ws.closed if self._ws is not None else None
         if reason is None or reason.code == ABNORMAL:
-            return  # broken
+            return  # the link broke; `run` tells the owner
         too_large = reason.code == errors.MessageTooLarge.close_code
         self._tell_end(errors.MessageTooLarge() if too_large else None)
 

@@ -31,11 +31,11 @@ __all__ = ["Store", "open_store"]
 log = logging.getLogger(__name__)
 
 RULINGS = 1000
-"""Bans and changes of rooms that may wait for the database."""
+"""Most bans and room changes queued for the database."""
 LINES = 10_000
-"""Lines of chat that may."""
+"""Most chat lines queued for the database."""
 STOP_S = 6.0
-"""How long a server that stops waits for its database; a little more than for its clients."""
+"""How long a stopping server waits for its database; slightly longer than for its clients."""
 
 
 def _now() -> datetime:
@@ -44,10 +44,10 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What the server remembers. Called from trio.
+    """Everything the server keeps in the database. Called from trio.
 
-    Every call that reaches the database raises DatabaseUnavailable when it is away or refuses, and is never cut short
-    half-way: a cancelled caller gets its result first.
+    Calls that reach the database raise DatabaseUnavailable if it is away or refuses the statement. They are never
+    interrupted half-way: a cancelled caller gets its result first.
     """
 
     database: Database
@@ -67,7 +67,7 @@ class Store:
     async def run(
         self, heartbeat_s: float, counters: Counters, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keeps the database in step until cancelled: what was left open at first, then all that comes and goes.
+        """Closes stale sessions, then runs the deferred writes, the heartbeat and retention until cancelled.
 
         Raises DatabaseUnavailable only before it has started.
         """
@@ -84,7 +84,7 @@ class Store:
             task_status.started()
 
     def stop(self) -> None:
-        """The server stops: within STOP_S the store can be closed, whatever the database does."""
+        """The server is stopping. From now on no call takes longer than STOP_S, so that the store can be closed."""
         self.database.stop(STOP_S)
 
 
@@ -100,13 +100,12 @@ async def open_store(
     history_days: int = 0,
     clock: Callable[[], datetime] = _now,
 ) -> AsyncIterator[Store]:
-    """The store at a database URL, with its schema brought up to date.
+    """The store at a database URL. Its schema is migrated first.
 
-    `server` names this server among those that share the database, the same from run to run. `max_participants` is
-    what rooms get that a join makes, `chat_kept_s` how long those keep their chat that do not say, `history_days` how
-    long ended sessions and expired tokens are kept (0: for ever). What is still queued at the end is written, if
-    the database takes it. Raises
-    ConfigError or DatabaseUnavailable.
+    `server` identifies this server among those that share the database and stays the same from run to run.
+    `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
+    `history_days` is how long ended sessions and expired tokens are kept (0: forever). Queued writes are written at
+    the end, if the database accepts them. Raises ConfigError or DatabaseUnavailable.
     """
     async with open_database(url) as database:
         leaves, rulings, lines = Later(database, max_leaves), Later(database, RULINGS), Later(database, LINES)

@@ -1,4 +1,4 @@
-"""Bans: people who were removed from a room and may not return for a time."""
+"""Bans: people who were removed from a room and may not return for some time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Bans:
-    """Every method is about one company's bans; another's do not exist for it. They are written later, in order."""
+    """Bans. Every method sees the bans of one company only. New bans are queued and written in order."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime], rulings: Later) -> None:
         self._database = database
@@ -36,8 +36,10 @@ class Bans:
     """
 
     def add(self, session: Session, *, until: datetime, by: str) -> None:
-        """Whoever has this session stays out until then; never blocks. Who came with a token is known by that, others
-        by their name and address together. Joins from now on know it."""
+        """Bans the person of this session; never blocks. All joins from now on respect it.
+
+        A person with a token is identified by the token, others by their name and address together.
+        """
         anonymous = session.token_id is None
         queued = self._rulings.add(
             self.ADD,
@@ -56,7 +58,7 @@ class Bans:
             log.error("session=%s ban=dropped reason=queue_full", session.id)
 
     async def holds(self, company_id: str, room_id: str, user_name: str, *, token_id: str | None, address: str) -> bool:
-        """Whether somebody is kept out now, as `check` says."""
+        """Whether somebody is banned now; see `check`."""
         await self._rulings.flush()
         values = _values(company_id, room_id, user_name, token_id, address)
         return await self._database.read_one(CHECK, **values, now=self._clock()) is not None
@@ -68,7 +70,7 @@ class Bans:
     """
 
     async def list(self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Ban]:
-        """Those in force, the newest first. Raises BadCursor."""
+        """Current bans, newest first. Raises BadCursor."""
         await self._rulings.flush()
         created_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
         rows = await self._database.read(
@@ -85,7 +87,7 @@ class Bans:
     LIFT = "DELETE FROM bans WHERE company_id = :company_id AND room_id = :room_id AND id = :id RETURNING *"
 
     async def lift(self, company_id: str, room_id: str, ban_id: str) -> Ban | None:
-        """None if there is no such ban. Takes any text for `ban_id`."""
+        """Deletes a ban and returns it; None if it does not exist. Accepts any text as `ban_id`."""
         known = canonical_id(ban_id)
         if known is None:
             return None
@@ -110,7 +112,10 @@ async def check(
     address: str,
     now: datetime,
 ) -> None:
-    """Within the transaction of a join. Raises Removed. A name and an address are nothing to who has a token."""
+    """Raises Removed for a banned person, within the transaction of a join.
+
+    Bans of a name and address do not apply to people with a token.
+    """
     values = _values(company_id, room_id, user_name, token_id, address)
     if await statements.one(CHECK, **values, now=now) is not None:
         raise Removed

@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class Chat:
-    """Every method is about one company's chat; another's does not exist for it."""
+    """Chat lines. Every method sees the chat of one company only."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime], lines: Later) -> None:
-        """`lines` is where lines are queued: a talker never waits for the database."""
+        """`lines` is the queue for new lines, so that nobody waits for the database to chat."""
         self._database = database
         self._clock = clock
         self._lines = lines
@@ -35,9 +35,9 @@ class Chat:
     """
 
     def add(self, company_id: str, room_id: str, line: Line, *, kept_s: int) -> None:
-        """Has the line written soon, and deleted `kept_s` seconds after it was sent; never blocks.
+        """Queues a line, which expires `kept_s` seconds after it was sent; never blocks.
 
-        What comes while the queue is full is not kept, and said once.
+        While the queue is full, lines are dropped, which is logged once.
         """
         queued = self._lines.add(self.ADD, **_values(company_id, room_id, line, kept_s))
         if self._keeping and not queued:
@@ -53,7 +53,7 @@ class Chat:
     """
 
     async def list(self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Line]:
-        """The newest first. Raises BadCursor."""
+        """Lines that have not expired, newest first. Raises BadCursor."""
         sent, after = decode_cursor(cursor, 2) if cursor else LAST
         known = canonical_id(after)
         if known is None or not (sent.isascii() and sent.isdigit()) or len(sent) > 19 or int(sent) > LATEST_MS:
@@ -74,7 +74,7 @@ class Chat:
     DELETE_FILE = "DELETE FROM files WHERE company_id = :company_id AND id = :file_id"
 
     async def delete(self, company_id: str, room_id: str, line_id: str) -> bool:
-        """The line, with its file. False if there is no such line. Takes any text for `line_id`."""
+        """Deletes a line and its file; false if it does not exist. Accepts any text as `line_id`."""
         known = canonical_id(line_id)
         if known is None:
             return False

@@ -15,7 +15,7 @@ DEFAULT_NAME = "default"
 
 
 class Companies:
-    """API keys and secrets pass through here in clear; none reaches the database so."""
+    """Companies. API keys and secrets are in clear here, but are stored only hashed or encrypted."""
 
     def __init__(self, database: Database, server_key: ServerKey, clock: Callable[[], datetime]) -> None:
         self._database = database
@@ -23,18 +23,18 @@ class Companies:
         self._clock = clock
 
     async def create(self, name: str, tier: Tier = "free") -> tuple[Company, Secret[str]]:
-        """The company and its API key, which nothing can show again. Raises CompanyExists."""
+        """Creates a company; returns it with its API key, which cannot be read again. Raises CompanyExists."""
         company, api_key = await self._add(name, tier, is_default=False)
         if company is None:
-            raise CompanyExists(f"There is a company {name!r} already.")
+            raise CompanyExists(f"A company {name!r} already exists.")
         return company, api_key
 
     DEFAULT = "SELECT * FROM companies WHERE is_default"
 
     async def ensure_default(self) -> Company:
-        """The company of anonymous rooms, made at the first start. Nobody knows its API key: `rotate_key` gives one.
+        """The company of anonymous rooms, created at the first start. Nobody knows its first API key: use `rotate_key`.
 
-        Raises ConfigError when the server key is not the one this database was made with.
+        Raises ConfigError if the server key is not the one this database was created with.
         """
         row = await self._database.read_one(self.DEFAULT)
         if row is None:
@@ -52,7 +52,7 @@ class Companies:
     BY_KEY = "SELECT * FROM companies WHERE key_prefix = :key_prefix"
 
     async def by_api_key(self, api_key: str) -> Company | None:
-        """Whose key it is, disabled or not. Keys are compared in constant time, and one nobody has takes as long."""
+        """The company with this key, even a disabled one. Takes constant time, also for unknown keys."""
         rows = await self._database.read(self.BY_KEY, key_prefix=visible_prefix(api_key))
         found = matching(api_key, [row["key_hash"] for row in rows])
         return next((Company.of(row) for row in rows if row["key_hash"] == found), None)
@@ -60,7 +60,7 @@ class Companies:
     BY_ID = "SELECT * FROM companies WHERE id = :company_id"
 
     async def by_id(self, company_id: str) -> Company | None:
-        """Takes any text, such as the `kid` of a token nobody has verified yet."""
+        """The company with this id. Accepts any text, such as the `kid` of an unverified token."""
         known = canonical_id(company_id)
         row = await self._database.read_one(self.BY_ID, company_id=known) if known else None
         return Company.of(row) if row else None
@@ -72,7 +72,7 @@ class Companies:
         return Company.of(row) if row else None
 
     def secret(self, company: Company) -> Secret[bytes]:
-        """What signs its tokens. Raises ConfigError when the server key is not the one it was sealed with."""
+        """The secret that signs its tokens. Raises ConfigError if it was sealed with another server key."""
         return self._server_key.unseal(company.sealed_secret, company.id)
 
     ROTATE_KEY = """
@@ -81,7 +81,7 @@ class Companies:
     """
 
     async def rotate_key(self, company_id: str) -> tuple[Company, Secret[str]]:
-        """A new API key; the old one stops working at once. Raises CompanyNotFound."""
+        """Creates a new API key; the old one stops working at once. Raises CompanyNotFound."""
         api_key = new_api_key()
         row = await self._database.write_one(
             self.ROTATE_KEY,
@@ -97,7 +97,7 @@ class Companies:
     """
 
     async def rotate_secret(self, company_id: str) -> Company:
-        """A new signing secret; every token of the company stops working at once. Raises CompanyNotFound."""
+        """Creates a new signing secret, which invalidates all tokens of the company. Raises CompanyNotFound."""
         sealed = self._server_key.seal(new_signing_secret(), company_id)
         row = await self._database.write_one(
             self.ROTATE_SECRET, company_id=company_id, sealed_secret=sealed, now=self._clock()
@@ -107,7 +107,10 @@ class Companies:
     SET_ACTIVE = "UPDATE companies SET is_active = :active, updated_at = :now WHERE id = :company_id RETURNING *"
 
     async def set_active(self, company_id: str, active: bool) -> Company:
-        """Disables or enables. A disabled company's keys and tokens are to be refused. Raises CompanyNotFound."""
+        """Enables or disables a company. Raises CompanyNotFound.
+
+        Callers must refuse the keys and tokens of a disabled company.
+        """
         row = await self._database.write_one(self.SET_ACTIVE, company_id=company_id, active=active, now=self._clock())
         return _found(row)
 
@@ -118,7 +121,7 @@ class Companies:
     """
 
     async def _add(self, name: str, tier: Tier, *, is_default: bool) -> tuple[Company | None, Secret[str]]:
-        """None when there is one of this name, or a default one, already."""
+        """Inserts a company. None if the name, or for the default company another default, already exists."""
         company_id, api_key = str(uuid.uuid4()), new_api_key()
         row = await self._database.write_one(
             self.ADD,

@@ -1,7 +1,7 @@
-"""Statements, transactions and the schema, and what happens while the database is unavailable.
+"""Statements, transactions and the schema, and error handling while the database is unavailable.
 
-Everything public is called from trio and runs on the portal's asyncio loop, where no statement is ever cut short but by
-its own deadline.
+Everything public is called from trio and runs on the portal's asyncio loop. Only its own deadline can interrupt a
+statement there.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 CALL_S = 5.0
-"""Longest statement or transaction; what takes longer says so where it is called."""
+"""Default timeout of a statement or transaction. Callers pass a longer one where necessary."""
 
 TRIES = 4
-"""Of what another transaction gets in the way of."""
+"""Most attempts at a transaction that conflicts with others."""
 
 REFUSED_S = 60.0
-"""How long a refused statement tells of the database: what people do comes again sooner."""
+"""How long a refused statement counts in `Database.state`. Statements of users' actions recur more often than that."""
 
 OPEN_S = 10.0
 MIGRATE_S = 600.0
@@ -40,28 +40,27 @@ log = logging.getLogger(__name__)
 
 
 class Statements:
-    """SQL on one connection; on the asyncio side, so only inside `Database.transaction`."""
+    """SQL on one connection. Lives on the asyncio side, so use it only inside `Database.transaction`."""
 
     def __init__(self, connection: Connection, said: list[str], lock_rows: str = "") -> None:
-        """`said` is told each statement before it runs."""
+        """`said` collects each statement before it runs. `lock_rows` turns a SELECT into one that locks rows."""
         self._connection = connection
         self._said = said
         self._lock_rows = lock_rows
 
     async def all(self, sql: str, /, **values: Any) -> list[Row]:
-        """The rows of a SELECT or a RETURNING."""
+        """The rows of a SELECT, or of a statement with RETURNING."""
         self._said.append(sql)
         rows = [row._mapping for row in await self._connection.fetch_all(sql, bound(values))]
         names = tuple(rows[0].keys()) if rows else ()
-        return [dict(zip(names, row, strict=True)) for row in rows]  # both engines' rows iterate over their values
+        return [dict(zip(names, row, strict=True)) for row in rows]  # in both engines, rows iterate over values
 
     async def one(self, sql: str, /, **values: Any) -> Row | None:
         rows = await self.all(sql, **values)
         return rows[0] if rows else None
 
     async def lock(self, sql: str, /, **values: Any) -> None:
-        """Locks the rows of a SELECT in its order, which keeps two that change some of the same from waiting for each
-        other."""
+        """Locks the rows of a SELECT in its order. Transactions that lock in the same order do not deadlock."""
         if self._lock_rows:
             await self.all(sql + self._lock_rows, **values)
 
@@ -74,7 +73,7 @@ class Statements:
         await self._connection.execute_many(sql, [bound(item) for item in values])
 
     async def script(self, sql: str, /) -> None:
-        """One statement of the schema, past the search for `:names`."""
+        """Runs a statement of the schema as it is, without parsing `:names` as parameters."""
         self._said.append(sql)
         await self._connection.raw_connection.execute(sql)
 
@@ -83,33 +82,33 @@ Work = Callable[[Statements], Awaitable[T]]
 
 
 class Database:
-    """What the store's parts run their SQL with.
+    """Runs the SQL of the store.
 
-    Raises DatabaseUnavailable when the database is away, too slow or refuses a statement, and BadValue for text no
-    database takes. Only what is wrong with the values themselves is raised as the engine's own error.
+    Raises DatabaseUnavailable if the database is away, too slow or refuses a statement, and BadValue for text that a
+    database cannot hold. Only errors in the values themselves are raised as the engine's own exceptions.
     """
 
     def __init__(self, portal: Portal, engine: Engine) -> None:
         self._portal = portal
         self._engine = engine
-        self._away: set[bool] = set()  # whether what did not get through was to write
-        self._refused: dict[str, float] = {}  # statements that were and have not worked since, with when last
+        self._away: set[bool] = set()  # the `write` flags of calls that do not get through at the moment
+        self._refused: dict[str, float] = {}  # refused statements that have not worked since, with the last time
 
     @property
     def available(self) -> bool:
-        """Whether the last calls, that which reads and that which writes, got through to the database."""
+        """Whether the last read and the last write got through to the database."""
         return not self._away
 
     @property
     def state(self) -> Literal["ok", "refused", "away"]:
-        """For whoever watches: whether statements get through, lately some were refused, or none do."""
+        """For monitoring: `away` if the database cannot be reached, `refused` if it recently refused a statement."""
         if self._away:
             return "away"
         now_s = trio.current_time()
         return "refused" if any(now_s - at_s < REFUSED_S for at_s in self._refused.values()) else "ok"
 
     async def read(self, sql: str, /, timeout_s: float = CALL_S, **values: Any) -> list[Row]:
-        """The rows of one SELECT."""
+        """Runs a SELECT and returns its rows."""
         return await self._finish(lambda statements: statements.all(sql, **values), timeout_s, write=False)
 
     async def read_one(self, sql: str, /, **values: Any) -> Row | None:
@@ -117,7 +116,7 @@ class Database:
         return rows[0] if rows else None
 
     async def write(self, sql: str, /, **values: Any) -> list[Row]:
-        """One statement that ends in RETURNING: its rows, one for each row it made, changed or deleted."""
+        """Runs a statement with RETURNING and returns its rows: one per row inserted, updated or deleted."""
         return await self._finish(lambda statements: statements.all(sql, **values), CALL_S)
 
     async def write_one(self, sql: str, /, **values: Any) -> Row | None:
@@ -125,24 +124,26 @@ class Database:
         return rows[0] if rows else None
 
     async def run(self, sql: str, /, **values: Any) -> None:
-        """One statement that writes and gives nothing back."""
+        """Runs a statement that writes and returns no rows."""
         await self._finish(lambda statements: statements.run(sql, **values), CALL_S)
 
     async def transaction(self, work: Work[T], timeout_s: float = CALL_S) -> T:
-        """All of `work` or nothing of it. It runs on the asyncio side, where it may await its Statements and nothing
-        else, and once more when another transaction got in its way."""
+        """Runs `work` as one transaction. It is rerun, up to TRIES times in all, if it conflicts with another one.
+
+        `work` runs on the asyncio side and may await only its Statements.
+        """
         return await self._finish(work, timeout_s, whole=True)
 
     def stop(self, within_s: float) -> None:
-        """Nobody waits for the database any longer than that."""
+        """From now on, no call waits for the database longer than `within_s`."""
         self._portal.stop(within_s)
 
     def stamp(self) -> object:
-        """As long as it is the same, and not None, nothing has been written, by whichever process. Asks no database."""
+        """While this is unchanged and not None, no process has written anything. Needs no query."""
         return self._engine.stamp() if self.available else None
 
     async def migrate(self, schema: str) -> None:
-        """Brings the schema up to its last step, whoever else starts meanwhile."""
+        """Applies the pending steps of the schema. Safe if several servers start at once."""
         steps = migrations.parse(schema)
 
         async def work(statements: Statements) -> None:
@@ -159,10 +160,10 @@ class Database:
         try:
             await self.transaction(work, MIGRATE_S)
         except DatabaseUnavailable as error:
-            raise DatabaseUnavailable(f"The schema cannot be applied: {_words(error.__cause__)}") from error
+            raise DatabaseUnavailable(f"The schema cannot be migrated: {_words(error.__cause__)}") from error
 
     async def _finish(self, work: Work[T], timeout_s: float, *, write: bool = True, whole: bool = False) -> T:
-        """Runs `work` on a connection, as one transaction if it is to be `whole`."""
+        """Runs `work` on a connection; if `whole`, as one transaction."""
         said: list[str] = []
 
         async def once() -> T:
@@ -191,7 +192,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def _failed(self, error: Exception, said: Sequence[str], *, away: bool, write: bool) -> None:
-        """Says so once, until it works again."""
+        """Records a failure, and logs it once until it works again."""
         sql = said[-1] if said else ""
         if away and self.available:
             log.warning("database=away reason=%r sql=%r", _words(error), _start(sql))
@@ -204,7 +205,7 @@ class Database:
 
     def _worked(self, said: Sequence[str], *, write: bool) -> None:
         if self._away:
-            self._away -= {write, False}  # what writes reads as well
+            self._away -= {write, False}  # a successful write shows that reads work as well
             if self.available:
                 log.info("database=back")
         for sql in self._refused.keys() & said if self._refused else ():
@@ -217,7 +218,7 @@ def _words(error: BaseException | None) -> str:
 
 
 def _start(sql: str) -> str:
-    """Enough of a statement to know it by. It holds no values."""
+    """The start of a statement, to recognize it in the log. It contains no values."""
     return " ".join(sql.split())[:80]
 
 
@@ -232,9 +233,9 @@ ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:s
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncIterator[Database]:
-    """The database at `url`, its schema brought up to date; created if it is a SQLite file that does not exist.
+    """The database at `url`, with its schema migrated. A SQLite file is created if it does not exist.
 
-    Raises ConfigError for a URL that cannot be used or a schema that is too new, DatabaseUnavailable when it is away.
+    Raises ConfigError for an invalid URL or a schema that is too new, DatabaseUnavailable if the database is away.
     """
     engine = engine_of(url)
     async with open_portal() as portal:
@@ -255,13 +256,13 @@ async def open_database(url: str) -> AsyncIterator[Database]:
 
 
 def bound(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as both engines take them. Raises BadValue for text with what PostgreSQL cannot hold."""
+    """Converts values for both engines. Raises BadValue for text that PostgreSQL cannot store."""
     bound = dict(values)
     for name, value in values.items():
         if isinstance(value, datetime):
             bound[name] = value.astimezone(UTC)  # SQLAlchemy drops the zone for SQLite
         elif isinstance(value, str) and _UNSTORABLE.search(value):
-            raise BadValue(f"{name}: must be text without NUL and half characters.")
+            raise BadValue(f"{name}: must be text without NUL and lone surrogates.")
     return bound
 
 

@@ -1,6 +1,6 @@
-"""SQLite and PostgreSQL: connections, and the few differences between them.
+"""SQLite and PostgreSQL: connections, and the few differences between the engines.
 
-The only importer of `databases`. All of it lives on the portal's asyncio loop.
+Except for URL parsing, only this module uses `databases`. Everything here runs on the portal's asyncio loop.
 """
 
 from __future__ import annotations
@@ -30,58 +30,65 @@ BUSY_S = 3.0
 """How long SQLite waits for another process to finish writing, and asyncpg for a connection."""
 
 SETTLED_S = 0.1
-"""File times are some milliseconds coarse: only one so old tells a file from what the next write makes of it."""
+"""Least age of a file time that can be trusted. File times have a resolution of some milliseconds, so two writes in
+quick succession may leave the same one."""
 
 STATEMENT_S = 35.0
-"""After which PostgreSQL stops a statement by itself: a request to cancel that overtakes its statement is lost."""
+"""Timeout after which PostgreSQL itself stops a statement: a cancel request that overtakes its statement is lost."""
 
 STEPS = 100_000
-"""Of SQLite's virtual machine, some milliseconds: how often a statement looks whether it is to stop."""
+"""Instructions of SQLite's virtual machine (some milliseconds) after which a statement checks whether it must stop."""
 
 READERS = 2
 POOL = 10
 
 Fault = Literal["ours", "clash", "refused", "away"]
-"""What an error is: of the values or of our code, and nothing helps; of two transactions that met, and the next try may
-succeed at once; the database's, which refuses this statement or does not answer, and a later try may succeed."""
+"""The cause of an error. `ours`: our values or our code, so retrying does not help. `clash`: two transactions conflict;
+a retry may succeed at once. `refused`, `away`: the database refuses this statement or does not answer; a retry may
+succeed later."""
 
 OPEN_ERRORS = (TimeoutError, OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What `Engine.open` raises when there is no database at the URL, or none that lets us in."""
+"""What `Engine.open` raises if there is no database at the URL, or if it denies access."""
 
 for _library in ("databases", "aiosqlite"):
-    logging.getLogger(_library).setLevel(logging.WARNING)  # below, they log every statement with its values
-logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # of an outage the store says once what asyncpg says each time
+    logging.getLogger(_library).setLevel(logging.WARNING)  # below that level, they log every statement and its values
+logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # it logs every failure of an outage; the store logs it once
 
 
 class Engine(Protocol):
-    """What the two databases do not have in common. Lives on the asyncio side."""
+    """The differences between the two databases. Lives on the asyncio side."""
 
     begin: str
+    """The statement that begins a transaction."""
     lock_schema: str
-    """Keeps other starts out of the schema until the transaction ends."""
+    """Statements that lock the schema against other starting servers until the transaction ends; may be empty."""
     lock_rows: str
-    """What makes of a SELECT one that locks its rows, in its order; empty where one transaction writes at a time."""
+    """Suffix that makes a SELECT lock its rows in order; empty if only one transaction can write at a time."""
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
     def connection(self, *, write: bool) -> AbstractAsyncContextManager[Connection]:
-        """A connection nobody else uses, as an asynchronous context manager. An open transaction is rolled back if the
-        block fails."""
+        """An asynchronous context manager for exclusive use of a connection.
+
+        If the block fails, an open transaction is rolled back.
+        """
 
     def stamp(self) -> object:
-        """What another commit, of whichever process, makes another one, where that can be told without a query; None
-        where it cannot, and for a moment after one. From any thread."""
+        """A value that changes with every commit of any process, obtained without a query. Callable from any thread.
+
+        None if the engine has none, and for a moment after a commit.
+        """
 
     def fault(self, error: BaseException) -> Fault: ...
 
 
 class SQLite:
-    """One file. Any number of processes may open it; writers queue.
+    """A SQLite file. Any number of processes may open it; writers wait for each other.
 
-    One connection that writes and some that read are held open: `databases` would open the file, and a thread, for
-    every call.
+    One connection for writing and READERS for reading are kept open. Otherwise `databases` would open the file, and
+    start a thread, for every call.
     """
 
     begin = "BEGIN IMMEDIATE"
@@ -104,7 +111,7 @@ class SQLite:
             self._held = held.pop_all()
 
     async def _hold(self, held: AsyncExitStack) -> _Held:
-        """A connection kept open. One Database each, which has one connection a task, and these all are one task's."""
+        """Opens a connection to keep. Each needs its own Database, which has only one connection per task."""
         stop = threading.Event()
         database = databases.Database(self._url, factory=partial(_SQLiteConnection, stop), timeout=BUSY_S)
         return _Held(await held.enter_async_context(database.connection()), stop)
@@ -127,7 +134,7 @@ class SQLite:
 
     def stamp(self) -> object:
         try:
-            log_file = os.stat(f"{self._url.database}-wal")  # where every commit goes
+            log_file = os.stat(f"{self._url.database}-wal")  # every commit is written to this file
         except OSError:
             return None
         return log_file.st_mtime_ns if time.time() - log_file.st_mtime > SETTLED_S else None
@@ -136,13 +143,13 @@ class SQLite:
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
             return "away" if isinstance(error, OSError) else "refused" if type(error) is _NO_CODE else "ours"
-        if code & 0xFF in _SQLITE_OURS and code != sqlite3.SQLITE_CONSTRAINT_TRIGGER:  # no trigger is of our making
+        if code & 0xFF in _SQLITE_OURS and code != sqlite3.SQLITE_CONSTRAINT_TRIGGER:  # our schema has no triggers
             return "ours"
         return "away" if code & 0xFF in _SQLITE_AWAY else "refused"
 
 
 _NO_CODE = sqlite3.OperationalError
-"""Without a code: text that is not UTF-8, in a file that is damaged."""
+"""The error without a code: text that is not UTF-8, in a damaged file."""
 
 _SQLITE_OURS = {
     sqlite3.SQLITE_CONSTRAINT,
@@ -168,8 +175,10 @@ _SQLITE_AWAY = {
 
 
 def _prepare(path: Path) -> None:
-    """What belongs to the file: that it exists, is nobody else's to read, is a database, and lets readers read while
-    somebody writes. Nothing else runs on the loop yet that this could hold up."""
+    """Creates the file, readable by this user only, if it does not exist, and switches it to write-ahead logging.
+
+    Blocks the loop, on which nothing else runs yet. Raises sqlite3.Error if the file is not a database.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(sqlite3.connect(path, timeout=BUSY_S)) as connection:
@@ -178,7 +187,7 @@ def _prepare(path: Path) -> None:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 return
-            except sqlite3.OperationalError:  # SQLite does not wait for this lock, whatever its timeout
+            except sqlite3.OperationalError:  # SQLite does not wait for this lock, even with a timeout
                 if time.monotonic() > give_up:
                     raise
             time.sleep(0.02)
@@ -186,7 +195,7 @@ def _prepare(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A connection that is kept open. `stop`, while it is set, ends each of its statements within STEPS."""
+    """A connection that is kept open. While `stop` is set, its statements end within STEPS instructions."""
 
     connection: Connection
     stop: threading.Event
@@ -194,22 +203,22 @@ class _Held:
 
 @asynccontextmanager
 async def _mended(held: _Held) -> AsyncIterator[None]:
-    """Leaves a held connection without a running statement and outside a transaction, however the block ends."""
+    """Ensures that a held connection runs no statement and has no open transaction after the block failed."""
     try:
         yield
     except BaseException:
         raw = held.connection.raw_connection
-        held.stop.set()  # interrupt() ends what runs, but not what waits for its thread and would run to its end then
+        held.stop.set()  # interrupt() stops a running statement, but not one that is still queued for the thread
         try:
             await raw.interrupt()
-            await raw.rollback()  # in its thread, so after what was stopped; does nothing outside a transaction
+            await raw.rollback()  # runs in the same thread, so after the stopped one; no effect outside a transaction
         finally:
             held.stop.clear()
         raise
 
 
 class _SQLiteConnection(sqlite3.Connection):
-    """PRAGMAs are a connection's, not the file's; and PostgreSQL's names for what SQLite lacks."""
+    """Sets the PRAGMAs, which apply per connection, and defines functions of PostgreSQL that SQLite lacks."""
 
     def __init__(self, stop: threading.Event, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -221,12 +230,12 @@ class _SQLiteConnection(sqlite3.Connection):
 
 
 def _date_part(_epoch: str, time: str | None) -> float | None:
-    """Only `date_part('epoch', …)`: seconds since 1970 of a time as SQLAlchemy writes it, UTC without saying so."""
+    """`date_part('epoch', …)` only: seconds since 1970 of a time as SQLAlchemy writes it, in UTC without a zone."""
     return None if time is None else datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp()
 
 
 class PostgreSQL:
-    """A server elsewhere. Its pool reconnects by itself."""
+    """A PostgreSQL server. The connection pool reconnects by itself."""
 
     begin = "BEGIN"
     lock_schema = "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7331002)"
@@ -251,7 +260,7 @@ class PostgreSQL:
         await self._database.connect()
 
     async def close(self) -> None:
-        await self._database.disconnect()  # cut short, it breaks the connections off
+        await self._database.disconnect()  # if cancelled, it aborts the connections
 
     @asynccontextmanager
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:
@@ -259,14 +268,14 @@ class PostgreSQL:
             try:
                 yield connection
             except BaseException as error:
-                with suppress(asyncpg.InterfaceError):  # it has closed already
+                with suppress(asyncpg.InterfaceError):  # already closed
                     await self._settle(connection.raw_connection, error)
                 raise
 
     async def _settle(self, raw: Any, error: BaseException) -> None:
-        """Leaves a connection outside a transaction, or closes it: the pool opens another one when it is needed."""
+        """Rolls back a connection, or else closes it. The pool opens a new one when needed."""
         if self.fault(error) == "away":
-            raw.terminate()  # it may stay read-only long after the database is no more
+            raw.terminate()  # the connection may stay read-only long after the database no longer is
         elif raw.is_in_transaction():
             try:
                 async with asyncio.timeout(BUSY_S):
@@ -279,7 +288,7 @@ class PostgreSQL:
 
     def fault(self, error: BaseException) -> Fault:
         if isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
-            return "ours" if isinstance(error, ValueError) else "away"  # a value that its column cannot take
+            return "ours" if isinstance(error, ValueError) else "away"  # ValueError: the column cannot take the value
         if not isinstance(error, asyncpg.PostgresError):
             return "ours"
         state = error.sqlstate or ""
@@ -291,7 +300,7 @@ _POSTGRESQL_FAULTS: dict[str, Fault] = {
     "21": "ours",  # cardinality
     "22": "ours",  # data
     "23": "ours",  # constraints
-    "25": "away",  # state of the transaction, as read-only after a failover
+    "25": "away",  # state of the transaction, such as read-only after a failover
     "28": "away",  # authorization
     "3D": "away",  # no such database
     "40001": "clash",  # not serializable
@@ -299,18 +308,18 @@ _POSTGRESQL_FAULTS: dict[str, Fault] = {
     "53": "away",  # resources
     "54": "ours",  # limits
     "57": "away",  # operator
-    "57014": "refused",  # a statement cancelled
+    "57014": "refused",  # statement cancelled
     "58": "away",  # system
 }
-"""By SQLSTATE, or its class."""
+"""Faults by SQLSTATE or its class (the first two characters)."""
 
 
 async def _keep(_connection: object) -> None:
-    """Instead of asyncpg's DISCARD-like reset, a round trip a call: nothing here changes a connection's settings."""
+    """Replaces asyncpg's reset, which costs a round trip per call. Nothing here changes a connection's settings."""
 
 
 def engine_of(url: str) -> Engine:
-    """Raises ConfigError for a URL of neither. Connects to nothing yet."""
+    """The engine for a URL, not yet connected. Raises ConfigError if the URL is for neither engine."""
     try:
         parsed = DatabaseURL(url)
         scheme, name = parsed.scheme, parsed.database

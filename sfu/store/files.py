@@ -25,20 +25,20 @@ class Files:
     """
 
     async def add(self, company_id: str, room_id: str, file: File, *, kept_s: int, limit_bytes: int) -> None:
-        """Records a file of a room whose files may be `limit_bytes` together. Raises FilesOff or FilesFull.
+        """Records a shared file. Raises FilesOff, or FilesFull if the room's files would exceed `limit_bytes`.
 
-        It can be fetched for an hour at least, though the room's chat be kept shorter.
+        The file can be downloaded for at least an hour, even if the room's chat is kept for less.
         """
         sent_ms = int(self._clock().timestamp() * 1000)
         key = {"company_id": company_id, "room_id": room_id}
 
         async def work(statements: Statements) -> None:
-            room = await statements.one(self.LOCK_ROOM, **key)  # and whoever else adds one waits here
+            room = await statements.one(self.LOCK_ROOM, **key)  # others who add a file to this room wait here
             if room is None or not room["files"]:
                 raise FilesOff
             used = await statements.one(self.USED, **key)
             if used is not None and int(used["used"]) + file.size > limit_bytes:
-                raise FilesFull("The room has no room for more files.")
+                raise FilesFull("The room has no space for more files.")
             await statements.run(
                 self.ADD,
                 **key,
@@ -53,18 +53,18 @@ class Files:
         await self._database.transaction(work)
 
     GET = "SELECT * FROM files WHERE id = :id AND expires_ms > :now_ms"
-    """Of whichever company: the id is the key to it."""
+    """For all companies: whoever knows the id may download the file."""
 
     async def get(self, file_id: str) -> File | None:
-        """Takes any text."""
+        """The file with this id; None if there is none or it has expired. Accepts any text."""
         known, now_ms = canonical_id(file_id), int(self._clock().timestamp() * 1000)
         row = await self._database.read_one(self.GET, id=known, now_ms=now_ms) if known else None
         return File(str(row["id"]), row["name"], row["type"], row["size"]) if row else None
 
-    KNOWN = "SELECT id FROM files WHERE id BETWEEN :first AND :last"  # UUIDs have one order in both engines
-    """Of whichever company: what the folder holds is the server's to sweep."""
+    KNOWN = "SELECT id FROM files WHERE id BETWEEN :first AND :last"  # UUIDs sort alike in both engines
+    """For all companies: the folder holds the files of all of them."""
 
     async def known(self, ids: Sequence[str]) -> set[str]:
-        """Of these ids, which are sorted, those that are recorded."""
+        """Those of the sorted `ids` that are recorded."""
         rows = await self._database.read(self.KNOWN, first=ids[0], last=ids[-1])
         return {str(row["id"]) for row in rows}.intersection(ids)

@@ -13,7 +13,7 @@ ANALYTICS_S = 30.0
 
 
 class History:
-    """Every method is about one company; another's rooms and people do not exist for it."""
+    """History. Every method sees the rooms and people of one company only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -27,7 +27,7 @@ class History:
     async def room_sessions(
         self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100
     ) -> Page[Session]:
-        """The newest first, those that go on included. Raises BadCursor."""
+        """Sessions in a room, newest first, including open ones. Raises BadCursor."""
         connected_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
         rows = await self._database.read(
             self.ROOM_SESSIONS,
@@ -45,7 +45,7 @@ class History:
     """
 
     async def participants(self, company_id: str, room_id: str) -> tuple[Session, ...]:
-        """Who is in the room now, the first to come first."""
+        """The open sessions in a room, in order of arrival."""
         rows = await self._database.read(self.PARTICIPANTS, company_id=company_id, room_id=room_id)
         return tuple(Session.of(row) for row in rows)
 
@@ -64,7 +64,7 @@ class History:
     """
 
     async def user_rooms(self, company_id: str, user_name: str) -> tuple[UserRoom, ...]:
-        """The rooms somebody of this name is in now."""
+        """The rooms that somebody with this name is in now."""
         rows = await self._database.read(self.USER_ROOMS, company_id=company_id, user_name=user_name)
         return tuple(UserRoom(row["room_id"], row["name"], row["participants"], utc(row["since"])) for row in rows)
 
@@ -80,7 +80,7 @@ class History:
     async def room_days(
         self, company_id: str, first: date, last: date, *, cursor: str | None = None, limit: int = 1000
     ) -> Page[RoomDay]:
-        """Every room on every day it was used, `first` and `last` included, the last day first. Raises BadCursor."""
+        """Figures per room and day it was used, from `first` to `last` inclusive, last day first. Raises BadCursor."""
         after = ""
         if cursor:
             text, after = decode_cursor(cursor, 2)

@@ -1,7 +1,7 @@
-"""Deferred writes: queued in order, written by one task, so that callers never wait.
+"""Deferred writes: queued in order and written by one task, so that callers never wait.
 
-The queue is bounded. While the database is away or refuses, what is in it stays; what comes beyond the bound does not
-get in.
+The queue is bounded. While the database is away or refuses statements, queued writes are kept; once the queue is full,
+new ones are rejected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Item = tuple[str, dict[str, Any]]
 
 
 class Later:
-    """Statements with their values, each of which must change nothing when it is run a second time."""
+    """A queue of statements with their values. Every statement must be idempotent, since it may run twice."""
 
     def __init__(self, database: Database, limit: int) -> None:
         self._database = database
@@ -39,9 +39,9 @@ class Later:
         return len(self._items)
 
     def add(self, sql: str, /, **values: Any) -> bool:
-        """Queues a statement; false when the queue is full.
+        """Queues a statement; false if the queue is full.
 
-        Raises BadValue for what cannot be stored: in the queue it would keep everything behind it from being written.
+        Raises BadValue for values that cannot be stored: in the queue they would block everything behind them.
         """
         if len(self._items) >= self._limit:
             return False
@@ -50,14 +50,14 @@ class Later:
         return True
 
     async def write(self) -> None:
-        """Waits until there is something to write, and does as `flush`."""
+        """Waits until something is queued, then calls `flush`."""
         if not self._items:
             self._more = trio.Event()
             await self._more.wait()
         await self.flush()
 
     async def flush(self) -> None:
-        """Writes what is queued, or raises DatabaseUnavailable and keeps it."""
+        """Writes the queue, or raises DatabaseUnavailable and keeps what is not written."""
         async with self._flushing:
             while self._items:
                 batch = list(islice(self._items, BATCH))
@@ -66,7 +66,7 @@ class Later:
                 except DatabaseUnavailable:
                     raise
                 except Exception:
-                    log.exception("batch=refused")  # for one's values: a bug, which must not hold up the others
+                    log.exception("batch=refused")  # invalid values, a bug; they must not block the others
                     await self._one_by_one(batch)
                 for _ in batch:
                     self._items.popleft()
@@ -87,5 +87,5 @@ async def _run(statements: Statements, items: list[_Item]) -> None:
 
 
 def _row(values: Mapping[str, Any]) -> tuple[str, str]:
-    """Rows are locked in the order of this, as everywhere; what is about the same row stays in its own order."""
+    """Sort key by row, so that rows are locked in the same order as elsewhere. Writes to one row keep their order."""
     return str(values.get("room_id", "")), str(values.get("id", ""))

@@ -1,4 +1,4 @@
-"""Numbered schema migrations, applied in order. Independent of the engine."""
+"""Numbered schema migrations, applied in order. Independent of the database engine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP = re.compile(r"^-- step ([0-9]+): (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`statements` run one by one, in order, in the transaction that records the step."""
+    """One schema migration. Its `statements` run in order, in the transaction that records the step."""
 
     number: int
     title: str
@@ -23,40 +23,40 @@ class Step:
 
 
 def schema_file() -> Path:
-    """schema.sql: in the package when installed from a wheel, else beside it."""
+    """The path of schema.sql: inside the package if installed from a wheel, else beside it."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "schema.sql"
     return inside if inside.exists() else package.parent / "schema.sql"
 
 
 def parse(text: str) -> tuple[Step, ...]:
-    """The steps of a schema; what stands before the first is comment. Raises ValueError for a malformed one."""
+    """The steps of a schema. Text before the first step is ignored. Raises ValueError if the schema is malformed."""
     _, *parts = _STEP.split(text)
     steps = tuple(
         Step(int(number), title.strip(), _statements(body))
         for number, title, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     )
     if not steps or [step.number for step in steps] != list(range(1, len(steps) + 1)):
-        raise ValueError("the steps of a schema are numbered 1, 2, 3 and so on")
+        raise ValueError("the steps of a schema must be numbered 1, 2, 3 and so on")
     return steps
 
 
 def pending(steps: Sequence[Step], applied: Sequence[tuple[int, str]]) -> Sequence[Step]:
-    """The steps a database still needs, whose `applied` ones are (number, title) in order.
+    """The steps that a database still needs. `applied` are its steps so far, (number, title) in order.
 
-    Raises ConfigError when it has had one that this release does not know.
+    Raises ConfigError if it has a step that this release does not know.
     """
     for number, title in applied:
         if number > len(steps) or steps[number - 1].title != title:
             raise ConfigError(
-                f"The database has had schema step {number} '{title}', which this release does not know; its last is "
-                f"{len(steps)} '{steps[-1].title}'. Start the release that made it, or restore a backup from before."
+                f"The database has schema step {number} '{title}', which this release does not know; its last step is "
+                f"{len(steps)} '{steps[-1].title}'. Start the release that added it, or restore an older backup."
             )
     return steps[len(applied) :]
 
 
 def _statements(body: str) -> tuple[str, ...]:
-    """Split where a statement ends, which is not at every semicolon: SQLite's own scanner knows."""
+    """Splits SQL into statements. SQLite's own scanner tells which semicolons end a statement."""
     found, current = [], ""
     for line in body.splitlines(keepends=True):
         current += line
@@ -64,5 +64,5 @@ def _statements(body: str) -> tuple[str, ...]:
             found.append(current.strip())
             current = ""
     if any(not line.strip().startswith("--") for line in current.splitlines() if line.strip()):
-        raise ValueError(f"a statement of a schema has no end: {current.strip()[:60]!r}")
+        raise ValueError(f"a statement of a schema is not terminated: {current.strip()[:60]!r}")
     return tuple(found)

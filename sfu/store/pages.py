@@ -15,24 +15,24 @@ from sfu.store.records import canonical_id
 T = TypeVar("T")
 
 NEWEST = ("9999-12-31T23:59:59+00:00", "ffffffff-ffff-ffff-ffff-ffffffffffff")
-"""The sort key (time, id) before which every row of a list comes that shows the newest first."""
+"""A sort key (time, id) above every row: where a list that shows the newest first begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Part of a list. `next` is the cursor to the rest, None at the end."""
+    """A page of a list. `next` is the cursor of the next page, None on the last one."""
 
     items: tuple[T, ...]
     next: str | None
 
 
 def encode_cursor(*key: str) -> str:
-    """Opaque to clients: the sort key of a page's last item."""
+    """Encodes the sort key of a page's last item. Clients must treat cursors as opaque."""
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, length: int) -> tuple[str, ...]:
-    """Raises BadCursor."""
+    """The sort key in a cursor, which must have `length` parts. Raises BadCursor."""
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, RecursionError):
@@ -43,12 +43,12 @@ def decode_cursor(cursor: str, length: int) -> tuple[str, ...]:
 
 
 def moment(key: tuple[str, ...]) -> tuple[datetime, str]:
-    """The sort key (time, id) out of a cursor. Raises BadCursor."""
+    """Parses the sort key (time, id) of a cursor. Raises BadCursor."""
     time, found = key
     known = canonical_id(found)
     try:
         at = datetime.fromisoformat(time)
-        in_utc = at.astimezone(UTC)  # near the ends of datetime's range there is none
+        in_utc = at.astimezone(UTC)  # overflows near the ends of datetime's range
     except (ValueError, OverflowError):
         raise BadCursor from None
     if known is None or at.tzinfo is None:
@@ -57,6 +57,9 @@ def moment(key: tuple[str, ...]) -> tuple[datetime, str]:
 
 
 def page(items: list[T], limit: int, key: Callable[[T], tuple[str, ...]]) -> Page[T]:
-    """The first `limit` of the `limit` + 1 items that were asked for; `key` is the list's sort key."""
+    """A page with the first `limit` of `items`, which were queried with a limit of `limit` + 1.
+
+    `key` returns the sort key of an item.
+    """
     kept = tuple(items[:limit])
     return Page(kept, encode_cursor(*key(kept[-1])) if len(items) > limit else None)

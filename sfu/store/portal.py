@@ -1,8 +1,8 @@
 """An asyncio loop in its own thread, called from trio.
 
-`databases` runs on asyncio only. The loop lives as long as the `async with` that opens it: when that is left, what
-still runs is cancelled (work begun by `finish` ends first, within its own deadline) and the thread is joined. A loop
-that does not end, as one whose work is stuck in a system call, is left behind (`left_behind`).
+`databases` runs on asyncio only. The loop runs as long as the `async with` that opens it. On exit, running calls are
+cancelled (except that work begun by `finish` ends first, within its own deadline) and the thread is joined. A loop that
+does not end, for example because it is stuck in a system call, is abandoned; see `left_behind`.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 GRACE_S = 2.0
-"""How much longer than the asyncio side trio waits; only a loop that hangs takes it."""
+"""How much longer trio waits than the timeout on the asyncio side. Only a hanging loop uses it up."""
 
 END_S = 10.0
 """How long the loop may take to end, unless `Portal.stop` was called."""
 
 LEAST_S = 0.3
-"""What every call may take after `Portal.stop`, if its time is over: to end in order takes less."""
+"""Time that every call has after the deadline of `Portal.stop`. An orderly end takes less."""
 
 NAME = "sfu-portal"
-"""Of the threads."""
+"""Name of the loop's threads."""
 
 log = logging.getLogger(__name__)
 
 
 class PortalStopped(Exception):
-    """The loop has ended, or was told to end while the call ran."""
+    """The loop has ended, or was stopped during the call."""
 
 
 class Portal:
-    """Runs coroutine functions on the asyncio loop. What they raise is raised here."""
+    """Runs coroutine functions on the asyncio loop. Their exceptions are raised in the caller."""
 
     def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
         self._open = True
-        self._deadline = math.inf  # of all calls
+        self._deadline = math.inf  # for all calls together
         self._waits: set[trio.CancelScope] = set()
 
     def stop(self, within_s: float) -> None:
-        """Calls of `finish`, those that wait now included, take no longer than that. What they began may go on."""
+        """From now on, calls of `finish`, including running ones, wait at most `within_s`. Their work may go on."""
         self._deadline = trio.current_time() + within_s
         for scope in self._waits:
             scope.deadline = min(scope.deadline, self._deadline)
@@ -62,20 +62,20 @@ class Portal:
         return min(now + timeout_s, max(self._deadline, now + LEAST_S))
 
     async def call(self, function: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args) -> T:
-        """`await function(*args)` over there. Cancelling it here cancels it there and waits until it is over."""
+        """Awaits `function(*args)` on the loop. Cancelling the caller cancels it there and waits until it has ended."""
         if not self._open:
             raise PortalStopped
         try:
             return await self._portal.call_async(function, *args)
-        except concurrent.futures.CancelledError:  # an Exception, which trio would not take for a cancellation
+        except concurrent.futures.CancelledError:  # an ordinary Exception, not a cancellation to trio
             raise PortalStopped from None
 
     async def finish(self, function: Callable[[Unpack[Args]], Awaitable[T]], *args: *Args, timeout_s: float) -> T:
-        """Like `call`, but never cut short half-way: for SQL, which cannot be abandoned without leaking its connection.
+        """Like `call`, but never interrupted half-way: abandoned SQL would leak its connection.
 
-        Who is cancelled already begins nothing. Who is cancelled later gets the result first and meets its cancellation
-        at the next checkpoint, so whatever was made can be undone. Raises TimeoutError after `timeout_s`, which the
-        function sees as one asyncio.CancelledError.
+        A caller that is already cancelled starts nothing. A caller that is cancelled later gets the result first and
+        is cancelled at its next checkpoint, so it can undo its work. Raises TimeoutError after `timeout_s`, which the
+        function sees as an asyncio.CancelledError.
         """
 
         async def whole() -> T:
@@ -84,7 +84,7 @@ class Portal:
                     result = await function(*args)
             return result
 
-        await trio.lowlevel.checkpoint_if_cancelled()  # or a loop of calls would never meet its cancellation
+        await trio.lowlevel.checkpoint_if_cancelled()  # else a task that calls this repeatedly could not be cancelled
         if not self._open:
             raise PortalStopped
         scope = trio.CancelScope(deadline=self._until(timeout_s + GRACE_S), shield=True)
@@ -108,13 +108,13 @@ class Portal:
 
 
 def left_behind() -> bool:
-    """Whether a loop did not end. Then Python may wait for ever for what its threads hold, instead of exiting."""
+    """Whether a loop was abandoned. Python may then wait forever for its threads instead of exiting."""
     return any(thread.name == NAME for thread in threading.enumerate())
 
 
 @asynccontextmanager
 async def open_portal() -> AsyncIterator[Portal]:
-    """Starts the loop; opened and closed in trio."""
+    """Starts the loop. Must be entered and left in trio."""
     manager = start_blocking_portal("asyncio", name=NAME)
     portal = Portal(await trio.to_thread.run_sync(manager.__enter__))
     try:

@@ -1,4 +1,4 @@
-"""Records that the store returns: frozen, with aware UTC times, text ids and JSON as dict, on either engine. Pure."""
+"""Records that the store returns: frozen, with aware UTC times, text ids and JSON as dict, for both engines. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Access = Literal["open", "token"]
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """A tenant. Of its API key only `key_prefix` can be shown; `Companies.secret` opens `sealed_secret`."""
+    """A tenant. Only the prefix of its API key is known; `Companies.secret` decrypts `sealed_secret`."""
 
     id: str
     name: str
@@ -49,9 +49,9 @@ class Company:
 
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
-    """What an editor of a room sets. `access` is `open` (anonymous joins too, in the default company) or `token`.
+    """The editable settings of a room. `access` is `open` (in the default company no token is needed) or `token`.
 
-    `chat_kept_s`: 0 for not at all, None for as long as the server says.
+    `chat_kept_s`: 0 for not at all, None for the server's default.
     """
 
     name: str = ""
@@ -67,7 +67,7 @@ class RoomSettings:
 
 @dataclass(frozen=True, slots=True)
 class RoomRules:
-    """What a call needs to know of its room. `chat_kept_s` is None where the room leaves it to the server."""
+    """The settings that a call needs. `chat_kept_s` is None for the server's default."""
 
     access: Access
     locked: bool
@@ -82,9 +82,9 @@ class RoomRules:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`id` is the database's, `room_id` the company's own name for it. `participants` counts who is in it now.
+    """A room. `id` is the database's, `room_id` the one the company chose. `participants` counts its open sessions.
 
-    The rest is as in RoomSettings.
+    The other fields are those of RoomSettings.
     """
 
     id: str
@@ -130,7 +130,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The record of a token that was issued; the token itself is not kept. `id` is its jti."""
+    """The record of an issued token, without the token itself. `id` is its jti."""
 
     id: str
     company_id: str
@@ -161,8 +161,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class SessionQuality:
-    """How a session's call went, means over its time unless a name says else. `up` is from the person to the server;
-    losses are fractions, retransmitted or not. None where nothing flowed, and until the session has ended."""
+    """The call quality of a session: means over its duration, unless the name says otherwise.
+
+    `up` is from the person to the server. Losses are fractions of packets, retransmitted or not. Values are None if
+    there was no media, and until the session has ended.
+    """
 
     score_mean: float | None = None
     score_min: float | None = None
@@ -181,7 +184,7 @@ class SessionQuality:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One stay of one person in one room. `concurrency`: how many were there, itself included, when it began."""
+    """One stay of one person in one room. `concurrency`: open sessions in the room at its start, including itself."""
 
     id: str
     company_id: str
@@ -222,7 +225,8 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """Who was removed from a room stays out: with the token, or without one by that name from that address."""
+    """A ban of a person who was removed from a room. It applies to `token_id`, or if that is None to the name from
+    `address`."""
 
     id: str
     company_id: str
@@ -250,12 +254,12 @@ class Ban:
 
 
 FILE_S = 3600
-"""So long a file can be fetched at least, also where no chat is kept."""
+"""Least time that a file can be downloaded, even if no chat is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file shared in a room. Whoever knows `id` may fetch it; `size` is in bytes."""
+    """A file shared in a room. Anybody who knows `id` may download it. `size` is in bytes."""
 
     id: str
     name: str
@@ -265,7 +269,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of chat. `peer` is who wrote it, in its call; `sent_ms` is milliseconds since 1970."""
+    """A chat line. `peer` is the sender's peer id in its call; `sent_ms` is in milliseconds since 1970."""
 
     id: str
     peer: str
@@ -284,7 +288,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class UserRoom:
-    """A room somebody is in now, since when, and how many people are there."""
+    """A room that somebody is in now, since when, and how many people are in it."""
 
     room_id: str
     name: str
@@ -294,8 +298,10 @@ class UserRoom:
 
 @dataclass(frozen=True, slots=True)
 class RoomDay:
-    """One room on one UTC day. A session counts on the day it began; open ones have neither duration nor score yet.
-    `avg_score` is the mean of the sessions' means, `min_score` the worst that any of them ever had."""
+    """Figures of one room on one UTC day. A session counts on the day it began; open ones have no duration or score.
+
+    `avg_score` is the mean of the sessions' means, `min_score` the worst score of any of them.
+    """
 
     room_id: str
     day: date
@@ -323,13 +329,13 @@ class RoomDay:
 
 
 def utc(value: datetime | str) -> datetime:
-    """SQLite gives text without a zone."""
+    """An aware UTC time. SQLite returns text without a zone."""
     return (datetime.fromisoformat(value) if isinstance(value, str) else value).replace(tzinfo=UTC)
 
 
 @lru_cache(maxsize=512)
 def day_of(value: date | str) -> date:
-    """SQLite gives text, and a year of rooms gives each day many times."""
+    """A date. SQLite returns text. Cached, since a year of rooms has each day many times."""
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
@@ -338,19 +344,19 @@ def maybe_utc(value: datetime | str | None) -> datetime | None:
 
 
 def json_text(name: str, value: Mapping[str, Any]) -> str:
-    """An object as the database keeps it. Raises BadValue for what JSON, or PostgreSQL's JSONB, cannot hold."""
+    """Serializes an object for the database. Raises BadValue for values that JSON or PostgreSQL's JSONB cannot hold."""
     try:
         text = json.dumps(dict(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadValue(f"{name}: cannot be kept as JSON: {error}.") from None
+        raise BadValue(f"{name}: cannot be stored as JSON: {error}.") from None
     if "\\u0000" in text.replace("\\\\", ""):
         raise BadValue(f"{name}: must not contain NUL.")
     return text
 
 
 def canonical_id(text: str) -> str | None:
-    """A UUID in the one spelling the database has it in; None for anything else, which no row can have."""
+    """A UUID in the spelling that the database uses; None for text that is not a UUID, which no row can have."""
     try:
         return str(uuid.UUID(text))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Retention: deletes what has expired, for all companies alike."""
+"""Retention: deletes expired rows of all companies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from sfu.store.database import Database
 
 SWEEP_S = 60.0
 BATCH = 200
-"""Rows in one statement: between two of them others write, and a sweep that is cancelled ends."""
+"""Most rows per statement. Between two statements others can write, and a cancelled sweep can end."""
 
 log = logging.getLogger(__name__)
 
 
 class Retention:
-    """`history_days`: how long closed sessions and expired tokens are kept, 0 for ever."""
+    """Deletes expired rows. `history_days`: how long closed sessions and expired tokens are kept; 0: forever."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime], *, history_days: int) -> None:
         self._database = database
@@ -40,7 +40,7 @@ class Retention:
     """
 
     async def sweep(self) -> None:
-        """Deletes what is over now. Raises DatabaseUnavailable."""
+        """Deletes everything that has expired. Raises DatabaseUnavailable."""
         now = self._clock()
         now_ms = int(now.timestamp() * 1000)
         deleted = {

@@ -1,4 +1,4 @@
-"""Room settings as companies define them. Presence is counted from sessions."""
+"""Rooms and their settings. Participants are counted from open sessions."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 
 ROOM_DELETED = "room_deleted"
-"""The leave reason of sessions that a deleted room ended."""
+"""The leave reason of sessions that ended because their room was deleted."""
 
 
 log = logging.getLogger(__name__)
 
 
 class Rooms:
-    """Every method is about one company's rooms; another's do not exist for it."""
+    """Rooms. Every method sees the rooms of one company only."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime], rulings: Later, *, chat_kept_s: int) -> None:
-        """`chat_kept_s` is for rooms that leave it to the server."""
+        """`chat_kept_s` applies to rooms without their own setting."""
         self._chat_kept_s = chat_kept_s
         self._database = database
         self._clock = clock
@@ -54,7 +54,7 @@ class Rooms:
     """
 
     async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Room]:
-        """By room id. Raises BadCursor."""
+        """Rooms, sorted by room id. Raises BadCursor."""
         (after,) = decode_cursor(cursor, 1) if cursor else ("",)
         rows = await self._database.read(self.LIST, company_id=company_id, after=after, count=limit + 1)
         return page([Room.of(row) for row in rows], limit, lambda room: (room.room_id,))
@@ -72,7 +72,7 @@ class Rooms:
     """
 
     async def create(self, company_id: str, room_id: str, settings: RoomSettings) -> Room:
-        """Raises RoomExists, or BadValue for metadata that cannot be kept."""
+        """Creates a room. Raises RoomExists, or BadValue for metadata that cannot be stored."""
         row = await self._database.write_one(
             self.CREATE,
             id=str(uuid.uuid4()),
@@ -82,7 +82,7 @@ class Rooms:
             now=self._clock(),
         )
         if row is None:
-            raise RoomExists(f"There is a room {room_id!r} already.")
+            raise RoomExists(f"A room {room_id!r} already exists.")
         return Room.of(row)
 
     KEEP_CHAT = """
@@ -105,9 +105,9 @@ class Rooms:
     async def update(
         self, company_id: str, room_id: str, settings: RoomSettings, *, version: int | None = None
     ) -> Room:
-        """Replaces the settings, if the room still has `version` (None: whatever it has).
+        """Replaces the settings, if the room still has `version` (None: in any version).
 
-        Raises RoomNotFound, RoomChanged, or BadValue for metadata that cannot be kept.
+        Raises RoomNotFound, RoomChanged, or BadValue for metadata that cannot be stored.
         """
         values, now = _plain(settings), self._clock()
         kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
@@ -142,7 +142,7 @@ class Rooms:
     """
 
     def set(self, company_id: str, room_id: str, *, locked: bool | None, lobby: bool | None) -> None:
-        """Changes what is not None, soon; never blocks. Joins from now on know it."""
+        """Queues a change of the values that are not None; never blocks. All joins from now on respect it."""
         queued = self._rulings.add(
             self.SET, company_id=company_id, room_id=room_id, locked=locked, lobby=lobby, now=self._clock()
         )
@@ -172,9 +172,9 @@ class Rooms:
     """
 
     async def delete(self, company_id: str, room_id: str, *, version: int | None = None) -> None:
-        """The room, chat and bans; its sessions are closed, its tokens revoked, or the next join would bring it back.
+        """Deletes a room with its chat, files and bans. Closes its sessions; their history is kept.
 
-        Who was there when, stays known. Raises RoomNotFound or RoomChanged.
+        Its tokens are revoked, or the next join would create the room again. Raises RoomNotFound or RoomChanged.
         """
         now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
         await self._rulings.flush()
@@ -193,6 +193,6 @@ class Rooms:
 
 
 def _plain(settings: RoomSettings) -> dict[str, Any]:
-    """By column. Raises BadValue for metadata that cannot be kept."""
+    """The settings by column. Raises BadValue for metadata that cannot be stored."""
     values = {spec.name: getattr(settings, spec.name) for spec in fields(settings)}
     return values | {"metadata": json_text("metadata", settings.metadata)}

@@ -1,4 +1,4 @@
-"""Sessions, from join to leave, also when the server or the database fails in between."""
+"""Sessions from join to leave, even if the server or the database fails in between."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sfu.tenancy.keys import digest
 from sfu.tenancy.tokens import Grant
 
 SERVER_LOST = "server_lost"
-"""The leave reason of sessions whose server died: it wrote no better one."""
+"""The leave reason of sessions whose server died before it could write one."""
 
 ABANDONED_S = 300
-"""A server not heard of for so long is dead, whatever its name."""
+"""A server without a heartbeat for this long counts as dead."""
 
 NOTHING_KNOWN = SessionQuality()
 Judge = Callable[[RoomRules], None]
-"""Looks at how the room is set and raises what forbids to enter. Runs on the asyncio side."""
+"""Checks the room's settings and raises if they forbid to enter. Runs on the asyncio side."""
 
 log = logging.getLogger(__name__)
 
 
 class Sessions:
-    """Joins are written before they take place, leaves after: those are queued and nobody waits for them.
+    """Sessions. A join is written before it takes effect; a leave is queued and written afterwards.
 
-    The queue is bounded. While the database does not take it nobody can join, so it never needs to hold more than were
-    in a call when that began; a leave beyond the bound is dropped and logged, and the next start closes its session.
+    The queue of leaves is bounded. While the database is unavailable nobody can join, so it needs no more places than
+    there were people in calls. A leave beyond the bound is dropped and logged, and the next start closes its session.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Sessions:
         *,
         max_participants: int,
     ) -> None:
-        """`rulings` is where bans and changes of rooms are queued: a join waits for those that came before it."""
+        """`rulings` is the queue of bans and room changes. A join first waits until it is written."""
         self._database = database
         self._server = server
         self._clock = clock
@@ -65,10 +65,10 @@ class Sessions:
         metadata: Mapping[str, Any] | None = None,
         judge: Judge = lambda rules: None,
     ) -> Session:
-        """Opens the session of somebody with a valid token, using the token up if it is for one use.
+        """Opens a session with a valid token. A single-use token is then used up.
 
-        Raises RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed or what `judge` raises; the
-        token is then as it was.
+        Raises RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed or what `judge` raises; then
+        the token is not used up.
         """
         now = self._clock()
 
@@ -88,7 +88,7 @@ class Sessions:
         metadata: Mapping[str, Any] | None = None,
         judge: Judge = lambda rules: None,
     ) -> Session:
-        """Opens the session of somebody without a token.
+        """Opens a session without a token.
 
         Raises RoomFull, CompanyDisabled, TokenRequired, Removed or what `judge` raises.
         """
@@ -131,7 +131,10 @@ class Sessions:
         metadata: Mapping[str, Any] | None,
         now: datetime,
     ) -> Session:
-        """Writes the room's row first, making it if need be: whoever else joins waits there, so the count is right."""
+        """Opens a session. First writes the room's row, creating it if necessary.
+
+        Other joins to the room wait for that row, so the count of participants is right.
+        """
         details = json_text("metadata", metadata or {})
         check, judge = checks
 
@@ -167,7 +170,7 @@ class Sessions:
             return Session.of(row)
 
         await self._rulings.flush()
-        await self.flush()  # or who has just left would still be counted
+        await self.flush()  # else people who have just left would still be counted
         return await self._database.transaction(work)
 
     def close(
@@ -177,9 +180,9 @@ class Sessions:
         metadata: Mapping[str, Any] | None = None,
         quality: SessionQuality = NOTHING_KNOWN,
     ) -> None:
-        """Ends a session now and has it written soon; never blocks. `metadata`, if given, replaces the session's.
+        """Queues the end of a session, as of now; never blocks. `metadata`, if given, replaces the session's.
 
-        Raises BadValue for what cannot be stored.
+        Raises BadValue for values that cannot be stored.
         """
         now = self._clock()
         queued = self._leaves.add(
@@ -197,7 +200,7 @@ class Sessions:
 
     @property
     def unwritten(self) -> int:
-        """Leaves the database has not heard of yet."""
+        """The number of leaves not yet written to the database."""
         return len(self._leaves)
 
     CLOSE = """
@@ -211,14 +214,14 @@ class Sessions:
     """
 
     async def flush(self) -> None:
-        """Writes the queued leaves, or raises DatabaseUnavailable and keeps them; one written twice changes nothing."""
+        """Writes the queued leaves, or raises DatabaseUnavailable and keeps them. Writing one twice has no effect."""
         await self._leaves.flush()
 
     OPEN = "SELECT id FROM sessions WHERE server = :server AND disconnected_at IS NULL ORDER BY id"
     TOUCH = "UPDATE sessions SET last_seen_at = :now WHERE server = :server AND disconnected_at IS NULL"
 
     async def touch(self) -> None:
-        """The heartbeat: every open session of this server was seen now."""
+        """The heartbeat: sets `last_seen_at` of every open session of this server to now."""
         now = self._clock()
 
         async def work(statements: Statements) -> None:
@@ -235,9 +238,9 @@ class Sessions:
     """
 
     async def close_stale(self) -> int:
-        """Closes, as of when they were last seen, what a dead server left open: this one's last run, or another's.
+        """Closes sessions that a dead server, or this server's last run, left open, as of when they were last seen.
 
-        Only before this server admits anybody. Returns how many.
+        Call it only before this server admits anybody. Returns how many it closed.
         """
         abandoned = self._clock() - timedelta(seconds=ABANDONED_S)
         rows = await self._database.write(
@@ -255,5 +258,5 @@ class Sessions:
     """
 
     async def revoked(self) -> tuple[Session, ...]:
-        """Who is in a call here and must go: the token was revoked, or the company disabled, by whatever process."""
+        """Open sessions of this server whose token was revoked or whose company was disabled, by any process."""
         return tuple(Session.of(row) for row in await self._database.read(self.REVOKED, server=self._server))

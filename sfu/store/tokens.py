@@ -1,4 +1,4 @@
-"""Issued tokens: revocation, single use, and what became of each."""
+"""Records of issued tokens: revocation and single use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sfu.tenancy.keys import digest
 
 
 class Tokens:
-    """Every method is about one company's tokens; another's do not exist for it."""
+    """Issued tokens. Every method sees the tokens of one company only."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class Tokens:
     GET = "SELECT * FROM tokens WHERE company_id = :company_id AND id = :id"
 
     async def get(self, company_id: str, token_id: str) -> Token | None:
-        """Takes any text for `token_id`."""
+        """The record of a token. Accepts any text as `token_id`."""
         known = canonical_id(token_id)
         row = await self._database.read_one(self.GET, company_id=company_id, id=known) if known else None
         return Token.of(row) if row else None
@@ -62,7 +62,7 @@ class Tokens:
     """
 
     async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Token]:
-        """The newest first. Raises BadCursor."""
+        """Tokens, newest first. Raises BadCursor."""
         created_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
         rows = await self._database.read(
             self.LIST, company_id=company_id, created_at=created_at, id=after, count=limit + 1
@@ -75,7 +75,7 @@ class Tokens:
     """
 
     async def revoke(self, company_id: str, token_id: str) -> Token | None:
-        """For good; revoking twice changes nothing. None if the company has no such token. Takes any text."""
+        """Revokes a token for good; idempotent. None if the company has no such token. Accepts any text."""
         known = canonical_id(token_id)
         if known is None:
             return None
@@ -84,13 +84,13 @@ class Tokens:
 
 
 def held_against(token: Token | None) -> TokenError | None:
-    """Why the record of a token, if there is one, forbids to enter with it."""
+    """The error that the record of a token (None: there is none) raises against its use; None if there is none."""
     if token is None:
         return TokenUnknown()
     if token.revoked_at is not None:
         return TokenRevoked(f"The token was revoked at {token.revoked_at:%Y-%m-%dT%H:%M:%SZ}.")
     if token.single_use and token.used_at is not None:
-        return TokenUsed(f"The token was for one use and was used at {token.used_at:%Y-%m-%dT%H:%M:%SZ}.")
+        return TokenUsed(f"The token was for a single use and was used at {token.used_at:%Y-%m-%dT%H:%M:%SZ}.")
     return None
 
 
@@ -103,7 +103,7 @@ USE = """
 
 
 async def use(statements: Statements, company_id: str, token_id: str, token_hash: str, now: datetime) -> None:
-    """Marks a token used, within a transaction: of two who present a single-use token, one gets in.
+    """Marks a token used, within a transaction, so that only one of two joins with a single-use token succeeds.
 
     Raises TokenRevoked, TokenUsed or TokenUnknown.
     """

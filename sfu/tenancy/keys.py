@@ -21,10 +21,10 @@ from sfu.errors import ConfigError
 T = TypeVar("T", str, bytes)
 
 KEY_BYTES = 32
-"""Of an API key, a company's secret and the server key: what HS256 (RFC 7518 section 3.2) and AES-256 ask for."""
+"""Length of API keys, companies' secrets and the server key, as HS256 (RFC 7518 section 3.2) and AES-256 require."""
 
 PREFIX_CHARACTERS = 11
-"""`pk_` and 48 bits: enough to recognise a key by, far from enough to guess it."""
+"""`pk_` and 48 bits: enough to recognise a key, far too little to guess it."""
 
 _API_KEY = re.compile(r"pk_[A-Za-z0-9_-]{43}", re.ASCII)
 _NO_PREFIX = "pk_" + 8 * "."
@@ -34,7 +34,7 @@ _VERSION = "1."
 
 
 class Secret(Generic[T]):
-    """A value that no log, repr, f-string or JSON shows. `reveal` it where it is used, at the last moment."""
+    """A value that does not appear in logs, reprs, f-strings or JSON. Call `reveal` only where it is used."""
 
     __slots__ = ("_value",)
 
@@ -57,17 +57,17 @@ def new_signing_secret() -> Secret[bytes]:
 
 
 def visible_prefix(api_key: str) -> str:
-    """What the database keeps in clear to find the key by; for text that is no key, one that no key has."""
+    """The start of a key, which the database stores in clear to look it up. For invalid keys, a prefix no key has."""
     return api_key[:PREFIX_CHARACTERS] if _API_KEY.fullmatch(api_key) else _NO_PREFIX
 
 
 def digest(text: str) -> str:
-    """SHA-256, in hex. Keys and tokens hold 256 random bits, so neither salt nor a slow hash would add anything."""
+    """SHA-256 in hex. Neither salt nor a slow hash would help, since keys and signing secrets have 256 random bits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def matching(api_key: str, hashes: list[str]) -> str | None:
-    """The one of `hashes` that is the key's. Takes as long for a key nobody has as for a wrong one."""
+    """The one of `hashes` that belongs to the key, or None. Takes as long for an unknown prefix as for a wrong key."""
     presented, found = digest(api_key), None
     for candidate in hashes or [_NO_HASH]:
         if hmac.compare_digest(presented, candidate):
@@ -76,16 +76,16 @@ def matching(api_key: str, hashes: list[str]) -> str | None:
 
 
 class ServerKey:
-    """Seals companies' secrets with AES-256-GCM. Lose it and every company needs a new secret (`rotate-secret`)."""
+    """Encrypts companies' secrets with AES-256-GCM. If it is lost, all companies need new secrets (`rotate-secret`)."""
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != KEY_BYTES:
-            raise ConfigError(f"The server key must be {KEY_BYTES} bytes, in base64 or hex; it has {len(raw)}.")
+            raise ConfigError(f"The server key must be {KEY_BYTES} bytes, in base64 or hex; it has {len(raw)} bytes.")
         self._cipher = AESGCM(raw)
 
     @classmethod
     def from_text(cls, text: str) -> ServerKey:
-        """From base64 (either alphabet) or hex. Raises ConfigError, which never repeats the text."""
+        """Parses base64 (either alphabet) or hex. Raises ConfigError, whose message does not contain the text."""
         text = text.strip()
         try:
             if len(text) == 2 * KEY_BYTES:
@@ -97,7 +97,7 @@ class ServerKey:
 
     @classmethod
     def from_file(cls, path: Path) -> ServerKey:
-        """Reads the key, or makes one that only this user can read. Safe with several starts at once."""
+        """Reads the key file, or creates it, readable by this user only. Safe if several servers start at once."""
         try:
             if not path.exists():
                 _create(path, base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
@@ -110,25 +110,25 @@ class ServerKey:
             raise ConfigError(f"{error} (file {path})") from None
 
     def seal(self, secret: Secret[bytes], owner: str) -> str:
-        """Ciphertext as text. `owner` is bound to it: moved to another company's row, it does not open."""
+        """Encrypts a secret into text. `owner` is authenticated with it, so it is invalid in another company's row."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, secret.reveal(), owner.encode())
         return _VERSION + base64.urlsafe_b64encode(sealed).decode()
 
     def unseal(self, sealed: str, owner: str) -> Secret[bytes]:
-        """Raises ConfigError when it was sealed with another key or for another owner, or was changed."""
+        """Decrypts a sealed secret. Raises ConfigError if key or owner are not those of `seal`, or it was altered."""
         try:
             raw = base64.urlsafe_b64decode(sealed.removeprefix(_VERSION))
             return Secret(self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], owner.encode()))
         except (InvalidTag, ValueError):
             raise ConfigError(
-                "The server key does not fit this database: a company's secret does not open with it. "
-                "Set the key the database was made with, or give the company a new secret."
+                "The server key does not fit this database: it cannot decrypt a company's secret. "
+                "Set the key that the database was created with, or give the company a new secret."
             ) from None
 
 
 def _create(path: Path, content: bytes) -> None:
-    """Whole or not at all, so that nobody reads half a key; the first of several wins."""
+    """Creates a file atomically, so that nobody reads half a key. If several processes try, the first one wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

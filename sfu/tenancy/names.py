@@ -10,8 +10,10 @@ NAME_CHARACTERS = 64
 
 
 def clean_name(text: str, what: str = "name") -> str:
-    """NFC, without control, format (bidi) and surrogate characters, white space folded; 1 to 64 characters or
-    BadName."""
+    """Normalizes a name: NFC, no control, format (bidi) or surrogate characters, white space folded.
+
+    Raises BadName, with `what` as the name of the field, if that leaves nothing or more than 64 characters.
+    """
     kept = "".join(
         c
         for c in unicodedata.normalize("NFC", text[: 16 * NAME_CHARACTERS])
@@ -26,7 +28,7 @@ def clean_name(text: str, what: str = "name") -> str:
 
 
 def is_clean(text: str) -> bool:
-    """Whether it is a name as it stands: rooms made over REST may be called what no link can say."""
+    """Whether `clean_name` keeps the name unchanged. Rooms made over REST may have names that no link can express."""
     try:
         return clean_name(text) == text
     except BadName:

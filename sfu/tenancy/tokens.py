@@ -1,8 +1,8 @@
 """Join tokens: encodes and verifies JWT (RFC 7519). Pure: the clock is an argument.
 
-HS256 only, whatever the header says. The header's `kid` is the company's id: it tells whose secret to verify with, is
-trusted for nothing else, and must equal the signed `company_id`. Whether a token was revoked or used, only the database
-knows.
+Only HS256 is accepted, whatever the header says. The header's `kid` is the company's id. It selects the secret to
+verify with, is trusted for nothing else, and must equal the signed `company_id`. Revocation and single use are recorded
+in the database and not checked here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ALGORITHM = "HS256"
 ISSUER = "sfu"
 AUDIENCE = "webrtc"
 LEEWAY_S = 60
-"""How far two clocks may be apart."""
+"""Accepted difference between two clocks."""
 
 MAX_LIFE_S = 24 * 3600
 TOKEN_BYTES = 8192
@@ -44,19 +44,20 @@ UNSEEN = (
     r"\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000"
     r"\ufeff\ufff9-\ufffb"
 )
-"""What no name holds: control and direction characters, and every space but the plain one. (Part of a pattern.)"""
+"""Characters that names must not contain, as part of a pattern: control and direction characters, and every space
+except U+0020."""
 
 _UNSEEN = re.compile(f"[{UNSEEN}\ud800-\udfff]")
 _LAST_SECOND = 253402300799
-"""The end of the year 9999, as late as datetime goes."""
+"""The last second of the year 9999, the maximum of datetime."""
 
 _NOBODY = secrets.token_bytes(32)
-"""Verifies tokens of companies that do not exist, so that they fail as slowly as any other."""
+"""The secret to verify tokens of unknown companies with, so that they take as long to fail as others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What a peer may do in its room. `moderate` also lets its token manage the room over REST."""
+    """What a peer may do in its room. `moderate` also permits its token to manage the room over REST."""
 
     publish: bool = True
     subscribe: bool = True
@@ -65,13 +66,13 @@ class Permissions:
 
     @classmethod
     def of(cls, value: object) -> Permissions:
-        """From a JSON object with some of the names; missing ones keep their default. Raises BadValue."""
+        """Parses a JSON object; missing names keep their default. Raises BadValue."""
         names = [field.name for field in fields(cls)]
         if not isinstance(value, Mapping):
             raise BadValue("permissions: must be an object.")
         for name, allowed in value.items():
             if name not in names:
-                raise BadValue(f"permissions: {str(name)[:40]!r} is none of {', '.join(names)}.")
+                raise BadValue(f"permissions: {str(name)[:40]!r} is not one of {', '.join(names)}.")
             if type(allowed) is not bool:
                 raise BadValue(f"permissions.{name}: must be true or false.")
         return cls(**value)
@@ -82,7 +83,7 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a valid token says: who may enter which room of which company, until when, to do what. Times are UTC."""
+    """The content of a valid token: who may enter which room of which company, until when, to do what. Times in UTC."""
 
     id: str
     company_id: str
@@ -103,7 +104,7 @@ def grant(
     now: datetime,
     permissions: Permissions | None = None,
 ) -> Grant:
-    """A new grant, valid from now on. Raises BadValue for what no token may say."""
+    """A new grant, valid from now on. Raises BadValue for an invalid duration or name."""
     if not 1 <= duration_s <= MAX_LIFE_S:
         raise BadValue(f"duration: must be 1 to {MAX_LIFE_S} seconds.")
     for field, value in (("room_id", room_id), ("user_name", user_name)):
@@ -123,7 +124,7 @@ def grant(
 
 
 def encode(grant: Grant, secret: bytes) -> str:
-    """The token, signed with the company's secret."""
+    """The token for a grant, signed with the company's secret."""
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -141,7 +142,7 @@ def encode(grant: Grant, secret: bytes) -> str:
 
 
 def peek(token: str) -> str:
-    """The id of the company that claims to have signed it: only good for finding the secret to `decode` with.
+    """The id of the company that supposedly signed the token. Unverified: use it only to look up the secret.
 
     Raises TokenMalformed or TokenAlgorithm.
     """
@@ -149,9 +150,9 @@ def peek(token: str) -> str:
 
 
 def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
-    """What a token grants, verified. `secret` is that of the company `peek` named, None if there is no such company.
+    """Verifies a token and returns its grant. `secret` is that of the company from `peek`, None if it does not exist.
 
-    Raises one of the TokenErrors, whatever `token` holds.
+    Raises a TokenError, and nothing else, for any text.
     """
     company_id = peek(token)
     try:
@@ -174,7 +175,7 @@ def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
     except jwt.InvalidSignatureError:
         raise TokenSignature from None
     except (jwt.InvalidAudienceError, jwt.InvalidIssuerError, jwt.MissingRequiredClaimError) as error:
-        raise TokenAudience(f"The token was not made for this service: {error}.") from None
+        raise TokenAudience(f"The token was not issued for this service: {error}.") from None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise TokenMalformed from None
     found = _grant(claims)
@@ -186,7 +187,7 @@ def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A token explained to the person who made it. `header` and `claims` are what it says, true or not."""
+    """An explanation of a token for its issuer. `header` and `claims` are its content, verified or not."""
 
     valid: bool
     code: str
@@ -197,7 +198,7 @@ class Inspection:
 
 
 def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenError | None = None) -> Inspection:
-    """Why a token is or is not accepted now. `recorded` is what the database holds against it, if anything."""
+    """Explains why a token is or is not accepted now. `recorded`: the error for its database record, if any."""
     header, claims = _unverified(token)
     try:
         found = decode(token, secret, now)
@@ -231,7 +232,7 @@ def _header(token: str) -> dict[str, Any]:
 def _kid(header: Mapping[str, Any]) -> str:
     kid = header.get("kid")
     if not isinstance(kid, str) or not _is_uuid(kid):
-        raise TokenMalformed("The token's header has no key id (`kid`), so nobody can tell who signed it.")
+        raise TokenMalformed("The token's header has no valid key id (`kid`), so it is unknown who signed it.")
     return kid
 
 
@@ -246,10 +247,10 @@ def _unverified(token: str) -> tuple[dict[str, Any] | None, dict[str, Any] | Non
 
 
 def _grant(claims: Mapping[str, Any]) -> Grant:
-    """Every claim, present and of its type, or TokenClaim naming it."""
+    """Checks the presence and type of every claim. Raises TokenClaim, which names the claim."""
     for name in ("jti", "company_id"):
         if not _is_uuid(claims.get(name)):
-            raise TokenClaim(f"The claim `{name}` is missing or no UUID.")
+            raise TokenClaim(f"The claim `{name}` is missing or not a UUID.")
     for name in ("sub", "room_id", "user_name"):
         if not is_name(claims.get(name)):
             raise TokenClaim(f"The claim `{name}` is missing or not text of 1 to {NAME_CHARACTERS} characters.")
@@ -258,7 +259,7 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
     for name in ("iat", "nbf", "exp"):
         value = claims.get(name)
         if type(value) is not int or not 0 <= value <= _LAST_SECOND:
-            raise TokenClaim(f"The claim `{name}` is missing or no time in whole seconds since 1970.")
+            raise TokenClaim(f"The claim `{name}` is missing or not a time in whole seconds since 1970.")
     if "permissions" not in claims:
         raise TokenClaim("The claim `permissions` is missing.")
     try:
@@ -295,12 +296,12 @@ def _check_times(found: Grant, now: datetime) -> None:
 
 
 def is_name(value: object) -> bool:
-    """Whether a room or a person may be called so."""
+    """Whether this is a valid name for a room or a person."""
     return isinstance(value, str) and 1 <= len(value) <= NAME_CHARACTERS and not _UNSEEN.search(value)
 
 
 def _is_uuid(value: object) -> bool:
-    """Whether it is a UUID as `str` writes one: one spelling, so that texts can be compared."""
+    """Whether this is a UUID in the canonical spelling of `str`, so that ids can be compared as text."""
     try:
         return isinstance(value, str) and str(uuid.UUID(value)) == value
     except ValueError:
@@ -312,7 +313,7 @@ def _clock(time: datetime) -> str:
 
 
 def _span(time: timedelta) -> str:
-    """In the largest unit of which there are at least two: `90 minutes`."""
+    """A duration in the largest unit that gives at least two, such as `90 minutes`."""
     seconds = max(0, int(time.total_seconds()))
     for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:

@@ -1,7 +1,7 @@
 """The HTTP application: the page's files, error responses, and headers that every response carries.
 
-The files of `public/` are read once, at start: nothing a request says becomes a path, and an ETag is a hash of the
-content, which stays right when an installer gives every file the same time.
+The files in `public/` are read once, at start, so no part of a request ever becomes a file path. ETags are hashes of
+the content, since some installers give every file the same modification time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TYPES = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-"""What is served from `public/`; files with another suffix are not. (`mimetypes` differs between machines.)"""
+"""Media types by suffix. Files in `public/` with another suffix are not served. (`mimetypes` varies by machine.)"""
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -51,7 +51,7 @@ SECURITY_HEADERS = {
             "style-src 'self'",
             "img-src 'self' data: blob:",
             "media-src 'self' blob: mediastream:",
-            "connect-src 'self'",  # covers ws: and wss: of the same host since Safari 15.4, the last to learn it (2022)
+            "connect-src 'self'",  # includes ws: and wss: of the same host; Safari does that since 15.4 (2022)
             "font-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
@@ -70,10 +70,10 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-"""On every response, the edge's own refusals included. A site that may embed the page is named by `page_headers`."""
+"""Headers of every response, including the edge's own refusals. `page_headers` adds the sites that may embed pages."""
 
 PACKED_GAIN_BYTES = 200
-"""Less than this is not worth a header and the browser's work."""
+"""Least number of bytes that gzip must save to be worth the extra header and the browser's work."""
 
 PROBLEM_TYPE = "application/problem+json"
 CODES = {
@@ -86,18 +86,18 @@ CODES = {
     500: "internal",
     505: "http_version",
 }
-"""Wire codes of refusals that only HTTP knows; those with a class in errors.py carry their own."""
+"""Wire codes of HTTP errors that have no class in errors.py."""
 
 
 def problem(status: int, detail: str, code: str = "") -> str:
-    """The JSON body of a refusal (RFC 9457), with our wire code beside its standard members."""
+    """The JSON body of a refusal: a problem (RFC 9457) with our wire code as an additional member."""
     title = HTTPStatus(status).phrase
     code = code or CODES.get(status, f"http_{status}")
     return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}) + "\n"
 
 
 def page_headers(origins: Sequence[str]) -> dict[str, str]:
-    """SECURITY_HEADERS for a server whose pages those of other origins may show in a frame (CSP 3, section 6.4.2.1)."""
+    """SECURITY_HEADERS, with a policy that lets `origins` embed the page in a frame (CSP 3, section 6.4.2.1)."""
     policy = SECURITY_HEADERS["Content-Security-Policy"]
     if origins:
         policy = policy.replace("frame-ancestors 'none'", "frame-ancestors " + " ".join(origins))
@@ -105,26 +105,29 @@ def page_headers(origins: Sequence[str]) -> dict[str, str]:
 
 
 def public_dir() -> Path:
-    """Where the page's files are: in the package when installed from a wheel, beside it in a checkout."""
+    """The folder of the page's files: inside the package if installed from a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     root = package if (package / "public").is_dir() else package.parent
     return root / "public"
 
 
 def create_app(config: Config, counters: Counters) -> QuartTrio:
-    """The application for `edge.serve`: the page's files and how requests fail. Blueprints add the rest."""
+    """The application for `edge.serve`: the page's files and the error handlers. Blueprints add the rest."""
     app = QuartTrio("sfu", static_folder=None)
     app.request_class, app.asgi_http_class = StreamingRequest, StreamingConnection
     app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
     app.config["BODY_TIMEOUT"] = config.send_s
-    app.url_map.merge_slashes = False  # a redirect would repeat the Host header of whoever asks
+    app.url_map.merge_slashes = False  # its redirects would repeat the client's Host header
     _add_files(app, public_dir())
     _add_errors(app, counters)
     headers = page_headers(config.allowed_origins)
 
     @app.get("/ws")
     async def signaling() -> Response:
-        """A WebSocket request never gets here (web/edge.py); RFC 9110 section 15.5.22 on the headers."""
+        """Refuses requests that are no WebSocket handshake; web/edge.py takes those that are.
+
+        RFC 9110 section 15.5.22 asks for the headers.
+        """
         counters.add("sfu_refused_total", code=UpgradeRequired.code)
         response = _refuse(UpgradeRequired())
         response.headers["Upgrade"] = "websocket"
@@ -142,7 +145,7 @@ def create_app(config: Config, counters: Counters) -> QuartTrio:
 
 
 class _File:
-    """A file as it is and packed; both are ready, and have ETags of their own (RFC 9110 section 8.8.3.3)."""
+    """A file, both plain and compressed with gzip. Each form has its own ETag (RFC 9110 section 8.8.3.3)."""
 
     def __init__(self, content: bytes, content_type: str) -> None:
         self.content = content
@@ -161,13 +164,13 @@ class _File:
         if zipped:
             response.headers["Content-Encoding"] = "gzip"
         if self._type == TYPES[".js"]:
-            response.headers["Access-Control-Allow-Origin"] = "*"  # other sites' pages import embed.js and protocol.js
+            response.headers["Access-Control-Allow-Origin"] = "*"  # pages of other sites import embed.js, protocol.js
         return await response.make_conditional(request)
 
 
 @cache
 def _files(root: Path) -> tuple[Mapping[str, _File], Preloads]:
-    """The files below `root` by name, and what goes out with the page. Read once a process."""
+    """The files below `root` by relative path, and the page's preload links. Read once per process."""
     paths = [path for path in sorted(root.rglob("*")) if path.suffix in TYPES and path.is_file()]
     files = {path.relative_to(root).as_posix(): _File(path.read_bytes(), TYPES[path.suffix]) for path in paths}
     texts = {name: file.content.decode() for name, file in files.items() if name.endswith((".js", ".css"))}
@@ -179,7 +182,7 @@ def _add_files(app: QuartTrio, root: Path) -> None:
     files, preloads = _files(root)
 
     class FileName(BaseConverter):
-        """Their names and no others, so that routing knows 404 from 405."""
+        """Matches the names of existing files only, so that routing can tell 404 from 405."""
 
         part_isolating = False
         regex = "|".join(map(re.escape, files))

@@ -1,7 +1,8 @@
 """Streamed request bodies, so that a large one is never held in memory.
 
-Quart's body takes whatever the network brings. Here, where a route streams, no more is taken from the connection while
-so much waits, and TCP holds the client back. All that leans on quart-trio's private parts is here.
+Quart buffers a body without limit. For streamed routes, this module stops reading from the connection while
+WAITING_BYTES are buffered, so that TCP flow control slows the client down. All code that depends on quart-trio's
+private parts is here.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 
 STREAMED = frozenset({"/files"})
-"""Paths whose bodies are read with `PacedBody.read`; how long they may be is the route's to say."""
+"""Paths whose bodies are read with `PacedBody.read`. Their routes limit the length of the body."""
 WAITING_BYTES = 1 << 18
-"""So much is taken from the connection before anybody has asked for it."""
+"""Bytes of a streamed body that may be buffered before the route reads them."""
 
 
 class PacedBody(TrioBody):
-    """`paced`: it is to be read with `read`."""
+    """A request body with backpressure. If `paced`, the route must read it with `read`."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -29,13 +30,13 @@ class PacedBody(TrioBody):
         self._drained = trio.Event()
 
     async def room(self) -> None:
-        """Until there is room for more."""
+        """Waits until there is room for more data."""
         while self.paced and len(self._data) >= WAITING_BYTES:
             self._drained = trio.Event()
             await self._drained.wait()
 
     async def read(self) -> bytes:
-        """What has come since, or comes next: up to WAITING_BYTES and what came at once. Nothing at the end."""
+        """The buffered data, or the next piece: up to WAITING_BYTES plus one chunk. Empty at the end of the body."""
         try:
             piece = await anext(self)
         except StopAsyncIteration:

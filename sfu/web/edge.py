@@ -1,9 +1,9 @@
 """One TCP listener for both protocols: HTTP (hypercorn and the Quart app) and the WebSocket at /ws (trio-websocket).
 
-hypercorn reads every connection until its parser meets an upgrade at /ws, as the first request or a later one (proxies
-reuse connections); there it is left, and the head is replayed to trio-websocket. Strangers can end any connection of
-their own and no other: each head is checked before hypercorn or Quart act on it, each read and write has a deadline,
-and what a connection raises stays in its task.
+hypercorn reads every connection until its parser meets an upgrade at /ws, in the first request or a later one (proxies
+reuse connections). Then trio-websocket takes over, and the request head is replayed to it. A misbehaving client affects
+only its own connection: each head is checked before hypercorn or Quart act on it, each read and write has a deadline,
+and exceptions of a connection stay in its task.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = ["PacedStream", "Upgraded", "listen", "serve"]
 log = logging.getLogger("sfu.edge")
 
 CONNECTIONS = 4096
-"""Open TCP connections. Fewer where the limit on open files asks for it."""
+"""Most open TCP connections; fewer if the limit on open files is too low."""
 SHARE = 4
-"""One address gets a quarter of them at most, or it could keep everybody else out."""
+"""One address gets at most a quarter of the connections, or it could lock everybody else out."""
 REFUSING = 32
-"""Connections that are being told that they cannot be had; more are closed without a word."""
+"""Connections that may be receiving a refusal at the same time. Beyond that they are closed without a response."""
 ARRIVALS_PER_S, ALL_ARRIVALS_PER_S = 256, 1024
-"""New connections a second from one address, and from all: thirty people behind one address open a link at once."""
+"""New connections per second from one address, and from all. Thirty people behind one may open a link at once."""
 AGAIN_S = 0.1
-"""After what cannot be accepted."""
+"""Pause after accept() failed."""
 SPARE_FILES = 128
-"""Open files left for everything that is not a connection."""
+"""Open files reserved for everything that is not a connection."""
 GRACE_S = 5.0
-"""How long running requests and WebSockets have to end once the server stops. (Docker kills after 10.)"""
+"""How long running requests and WebSockets may take to end once the server stops. (Docker kills after 10.)"""
 
 Signaling = Callable[[Upgraded], Awaitable[None]]
 
@@ -63,10 +63,10 @@ async def serve(
     stop: trio.Event,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves on `config.host` and `config.port` until `stop`, then up to GRACE_S longer; starts with its TCP listeners.
+    """Serves on `config.host` and `config.port` until `stop`, then up to GRACE_S longer.
 
-    Raises ConfigError when it cannot listen. `signaling` must end its own WebSockets on stop: what has not ended after
-    the grace is cancelled and closed.
+    Its start value are the TCP listeners. Raises ConfigError if it cannot listen. `signaling` must end its WebSockets
+    on stop: connections that are still open after GRACE_S are cancelled and closed.
     """
     listeners = await listen(config)
     edge = _Edge(Http(config, app, counters), signaling, tls)
@@ -86,7 +86,7 @@ async def serve(
 
 
 async def listen(config: Config) -> list[trio.SocketListener]:
-    """Listeners for `config.host`; `*` is IPv4 and IPv6, or the one of them this machine has. Raises ConfigError."""
+    """Listeners for `config.host`. `*` means IPv4 and IPv6, whichever this machine has. Raises ConfigError."""
     port, found, missing = config.port, list[trio.SocketListener](), OSError()
     for host in ("0.0.0.0", "::") if config.host == "*" else (config.host,):
         try:
@@ -98,20 +98,20 @@ async def listen(config: Config) -> list[trio.SocketListener]:
                 raise ConfigError(_PORT_ERRORS[error.errno].format(port=port)) from None
             missing = error
         else:
-            port = port or found[0].socket.getsockname()[1]  # port 0: both families on what the first was given
+            port = port or found[0].socket.getsockname()[1]  # port 0: both families use the port the first one got
     if not found:
         raise ConfigError(f"SFU_HOST: cannot listen on {config.host} port {port} ({missing.strerror}).")
     return found
 
 
 _PORT_ERRORS = {
-    errno.EADDRINUSE: "SFU_PORT: TCP port {port} is in use. Stop what uses it, or set SFU_PORT to another port.",
-    errno.EACCES: "SFU_PORT: this user may not listen on TCP port {port}. Set SFU_PORT to a port from 1024 up.",
+    errno.EADDRINUSE: "SFU_PORT: TCP port {port} is in use. Stop the program that uses it, or set another SFU_PORT.",
+    errno.EACCES: "SFU_PORT: this user may not listen on TCP port {port}. Set SFU_PORT to 1024 or above.",
 }
 
 
 class _Edge:
-    """The connections that are open, and what happens to each."""
+    """All open connections."""
 
     def __init__(self, http: Http, signaling: Signaling, tls: Tls | None) -> None:
         self._http = http
@@ -127,13 +127,16 @@ class _Edge:
         self._ended = trio.Event()
 
     async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
-        """Accepts for ever. A connection too many of one address is closed here, which costs a hundredth of a task: the
-        kernel queues up to 4,096, and a connection after a flood waits for all of them."""
+        """Accepts connections until cancelled.
+
+        A connection beyond the arrival rate is closed here, at a hundredth of the cost of a task. The kernel queues up
+        to 4,096 connections, and one that arrives after a flood waits for all of them.
+        """
         async with listener:
             while True:
                 try:
                     sock, address = await listener.socket.accept()
-                except OSError as error:  # no more files, or one that is gone already
+                except OSError as error:  # out of open files, or the client has already closed the connection
                     if self._gate.warns(trio.current_time()):
                         log.error("accept_failed error=%s", error.strerror)
                     await trio.sleep(AGAIN_S)
@@ -164,7 +167,7 @@ class _Edge:
             await trio.aclose_forcefully(stream)
 
     async def handle(self, stream: trio.SocketStream) -> None:
-        """One connection to its end; raises nothing but Cancelled. The caller closes the stream."""
+        """Serves one connection until it ends; raises only Cancelled. The caller closes the stream."""
         scope, sock = trio.CancelScope(), stream.socket
 
         def give_way() -> None:
@@ -194,7 +197,7 @@ class _Edge:
             self._ended.set()
 
     async def _refuse(self, stream: trio.SocketStream, error: SfuError) -> None:
-        """Says so where no handshake must come first, and where not too many are being told."""
+        """Sends a refusal, unless a TLS handshake would have to come first or REFUSING others are being sent."""
         self._http.failed("full")
         self._http.counters.add("sfu_refused_total", code=error.code)
         if self._tls is not None or self._refusing >= REFUSING:
@@ -204,7 +207,7 @@ class _Edge:
             with trio.move_on_after(LINGER_S):
                 await stream.send_all(refusal(error))
                 await stream.send_eof()
-                while await stream.receive_some(READ_BYTES):  # closing with bytes unread can cost it the answer
+                while await stream.receive_some(READ_BYTES):  # closing with unread data can lose the refusal
                     pass
         except GONE:
             pass
@@ -227,13 +230,13 @@ class _Edge:
             await self._signaling(connection.upgraded)
 
     async def drain(self) -> None:
-        """Ends idle keep-alive connections at once and returns when the last connection has ended."""
+        """Closes idle keep-alive connections at once and returns when the last connection has ended."""
         await self._http.context.terminated.set()
         while self._open:
             self._ended = trio.Event()
             await self._ended.wait()
 
     def close(self) -> None:
-        """Closes every connection under whoever uses it, as hypercorn shields its writes from cancellation."""
+        """Closes every socket, even in use: hypercorn shields its writes from cancellation."""
         for sock in self._open:
             sock.close()

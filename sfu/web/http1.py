@@ -1,7 +1,7 @@
-"""HTTP/1.1 on one connection: hypercorn's parser, with each head checked first, until an upgrade to /ws.
+"""HTTP/1.1 on one connection: hypercorn's parser, with each head checked first, until an upgrade at /ws.
 
-All that leans on hypercorn's private parts is here. hypercorn cancels, shields and closes from whichever task has
-something to say; here only the task that reads a connection ends it, and the others tell that task.
+All code that depends on hypercorn's private parts is here. hypercorn cancels, shields and closes from any task. Here,
+only the task that reads a connection ends it, and other tasks signal that task.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("sfu.http")
 
 LINGER_S = 1.0
-"""How long to read on after answering half a request: closing with bytes unread can cost the client the answer."""
+"""How long to read on after a response to an incomplete request: closing with unread data resets the connection, and
+the client may lose the response."""
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
 UPGRADE_PATH = b"/ws"
@@ -51,7 +52,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Http:
-    """What all connections share."""
+    """State shared by all connections."""
 
     def __init__(self, config: Config, app: QuartTrio, counters: Counters) -> None:
         self.config = config
@@ -65,12 +66,12 @@ class Http:
         self.hypercorn.errorlog = log
 
     def failed(self, kind: str) -> None:
-        """Counts a connection that ended badly."""
+        """Counts a failed connection."""
         self.counters.add("sfu_connection_failures_total", kind=kind)
 
 
 class _RefusedError(Exception):
-    """The request gets this status, and the connection ends."""
+    """The request is answered with this status, and the connection ends."""
 
     def __init__(self, status: int, detail: str, *, code: str = "", with_body: bool = True) -> None:
         super().__init__(detail)
@@ -87,9 +88,9 @@ class _UpgradeError(Exception):
 
 
 class Connection(TCPServer):
-    """One connection to its end, or until it is left; then `upgraded` is set and the stream open.
+    """One HTTP connection, until it ends or is upgraded. After an upgrade, `upgraded` is set and the stream is open.
 
-    hypercorn gives the timer of idle connections and the lock on sending.
+    hypercorn's base class provides the timer for idle connections and the send lock.
     """
 
     protocol: _Protocol  # type: ignore[assignment]
@@ -101,7 +102,7 @@ class Connection(TCPServer):
         self._http = http
         self._transport, self._slot = stream, slot
         self._reading = trio.CancelScope()
-        self._over = False  # nothing more is read: hypercorn must not wait for a next request
+        self._over = False  # reading has ended: hypercorn must not wait for another request
 
     async def run(self) -> None:
         sock = socket_of(self._transport)
@@ -119,7 +120,7 @@ class Connection(TCPServer):
             await self._finish()
 
     async def protocol_send(self, event: Event) -> None:
-        # quart-trio cancels the request's task in its last send; without the shield the idle timer would never start
+        # quart-trio cancels the request's task during its last send; without the shield the idle timer would not start
         with trio.CancelScope(shield=True):
             if isinstance(event, Updated):
                 if not self._over:
@@ -141,7 +142,7 @@ class Connection(TCPServer):
         await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
-        """Reads until the connection ends or leaves HTTP. After the client's EOF a running request still answers."""
+        """Reads until the connection ends or is upgraded. A request that runs at the client's EOF is still answered."""
         finished = False
         with self._reading:
             try:
@@ -151,14 +152,17 @@ class Connection(TCPServer):
             except _RefusedError as refused:
                 await self.protocol.refuse(refused)
             except GONE:
-                pass  # the client, or closed by the idle timer
+                pass  # closed by the client or by the idle timer
         self._over = True
         await self.idle_task.stop()
         if not finished:
             await self.protocol.handle(Closed())
 
     async def _read_requests(self) -> bool:
-        """True at the client's EOF, false when it said nothing for too long at the start."""
+        """True at the client's EOF, false if it sent nothing before the first deadline.
+
+        Raises _UpgradeError or _RefusedError.
+        """
         deadline = trio.current_time() + self._http.config.head_s
         while True:
             with trio.move_on_at(deadline) as head:
@@ -167,14 +171,14 @@ class Connection(TCPServer):
             if head.cancelled_caught:
                 self._http.failed("head_timeout")
                 if connection.trailing_data[0]:
-                    raise _RefusedError(408, "The request's head took too long.")
+                    raise _RefusedError(408, "The head of the request took too long.")
                 return False
             requests = self.protocol.keep_alive_requests
             await self.protocol.handle(RawData(data))
             if not data:
                 return True
             if connection.their_state is not h11.IDLE or not connection.trailing_data[0]:
-                deadline = math.inf  # there are the idle timer's, and the request's own
+                deadline = math.inf  # the idle timer and the request's own timeouts apply
             elif deadline == math.inf or self.protocol.keep_alive_requests > requests:
                 deadline = trio.current_time() + self._http.config.head_s
 
@@ -204,7 +208,7 @@ class Connection(TCPServer):
 
 
 class _Protocol(H11Protocol):
-    """hypercorn's HTTP/1.1 without the ways out of it: HTTP/2 and its WebSockets."""
+    """hypercorn's HTTP/1.1 without its upgrades to HTTP/2 and WebSocket."""
 
     connection: h11.Connection
 
@@ -223,7 +227,10 @@ class _Protocol(H11Protocol):
         self._peer, self._secure, self._slot = peer, secure, slot
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Called by hypercorn with every head. Raises _RefusedError or _UpgradeError; sets what the app is told."""
+        """Called by hypercorn for every head. Raises _RefusedError or _UpgradeError.
+
+        Sets `client` and `ssl`, which the app sees, with regard to trusted proxies.
+        """
         with_body = event.method != b"HEAD"
         for wrong, status, detail in _faults(event, self._settings):
             if wrong:
@@ -242,7 +249,7 @@ class _Protocol(H11Protocol):
             raise _UpgradeError(event)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        """Called by hypercorn after _check_protocol; an upgrade it does not see is one it cannot follow."""
+        """Called by hypercorn after _check_protocol. Removes Upgrade, so that hypercorn cannot act on it."""
         headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
         plain = h11.Request(
             method=request.method, target=request.target, headers=headers, http_version=request.http_version
@@ -250,8 +257,8 @@ class _Protocol(H11Protocol):
         await super()._create_stream(plain)
 
     async def _send_error_response(self, status_code: int) -> None:
-        """Called by hypercorn when h11 cannot parse what came."""
-        raise _RefusedError(status_code, "The request is not one of HTTP/1.1, or its head is too long.")
+        """Called by hypercorn if h11 cannot parse the request."""
+        raise _RefusedError(status_code, "The request is not valid HTTP/1.1, or its head is too long.")
 
     async def _send_h11_event(self, event: Any) -> None:
         if isinstance(event, h11.Response):
@@ -259,7 +266,7 @@ class _Protocol(H11Protocol):
         await super()._send_h11_event(event)
 
     async def refuse(self, refused: _RefusedError) -> None:
-        """Answers; hypercorn and the checks refuse only what no answer has begun to."""
+        """Sends the refusal. Checks and hypercorn refuse a request only before its response has begun."""
         self._counters.add("sfu_refused_total", code=refused.code)
         body = problem(refused.status, refused.detail, refused.code).encode()
         headers = [(name.encode(), value.encode()) for name, value in _fields(body).items()]
@@ -271,7 +278,7 @@ class _Protocol(H11Protocol):
 
 
 def refusal(error: SfuError) -> bytes:
-    """The answer to whatever will be asked on a connection that cannot be had."""
+    """A complete HTTP response for a connection that is refused before any request was read."""
     body = problem(error.status, str(error), error.code).encode()
     fields = [f"{name}: {value}" for name, value in _fields(body).items()]
     line = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
@@ -283,29 +290,30 @@ def _fields(body: bytes) -> dict[str, str]:
 
 
 def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, str]]:
-    """Each reason to refuse a head that h11 has taken: whether it holds, the status and the sentence for it.
+    """Reasons to refuse a head that h11 has accepted: whether each applies, its status and its sentence.
 
-    What is not ASCII, and a host that is no name, ends in exceptions inside hypercorn, Quart and wsproto.
+    Headers that are not ASCII, and Host values that are no host name, raise exceptions inside hypercorn, Quart and
+    wsproto.
     """
     headers = list(request.headers)
     lengths = [int(value) for name, value in headers if name == b"content-length"]
     has_body = any(lengths) or any(name == b"transfer-encoding" for name, _ in headers)
     size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in headers)
     yield request.http_version not in (b"1.0", b"1.1"), 505, "This server speaks HTTP/1.1."
-    yield size > config.head_bytes, 431, f"The head of a request may be {config.head_bytes} bytes."
+    yield size > config.head_bytes, 431, f"The head of a request may have up to {config.head_bytes} bytes."
     yield not all(value.isascii() for _, value in headers), 400, "The head of a request must be ASCII."
     yield not request.target.startswith((b"/", b"http://", b"https://")), 400, "The request's target is not a path."
     hosts = [value.decode("latin1") for name, value in headers if name == b"host"]
     yield not all(HOST.match(host) for host in hosts), 400, "The Host header is not a host name."
-    yield "h2c" in lower(members(headers, b"upgrade")), 400, "This server speaks HTTP/1.1 where there is no TLS."
-    yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket has no body."
+    yield "h2c" in lower(members(headers, b"upgrade")), 400, "This server speaks HTTP/1.1 only, also without TLS."
+    yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket must not have a body."
     streamed = request.target.partition(b"?")[0].decode("latin1") in STREAMED
     limit = max(config.body_bytes, config.file_bytes) if streamed else config.body_bytes
-    yield max(lengths, default=0) > limit, 413, f"The body of this request may be {limit} bytes."
+    yield max(lengths, default=0) > limit, 413, f"The body of this request may have up to {limit} bytes."
 
 
 def _is_upgrade(request: h11.Request) -> bool:
-    """A request for a WebSocket at /ws, as far as telling it from HTTP goes; trio-websocket checks the rest."""
+    """Whether this is a WebSocket handshake at /ws. trio-websocket checks the details."""
     return (
         request.method == b"GET"
         and request.http_version == b"1.1"
@@ -316,7 +324,7 @@ def _is_upgrade(request: h11.Request) -> bool:
 
 
 def members(headers: Headers, name: bytes) -> list[str]:
-    """The members of a comma-separated header, which may come in several lines (RFC 9110 section 5.6.1)."""
+    """The members of a comma-separated header, which may span several lines (RFC 9110 section 5.6.1)."""
     lines = [value.decode("latin1") for key, value in headers if key == name]
     return [member.strip() for line in lines for member in line.split(",") if member.strip()]
 
@@ -332,7 +340,7 @@ def is_trusted(address: str, proxies: Iterable[IPv4Network | IPv6Network]) -> bo
 
 
 def client_address(peer: str, headers: Headers, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
-    """Who asks: right to left through X-Forwarded-For, for as long as whoever wrote the entry is a trusted proxy."""
+    """The client's address: X-Forwarded-For is followed right to left, as long as the entry's author is trusted."""
     hops = members(headers, b"x-forwarded-for")
     address = peer
     while hops and is_trusted(address, proxies):

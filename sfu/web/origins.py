@@ -1,4 +1,4 @@
-"""Origin check for WebSockets: the server's own origin (RFC 6454) and those that the settings allow."""
+"""Origin check for WebSockets: accepts the server's own origin (RFC 6454) and those that the settings allow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Origin = tuple[str, str, int]
 
 
 def origin_of(text: str) -> Origin | None:
-    """The origin `text` names; None for what has none, such as `null`."""
+    """The origin that `text` names; None for text that names none, such as `null`."""
     try:
         url = urlsplit(text)
         port = url.port or {"http": 80, "https": 443}[url.scheme]
@@ -23,7 +23,7 @@ def origin_of(text: str) -> Origin | None:
 
 
 def check_origin(connection: Upgraded, allowed: Collection[Origin]) -> None:
-    """Raises OriginNotAllowed for a page of another site. What is not a browser sends no Origin (RFC 6455, 10.2)."""
+    """Raises OriginNotAllowed for a page of another site. Only browsers send an Origin (RFC 6455, 10.2)."""
     own = origin_of(f"{'https' if connection.secure else 'http'}://{connection.host}")
     for header, value in connection.headers:
         if header.lower() == b"origin":

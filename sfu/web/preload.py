@@ -1,8 +1,8 @@
-"""Preload links: names the modules that a page will import, so that the browser fetches them at once.
+"""Preload links: name the modules that the page will import, so that the browser fetches them all at once.
 
-Without a build step a browser finds the modules out level by level, a round trip each. What they import is read out of
-them at start, so no list can be stale; it goes out as a Link header (RFC 8288), which browsers act on before they have
-read the page.
+Without a build step, a browser discovers modules level by level, with a round trip for each level. The imports are
+parsed from the files at start, so the list is never stale. It is sent as a Link header (RFC 8288), which browsers act
+on before they have parsed the page.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 IMPORT = re.compile(r"^(?:import|export)(?:\s[\w\s{},*$]*\bfrom)?\s*'(\.\.?/[^']+)'", re.MULTILINE)
-"""A static import or re-export of another of our files, as this project writes them."""
+"""A static import or re-export of another file, in the style of this project."""
 
 ALWAYS = ("style.css", "launch.js", "i18n/texts.js", "main.js")
 DEFAULT = "en"
 VIEWS = {"join": ("before.css", "prejoin/join.js", "prejoin/preview.js"), "call": ("call/call.js",)}
-"""Where each way in begins, what is waited for first: see public/launch.js, which chooses."""
+"""The entry modules and styles of each view, the most urgent first. public/launch.js chooses between the views."""
 
 
 def reachable(names: Iterable[str], texts: Mapping[str, str]) -> list[str]:
-    """These files as far as there are such, each followed by what it imports, and so on."""
+    """The named files that exist, each followed by its imports, recursively."""
     found: list[str] = []
     waiting = [*names][::-1]
     while waiting:
@@ -34,7 +34,7 @@ def reachable(names: Iterable[str], texts: Mapping[str, str]) -> list[str]:
 
 
 def view_of(query: Mapping[str, str], *, framed: bool) -> str | None:
-    """The view that a link leads to, by its query; None where an embedding page is going to say."""
+    """The view that a link with this query leads to; None in a frame, where the embedding page chooses."""
     if framed:
         return None
     asked = {name: query.get(name, "").strip() for name in ("room", "username", "token", "preview")}
@@ -43,13 +43,13 @@ def view_of(query: Mapping[str, str], *, framed: bool) -> str | None:
 
 
 def language_of(wanted: Iterable[str], languages: Collection[str]) -> str:
-    """The page's language for a reader who prefers these (BCP 47), best first; as public/i18n/texts.js chooses it."""
+    """The page's language for these preferences (BCP 47), best first, chosen as in public/i18n/texts.js."""
     bases = (one.lower().partition("-")[0] for one in wanted)
     return next((base for base in bases if base in languages), DEFAULT)
 
 
 class Preloads:
-    """What goes out with the page; `texts` are its files by name."""
+    """The page's preload links. `texts` are the contents of its files by name."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         views = [(None, ()), *VIEWS.items()]
@@ -57,7 +57,7 @@ class Preloads:
         self._languages = {name[5:-3] for name in texts if name.startswith("lang/")}
 
     def header(self, query: Mapping[str, str], wanted: Iterable[str], *, framed: bool) -> str:
-        """The value of the Link header. Who has chosen another language than the browser's gets one file in vain."""
+        """The value of the Link header. Readers who chose another language on the page load one file in vain."""
         language = f"lang/{language_of(wanted, self._languages)}.js"
         return ", ".join((_links([language]), self._links[view_of(query, framed=framed)]))
 

@@ -1,7 +1,7 @@
 """Connection slots: a total for the server and a share per address. Pure.
 
-A connection that waits for a request, most of all for its first one, gives way to one that comes when there is no slot
-left for it: a browser opens another when it has something to ask.
+When no slot is left for a new connection, one that waits for a request gives way, preferably one that waits for its
+first request. A browser opens another connection once it needs one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sfu.rates import place
 
 
 class Waits(Enum):
-    """What for. Those that wait for the first go first, and of these whoever waits longest."""
+    """Which request a connection waits for. Those that wait for their first give way first, the oldest first."""
 
     FIRST = 0
     NEXT = 1
 
 
 class Slots:
-    """`n` slots, of which one address, for IPv6 one /64, may have `share`; those that are `exempt` may have all."""
+    """`n` slots, of which one address (for IPv6 one /64) may take `share`. `exempt` addresses may take all."""
 
     def __init__(self, n: int, share: int, exempt: Callable[[str], bool]) -> None:
         self._share, self._exempt = share, exempt
@@ -30,8 +30,10 @@ class Slots:
         self._waiting: dict[Waits, dict[Slot, None]] = {waits: {} for waits in Waits}
 
     def take(self, address: str, close: Callable[[], None]) -> Slot:
-        """The slot of a new connection from `address`. `close` is called, at most once and by another connection's
-        coming, when it has to give way; then it has none any more. Raises ServerFull or TooManyConnections."""
+        """Takes a slot for a new connection from `address`. Raises ServerFull or TooManyConnections.
+
+        `close` is called, at most once, when the connection must give way to a new one; the slot is then already free.
+        """
         owner = self._owner(address)
         self._make_room(owner)
         if self._free <= 0 and not self._dismiss(None):
@@ -46,7 +48,7 @@ class Slots:
             raise TooManyConnections
 
     def _dismiss(self, owner: str | None) -> bool:
-        """Ends one that waits, of this owner or of anybody; false if none does."""
+        """Closes a waiting connection of this owner (None: of anybody); false if there is none."""
         for waiting in self._waiting.values():
             slot = next((slot for slot in waiting if owner in (None, slot.owner)), None)
             if slot is not None:
@@ -57,7 +59,10 @@ class Slots:
 
 
 class Slot:
-    """One connection's. `owner` is the address it counts for: an exempt one's client, once a request names it."""
+    """The slot of one connection. `owner` is the address it counts for.
+
+    A connection of an exempt proxy counts for the client that its current request names, else for nobody ("").
+    """
 
     def __init__(self, slots: Slots, owner: str, close: Callable[[], None]) -> None:
         self._slots, self._connected = slots, owner
@@ -68,7 +73,7 @@ class Slot:
         self._wait(Waits.FIRST)
 
     def asked(self, address: str) -> None:
-        """A request came, for whoever is at `address`. Raises TooManyConnections when they have their share."""
+        """A request of the client at `address` arrived. Raises TooManyConnections if that address has its share."""
         self._wait(None)
         owner = self._slots._owner(address)
         if owner != self.owner:
@@ -76,12 +81,12 @@ class Slot:
             self._move(owner)
 
     def answered(self) -> None:
-        """The connection waits for the next request."""
+        """The response was sent; the connection waits for the next request."""
         self._move(self._connected)
         self._wait(Waits.NEXT)
 
     def give_back(self) -> None:
-        """The connection ends. Idempotent."""
+        """Frees the slot. Idempotent."""
         if self._taken:
             self._wait(None)
             self._taken = False

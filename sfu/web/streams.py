@@ -1,4 +1,4 @@
-"""A connection's byte stream, as both protocols on it use it."""
+"""The byte stream of a connection, used by both HTTP and WebSocket."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 READ_BYTES = 65536
 PACE_BYTES_PER_S = 16384
 PACE_BURST_BYTES = 65536
-"""trio-websocket answers any number of pings and takes any number of empty frames: slow reading is what limits them."""
+"""trio-websocket answers any number of pings and accepts any number of empty frames. Only slow reading limits them."""
 
 
 class PacedStream(trio.abc.Stream):
-    """A connection with a deadline on writing and, for WebSockets, a pace of reading.
+    """A connection with a deadline for writes and, if `paced` (for WebSockets), a limited read rate.
 
-    Reads return `head` first: bytes that were already taken from the connection. A write that takes longer than
+    Reads return `head` first: bytes that were already read from the connection. A write that takes longer than
     `config.send_s` closes the connection and raises trio.BrokenResourceError.
     """
 
@@ -40,7 +40,7 @@ class PacedStream(trio.abc.Stream):
         self._at = trio.current_time()
 
     def credit(self, n_bytes: int) -> None:
-        """Lets `n_bytes` more through, beyond pace and burst: for a long message that the server has asked for."""
+        """Allows `n_bytes` beyond rate and burst, for a long message that the server has asked for."""
         self._budget += n_bytes
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -74,7 +74,7 @@ class PacedStream(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """Ends the sending half; over TLS nothing happens, as half of a TLS connection cannot be closed."""
+        """Closes the sending direction. Does nothing over TLS, where one direction cannot be closed alone."""
         if isinstance(self._stream, trio.SocketStream):
             await self._stream.send_eof()
 
@@ -84,10 +84,10 @@ class PacedStream(trio.abc.Stream):
 
 @dataclass
 class Upgraded:
-    """A connection that asked for a WebSocket at /ws; it is closed when the callable it is handed to returns.
+    """A connection that asked for a WebSocket at /ws. It is closed when the callable that it is passed to returns.
 
-    `stream` replays the request for `trio_websocket.wrap_server_stream`. `headers` have lower-case names and ASCII
-    values, `target` is path and query as sent, `client` an IP address without port, `host` the Host header.
+    `stream` replays the request head for `trio_websocket.wrap_server_stream`. `headers` have lower-case names and ASCII
+    values. `target` is the path and query as sent, `client` an IP address without port, `host` the Host header.
     """
 
     stream: PacedStream

@@ -18,46 +18,48 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sfu.errors import ConfigError
 
 SELF_SIGNED_DAYS = 397
-"""Apple's systems refuse server certificates that are valid for longer than 398 days, whoever signed them."""
+"""Apple's systems reject server certificates that are valid for more than 398 days, whoever signed them."""
 
 
 @dataclass(slots=True)
 class Tls:
-    """How new connections are encrypted; one that is open keeps what it began with. `files` are the operator's."""
+    """The TLS context of new connections; open connections keep theirs. `files`: the operator's certificate and key."""
 
     context: ssl.SSLContext
     files: tuple[Path, Path] | None = None
 
     def reload(self) -> None:
-        """Takes up a renewed certificate; one made at start stays, which browsers were told to trust. Raises
-        ConfigError when the files cannot be used, and goes on with what it has."""
+        """Loads the operator's renewed certificate. A self-signed one is kept, since browsers were told to trust it.
+
+        Raises ConfigError if the files cannot be used; the current certificate then stays in use.
+        """
         if self.files is not None:
             self.context = server_context(*self.files)
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """A context for PEM files. Raises ConfigError when they cannot be used.
+    """A TLS context for PEM files. Raises ConfigError if they cannot be used.
 
-    HTTP/2 is not negotiated: over it browsers would open WebSockets as streams (RFC 8441), past the hand-over in edge.
+    HTTP/2 is not offered: browsers would open WebSockets as its streams (RFC 8441), past the hand-over in edge.py.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # an encrypted key fails instead of asking a terminal
+        context.load_cert_chain(cert, key, password=lambda: "")  # an encrypted key fails instead of prompting
     except (ssl.SSLError, OSError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else error.strerror or "unreadable"
         raise ConfigError(
             f"SFU_TLS_CERT={str(cert)!r} and SFU_TLS_KEY={str(key)!r} are not accepted: they must be PEM files of a "
-            f"certificate and its key without passphrase ({reason.lower().replace('_', ' ')})."
+            f"certificate and its key without a passphrase ({reason.lower().replace('_', ' ')})."
         ) from None
     return context
 
 
 def self_signed_context(hosts: Sequence[str]) -> ssl.SSLContext:
-    """A context with a new self-signed certificate for `hosts`, whose key never outlives this call on disk."""
+    """A context with a new self-signed certificate for `hosts`. Its key is on disk only during this call."""
     cert, key = self_signed(hosts)
-    with tempfile.TemporaryDirectory(prefix="sfu-") as folder:  # of mode 0700
+    with tempfile.TemporaryDirectory(prefix="sfu-") as folder:  # mode 0700
         paths = Path(folder, "cert.pem"), Path(folder, "key.pem")
         for path, content in zip(paths, (cert, key), strict=True):
             path.write_bytes(content)
@@ -65,7 +67,7 @@ def self_signed_context(hosts: Sequence[str]) -> ssl.SSLContext:
 
 
 def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
-    """A new PEM certificate and key for the host names and IP addresses, the first of which becomes its name."""
+    """A new certificate and key (PEM) for host names and IP addresses. The first becomes the common name."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
     now = datetime.now(UTC)
@@ -75,7 +77,7 @@ def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # for devices whose clock is behind
+        .not_valid_before(now - timedelta(days=1))  # for devices whose clock is slow
         .not_valid_after(now + timedelta(days=SELF_SIGNED_DAYS - 1))
         .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -620,7 +620,7 @@ async def test_one_that_never_answers_pings(tmp_path: Path, monkeypatch: pytest.
     config = settings(ping_s=0.1, pong_s=0.2, hold_s=0.1)
     async with running(tmp_path, config) as server, server.raw() as stream:
         answer = await read_to_end(stream)
-        assert b"The connection stopped answering." in answer
+        assert b"The client stopped responding." in answer
         await eventually(lambda: server.counters.get("sfu_ends_total", code="unresponsive") == 1)
 
 
