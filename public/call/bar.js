@@ -4,8 +4,13 @@ import { nameKey, showDevice } from '../app/device-keys.js';
 import { $, element, icon, put } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { elapsed, t, texts } from '../i18n/texts.js';
+import { PANELS } from '../panels/list.js';
 
 const LONG_PRESS_MS = 500;
+
+const PANEL_KEYS = Object.entries(PANELS)
+  .filter(([, { key }]) => key)
+  .map(([id, { key, shortcut }]) => ({ id, shortcut: shortcut.toUpperCase(), has: { expanded: 'false', controls: 'panel' }, ...key }));
 
 /** The keys: what their ids begin with, and the shortcut; `wide` ones stand in the More menu where the bar is short. */
 const KEYS = {
@@ -18,8 +23,7 @@ const KEYS = {
   ],
   'bar-end': [
     { id: 'view', sign: 'grid', shortcut: 'G', wide: true },
-    { id: 'people', shortcut: 'P', wide: true, has: { expanded: 'false', controls: 'panel' }, count: 'count count--wait' },
-    { id: 'chat', shortcut: 'C', has: { expanded: 'false', controls: 'panel' }, count: 'count' },
+    ...PANEL_KEYS,
     { id: 'more', has: { haspopup: 'menu' } },
     { id: 'leave' },
   ],
@@ -126,8 +130,7 @@ export function startBar() {
   press('hand-button', () => actions.hand());
   press('react-button', () => actions.reactions());
   press('view-button', () => actions.view());
-  press('people-button', () => actions.panel('people'));
-  press('chat-button', () => actions.panel('chat'));
+  for (const { id } of PANEL_KEYS) press(`${id}-button`, () => actions.panel(id));
   press('more-button', () => actions.moreMenu());
   press('leave-button', () => actions.leave());
   page.on('devices', showDevices);

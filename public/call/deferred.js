@@ -3,8 +3,9 @@
  * the call stands, or when something of it is asked for, so it is here when the server is not.
  */
 
-import { $, styled } from '../base/dom.js';
+import { styled } from '../base/dom.js';
 import { page } from '../app/page.js';
+import { PANELS } from '../panels/list.js';
 import { panels } from '../panels/panel.js';
 import './wake-lock.js';
 import '../panels/chat.js'; // it counts what is unread from the start
@@ -24,9 +25,7 @@ export { ShareBar } from '../stage/sharebar.js';
 export const settings = async () => (await import('./settings.js')).openSettings();
 export const invite = async () => (await import('./invite.js')).openInvite();
 
-panels.add('people', { key: $('people-button'), title: 'people.title', load: () => import('../panels/people.js') });
-panels.add('chat', { key: $('chat-button'), title: 'chat.title', load: () => import('../panels/chat.js') });
-panels.add('stats', { title: 'stats.title', load: () => import('../panels/stats.js') });
+for (const [id, row] of Object.entries(PANELS)) panels.add(id, row);
 
 /** The rest of the icons, to those that stand in the page. */
 async function addIcons() {

@@ -1,6 +1,7 @@
 /** The menus of the bar and of the tiles, and the list of shortcuts. */
 
 import { $, element, icon } from '../base/dom.js';
+import { PANELS } from '../panels/list.js';
 import { itemsFor } from '../panels/moderate.js';
 import { openDialog, openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
@@ -9,7 +10,7 @@ import { KEYS } from './shortcuts.js';
 import { choices } from '../base/storage.js';
 import { t } from '../i18n/texts.js';
 
-const LABELS = { chat: 'chat.title', people: 'people.title', stats: 'stats.title', full: 'more.full', settings: 'settings.title' };
+const LABELS = { full: 'more.full', settings: 'settings.title' };
 
 /** What can be heard or seen with; `key` is the id of what was pressed. */
 export function deviceMenu(source, key) {
@@ -25,8 +26,7 @@ export function deviceMenu(source, key) {
 /** On a phone the keys that do not fit the bar stand at the top of this menu. */
 export function moreMenu() {
   const grid = element('div', 'menu__grid');
-  for (const id of ['screen-button', 'hand-button', 'people-button', 'view-button']) {
-    const key = $(id);
+  for (const key of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('.key--wide'))) {
     if (key.checkVisibility()) continue;
     const made = element('button', key.matches('.is-on, .is-hand') ? 'is-on' : '');
     made.type = 'button';
@@ -46,7 +46,9 @@ export function moreMenu() {
     ...(document.fullscreenEnabled ? [{ icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen }] : []),
     ...(document.pictureInPictureEnabled ? [{ icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => page.stage.pip() }] : []),
     null,
-    { icon: 'pulse', label: t('stats.title'), key: 'I', then: () => actions.panel('stats') },
+    ...Object.entries(PANELS)
+      .filter(([, { key }]) => !key)
+      .map(([id, { sign, title, shortcut }]) => ({ icon: sign, label: t(title), key: shortcut.toUpperCase(), then: () => actions.panel(id) })),
     { icon: 'settings', label: t('settings.title'), key: ',', then: actions.settings },
     { icon: 'help', label: t('more.shortcuts'), key: '?', then: actions.shortcuts },
   ];
@@ -79,7 +81,7 @@ function slider({ peer, seat }) {
 /** The dialog that lists them. */
 export function shortcuts() {
   const list = element('dl', 'shortcuts');
-  const rows = Object.entries(KEYS).map(([key, [name]]) => [key.toUpperCase(), t(LABELS[name] ?? `shortcut.${name}`)]);
+  const rows = Object.entries(KEYS).map(([key, [name]]) => [key.toUpperCase(), t(PANELS[name]?.title ?? LABELS[name] ?? `shortcut.${name}`)]);
   rows.push([t('shortcut.space'), t('shortcut.push')], ['Esc', t('shortcut.escape')], ['← → ↑ ↓', t('shortcut.arrows')]);
   for (const [key, label] of rows) {
     const row = element('div');

@@ -3,6 +3,7 @@
 import { $ } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { choices } from '../base/storage.js';
+import { PANELS } from '../panels/list.js';
 
 export const KEYS = {
   m: ['microphone', () => page.actions.toggle('microphone')],
@@ -10,10 +11,8 @@ export const KEYS = {
   s: ['share', () => $('screen-button').click()],
   h: ['hand', () => page.actions.hand()],
   r: ['react', () => page.actions.reactions()],
-  c: ['chat', () => page.actions.panel('chat')],
-  p: ['people', () => page.actions.panel('people')],
+  ...Object.fromEntries(Object.entries(PANELS).map(([id, { shortcut }]) => [shortcut, [id, () => page.actions.panel(id)]])),
   g: ['view', () => page.actions.view()],
-  i: ['stats', () => page.actions.panel('stats')],
   f: ['full', () => page.actions.fullScreen()],
   ',': ['settings', () => page.actions.settings()],
   '?': ['list', () => page.actions.shortcuts()],

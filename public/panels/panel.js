@@ -10,9 +10,12 @@ import { $, button, element } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { t, texts } from '../i18n/texts.js';
 
+/** Its key in the bar, if there is one. */
+const keyOf = ({ id }) => document.getElementById(`${id}-button`);
+
 class Panels {
   open = null; // id
-  #all = new Map(); // id → { key, title, load, made, frame }
+  #all = new Map(); // id → { id, title, load, made, frame }
 
   constructor() {
     $('panel').addEventListener('keydown', (event) => {
@@ -23,9 +26,9 @@ class Panels {
     texts.addEventListener('change', () => this.#retitle());
   }
 
-  /** `key` opens it in the bar, if there is one; `load` resolves to its module. */
-  add(id, { key = null, title, load }) {
-    this.#all.set(id, { key, title, load, made: null, frame: null });
+  /** A row of list.js. */
+  add(id, { title, load }) {
+    this.#all.set(id, { id, title, load, made: null, frame: null });
   }
 
   toggle(id) {
@@ -54,7 +57,7 @@ class Panels {
     if (!panel) return;
     this.#hide();
     $('panel').hidden = true;
-    if (focus) [panel.key, $('more-button')].find((one) => one?.checkVisibility?.() ?? one)?.focus();
+    if (focus) [keyOf(panel), $('more-button')].find((one) => one?.checkVisibility?.() ?? one)?.focus();
   }
 
   #hide() {
@@ -66,7 +69,8 @@ class Panels {
     panel.made.hidden?.();
   }
 
-  #mark({ key }, open) {
+  #mark(panel, open) {
+    const key = keyOf(panel);
     $('call-view').classList.toggle('has-panel', open);
     key?.setAttribute('aria-expanded', String(open));
     key?.classList.toggle('is-on', open);
