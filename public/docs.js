@@ -19,7 +19,7 @@ function typeOf(schema) {
   const { minimum, maximum } = schema;
   const range = maximum === undefined ? '' : `, ${minimum ?? 0} to ${maximum}`;
   const length = schema.maxLength ? `, up to ${schema.maxLength} characters` : '';
-  return words + range + length + (schema.default === undefined ? '' : `, ${JSON.stringify(schema.default)} if left out`);
+  return words + range + length + (schema.default === undefined ? '' : `, ${JSON.stringify(schema.default)} by default`);
 }
 
 const row = (name, type, text) => make('tr', {}, make('th', { scope: 'row' }, make('code', { textContent: name })), make('td', {}, type), make('td', { textContent: text ?? '' }));
@@ -31,7 +31,7 @@ function showOperation(path, method, operation) {
   article.append(title, make('p', { textContent: operation.summary }));
   const schemes = operation.security.flatMap((one) => Object.keys(one));
   const keys = { apiKey: 'API key', moderatorToken: 'a token with `moderate` for this room' };
-  article.append(make('p', { textContent: schemes.length ? `Authorization: Bearer, with ${schemes.map((name) => keys[name]).join(' or ')}.` : 'No key needed.' }));
+  article.append(make('p', { textContent: schemes.length ? `Requires the header Authorization: Bearer, with ${schemes.map((name) => keys[name]).join(' or ')}.` : 'No authorization required.' }));
   if (operation.parameters.length) {
     const rows = operation.parameters.map(({ name, in: where, schema, description }) => row(name, typeOf(schema), [`in the ${where}`, description ?? schema.description].filter(Boolean).join(': ')));
     article.append(table('Parameters', rows));
@@ -42,7 +42,7 @@ function showOperation(path, method, operation) {
     const schema = Object.values(content)[0]?.schema;
     return row(status, schema ? typeOf(schema) : '', description);
   });
-  article.append(table('Answers', answers));
+  article.append(table('Responses', answers));
   return article;
 }
 
@@ -77,11 +77,11 @@ async function show() {
   }
   document.getElementById('contents').append(contents);
   const schemas = document.getElementById('schemas');
-  schemas.append(make('h2', { textContent: 'Objects' }));
+  schemas.append(make('h2', { textContent: 'Schemas' }));
   for (const [name, schema] of Object.entries(description.components.schemas)) schemas.append(showSchema(name, schema));
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
 show().catch((error) => {
-  document.getElementById('about').textContent = `The description can’t be loaded: ${error.message}`;
+  document.getElementById('about').textContent = `The API description can’t be loaded: ${error.message}`;
 });

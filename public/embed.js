@@ -75,7 +75,7 @@ class VideoRoom extends HTMLElement {
     const [room, token, name] = VideoRoom.observedAttributes.map((attribute) => this.getAttribute(attribute) ?? '');
     this.#frame.contentWindow.postMessage({ videoRoom: { room, token, name } }, SERVER, [port2]);
     this.#timer = setTimeout(() => {
-      const message = 'The server did not answer, or does not let this page embed it: SFU_ALLOWED_ORIGINS lists those that may.';
+      const message = 'The server did not respond, or does not allow this page to embed it. SFU_ALLOWED_ORIGINS must list this page’s origin.';
       this.dispatchEvent(new CustomEvent('ended', { detail: { code: 'embedding_refused', message } }));
     }, ANSWER_MS);
   }

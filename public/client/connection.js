@@ -157,7 +157,7 @@ export class Link {
       },
     });
     this.#socket = socket;
-    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server does not answer.'));
+    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server is not responding.'));
   }
 
   #receive(socket, event, data) {
@@ -278,7 +278,7 @@ export class Link {
     const now = performance.now();
     if (now - this.#restartedAt < RESTART_MS || !this.send('restart_ice', {})) return;
     this.#restartedAt = now;
-    this.#after('offer', OFFER_MS, () => this.#cut('connection_lost', 'The server does not answer.', Math.random() * 500));
+    this.#after('offer', OFFER_MS, () => this.#cut('connection_lost', 'The server is not responding.', Math.random() * 500));
   }
 
   #mediaFailed() {
