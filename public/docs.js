@@ -1,4 +1,4 @@
-/** Shows /api/v1/openapi.json to a person. Everything is set as text, nothing as HTML. */
+/** Renders /api/v1/openapi.json as a readable page. All content is set as text, never as HTML. */
 
 const make = (tag, attributes = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), attributes);
@@ -8,7 +8,7 @@ const make = (tag, attributes = {}, ...children) => {
 const nameOf = (ref) => ref.split('/').at(-1);
 const linkTo = (name) => make('a', { href: `#${name}`, textContent: name });
 
-/** What a schema accepts, in a few words: a node. */
+/** A short description of the values that a schema accepts: a string or a node. */
 function typeOf(schema) {
   if (schema.$ref) return linkTo(nameOf(schema.$ref));
   if (schema.anyOf) return 'any JSON';
