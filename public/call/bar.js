@@ -1,4 +1,4 @@
-/** The bar: keys that say in a word what they do, and what room this is. */
+/** The bar: buttons with short labels, and the room's name, call time and number of people. */
 
 import { nameKey, showDevice } from '../app/device-keys.js';
 import { $, element, icon, put } from '../base/dom.js';
@@ -7,7 +7,7 @@ import { elapsed, t, texts } from '../i18n/texts.js';
 
 const LONG_PRESS_MS = 500;
 
-/** The keys: what their ids begin with, and the shortcut; `wide` ones stand in the More menu where the bar is short. */
+/** The buttons: prefix of their id, and shortcut. `wide` ones move to the More menu if the bar is narrow. */
 const KEYS = {
   'bar-media': [
     { id: 'mic', device: 'microphone' },
@@ -93,7 +93,7 @@ function write() {
   showRoom();
 }
 
-/** Calls `then` for a key unless it is unavailable; a long press on a phone is another thing. */
+/** Calls `then` on a click unless the button is disabled; `held` on a long press by touch or pen. */
 function press(id, then, held) {
   const button = $(id);
   let timer = 0;
@@ -132,7 +132,7 @@ export function startBar() {
   press('leave-button', () => actions.leave());
   page.on('devices', showDevices);
   page.on('people', showRoom);
-  page.on('welcome', showDevices); // now it is known what one may send
+  page.on('welcome', showDevices); // permissions are known now
   page.on('welcome', () => (joinedAt ||= performance.now()));
   page.on('call', ({ again }) => again || (joinedAt = 0));
   setInterval(showClock, 1000);

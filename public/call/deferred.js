@@ -1,13 +1,13 @@
 /**
- * What a call can do without in its first seconds: panels, menus, hints, and what to say when it breaks. call.js loads it once
- * the call stands, or when something of it is asked for, so it is here when the server is not.
+ * Everything that a call does not need in its first seconds: panels, menus, hints and messages about interruptions. call.js
+ * loads it once the call is established, or earlier if needed; so it is available when the server is not.
  */
 
 import { $, styled } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { panels } from '../panels/panel.js';
 import './wake-lock.js';
-import '../panels/chat.js'; // it counts what is unread from the start
+import '../panels/chat.js'; // counts unread messages from the start
 import './idle.js';
 import '../panels/moderate.js';
 import '../stage/tile-keys.js';
@@ -28,7 +28,7 @@ panels.add('people', { key: $('people-button'), title: 'people.title', load: () 
 panels.add('chat', { key: $('chat-button'), title: 'chat.title', load: () => import('../panels/chat.js') });
 panels.add('stats', { title: 'stats.title', load: () => import('../panels/stats.js') });
 
-/** The rest of the icons, to those that stand in the page. */
+/** Adds the remaining icons to those in index.html. */
 async function addIcons() {
   const answer = await fetch('icons.svg').catch(() => null);
   const read = new DOMParser().parseFromString((await answer?.text()) ?? '<svg/>', 'image/svg+xml');
