@@ -24,7 +24,7 @@ let made = {}; // Intl objects, created on first use: each takes tens of millise
 
 const form = (name, options) => (made[name] ??= new Intl[name](locale, options));
 
-/** The page is parsed before this module has loaded, so its importers can use the whole DOM. */
+/** speak() awaits this, and this module awaits speak(), so that its importers can use the whole DOM. */
 const parsed = document.readyState === 'loading' && new Promise((then) => document.addEventListener('readystatechange', then, { once: true }));
 
 /** Switches to a language, English if it is unknown, and sets the page's static texts; `keep` stores the choice. */
