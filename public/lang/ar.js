@@ -46,7 +46,7 @@ export default {
   'device.quiet': 'قل شيئًا للاختبار',
   'device.off': 'متوقف',
   'device.level': 'مستوى الميكروفون',
-  'device.format': '{height}p، {rate} إطارًا في الثانية',
+  'device.format': 'دقة {height}، {rate} إطارًا في الثانية',
   'device.test': 'تشغيل صوت اختباري',
   'device.now.microphone': 'يتم الآن استخدام {label} كميكروفون.',
   'device.now.camera': 'يتم الآن استخدام {label} ككاميرا.',

@@ -65,7 +65,7 @@ export default {
 
   // when things go wrong
   'wait.offline.title': 'Dieses Gerät ist offline',
-  'wait.offline.text': 'Sobald das Netz wieder da ist, wirst du automatisch verbunden.',
+  'wait.offline.text': 'Sobald das Netz wieder da ist, wirst du automatisch wieder verbunden.',
   'wait.server_stopping.title': 'Der Server wird neu gestartet',
   'wait.server_stopping.text': 'Du wirst automatisch wieder verbunden, meist innerhalb einer Minute.',
   'wait.media.title': 'Audio und Video werden neu gestartet',
@@ -232,7 +232,7 @@ export default {
   'moderate.remove.text': 'Die Person verlässt den Anruf und kann mit ihrem Link nicht wieder beitreten.',
   'moderate.remove.yes': 'Entfernen',
   'moderate.stop_share': 'Bildschirmfreigabe beenden',
-  'moderate.stop_video': 'Video beenden',
+  'moderate.stop_video': 'Kamera ausschalten',
   'stats.camera': 'Deine Kamera',
   'stats.cause.delay': 'Die Verbindung von {name} verzögert den Ton um {value}.',
   'stats.cause.delay.self': 'Deine Verbindung verzögert den Ton um {value}.',
