@@ -7,7 +7,7 @@ import { elapsed, t, texts } from '../i18n/texts.js';
 
 const LONG_PRESS_MS = 500;
 
-/** The buttons: prefix of their id, and shortcut. `wide` ones move to the More menu if the bar is narrow. */
+/** The keys: what their ids begin with, and the shortcut; `wide` ones stand in the More menu where the bar is short. */
 const KEYS = {
   'bar-media': [
     { id: 'mic', device: 'microphone' },

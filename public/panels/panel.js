@@ -23,7 +23,7 @@ class Panels {
     texts.addEventListener('change', () => this.#retitle());
   }
 
-  /** Registers a panel. `key`: its button in the bar, if any; `title`: the key of its text; `load`: imports its module. */
+  /** `key` opens it in the bar, if there is one; `load` resolves to its module. */
   add(id, { key = null, title, load }) {
     this.#all.set(id, { key, title, load, made: null, frame: null });
   }
