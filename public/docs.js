@@ -1,4 +1,4 @@
-/** Shows /api/v1/openapi.json to a person. Everything is set as text, nothing as HTML. */
+/** Renders /api/v1/openapi.json as a readable page. All content is set as text, never as HTML. */
 
 const make = (tag, attributes = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), attributes);
@@ -8,7 +8,7 @@ const make = (tag, attributes = {}, ...children) => {
 const nameOf = (ref) => ref.split('/').at(-1);
 const linkTo = (name) => make('a', { href: `#${name}`, textContent: name });
 
-/** What a schema accepts, in a few words: a node. */
+/** A short description of the values that a schema accepts: a string or a node. */
 function typeOf(schema) {
   if (schema.$ref) return linkTo(nameOf(schema.$ref));
   if (schema.anyOf) return 'any JSON';
@@ -19,7 +19,7 @@ function typeOf(schema) {
   const { minimum, maximum } = schema;
   const range = maximum === undefined ? '' : `, ${minimum ?? 0} to ${maximum}`;
   const length = schema.maxLength ? `, up to ${schema.maxLength} characters` : '';
-  return words + range + length + (schema.default === undefined ? '' : `, ${JSON.stringify(schema.default)} if left out`);
+  return words + range + length + (schema.default === undefined ? '' : `, ${JSON.stringify(schema.default)} by default`);
 }
 
 const row = (name, type, text) => make('tr', {}, make('th', { scope: 'row' }, make('code', { textContent: name })), make('td', {}, type), make('td', { textContent: text ?? '' }));
@@ -31,7 +31,7 @@ function showOperation(path, method, operation) {
   article.append(title, make('p', { textContent: operation.summary }));
   const schemes = operation.security.flatMap((one) => Object.keys(one));
   const keys = { apiKey: 'API key', moderatorToken: 'a token with `moderate` for this room' };
-  article.append(make('p', { textContent: schemes.length ? `Authorization: Bearer, with ${schemes.map((name) => keys[name]).join(' or ')}.` : 'No key needed.' }));
+  article.append(make('p', { textContent: schemes.length ? `Requires the header Authorization: Bearer, with ${schemes.map((name) => keys[name]).join(' or ')}.` : 'No authorization required.' }));
   if (operation.parameters.length) {
     const rows = operation.parameters.map(({ name, in: where, schema, description }) => row(name, typeOf(schema), [`in the ${where}`, description ?? schema.description].filter(Boolean).join(': ')));
     article.append(table('Parameters', rows));
@@ -42,7 +42,7 @@ function showOperation(path, method, operation) {
     const schema = Object.values(content)[0]?.schema;
     return row(status, schema ? typeOf(schema) : '', description);
   });
-  article.append(table('Answers', answers));
+  article.append(table('Responses', answers));
   return article;
 }
 
@@ -77,11 +77,11 @@ async function show() {
   }
   document.getElementById('contents').append(contents);
   const schemas = document.getElementById('schemas');
-  schemas.append(make('h2', { textContent: 'Objects' }));
+  schemas.append(make('h2', { textContent: 'Schemas' }));
   for (const [name, schema] of Object.entries(description.components.schemas)) schemas.append(showSchema(name, schema));
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
 show().catch((error) => {
-  document.getElementById('about').textContent = `The description can’t be loaded: ${error.message}`;
+  document.getElementById('about').textContent = `The API description can’t be loaded: ${error.message}`;
 });

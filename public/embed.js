@@ -1,23 +1,23 @@
 /**
- * <video-room>: a call inside somebody else's page. docs/embedding.md shows how.
+ * <video-room>: a call embedded in another site's page. See docs/embedding.md.
  *
  *   <script type="module" src="https://meet.example.org/embed.js"></script>
- *   <video-room token="eyJ…"></video-room>        or room="design-review" name="Sofia" where no token is needed
+ *   <video-room token="eyJ…"></video-room>        or room="design-review" name="Sofia" if the server needs no token
  *
- * The call is this server's page in an iframe. What the attributes say goes to it by postMessage, to this server's origin
- * only and never in an address, which is logged. Changing an attribute starts over; removing the element ends the call.
+ * The call is this server's page in an iframe. The attributes are sent to it by postMessage, to this server's origin only,
+ * and never in a URL, since URLs are logged. Changing an attribute restarts the call; removing the element ends it.
  *
- * Events (detail), none of which bubble
- *   joined       { room, name, peer }      you are in the call, possibly again
- *   participant  { peer, name, present }   somebody else came or went; those there before you come after `joined`
+ * Events (detail); they do not bubble
+ *   joined       { room, name, peer }      you joined the call, or rejoined it
+ *   participant  { peer, name, present }   somebody joined or left; those already present are reported after `joined`
  *   left         {}                        you left
- *   ended        { code, message }         the call ended otherwise: a code of docs/protocol.md, or `embedding_refused`
+ *   ended        { code, message }         the call ended for another reason: a code of docs/protocol.md, or `embedding_refused`
  * leave() leaves the call.
  */
 
 const SERVER = new URL(import.meta.url).origin;
-const ANSWER_MS = 15_000; // from loading the frame to its first word
-const SHEET = new CSSStyleSheet(); // a style element would need a page's policy to allow it
+const ANSWER_MS = 15_000; // from the frame's `load` event to its first message
+const SHEET = new CSSStyleSheet(); // unlike a <style> element, not subject to the embedding page's CSP
 SHEET.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
 
 class VideoRoom extends HTMLElement {
@@ -48,7 +48,7 @@ class VideoRoom extends HTMLElement {
     this.#frame = null;
   }
 
-  /** Several changes at once start over once. */
+  /** Changes made in the same task restart the call once. */
   attributeChangedCallback(name, before, now) {
     if (!this.#frame || before === now || this.#stale) return;
     this.#stale = true;
@@ -75,7 +75,7 @@ class VideoRoom extends HTMLElement {
     const [room, token, name] = VideoRoom.observedAttributes.map((attribute) => this.getAttribute(attribute) ?? '');
     this.#frame.contentWindow.postMessage({ videoRoom: { room, token, name } }, SERVER, [port2]);
     this.#timer = setTimeout(() => {
-      const message = 'The server did not answer, or does not let this page embed it: SFU_ALLOWED_ORIGINS lists those that may.';
+      const message = 'The server did not respond, or does not allow this page to embed it. SFU_ALLOWED_ORIGINS must list this page’s origin.';
       this.dispatchEvent(new CustomEvent('ended', { detail: { code: 'embedding_refused', message } }));
     }, ANSWER_MS);
   }

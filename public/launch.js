@@ -1,11 +1,11 @@
-/** What the link asks for, and the view it leads to, which begins to load while main.js still comes. */
+/** Parses the link, and starts loading the view it leads to while main.js is still being fetched. */
 
 import { grantOf } from './app/address.js';
 import { callKey, recall, tokenKey } from './base/storage.js';
 
-import('./i18n/texts.js'); // it finds out which language to load
+import('./i18n/texts.js'); // started early: it chooses the language and loads its texts
 
-/** What the element asks for whose frame this is. It says so right after `load`, so this listens from the start. */
+/** The request of the embedding <video-room> element, which posts it right after the frame's `load` event. */
 const inFrame = async () => {
   const said = new Promise((resolve) => addEventListener('message', (event) => event.source === window.parent && event.data?.videoRoom && event.ports.length && resolve(event)));
   return (await import('./app/embedded.js')).accept(await said);
@@ -19,13 +19,13 @@ function inAddress() {
   const token = query.get('token') ?? before(tokenKey());
   const grant = grantOf(token);
   const invited = grant ? '' : said('invited');
-  const shown = grant && said('preview') !== 'off' && !before(callKey()); // what is no token is tried, so that the server says why
+  const shown = grant && said('preview') !== 'off' && !before(callKey()); // a malformed token is sent anyway, so that the server reports why it is rejected
   const room = grant?.room ?? said('room');
   const name = grant?.name || said('username') || before(callKey());
   return { room, name, token, invited, straight: Boolean(token ? !shown : room && name) };
 }
 
-/** { room, name, token, invited }, '' where nothing is said, and whether it leads `straight` into a call. */
+/** { room, name, token, invited }, each '' if absent, and `straight`: whether the link leads directly into a call. */
 export const asked = window.parent === window ? inAddress() : await inFrame();
 
-(asked.straight ? import('./call/call.js') : import('./prejoin/join.js')).catch(() => {}); // main.js asks for it again
+(asked.straight ? import('./call/call.js') : import('./prejoin/join.js')).catch(() => {}); // main.js imports it again and handles errors

@@ -1,4 +1,4 @@
-/** Where the page begins: either the view before the call or the call itself, by what the link asks for. */
+/** Entry point: opens the pre-join view or goes straight into the call, depending on the link. */
 
 import { keep } from './app/address.js';
 import { asked } from './launch.js';

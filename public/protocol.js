@@ -1,23 +1,24 @@
 /**
- * The signalling protocol "sfu.v1" and one WebRTC connection. No DOM: usable alone, by any page.
+ * A client of the signalling protocol "sfu.v1" with one WebRTC connection. No page elements: any page can use it on its own.
  *
  *   const room = new Room({ url: 'wss://meet.example.org/ws', room: 'team-meeting', name: 'alice' });
  *   room.addEventListener('track', ({ detail }) => play(detail.peer, detail.source, detail.track));
  *   room.publish('microphone', track, stream);   // before or after join(), as often as the device changes
  *   room.join();
  *
- * With `token` instead of `room` and `name`, the server goes by what the token says.
+ * With `token` instead of `room` and `name`, the server takes both from the token.
  *
- * A room keeps itself joined. A connection that breaks is resumed while media flows, a media path that dies is replaced, and
- * meanwhile one is in the room as before (`trouble`). Where that fails it dials again, with growing pauses, and publishes the
- * same tracks. Mute states stay as they were in any case. Only leave() and a final `bye` end it.
+ * A Room keeps itself joined. If the WebSocket breaks while media flows, the session is resumed; if the media path fails, ICE
+ * is restarted. Meanwhile the peer stays in the room, and `trouble` tells what is under repair. If the repair fails, the Room
+ * reconnects with increasing pauses and publishes the same tracks again. Mute states are kept in any case. Only leave() and a
+ * `bye` without rejoin end it.
  *
- * Its state and its events are listed in docs/embedding.md.
+ * docs/embedding.md lists its state and its events.
  */
 
 import { Link } from './client/connection.js';
 
-const STEADY_MS = 10_000; // a connection that lived this long starts the pauses over
+const STEADY_MS = 10_000; // a connection that lasted this long resets the reconnection pauses
 const PAUSE_MS = { first: 500, last: 5_000 };
 const NOBODY = { dominant: null, speaking: [] };
 const PASSED_ON = new Set(['chat', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
@@ -38,20 +39,20 @@ export class Room extends EventTarget {
   #url;
   #token = '';
   #link = null;
-  #flows = false; // media did, with this link
+  #flows = false; // whether media has flowed over this link
   #local = new Map();
   #media = new Map(); // mid → { peer, source, track }
   #timer = 0;
   #tries = 0;
   #joinedAt = 0;
 
-  /** `url` is the server's /ws; `http:` and `https:` will do. */
+  /** `url` is the server's /ws; `http:` and `https:` are accepted too. */
   constructor({ url, room = '', name = '', token = '' }) {
     super();
     this.#url = new URL(url);
     this.#url.protocol = this.#url.protocol.replace('http', 'ws');
     if (/^[\w.-]+$/.test(token)) this.#token = token;
-    else if (token) this.#url.searchParams.set('token', token); // no token at all: the server says so
+    else if (token) this.#url.searchParams.set('token', token); // malformed: the server rejects it with a reason
     else {
       this.#url.searchParams.set('room', room);
       this.#url.searchParams.set('username', name);
@@ -72,7 +73,7 @@ export class Room extends EventTarget {
     return this.#flows && !['media', 'all'].includes(this.trouble);
   }
 
-  /** Also starts an ended room over, and cuts a pause between two tries short. */
+  /** Joins the room; also restarts an ended Room, and ends a pause between two attempts. */
   join() {
     if (this.#link) return this.#link.hurry();
     clearTimeout(this.#timer);
@@ -98,7 +99,7 @@ export class Room extends EventTarget {
     this.#end({ code: 'left', message: 'You left.', rejoin: false });
   }
 
-  /** Sends `track` as `source` from now on; null pauses the source and keeps its seat. */
+  /** Publishes `track` as `source`, replacing the current one; null stops sending but keeps the transceiver. */
   publish(source, track, stream) {
     const before = this.#local.get(source);
     this.#local.set(source, { ...before, track, stream });
@@ -110,29 +111,29 @@ export class Room extends EventTarget {
     if (this.#local.delete(source)) this.#link?.unpublish(source);
   }
 
-  /** Tells the room that a source is muted; stopping or disabling the track is the caller's. */
+  /** Announces the mute state of a source; the caller stops or disables the track itself. */
   mute(source, muted) {
     this.#local.set(source, { ...this.#local.get(source), muted });
     this.#link?.sync(source);
   }
 
-  /** Tells what is shown now: [{ peer, source, width, height }] in device pixels. The server sends no other videos. */
+  /** Reports the videos shown: [{ peer, source, width, height }] in device pixels. The server sends no others. */
   view(videos) {
     if (this.state === 'joined') this.#link?.send('view', { videos });
   }
 
-  /** False when the line cannot be sent now, or is longer than the server accepts. */
+  /** Sends a chat line. False if it cannot be sent now or is longer than the server accepts. */
   chat(text) {
     if (this.state !== 'joined' || new TextEncoder().encode(text).length > this.limits.chat_bytes) return false;
     return this.#link.send('chat', { text });
   }
 
-  /** Sends an event of docs/protocol.md, such as `hand` or `moderate`; false when it cannot be sent now. */
+  /** Sends an event of docs/protocol.md, such as `hand` or `moderate`; false if it cannot be sent now. */
   send(event, data) {
     return this.state === 'joined' && this.#link.send(event, data);
   }
 
-  /** The MediaStreamTrack that plays somebody's source, or null. */
+  /** The remote MediaStreamTrack of a peer's source, or null. */
   media(peer, source) {
     for (const one of this.#media.values()) if (one.peer === peer && one.source === source) return one.track;
     return null;
@@ -192,7 +193,7 @@ export class Room extends EventTarget {
       this.settings = data;
       this.#emit('room', data);
     } else if (PASSED_ON.has(event)) this.#emit(event, data);
-    // anything else is from a newer server: the protocol allows new events at any time
+    // unknown events come from a newer server: the protocol allows new events at any time
   }
 
   #welcome({ peer, room, name, participants, limits, permissions, resumed, state = {} }) {
@@ -208,7 +209,7 @@ export class Room extends EventTarget {
     this.#change('joined');
   }
 
-  /** Tells what nobody told while the connection was broken. */
+  /** Emits the events that were missed while the WebSocket was broken. */
   #catchUp(before) {
     const now = this.participants;
     this.#remap(new Map([...this.#media].filter(([, { peer, source }]) => now.get(peer)?.tracks.has(source))));
@@ -229,7 +230,7 @@ export class Room extends EventTarget {
   #lost(error) {
     const steady = this.state === 'joined' && performance.now() - this.#joinedAt > STEADY_MS;
     if (!error.rejoin) return this.#end(error);
-    this.#clear(error.code === 'unreachable' && this.error ? this.error : error); // why it was lost tells more than a vain try
+    this.#clear(error.code === 'unreachable' && this.error ? this.error : error); // the original error says more than a failed attempt to reconnect
     if (steady) this.#tries = 0;
     const pause = Math.min(PAUSE_MS.last, PAUSE_MS.first * 2 ** this.#tries++);
     this.#timer = setTimeout(() => this.join(), pause * (0.75 + Math.random() / 2));

@@ -1,10 +1,10 @@
-/** How one came in: what a token says of itself, and what the address bar and this tab keep of it. No DOM. */
+/** Tokens and addresses: the claims of a token, and what the address bar and sessionStorage keep. No page elements. */
 
 import { callKey, remember, tokenKey } from '../base/storage.js';
 
 const OURS = ['token', 'username', 'preview', 'room', 'invited'];
 
-/** { room, name, publish } of a token, null if it is none; whether they are true, the server knows. */
+/** The claims { room, name, publish } of a token, or null if it cannot be parsed. Only the server verifies the signature. */
 export function grantOf(token) {
   try {
     const bytes = Uint8Array.from(atob(token.split('.')[1].replace(/-/g, '+').replace(/_/g, '/')), (letter) => letter.charCodeAt(0));
@@ -16,9 +16,9 @@ export function grantOf(token) {
 }
 
 /**
- * Keeps in the address what may be read and copied by anybody: neither a token, which lets its holder in as somebody, nor a
- * name, which would come in twice. Where the room is not `linked`, its name alone leads elsewhere, so it is no `room` there.
- * The tab keeps the rest, and with `name` that it is in the call: loading it again leads back.
+ * Keeps only what anyone may read and copy in the address: no token, which admits its holder under a certain name, and no
+ * name, which others would join under too. If the room cannot be joined by its name (`linked` is false), the name is stored as
+ * `invited` instead of `room`. sessionStorage keeps the token and the name, so that a reload during a call rejoins it.
  */
 export function keep(/** @type {{ room: string, token?: string, name?: string, linked?: boolean }} */ { room, token = '', name = '', linked }) {
   forget();
@@ -30,7 +30,7 @@ export function keep(/** @type {{ room: string, token?: string, name?: string, l
   remember('sessionStorage', tokenKey(), token);
 }
 
-/** Loading this address again is coming anew. */
+/** A reload of this address no longer rejoins the call. */
 export function forget() {
   remember('sessionStorage', callKey(), '');
   remember('sessionStorage', tokenKey(), '');

@@ -1,4 +1,4 @@
-/** The keys of microphone and camera, before the call and in it, and the link to a page where they work. */
+/** The microphone and camera buttons, before and during the call, and the link to the secure page. */
 
 import { element, put, setIcon } from '../base/dom.js';
 import { page } from './page.js';
@@ -6,7 +6,7 @@ import { t } from '../i18n/texts.js';
 
 const KEYS = { microphone: ['key.mute', 'key.unmute', 'M'], camera: ['key.stop_video', 'key.start_video', 'V'] };
 
-/** Names a key: its label, its tooltip with the shortcut, and why it is unavailable, if it is. */
+/** Sets a button's label and its tooltip with the shortcut. A non-empty `why` disables the button and becomes its tooltip. */
 export function nameKey(button, label, shortcut, why = '') {
   const text = button.querySelector('.key__label');
   if (text) put(text, label);
@@ -15,7 +15,7 @@ export function nameKey(button, label, shortcut, why = '') {
   button.setAttribute('aria-disabled', String(Boolean(why)));
 }
 
-/** Shows a device everywhere it has a key. */
+/** Updates every button that toggles `source`. */
 export function showDevice(source) {
   const status = page.devices.status(source);
   const on = status === 'on' || status === 'starting';
@@ -28,7 +28,7 @@ export function showDevice(source) {
   }
 }
 
-/** A link to the same page with https. */
+/** A link to this page over https. */
 export function secureLink() {
   const link = element('a', 'btn btn--small', t('open_secure'));
   link.href = location.href.replace(/^http:/, 'https:');

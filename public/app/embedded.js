@@ -1,7 +1,7 @@
 /**
- * This page in the frame of a <video-room>, whose other half is embed.js; launch.js loads it there. Whose frame it may be is the
- * browser's to keep: the policy's frame-ancestors names the pages of SFU_ALLOWED_ORIGINS. So what the parent says is taken as
- * it comes.
+ * This page inside a <video-room> frame; the counterpart is embed.js. Only loaded (by launch.js) if the page is embedded. The
+ * browser enforces who may embed it: the CSP's frame-ancestors lists SFU_ALLOWED_ORIGINS. Messages of the parent are therefore
+ * not checked further.
  */
 
 import { grantOf } from './address.js';
@@ -9,7 +9,7 @@ import { page } from './page.js';
 
 let port = null;
 
-/** Takes the element's first message: what it asks for, as launch.js says it. The page around it is the view before the call. */
+/** Takes the element's first message and its port. Returns what launch.js exports as `asked`. */
 export function accept({ data, ports }) {
   [port] = ports;
   tell('ready');
@@ -19,7 +19,7 @@ export function accept({ data, ports }) {
   return { room, name, token, invited: '', straight: Boolean(token || (room && name)) };
 }
 
-/** Tells the element what happens in a room (protocol.js) and lets it leave. */
+/** Forwards the events of a Room (protocol.js) to the element, and its `leave` to the room. */
 function report(room) {
   port.onmessage = ({ data }) => data?.type === 'leave' && room.leave();
   const participant = ({ peer, name }, present) => tell('participant', { peer, name, present });

@@ -1,30 +1,30 @@
 /**
- * What the parts of the page share. Every event of the current room comes out here too, with the same detail, so that a part
- * listens once and need not care which connection it is; and besides those:
+ * State and events shared by all modules of the page. The page re-emits every event of the current Room with the same detail,
+ * so modules subscribe once, whichever Room is current. In addition it emits:
  *
- *   call      detail { again }: another Room is the current one (page.room); forget the last one, unless it is the same room again
- *   people    who is here, what they send or how they are marked has changed (at most once a frame)
+ *   call      detail { again }: page.room is a new Room; discard the state of the last one, unless `again` (same room name)
+ *   people    participants, their tracks or their marks have changed (at most once a frame)
  *   devices   this device's tracks or their states have changed
- *   view      detail { name }: 'join', 'call' or 'end' is shown now
+ *   view      detail { name }: 'join', 'call' or 'end' is now shown
  *
- * `actions` is what a person can do, whatever key, menu or shortcut is used: see main.js and call.js.
+ * `actions` holds everything the user can do, shared by buttons, menus and shortcuts; see main.js and call.js.
  */
 
 import { grantOf } from './address.js';
 import { $ } from '../base/dom.js';
 import { Devices } from '../devices/devices.js';
 
-const KEPT = 500; // events for those who come late; older ones are forgotten
+const KEPT = 500; // events queued for modules that load later; older ones are dropped
 
 class Page extends EventTarget {
   room = null;
   devices = new Devices();
   stage = null;
-  token = ''; // what the link said, kept out of the address bar
+  token = ''; // from the link; removed from the address bar
   actions = {};
   #due = 0;
   #late = new EventTarget();
-  #kept = []; // what the room told while those who follow() are not here yet; then null
+  #kept = []; // events queued until the modules of deferred.js have subscribed; null afterwards
 
   on(type, then) {
     this.addEventListener(type, ({ detail }) => then(detail));
@@ -34,12 +34,12 @@ class Page extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  /** Like on(), of what a room tells, for the parts in deferred.js: they hear what was told since the call began. */
+  /** Like on(), for room events in the modules of deferred.js: events since the start of the call are replayed to them. */
   follow(type, then) {
     this.#late.addEventListener(type, ({ detail }) => then(detail));
   }
 
-  /** Tells what the room told, to those who come late as soon as they are here. */
+  /** Emits a room event, and queues it for follow() until complete() is called. */
   pass(type, detail) {
     this.tell(type, detail);
     if (!this.#kept) {
@@ -51,14 +51,14 @@ class Page extends EventTarget {
     if (this.#kept.length > KEPT) this.#kept.shift();
   }
 
-  /** All who follow() are here. */
+  /** All modules that follow() have loaded: replays the queued events to them. */
   complete() {
     const kept = this.#kept;
     this.#kept = null;
     for (const [type, detail] of kept) this.#late.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  /** Tells `people` once for all that changes before the next frame is drawn; hidden pages draw none. */
+  /** Emits `people` once for all changes before the next frame; by timer if the page is hidden and draws no frames. */
   changed() {
     if (this.#due) return;
     const then = () => {
@@ -68,7 +68,7 @@ class Page extends EventTarget {
     this.#due = document.hidden ? setTimeout(then) : requestAnimationFrame(then);
   }
 
-  /** Shows one of the three views: join, call, end. */
+  /** Shows one of the three views: 'join', 'call' or 'end'. */
   show(view) {
     const comes = $(`${view}-view`).hidden;
     for (const name of ['join', 'call', 'end']) $(`${name}-view`).hidden = name !== view;
@@ -81,13 +81,13 @@ class Page extends EventTarget {
     return this.room !== null && this.room.state !== 'ended';
   }
 
-  /** Whether one was invited to watch and listen only. */
+  /** Whether the user may only watch and listen (no permission to publish). */
   get listens() {
     const { publish } = (this.inCall && this.room.permissions) || grantOf(this.token) || {};
     return publish === false;
   }
 
-  /** The link to share: the room and nothing about who shares it. Empty where no link leads here: invitations do. */
+  /** The link to share, which names only the room. Empty if the room cannot be joined without an invitation. */
   get link() {
     if (!this.room?.settings.public) return '';
     const link = new URL(location.pathname, location.href);

@@ -1,4 +1,4 @@
-/** Making elements. Text is always text: nothing here or elsewhere parses HTML. */
+/** Helpers that create elements. Text is always set as text: nothing here or elsewhere parses HTML. */
 
 const TONES = 6;
 const sheets = new Map();
@@ -27,9 +27,9 @@ export function setIcon(svg, name) {
 }
 
 /**
- * A button with a label, an icon, or both; a label given as `title` is for screen readers and the tooltip.
+ * A button with a visible label, an icon, or both. `title` sets the tooltip and the accessible name.
  * @param {string} className
- * @param {{ label?: string, title?: string, name?: string }} shown `name` is the icon's
+ * @param {{ label?: string, title?: string, name?: string }} shown `name` is the icon's name
  * @param {(event: MouseEvent) => void} [then]
  */
 export function button(className, { label, title, name }, then) {
@@ -45,12 +45,12 @@ export function button(className, { label, title, name }, then) {
   return made;
 }
 
-/** Sets an attribute or text only where it differs: a live region speaks at every write. */
+/** Sets the text only if it differs: screen readers announce every write to a live region. */
 export function put(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** The class that gives a name its colour, the same wherever the name is shown. */
+/** The CSS class of a name's colour; the same name always gets the same colour. */
 export function toneOf(name) {
   let sum = 0;
   for (const character of name) sum = (sum * 31 + character.codePointAt(0)) >>> 0;
@@ -64,14 +64,14 @@ export function initialsOf(name) {
   return letters.toUpperCase();
 }
 
-/** A round picture of initials, for lists. */
+/** An avatar of initials, for lists. */
 export function face(name) {
   const made = element('span', `face ${toneOf(name)}`, initialsOf(name));
   made.setAttribute('aria-hidden', 'true');
   return made;
 }
 
-/** Adds a style sheet that the first seconds can do without: resolves when it is in force, or cannot be had. */
+/** Loads a style sheet that is not needed at first. Resolves when it has loaded or failed to load. */
 export function styled(name) {
   if (!sheets.has(name)) {
     const link = Object.assign(element('link'), { rel: 'stylesheet', href: name });

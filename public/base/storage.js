@@ -1,4 +1,4 @@
-/** What the page remembers. Browsers may refuse storage; the page only forgets a convenience then. */
+/** Persistent settings. Browsers may deny access to storage; then only these conveniences are lost. */
 
 export function recall(/** @type {'localStorage' | 'sessionStorage'} */ storage, key) {
   try {
@@ -12,13 +12,13 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
   try {
     window[storage].setItem(key, value);
   } catch {
-    // see above
+    // storage denied or full
   }
 }
 
-/** The name last used on this device, and for this tab the name and the token of its call: loading it again goes straight back. */
+/** Storage keys: the name last used on this device; for this tab, the name and token of its call, so that a reload rejoins it. */
 export const NAME_KEY = 'sfu.name';
-export const AGAIN_KEY = 'sfu.again'; // when the page last loaded itself again
+export const AGAIN_KEY = 'sfu.again'; // time of the last automatic reload
 export const callKey = () => `sfu.call${location.search}`;
 export const tokenKey = () => `sfu.token${location.search}`;
 
@@ -26,14 +26,14 @@ const CHOICES = 'sfu.choices';
 const USUAL = {
   microphoneOff: false,
   cameraOff: false,
-  microphone: '', // device ids; '' is the browser's choice
+  microphone: '', // device ids; '' leaves the choice to the browser
   camera: '',
   speaker: '',
   noiseSuppression: true,
   echoCancellation: true,
   autoGainControl: true,
   blur: false,
-  motion: false, // a shared screen is a film rather than text
+  motion: false, // content hint of shared screens: motion instead of detail
   theme: 'auto',
   shortcuts: true,
   corner: 'bottom-end',
@@ -48,7 +48,7 @@ function stored() {
   }
 }
 
-/** What the person chose on this device; choose() keeps it. */
+/** The user's choices on this device; choose() changes and stores them. */
 export const choices = { ...USUAL, ...stored() };
 
 export function choose(changed) {

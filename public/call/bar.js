@@ -1,4 +1,4 @@
-/** The bar: keys that say in a word what they do, and what room this is. */
+/** The bar: buttons with short labels, and the room's name, call time and number of people. */
 
 import { nameKey, showDevice } from '../app/device-keys.js';
 import { $, element, icon, put } from '../base/dom.js';
@@ -97,7 +97,7 @@ function write() {
   showRoom();
 }
 
-/** Calls `then` for a key unless it is unavailable; a long press on a phone is another thing. */
+/** Calls `then` on a click unless the button is disabled; `held` on a long press by touch or pen. */
 function press(id, then, held) {
   const button = $(id);
   let timer = 0;
@@ -135,7 +135,7 @@ export function startBar() {
   press('leave-button', () => actions.leave());
   page.on('devices', showDevices);
   page.on('people', showRoom);
-  page.on('welcome', showDevices); // now it is known what one may send
+  page.on('welcome', showDevices); // permissions are known now
   page.on('welcome', () => (joinedAt ||= performance.now()));
   page.on('call', ({ again }) => again || (joinedAt = 0));
   setInterval(showClock, 1000);

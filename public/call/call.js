@@ -1,4 +1,4 @@
-/** The call: a room, what it tells the page, and what the person does. Loaded when somebody goes in. */
+/** The call: connects the Room, the local devices and the user's actions. Loaded when the user joins. */
 
 import { forget, keep } from '../app/address.js';
 import { startBar } from './bar.js';
@@ -12,18 +12,18 @@ import { more, t, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
 const SOURCES = ['microphone', 'camera'];
-const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones are quick, a question may stand for ever
-const PICTURE_MS = 10_000; // how long the rest of the page waits for the first picture
-const AGAIN_MS = 60_000; // between two times that the page is loaded again by itself
-const TOLD = ['state', 'speakers', 'quality']; // what is true now; the rest is news, which those who come later want, too
+const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones start fast, a permission prompt may stay open for ever
+const PICTURE_MS = 10_000; // how long deferred.js waits for the first remote video
+const AGAIN_MS = 60_000; // minimum time between two automatic reloads
+const TOLD = ['state', 'speakers', 'quality']; // current state; all other events are also queued for modules that load later
 const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'];
 const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
 const OPENED = ['deviceMenu', 'invite', 'moreMenu', 'panel', 'reactions', 'settings', 'shortcuts', 'tileMenu'];
 const DONE = ['copyLink', 'retry', 'soundHeld', 'tellDevices'];
 
 const { devices } = page;
-let waiting = 0; // for the first picture
-let rest = null; // deferred.js, coming or here
+let waiting = 0; // timer that loads deferred.js without a first video
+let rest = null; // promise of deferred.js
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -53,7 +53,7 @@ function stateChanged({ state, error }) {
   if (error || page.room.trouble) later();
 }
 
-/** Now it is known whether the room's name leads here, and what one may do. */
+/** The server has told whether the room can be joined by its name, and the user's permissions. */
 function welcomed({ room, name }) {
   keep({ room, token: page.token, name, linked: page.room.settings.public });
   if (page.listens) devices.forbid();
@@ -67,16 +67,16 @@ function leave() {
   forget();
 }
 
-// --- what comes later ---
+// --- deferred modules ---
 
 /** Resolves to deferred.js. */
 function later() {
-  return (rest ??= more().then(() => import('./deferred.js')).catch(startOver)); // its modules say things as soon as they are here
+  return (rest ??= more().then(() => import('./deferred.js')).catch(startOver)); // texts first: its modules use them on load
 }
 
 /**
- * Browsers may keep in mind that a module could not be loaded, so the page comes back into the call with another try: by itself
- * once the server answers, or at the press of a button where it has just done so in vain.
+ * A module failed to load. Browsers may remember the failure, so only a reload, which rejoins the call, can try again. The page
+ * reloads by itself once the server responds, or by a button if a recent reload did not help.
  */
 async function startOver() {
   $('notices').replaceChildren(button('btn', { label: `${t('part_missing')} ${t('again')}` }, () => location.reload()));
@@ -85,10 +85,10 @@ async function startOver() {
   const [last, now] = [recall('sessionStorage', AGAIN_KEY), String(Date.now())];
   remember('sessionStorage', AGAIN_KEY, now);
   if (Number(now) - Number(last) > AGAIN_MS && recall('sessionStorage', AGAIN_KEY) === now) location.reload();
-  return new Promise(() => {}); // what was asked for is not done here any more
+  return new Promise(() => {}); // never resolves: the page is about to reload
 }
 
-/** Loads the rest of the page once somebody else is seen, or nobody else can be. */
+/** Loads deferred.js once another person's video shows, or right away if nobody sends video. */
 function whenItStands() {
   if (rest || !page.room.connected) return;
   const sends = [...page.room.participants.values()].some(({ tracks }) => tracks.get('camera')?.muted === false);
@@ -96,7 +96,7 @@ function whenItStands() {
   else waiting ||= setTimeout(later, PICTURE_MS);
 }
 
-// --- devices → room ---
+// --- from devices to the room ---
 
 function send(source) {
   const { room } = page;
@@ -114,7 +114,7 @@ function deviceChanged({ detail: { source } }) {
   page.changed();
 }
 
-// --- person → everything ---
+// --- the user's actions ---
 
 Object.assign(page.actions, {
   share: () => (devices.track('screen') ? devices.unshare() : devices.share()),
@@ -134,7 +134,7 @@ page.on('welcome', welcomed);
 page.on('waiting', later);
 for (const type of OF_PEOPLE) page.on(type, () => page.changed());
 page.on('people', () => {
-  if (page.room.state === 'joined' || !page.room.self) page.stage.sync(); // else what was last seen stays, greyed
+  if (page.room.state === 'joined' || !page.room.self) page.stage.sync(); // otherwise the last state stays, greyed out
   whenItStands();
 });
 devices.addEventListener('change', deviceChanged);

@@ -1,6 +1,6 @@
 /**
- * What a call can do without in its first seconds: panels, menus, hints, and what to say when it breaks. call.js loads it once
- * the call stands, or when something of it is asked for, so it is here when the server is not.
+ * Everything that a call does not need in its first seconds: panels, menus, hints and messages about interruptions. call.js
+ * loads it once the call is established, or earlier if needed; so it is available when the server is not.
  */
 
 import { styled } from '../base/dom.js';
@@ -8,7 +8,7 @@ import { page } from '../app/page.js';
 import { PANELS } from '../panels/list.js';
 import { panels } from '../panels/panel.js';
 import './wake-lock.js';
-import '../panels/chat.js'; // it counts what is unread from the start
+import '../panels/chat.js'; // counts unread messages from the start
 import './idle.js';
 import '../panels/moderate.js';
 import '../stage/tile-keys.js';
@@ -27,7 +27,7 @@ export const invite = async () => (await import('./invite.js')).openInvite();
 
 for (const [id, row] of Object.entries(PANELS)) panels.add(id, row);
 
-/** The rest of the icons, to those that stand in the page. */
+/** Adds the remaining icons to those in index.html. */
 async function addIcons() {
   const answer = await fetch('icons.svg').catch(() => null);
   const read = new DOMParser().parseFromString((await answer?.text()) ?? '<svg/>', 'image/svg+xml');

@@ -1,4 +1,4 @@
-/** The page when there is no call: why, what helps, and a countdown where the page tries again by itself. */
+/** The view shown without a call: the reason, the actions that help, and a countdown to the next automatic attempt. */
 
 import { $, button, put } from '../base/dom.js';
 import '../ui/languages.js';
@@ -21,7 +21,7 @@ const ICONS = { request: 'copy', copy_admin: 'copy', again: 'again', now: 'again
 
 let ticking = 0;
 
-/** `words` is { key, title, text, actions, tech }; `act(name)` is told what was pressed. */
+/** Shows a reason from i18n/reasons.js with its actions; `act(name)` is called for the button pressed. */
 export function showEnding({ key, title, text, actions, tech = null }, act) {
   clearInterval(ticking);
   put($('end-title'), title);
@@ -30,7 +30,7 @@ export function showEnding({ key, title, text, actions, tech = null }, act) {
   $('end-tech').hidden = !tech;
   $('end-wait').hidden = true;
   const box = $('end-actions');
-  if (box.dataset.shown === JSON.stringify([key, actions, title])) return; // a button under the pointer stays
+  if (box.dataset.shown === JSON.stringify([key, actions, title])) return; // keeps a button that is under the pointer
   box.dataset.shown = JSON.stringify([key, actions, title]);
   const looks = (index) => (index ? 'btn btn--big' : 'btn btn--primary btn--big');
   box.replaceChildren(
@@ -43,7 +43,7 @@ export function showEnding({ key, title, text, actions, tech = null }, act) {
   $('end-title').focus();
 }
 
-/** Counts down beside the actions, then calls `then`. Without seconds it only says that the page is trying. */
+/** Counts down beside the actions, then calls `then`. With 0 seconds it shows that an attempt is under way. */
 export function countDown(seconds, then) {
   clearInterval(ticking);
   $('end-wait').hidden = false;

@@ -1,4 +1,4 @@
-/** In full screen the bar fades while nobody touches anything; whatever they do brings it back. */
+/** In full screen the bar fades out without input; any input brings it back. */
 
 import { $ } from '../base/dom.js';
 

@@ -1,4 +1,4 @@
-/** What stands between a person and the call: the banner over a call, and the view in place of one. */
+/** Interruptions: the banner over a call that is being repaired, and the view shown instead of a call. */
 
 import { $, put } from '../base/dom.js';
 import { countDown, showEnding } from './ending.js';
@@ -6,11 +6,11 @@ import { page } from '../app/page.js';
 import { endText, troubleText, waitingText } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
-const FULL_S = 10; // between two tries to enter a full room
+const FULL_S = 10; // between two attempts to join a full room
 
 let lostAt = performance.now();
 let ticking = 0;
-let answers = false; // whether the server serves pages although it takes no calls
+let answers = false; // whether the server answers HTTP requests although it accepts no calls
 
 const words = (facts) => waitingText(page.room.error, { ...facts, host: location.hostname, port: page.room.mediaPort, room: page.room.room });
 
@@ -40,7 +40,7 @@ async function probe() {
 function banner() {
   const { room } = page;
   if (!page.inCall) return;
-  const away = room.error; // also of who is in again, until media flows: before, they may be as deaf as they were
+  const away = room.error; // kept after rejoining until media flows: until then nothing may be heard yet
   const since_s = Math.round((performance.now() - lostAt) / 1000);
   const trouble = room.state === 'joined' ? room.trouble : null;
   const why = away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s);
@@ -52,7 +52,7 @@ function banner() {
   put($('banner-text'), [why.text, why.tech].filter(Boolean).join(' '));
 }
 
-/** Before the first welcome there is no call to show: why not, and that the page keeps trying. */
+/** Before the first `welcome` there is no call to show: shows the reason instead, while the page keeps trying. */
 function hold(why) {
   page.show('end');
   const actions = { lobby: ['leave'], blocked: ['now', 'copy_admin', 'stop'] }[why.key] ?? ['now', 'stop'];
@@ -70,7 +70,7 @@ function end(error) {
   } else showEnding(endText(error, room.room), press);
 }
 
-/** What can be pressed where there is no call. */
+/** Handles the buttons of the view shown without a call. */
 function press(name) {
   const { room } = page;
   if (name === 'another' || name === 'another_link' || name === 'stop') {
@@ -86,7 +86,7 @@ function press(name) {
   else page.actions.join(room);
 }
 
-/** Copies, and says so in the button, since there are no toasts outside the call. */
+/** Copies a text and confirms it in the button, since toasts exist only in the call. */
 async function copy(text, action) {
   try {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-/** The dialog with the room's link and its QR code, or how else one invites. */
+/** The invitation dialog: the room's link and QR code, or, without a link, how to invite people. */
 
 import { button, element } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
@@ -16,7 +16,7 @@ export function openInvite() {
   address.dir = 'ltr';
   const copy = button('btn btn--primary', { label: t('copy'), name: 'copy' }, async () => {
     const done = await navigator.clipboard.writeText(link).then(() => true).catch(() => false);
-    if (!done) getSelection().selectAllChildren(address); // the browser forbids it: one key is left to press
+    if (!done) getSelection().selectAllChildren(address); // copying is not allowed: Ctrl+C does it
     said.textContent = t(done ? 'link.copied' : 'link.by_hand');
   });
   const said = element('p', 'hint');

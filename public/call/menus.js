@@ -1,4 +1,4 @@
-/** The menus of the bar and of the tiles, and the list of shortcuts. */
+/** The menus of the bar and the tiles, and the list of shortcuts. */
 
 import { $, element, icon } from '../base/dom.js';
 import { PANELS } from '../panels/list.js';
@@ -12,7 +12,7 @@ import { t } from '../i18n/texts.js';
 
 const LABELS = { full: 'more.full', settings: 'settings.title' };
 
-/** What can be heard or seen with; `key` is the id of what was pressed. */
+/** The menu of devices for `source`; `key` is the id of the button pressed. */
 export function deviceMenu(source, key) {
   const sources = source === 'microphone' ? ['microphone', 'speaker'] : ['camera'];
   const items = sources.flatMap((one) => [
@@ -23,7 +23,7 @@ export function deviceMenu(source, key) {
   openMenu($(key), [...items, null, settings], { label: t(`key.choose.${source}`), className: 'menu--devices' });
 }
 
-/** On a phone the keys that do not fit the bar stand at the top of this menu. */
+/** The More menu. Buttons that do not fit a phone's bar are at its top. */
 export function moreMenu() {
   const grid = element('div', 'menu__grid');
   for (const key of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('.key--wide'))) {
@@ -55,7 +55,7 @@ export function moreMenu() {
   openMenu($('more-button'), grid.childElementCount ? [grid, ...items] : items, { label: t('key.more'), className: 'menu--more' });
 }
 
-/** What can be done with a tile, and with whom it shows. */
+/** The menu of a tile: actions on the tile, and moderation of the person it shows. */
 export function tileMenu(tile, anchor) {
   const { stage } = page;
   const items = [{ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin' : 'tile.pin'), then: () => stage.pin(tile) }];
@@ -78,7 +78,7 @@ function slider({ peer, seat }) {
   return row;
 }
 
-/** The dialog that lists them. */
+/** The dialog that lists the keyboard shortcuts. */
 export function shortcuts() {
   const list = element('dl', 'shortcuts');
   const rows = Object.entries(KEYS).map(([key, [name]]) => [key.toUpperCase(), t(PANELS[name]?.title ?? LABELS[name] ?? `shortcut.${name}`)]);

@@ -1,4 +1,4 @@
-/** What the page tells during a call: devices that come and go, and who comes and goes. */
+/** Notices during a call: about devices, participants, moderation and errors. */
 
 import { secureLink } from '../app/device-keys.js';
 import { page } from '../app/page.js';
@@ -6,10 +6,10 @@ import { deviceProblems } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 import { clearToasts, closeToast, say, toast } from '../ui/toasts.js';
 
-const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // what a moderator can, and its icon
+const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // sources that a moderator can stop, with their icons
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
-/** What is wrong with microphone and camera, in the call. */
+/** Shows the problems of microphone and camera as toasts. */
 export function tellDevices() {
   if (!page.inCall) return;
   const { devices } = page;
@@ -33,7 +33,7 @@ export async function copyLink() {
   }
 }
 
-/** The browser plays no sound yet. */
+/** The browser's autoplay policy blocks sound until a user gesture. */
 export function soundHeld() {
   toast('sound', t('hint.sound'), { icon: 'volume', action: { label: t('hint.hear'), then: () => page.stage.resume() } });
 }

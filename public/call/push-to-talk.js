@@ -1,8 +1,8 @@
 /**
- * Push-to-talk: the space bar opens a muted microphone for as long as it is held. Whatever could hide its release closes the
- * microphone, too. Loaded with deferred.js.
+ * Push-to-talk: the space bar unmutes a muted microphone while it is held. Events that could hide its release mute the
+ * microphone too. Loaded with deferred.js.
  *
- * On a key that the keyboard was led to the space bar presses that key, as everywhere; on one that was only clicked it does not.
+ * If a button got the focus by keyboard, the space bar presses that button as usual; if the button was clicked, it talks.
  */
 
 import { $ } from '../base/dom.js';
@@ -10,17 +10,17 @@ import { page } from '../app/page.js';
 import { writes } from './shortcuts.js';
 import { choices } from '../base/storage.js';
 
-let down = false; // the space bar was pressed to talk; it repeats itself until it is up
-let ringed = false; // the keyboard brought the focus to where it is, not a pointer: asked then, as any key makes it so later
+let down = false; // the space bar was pressed to talk and sends repeats until it is released
+let ringed = false; // the focus came by keyboard; recorded on focusin, since any key sets :focus-visible later
 
-const isSpace = ({ key, code }) => code === 'Space' || key === ' '; // some layouts have another blank there
+const isSpace = ({ key, code }) => code === 'Space' || key === ' '; // some layouts map another character to this key
 const presses = (node) => ringed && node.closest?.('button, a, summary, [role=menuitem]');
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey) return release(); // the system may keep what follows for itself
+  if (event.ctrlKey || event.metaKey || event.altKey) return release(); // the system may intercept the following events
   if (!isSpace(event)) return;
-  if (event.repeat && down) return event.preventDefault(); // wherever the focus has gone since
-  down = false; // the last release was lost, if this is another press
+  if (event.repeat && down) return event.preventDefault(); // wherever the focus has moved since
+  down = false; // if it is still set, the last release was lost
   if (!page.inCall || $('call-view').hidden || !choices.shortcuts || event.defaultPrevented) return;
   if (writes(event.target) || document.querySelector('dialog[open]') || presses(event.target)) return;
   event.preventDefault();
@@ -30,7 +30,7 @@ function pressed(event) {
 
 function lifted(event) {
   if (!isSpace(event) || !down) return;
-  event.preventDefault(); // or a key that was clicked before is pressed by this
+  event.preventDefault(); // otherwise the release would press a focused button
   down = false;
   release();
 }

@@ -1,4 +1,4 @@
-/** Reactions: the menu one chooses from, and the sign on the tile of whoever chose. */
+/** Reactions: the menu, and the icon on the tile of the person who reacted. */
 
 import { $, element, icon } from '../base/dom.js';
 import { openMenu } from '../ui/overlay.js';
@@ -8,12 +8,12 @@ import { t } from '../i18n/texts.js';
 const REACTIONS = ['thumbs_up', 'heart', 'clap', 'laugh', 'surprise', 'celebrate'];
 const SHOWN_MS = 4_000;
 
-/** Six reactions; the digits 1 to 6 choose, too. */
+/** Opens the menu of six reactions; the digits 1 to 6 choose one. */
 export function reactions() {
   const items = REACTIONS.map((reaction) => ({ icon: reaction, label: t(`react.${reaction}`), then: () => page.actions.react(reaction) }));
   const menu = openMenu($('react-button'), items, { label: t('key.react'), className: 'menu--reactions' });
   const digit = ({ key }) => menu.querySelectorAll('[role=menuitem]')[Number(key) - 1]?.click();
-  menu.addEventListener('keydown', digit, true); // before the menu itself takes the key
+  menu.addEventListener('keydown', digit, true); // capturing, since the menu stops the event
 }
 
 function show({ peer, reaction }) {

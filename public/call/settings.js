@@ -1,4 +1,4 @@
-/** The settings: devices, what is done to the sound and the picture, and this page. Loaded when they are opened. */
+/** The settings dialog: devices, audio and video processing, and the page itself. Loaded when it is opened. */
 
 import { button, element, icon } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
@@ -40,7 +40,7 @@ function toggle(name, on, then) {
   return made;
 }
 
-/** One of a few, as a row of buttons: arrow keys move, as in a group of radio buttons. */
+/** A segmented control with the keyboard behaviour of a radio group: arrow keys choose. */
 function segment(label, options, now, then) {
   const box = element('div', 'seg');
   box.setAttribute('role', 'radiogroup');
@@ -82,7 +82,7 @@ function languages() {
   select.value = language;
   select.addEventListener('change', async () => {
     await speak(select.value, true);
-    openSettings(); // in that language
+    openSettings(); // again, in the new language
   });
   box.append(select, icon('down'));
   return box;

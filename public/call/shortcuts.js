@@ -1,4 +1,4 @@
-/** Single keys in the call. They do nothing while one writes or a dialog is open, and can be turned off (WCAG 2.1.4). */
+/** Single-key shortcuts in the call, inactive in text fields and open dialogs. They can be turned off (WCAG 2.1.4). */
 
 import { $ } from '../base/dom.js';
 import { page } from '../app/page.js';
@@ -18,13 +18,13 @@ export const KEYS = {
   '?': ['list', () => page.actions.shortcuts()],
 };
 
-let opening = 0; // how many things that were asked for still load
+let opening = 0; // number of modules requested by the user that are still loading
 const typed = []; // keys pressed meanwhile
 
-/** Whether keys that are pressed here are text. */
+/** The text field around a node, if there is one: keys pressed in it are text. */
 export const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
 
-/** The Latin letter of a key; on a layout that has none, of its place. */
+/** The shortcut that a key stands for; on layouts without Latin letters, by the key's position. */
 function letterOf({ key, code }) {
   const typed = key.toLowerCase();
   if (key.length !== 1 || key < '\x80') return Object.hasOwn(KEYS, typed) ? typed : '';
@@ -42,7 +42,7 @@ function down(event) {
   known[1]();
 }
 
-/** What is typed while something still loads is for that: a chat that is not here yet can be written to. */
+/** Queues a key while a module loads, so that one can start to type into a chat that is not open yet. */
 function keep(event) {
   if (event.key === 'Tab') return;
   event.preventDefault();
@@ -50,7 +50,7 @@ function keep(event) {
   else if (!event.repeat && (event.key.length === 1 || event.key === 'Enter' || event.key === 'Escape')) typed.push(event.key);
 }
 
-/** Holds the keys back until something has come, and gives them to whatever has the focus then. */
+/** Queues keys until `coming` settles, then sends them to the element that has the focus. */
 export async function hold(coming) {
   opening++;
   try {
@@ -66,7 +66,7 @@ function type(key) {
     target.setRangeText?.(key, target.selectionStart, target.selectionEnd, 'end');
     target.dispatchEvent(new InputEvent('input', { bubbles: true }));
   } else if (key !== ' ') {
-    target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true })); // no space: nothing would let go of it
+    target.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true })); // no space: push-to-talk would miss its release
   }
 }
 

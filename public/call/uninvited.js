@@ -1,4 +1,4 @@
-/** What the address of a room that is entered with invitations shows to whom it was copied: they have none. */
+/** The view for a copied address of a room that requires an invitation: the address contains none. */
 
 import { styled } from '../base/dom.js';
 import { showEnding } from './ending.js';

@@ -1,4 +1,4 @@
-/** How loud one is in the call: the key of the microphone shows it, and who talks while it is off is told. */
+/** The level meter of the microphone button, and the hint to people who talk while they are muted. */
 
 import { $ } from '../base/dom.js';
 import { meter } from '../devices/meter.js';
@@ -6,8 +6,8 @@ import { page } from '../app/page.js';
 import { t } from '../i18n/texts.js';
 import { closeToast, toast } from '../ui/toasts.js';
 
-const TALKING = 0.62; // of the level: well above keyboards and fans
-const TALKING_TIMES = 8; // in a row, about a second
+const TALKING = 0.62; // level (0 to 1) that counts as talking, well above keyboards and fans
+const TALKING_TIMES = 8; // consecutive measurements, about a second
 const REMIND_MS = 60_000;
 
 let metered = null;

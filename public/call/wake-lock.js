@@ -1,4 +1,4 @@
-/** A call is watched without touching anything: a phone's screen stays on. A hidden page loses the lock and asks again. */
+/** Keeps a phone's screen on during a call. A hidden page loses the wake lock and requests it again when visible. */
 
 import { page } from '../app/page.js';
 

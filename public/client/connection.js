@@ -1,28 +1,28 @@
 /**
- * One stay of protocol.js in a room: an RTCPeerConnection, negotiated over a WebSocket that speaks "sfu.v1". Rooms and people
- * are not its business; what it hears of them goes to `on.event`.
+ * One session of protocol.js: an RTCPeerConnection, negotiated over a WebSocket that speaks "sfu.v1". A Link knows nothing of
+ * rooms and participants: it passes their events to `on.event`.
  *
- * It repairs what breaks: a WebSocket that is lost while media flows is replaced and the session resumed; a media path that
- * goes silent gets new ICE credentials. `trouble` says what is under repair. Only when that fails is the link lost.
+ * A Link repairs itself. If the WebSocket is lost while media flows, it opens another one and resumes the session; if the media
+ * path goes silent, it restarts ICE. `trouble` tells what is under repair. Only if that fails is the link lost.
  */
 
 import { Socket } from './socket.js';
 
-const WELCOME_MS = 10_000; // from dialling to `welcome`
-const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up before
+const WELCOME_MS = 10_000; // from opening the WebSocket to `welcome`
+const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up earlier
 const RESUME_MS = { first: 1_000, spread: 2_000, last: 6_000, all: 20_000 }; // the server holds a session for 15 s
-const PULSE_MS = 500; // how often the media path is looked at
-const DEAF_MS = { dense: 1_500, thin: 3_000 }; // nothing at all has come for so long, after sound or pictures, or after reports, which come every second
-const DENSE = 4; // looks in a row at which something had come
-const FRESH_MS = 1_200; // so long media that came counts as flowing
-const DISCONNECTED_MS = 2_000; // how long ICE may be disconnected: it often comes back by itself
-const ASLEEP_MS = 10_000; // a timer that was so late has slept, and the network may be another
-const RESTART_MS = 4_000; // between two requests for new ICE credentials; the server takes one in 2 s
-const OFFER_MS = 3_000; // for the offer that has them; a WebSocket that does not bring it is dead, whatever it says
-const LOST_MS = 15_000; // how long media may be silent before the link is given up
-const CANDIDATES = 30; // the server takes 32 and, being ICE-lite, needs none
+const PULSE_MS = 500; // interval between two checks of the media path
+const DEAF_MS = { dense: 1_500, thin: 3_000 }; // the path is silent if nothing came for so long: dense after media, thin after RTCP reports, which come every second
+const DENSE = 4; // consecutive checks with new data that count as media
+const FRESH_MS = 1_200; // how long media counts as flowing after the last data
+const DISCONNECTED_MS = 2_000; // tolerated ICE disconnection: it often recovers by itself
+const ASLEEP_MS = 10_000; // a timer this late means that the machine slept, and the network may have changed
+const RESTART_MS = 4_000; // between two ICE restarts; the server accepts one in 2 s
+const OFFER_MS = 3_000; // for the offer of an ICE restart; without it, the WebSocket counts as dead whatever its state
+const LOST_MS = 15_000; // silence after which the link is given up
+const CANDIDATES = 30; // the server accepts 32 and, being ICE-lite, needs none
 
-/** What is sent in the layers that the server offers, by rid: of what moves, and of what is to be read (`contentHint`). */
+/** Encodings of the simulcast layers, by rid: for motion, and for detail or text (`contentHint`). */
 const MOTION = {
   q: { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
   h: { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
@@ -34,28 +34,29 @@ const DETAIL = {
   f: { scaleResolutionDownBy: 1, maxFramerate: 30, maxBitrate: 2_500_000 },
 };
 
-/** From dialling to what cannot be repaired, never longer. */
+/** Lives from the first WebSocket to the first failure that cannot be repaired; it is not reused. */
 export class Link {
   #url;
   #socket;
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-  #local; // Map of source → { track, stream, muted }, the room's
+  #local; // source → { track, stream, muted }; owned by the Room
   #on;
-  #work = Promise.resolve(); // offers and what must not run beside them
-  #sections = new Map(); // source → transceiver the server lets us send it in
-  #asked = new Set(); // sources asked for with `publish`, not offered yet
-  #active = new Map(); // source → rids that anybody watches, once the server has said so
-  #said = new Map(); // source → mute state the server knows
+  #work = Promise.resolve(); // serializes negotiation and everything that must not interleave with it
+  #sections = new Map(); // source → transceiver that the server offers for sending it
+  #asked = new Set(); // sources requested with `publish` but not offered yet
+  #active = new Map(); // source → rids that somebody watches, as told by the server
+  #said = new Map(); // source → mute state last sent to the server
   #timers = {};
   #candidates = 0;
-  #reached = false; // media flowed once
+  #reached = false; // whether media has ever flowed
   #closed = false;
-  #secret = ''; // of the session
+  #secret = ''; // of the session, for resuming it
   #cutAt = 0; // when the WebSocket was lost; 0 while there is one
-  #tries = 0; // to resume
+  #tries = 0; // attempts to resume
   #deafSince = 0; // when the media path went silent; 0 while it works
   #restartedAt = -Infinity;
-  // what has come over the media path, when last (`from`: the look before), and at how many looks in a row
+  // received so far: bytes of media and reports, when they last grew (bytesAt) and the check before (from); with answered ICE
+  // checks (all), when that last grew (at); and the number of consecutive checks at which bytes had grown (run)
   #heard = { bytes: 0, bytesAt: 0, from: 0, all: 0, at: 0, run: 0 };
   #lookedAt = 0;
   #toldTrouble = null;
@@ -81,22 +82,22 @@ export class Link {
   }
 
   /**
-   * What is under repair: null, 'media' while the media path is silent, and while the WebSocket is being replaced what is known
-   * of media since: 'connection' where it flows, 'all' where it is silent, 'unknown' where neither was measured yet.
+   * What is under repair. Null: nothing. 'media': the media path is silent. While the WebSocket is being replaced:
+   * 'connection' if media is known to flow, 'all' if it is silent, 'unknown' if neither has been measured yet.
    */
   get trouble() {
     if (!this.#cutAt) return this.#deafSince ? 'media' : null;
     if (this.#deafSince) return 'all';
-    const { bytesAt, from } = this.#heard; // what came between two looks, the first of which was after the cut
+    const { bytesAt, from } = this.#heard; // the data must have arrived between two checks made after the WebSocket was lost
     return from > this.#cutAt && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
   }
 
-  /** Queues a message; false when it cannot be sent. */
+  /** Queues a message; false if it cannot be sent. */
   send(event, data) {
     return !this.#cutAt && this.#socket.send(event, data);
   }
 
-  /** Brings the connection in line with what is published as `source` now. */
+  /** Brings the transceiver and the server in line with what is now published as `source`. */
   sync(source) {
     this.#serially(() => this.#align(source));
   }
@@ -107,12 +108,12 @@ export class Link {
     this.send('unpublish', { source });
   }
 
-  /** Lets the next sync() ask the server for a place to send `source` in, even if it was asked before. */
+  /** Makes the next sync() send `publish` for `source` again, even if it was sent before. */
   askAgain(source) {
     this.#asked.delete(source);
   }
 
-  /** Cuts a pause before the next try to resume short. */
+  /** Ends a pause before the next attempt to resume. */
   hurry() {
     if (this.#timers.resume) this.#resume();
   }
@@ -125,7 +126,7 @@ export class Link {
 
   close() {
     this.#closed = true;
-    Object.values(this.#timers).forEach(clearTimeout); // clears intervals, too
+    Object.values(this.#timers).forEach(clearTimeout); // clears intervals too
     globalThis.removeEventListener?.('online', this.#changed);
     navigator.connection?.removeEventListener?.('change', this.#changed);
     this.#socket.close();
@@ -157,7 +158,7 @@ export class Link {
       },
     });
     this.#socket = socket;
-    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server does not answer.'));
+    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server is not responding.'));
   }
 
   #receive(socket, event, data) {
@@ -171,7 +172,7 @@ export class Link {
       if (section) this.#serially(() => this.#layer(data.source, section));
     }
     else {
-      if (event === 'waiting') this.#cancel('welcome'); // for how long, the server says
+      if (event === 'waiting') this.#cancel('welcome'); // the server decides how long somebody waits in the lobby
       if (event === 'welcome') this.#welcome(data);
       this.#on.event(event, data);
     }
@@ -184,7 +185,7 @@ export class Link {
     this.#cutAt = this.#tries = 0;
     this.#asked.clear();
     for (const source of this.#sections.keys()) {
-      this.#said.set(source, null); // what was said last may not have arrived
+      this.#said.set(source, null); // the last message may not have arrived
       if (!this.#local.has(source) && sending(this.#sections.get(source))) this.unpublish(source);
     }
     for (const source of this.#local.keys()) this.sync(source);
@@ -192,11 +193,11 @@ export class Link {
     this.#tell();
   }
 
-  /** The WebSocket is gone, or as good as. While media may flow, another one takes its place. */
+  /** The WebSocket is lost or useless. If the session can still be resumed, schedules that; otherwise the link is lost. */
   #cut(code, message, pause = RESUME_MS.first + Math.random() * RESUME_MS.spread) {
     const now = performance.now();
     for (const timer of ['welcome', 'offer']) this.#cancel(timer);
-    this.#restartedAt = -Infinity; // it may have asked for nothing
+    this.#restartedAt = -Infinity; // the last request may not have arrived
     this.#socket.close();
     this.#cutAt ||= now;
     const over = this.#pc.connectionState === 'failed' || now - this.#cutAt > RESUME_MS.all;
@@ -225,7 +226,7 @@ export class Link {
     else if (state === 'disconnected') this.#after('silent', DISCONNECTED_MS, () => this.#deaf());
   }
 
-  /** Twice a second: has this machine slept, has anything come? */
+  /** Twice a second: detects that the machine slept, and that the media path went silent or recovered. */
   async #pulse() {
     const late = Date.now() - this.#beatAt > ASLEEP_MS;
     this.#beatAt = Date.now();
@@ -242,7 +243,7 @@ export class Link {
       this.#heard = { bytes, bytesAt: same ? bytesAt : now, from: same ? from : looked, all, at: now, run: same ? 0 : run + 1 };
       if (this.#pc.connectionState === 'connected') this.#hears();
     } else if (now - at > (run < DENSE ? DEAF_MS.thin : DEAF_MS.dense) && at === bytesAt) {
-      this.#deaf(); // in the middle of sound, pictures or reports; where there are none, ICE has to notice
+      this.#deaf(); // the last data was media or reports; if there were none, ICE detects the failure
     }
     if (this.trouble !== this.#toldTrouble) this.#tell();
     if (!this.#deafSince) return;
@@ -268,7 +269,7 @@ export class Link {
     this.#on.trouble();
   }
 
-  /** The network is another one, or may be. */
+  /** The network may have changed. */
   #repair() {
     this.hurry();
     if (this.#reached) this.#restart();
@@ -278,7 +279,7 @@ export class Link {
     const now = performance.now();
     if (now - this.#restartedAt < RESTART_MS || !this.send('restart_ice', {})) return;
     this.#restartedAt = now;
-    this.#after('offer', OFFER_MS, () => this.#cut('connection_lost', 'The server does not answer.', Math.random() * 500));
+    this.#after('offer', OFFER_MS, () => this.#cut('connection_lost', 'The server is not responding.', Math.random() * 500));
   }
 
   #mediaFailed() {
@@ -294,7 +295,7 @@ export class Link {
       .catch((error) => this.lose('negotiation_failed', `The media could not be negotiated: ${error.message}`));
   }
 
-  /** Answers on the WebSocket that the offer came on, or not at all: after a resume it comes again. */
+  /** Answers only on the WebSocket that brought the offer: after a resume the server sends the offer again. */
   async #answer(offer, socket) {
     if (socket !== this.#socket) return;
     await this.#pc.setRemoteDescription({ type: offer.type, sdp: offer.sdp });
@@ -315,7 +316,7 @@ export class Link {
     if (socket === this.#socket) this.send('answer', JSON.stringify({ type, sdp }));
     this.#asked = new Set([...this.#asked].filter((source) => !this.#sections.has(source)));
     for (const source of this.#local.keys()) await this.#align(source);
-    // keyed by mid: Firefox gives remote tracks other ids than the SDP
+    // keyed by mid: in Firefox, the ids of remote tracks differ from those in the SDP
     /** @type {[string, object][]} */
     const media = Object.entries(offer.receive).map(([mid, { peer, source }]) => [
       mid,
@@ -324,20 +325,20 @@ export class Link {
     this.#on.media(new Map(media), Number(/^a=candidate:\S+ 1 udp \d+ \S+ (\d+)/im.exec(offer.sdp)?.[1]) || null);
   }
 
-  /** Gives a simulcast its layers, and turns those on that anybody watches. */
+  /** Sets the encodings of a simulcast, and enables the layers that somebody watches. */
   async #layer(source, { sender }) {
     const parameters = sender.getParameters();
     if (!(parameters.encodings?.length > 1)) return;
-    const active = this.#active.get(source) ?? ['q']; // more is encoded once somebody watches
+    const active = this.#active.get(source) ?? ['q']; // until the server reports that somebody watches more
     const layers = ['detail', 'text'].includes(sender.track?.contentHint) ? DETAIL : MOTION;
     for (const encoding of parameters.encodings) {
       Object.assign(encoding, { maxFramerate: undefined }, layers[encoding.rid], { active: active.includes(encoding.rid) });
     }
-    await sender.setParameters(parameters).catch(() => {}); // negotiated anew meanwhile: the next answer does it
+    await sender.setParameters(parameters).catch(() => {}); // renegotiated meanwhile: the next answer sets them
   }
 
   async #align(source) {
-    if (!this.#pc.remoteDescription) return; // the first offer will bring it along
+    if (!this.#pc.remoteDescription) return; // the answer to the first offer aligns all sources
     const { track = null, muted = false } = this.#local.get(source) ?? {};
     const section = this.#sections.get(source);
     if (section && sending(section)) {
@@ -349,10 +350,10 @@ export class Link {
   }
 }
 
-/** Whether a track is worth two channels: a shared tab's sound, or music; voices are not. */
+/** Whether to send a track in stereo: the sound of a shared tab or music, never a microphone. */
 const inStereo = (source, track) => source !== 'microphone' && track?.kind === 'audio' && track.getSettings().channelCount > 1;
 
-/** The answer with Opus in two channels (RFC 7587) where we send so, by mid, and where the offer says that it comes so. */
+/** Adds Opus stereo parameters (RFC 7587) to the answer: for the mids `sent`, and for sections that the offer sends in stereo. */
 function withStereo(answer, offer, sent) {
   const sections = (sdp) => sdp.split(/^(?=m=)/m);
   const midOf = (section) => /^a=mid:(\S+)/m.exec(section)?.[1];
@@ -363,7 +364,7 @@ function withStereo(answer, offer, sent) {
     .join('');
 }
 
-/** What has come over the connection so far: `bytes` of sound, pictures and reports, and `all` with answered checks. */
+/** Totals received so far: `bytes` of media and reports, and `all`, which adds the number of answered ICE checks. */
 async function received(pc) {
   const reports = [...(await pc.getStats()).values()].filter(({ type }) => type === 'candidate-pair');
   const sum = (name) => reports.reduce((total, one) => total + (one[name] ?? 0), 0);

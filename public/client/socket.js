@@ -1,4 +1,4 @@
-/** One WebSocket of connection.js: frames in and out, sent no faster than the server takes them. */
+/** One WebSocket of connection.js. A token bucket keeps the messages sent below the server's rate limit. */
 
 const SUBPROTOCOL = 'sfu.v1';
 const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
@@ -10,7 +10,7 @@ export class Socket {
   #filled = performance.now();
   #timer = 0;
 
-  /** `value` is a sub-protocol value: what must not stand in a URL, which is logged. `on.closed` says whether it had opened. */
+  /** `value` is a sub-protocol that carries a secret, since URLs are logged. `on.closed(opened)`: whether it had opened. */
   constructor(url, value, on) {
     let opened = false;
     this.#socket = new WebSocket(url, value ? [SUBPROTOCOL, value] : SUBPROTOCOL);
@@ -22,7 +22,7 @@ export class Socket {
     };
   }
 
-  /** Queues a message; false when it cannot be sent: not open, or the queue is full. */
+  /** Queues a message; false if the socket is not open or the queue is full. */
   send(event, data) {
     if (this.#socket.readyState !== WebSocket.OPEN || this.#queue.length >= RATE.queue) return false;
     this.#queue.push(JSON.stringify({ event, data }));
@@ -30,7 +30,7 @@ export class Socket {
     return true;
   }
 
-  /** Nothing more is heard of it. */
+  /** Closes the socket; its callbacks are no longer called. */
   close() {
     clearTimeout(this.#timer);
     this.#socket.onclose = this.#socket.onmessage = null;

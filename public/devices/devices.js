@@ -1,25 +1,30 @@
 /**
- * This device's microphone, camera and screen. No page elements: it asks, holds the tracks and says what went wrong.
+ * The local microphone, camera and screen: requests devices, owns their tracks and reports problems. No page elements.
  *
- * status(source) is 'on', 'off', 'starting', or why it cannot be on:
- *   'insecure'     the page is neither https nor localhost, so the browser has no devices to give
+ * status(source) is 'on', 'off', 'starting', or the reason why it cannot be on:
+ *   'insecure'     the page is neither https nor localhost, so the browser offers no devices
  *   'none'         there is no such device
- *   'refused'      the person or the browser's settings said no
- *   'busy'         another program holds it
- *   'unsupported'  the browser cannot
+ *   'refused'      the user or the browser's settings denied permission
+ *   'busy'         another program uses it
+ *   'unsupported'  the browser does not support it
  *
- * Events (detail { source } and what is named): `change` after any change of status or track; `released` when a track is about to
- * be replaced, for whoever holds a copy; `list` when the devices to choose
- * from changed; `lost` when a device that was on went away and there is no other; `now` { label } when another took its
- * place; `found` when one that was missing is there now; `plugged` { id, label } when one more is there; `taken` when the
- * system silenced the microphone (a phone call), `returned` when it gave it back. Nothing here turns a device on unasked.
+ * Events, whose detail is { source } and the fields named here:
+ *   change                status or track changed
+ *   released              the track is about to be replaced; holders of a clone must stop it
+ *   list                  the available devices changed (no detail)
+ *   lost                  a device that was on is gone, and there is no other
+ *   now { label }         another device has replaced one that is gone
+ *   found                 a device is available where there was none
+ *   plugged { id, label } one more device is available
+ *   taken, returned       the system muted the microphone (a phone call), or unmuted it
+ * This module never turns a device on unasked.
  */
 
 import { choices, choose } from '../base/storage.js';
 
 const KINDS = { microphone: 'audioinput', camera: 'videoinput', speaker: 'audiooutput' };
 const INPUTS = ['microphone', 'camera'];
-/** Chromium's second names for a device in the list. Of the microphone in use it may tell no other name than `default`. */
+/** Chromium's aliases of listed devices. `default` stays for inputs: the microphone in use may report only that id. */
 const ALIASES = { audioinput: ['communications'], audiooutput: ['default', 'communications'] };
 const PROBLEMS = {
   NotAllowedError: 'refused',
@@ -30,7 +35,7 @@ const PROBLEMS = {
   AbortError: 'busy',
 };
 
-/** The chosen device if it is there; browsers may take another one for an ideal one. */
+/** Constraints for the chosen device: exact if it is present, since for `ideal` browsers may take another one. */
 function constraintsOf(source, present) {
   const id = choices[source];
   const chosen = id ? { deviceId: present.has(id) ? { exact: id } : { ideal: id } } : {};
@@ -40,29 +45,29 @@ function constraintsOf(source, present) {
 }
 
 export class Devices extends EventTarget {
-  /** Everything this device sends besides the screen, for showing oneself and for grouping the tracks. */
+  /** The camera and microphone tracks, for the self-view and as the tracks' common MediaStream. */
   stream = new MediaStream();
   /**
-   * What can be chosen, by source; labels are empty until the person allowed a device.
+   * Available devices by source; labels are empty until the user has allowed one.
    * @type {Record<string, { id: string, label: string }[]>}
    */
   choices = { microphone: [], camera: [], speaker: [] };
   #screen = { video: null, audio: null };
   #tracks = { microphone: null, camera: null };
   #wanted = { microphone: false, camera: false };
-  permitted = true; // to ask for devices
-  #lent = ''; // the source that is on for a moment only
+  permitted = true; // whether devices may be requested
+  #lent = ''; // the source turned on by lend()
   #resting = INPUTS.filter((source) => !choices[`${source}Off`]); // what wake() turns on
   #problems = { microphone: null, camera: null };
   #asking = []; // sources
-  #work = Promise.resolve(); // one request at a time: a second prompt over the first confuses
+  #work = Promise.resolve(); // serializes requests: two permission prompts at once confuse
 
   constructor() {
     super();
     navigator.mediaDevices?.addEventListener?.('devicechange', () => this.#look());
   }
 
-  /** Sources: microphone, camera, screen, screen-audio. */
+  /** The track of a source: microphone, camera, screen or screen-audio; null if there is none. */
   track(source) {
     if (source === 'screen') return this.#screen.video;
     return source === 'screen-audio' ? this.#screen.audio : this.#tracks[source];
@@ -75,12 +80,12 @@ export class Devices extends EventTarget {
     return this.#tracks[source] ? 'on' : 'starting';
   }
 
-  /** The sources that the browser asks the person about right now, or may. */
+  /** The sources for which a permission prompt is open, or may be. */
   get asking() {
     return this.#asking;
   }
 
-  /** Turns sources on, with one question to the person for all of them. Never rejects: see status(). */
+  /** Turns sources on, with one permission prompt for all of them. Never rejects: status() tells the result. */
   start(sources) {
     if (!this.permitted) return this.#work;
     for (const source of sources) {
@@ -92,20 +97,20 @@ export class Devices extends EventTarget {
     return this.#work;
   }
 
-  /** Turns a source off. The microphone falls silent; the camera is given back, so that its light goes out. */
+  /** Turns a source off. The microphone's track is disabled; the camera is released, so that its light goes out. */
   stop(source) {
     this.#wanted[source] = false;
     this.#settle(source);
   }
 
-  /** Turns a source on that is off, until takeBack(): nothing keeps that in mind, and nothing but takeBack() or stop() ends it. */
+  /** Turns on a source that is off until takeBack() or stop(), without storing that as the user's choice. */
   lend(source) {
     if (this.status(source) !== 'off') return;
     this.#lent = source;
     this.start([source]);
   }
 
-  /** Turns off what was lent, whoever has turned it off or on meanwhile. */
+  /** Turns off the source turned on by lend(), even if it was toggled meanwhile. */
   takeBack() {
     const source = this.#lent;
     this.#lent = '';
@@ -117,12 +122,12 @@ export class Devices extends EventTarget {
     else this.start([source]);
   }
 
-  /** Uses another device from now on, or the same one anew where its switches changed. */
+  /** Switches to another device, or reopens the current one with changed constraints. */
   async pick(source, id = choices[source]) {
     choose({ [source]: id });
     if (source === 'speaker' || !this.#tracks[source]) return this.#emit('change', source);
     this.#work = this.#work.then(() => {
-      this.#drop(source); // first: many a device cannot be opened twice, nor with other switches, nor two cameras of a phone
+      this.#drop(source); // first: many devices cannot be opened twice or with other constraints, nor a phone's two cameras at once
       this.#emit('released', source);
       return this.#acquire([source]);
     });
@@ -133,18 +138,18 @@ export class Devices extends EventTarget {
     return this.#tracks.camera?.getCapabilities?.().backgroundBlur?.includes(true) ?? false;
   }
 
-  /** Blurs what is behind the person, where the browser can. */
+  /** Blurs the camera's background if the browser supports it. */
   blur(on) {
     choose({ blur: on });
-    if (this.canBlur) this.#tracks.camera.applyConstraints({ backgroundBlur: on }).catch(() => {}); // the picture goes on as it was
+    if (this.canBlur) this.#tracks.camera.applyConstraints({ backgroundBlur: on }).catch(() => {}); // on failure the video stays as it was
   }
 
-  /** Turns on what was on before rest(), or what the person left on the last time. */
+  /** Turns on the sources that were on before rest(), or in the last call. */
   wake() {
     return this.permitted ? this.start(this.#resting.splice(0)) : this.#work;
   }
 
-  /** Gives everything back, and keeps in mind what was on. */
+  /** Releases all devices, and remembers for wake() which were on. */
   rest() {
     this.takeBack();
     if (!this.#resting.length) this.#resting = INPUTS.filter((source) => this.status(source) === 'on');
@@ -155,7 +160,7 @@ export class Devices extends EventTarget {
     this.unshare();
   }
 
-  /** Gives everything back, and asks for nothing until it is `permitted` again. */
+  /** Releases all devices and requests none until `permitted` is set again. */
   forbid() {
     this.rest();
     this.permitted = false;
@@ -169,7 +174,7 @@ export class Devices extends EventTarget {
     return Boolean(navigator.mediaDevices?.getDisplayMedia);
   }
 
-  /** Shares a screen or window the person picks, with its sound where it has one; nothing happens when they pick none. */
+  /** Shares the screen or window that the user picks, with its sound if available; does nothing if the user cancels. */
   async share() {
     const picked = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 30 } }, audio: true }).catch(() => null);
     const video = picked?.getVideoTracks()[0];
@@ -193,7 +198,7 @@ export class Devices extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail: { source, ...more } }));
   }
 
-  /** Brings the track in line with what is wanted, and tells. */
+  /** Brings the track in line with the wanted state, and emits `change`. */
   #settle(source) {
     const wanted = this.#wanted[source];
     if (source === 'camera' && !wanted) this.#drop(source);
@@ -230,7 +235,7 @@ export class Devices extends EventTarget {
       this.#ask([]);
       await this.#refused(asked, PROBLEMS[error.name] ?? 'unsupported');
     }
-    await this.#look(); // labels are known from now on
+    await this.#look(); // labels are available now
   }
 
   #ask(sources) {
@@ -238,11 +243,11 @@ export class Devices extends EventTarget {
     for (const source of sources) this.#emit('change', source);
   }
 
-  /** One device can spoil a request for two: whichever may still be had is asked for alone. */
+  /** A request for two devices fails if one of them does: requests each that may still succeed on its own. */
   async #refused(sources, problem) {
     let again = sources.length > 1 ? sources : [];
     if (problem === 'refused') {
-      // without a recorded denial of just one, the person said no to both: asking again would pester
+      // unless exactly one is recorded as denied, the user refused both: do not ask again
       const states = await permissionsOf(again);
       const denied = again.filter((source) => states.get(source) === 'denied');
       again = denied.length === 1 ? again.filter((source) => !denied.includes(source)) : [];
@@ -265,7 +270,7 @@ export class Devices extends EventTarget {
     this.#settle(source); // it may have been turned off while the browser asked
   }
 
-  /** The device went away: another of its kind takes its place, if there is one and the source was on. */
+  /** The device is gone: replaces it with another of its kind, if there is one and the source was on. */
   async #ended(source) {
     this.#drop(source);
     if (!this.#wanted[source]) return this.#emit('change', source);
@@ -304,22 +309,22 @@ export class Devices extends EventTarget {
   }
 }
 
-/** The kinds of devices, and the ids of those that the browser tells. */
+/** A set of the kinds of devices present, and of the device ids that the browser discloses. */
 async function whatIsThere() {
   try {
     return new Set((await navigator.mediaDevices.enumerateDevices()).flatMap(({ kind, deviceId }) => [kind, deviceId]));
   } catch {
-    return new Set(Object.values(KINDS)); // the request itself will tell
+    return new Set(Object.values(KINDS)); // getUserMedia will report what is missing
   }
 }
 
-/** What the browser remembers the person to have said: source → 'granted', 'denied', 'prompt', or 'unknown'. */
+/** The browser's recorded permissions: source → 'granted', 'denied', 'prompt' or 'unknown'. */
 async function permissionsOf(sources) {
   const state = async (name) => {
     try {
       return [name, (await navigator.permissions.query({ name })).state];
     } catch {
-      return [name, 'unknown']; // not every browser knows these permissions by name
+      return [name, 'unknown']; // not every browser supports these permission names
     }
   };
   return new Map(await Promise.all(sources.map(state)));

@@ -1,4 +1,4 @@
-/** How loud a microphone is, also while it is muted: the meter listens to a copy of the track that stays on this device. */
+/** Measures a microphone's level, even while it is muted: on a clone of the track, which never leaves this device. */
 
 const EVERY_MS = 100;
 const CALM_MS = 250; // with reduced motion
@@ -7,7 +7,7 @@ const LOUDEST_DB = -14;
 
 let context = null;
 
-/** The page's one AudioContext. Browsers start it with the first press only. */
+/** The page's only AudioContext. Browsers start it only after a user gesture. */
 export function audio() {
   if (!context) {
     context = new AudioContext();
@@ -17,7 +17,7 @@ export function audio() {
   return context;
 }
 
-/** Calls `then` with 0 to 1 several times a second until the returned function is called. */
+/** Calls `then` with the level, 0 to 1, several times a second until the returned function is called. */
 export function meter(track, then) {
   const copy = track.clone();
   copy.enabled = true;
@@ -33,7 +33,7 @@ export function meter(track, then) {
     for (const one of samples) sum += one * one;
     const db = 10 * Math.log10(sum / samples.length + 1e-12);
     const level = Math.min(1, Math.max(0, (db - QUIETEST_DB) / (LOUDEST_DB - QUIETEST_DB)));
-    shown = Math.max(level, shown * 0.7); // falls slower than it rises, so that it can be read
+    shown = Math.max(level, shown * 0.7); // falls more slowly than it rises, for readability
     then(shown);
   };
   const timer = setInterval(measure, matchMedia('(prefers-reduced-motion: reduce)').matches ? CALM_MS : EVERY_MS);
@@ -45,7 +45,7 @@ export function meter(track, then) {
   };
 }
 
-/** Plays three notes where `sink` (a device id, '' for the usual one) says. */
+/** Plays three notes on the output device `sink`: a device id, or '' for the system default. */
 export async function testTone(sink) {
   const out = audio().createMediaStreamDestination();
   const player = new Audio();

@@ -1,18 +1,18 @@
-/** Fields to choose a device with, the same before the call and in the settings. */
+/** Form controls that choose a device, used before the call and in the settings. */
 
 import { element, icon, put } from '../base/dom.js';
 import { meter } from './meter.js';
 import { choices } from '../base/storage.js';
 import { t } from '../i18n/texts.js';
 
-/** The devices of a source as [id, label]; the browser's own choice first where it names none. */
+/** The devices of a source as [id, label]. For the speaker, the system default ('') comes first. */
 export function optionsOf(devices, source) {
   const found = devices.choices[source].map(({ id, label }, index) => [id, label || t(`device.numbered.${source}`, { number: index + 1 })]);
   if (source === 'speaker') return [['', t('device.usual')], ...(canChooseSpeaker() ? found : [])];
   return found;
 }
 
-/** What stands in place of a list, by the status of its source: that there is nothing is said only where it was looked for. */
+/** The text shown instead of an empty list, by the status of its source. "None found" only after devices were requested. */
 const INSTEAD = { none: 'device.none', unsupported: 'device.none', refused: 'device.refused', insecure: 'device.refused', busy: 'device.busy', starting: 'device.asking' };
 
 export const canChooseSpeaker = () => 'setSinkId' in HTMLMediaElement.prototype;
@@ -24,7 +24,7 @@ export function inUse(devices, source) {
   return [running, choices[source]].find((id) => offered.has(id)) ?? '';
 }
 
-/** A select with its arrow; `id` names it. It follows the devices by refresh(). */
+/** A <select> for a source with the given `id`; refresh() updates it after the devices have changed. */
 export function picker(devices, source, id) {
   const box = element('span', 'picker');
   const select = element('select', 'select');
@@ -49,7 +49,7 @@ export function picker(devices, source, id) {
   return box;
 }
 
-/** A bar that shows how loud the microphone is, with a sentence. refresh() after changes of the devices, stop() at the end. */
+/** A level bar for the microphone, with a sentence. Call refresh() after device changes and stop() at the end. */
 export function levelBar(devices) {
   const bar = element('div', 'level');
   const words = element('p', 'hint');
@@ -68,7 +68,7 @@ export function levelBar(devices) {
   };
   const refresh = () => {
     const track = devices.status('microphone') === 'on' ? devices.track('microphone') : null;
-    if (track === of) return of ? undefined : show(0); // why it is off may be another
+    if (track === of) return of ? undefined : show(0); // the reason why it is off may have changed
     stop?.();
     [of, stop, heard] = [track, null, false];
     if (track) stop = meter(track, show);

@@ -1,9 +1,9 @@
-/** What the page says when something is wrong, by the protocol's codes: which text, and what can be done. No page elements. */
+/** Texts and actions for errors and device problems, by the protocol's codes. No page elements. */
 
 import { t } from './texts.js';
 import { isProblem } from './words.js';
 
-/** Problems of microphone and camera together: a list of { text, action, sources, insecure }, empty when all is well. */
+/** The problems of microphone and camera: a list of { text, action, sources, insecure }, one entry if both have the same. */
 export function deviceProblems(microphone, camera) {
   const both = microphone === camera && isProblem(camera);
   const found = both ? [['both', camera]] : [['camera', camera], ['microphone', microphone]].filter(([, status]) => isProblem(status));
@@ -25,11 +25,13 @@ const WAITING = {
   too_many_connections: 'server_full',
   ice_timeout: 'blocked',
   dtls_failed: 'blocked',
-  lobby_timeout: 'lobby', // and in again
+  lobby_timeout: 'lobby', // the page knocks again
 };
 
-/** Why the call is not on, while the page keeps trying: { key, title, text, tech }. `since_s` is how long, `answers` whether
- *  pages load, `inCall` whether one was in the room. */
+/**
+ * Why there is no call while the page keeps trying: { key, title, text, tech }. `since_s`: for how many seconds; `answers`:
+ * whether the server answers HTTP requests; `inCall`: whether the user was in the room.
+ */
 export function waitingText(error, { since_s, answers, host, port, room, inCall }) {
   let key = WAITING[error.code] ?? (inCall ? 'reconnecting' : answers ? 'refusing' : 'unreachable');
   if (navigator.onLine === false) key = 'offline';
@@ -37,7 +39,7 @@ export function waitingText(error, { since_s, answers, host, port, room, inCall 
   return { key, title: t(`wait.${key}.title`, { room }), text: t(`wait.${key}.text`, { room, count: since_s, udp: `UDP ${port ?? ''}`.trim() }), tech };
 }
 
-/** What is being repaired while the call goes on, by `Room.trouble`: it says that one is heard, or not, only where that was measured. */
+/** Texts by `Room.trouble`, which tells what is under repair. They claim that media flows, or not, only if that was measured. */
 const REPAIRED = { media: 'stuck', connection: 'resuming', unknown: 'cut', all: 'silent' };
 
 export function troubleText(trouble, since_s) {
@@ -67,7 +69,7 @@ const ENDS = {
   uninvited: ['another'],
 };
 
-/** Why the call is over: { key, title, text, actions }, the first action being what helps most. */
+/** Why the call is over: { key, title, text, actions }; the first action is the most helpful one. */
 export function endText({ code }, room) {
   const key = code in ENDS ? code : code.startsWith('token') ? 'token' : 'other';
   const actions = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);

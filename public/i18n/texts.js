@@ -1,10 +1,10 @@
 /**
- * Texts in the reader's language: one file a language in lang/, of which one is loaded, and one in late/ with the words of what
- * deferred.js brings. A text is a string with {placeholders}, or an object of plural forms (Intl.PluralRules) chosen by `count`.
- * Numbers, lists and times go through Intl.
+ * Texts in the user's language. Each language has a file in lang/, loaded first, and one in late/ with the texts of the modules
+ * that deferred.js loads. A text is a string with {placeholders}, or an object of plural forms (Intl.PluralRules) selected by
+ * `count`. Numbers, lists and times are formatted by Intl.
  *
- * Static texts stand in the page by key: data-t (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() puts them in.
- * `texts` sends `change` when another language has been chosen: whoever made texts makes them again.
+ * Elements of the page name their text by key: data-t (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() sets
+ * them. `texts` emits `change` when the language has changed: modules then set their own texts again.
  */
 
 import { recall, remember } from '../base/storage.js';
@@ -20,14 +20,14 @@ export let language = 'en';
 let locale = 'en';
 let folders = ['lang'];
 let words = {};
-let made = {}; // Intl's: each when first asked for, as a phone takes tens of milliseconds
+let made = {}; // Intl objects, created on first use: each takes tens of milliseconds on a phone
 
 const form = (name, options) => (made[name] ??= new Intl[name](locale, options));
 
-/** Whoever imports this has the whole page to work on. */
+/** speak() awaits this, and this module awaits speak(), so that its importers can use the whole DOM. */
 const parsed = document.readyState === 'loading' && new Promise((then) => document.addEventListener('readystatechange', then, { once: true }));
 
-/** Loads a language and puts the page's static texts into it; `keep` remembers the choice. */
+/** Switches to a language, English if it is unknown, and sets the page's static texts; `keep` stores the choice. */
 export async function speak(wanted, keep = false) {
   const found = wanted in LANGUAGES ? wanted : 'en';
   const files = await Promise.all(folders.map((folder) => import(`../${folder}/${found}.js`)));
@@ -42,20 +42,20 @@ export async function speak(wanted, keep = false) {
   texts.dispatchEvent(new Event('change'));
 }
 
-/** Loads the words of what comes later, too. Rejects where they cannot be had. */
+/** Loads the texts in late/ too. Rejects if they cannot be loaded. */
 export function more() {
   folders = ['lang', 'late'];
   return speak(language);
 }
 
-/** The text of a key. Strings put in are set apart from the sentence where one of the two runs right to left. */
+/** The text of a key. Inserted strings get bidi isolates if they or the language are written right to left. */
 export function t(key, values = {}) {
   let text = words[key] ?? key;
   if (typeof text === 'object') text = text[form('PluralRules').select(values.count)] ?? text.other;
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? shown(values[name]) : whole));
 }
 
-/** Whether the language has a text; for codes that may be newer than this page. */
+/** Whether a text exists; for protocol codes that may be newer than this page. */
 export const has = (key) => key in words;
 
 function shown(value) {
@@ -68,7 +68,7 @@ export const number = (value, options) => new Intl.NumberFormat(locale, options)
 export const list = (names) => form('ListFormat').format(names);
 export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
 
-/** A running time such as 24:08 or 1:02:09. */
+/** A duration such as 24:08 or 1:02:09. */
 export function elapsed(seconds) {
   const [h, m, s] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds) % 60];
   const two = (value) => number(value, { minimumIntegerDigits: 2 });

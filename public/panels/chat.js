@@ -1,4 +1,4 @@
-/** The chat: what people write and share, what is new in it, and where one writes. */
+/** The chat panel: messages and shared files, the unread count, and the composer. */
 
 import { $, button, element, face, icon } from '../base/dom.js';
 import { fileName, filesAllowed, share, size, uploads } from './files.js';
@@ -10,7 +10,7 @@ import { clock, language, number, t, texts } from '../i18n/texts.js';
 import { say, toast } from '../ui/toasts.js';
 
 const LINES = 500;
-const GROUP_MS = 5 * 60_000; // lines of one person closer than this stand under one name
+const GROUP_MS = 5 * 60_000; // lines of one person within this time are grouped under one name
 const DAY_S = 86_400;
 const draftKey = () => `sfu.draft.${page.room.room}`;
 
@@ -23,11 +23,11 @@ const input = element('textarea');
 const picked = element('input');
 const attach = button('icon-btn', { name: 'attach' }, () => picked.click());
 const newRule = element('p', 'rule rule--new');
-const seen = new Set(); // ids of lines: history and what comes live may overlap
-const mine = new Set(); // own peer ids, earlier ones of this call too
+const seen = new Set(); // ids of lines: the history and live messages may overlap
+const mine = new Set(); // own peer ids, including earlier ones of this call
 let unread = 0;
 let last = { peer: null, time: 0 };
-let lastDay = null; // of the newest line
+let lastDay = null; // date of the newest line
 
 export function panel() {
   return { body: [note, empty, log], foot, focus: input, shown, hidden: () => newRule.remove() };
@@ -83,7 +83,7 @@ function addRule(text) {
   add(element('p', 'rule', text));
 }
 
-/** `old` for what was written before one came in: nobody has missed that. */
+/** Appends a line. `old` lines, written before the user joined, do not count as unread. */
 function addLine(line, old = false) {
   const { id, peer, name, text, time, file } = line;
   if (id && seen.has(id)) return;
@@ -106,7 +106,7 @@ function addLine(line, old = false) {
   say(file ? t('files.shared', { name, file: file.name }) : t('chat.message', { name, text }));
 }
 
-/** A rule where another day than the last line's begins; today's first lines need none. */
+/** Adds a date rule if the day differs from the last line's; the first line of today needs none. */
 function addDay(time) {
   const day = new Date(time).toDateString();
   const before = lastDay ?? new Date().toDateString();
@@ -138,7 +138,7 @@ function words(text) {
   return box;
 }
 
-/** A shared file, never its content: who wants to see it downloads it. */
+/** The card of a shared file: a download link. The page never renders a file's content. */
 function card({ name, size: bytes, url }) {
   const link = element('a', 'filecard');
   const address = new URL(url, location.origin);
@@ -151,7 +151,7 @@ function card({ name, size: bytes, url }) {
   return link;
 }
 
-/** A deleted line leaves a word in its place, so that what stands under its name keeps it. */
+/** Replaces a deleted line's text with a placeholder, so that the lines grouped with it keep their name. */
 function remove({ id }) {
   const line = log.querySelector(`[data-id="${CSS.escape(id)}"]`);
   line?.lastElementChild.replaceWith(element('p', 'message__text muted', t('chat.deleted')));
@@ -181,7 +181,7 @@ function send(event) {
   } else toast('chat', t(page.room.state === 'joined' && !page.room.trouble ? 'chat.too_long' : 'chat.not_sent'), { icon: 'warning' });
 }
 
-/** Files dropped on the chat are shared; elsewhere in the call they are kept from opening in place of it. */
+/** Shares files dropped on the chat; elsewhere, keeps the browser from leaving the call to open them. */
 function drop(event) {
   if (!page.inCall || !event.dataTransfer?.types.includes('Files')) return;
   event.preventDefault();
@@ -219,7 +219,7 @@ input.addEventListener('paste', (event) => {
 });
 picked.addEventListener('change', () => {
   share([...picked.files]);
-  picked.value = ''; // so that the same file can be chosen again
+  picked.value = ''; // so that choosing the same file again fires `change`
 });
 for (const type of ['dragover', 'dragleave', 'drop']) addEventListener(type, drop);
 texts.addEventListener('change', write);

@@ -1,4 +1,4 @@
-/** Files shared in the chat: sent one after the other, each with a card that shows how far it is or what went wrong. */
+/** File uploads in the chat: one at a time, each with a card that shows its progress or error. */
 
 import { button, element, icon } from '../base/dom.js';
 import { page } from '../app/page.js';
@@ -6,22 +6,22 @@ import { number, t } from '../i18n/texts.js';
 import { say, toast } from '../ui/toasts.js';
 
 const UNITS = ['byte', 'kilobyte', 'megabyte', 'gigabyte'];
-const TAIL = 8; // characters of a long name's end that always show
+const TAIL = 8; // characters at the end of a long file name that always show
 
-/** Where uploads that are under way or failed stand. */
+/** The list of uploads that are running, waiting or have failed. */
 export const uploads = element('ul', 'uploads');
 let last = Promise.resolve();
 
 export const filesAllowed = () => Boolean(page.room?.limits?.file_bytes && page.room.settings.files && page.room.permissions.chat);
 
-/** 214 kB, 1.4 MB. */
+/** A file size such as 214 kB or 1.4 MB. */
 export function size(bytes) {
   const power = Math.min(UNITS.length - 1, Math.floor(Math.log10(Math.max(bytes, 1)) / 3));
   const value = bytes / 1000 ** power;
   return number(value, { style: 'unit', unit: UNITS[power], unitDisplay: 'short', maximumFractionDigits: power > 1 && value < 10 ? 1 : 0 });
 }
 
-/** A file name whose middle gives way when there is no room; its end tells what it is. */
+/** A file name that is truncated before its last characters, so that the extension stays visible. */
 export function fileName(name) {
   const box = element('bdi', 'filename');
   box.dir = 'ltr';
@@ -32,7 +32,7 @@ export function fileName(name) {
   return box;
 }
 
-/** Shares files with the room, one after the other; those that may not be shared are named in a toast. */
+/** Queues files for upload; shows a toast for each that cannot be shared. */
 export function share(files) {
   if (!filesAllowed()) {
     if (files.length) toast('files', t('files.off'), { icon: 'warning' });
@@ -56,10 +56,10 @@ function queue(file) {
   send();
 }
 
-/** Resolves when the room has the file; rejects with a code. */
+/** Uploads a file. Resolves when it is shared or cancelled; rejects with an error code. */
 function post(file, card) {
   const { room } = page;
-  const request = new XMLHttpRequest(); // fetch cannot tell how much has been sent
+  const request = new XMLHttpRequest(); // fetch() reports no upload progress
   card.cancel = () => request.abort();
   /** @type {Promise<void>} */
   const sent = new Promise((resolve, reject) => {

@@ -1,9 +1,9 @@
 /**
- * What the browser's statistics say about each stream (W3C webrtc-stats), as rates and shares over the last minute. No DOM.
+ * Statistics of each stream over the last minute, from getStats() (W3C webrtc-stats). No page elements.
  *
  * A stream: { id, sent, kind, track, codec, channels, layers: [{ rid, width, height, fps, bps }], width, height, fps, bps,
- * graph: [bps, …], loss, jitter_ms, limited }. `loss` is a share of packets, or null where none were counted yet; `track` is the
- * MediaStreamTrack sent or received; `limited` is why the encoder holds back ('cpu', 'bandwidth') or null.
+ * graph: [bps, …], loss, jitter_ms, limited }. `loss`: share of packets lost, 0 to 1, or null before any were counted; `track`:
+ * the MediaStreamTrack sent or received; `limited`: why the encoder reduces quality ('cpu', 'bandwidth'), or null.
  */
 
 const KEPT = 60; // samples, one a second
@@ -12,7 +12,7 @@ export class Meter {
   #past = new Map(); // stream id → samples { at, bytes, packets, lost }
   #rids = new Map(); // outbound report id → { at, bytes }
 
-  /** Reads a connection once: { rtt_ms, streams }, sent ones first. `rtt_ms` is null while there is no media path. */
+  /** Takes one sample: { rtt_ms, streams }, sent streams first. `rtt_ms` is null while there is no media path. */
   async read(pc) {
     const reports = await pc.getStats();
     const all = [...reports.values()];
@@ -36,7 +36,7 @@ export class Meter {
       }));
   }
 
-  /** The layers of one track are one stream. */
+  /** The sent streams; all simulcast layers of a track form one stream. */
   #outbound(all, reports, tracks) {
     const sections = Map.groupBy(
       all.filter(({ type }) => type === 'outbound-rtp'),
@@ -46,7 +46,7 @@ export class Meter {
       const layers = parts.map((one) => this.#layer(one)).filter(({ bps }) => bps > 0);
       const best = parts.reduce((a, b) => ((b.frameWidth ?? 0) > (a.frameWidth ?? 0) ? b : a));
       const sum = (name, of = parts) => of.reduce((total, one) => total + Math.max(0, one[name] ?? 0), 0);
-      const heard = parts.map((one) => reports.get(one.remoteId)).filter(Boolean); // what the server says came
+      const heard = parts.map((one) => reports.get(one.remoteId)).filter(Boolean); // remote-inbound-rtp: the server's receiver reports
       return {
         ...this.#rates(`out-${mid}`, best.timestamp, sum('bytesSent'), sum('packetsSent'), sum('packetsLost', heard)),
         ...described(best, reports),
@@ -67,7 +67,7 @@ export class Meter {
 
   #rates(id, at, bytes, packets, lost) {
     const past = this.#past.get(id) ?? [];
-    if (past.at(-1)?.bytes > bytes) past.length = 0; // the section carries another track now
+    if (past.at(-1)?.bytes > bytes) past.length = 0; // counters restarted: the transceiver carries another track
     const bps = rate(past.at(-1), at, bytes);
     past.push({ at, bytes, packets, lost, bps });
     if (past.length > KEPT) past.shift();
@@ -100,14 +100,14 @@ function roundTrip(all, reports) {
 
 const BAD = { loss: 0.05, rtt_ms: 400 };
 const FAIR = { loss: 0.02, rtt_ms: 200 };
-const [POOR, GOOD] = [3, 3.7]; // of the server's scores
+const [POOR, GOOD] = [3, 3.7]; // thresholds for the server's scores
 
 export const isBad = ({ loss }) => loss !== null && loss > BAD.loss;
 
 /**
- * The whole in one word: 'none' (no media path), 'poor', 'fair', 'weak' (good but for one other's stream), 'recovering' (good by
- * now) or 'good'. `quality` is the server's view, where it has told it: its scores, of the E-model, 4.4 at best and poor below
- * 3, fall at once and rise slowly; so one of them counts for what is bad now only with figures or a cause beside it.
+ * The overall verdict: 'none' (no media path), 'poor', 'fair', 'weak' (good except for one received stream), 'recovering' (was
+ * worse, good now) or 'good'. The second argument is the last `quality` event, if any. Its E-model scores, 4.4 at best and poor
+ * below 3, fall at once and rise slowly; so a low score counts as a current problem only with measured figures or a cause.
  */
 export function verdict({ rtt_ms, streams }, { peers = {}, cause = null } = {}, self = null) {
   if (rtt_ms === null) return 'none';

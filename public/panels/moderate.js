@@ -1,4 +1,4 @@
-/** What those with the permission `moderate` do: to one person, to the room, at its door. The server decides; this asks it. */
+/** Moderation of participants, the room and its lobby, for users with the permission `moderate`. The server enforces it. */
 
 import { $, button, element, put } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
@@ -7,13 +7,13 @@ import { panels } from './panel.js';
 import { number, t, texts } from '../i18n/texts.js';
 import { closeToast, say, toast } from '../ui/toasts.js';
 
-let waiting = []; // [{ peer, name }] in the lobby, in the order they came
-const known = new Set(); // who has been announced
+let waiting = []; // [{ peer, name }] in the lobby, in order of arrival
+const known = new Set(); // peer ids already announced
 
 export const moderates = () => page.room?.permissions?.moderate === true;
 export const inLobby = () => waiting;
 
-/** `peer` may be somebody in the lobby. */
+/** Sends a moderation action on a peer in the room or in the lobby. */
 function act(action, peer, source = null) {
   if (!page.room.send('moderate', { action, peer, source })) toast('moderate', t('moderate.not_sent'), { icon: 'warning' });
 }
@@ -21,7 +21,7 @@ function act(action, peer, source = null) {
 export const admit = (peer) => act('admit', peer);
 export const refuse = (peer) => act('refuse', peer);
 
-/** Asks in a dialog before what cannot be taken back. Resolves to whether the answer is yes. */
+/** A confirmation dialog for actions that cannot be undone. Resolves to true if confirmed. */
 function confirm({ title, text, yes }) {
   return new Promise((resolve) => {
     let answer = false;
@@ -39,7 +39,7 @@ function confirm({ title, text, yes }) {
       className: 'dialog--small',
     });
     dialog.addEventListener('close', () => resolve(answer));
-    dialog.querySelector('.dialog__foot .btn').focus(); // the answer that does nothing
+    dialog.querySelector('.dialog__foot .btn').focus(); // Cancel
   });
 }
 
@@ -47,7 +47,7 @@ async function remove({ peer, name }) {
   if (await confirm({ title: t('moderate.remove.title', { name }), text: t('moderate.remove.text'), yes: t('moderate.remove.yes') })) act('remove', peer);
 }
 
-/** Items for a menu about somebody. */
+/** Menu items to moderate a participant; empty without the permission. */
 export function itemsFor(/** @type {{ peer?: string, name?: string, isSelf?: boolean }} */ { peer, name, isSelf }) {
   const person = page.room.participants.get(peer);
   if (!moderates() || isSelf || !person) return [];
@@ -71,7 +71,7 @@ async function endCall() {
   if (await confirm({ title: t('moderate.end.title'), text: t('moderate.end.text'), yes: t('moderate.end.yes') })) page.room.send('end_call', {});
 }
 
-/** The dialog with what concerns the whole room. */
+/** Opens the dialog to manage the room. */
 export function openManage() {
   const rows = element('div', 'stack');
   const keys = ['locked', 'lobby'].map((name) => [name, toggle(name, rows)]);
@@ -98,7 +98,7 @@ export function openManage() {
   show();
 }
 
-/** A switch that shows what the server says, not what was asked. */
+/** A switch that shows the state confirmed by the server, not the one requested. */
 function toggle(name, box) {
   const row = element('div', 'row row--switch');
   const words = element('p', '', t(`moderate.${name}`));
@@ -112,7 +112,7 @@ function toggle(name, box) {
   return key;
 }
 
-/** Who knocks is told once; the toast goes when nobody waits any more. */
+/** Announces each new arrival in the lobby once; closes the toast when nobody waits any more. */
 function lobbyChanged(now) {
   waiting = now;
   const came = waiting.filter(({ peer }) => !known.has(peer));
@@ -125,7 +125,7 @@ function lobbyChanged(now) {
   const showAll = { label: t('people.show'), then: () => panels.show('people') };
   if (!waiting.length || panels.open === 'people') closeToast('lobby');
   else toast('lobby', knocks, { icon: 'people', ask, action: waiting.length === 1 ? admitOne : showAll });
-  if (ask && panels.open === 'people') say(knocks); // the panel shows them
+  if (ask && panels.open === 'people') say(knocks); // no toast: the panel lists them
   showCount();
 }
 
@@ -136,7 +136,7 @@ function showCount() {
 }
 
 page.follow('lobby', ({ waiting: now }) => lobbyChanged(now));
-page.follow('welcome', () => waiting.length && lobbyChanged([])); // `lobby` follows if somebody waits
+page.follow('welcome', () => waiting.length && lobbyChanged([])); // a `lobby` event follows if somebody waits
 page.follow('call', () => lobbyChanged([]));
 let told = {};
 page.follow('welcome', () => (told = { ...page.room.settings }));

@@ -1,9 +1,9 @@
 /**
- * The place beside the stage: one panel at a time. A panel is made when it is first opened and kept, with its draft and its
- * scroll place. Escape closes it and gives the focus back to its key.
+ * The side panel: one panel at a time beside the stage. A panel is created when first opened and then kept, with its draft and
+ * scroll position. Escape closes it and returns the focus to its button.
  *
- * The panel() of its module returns { body, foot, shown(), hidden(), focus }: nodes, and what to do when it comes and goes; all
- * but `body` may be missing.
+ * The panel() function of its module returns { body, foot, shown(), hidden(), focus }: the nodes of body and footer, callbacks
+ * for opening and closing, and the node to focus. Only `body` is required.
  */
 
 import { $, button, element } from '../base/dom.js';
@@ -41,8 +41,8 @@ class Panels {
     this.#hide();
     this.open = id;
     panel.made ??= (await panel.load().catch(() => null))?.panel();
-    if (!panel.made && this.open === id) this.open = null; // the server is not there to give it
-    if (this.open !== id) return; // another was opened while this one came
+    if (!panel.made && this.open === id) this.open = null; // the module could not be loaded
+    if (this.open !== id) return; // another panel was opened meanwhile
     panel.frame ??= this.#frame(panel);
     panel.frame.hidden = false;
     $('panel').hidden = false;
@@ -86,7 +86,7 @@ class Panels {
     close.dataset.tAriaLabel = close.dataset.tTitle = 'close';
     head.append(heading, close);
     const inside = element('div', 'panel__body');
-    inside.tabIndex = 0; // scrolled by keyboard
+    inside.tabIndex = 0; // so that it can be scrolled by keyboard
     inside.setAttribute('role', 'group');
     inside.setAttribute('aria-labelledby', heading.id);
     inside.append(...[body].flat());

@@ -1,4 +1,4 @@
-/** The people panel: who waits at the door, then who is in the room and how. */
+/** The people panel: who waits in the lobby, then the participants and their states. */
 
 import { button, element, face, icon, put, setIcon } from '../base/dom.js';
 import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
@@ -30,7 +30,7 @@ export function panel() {
   return { body: [lobby, heading, list], foot: [invite, manage], shown };
 }
 
-/** Whoever you are first, then moderators, hands in the order they went up, and the rest by name. */
+/** All participants: you first, then moderators, then raised hands in order, then the rest by name. */
 function everybody() {
   const { room, devices } = page;
   const tracks = new Map(['microphone', 'camera'].map((source) => [source, { muted: devices.status(source) !== 'on' }]));
@@ -40,7 +40,7 @@ function everybody() {
   return [self, ...others];
 }
 
-/** The place in the queue of each raised hand, from 1, by peer. */
+/** The position of each raised hand, starting at 1: peer → position. */
 export function handPlaces() {
   const { room } = page;
   const up = [{ peer: room.self, hand: room.hand }, ...room.participants.values()].filter(({ hand }) => hand).sort((a, b) => a.hand - b.hand);
@@ -69,7 +69,7 @@ function showLobby() {
 
 const on = ({ tracks }, source) => tracks.has(source) && !tracks.get(source).muted;
 
-/** Brings the rows of a list in line with people, keeping those that stay, and the focus where it was or near it. */
+/** Updates the rows of a list: reuses rows of people who stay, and keeps the focus where it was or near it. */
 function arrange(box, known, people, make, update) {
   const focused = box.contains(document.activeElement) ? document.activeElement : null;
   for (const [peer, row] of known) {
@@ -173,6 +173,6 @@ invite.lastElementChild.dataset.t = 'link.invite';
 manage.lastElementChild.dataset.t = 'moderate.manage_key';
 page.on('people', show);
 page.on('devices', show);
-page.follow('lobby', show); // after moderate.js has heard it
+page.follow('lobby', show); // moderate.js subscribed first and has updated its list
 texts.addEventListener('change', show);
 show();

@@ -1,4 +1,4 @@
-/** The connection panel: a verdict in words, then a small graph for each stream. It measures only while it is open. */
+/** The connection panel: an overall verdict, then a small graph for each stream. It samples only while it is open. */
 
 import { button, element, icon, put, setIcon } from '../base/dom.js';
 import { isBad, Meter, verdict } from './measure.js';
@@ -69,7 +69,7 @@ async function show() {
   for (const { box, list } of Object.values(groups)) box.hidden = !list.childElementCount;
 }
 
-/** Who a stream is of: { title, muted, peer }; no title for a section that carries nothing now. */
+/** The owner of a stream: { title, muted, peer }; an empty title for a transceiver that carries nothing now. */
 function ownerOf({ sent, track }) {
   const { room, devices } = page;
   if (sent) {
@@ -98,7 +98,7 @@ function showVerdict(now) {
   put(verdictText, [cause(quality?.cause), facts].filter(Boolean).join(' '));
 }
 
-/** The server's word on what makes the call bad, if anything does. */
+/** The text for the cause of bad quality in the server's `quality` event, if there is one. */
 function cause(found) {
   if (!found) return '';
   const key = `stats.cause.${found.kind}${found.peer === page.room.self ? '.self' : ''}`;
@@ -147,7 +147,7 @@ function makeRow() {
   return row;
 }
 
-/** The last minute, newest at the end; the top of the graph is the highest rate in it. */
+/** Draws the last minute, newest sample at the right, scaled to its highest bitrate. */
 function draw({ line, fill }, graph) {
   const { width, height } = GRAPH;
   const top = Math.max(...graph, 1);
@@ -157,7 +157,7 @@ function draw({ line, fill }, graph) {
   fill.setAttribute('d', `M${((from / 59) * width).toFixed(1)} ${height}L${points.join('L')}L${width} ${height}z`);
 }
 
-/** Whose side it is, where something is wrong; empty otherwise. */
+/** What limits a stream, and on whose side; empty if nothing does. */
 function reason(stream) {
   const score = page.room.quality?.peers[stream.peer];
   if (stream.sent) {

@@ -1,4 +1,4 @@
-/** Before the call: who is inside already, one field and one button. What shows the devices, preview.js, comes meanwhile. */
+/** The pre-join view: who is in the room, the form and the Join button. preview.js, which shows the devices, loads meanwhile. */
 
 import { $, face, put, styled } from '../base/dom.js';
 import '../ui/languages.js';
@@ -6,15 +6,15 @@ import { page } from '../app/page.js';
 import { endText } from '../i18n/reasons.js';
 import { list, more, t, texts } from '../i18n/texts.js';
 
-const NAMED = 4; // of those inside; the rest is a number
+const NAMED = 4; // participants shown by name; the others are counted
 const LOOK_MS = 15_000;
 
-const preview = import('./preview.js'); // nobody waits for it
+const preview = import('./preview.js'); // joining does not wait for it
 
 let asked = { room: '', fixed: false };
 let looking = 0;
 
-/** Shows the view; `room` from the link is not asked for again, and a token says the name, too. */
+/** Shows the view. A `room` from the link cannot be changed; a token fixes the name too. */
 export function showJoin({ room, name }) {
   asked = { room, fixed: Boolean(room) };
   $('room-field').hidden = asked.fixed;
@@ -25,7 +25,7 @@ export function showJoin({ room, name }) {
   complain('room-input', null);
   complain('name-input', null);
   write();
-  preview.then(({ showPreview }) => showPreview(), () => {}); // one can go in without
+  preview.then(({ showPreview }) => showPreview(), () => {}); // joining works without it
   showInside(null);
   clearInterval(looking);
   if (asked.fixed) {
@@ -51,20 +51,20 @@ function writeWill() {
   put($('join-will'), asked.refused ? '\u00a0' : t(`join.will.${key}`));
 }
 
-// --- who is inside ---
+// --- who is in the room ---
 
 async function look() {
   const url = new URL('/room-info', location.href);
   url.searchParams.set('room', asked.room);
   const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
   const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);
-  if (answer?.status === 404) clearInterval(looking); // a server that does not tell
+  if (answer?.status === 404) clearInterval(looking); // the server does not offer this
   const said = await answer?.json().catch(() => null);
   if (page.token && [401, 403].includes(answer?.status)) return showRefused(said?.code);
   showInside(answer?.ok ? said : null);
 }
 
-/** The link leads to nobody any more: said before anything is pressed. */
+/** The token is not accepted: shows the reason before the user tries to join. */
 async function showRefused(code) {
   clearInterval(looking);
   asked.refused = true;
@@ -81,7 +81,7 @@ async function showRefused(code) {
 function showInside(info) {
   const names = info?.open && Array.isArray(info.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
   $('inside').hidden = !asked.fixed;
-  $('inside').classList.toggle('is-unknown', !names); // its place is kept: nothing jumps when it is known
+  $('inside').classList.toggle('is-unknown', !names); // keeps its space, so that nothing jumps later
   if (!names) return;
   $('inside-faces').replaceChildren(...names.slice(0, NAMED).map(face));
   put($('inside-count'), names.length ? t('join.inside', { count: names.length }) : t('join.empty'));
@@ -101,7 +101,7 @@ function submit(event) {
   else $(room ? 'name-input' : 'room-input').focus();
 }
 
-/** Puts a sentence in place of a field's hint; null brings the hint back. */
+/** Shows an error in place of a field's hint; null restores the hint. */
 function complain(id, sentence) {
   const hint = $(id.replace('input', 'hint'));
   hint.textContent = sentence ?? hintOf(id);

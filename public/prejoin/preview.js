@@ -1,4 +1,4 @@
-/** How one looks and sounds before the call, and with which devices. */
+/** The preview before the call: self-view, level meter and device pickers. */
 
 import { secureLink, showDevice } from '../app/device-keys.js';
 import { $, button, element, put } from '../base/dom.js';
@@ -9,10 +9,10 @@ import { choices } from '../base/storage.js';
 import { t, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
-let parts = null; // the pickers and the level, while the view is shown
+let parts = null; // { pickers, level, format } while the view is shown
 
 export function showPreview() {
-  if ($('join-view').hidden) return; // on to the call already
+  if ($('join-view').hidden) return; // the user has joined already
   const { devices } = page;
   parts?.level.stop();
   const level = levelBar(devices);
@@ -54,7 +54,7 @@ function showProblems(picture) {
   const problems = deviceProblems(devices.status('microphone'), devices.status('camera'));
   const { asking } = devices;
   const key = JSON.stringify([problems, picture, asking, page.listens]);
-  if (box.dataset.key === key) return; // said already: a status region speaks at every change
+  if (box.dataset.key === key) return; // unchanged: a status region is announced at every write
   box.dataset.key = key;
   box.classList.toggle('has-picture', picture);
   const first = page.listens ? [element('p', 'preview__line', t('key.no_publish'))] : asking.length ? [question(asking)] : [];
@@ -70,7 +70,7 @@ function showProblems(picture) {
   );
 }
 
-/** While the browser asks: what, and where its question stands. */
+/** While a permission prompt is open: what the browser asks for, and where the prompt is. */
 function question(asking) {
   const line = element('div', 'preview__line');
   const phone = matchMedia('(pointer: coarse)').matches;
@@ -81,7 +81,7 @@ function question(asking) {
   return line;
 }
 
-/** Gives back what the view holds. */
+/** Releases what the view holds. */
 function leave() {
   parts?.level.stop();
   parts = null;

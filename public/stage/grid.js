@@ -1,23 +1,24 @@
 /**
- * Where tiles go, and who gets one. Pure: sizes in, places { x, y, width, height } out, in CSS pixels from the stage's top and inline start.
+ * The layout of tiles, and who gets one. Pure functions: sizes in, places { x, y, width, height } out, in CSS pixels from the
+ * stage's top and inline start.
  */
 
-const IDEAL = 16 / 9; // what cameras send, and the widest a tile may become
-const SMALLEST = { width: 120, height: 96 }; // below, a face cannot be read
+const IDEAL = 16 / 9; // aspect ratio of cameras, and the widest of a tile
+const SMALLEST = { width: 120, height: 96 }; // in smaller tiles, faces cannot be read
 const BAR_PX = 52;
 const MORE_PX = 44;
 
 /**
- * Columns and size of n equal tiles that fill width × height best. Every column count is tried; a tile may be between 16:9 and
- * 4:3, in a tall stage 3:4, so that bands become picture. Arrangements within 2 % of each other: the one with fewer empty
- * seats, so that nobody jumps while a window is dragged.
+ * Columns and tile size of the grid of n equal tiles with the largest tiles in width × height. Tries every column count; the
+ * aspect ratio may vary between 16:9 and 4:3 (3:4 in a tall stage) to use up empty bands. Each empty seat counts against a
+ * grid, at most 2 %, so that tiles do not jump between near-equal grids while the window is resized.
  */
 export function bestGrid(n, width, height, gap) {
   const squarest = width >= height ? 4 / 3 : 3 / 4;
   let best = { columns: 1, rows: n, width: 0, height: 0, worth: -1 };
   for (let columns = 1; columns <= n; columns++) {
     const rows = Math.ceil(n / columns);
-    if (columns * (rows - 1) >= n) continue; // a row would be empty
+    if (columns * (rows - 1) >= n) continue; // the last row would be empty
     const [across, down] = [(width - gap * (columns - 1)) / columns, (height - gap * (rows - 1)) / rows];
     const w = Math.max(0, Math.floor(Math.min(across, down * IDEAL)));
     const h = Math.max(0, Math.floor(Math.min(down, w / squarest)));
@@ -27,7 +28,7 @@ export function bestGrid(n, width, height, gap) {
   return best;
 }
 
-/** How many of n tiles can be shown so that each is large enough, at least one. */
+/** How many of n tiles fit with each at least the given size; at least one if n is not 0. */
 export function seatsThatFit(n, width, height, gap, { width: least, height: lowest } = SMALLEST) {
   for (let seats = n; seats > 1; seats--) {
     const found = bestGrid(seats, width, height, gap);
@@ -36,7 +37,7 @@ export function seatsThatFit(n, width, height, gap, { width: least, height: lowe
   return Math.min(n, 1);
 }
 
-/** n equal tiles in the middle of an area, row by row, the last row centred. */
+/** The places of n equal tiles, row by row, centred in an area; a shorter last row is centred too. */
 export function gridPlaces(n, area, gap) {
   if (!n) return [];
   const { columns, rows, width, height } = bestGrid(n, area.width, area.height, gap);
@@ -50,9 +51,9 @@ export function gridPlaces(n, area, gap) {
 }
 
 /**
- * One large and the others small: { main, bar, strip, more }. The strip stands at the inline end, in a tall stage below.
- * `n` are the others; those beyond the strip's places are behind `more`, a place for a button, which is null if all fit. `bar` is
- * the place under a shared screen, or null.
+ * One large tile and a strip of n small ones: { main, bar, strip, more }. The strip is at the inline end, or below in a tall
+ * stage. `strip` lists the places of the small tiles that fit; `more` is the place of the button for the rest, null if all fit.
+ * `bar` is the place of the bar under a shared screen, or null.
  */
 export function splitPlaces(n, width, height, gap, shared) {
   const tall = height > width;
@@ -82,8 +83,9 @@ function below(n, width, height, gap, shared) {
 }
 
 /**
- * Which of the keys get one of `places`: those who had one keep it, in their order; then who spoke last, then who came first.
- * `speaker` always gets one, that of whoever has been silent longest. `spoke` tells when somebody last spoke.
+ * Chooses which of the keys get one of `places` places. Keys in `before` keep theirs, in that order; then those who spoke most
+ * recently (`spoke`: key → time), then in order of `keys`. `speaker` always gets a place, if need be that of the key that has
+ * been silent longest.
  */
 export function choose(keys, places, { before = [], speaker = null, spoke = new Map() } = {}) {
   if (keys.length <= places) return [...keys];

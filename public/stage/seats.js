@@ -1,4 +1,4 @@
-/** Who has a seat on the stage: a tile for everybody and one for every shared screen. Pure, but for what it is given. */
+/** The seats on the stage: one for each participant and one for each shared screen. Sets mute handlers on the tracks. */
 
 import { t } from '../i18n/texts.js';
 import { pausedText } from '../i18n/words.js';
@@ -10,7 +10,7 @@ const OF_SCREEN = /^screen(-audio)?$/;
  *   key?: string, isSelf?: boolean, muted?: boolean, paused?: string, raised?: number, hand?: number }} Seat
  */
 
-/** Everybody's seats, yours last, unless there is no `me`. */
+/** All seats, your own last; without `me` you have none. `changed` is called when a video track mutes or unmutes. */
 export function seatsOf(room, me, changed) {
   const seats = [...room.participants.values()].flatMap((person) => seatsOfOne(room, person, changed));
   const self = { peer: room.self ?? 'self', isSelf: true, name: room.name, sounds: [] };
@@ -27,13 +27,13 @@ function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
   const picture = (source) => {
     const track = tracks.get(source)?.muted || paused(source) ? null : room.media(peer, source);
     if (!track) return null;
-    // a player waits for the picture before it plays the sound: no picture track before there are frames
+    // a <video> plays no sound before the first frame: leave the video track out until frames arrive
     track.onmute = track.onunmute = changed;
     return track.muted ? null : track;
   };
   const of = (kind) => [...tracks].filter(([, track]) => track.kind === kind).map(([source]) => source);
   const sounds = (sources) => sources.map((source) => room.media(peer, source)).filter(Boolean);
-  const others = of('video').filter((source) => source !== 'camera' && !tracks.get(source).muted); // a screen that was stopped is gone
+  const others = of('video').filter((source) => source !== 'camera' && !tracks.get(source).muted); // a muted screen is one that is no longer shared
   const screens = others.map((source) => ({
     ...{ peer, source, name, picture: picture(source), paused: paused(source) },
     label: source === 'screen' ? t('tile.screen', { name }) : t('tile.source', { name, source }),

@@ -1,4 +1,4 @@
-/** The bar under a shared screen: whose it is, and how to look closer. Nothing ever stands on the picture. */
+/** The bar under a shared screen: who shares it, and the zoom controls. It never covers the picture. */
 
 import { button, element, icon, put } from '../base/dom.js';
 import { number, t } from '../i18n/texts.js';
@@ -29,7 +29,7 @@ export class ShareBar {
     stage.append(this.#box);
   }
 
-  /** Stands under a tile at a place; without a tile it goes. */
+  /** Shows the bar for a shared screen's tile at a place, or hides it if `tile` is null. */
   show(tile, place) {
     if (tile !== this.#tile) {
       this.#zoom?.close();
@@ -42,7 +42,7 @@ export class ShareBar {
     this.#write();
   }
 
-  /** Takes a key pressed on the shared tile; whether it meant something here. */
+  /** Handles a key pressed on the shared screen's tile. Returns whether it did something. */
   key({ key }) {
     if (!this.#tile || document.activeElement !== this.#tile.element) return false;
     const pans = { ArrowLeft: [PAN_PX, 0], ArrowRight: [-PAN_PX, 0], ArrowUp: [0, PAN_PX], ArrowDown: [0, -PAN_PX] };

@@ -1,6 +1,6 @@
 /**
- * The stage: everybody's tile, as large as the window allows, or one large and the others in a strip. It decides who is
- * large and who is in sight, and tells the room which pictures it shows.
+ * The stage: all tiles in a grid, or one large tile and the others in a strip. It decides which tile is large and which ones
+ * are visible, and reports the visible videos to the room.
  */
 
 import { cornerPlace, nextCorner } from './corner.js';
@@ -12,23 +12,23 @@ import { choices } from '../base/storage.js';
 import { t } from '../i18n/texts.js';
 import { Tile } from './tile.js';
 
-const SPEAKER_MS = 800; // of speaking before anything moves
-const VIEW_MS = 200; // before the room is told what is shown
-const STRIP_PX = 150; // a stage this low, above a phone's panel, shows three
-const WEAK = 3; // of 4.4: a score below it
+const SPEAKER_MS = 800; // how long a new dominant speaker speaks before tiles move
+const VIEW_MS = 200; // delay before the visible videos are reported
+const STRIP_PX = 150; // a lower stage (above a phone's panel) shows at most three tiles
+const WEAK = 3; // a lower quality score, of 4.4, marks the tile as weak
 
 export class Stage {
   #box = $('tiles');
   #tiles = new Map(); // key → Tile
-  #order = []; // keys of all seats, yours last
-  #shown = []; // keys of others in sight, in the order of their places
+  #order = []; // keys of all seats, your own last
+  #shown = []; // keys of the visible others, in the order of their places
   #pinned = null; // key
-  #spotlight = null; // true: somebody is large; false: a grid; null: a shared screen is, else a grid
-  #speaker = null; // peer
-  #spoke = new Map(); // peer → when
+  #spotlight = null; // true: one large tile; false: grid; null: large if a screen is shared, otherwise grid
+  #speaker = null; // peer id of the dominant speaker
+  #spoke = new Map(); // peer → time of last speech
   #volumes = new Map(); // peer → 0 to 1
-  #active = null; // key of the tile that the keyboard is at
-  #bar = null; // ShareBar, once a screen is shared
+  #active = null; // key of the tile in the tab order
+  #bar = null; // ShareBar, created when a screen is first shared
   #timers = {};
   #told = '';
 
@@ -45,7 +45,7 @@ export class Stage {
 
   // --- what is shown ---
 
-  /** Shows the room as it is now. */
+  /** Updates the tiles to the current state of the room. */
   sync() {
     const { room, devices } = page;
     const me = page.listens ? null : { picture: devices.track('camera'), screen: devices.track('screen'), muted: devices.status('microphone') !== 'on' };
@@ -68,7 +68,7 @@ export class Stage {
     for (const timer of Object.values(this.#timers)) clearTimeout(timer);
   }
 
-  /** Between everybody equally large and one large. */
+  /** Toggles between the grid and one large tile. */
   toggleView() {
     this.#spotlight = this.#main() === null;
     this.#pinned = null;
@@ -95,7 +95,7 @@ export class Stage {
     this.#each((tile) => tile.peer === peer && !tile.isSelf && (tile.video.volume = volume));
   }
 
-  /** Something that decides about places has changed. */
+  /** Lays out again after a change that affects places. */
   rearrange() {
     this.#layOut(true);
   }
@@ -104,12 +104,12 @@ export class Stage {
     return this.#tiles.values();
   }
 
-  /** The bar under a shared screen, if there has been one. */
+  /** The bar under a shared screen; null if none was shared yet. */
   get bar() {
     return this.#bar;
   }
 
-  /** Lets sound be heard after a tap, where the browser held it back. */
+  /** Starts sound that the browser's autoplay policy blocked; call it in a user gesture. */
   resume() {
     this.#each((tile) => tile.resume());
   }
@@ -146,7 +146,7 @@ export class Stage {
     this.#box.append(tile.element);
   }
 
-  // --- who speaks ---
+  // --- active speaker ---
 
   #speak({ dominant, speaking }, now = true) {
     for (const peer of speaking) this.#spoke.set(peer, performance.now());
@@ -173,7 +173,7 @@ export class Stage {
     }
   }
 
-  // --- where it is shown ---
+  // --- layout ---
 
   /** The key of the large tile, or null in a grid. */
   #main() {
@@ -186,7 +186,7 @@ export class Stage {
     return this.#tiles.has(speaker) ? speaker : this.#order.find((key) => !this.#tiles.get(key).isSelf);
   }
 
-  /** A new arrangement; `moving` lets the tiles move to it, which a window that is being resized does not. */
+  /** Lays the tiles out. `moving` animates them to their places; resizing the window does not. */
   #layOut(moving) {
     if ($('call-view').hidden) return;
     const { clientWidth: width, clientHeight: height } = this.#box;
@@ -213,7 +213,7 @@ export class Stage {
     this.#tellView();
   }
 
-  /** Of all tiles at once: to look at one after each was put would lay the page out each time. */
+  /** Measures all tiles at once: measuring between writes would force a reflow for each tile. */
   #rectangles() {
     return new Map([...this.#tiles].map(([key, tile]) => [key, tile.element.getBoundingClientRect()]));
   }
@@ -223,7 +223,7 @@ export class Stage {
   }
 
   #grid(width, height, gap) {
-    const self = this.#order.slice(-1).filter((key) => this.#tiles.get(key).isSelf); // none, where one only watches
+    const self = this.#order.slice(-1).filter((key) => this.#tiles.get(key).isSelf); // none if the user only watches
     const others = this.#order.slice(0, this.#order.length - self.length);
     const area = { x: 0, y: 0, width, height };
     if (others.length < 2) {
@@ -254,7 +254,7 @@ export class Stage {
     return { of, bar, more };
   }
 
-  /** Which of the others are in sight. */
+  /** Chooses which of the others are visible. */
   #choose(keys, places) {
     const spoke = new Map(keys.map((key) => [key, this.#spoke.get(this.#tiles.get(key).peer)]));
     this.#shown = choose(keys, places, { before: this.#shown, speaker: `${this.#speaker} camera`, spoke });
@@ -277,7 +277,7 @@ export class Stage {
     put(key, t('stage.more', { count }));
   }
 
-  /** Tells the room which pictures are shown how large, in device pixels; what is missing need not be sent. */
+  /** Reports the visible videos and their sizes in device pixels; the server need not send the others. */
   #tellView() {
     clearTimeout(this.#timers.view);
     this.#timers.view = setTimeout(() => {
@@ -293,16 +293,16 @@ export class Stage {
     }, VIEW_MS);
   }
 
-  // --- what is done with a tile ---
+  // --- actions on a tile ---
 
-  /** The large picture, or who spoke last, in a window of its own above all others; again: back. */
+  /** Toggles picture-in-picture for a tile: by default the large one, or else that of the dominant speaker. */
   async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
     if (document.pictureInPictureElement) return document.exitPictureInPicture();
     const { video } = tile?.seat.picture ? tile : ([...this.#tiles.values()].find((one) => one.seat.picture) ?? {});
     await video?.requestPictureInPicture().catch(() => {});
   }
 
-  // --- by keyboard: one stop for all tiles, arrows between them (tile-keys.js) ---
+  // --- keyboard: one tab stop for all tiles, arrow keys between them (tile-keys.js) ---
 
   #tab(keys) {
     if (!keys.includes(this.#active)) this.#active = keys[0];

@@ -1,18 +1,18 @@
-/** Moving on the stage: your own picture is dragged to another corner, a tap shows a tile's keys, and arrow keys lead from tile to tile. */
+/** Input on the stage: dragging the self-view to another corner, tapping to show a tile's buttons, arrow keys between tiles. */
 
 import { nextCorner } from './corner.js';
 import { $ } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { choices, choose } from '../base/storage.js';
 
-const DRAGGED_PX = 6; // less is a press
+const DRAGGED_PX = 6; // a shorter movement is a click
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const box = $('tiles');
 const rightToLeft = () => document.documentElement.dir === 'rtl';
-let start = null; // where the corner was pressed
+let start = null; // { corner, x, y } of the pointerdown on the corner tile
 
-// --- by pointer ---
+// --- pointer ---
 
 function press(event) {
   const corner = event.target.closest('.is-corner');
@@ -44,7 +44,7 @@ function drop() {
   start = null;
 }
 
-/** Where nothing hovers, a tap shows what can be done with a tile, and another hides it. */
+/** Without a mouse there is no hover: a tap shows a tile's buttons, another tap hides them. */
 function tap({ pointerType, target }) {
   const tapped = target.closest('.tile');
   if (pointerType === 'mouse' || !tapped || target.closest('button')) return;
@@ -53,7 +53,7 @@ function tap({ pointerType, target }) {
   tapped.classList.toggle('is-shown', !shown);
 }
 
-// --- by keyboard ---
+// --- keyboard ---
 
 function key(event) {
   const tile = [...page.stage.tiles].find(({ element }) => element === event.target);

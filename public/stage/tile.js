@@ -1,4 +1,4 @@
-/** One tile: a picture, a name, and what is to be known about whoever it shows. */
+/** One tile: the video or initials of a participant or shared screen, the name, state icons and buttons. */
 
 import { button, element, icon, initialsOf, put, toneOf } from '../base/dom.js';
 import { choices } from '../base/storage.js';
@@ -10,7 +10,7 @@ const APPEAR_MS = 200;
 const EASE = 'cubic-bezier(.2, .7, .2, 1)';
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
-/** Three bars that move: whoever this is speaks. */
+/** The speaking indicator: three moving bars. */
 function wave() {
   const made = element('span', 'wave');
   made.append(element('i'), element('i'), element('i'));
@@ -19,11 +19,11 @@ function wave() {
 
 export class Tile {
   #stream = new MediaStream();
-  #shown = {}; // what tileText tells
+  #shown = {}; // arguments of tileText()
   #away = false;
   #on;
 
-  /** `on`: pin(tile), menu(tile, anchor), move(tile), blocked() when the browser holds the sound back. */
+  /** Callbacks in `on`: pin(tile), menu(tile, anchor), move(tile), blocked() if autoplay of sound is blocked. */
   constructor({ key, peer, source, isSelf = false }, on) {
     Object.assign(this, { key, peer, source, place: null, seat: {} });
     this.isSelf = isSelf;
@@ -80,7 +80,7 @@ export class Tile {
     this.#show();
   }
 
-  /** Out of sight: the sound goes on, the picture is neither decoded nor asked for. */
+  /** Hides or shows the tile. A hidden tile keeps its sound; its video is neither decoded nor requested. */
   setAway(away) {
     if (this.#away === away) return;
     this.#away = away;
@@ -104,7 +104,7 @@ export class Tile {
     this.#describe({ speaking, dominant });
   }
 
-  /** `main`: it has the stage, the others a strip; `large`: it needs no ring to be found. */
+  /** `main`: the large tile beside a strip; `large`: large enough to need no ring around a speaker. */
   setRole({ pinned, main, large }) {
     this.element.classList.toggle('is-main', main);
     this.element.classList.toggle('is-large', large);
@@ -113,7 +113,7 @@ export class Tile {
     this.pinKey.setAttribute('aria-label', this.pinKey.title);
   }
 
-  /** Puts the tile where it belongs. */
+  /** Positions the tile. */
   put(place) {
     this.place = place;
     const { style, classList } = this.element;
@@ -123,7 +123,7 @@ export class Tile {
     if (!still.matches) this.element.animate({ opacity: [0, 1] }, { duration: APPEAR_MS });
   }
 
-  /** Lets it come from one rectangle of the screen to another, where it is. */
+  /** Animates the tile from its old rectangle to its current one. */
   move(from, now) {
     if (still.matches || this.#away || !from.width || !now.width) return;
     const [dx, dy] = [from.left - now.left, from.top - now.top];
@@ -161,7 +161,7 @@ export class Tile {
   #play(tracks) {
     const now = this.#stream.getTracks();
     if (tracks.length === now.length && tracks.every((track) => now.includes(track))) return;
-    if (!now.length) this.#stream = new MediaStream(); // an emptied stream does not always come back to life
+    if (!now.length) this.#stream = new MediaStream(); // browsers do not always resume a stream that was empty
     for (const track of now) if (!tracks.includes(track)) this.#stream.removeTrack(track);
     for (const track of tracks) this.#stream.addTrack(track);
     if (this.video.srcObject !== this.#stream) this.video.srcObject = this.#stream;
@@ -171,7 +171,7 @@ export class Tile {
   #start() {
     this.video.play().catch((error) => {
       if (error.name !== 'NotAllowedError' || this.video.muted) return;
-      this.video.muted = true; // a picture without sound until somebody taps
+      this.video.muted = true; // video without sound until a user gesture
       this.video.play().catch(() => {});
       this.#on.blocked();
     });

@@ -1,4 +1,4 @@
-/** The keys that choose a language, where there is no call. */
+/** The language buttons of the views without a call. */
 
 import { LANGUAGES, language, speak, t, texts } from '../i18n/texts.js';
 

@@ -1,10 +1,10 @@
-/** Links in what people write. No DOM. */
+/** Finds links in chat messages. No page elements. */
 
 const LINK = /\bhttps?:\/\/[^\s<>"'`«»“”„‘’]+/giu;
 const TAIL = /[.,;:!?…*_~]+$/u;
 const BRACKETS = { ')': '(', ']': '[', '}': '{' };
 
-/** Text as parts in order: { text } or { text, href }. Only http and https become links; punctuation after one is no part of it. */
+/** Splits a text into { text } and { text, href }. Only http and https URLs become links, without trailing punctuation. */
 export function parts(text) {
   const found = [];
   let done = 0;
@@ -20,7 +20,7 @@ export function parts(text) {
   return found;
 }
 
-/** Without the full stop of the sentence around it, or the bracket it stands in. */
+/** Removes trailing punctuation, and closing brackets that were not opened inside the link. */
 function trimmed(link) {
   for (;;) {
     const shorter = link.replace(TAIL, '');

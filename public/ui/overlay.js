@@ -1,6 +1,6 @@
 /**
- * Dialogs and menus: both are modal <dialog> elements, so the browser keeps the focus inside, closes them with Escape and
- * gives the focus back. A press outside closes them. On phones menus come up from the bottom.
+ * Dialogs and menus. Both are modal <dialog> elements: the browser keeps the focus inside, closes them on Escape and restores
+ * the focus. A click outside closes them too. On phones, menus slide up from the bottom.
  */
 
 import { button, element, icon, styled } from '../base/dom.js';
@@ -20,7 +20,7 @@ function show(dialog, returnTo = /** @type {HTMLElement} */ (document.activeElem
 }
 
 /**
- * A dialog with a heading and a button that closes it; `body` is what stands in it. Returns the open <dialog>.
+ * Opens a dialog with a heading and a close button, replacing one with the same id. Returns the <dialog>.
  * @param {{ id: string, title: string, body: Node | Node[], foot?: Node | Node[], className?: string }} made
  */
 export function openDialog({ id, title, body, foot, className = '' }) {
@@ -34,7 +34,7 @@ export function openDialog({ id, title, body, foot, className = '' }) {
   head.append(heading, button('icon-btn', { title: t('close'), name: 'close' }, () => dialog.close()));
   const inside = element('div', 'dialog__body');
   inside.append(...[body].flat());
-  const frame = element('div', 'dialog__frame'); // so that a press on the dialog itself is one outside
+  const frame = element('div', 'dialog__frame'); // fills the dialog, so that only clicks on the backdrop target the dialog itself
   frame.append(head, inside);
   if (foot) {
     const row = element('footer', 'dialog__foot');
@@ -46,8 +46,8 @@ export function openDialog({ id, title, body, foot, className = '' }) {
 }
 
 /**
- * A menu at an element. Items: { icon, label, key, checked, bad, then }, a Node to stand between them, or null for a line.
- * `className` may name another look ('menu--grid'). Arrow keys, Home, End and first letters move.
+ * Opens a menu at an element. Items: { icon, label, key, checked, bad, then }, a Node to insert, or null for a separator.
+ * `className` adds a variant's class. Arrow keys, Home, End and first letters move the focus.
  */
 export function openMenu(anchor, items, /** @type {{ label?: string, className?: string, who?: string }} */ { label, className = '', who } = {}) {
   const dialog = element('dialog', `menu ${className}`);
@@ -102,13 +102,13 @@ function move(event, entries) {
     End: entries.at(-1),
   }[event.key];
   const found = next ?? (letter && rest.find((one) => one.innerText.trim().toLowerCase().startsWith(letter)));
-  event.stopPropagation(); // letters are shortcuts of the page elsewhere
+  event.stopPropagation(); // otherwise letters would trigger the page's shortcuts
   if (!found) return;
   event.preventDefault();
   found.focus();
 }
 
-/** Below an anchor in the window's upper half, else above; at its inline end, inside the window. */
+/** Positions a menu below an anchor in the upper half of the window, otherwise above, aligned to its inline end. */
 function place(dialog, anchor) {
   const at = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = dialog;

@@ -1,14 +1,14 @@
-/** A QR code as an SVG element (ISO/IEC 18004): dark on light in every theme, because scanners expect that. */
+/** QR codes as SVG elements (ISO/IEC 18004), dark on light in every theme, as scanners expect. */
 
 import { correction, generate } from './lean-qr.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
-const QUIET = 4; // modules of empty margin, section 6.3.8
+const QUIET = 4; // quiet zone in modules, section 6.3.8
 
 /** @type {(text: string, options: object) => { size: number, get(x: number, y: number): boolean }} */
 const encode = generate; // packed code has no types
 
-/** `label` is what a screen reader says instead. Throws when the text is longer than a code can hold (about 2,300 bytes). */
+/** Encodes a text; `label` is the accessible name. Throws if the text is too long for a code (about 2,300 bytes). */
 export function qrCode(text, label) {
   const code = encode(text, { minCorrectionLevel: correction.M });
   const size = code.size + 2 * QUIET;

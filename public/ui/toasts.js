@@ -1,11 +1,11 @@
-/** Sentences in the corner of the stage, and one for those who cannot see them. */
+/** Toasts in a corner of the stage, and announcements for screen readers. */
 
 import { $, button, element, icon } from '../base/dom.js';
 import { t } from '../i18n/texts.js';
 
 const SHOWN_MS = 5_000;
 const MOST = 3;
-const JOINS_MS = 5_000; // comings and goings are read out at most this often
+const JOINS_MS = 5_000; // minimum time between two announcements
 
 const said = [];
 let timer = 0;
@@ -13,8 +13,8 @@ let timer = 0;
 /** @typedef {{ action?: Node | { label: string, then: () => void }, icon?: string, ask?: boolean }} Shown */
 
 /**
- * Shows a sentence, replacing an earlier one of the same id. `action` is { label, then } or a link; with one it stays until it
- * is closed, and it is a question (role alert) with `ask`. Resting the pointer or the focus on it keeps it.
+ * Shows a toast, replacing one with the same id. `action` is { label, then } or a link. A toast with an action stays until it is
+ * closed; others stay while the pointer or the focus is on them. `ask` makes it an alert that asks for a decision.
  */
 export function toast(id, text, /** @type {Shown} */ { action, icon: name, ask = false } = {}) {
   closeToast(id);
@@ -50,7 +50,7 @@ export function clearToasts() {
   $('notices').replaceChildren();
 }
 
-/** Reads a sentence out to those who cannot see it; several close together become one. */
+/** Announces a text to screen readers; texts in quick succession are announced together, at most the last five. */
 export function say(text) {
   said.push(text);
   if (timer) return;

@@ -1,4 +1,4 @@
-/** Looking closer at a shared screen: wheel, pinch, drag, double click, and the keys of its bar. */
+/** Zooms a shared screen by wheel, pinch, drag, double click and the buttons of its bar. */
 
 const MOST = 8;
 const STEP = 1.5;
@@ -7,13 +7,13 @@ export class Zoom {
   #tile;
   #video;
   #scale = 1;
-  #x = 0; // of the picture's corner, in CSS pixels; never so that a band shows beside it
+  #x = 0; // offset of the picture in CSS pixels, limited so that it always fills the tile
   #y = 0;
   #pointers = new Map();
   #changed;
   #stop = new AbortController();
 
-  /** `changed(scale)` is told after each change: 1 is the whole picture. */
+  /** `changed(scale)` is called after each change; scale 1 shows the whole picture. */
   constructor(tile, changed) {
     this.#tile = tile.element;
     this.#video = tile.video;
@@ -30,7 +30,7 @@ export class Zoom {
     return this.#scale;
   }
 
-  /** The scale at which a pixel of the picture is one of the display. */
+  /** The scale at which one pixel of the picture is one device pixel. */
   get #real() {
     const { videoWidth, videoHeight, clientWidth, clientHeight } = this.#video;
     const fitted = Math.min(clientWidth / videoWidth, clientHeight / videoHeight);
@@ -45,7 +45,7 @@ export class Zoom {
     this.to(this.#scale * STEP ** direction);
   }
 
-  /** Zooms so that what is at the event's place, or in the middle, stays there. */
+  /** Sets the scale, keeping the point at the event's position (default: the centre) in place. */
   to(scale, at = null) {
     const box = this.#tile.getBoundingClientRect();
     const [px, py] = at ? [at.clientX - box.left, at.clientY - box.top] : [box.width / 2, box.height / 2];

@@ -17,7 +17,7 @@ _OFFERED_JS = """() => {
     const said = nodes.flatMap((one) => [...one.attributes].map(({ value }) => value).concat(String(one.value)));
     return { link: [document.body.innerText, ...said].some((text) => text.includes('?room=')),
         code: nodes.some((one) => one.matches('.qr')),
-        straight: /comes straight in|Whoever opens (it|the link|this link)/.test(document.body.innerText) };
+        straight: /Anyone with this link/.test(document.body.innerText) };
 }"""
 
 
@@ -79,7 +79,7 @@ def test_a_room_without_a_link_offers_none(server: Server, crowd: Crowd, person:
     nothing = {"link": False, "code": False, "straight": False}
     assert offers(page) == dict.fromkeys(PLACES, nothing)
     page.get_by_role("button", name="Invite", exact=True).click()
-    expect(page.locator("#invite")).to_contain_text("Ask whoever sent you yours for more.")
+    expect(page.locator("#invite")).to_contain_text("To invite someone, ask the person who invited you.")
     closed(page)
     page.click("#more-button")
     page.get_by_role("menuitem", name="Invite").click()
@@ -90,8 +90,8 @@ def test_a_room_without_a_link_offers_none(server: Server, crowd: Crowd, person:
     eventually(lambda: alice.has_come_back(before), "loading it again leads back")
     other = person(server, "other", quiet=True).page
     other.goto(page.url)
-    expect(other.locator("#end-title")).to_have_text("This address has no invitation in it")
-    expect(other.locator("#end-text")).to_contain_text("linkless is entered with an invitation")
+    expect(other.locator("#end-title")).to_have_text("This address doesn’t contain an invitation")
+    expect(other.locator("#end-text")).to_contain_text("You need an invitation to join linkless")
     other.get_by_role("button", name="Another room").click()
     expect(other.locator("#room-input")).to_be_visible()
 

@@ -162,7 +162,7 @@ def test_nothing_shifts_when_somebody_comes_and_goes(enter: Callable[..., Page],
 def test_alone_one_has_an_invitation_and_a_corner_that_moves(enter: Callable[..., Page], crowd: Crowd) -> None:
     page = enter("alone")
     expect(page.locator("#invitation")).to_be_visible()
-    expect(page.locator("#invitation-text")).to_contain_text("invitations of their own")
+    expect(page.locator("#invitation-text")).to_contain_text("a personal invitation")
     corner = page.locator(".tile.is-corner")
     before = corner.bounding_box()
     assert before
@@ -262,7 +262,7 @@ def test_talking_while_muted_is_noticed(enter: Callable[..., Page]) -> None:
             for (let times = 0; times < 9; times++) page.tell('level', { level: 0.9 });
         }"""
     )
-    toast = page.locator(".toast", has_text="You are talking with your microphone off.")
+    toast = page.locator(".toast", has_text="You’re talking, but your microphone is off.")
     toast.get_by_role("button", name="Unmute").click()
     expect(page.locator("#mic-button")).to_have_attribute("aria-label", "Mute")
 
@@ -309,7 +309,7 @@ def test_a_device_that_is_plugged_in_is_offered(server: Server, person: Callable
             navigator.mediaDevices.dispatchEvent(new Event('devicechange'));
         }"""
     )
-    toast = alice.page.locator(".toast", has_text="USB headset was plugged in.")
+    toast = alice.page.locator(".toast", has_text="USB headset is now available.")
     toast.get_by_role("button", name="Use it").click()
     expect(alice.page.locator(".toast", has_text="Now using USB headset as your microphone.")).to_be_visible()
 
@@ -320,7 +320,7 @@ def test_a_hand_and_a_reaction_are_shown(enter: Callable[..., Page]) -> None:
     page.keyboard.press("h")
     expect(tile.locator(".flag")).to_have_text("1")
     expect(page.locator("#hand-button")).to_have_attribute("aria-pressed", "true")
-    expect(tile).to_have_attribute("aria-label", re.compile("hand raised, place 1"))
+    expect(tile).to_have_attribute("aria-label", re.compile("hand raised, position 1"))
     page.keyboard.press("r")
     page.keyboard.press("2")
     expect(tile.locator(".reaction use")).to_have_attribute("href", "#i-heart")

@@ -45,9 +45,9 @@ def test_one_field_and_one_button(visit: Callable[..., Page]) -> None:
     expect(page.locator("#preview-video")).to_be_visible()
     expect(page.locator("#join-microphone option")).not_to_have_count(0)
     expect(page.locator("#join-devices .hint").first).to_have_text("We can hear you")
-    expect(page.locator("#join-will")).to_have_text("You go in with your microphone and camera on.")
+    expect(page.locator("#join-will")).to_have_text("You’ll join with your microphone and camera on.")
     page.click("#join-button")
-    expect(page.locator("#name-hint")).to_have_text("Enter a name, so that the others know who you are.")
+    expect(page.locator("#name-hint")).to_have_text("Enter your name so that others know who you are.")
     page.fill("#name-input", "Sofia")
     page.press("#name-input", "Enter")
     eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
@@ -65,7 +65,7 @@ def test_what_was_chosen_is_remembered(visit: Callable[..., Page]) -> None:
     expect(page.locator("#mic-button")).to_have_attribute("aria-label", "Unmute")
     page.goto(page.url.replace("remember", "other"))
     expect(page.locator("#name-input")).to_have_value("Sofia")
-    expect(page.locator("#join-will")).to_have_text("You go in muted and without a picture.")
+    expect(page.locator("#join-will")).to_have_text("You’ll join muted, with your camera off.")
     expect(page.locator("#preview-video")).to_be_hidden()
 
 
@@ -73,8 +73,8 @@ def test_what_was_chosen_is_remembered(visit: Callable[..., Page]) -> None:
     ("locale", "direction", "button"),
     [
         ("de-AT", "ltr", "Raum betreten"),
-        ("ar-EG", "rtl", "دخول الغرفة"),
-        ("fr", "ltr", "Entrer dans la salle"),
+        ("ar-EG", "rtl", "الانضمام إلى الغرفة"),
+        ("fr", "ltr", "Rejoindre la salle"),
         ("nl", "ltr", "Join room"),
     ],
 )
@@ -212,15 +212,15 @@ def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], tou
     page.add_init_script(_STANDING_JS)
     page.goto(page.url.replace("/health", "/?room=asking"))
     problem = page.locator("#preview-problem")
-    expect(problem).to_contain_text("Your browser is asking whether it may use your camera and microphone.")
+    expect(problem).to_contain_text("Your browser is asking for access to your camera and microphone.")
     expect(problem).to_contain_text(where)
     expect(problem.locator(".ask")).to_be_visible()
-    expect(page.locator("#join-will")).to_have_text("You can join before you answer. What you allow turns on then.")
+    expect(page.locator("#join-will")).to_have_text("You can join now. Your devices turn on once you allow them.")
     for source in ("microphone", "camera"):
-        expect(page.locator(f"#join-{source} option")).to_have_text("Waiting for your browser")
+        expect(page.locator(f"#join-{source} option")).to_have_text("Waiting for permission")
     page.evaluate("window.answer('NotAllowedError')")
     expect(problem).to_contain_text("Your browser is blocking the camera and microphone.")
-    expect(page.locator("#join-will")).to_have_text("You go in muted and without a picture.")
+    expect(page.locator("#join-will")).to_have_text("You’ll join muted, with your camera off.")
 
 
 def test_who_does_not_wait_for_the_question_gets_in(visit: Callable[..., Page]) -> None:

@@ -22,7 +22,7 @@ navigator.mediaDevices.getUserMedia = async (asked) => {
     return real(asked);
 };
 """
-BUSY = "The camera can’t be started: another program may be using it. Close it there, then try again."
+BUSY = "The camera can’t be started. Another app may be using it. Close that app, then try again."
 _MICROPHONE_JS = "window.room.pc.getSenders().find((one) => one.track?.kind === 'audio')?.track.id"
 _HAPPENS_JS = """async (type) => {
     const { page } = await import('/app/page.js');
@@ -39,7 +39,7 @@ def test_a_camera_that_is_busy_can_be_tried_again(server: Server, person: People
     page.goto(f"{server.url}/?room=busy")
     problem = page.locator("#preview-problem")
     expect(problem).to_contain_text(BUSY)
-    expect(page.locator("#join-will")).to_have_text("You go in with your microphone on and no picture.")
+    expect(page.locator("#join-will")).to_have_text("You’ll join with your microphone on and your camera off.")
     page.evaluate("window.busy = false")
     problem.get_by_role("button", name="Try again").click()
     expect(page.locator("#preview-video")).to_be_visible()
@@ -59,13 +59,13 @@ def test_a_camera_that_is_busy_can_be_tried_again(server: Server, person: People
 def test_a_microphone_that_a_phone_call_takes_can_be_taken_back(server: Server, person: People) -> None:
     page = person(server, "alice").join("phone").page
     before = eventually(lambda: page.evaluate(_MICROPHONE_JS), "a microphone is sent")
-    taken = page.get_by_role("alert").filter(has_text="took your microphone. Nobody hears you.")
+    taken = page.get_by_role("alert").filter(has_text="is using your microphone. Others can’t hear you.")
     page.evaluate(_HAPPENS_JS, "mute")
     expect(taken).to_be_visible()
     page.evaluate(_HAPPENS_JS, "unmute")  # the call is over
     expect(taken).to_have_count(0)
     page.evaluate(_HAPPENS_JS, "mute")
-    taken.get_by_role("button", name="Take it back").click()
+    taken.get_by_role("button", name="Turn it back on").click()
     eventually(lambda: page.evaluate(_MICROPHONE_JS) not in (None, before), "the microphone is opened anew")
     expect(taken).to_have_count(0)
     before = page.evaluate(_MICROPHONE_JS)
@@ -90,10 +90,10 @@ def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
         "**/call/deferred.js"
     ):  # and nothing is looked at: for the browser that is a touch
         listener.page.goto(f"{server.url}/?room=tap&username=lena")
-    said = listener.page.locator(".toast", has_text="Your browser holds the sound back until you tap.")
+    said = listener.page.locator(".toast", has_text="Your browser blocks sound until you click or tap.")
     expect(said).to_be_visible()
     assert not listener.page.evaluate(_HEARS_JS)
-    said.get_by_role("button", name="Tap to hear").click()
+    said.get_by_role("button", name="Turn on sound").click()
     eventually(lambda: listener.page.evaluate(_HEARS_JS), "the sound plays")
     expect(said).to_have_count(0)
     listener.hears()
@@ -114,9 +114,9 @@ def test_a_firewall_that_stops_the_media_is_named_with_its_port(walled: tuple[Se
     server, relay = walled
     alice = person(server, "alice").join("wall")
     banner = alice.page.locator("#banner")
-    expect(banner).to_contain_text("This network blocks video and sound")
-    expect(banner).to_contain_text(f"The server is reachable, media is not: UDP {server.port}.")
-    expect(banner).to_contain_text(f"For the network’s administrator: allow UDP port {server.port} to 127.0.0.1.")
+    expect(banner).to_contain_text("This network blocks audio and video")
+    expect(banner).to_contain_text(f"audio and video can’t get through (UDP {server.port}).")
+    expect(banner).to_contain_text(f"For the network administrator: allow UDP port {server.port} to 127.0.0.1.")
     for direction in ("up", "down"):
         relay.shape(direction, CLEAN)  # type: ignore[arg-type]
     banner.get_by_role("button", name="Try now").click()
@@ -143,7 +143,7 @@ def test_a_part_that_does_not_load_is_tried_again_and_then_by_a_button(server: S
     failed: list[str] = []
     page.route("**/call/deferred.js", lambda route: route.abort() if failed.append(route.request.url) is None else None)
     page.goto(f"{server.url}/?room=part&username=alice")
-    said = page.get_by_role("button", name="A part of this page did not load. Try again")
+    said = page.get_by_role("button", name="Part of this page did not load. Try again")
     eventually(lambda: page.wait_for_timeout(1) or len(failed) == 2, "the page has loaded itself again")
     expect(said).to_be_visible()
     page.unroute("**/call/deferred.js")

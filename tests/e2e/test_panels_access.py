@@ -74,7 +74,7 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     expect(page.locator(".lobby")).to_be_visible()
     check(waiting.page, "in the lobby")
     check(page, "people, lobby and toast", "#call-view")
-    page.get_by_role("button", name="More for Amira Haddad").last.click()
+    page.get_by_role("button", name="More options for Amira Haddad").last.click()
     check(page, "menu of a person", "dialog[open]")
     leave_dialog(page)
     page.get_by_role("button", name="Invite", exact=True).click()

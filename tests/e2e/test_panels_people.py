@@ -48,7 +48,7 @@ def opened(one: Person) -> Person:
 def choose(one: Person, name: str, item: str) -> None:
     """Picks from the menu of somebody's row."""
     opened(one)
-    row(one, name).get_by_role("button", name=f"More for {name}").click()
+    row(one, name).get_by_role("button", name=f"More options for {name}").click()
     one.page.get_by_role("menuitem", name=item).click()
 
 
@@ -120,21 +120,21 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     alice.page.click("#people-button")  # closes it: the door is seen from outside, too
     bob = go("bob", "door", enters=False)
     expect(bob.page.get_by_text("You are in the lobby of door")).to_be_visible()
-    asks = alice.page.get_by_role("alert").filter(has_text="bob is waiting to enter")
-    expect(alice.page.locator("#people-button")).to_have_accessible_name("People, 1 waiting to enter")
+    asks = alice.page.get_by_role("alert").filter(has_text="bob is waiting to join")
+    expect(alice.page.locator("#people-button")).to_have_accessible_name("People, 1 waiting to join")
     asks.get_by_role("button", name="Admit").click()
     eventually(lambda: bob.peer, "bob is in")
     expect(alice.page.locator("#people-count")).to_be_hidden()
 
     carol = go("carol", "door", enters=False)
-    expect(alice.page.get_by_role("alert").filter(has_text="carol is waiting to enter")).to_be_visible()
+    expect(alice.page.get_by_role("alert").filter(has_text="carol is waiting to join")).to_be_visible()
     lobby = opened(alice).page.locator(".lobby")
     expect(lobby).to_contain_text("carol")
     expect(alice.page.locator(".toast")).to_have_count(0)  # the panel says it
     lobby.get_by_role("button", name="Decline").click()
     expect(carol.page.get_by_role("heading", name="You were not let in")).to_be_visible()
     expect(lobby).to_be_hidden()
-    expect(alice.page.get_by_text("is waiting to enter")).to_have_count(0)
+    expect(alice.page.get_by_text("is waiting to join")).to_have_count(0)
 
 
 def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:

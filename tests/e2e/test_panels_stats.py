@@ -53,7 +53,7 @@ def test_every_stream_has_its_numbers(server: Server, person: People) -> None:
     for title, format_ in {
         "Your microphone": "Opus, mono",
         "Your camera": r"\d+×\d+, \d+ fps, VP8",
-        "bob, sound": "Opus, mono",
+        "bob, audio": "Opus, mono",
         "bob": r"\d+×\d+, \d+ fps, VP8",
     }.items():
         row = panel.locator(".stream").filter(has=alice.page.get_by_text(title, exact=True))

@@ -26,10 +26,10 @@ _WATCH_JS = """async () => {
     window.silences = 0; // looks at which media did not flow and the page said nothing
     setInterval(() => (window.silences += page.inCall && !page.room.connected && !banner.checkVisibility()), 20);
 }"""
-CUT = "Whether you are still heard is not known yet."
-FLOWS = "You still hear and see the others."
-SILENT = "You hear and see nobody until it is back."
-STUCK = "Sound and video are stuck"
+CUT = "Others may not be able to hear you."
+FLOWS = "You can still hear and see the others."
+SILENT = "You can’t hear or see anyone until it is back."
+STUCK = "Audio and video have stopped"
 
 
 def watch(one: Person) -> None:
@@ -125,7 +125,7 @@ def test_a_broken_websocket_is_resumed_and_nobody_notices(two: Two, wire: TcpWir
     assert alice.peer == peer
     assert said(alice) == [CUT, FLOWS]
     expect(alice.page.locator("#banner")).to_be_hidden()
-    expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted, no picture")
+    expect(bob.page.locator(bob.tile(alice))).to_have_attribute("aria-label", "alice, muted, no video")
     assert bob.page.evaluate("window.left") == 0
     bob.page.click("#mic-button")  # and what is said on the new connection arrives
     expect(alice.page.locator(alice.tile(bob))).to_have_attribute("aria-label", "bob, muted")

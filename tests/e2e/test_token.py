@@ -93,7 +93,7 @@ def test_who_only_watches_is_not_filmed(server: Server, crowd: Crowd, person: Pe
     page.add_init_script(ASKED_JS)
     page.goto(f"{server.url}/?token={crowd.token('watch', 'Lena', permissions={'publish': False})}")
     expect(page.locator("#preview-problem")).to_have_text("You were invited to watch and listen")
-    expect(page.locator("#join-will")).to_have_text("You watch and listen. Your microphone and camera stay off.")
+    expect(page.locator("#join-will")).to_have_text("You’ll watch and listen. Your microphone and camera stay off.")
     expect(page.locator(".puck:visible, #join-camera:visible, #join-microphone:visible")).to_have_count(0)
     page.click("#join-button")
     eventually(lambda: lena.peer, "lena is in the room")
