@@ -80,8 +80,8 @@ export default {
 
   // the bar
   'bar.label': 'Commandes de l’appel',
-  'key.mute': 'Couper le son',
-  'key.unmute': 'Activer le son',
+  'key.mute': 'Couper micro',
+  'key.unmute': 'Activer micro',
   'key.stop_video': 'Arrêter vidéo',
   'key.start_video': 'Activer vidéo',
   'key.choose.microphone': 'Choisir le micro',
