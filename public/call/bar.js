@@ -12,7 +12,7 @@ const PANEL_KEYS = Object.entries(PANELS)
   .filter(([, { key }]) => key)
   .map(([id, { key, shortcut }]) => ({ id, shortcut: shortcut.toUpperCase(), has: { expanded: 'false', controls: 'panel' }, ...key }));
 
-/** The keys: what their ids begin with, and the shortcut; `wide` ones stand in the More menu where the bar is short. */
+/** The buttons of each group: `id` is the stem of their ids. `wide` ones move to the More menu when the bar is too short. */
 const KEYS = {
   'bar-media': [
     { id: 'mic', device: 'microphone' },

@@ -1,8 +1,8 @@
 /**
- * The panels, one row each: where they stand in the bar or the More menu, their title and shortcut follow from it.
+ * The panels, one row each. The bar, the More menu, the shortcuts and their list are built from these rows.
  *
- * `key` describes the panel's key in the bar, as bar.js reads it; a panel without one is in the More menu. `title` is the name
- * of a text, `sign` that of an icon. `load` resolves to the panel's module (see panel.js).
+ * `key` describes the panel's button in the bar (see bar.js); a panel without one is in the More menu. `title` is the key of a
+ * text, `sign` the name of an icon. `load` imports the panel's module (see panel.js).
  */
 export const PANELS = {
   people: { title: 'people.title', shortcut: 'p', key: { wide: true, count: 'count count--wait' }, load: () => import('./people.js') },

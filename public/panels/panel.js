@@ -10,7 +10,7 @@ import { $, button, element } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { t, texts } from '../i18n/texts.js';
 
-/** Its key in the bar, if there is one. */
+/** The panel’s button in the bar, or null. */
 const keyOf = ({ id }) => document.getElementById(`${id}-button`);
 
 class Panels {
@@ -26,7 +26,7 @@ class Panels {
     texts.addEventListener('change', () => this.#retitle());
   }
 
-  /** A row of list.js. */
+  /** Registers a panel: `id` and row of a panel in list.js. */
   add(id, { title, load }) {
     this.#all.set(id, { id, title, load, made: null, frame: null });
   }
