@@ -252,6 +252,12 @@ class Config:
         86_400, _whole(0, 315_360_000), "How long chat is kept, unless the room sets its own time. 0: not at all.",
         unit="seconds",
     )  # fmt: skip
+    keep_open_chat: bool = _setting(
+        False,
+        _choice({"on": True, "off": False}),
+        "on: chat and files outlive the call also in rooms that anyone can enter by name.",
+        shown="off",
+    )
     history_days: int = _setting(
         365,
         _whole(0, 36_500),

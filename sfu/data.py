@@ -25,6 +25,7 @@ def open_data(config: Config) -> AbstractAsyncContextManager[Store]:
         max_participants=config.max_peers if config.limits else UNLIMITED,
         chat_kept_s=config.chat_kept_s,
         history_days=config.history_days,
+        keep_open_chat=config.keep_open_chat,
     )
 
 

@@ -163,6 +163,7 @@ export default {
 
   // panels
   cancel: 'إلغاء',
+  'chat.cleared': 'تُحذف الرسائل والملفات بعد مغادرة الجميع.',
   'chat.deleted': 'حُذفت',
   'chat.empty_kept': 'لا توجد رسائل بعد.',
   'chat.kept': 'تُحفظ الرسائل والملفات لمدة {time}.',

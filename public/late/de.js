@@ -163,6 +163,7 @@ export default {
 
   // panels
   cancel: 'Abbrechen',
+  'chat.cleared': 'Nachrichten und Dateien werden gelöscht, wenn alle gegangen sind.',
   'chat.deleted': 'Gelöscht',
   'chat.empty_kept': 'Noch keine Nachrichten.',
   'chat.kept': 'Nachrichten und Dateien werden {time} gespeichert.',

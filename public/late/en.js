@@ -163,6 +163,7 @@ export default {
 
   // panels
   cancel: 'Cancel',
+  'chat.cleared': 'Messages and files are deleted once everyone has left.',
   'chat.deleted': 'Deleted',
   'chat.empty_kept': 'No messages yet.',
   'chat.kept': 'Messages and files are kept for {time}.',

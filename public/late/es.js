@@ -163,6 +163,7 @@ export default {
 
   // panels
   cancel: 'Cancelar',
+  'chat.cleared': 'Los mensajes y archivos se borran cuando todos han salido.',
   'chat.deleted': 'Eliminado',
   'chat.empty_kept': 'Todavía no hay mensajes.',
   'chat.kept': 'Los mensajes y archivos se guardan {time}.',

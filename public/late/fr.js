@@ -163,6 +163,7 @@ export default {
 
   // panels
   cancel: 'Annuler',
+  'chat.cleared': 'Les messages et fichiers sont supprimés quand tout le monde est parti.',
   'chat.deleted': 'Supprimé',
   'chat.empty_kept': 'Aucun message pour l’instant.',
   'chat.kept': 'Les messages et les fichiers sont conservés {time}.',

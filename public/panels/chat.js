@@ -43,7 +43,9 @@ function write() {
   const kept_s = page.room?.settings.chat_kept_s ?? 0;
   const may = page.room?.permissions?.chat !== false;
   const time = kept_s < 2 * DAY_S ? ['hour', Math.max(1, Math.round(kept_s / 3600))] : ['day', Math.round(kept_s / DAY_S)];
-  note.textContent = kept_s ? t('chat.kept', { time: number(time[1], { style: 'unit', unit: time[0], unitDisplay: 'long' }) }) : '';
+  const span = number(time[1], { style: 'unit', unit: time[0], unitDisplay: 'long' });
+  const kept = () => (page.room.settings.chat_cleared ? t('chat.cleared') : t('chat.kept', { time: span }));
+  note.textContent = kept_s ? kept() : '';
   note.hidden = !kept_s;
   empty.textContent = t(kept_s ? 'chat.empty_kept' : 'chat.empty');
   input.placeholder = t(may ? 'chat.write' : 'chat.read_only');

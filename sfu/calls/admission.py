@@ -101,6 +101,7 @@ class Admission:
         self.store, self.clock = store, clock
         self._allow_anonymous, self._default = config.allow_anonymous, default
         self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
+        self._keep_open_chat = config.keep_open_chat
 
     async def identify(self, ask: Ask, address: str) -> Entry:
         """The person who asks. Raises TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
@@ -150,7 +151,8 @@ class Admission:
         kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
         anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
         public = anonymous and is_clean(room_id)
-        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public)
+        cleared = anonymous and kept_s > 0 and rules.chat_kept_s is None and not self._keep_open_chat
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public, cleared)
 
     def banned_until(self, entry: Entry) -> datetime:
         """When the ban of a removed person ends: when their token can no longer be used, or after SFU_BAN_S."""

@@ -55,6 +55,7 @@ class RoomState:
     files: bool = False
     chat_kept_s: int = 0
     public: bool = False
+    chat_cleared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,14 +98,15 @@ async def open_store(
     max_leaves: int = 10_000,
     chat_kept_s: int = 86_400,
     history_days: int = 0,
+    keep_open_chat: bool = False,
     clock: Callable[[], datetime] = _now,
 ) -> AsyncIterator[Store]:
     """The store at a database URL. Its schema is migrated first.
 
     `server` identifies this server among those that share the database and stays the same from run to run.
     `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
-    `history_days` is how long ended sessions and expired tokens are kept (0: forever). Queued writes are written at
-    the end, if the database accepts them. Raises ConfigError or DatabaseUnavailable.
+    `history_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if the database
+    accepts them. Raises ConfigError or DatabaseUnavailable.
     """
     async with open_database(url) as database:
         leaves, rulings, lines = Later(database, max_leaves), Later(database, RULINGS), Later(database, LINES)
@@ -122,7 +123,7 @@ async def open_store(
             leaves,
             rulings,
             lines,
-            Retention(database, clock, history_days=history_days),
+            Retention(database, clock, history_days=history_days, keep_open_chat=keep_open_chat),
         )
         try:
             yield store

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from sfu.store.database import Database
 
 SWEEP_S = 60.0
+EMPTY_S = 60
+"""How long a room must have been empty before its chat is deleted: people reload the page, and servers restart."""
 BATCH = 200
 """Most rows per statement. Between two statements others can write, and a cancelled sweep can end."""
 
@@ -16,12 +18,16 @@ log = logging.getLogger(__name__)
 
 
 class Retention:
-    """Deletes expired rows. `history_days`: how long closed sessions and expired tokens are kept; 0: forever."""
+    """Deletes expired rows. `history_days`: how long closed sessions and expired tokens are kept; 0: forever.
+    `keep_open_chat`: chat outlives the call also in rooms that anyone can enter by name."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], *, history_days: int) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime], *, history_days: int, keep_open_chat: bool
+    ) -> None:
         self._database = database
         self._clock = clock
         self._history_days = history_days
+        self._keep_open_chat = keep_open_chat
 
     LINES = """
         DELETE FROM chat_lines WHERE id IN (SELECT id FROM chat_lines WHERE expires_ms <= :now_ms LIMIT :count)
@@ -30,6 +36,17 @@ class Retention:
     FILES = """
         DELETE FROM files WHERE id IN (SELECT id FROM files WHERE expires_ms <= :now_ms LIMIT :count) RETURNING id
     """
+    _EMPTY = """
+        FROM {table} AS one JOIN rooms AS r ON r.company_id = one.company_id AND r.room_id = one.room_id
+        WHERE one.company_id = (SELECT id FROM companies WHERE is_default) AND r.access = 'open'
+            AND r.chat_kept_s IS NULL AND NOT EXISTS (
+                SELECT 1 FROM sessions AS s WHERE s.company_id = one.company_id AND s.room_id = one.room_id
+                    AND (s.disconnected_at IS NULL OR s.disconnected_at > :empty_since)
+            )
+        LIMIT :count
+    """
+    OPEN_LINES = f"DELETE FROM chat_lines WHERE id IN (SELECT one.id {_EMPTY.format(table='chat_lines')}) RETURNING id"
+    OPEN_FILES = f"DELETE FROM files WHERE id IN (SELECT one.id {_EMPTY.format(table='files')}) RETURNING id"
     BANS = "DELETE FROM bans WHERE id IN (SELECT id FROM bans WHERE expires_at <= :now LIMIT :count) RETURNING id"
     SESSIONS = """
         DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE disconnected_at < :before LIMIT :count)
@@ -48,6 +65,10 @@ class Retention:
             "files": await self._all(self.FILES, now_ms=now_ms),
             "bans": await self._all(self.BANS, now=now),
         }
+        if not self._keep_open_chat:
+            empty_since = now - timedelta(seconds=EMPTY_S)
+            deleted["lines"] += await self._all(self.OPEN_LINES, empty_since=empty_since)
+            deleted["files"] += await self._all(self.OPEN_FILES, empty_since=empty_since)
         if self._history_days:
             before = now - timedelta(days=self._history_days)
             deleted["sessions"] = await self._all(self.SESSIONS, before=before)

@@ -43,7 +43,9 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
     may = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
     assert welcome == {
         "peer": peer, "room": "team", "name": "alice", "participants": [], "limits": limits, "permissions": may,
-        "state": {"locked": False, "lobby": False, "files": True, "chat_kept_s": 86400, "public": True},
+        "state": {
+            "locked": False, "lobby": False, "files": True, "chat_kept_s": 86400, "public": True, "chat_cleared": True,
+        },
         "session": secret, "resumed": False,
     }  # fmt: skip
     assert offer["type"] == "offer"

@@ -421,7 +421,14 @@ async def test_the_api_does_it_too(server: Server) -> None:
         async with server.joined(name="eve"):
             pass
         assert (await rest(server, "PUT", "/rooms/team", key, {"locked": True, "chat_kept_s": 60})).status == 200
-        state = {"locked": True, "lobby": False, "files": True, "chat_kept_s": 60, "public": True}
+        state = {
+            "locked": True,
+            "lobby": False,
+            "files": True,
+            "chat_kept_s": 60,
+            "public": True,
+            "chat_cleared": False,
+        }
         assert await until(bob, "room") == state
         assert (await server.refused("/ws?room=team&username=eve"))["code"] == "room_locked"
         await bob.send("chat", {"text": "hello"})

@@ -13,7 +13,8 @@ from sfu.errors import Removed
 from sfu.refusals import BadCursor
 from sfu.store import Store, open_store
 from sfu.store.pages import encode_cursor
-from sfu.store.records import Company, Line, RoomSettings
+from sfu.store.records import Company, File, Line, RoomSettings
+from sfu.store.retention import EMPTY_S
 from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["support.storing"]
@@ -174,3 +175,40 @@ async def test_tokens_that_expired_long_ago_are_forgotten(
         assert await store.tokens.get(company.id, grant.id) is None
         (left,) = (await store.history.room_sessions(company.id, "team")).items
         assert (left.id, left.token_id) == (session.id, None)
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["cleared", "kept"])
+async def test_chat_of_an_empty_room_that_anyone_can_enter(
+    database_url: str, server_key: ServerKey, clock: Any, keep: bool
+) -> None:
+    """Whoever types its name later reads nothing. Rooms whose settings say otherwise keep their chat."""
+    async with open_store(database_url, server_key, clock=clock, keep_open_chat=keep) as store:
+        default = await store.companies.ensure_default()
+        other, _ = await store.companies.create("other")
+        own = {"closed": RoomSettings(access="token"), "its own time": RoomSettings(chat_kept_s=900)}
+        for room_id, rules in own.items():
+            await store.rooms.create(default.id, room_id, rules)
+        sessions = {}
+        for company in (default, other):
+            for room_id in (*own, "occupied", "left", "just left"):
+                if room_id not in own:
+                    await store.rooms.create(company.id, room_id, RoomSettings(access="open"))
+                elif company is other:
+                    continue
+                file = File(uuid.uuid4().hex, "a.txt", "text/plain", 1)
+                await store.files.add(company.id, room_id, file, kept_s=900, limit_bytes=10)
+                store.chat.add(company.id, room_id, line(clock, room_id, file=file), kept_s=900)
+        for room_id in ("occupied", "left", "just left"):
+            sessions[room_id] = await store.sessions.admit_anonymous(default.id, room_id, "alice")
+        for room_id in ("left", "just left"):
+            clock.advance(EMPTY_S)
+            store.sessions.close(sessions[room_id], "left")
+            await store.sessions.flush()
+        clock.advance(1)
+        await store.lines.flush()
+        await store.retention.sweep()
+        found = [room_id for room_id in (*own, *sessions) if await texts(store, default, room_id)]
+        assert found == [room_id for room_id in (*own, *sessions) if keep or room_id != "left"]
+        files = await store.database.read("SELECT room_id FROM files WHERE company_id = :id", id=default.id)
+        assert sorted(row["room_id"] for row in files) == sorted(found)
+        assert await texts(store, other, "left") == ["left"]
