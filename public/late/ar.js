@@ -64,6 +64,8 @@ export default {
   'shortcut.off': 'اختصارات المفتاح الواحد متوقفة. يمكنك تشغيلها من الإعدادات.',
 
   // when things go wrong
+  'join.lobby.title': 'لهذه الغرفة غرفة انتظار',
+  'join.lobby.text': 'سيسمح لك أحد المشرفين بالدخول بعد انضمامك.',
   'wait.offline.title': 'هذا الجهاز غير متصل بالإنترنت',
   'wait.offline.text': 'سيُعاد الاتصال تلقائيًا عند عودة الشبكة.',
   'wait.server_stopping.title': 'جارٍ إعادة تشغيل الخادم',

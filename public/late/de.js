@@ -64,6 +64,8 @@ export default {
   'shortcut.off': 'Tastenkürzel sind ausgeschaltet. Du kannst sie in den Einstellungen einschalten.',
 
   // when things go wrong
+  'join.lobby.title': 'Dieser Raum hat einen Warteraum',
+  'join.lobby.text': 'Nach dem Beitreten wartest du kurz auf Einlass.',
   'wait.offline.title': 'Dieses Gerät ist offline',
   'wait.offline.text': 'Sobald das Netz wieder da ist, wirst du automatisch wieder verbunden.',
   'wait.server_stopping.title': 'Der Server wird neu gestartet',

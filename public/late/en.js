@@ -64,6 +64,8 @@ export default {
   'shortcut.off': 'Single-key shortcuts are off. You can turn them on in Settings.',
 
   // when things go wrong
+  'join.lobby.title': 'This room has a lobby',
+  'join.lobby.text': 'A moderator will let you in after you join.',
   'wait.offline.title': 'This device is offline',
   'wait.offline.text': 'You’ll be reconnected automatically when the network is back.',
   'wait.server_stopping.title': 'The server is restarting',

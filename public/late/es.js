@@ -64,6 +64,8 @@ export default {
   'shortcut.off': 'Los atajos de una tecla están desactivados. Puedes activarlos en Configuración.',
 
   // when things go wrong
+  'join.lobby.title': 'Esta sala tiene sala de espera',
+  'join.lobby.text': 'Un moderador te dejará entrar después de unirte.',
   'wait.offline.title': 'Este dispositivo está sin conexión',
   'wait.offline.text': 'Volverás a conectarte automáticamente cuando haya red.',
   'wait.server_stopping.title': 'El servidor se está reiniciando',

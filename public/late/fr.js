@@ -64,6 +64,8 @@ export default {
   'shortcut.off': 'Les raccourcis à une touche sont désactivés. Vous pouvez les activer dans les paramètres.',
 
   // when things go wrong
+  'join.lobby.title': 'Cette salle a une salle d’attente',
+  'join.lobby.text': 'Un modérateur vous fera entrer après votre demande.',
   'wait.offline.title': 'Cet appareil est hors ligne',
   'wait.offline.text': 'Vous serez reconnecté automatiquement dès le retour du réseau.',
   'wait.server_stopping.title': 'Le serveur redémarre',

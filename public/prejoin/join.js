@@ -69,8 +69,15 @@ async function showRefused(code) {
   clearInterval(looking);
   asked.refused = true;
   writeWill();
+  await showReason(code ?? 'token');
+}
+
+/** What a join would lead to now, if not into the room. */
+async function showReason(code) {
   await more();
-  const { title, text } = endText({ code: code ?? 'token' }, asked.room);
+  const keys = { lobby: 'join.lobby', room_full: 'wait.room_full' };
+  const own = keys[code] && { title: t(`${keys[code]}.title`, { room: asked.room }), text: t(`${keys[code]}.text`, { room: asked.room }) };
+  const { title, text } = own ?? endText({ code }, asked.room);
   $('inside').hidden = false;
   $('inside').classList.remove('is-unknown');
   $('inside-faces').replaceChildren();
@@ -79,6 +86,7 @@ async function showRefused(code) {
 }
 
 function showInside(info) {
+  if (info?.refused && asked.fixed) return void showReason(info.refused);
   const names = info?.open && Array.isArray(info.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
   $('inside').hidden = !asked.fixed;
   $('inside').classList.toggle('is-unknown', !names); // keeps its space, so that nothing jumps later

@@ -9,12 +9,16 @@ from quart import Blueprint, Response, request
 
 from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
+from sfu.errors import Removed, RoomFull, RoomLocked
 from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled
+from sfu.refusals import CompanyDisabled, TokenRequired
 from sfu.store.tokens import held_against
 
 ASKS, ASKS_S = 120, 60.0
 """Most requests from one address in ASKS_S. An office may share one address, and each page asks every few seconds."""
+
+
+LOBBY = "lobby"
 
 
 class RoomInfo:
@@ -34,16 +38,19 @@ class RoomInfo:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         bearer = [TOKEN_SUBPROTOCOL + token.strip()] if scheme.lower() == "bearer" else []
         entry = await self._hub.identify(asked("/?" + request.query_string.decode("latin1"), bearer), address)
-        may_enter = await self._may_enter(entry)
+        refused = await self._refused(entry)
         room = self._hub.rooms.rooms.get(entry.key)
-        names = [peer.name for peer in room.peers.values()] if room is not None and may_enter else []
-        body = {"name": entry.room_id, "participants": names, "open": may_enter}
+        names = [peer.name for peer in room.peers.values()] if room is not None and refused is None else []
+        body = {"name": entry.room_id, "participants": names, "open": refused is None, "refused": refused}
         response = Response(json.dumps(body, ensure_ascii=False) + "\n", content_type="application/json")
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    async def _may_enter(self, entry: Entry) -> bool:
-        """Whether a join would succeed now, without a moderator's help. Raises CompanyDisabled or a TokenError."""
+    async def _refused(self, entry: Entry) -> str | None:
+        """The code that a join would be refused with now, `lobby` if it would wait, None if it would succeed.
+
+        Raises CompanyDisabled or a TokenError.
+        """
         company = await self._store.companies.by_id(entry.company_id)
         if company is None or not company.is_active:
             raise CompanyDisabled
@@ -54,9 +61,14 @@ class RoomInfo:
         token_id = None if entry.grant is None else entry.grant.id
         who = (entry.company_id, entry.room_id, entry.user_name)
         if await self._store.bans.holds(*who, token_id=token_id, address=entry.address):
-            return False
+            return Removed.code
         room = await self._store.rooms.get(entry.company_id, entry.room_id)
-        if room is None or (entry.permissions.moderate and room.participants < room.max_participants):
-            return True
-        closed = room.locked or room.lobby or (entry.grant is None and room.access != "open")
-        return not closed and room.participants < room.max_participants
+        if room is None:
+            return None
+        reasons = {
+            TokenRequired.code: entry.grant is None and room.access != "open",
+            RoomLocked.code: room.locked and not entry.permissions.moderate,
+            LOBBY: room.lobby and not entry.permissions.moderate,
+            RoomFull.code: room.participants >= room.max_participants,
+        }
+        return next((code for code, holds in reasons.items() if holds), None)

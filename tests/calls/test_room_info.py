@@ -30,8 +30,8 @@ async def ask(server: Server, query: str = "room=team", token: str = "") -> Repl
     return await request(server.port, "GET", f"/room-info?{query}", headers)
 
 
-def info(name: str, *participants: str, opened: bool = True) -> dict[str, Any]:
-    return {"name": name, "participants": list(participants), "open": opened}
+def info(name: str, *participants: str, refused: str | None = None) -> dict[str, Any]:
+    return {"name": name, "participants": list(participants), "open": refused is None, "refused": refused}
 
 
 async def test_who_could_enter_sees_who_is_in(server: Server) -> None:
@@ -48,20 +48,26 @@ async def test_who_could_enter_sees_who_is_in(server: Server) -> None:
     assert (await ask(server, "room=" + "x" * 65)).code == "bad_name"
 
 
-CLOSED = ({"access": "token"}, {"locked": True}, {"lobby": True}, {"max_participants": 1})
+CLOSED: dict[str, dict[str, Any]] = {
+    "token_required": {"access": "token"},
+    "room_locked": {"locked": True},
+    "lobby": {"lobby": True},
+    "room_full": {"max_participants": 1},
+}
 
 
-@pytest.mark.parametrize("closed", CLOSED, ids=lambda closed: next(iter(closed)))
-async def test_who_could_not_sees_nobody(server: Server, closed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("code", CLOSED)
+async def test_who_could_not_sees_nobody_and_is_told_why(server: Server, code: str) -> None:
+    closed = CLOSED[code]
     mod = (await ticket(server, "mod", moderate=True)).partition("token=")[2]
     await server.store.rooms.create(server.default.id, "team", RoomSettings(**closed))
     async with server.connect(f"/ws?token={mod}") as client:
         await welcomed(client)
-        assert (await ask(server)).json == info("team", opened=False)
-        full = "max_participants" in closed
-        assert (await ask(server, "", mod)).json == (info("team", opened=False) if full else info("team", "mod"))
+        assert (await ask(server)).json == info("team", refused=code)
+        full = code == "room_full"
+        assert (await ask(server, "", mod)).json == (info("team", refused=code) if full else info("team", "mod"))
         guest = (await ticket(server)).partition("token=")[2]
-        expected = info("team", "mod") if "access" in closed else info("team", opened=False)
+        expected = info("team", "mod") if code == "token_required" else info("team", refused=code)
         assert (await ask(server, "", guest)).json == expected
 
 
@@ -70,7 +76,7 @@ async def test_who_was_removed_sees_nobody(server: Server) -> None:
         await welcomed(mod)
         await moderate(mod, "remove", eve.peer)
         await eve.expect_bye("removed", 4403, rejoin=False)
-        assert (await ask(server, "room=team&username=EVE")).json == info("team", opened=False)
+        assert (await ask(server, "room=team&username=EVE")).json == info("team", refused="removed")
         assert (await ask(server, "room=team&username=bob")).json == info("team", "mod")
 
 

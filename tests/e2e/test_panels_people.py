@@ -152,6 +152,18 @@ def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:
         expect(one.page.get_by_role("heading", name="The meeting is over")).to_be_visible()
 
 
+def test_the_preview_says_why_a_room_is_closed(
+    server: Server, crowd: Crowd, person: Callable[..., Person], go: Go
+) -> None:
+    alice = go("alice", "shut", moderate=True)
+    for switch, text in (("Lobby", "This room has a lobby"), ("Lock the room", "shut is locked")):
+        manage(alice).get_by_role("switch", name=switch).click()
+        alice.page.keyboard.press("Escape")
+        page = person(server, "carol", quiet=True).page
+        page.goto(f"{server.url}/?token={crowd.token('shut', 'carol')}")
+        expect(page.locator("#inside")).to_contain_text(text)
+
+
 def test_the_link_is_copied_and_read_by_a_phone(server: Server, person: Callable[..., Person]) -> None:
     alice = person(server, "alice", quiet=True).join(quote("Größe & Maß"))
     alice.context.grant_permissions(["clipboard-read", "clipboard-write"])
