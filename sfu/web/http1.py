@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -28,12 +27,11 @@ from hypercorn.utils import wrap_app
 from sfu.errors import SfuError, TooManyConnections
 from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.bodies import STREAMED
+from sfu.web.proxies import Proxies, members
 from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
     from quart_trio import QuartTrio
 
     from sfu.config import Config
@@ -48,8 +46,6 @@ the client may lose the response."""
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
 UPGRADE_PATH = b"/ws"
 
-Headers = Iterable[tuple[bytes, bytes]]
-
 
 class Http:
     """State shared by all connections."""
@@ -57,6 +53,7 @@ class Http:
     def __init__(self, config: Config, app: QuartTrio, counters: Counters) -> None:
         self.config = config
         self.counters = counters
+        self.proxies = Proxies(config.trusted_proxies)
         self.context = WorkerContext(None)
         self.app = wrap_app(app, 0, "asgi")
         self.hypercorn = hypercorn.Config()
@@ -223,7 +220,7 @@ class _Protocol(H11Protocol):
         slot: Slot,
     ) -> None:
         super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
-        self._settings, self._counters = http.config, http.counters
+        self._settings, self._counters, self._proxies = http.config, http.counters, http.proxies
         self._peer, self._secure, self._slot = peer, secure, slot
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -235,14 +232,10 @@ class _Protocol(H11Protocol):
         for wrong, status, detail in _faults(event, self._settings):
             if wrong:
                 raise _RefusedError(status, detail, with_body=with_body)
-        proxies = self._settings.trusted_proxies
-        self.client, self.ssl = self._peer, self._secure
-        if is_trusted(self._peer[0], proxies):
-            self.client = (client_address(self._peer[0], event.headers, proxies), 0)
-            schemes = members(event.headers, b"x-forwarded-proto")
-            self.ssl = schemes[-1] == "https" if schemes else self._secure
+        address, self.ssl = self._proxies.client(self._peer[0], self._secure, event.headers)
+        self.client = (address, 0)
         try:
-            self._slot.asked(self.client[0])
+            self._slot.asked(address)
         except TooManyConnections as error:
             raise _RefusedError(error.status, str(error), code=error.code, with_body=with_body) from None
         if _is_upgrade(event):
@@ -323,32 +316,8 @@ def _is_upgrade(request: h11.Request) -> bool:
     )
 
 
-def members(headers: Headers, name: bytes) -> list[str]:
-    """The members of a comma-separated header, which may span several lines (RFC 9110 section 5.6.1)."""
-    lines = [value.decode("latin1") for key, value in headers if key == name]
-    return [member.strip() for line in lines for member in line.split(",") if member.strip()]
-
-
 def lower(texts: Iterable[str]) -> set[str]:
     return {text.lower() for text in texts}
-
-
-def is_trusted(address: str, proxies: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Whether `address`, an IP address, is in one of the networks."""
-    ip = ip_address(address)
-    return any(ip in network for network in proxies)
-
-
-def client_address(peer: str, headers: Headers, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
-    """The client's address: X-Forwarded-For is followed right to left, as long as the entry's author is trusted."""
-    hops = members(headers, b"x-forwarded-for")
-    address = peer
-    while hops and is_trusted(address, proxies):
-        try:
-            address = str(ip_address(hops.pop()))
-        except ValueError:
-            break
-    return address
 
 
 def socket_of(stream: TcpStream) -> trio.socket.SocketType:
