@@ -200,7 +200,7 @@ class Config:
         (), _origins, "Other sites' origins whose pages may connect or embed a call, comma-separated.", shown="none"
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
-        (), _networks, "Proxies whose X-Forwarded-For and -Proto are trusted, comma-separated.", shown="none"
+        (), _networks, "Proxies whose forwarding headers are trusted, comma-separated.", shown="none"
     )
     tls_cert: Path | None = _setting(
         None, _file, "PEM file of a certificate with its chain. If set, the server speaks https only.", shown="none"

@@ -20,7 +20,7 @@ import trio
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
 from sfu.rates import place
-from sfu.web.http1 import LINGER_S, Connection, Http, is_trusted, refusal
+from sfu.web.http1 import LINGER_S, Connection, Http, refusal
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -121,7 +121,7 @@ class _Edge:
         n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         config = http.config
         share = max(1, n // SHARE) if config.limits else n + 1
-        self._slots = Slots(n, share, self._is_proxy)
+        self._slots = Slots(n, share, http.proxies.trusts)
         self._gate = FloodGate(ARRIVALS_PER_S, ALL_ARRIVALS_PER_S)
         self._refusing = 0
         self._ended = trio.Event()
@@ -147,12 +147,13 @@ class _Edge:
                 else:
                     connections.start_soon(self._serve, trio.SocketStream(sock))
 
-    def _is_proxy(self, address: str) -> bool:
-        return is_trusted(address, self._http.config.trusted_proxies)
-
     def _floods(self, address: str) -> bool:
         now_s = trio.current_time()
-        if not self._http.config.limits or self._is_proxy(address) or self._gate.admits(place(address), now_s):
+        if (
+            not self._http.config.limits
+            or self._http.proxies.trusts(address)
+            or self._gate.admits(place(address), now_s)
+        ):
             return False
         self._http.failed("flood")
         self._http.counters.add("sfu_refused_total", code=TooManyConnections.code)

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -28,12 +27,11 @@ from hypercorn.utils import wrap_app
 from sfu.errors import SfuError, TooManyConnections
 from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.bodies import STREAMED
+from sfu.web.proxies import Proxies, members
 from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Network, IPv6Network
-
     from quart_trio import QuartTrio
 
     from sfu.config import Config
@@ -47,8 +45,8 @@ the client may lose the response."""
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
 UPGRADE_PATH = b"/ws"
-
-Headers = Iterable[tuple[bytes, bytes]]
+TO_ASCII = bytes(range(128)) + b"?" * 128
+"""Headers may have other bytes (RFC 9110 section 5.5). hypercorn, Quart and wsproto raise exceptions on them."""
 
 
 class Http:
@@ -57,6 +55,7 @@ class Http:
     def __init__(self, config: Config, app: QuartTrio, counters: Counters) -> None:
         self.config = config
         self.counters = counters
+        self.proxies = Proxies(config.trusted_proxies)
         self.context = WorkerContext(None)
         self.app = wrap_app(app, 0, "asgi")
         self.hypercorn = hypercorn.Config()
@@ -183,9 +182,9 @@ class Connection(TCPServer):
                 deadline = trio.current_time() + self._http.config.head_s
 
     def _hand_over(self, request: h11.Request) -> Upgraded:
-        lines = [b"GET %s HTTP/1.1" % request.target, *(b"%s: %s" % header for header in request.headers.raw_items())]
+        config, headers = self._http.config, [(b"upgrade", b"websocket"), *request.headers]
+        lines = [b"GET %s HTTP/1.1" % request.target, *(b"%s: %s" % header for header in headers)]
         head = b"\r\n".join(lines) + b"\r\n\r\n" + self.protocol.connection.trailing_data[0]
-        config, headers = self._http.config, list(request.headers)
         return Upgraded(
             stream=PacedStream(self._transport, config, self._http.counters, head=head, paced=config.limits),
             headers=headers,
@@ -223,7 +222,7 @@ class _Protocol(H11Protocol):
         slot: Slot,
     ) -> None:
         super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
-        self._settings, self._counters = http.config, http.counters
+        self._settings, self._counters, self._proxies = http.config, http.counters, http.proxies
         self._peer, self._secure, self._slot = peer, secure, slot
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -235,26 +234,18 @@ class _Protocol(H11Protocol):
         for wrong, status, detail in _faults(event, self._settings):
             if wrong:
                 raise _RefusedError(status, detail, with_body=with_body)
-        proxies = self._settings.trusted_proxies
-        self.client, self.ssl = self._peer, self._secure
-        if is_trusted(self._peer[0], proxies):
-            self.client = (client_address(self._peer[0], event.headers, proxies), 0)
-            schemes = members(event.headers, b"x-forwarded-proto")
-            self.ssl = schemes[-1] == "https" if schemes else self._secure
+        address, self.ssl = self._proxies.client(self._peer[0], self._secure, event.headers)
+        self.client = (address, 0)
         try:
-            self._slot.asked(self.client[0])
+            self._slot.asked(address)
         except TooManyConnections as error:
             raise _RefusedError(error.status, str(error), code=error.code, with_body=with_body) from None
         if _is_upgrade(event):
-            raise _UpgradeError(event)
+            raise _UpgradeError(_readable(event))
 
     async def _create_stream(self, request: h11.Request) -> None:
-        """Called by hypercorn after _check_protocol. Removes Upgrade, so that hypercorn cannot act on it."""
-        headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
-        plain = h11.Request(
-            method=request.method, target=request.target, headers=headers, http_version=request.http_version
-        )
-        await super()._create_stream(plain)
+        """Called by hypercorn after _check_protocol. Ignores offers of other protocols (RFC 9110 section 7.8)."""
+        await super()._create_stream(_readable(request))
 
     async def _send_error_response(self, status_code: int) -> None:
         """Called by hypercorn if h11 cannot parse the request."""
@@ -292,63 +283,46 @@ def _fields(body: bytes) -> dict[str, str]:
 def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, str]]:
     """Reasons to refuse a head that h11 has accepted: whether each applies, its status and its sentence.
 
-    Headers that are not ASCII, and Host values that are no host name, raise exceptions inside hypercorn, Quart and
-    wsproto.
+    Host values that are no host name raise exceptions inside Quart. A request whose length is ambiguous could hide
+    another request from a proxy (RFC 9112 section 6.3).
     """
     headers = list(request.headers)
     lengths = [int(value) for name, value in headers if name == b"content-length"]
-    has_body = any(lengths) or any(name == b"transfer-encoding" for name, _ in headers)
+    chunked = any(name == b"transfer-encoding" for name, _ in headers)
+    has_body = chunked or any(lengths)
     size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in headers)
-    yield request.http_version not in (b"1.0", b"1.1"), 505, "This server speaks HTTP/1.1."
+    yield not request.http_version.startswith(b"1."), 505, "This server speaks HTTP/1.1."
     yield size > config.head_bytes, 431, f"The head of a request may have up to {config.head_bytes} bytes."
-    yield not all(value.isascii() for _, value in headers), 400, "The head of a request must be ASCII."
+    yield chunked and bool(lengths), 400, "A request has either a Content-Length or a Transfer-Encoding."
+    yield chunked and request.http_version == b"1.0", 400, "A request with a Transfer-Encoding must be HTTP/1.1."
     yield not request.target.startswith((b"/", b"http://", b"https://")), 400, "The request's target is not a path."
     hosts = [value.decode("latin1") for name, value in headers if name == b"host"]
     yield not all(HOST.match(host) for host in hosts), 400, "The Host header is not a host name."
-    yield "h2c" in lower(members(headers, b"upgrade")), 400, "This server speaks HTTP/1.1 only, also without TLS."
     yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket must not have a body."
     streamed = request.target.partition(b"?")[0].decode("latin1") in STREAMED
     limit = max(config.body_bytes, config.file_bytes) if streamed else config.body_bytes
     yield max(lengths, default=0) > limit, 413, f"The body of this request may have up to {limit} bytes."
 
 
+def _readable(request: h11.Request) -> h11.Request:
+    """The request as the libraries behind h11 need it: in ASCII, and without Upgrade, which was acted upon here."""
+    headers = [(name, value.translate(TO_ASCII)) for name, value in request.headers if name != b"upgrade"]
+    return h11.Request(method=request.method, target=request.target, headers=headers, http_version=request.http_version)
+
+
 def _is_upgrade(request: h11.Request) -> bool:
     """Whether this is a WebSocket handshake at /ws. trio-websocket checks the details."""
     return (
         request.method == b"GET"
-        and request.http_version == b"1.1"
+        and request.http_version != b"1.0"
         and request.target.partition(b"?")[0] == UPGRADE_PATH
         and "websocket" in lower(members(request.headers, b"upgrade"))
         and "upgrade" in lower(members(request.headers, b"connection"))
     )
 
 
-def members(headers: Headers, name: bytes) -> list[str]:
-    """The members of a comma-separated header, which may span several lines (RFC 9110 section 5.6.1)."""
-    lines = [value.decode("latin1") for key, value in headers if key == name]
-    return [member.strip() for line in lines for member in line.split(",") if member.strip()]
-
-
 def lower(texts: Iterable[str]) -> set[str]:
     return {text.lower() for text in texts}
-
-
-def is_trusted(address: str, proxies: Iterable[IPv4Network | IPv6Network]) -> bool:
-    """Whether `address`, an IP address, is in one of the networks."""
-    ip = ip_address(address)
-    return any(ip in network for network in proxies)
-
-
-def client_address(peer: str, headers: Headers, proxies: tuple[IPv4Network | IPv6Network, ...]) -> str:
-    """The client's address: X-Forwarded-For is followed right to left, as long as the entry's author is trusted."""
-    hops = members(headers, b"x-forwarded-for")
-    address = peer
-    while hops and is_trusted(address, proxies):
-        try:
-            address = str(ip_address(hops.pop()))
-        except ValueError:
-            break
-    return address
 
 
 def socket_of(stream: TcpStream) -> trio.socket.SocketType:

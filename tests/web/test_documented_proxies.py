@@ -1,0 +1,49 @@
+"""The server behind real proxies, configured as docs/operating.md says."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from support.control import running, settings
+from support.proxies import PROXIES, proxy
+from support.rest_client import request
+from support.serving import CLOSE, FRAME, LAST, UPGRADE, local, read_all, read_until, serving, statuses
+
+AT_HOME = (ip_network("127.0.0.1"),)
+ALICE = "127.0.0.2"
+NINE_MB = bytes(range(256)) * 36_864
+
+
+@pytest.mark.parametrize("command", PROXIES)
+async def test_a_proxy_as_documented_passes_on_who_asks(command: str, tmp_path: Path) -> None:
+    async with serving(local(trusted_proxies=AT_HOME)) as server, proxy(command, server.port, tmp_path) as port:
+        server.port = port
+        who = LAST.replace(b"/health", b"/who").replace(b"Host: x", b"Host: 127.0.0.1:%d" % port)
+        assert f'"client":"{ALICE}","scheme":"http"'.encode() in await server.talk(who, source=ALICE)
+        forged = who.replace(b"Host", b"X-Forwarded-For: 192.0.2.66\r\nForwarded: for=192.0.2.66\r\nHost")
+        assert f'"client":"{ALICE}"'.encode() in await server.talk(forged, source=ALICE)
+        async with await server.connect(ALICE) as stream:
+            await stream.send_all(UPGRADE.replace(b"rooms.example:8080", b"127.0.0.1:%d" % port))
+            assert statuses(await read_until(stream, b"\r\n\r\n")) == [101]
+            await stream.send_all(FRAME)
+            await read_until(stream, b"hi")
+            await stream.send_all(CLOSE)
+            await read_all(stream)
+        (upgraded,) = server.upgraded
+        assert (upgraded.client, upgraded.secure, upgraded.host) == (ALICE, False, f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("command", PROXIES)
+async def test_a_proxy_as_documented_passes_on_large_files(command: str, tmp_path: Path) -> None:
+    config = settings(trusted_proxies=AT_HOME)
+    async with running(tmp_path, config) as server, proxy(command, server.port, tmp_path) as port:
+        server.port = port
+        async with server.joined() as alice:
+            asked = {"Host": f"127.0.0.1:{port}", "Connection": "close"}
+            fields = {"Content-Length": str(len(NINE_MB)), "Authorization": f"Bearer {alice.welcome['session']}"}
+            sent = await request(port, "POST", "/files", asked | fields, NINE_MB)
+            assert (sent.status, sent.json["size"]) == (201, len(NINE_MB))
+            fetched = await request(port, "GET", sent.json["url"], asked)
+            assert (fetched.status, fetched.body) == (200, NINE_MB)
