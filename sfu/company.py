@@ -30,10 +30,11 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
-    """Runs one subcommand. Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import open_data  # this import takes a quarter of a second; `sfu --help` need not wait for it
+    """Runs one subcommand on the server's database. Raises ConfigError, or a Refusal that names the problem."""
+    from sfu.data import described, open_data  # takes a quarter of a second; `sfu --help` need not wait for it
 
-    async with open_data(config) as store:
+    print(f"sfu: database {described(config)}", file=sys.stderr)
+    async with open_data(config, create=False) as store:
         await store.companies.ensure_default()
         command: Command = options.company_command
         await command(store, options)
