@@ -92,7 +92,7 @@ def _owner(file: Path, what: str, variables: str) -> int:
     except OSError:
         raise ConfigError(
             f"There is no {what} at {file}. `sfu serve` makes it at its first start. If the server runs with other "
-            f"settings, give them to this command as well ({variables}, with an absolute path); "
+            f"settings, give them to this command as well ({variables} with an absolute path, or --env-file FILE); "
             "if it runs as another user, use sudo."
         ) from None
 

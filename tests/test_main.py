@@ -145,6 +145,19 @@ def test_the_commands_that_it_names_can_be_typed() -> None:
         server.close()
 
 
+def test_the_commands_that_it_names_read_its_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "my sfu.env"
+    file.write_text("SFU_HOST=*\n")
+    server = Server("--env-file", str(file), public_ip="127.0.0.1,192.0.2.7")
+    del server.env["SFU_HOST"]
+    try:
+        server.start()
+        assert f"serve --self-signed --env-file '{file}'\n" in server.output
+        assert f"company rotate-key default --env-file '{file}'   shows one" in server.output
+    finally:
+        server.close()
+
+
 def test_unknown_settings_warn_and_do_not_stop_the_start(start_server: Callable[..., Server]) -> None:
     server = start_server(max_peer="5", colour="blue")
     assert "sfu: SFU_MAX_PEER is not a setting and is ignored. Did you mean SFU_MAX_PEERS?\n" in server.output
