@@ -178,4 +178,9 @@ def _command() -> str:
     program = Path(sys.argv[0]).absolute()
     if program.name != "sfu" or shutil.which("sfu") == str(program):
         return "sfu"
-    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
+    folder = Path.cwd()
+    if folder == Path("/") or not program.is_relative_to(
+        folder
+    ):  # a service starts in /, its operator's shell does not
+        return str(program)
+    return str(program.relative_to(folder))
