@@ -11,12 +11,13 @@ import signal
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
-from sfu import __version__, company, logs
+from sfu import __version__, company, logs, settings_file
 from sfu.clock import AwakeClock
-from sfu.config import Config, settings, unknown
+from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
 from sfu.store.portal import left_behind
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     status = 0
     try:
-        trio.run(options.command, _prepare(), options, clock=AwakeClock())
+        trio.run(options.command, _prepare(options), options, clock=AwakeClock())
     except* (ConfigError, Refusal) as group:
         print(f"sfu: {_first(group)}", file=sys.stderr)
         status = REFUSED
@@ -47,22 +48,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _prepare() -> Config:
-    """Prepares the process: reads the settings, sets up logging, raises the limit on open files."""
+def _prepare(options: argparse.Namespace) -> Config:
+    """Prepares the process: reads the settings, sets up logging, raises the limit on open files.
+
+    Sets `options.env_file` to the settings file that was read, or to None.
+    """
     if not __debug__:
         raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on. Start it without.")
-    config = Config.from_env(os.environ)
+    options.env_file = _settings_file(options)
+    warnings = settings_file.add(options.env_file, os.environ) if options.env_file else []
+    config = Config.from_env(os.environ, omit=frozenset() if options.command is _serve else SERVER_FILES)
     logs.to_stderr(config.log_level)
-    for warning in unknown(os.environ):
+    for warning in [*warnings, *unknown(os.environ)]:
         print(f"sfu: {warning}", file=sys.stderr)
     _raise_open_files()
     return config
 
 
+def _settings_file(options: argparse.Namespace) -> Path | None:
+    """The settings file to read: the one named, or for a command other than `serve` the service's, if there is one.
+
+    A server without the option takes nothing from the service's file: it may run beside the service.
+    """
+    named: Path | None = getattr(options, "env_file", None)
+    return named if named or options.command is _serve else settings_file.default()
+
+
 async def _serve(config: Config, options: argparse.Namespace) -> None:
     from sfu.server import serve  # this import takes half a second; other commands and errors need not wait for it
 
-    await serve(config, self_signed=options.self_signed)
+    await serve(config, self_signed=options.self_signed, env_file=options.env_file)
 
 
 def _raise_open_files() -> None:
@@ -82,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sfu", description="A server for video rooms.", epilog=table, formatter_class=raw, allow_abbrev=False
     )
+    settings_file.add_option(parser)
     parser.add_argument("--version", action="version", version=f"sfu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serving = commands.add_parser(
@@ -90,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument(
         "--self-signed", action="store_true", help="serve https with a new self-signed certificate, to try phones"
     )
+    settings_file.add_option(serving)
     serving.set_defaults(command=_serve)
     companies = commands.add_parser(
         "company", help="create, list and change companies and their API keys", allow_abbrev=False
@@ -107,7 +124,7 @@ def _settings_table() -> str:
         default = f"{setting.default} {setting.unit}".strip()
         text = f"  {setting.variable:{variable_width}}{setting.help} [{default}]"
         rows.append(textwrap.fill(text, max(width, 60), subsequent_indent=" " * (variable_width + 2)))
-    return "settings, from the environment [with their defaults]:\n" + "\n".join(rows)
+    return "settings, from the environment or --env-file [with their defaults]:\n" + "\n".join(rows)
 
 
 def _first(error: BaseException) -> BaseException:

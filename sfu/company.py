@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from sfu import settings_file
 from sfu.refusals import BadValue, CompanyNotFound
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ Command = Callable[["Store", argparse.Namespace], Awaitable[None]]
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands of `sfu company`."""
+    settings_file.add_option(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (command, text) in COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        settings_file.add_option(one)
         one.set_defaults(company_command=command)
         if name != "list":
             one.add_argument("name", help="the company's name")
@@ -30,10 +33,12 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
-    """Runs one subcommand. Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import open_data  # this import takes a quarter of a second; `sfu --help` need not wait for it
+    """Runs one subcommand on the server's database. Raises ConfigError, or a Refusal that names the problem."""
+    from sfu.data import described, open_data  # takes a quarter of a second; `sfu --help` need not wait for it
 
-    async with open_data(config) as store:
+    settings = f", settings from {options.env_file}" if options.env_file else ""
+    print(f"sfu: database {described(config)}{settings}", file=sys.stderr)
+    async with open_data(config, create=False) as store:
         await store.companies.ensure_default()
         command: Command = options.company_command
         await command(store, options)

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -24,6 +24,9 @@ ANY_HOST = "*"
 """The `host` that means every IPv4 and IPv6 address of every interface."""
 SHARED_UDP = sys.platform == "linux"
 """Whether media workers can share a UDP port. Other systems deliver a datagram to an arbitrary one of the sockets."""
+
+SERVER_FILES = frozenset({"SFU_TLS_CERT", "SFU_TLS_KEY"})
+"""Settings of files that only the server reads. Other commands may have no right to read them."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -46,10 +49,13 @@ def _setting(
 ) -> Any:
     """A field of Config. `parse` raises ValueError with a description of what is accepted.
 
-    `shown` replaces the default in help texts; a `secret` value is left out of the repr.
+    A callable `default` is called by each Config. `shown` replaces the default in help texts; a `secret` value is left
+    out of the repr.
     """
     shown = shown or (f"{default:g}" if isinstance(default, float) else str(default))
     about = {"parse": parse, "unit": unit, "help": text, "shown": shown}
+    if callable(default):
+        return field(default_factory=default, metadata=about)
     return field(default=default, repr=not secret, metadata=about)
 
 
@@ -167,10 +173,11 @@ def _path(text: str) -> Path:
 def _data_dir() -> Path:
     """The default folder: systemd's state directory of a service, root's, or a user's (XDG Base Directory)."""
     if of_service := os.environ.get("STATE_DIRECTORY"):
-        return Path(of_service)
+        return Path(of_service.split(":")[0])  # a service may have several
     if os.geteuid() == 0:
         return Path("/var/lib/sfu")
-    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "sfu"
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return Path(state if os.path.isabs(state) else "~/.local/state").expanduser() / "sfu"
 
 
 def _text(text: str) -> str:
@@ -207,7 +214,7 @@ class Config:
     )
     tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
     data_dir: Path = _setting(
-        _data_dir(), _path, "Folder for the database, the server key and shared files.",
+        _data_dir, _path, "Folder for the database, the server key and shared files.",
         shown="~/.local/state/sfu, for root /var/lib/sfu",
     )  # fmt: skip
     database_url: str = _setting(
@@ -288,8 +295,8 @@ class Config:
     log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> Config:
-        """Reads every SFU_* variable that is a setting; an empty one counts as unset.
+    def from_env(cls, env: Mapping[str, str], omit: Set[str] = frozenset()) -> Config:
+        """Reads every SFU_* variable that is a setting, except those to `omit`; an empty one counts as unset.
 
         Raises ConfigError with the variable's name, its value and what is accepted.
         """
@@ -297,7 +304,7 @@ class Config:
         for spec in fields(cls):
             variable = _variable(spec.name)
             text = env.get(variable, "").strip()
-            if not text:
+            if not text or variable in omit:
                 continue
             try:
                 values[spec.name] = spec.metadata["parse"](text)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import socket
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from databases.core import DatabaseURL
-
 from sfu.config import Config
+from sfu.errors import ConfigError
 from sfu.store import Store, open_store
+from sfu.store.engines import parse_url
 from sfu.tenancy.keys import ServerKey
 
 DATABASE, KEY = "sfu.db", "server.key"
 UNLIMITED = 1_000_000_000
 
 
-def open_data(config: Config) -> AbstractAsyncContextManager[Store]:
-    """The store of this server, created at the first start. Raises ConfigError or DatabaseUnavailable."""
+def open_data(config: Config, *, create: bool = True) -> AbstractAsyncContextManager[Store]:
+    """The store of this server, created at the first start. Raises ConfigError or DatabaseUnavailable.
+
+    Without `create`, the server must have made it already, and nothing is left that the server could not write.
+    """
+    if not create:
+        _check_made(config)
     return open_store(
         database_url(config),
         server_key(config),
@@ -26,7 +33,19 @@ def open_data(config: Config) -> AbstractAsyncContextManager[Store]:
         chat_kept_s=config.chat_kept_s,
         history_days=config.history_days,
         keep_open_chat=config.keep_open_chat,
+        create=create,
     )
+
+
+def described(config: Config) -> str:
+    """The database as messages show it: the path of a file, or the URL of a server without password and options."""
+    if file := _sqlite_file(config):
+        return str(file)
+    url = parse_url(database_url(config))
+    place = f"{url.hostname or ''}{f':{url.port}' if url.port else ''}/{url.database}"
+    if "@" in place:  # a part of the password, which has a "/" that is not escaped
+        return "of SFU_DATABASE_URL"
+    return f"{url.scheme}://{f'{url.username}@' if url.username else ''}{place}"
 
 
 def database_url(config: Config) -> str:
@@ -35,9 +54,52 @@ def database_url(config: Config) -> str:
 
 def server_key(config: Config) -> ServerKey:
     """SFU_SERVER_KEY if set, else the key in its file, which is created if it does not exist. Raises ConfigError."""
-    if config.server_key:
-        return ServerKey.from_text(config.server_key)
-    file = config.server_key_file
-    if file is None and config.database_url.startswith("sqlite:"):
-        file = Path(DatabaseURL(config.database_url).database).parent / KEY
-    return ServerKey.from_file(file or config.data_dir / KEY)
+    return ServerKey.from_text(config.server_key) if config.server_key else ServerKey.from_file(_key_file(config))
+
+
+def _key_file(config: Config) -> Path:
+    if config.server_key_file:
+        return config.server_key_file
+    file = _sqlite_file(config)
+    return (file.parent if file else config.data_dir) / KEY
+
+
+def _sqlite_file(config: Config) -> Path | None:
+    url = parse_url(database_url(config))
+    return Path(url.database).absolute() if url.scheme == "sqlite" else None
+
+
+def _check_made(config: Config) -> None:
+    """Raises ConfigError unless the files of the database and its key exist, and this user may use the database."""
+    if file := _sqlite_file(config):
+        owner = _owner(file, "database", "SFU_DATA_DIR or SFU_DATABASE_URL")
+        if os.geteuid() not in (0, owner):  # SQLite makes files beside this one; root's get this one's owner
+            raise ConfigError(
+                f"The database {file} belongs to another user, {_user_name(owner)}. Run the command as that user or as "
+                "root, for example with sudo."
+            )
+    if not config.server_key:
+        _owner(_key_file(config), "server key", "SFU_SERVER_KEY or SFU_SERVER_KEY_FILE")
+
+
+def _owner(file: Path, what: str, variables: str) -> int:
+    """The user id of a file's owner. Raises ConfigError if the file is not there or out of reach."""
+    try:
+        return file.stat().st_uid
+    except PermissionError:
+        raise ConfigError(
+            f"This user has no access to the {what} {file}. Run the command as root, for example with sudo."
+        ) from None
+    except OSError:
+        raise ConfigError(
+            f"There is no {what} at {file}. `sfu serve` makes it at its first start. If the server runs with other "
+            f"settings, give them to this command as well ({variables} with an absolute path, or --env-file FILE); "
+            "if it runs as another user, use sudo."
+        ) from None
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

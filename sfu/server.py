@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from sfu import __version__
+from sfu import __version__, settings_file
 from sfu.api import create_api
 from sfu.calls.admission import Admission
 from sfu.calls.entrance import Signaling
@@ -41,8 +41,8 @@ RELOADS, RELOAD_S = 60, 1.0
 """How many times to try to load a renewed certificate, and the time between two tries."""
 
 
-async def serve(config: Config, *, self_signed: bool) -> None:
-    """Runs the server until SIGTERM or SIGINT.
+async def serve(config: Config, *, self_signed: bool, env_file: Path | None = None) -> None:
+    """Runs the server until SIGTERM or SIGINT. `env_file` is the settings file that its hints name.
 
     Raises ConfigError or DatabaseUnavailable, bare or in an exception group, if it cannot start.
     """
@@ -50,11 +50,13 @@ async def serve(config: Config, *, self_signed: bool) -> None:
         raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: omit one of them.")
     with trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
         async with open_data(config) as store:
-            await _serve(config, store, self_signed, hang_ups)
+            await _serve(config, store, self_signed, env_file, hang_ups)
     log.info("stopped")
 
 
-async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: AsyncIterator[int]) -> None:
+async def _serve(
+    config: Config, store: Store, self_signed: bool, env_file: Path | None, hang_ups: AsyncIterator[int]
+) -> None:
     counters = Counters()
     rooms = Rooms(config)
     workers = Workers(config, counters)
@@ -90,7 +92,7 @@ async def _serve(config: Config, store: Store, self_signed: bool, hang_ups: Asyn
                 nursery.start_soon(_renew, tls, hang_ups)
                 edge_serve = partial(edge.serve, tls=tls, stop=stop)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
-                _announce(config, workers.advertised, default, self_signed=self_signed)
+                _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()
 
 
@@ -140,8 +142,11 @@ def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | N
     return None
 
 
-def _announce(config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool) -> None:
+def _announce(
+    config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool, env_file: Path | None
+) -> None:
     """Prints the URLs to open, the ports that must be reachable, and what will not work."""
+    command, given = _command(), settings_file.option(env_file)
     secure = self_signed or config.tls_cert is not None
     others = [address for address in addresses if not ip_address(address).is_loopback]
     hosts = others if config.host in others else ["localhost", *others]
@@ -154,14 +159,10 @@ def _announce(config: Config, addresses: Sequence[str], default: Company, *, sel
         rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
     elif others and not secure and not config.trusted_proxies:
         rows.append(("Note", "Over http, browsers allow camera and microphone on localhost only."))
-        rows.append(("", f"For a phone, start with: {_command()} serve --self-signed"))
+        rows.append(("", f"For a phone, start with: {command} serve --self-signed{given}"))
     if default.created_at == default.updated_at:  # its key was never rotated, so nobody knows it
-        rows.append(
-            (
-                "API key",
-                f"{_command()} company rotate-key {default.name}   shows one for the REST API, {urls[0]}/api/v1/docs",
-            )
-        )
+        shows = f"shows one for the REST API, {urls[0]}/api/v1/docs"
+        rows.append(("API key", f"{command} company rotate-key {default.name}{given}   {shows}"))
     lines, shown = [f"sfu {__version__} is ready. Stop it with Ctrl-C."], ""
     for label, text in rows:
         lines.append(f"  {label if label != shown else '':7} {text}")
@@ -177,4 +178,9 @@ def _command() -> str:
     program = Path(sys.argv[0]).absolute()
     if program.name != "sfu" or shutil.which("sfu") == str(program):
         return "sfu"
-    return str(program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program)
+    folder = Path.cwd()
+    if folder == Path("/") or not program.is_relative_to(
+        folder
+    ):  # a service starts in /, its operator's shell does not
+        return str(program)
+    return str(program.relative_to(folder))

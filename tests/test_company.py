@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 import trio
-from support.process import Server, environment, eventually, sfu
+from support.process import ROOT, Server, environment, eventually, sfu
 from support.rest_client import Reply, request
+
+from sfu.config import Config
+from sfu.data import described, open_data, server_key
+from sfu.errors import ConfigError
 
 UPGRADE = (
     b"GET /ws?room=team&username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -22,9 +26,16 @@ UPGRADE = (
 KEY = re.compile(r"pk_[A-Za-z0-9_-]{43}\n")
 
 
+async def make(config: Config) -> None:
+    """Makes the database and the server key, as the first start of a server does."""
+    async with open_data(config) as store:
+        await store.companies.ensure_default()
+
+
 @pytest.fixture
 def company(tmp_path: Path) -> Callable[..., Any]:
     """Runs `sfu company …` on a database of the test's own."""
+    trio.run(make, Config(data_dir=tmp_path / "data"))
     env = environment(data_dir=str(tmp_path / "data"))
 
     def run(*arguments: str) -> Any:
@@ -85,6 +96,7 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, str], words: str, tmp_path: Path) -> None:
+    trio.run(make, Config(data_dir=tmp_path))
     done = sfu("company", "list", env=environment(**{"data_dir": str(tmp_path)} | settings))
     assert done.returncode == 2
     assert f"sfu: {words}" in done.stderr
@@ -92,11 +104,73 @@ def test_settings_that_cannot_be_used(settings: dict[str, str], words: str, tmp_
 
 
 def test_another_server_key_is_refused(company: Callable[..., Any], tmp_path: Path) -> None:
-    company("create", "Acme")
     (tmp_path / "data" / "server.key").unlink()
+    server_key(Config(data_dir=tmp_path / "data"))
     done = company("list")
     assert done.returncode == 2
     assert "The server key does not fit this database" in done.stderr
+
+
+COMMANDS = [("list",), *((name, "default") for name in ("create", "rotate-key", "rotate-secret", "disable", "enable"))]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_a_command_makes_no_database(command: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "none" / "sfu.db"
+    for settings in ({"data_dir": str(file.parent)}, {"database_url": f"sqlite:///{file}"}):
+        done = sfu("company", *command, env=environment(**settings))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines()[-1].startswith(f"sfu: There is no database at {file}. `sfu serve` makes it")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_names_the_place_that_a_relative_url_means() -> None:
+    done = sfu("company", "list", env=environment(database_url="sqlite:///none/sfu.db"))
+    assert done.returncode == 2
+    assert f"There is no database at {ROOT / 'none' / 'sfu.db'}. " in done.stderr
+    assert "with an absolute path" in done.stderr
+    assert not (ROOT / "none").exists()
+
+
+def test_a_command_makes_no_server_key(company: Callable[..., Any], tmp_path: Path) -> None:
+    key = tmp_path / "data" / "server.key"
+    key.unlink()
+    done = company("create", "Acme")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"sfu: There is no server key at {key}. " in done.stderr
+    assert not key.exists()
+
+
+def test_a_command_makes_no_tables(tmp_path: Path) -> None:
+    (tmp_path / "sfu.db").touch()
+    done = sfu("company", "create", "Acme", env=environment(data_dir=str(tmp_path), server_key="00" * 32))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "sfu: The database is empty. `sfu serve` makes its tables at the first start." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:////var/lib/x.db", "/var/lib/x.db"),
+        ("sqlite:///x.db?timeout=1", str(Path("x.db").absolute())),
+        ("postgresql://sfu:secret@db.example:5433/rooms?ssl=require", "postgresql://sfu@db.example:5433/rooms"),
+        ("postgres://sfu:se%40cr%2Fet@[::1]/rooms?password=secret", "postgres://sfu@::1/rooms"),
+        ("postgresql:///rooms?host=/run/postgresql", "postgresql:///run/postgresql/rooms"),
+        ("postgresql://sfu:1/secret@db/rooms", "of SFU_DATABASE_URL"),
+        ("postgresql://sfu:sec@ret@db/rooms", "postgresql://sfu@db/rooms"),
+    ],
+)
+def test_a_database_is_described_without_password(url: str, shown: str) -> None:
+    assert described(Config(database_url=url)) == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://sfu:se/cret@db/x", "postgresql://sfu:1?secret@db/x", "sqlite://", "mysql://h/x", "http://["]
+)
+def test_what_is_no_url_of_a_database_is_not_described(url: str) -> None:
+    with pytest.raises(ConfigError, match="SFU_DATABASE_URL") as refused:
+        described(Config(database_url=url))
+    assert "cret" not in str(refused.value)
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

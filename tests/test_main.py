@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -137,10 +138,36 @@ def test_the_commands_that_it_names_can_be_typed() -> None:
     """Whoever starts it from a virtual environment has none of the name."""
     program = Path(sys.executable).with_name("sfu")
     server = Server(program=(str(program),))
+    server.env["PATH"] = os.defpath
     try:
         server.start()
         named = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
         assert f"  API key {named} company rotate-key default   shows one" in server.output
+    finally:
+        server.close()
+
+
+def test_a_service_names_commands_by_their_whole_path() -> None:
+    """It starts in `/`, unlike the shell of whoever reads its log."""
+    program = Path(sys.executable).with_name("sfu")
+    server = Server(program=(str(program),), folder=Path("/"))
+    server.env["PATH"] = os.defpath
+    try:
+        server.start()
+        assert f"  API key {program} company rotate-key default   shows one" in server.output
+    finally:
+        server.close()
+
+
+def test_the_commands_that_it_names_read_its_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "my sfu.env"
+    file.write_text("SFU_HOST=*\n")
+    server = Server("--env-file", str(file), public_ip="127.0.0.1,192.0.2.7")
+    del server.env["SFU_HOST"]
+    try:
+        server.start()
+        assert f"serve --self-signed --env-file '{file}'\n" in server.output
+        assert f"company rotate-key default --env-file '{file}'   shows one" in server.output
     finally:
         server.close()
 

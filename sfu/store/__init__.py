@@ -100,15 +100,16 @@ async def open_store(
     history_days: int = 0,
     keep_open_chat: bool = False,
     clock: Callable[[], datetime] = _now,
+    create: bool = True,
 ) -> AsyncIterator[Store]:
     """The store at a database URL. Its schema is migrated first.
 
     `server` identifies this server among those that share the database and stays the same from run to run.
     `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
     `history_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if the database
-    accepts them. Raises ConfigError or DatabaseUnavailable.
+    accepts them. Without `create`, an empty database is refused. Raises ConfigError or DatabaseUnavailable.
     """
-    async with open_database(url) as database:
+    async with open_database(url, create=create) as database:
         leaves, rulings, lines = Later(database, max_leaves), Later(database, RULINGS), Later(database, LINES)
         store = Store(
             database,

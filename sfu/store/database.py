@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import trio
 
+from sfu.errors import ConfigError
 from sfu.refusals import BadValue, DatabaseUnavailable
 from sfu.store import migrations
 from sfu.store.engines import OPEN_ERRORS, Connection, Engine, engine_of
@@ -142,8 +143,11 @@ class Database:
         """While this is unchanged and not None, no process has written anything. Needs no query."""
         return self._engine.stamp() if self.available else None
 
-    async def migrate(self, schema: str) -> None:
-        """Applies the pending steps of the schema. Safe if several servers start at once."""
+    async def migrate(self, schema: str, *, create: bool = True) -> None:
+        """Applies the pending steps of the schema. Safe if several servers start at once.
+
+        Without `create`, raises ConfigError if the database has had no step yet, and leaves it as it is.
+        """
         steps = migrations.parse(schema)
 
         async def work(statements: Statements) -> None:
@@ -151,6 +155,8 @@ class Database:
                 await statements.script(self._engine.lock_schema)
             await statements.script(CREATE_SCHEMA_STEPS)
             applied = [(row["step"], row["title"]) for row in await statements.all(SCHEMA_STEPS)]
+            if not applied and not create:
+                raise ConfigError("The database is empty. `sfu serve` makes its tables at the first start.")
             for step in migrations.pending(steps, applied):
                 for statement in step.statements:
                     await statements.script(statement)
@@ -232,10 +238,11 @@ ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:s
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, *, create: bool = True) -> AsyncIterator[Database]:
     """The database at `url`, with its schema migrated. A SQLite file is created if it does not exist.
 
-    Raises ConfigError for an invalid URL or a schema that is too new, DatabaseUnavailable if the database is away.
+    Raises ConfigError for an invalid URL, a schema that is too new or, without `create`, an empty database, and
+    DatabaseUnavailable if the database is away.
     """
     engine = engine_of(url)
     async with open_portal() as portal:
@@ -245,7 +252,7 @@ async def open_database(url: str) -> AsyncIterator[Database]:
         except OPEN_ERRORS as error:
             raise DatabaseUnavailable(f"The database cannot be opened: {_words(error)}") from error
         try:
-            await database.migrate(migrations.schema_file().read_text("utf-8"))
+            await database.migrate(migrations.schema_file().read_text("utf-8"), create=create)
             yield database
         finally:
             with trio.CancelScope(shield=True):

@@ -320,6 +320,12 @@ async def _keep(_connection: object) -> None:
 
 def engine_of(url: str) -> Engine:
     """The engine for a URL, not yet connected. Raises ConfigError if the URL is for neither engine."""
+    parsed = parse_url(url)
+    return SQLite(parsed) if parsed.scheme == "sqlite" else PostgreSQL(parsed)
+
+
+def parse_url(url: str) -> DatabaseURL:
+    """Raises ConfigError if the URL is for neither engine. Its message does not contain the URL."""
     try:
         parsed = DatabaseURL(url)
         scheme, name = parsed.scheme, parsed.database
@@ -327,9 +333,9 @@ def engine_of(url: str) -> Engine:
     except ValueError:
         raise ConfigError("SFU_DATABASE_URL is not a URL.") from None
     if scheme == "sqlite" and name and ":memory:" not in name:
-        return SQLite(parsed)
+        return parsed
     if scheme in ("postgresql", "postgres") and name:
-        return PostgreSQL(parsed)
+        return parsed
     raise ConfigError(
         "SFU_DATABASE_URL must be sqlite:///relative/file.db, sqlite:////absolute/file.db or "
         "postgresql://user:password@host:5432/name."

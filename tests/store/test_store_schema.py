@@ -139,6 +139,17 @@ async def test_a_newer_database_is_refused(database_url: str, server_key: Server
             pass
 
 
+async def test_an_empty_database_is_left_as_it_is_without_create(database_url: str, server_key: ServerKey) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"The database is empty\. `sfu serve` makes its tables"):
+            async with open_store(database_url, server_key, create=False):
+                pass
+    async with open_store(database_url, server_key):
+        pass
+    async with open_store(database_url, server_key, create=False) as store:
+        assert await store.companies.list() == ()
+
+
 async def test_a_step_that_fails_leaves_nothing_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_database(database_url) as database:
         title = STEPS[-1].title
