@@ -139,3 +139,7 @@ CREATE INDEX chat_lines_over ON chat_lines (expires_ms);
 -- step 8: retention
 CREATE INDEX sessions_over ON sessions (disconnected_at) WHERE disconnected_at IS NOT NULL;
 CREATE INDEX tokens_over ON tokens (expires_at);
+
+-- step 9: who is in a room
+DROP INDEX sessions_open;
+CREATE INDEX sessions_open ON sessions (company_id, room_id, connected_at, id, user_name) WHERE disconnected_at IS NULL;

@@ -50,7 +50,7 @@ class Rate:
 
 
 def failures(clock: Callable[[], float]) -> Rate:
-    """The limit on requests with a wrong key, token or secret."""
+    """The limit on requests with a key, token or secret that was never valid."""
     return Rate(FAILURES, FAILURES_S, clock, TooManyFailures)
 
 

@@ -1,7 +1,8 @@
 """REST authentication: an API key identifies its company, a moderator's token its room.
 
 Callers cannot tell whether something of another company exists. Keys are compared in constant time, and an unknown key
-takes as long as a wrong one (sfu.store.companies).
+takes as long as a wrong one (sfu.store.companies). A credential is verified before its address is judged, so a valid
+one works whatever else comes from there, for example from other people behind the same proxy.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Literal
 
 from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.calls.admission import verified
+from sfu.calls.registry import ONCE_GOOD
 from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, Refusal, TokenRoom
+from sfu.refusals import CompanyDisabled, TokenError, TokenRoom
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
@@ -29,7 +31,7 @@ class Caller:
 
 
 class Auth:
-    """Authenticates requests. `failures` limits wrong keys and tokens; None if limits are off."""
+    """Authenticates requests. `failures` limits keys and tokens that were never valid; None if limits are off."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], failures: Rate | None) -> None:
         self._store = store
@@ -41,13 +43,11 @@ class Auth:
 
         Raises ApiKeyMissing, ApiKeyInvalid, CompanyDisabled, a TokenError, ModeratorRequired or TooManyFailures.
         """
-        if self._failures is not None:
-            self._failures.check(address)
         try:
             return Caller(await self._company(access, header, room_id))
-        except Refusal as refusal:
-            if self._failures is not None and refusal.status in (401, 403):
-                self._failures.add(address)
+        except (ApiKeyInvalid, TokenError) as refusal:
+            if self._failures is not None and not isinstance(refusal, ONCE_GOOD):
+                self._failures.take(address)
             raise
 
     async def _company(self, access: Access, header: str | None, room_id: str | None) -> Company:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -21,8 +22,6 @@ from sfu.store.tokens import held_against
 from sfu.tenancy import tokens
 
 DEFAULT_DAYS = 30
-TRIES = 5
-"""Most attempts at an edit without If-Match while others edit the same room."""
 
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
@@ -144,28 +143,14 @@ class Handlers:
         return await self._described(await self._room(call))
 
     async def change_room(self, call: ApiRequest) -> ApiResponse:
-        for _ in range(TRIES):
-            room = await self._room(call)
-            _require(call.if_match, room)
-            kept = {spec.name: getattr(room, spec.name) for spec in fields(RoomSettings)}
-            settings = RoomSettings(**{**kept, **call.body})
-            try:
-                changed = await self._store.rooms.update(call.company.id, room.room_id, settings, version=room.version)
-            except RoomChanged:
-                if call.if_match is not None:
-                    raise
-            else:
-                self._calls.change_room(changed)
-                return await self._described(changed)
-        raise RoomChanged
+        judge = partial(_require, call.if_match)
+        changed = await self._store.rooms.update(call.company.id, call.path["room_id"], call.body, judge=judge)
+        self._calls.change_room(changed)
+        return await self._described(changed)
 
     async def delete_room(self, call: ApiRequest) -> ApiResponse:
-        version = None
-        if call.if_match is not None:
-            room = await self._room(call)
-            _require(call.if_match, room)
-            version = room.version
-        await self._store.rooms.delete(call.company.id, call.path["room_id"], version=version)
+        judge = partial(_require, call.if_match)
+        await self._store.rooms.delete(call.company.id, call.path["room_id"], judge=judge)
         self._calls.end_room(call.company.id, call.path["room_id"])
         return ApiResponse()
 

@@ -12,8 +12,8 @@ from sfu.api.schema import DEFINITIONS
 ABOUT = """\
 Rooms, join tokens and history of one company. Times are UTC, durations are in seconds. Errors are problems (RFC 9457)
 with a stable `code`. Lists are paginated: repeat the request with `cursor` set to `next` until `next` is null. With
-`Accept: text/csv` or `?format=csv`, lists are CSV. After 10 requests with a wrong key within a minute, an address gets
-429.
+`Accept: text/csv` or `?format=csv`, lists are CSV. After 10 requests with a wrong key within a minute, further wrong
+ones from that address get 429; a valid key always works.
 """
 WHY = {
     400: "The request is malformed.",
@@ -26,7 +26,7 @@ WHY = {
     415: "The body is not JSON.",
     422: "A field is missing, unknown or invalid; `field` names it.",
     431: "The head of the request is too large.",
-    429: "Too many failures from this address; Retry-After says when to try again.",
+    429: "Too many wrong keys from this address; Retry-After says when to try again.",
     503: "The database is unavailable; Retry-After says when to try again.",
 }
 TAGS = {

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+
+import trio
 
 from sfu.store.database import Database
 
 SWEEP_S = 60.0
 EMPTY_S = 60
 """How long a room must have been empty before its chat is deleted: people reload the page, and servers restart."""
-BATCH = 200
+BATCH = 50
 """Most rows per statement. Between two statements others can write, and a cancelled sweep can end."""
+
+REST = 4.0
+"""How long a sweep pauses after a batch, in durations of that batch. SQLite has one writer, and without pauses every
+join would wait for a batch."""
 
 log = logging.getLogger(__name__)
 
@@ -57,29 +64,35 @@ class Retention:
     """
 
     async def sweep(self) -> None:
-        """Deletes everything that has expired. Raises DatabaseUnavailable."""
+        """Deletes everything that has expired, one batch of each kind in turn. Raises DatabaseUnavailable."""
+        deleted: Counter[str] = Counter()
+        more = True
+        while more:
+            more = False
+            for kind, sql, value in self._kinds():
+                if kind == "tokens" and more:
+                    break  # deleting a token also writes to its sessions, so expired sessions go first
+                began = trio.current_time()
+                count = len(await self._database.write(sql, **value, count=BATCH))
+                deleted[kind] += count
+                more = more or count == BATCH
+                if count:
+                    await trio.sleep(REST * (trio.current_time() - began))
+        if deleted.total():
+            log.info("deleted %s", " ".join(f"{kind}={count}" for kind, count in deleted.items()))
+
+    def _kinds(self) -> Iterator[tuple[str, str, dict[str, object]]]:
+        """Each kind of row with its statement and the time before which its rows have expired."""
         now = self._clock()
         now_ms = int(now.timestamp() * 1000)
-        deleted = {
-            "lines": await self._all(self.LINES, now_ms=now_ms),
-            "files": await self._all(self.FILES, now_ms=now_ms),
-            "bans": await self._all(self.BANS, now=now),
-        }
+        yield "lines", self.LINES, {"now_ms": now_ms}
+        yield "files", self.FILES, {"now_ms": now_ms}
+        yield "bans", self.BANS, {"now": now}
         if not self._keep_open_chat:
             empty_since = now - timedelta(seconds=EMPTY_S)
-            deleted["lines"] += await self._all(self.OPEN_LINES, empty_since=empty_since)
-            deleted["files"] += await self._all(self.OPEN_FILES, empty_since=empty_since)
+            yield "lines", self.OPEN_LINES, {"empty_since": empty_since}
+            yield "files", self.OPEN_FILES, {"empty_since": empty_since}
         if self._history_days:
             before = now - timedelta(days=self._history_days)
-            deleted["sessions"] = await self._all(self.SESSIONS, before=before)
-            deleted["tokens"] = await self._all(self.TOKENS, before=before)
-        if any(deleted.values()):
-            log.info("deleted %s", " ".join(f"{name}={count}" for name, count in deleted.items()))
-
-    async def _all(self, sql: str, **values: object) -> int:
-        count = 0
-        while True:
-            rows = await self._database.write(sql, **values, count=BATCH)
-            count += len(rows)
-            if len(rows) < BATCH:
-                return count
+            yield "sessions", self.SESSIONS, {"before": before}
+            yield "tokens", self.TOKENS, {"before": before}

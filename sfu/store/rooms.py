@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sfu.refusals import RoomChanged, RoomExists, RoomNotFound
+from sfu.refusals import RoomExists, RoomNotFound
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
@@ -18,6 +18,8 @@ from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 ROOM_DELETED = "room_deleted"
 """The leave reason of sessions that ended because their room was deleted."""
 
+Judge = Callable[[Room], None]
+"""Checks the room as it is now and raises if it must stay so. Runs on the asyncio side."""
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,18 @@ class Rooms:
             raise RoomExists(f"A room {room_id!r} already exists.")
         return Room.of(row)
 
+    LOCK = "SELECT id FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
+
+    async def _current(self, statements: Statements, key: Mapping[str, str], judge: Judge) -> Room:
+        """The room, locked until the transaction ends. Raises RoomNotFound or what `judge` raises."""
+        await statements.lock(self.LOCK, **key)
+        row = await statements.one(self.GET, **key)
+        if row is None:
+            raise RoomNotFound
+        room = Room.of(row)
+        judge(room)
+        return room
+
     KEEP_CHAT = """
         UPDATE chat_lines SET expires_ms = sent_ms + CAST(:kept_ms AS BIGINT)
         WHERE company_id = :company_id AND room_id = :room_id AND expires_ms <> sent_ms + CAST(:kept_ms AS BIGINT)
@@ -98,40 +112,29 @@ class Rooms:
             access = :access, locked = :locked, lobby = :lobby, files = :files, chat_kept_s = :chat_kept_s,
             metadata = :metadata, updated_at = :now, version = version + 1
         WHERE company_id = :company_id AND room_id = :room_id
-            AND (CAST(:version AS INTEGER) IS NULL OR version = CAST(:version AS INTEGER))
         RETURNING *
     """
 
     async def update(
-        self, company_id: str, room_id: str, settings: RoomSettings, *, version: int | None = None
+        self, company_id: str, room_id: str, changes: Mapping[str, Any], *, judge: Judge = lambda room: None
     ) -> Room:
-        """Replaces the settings, if the room still has `version` (None: in any version).
+        """Changes these settings and keeps the others, also if several callers change a room at once.
 
-        Raises RoomNotFound, RoomChanged, or BadValue for metadata that cannot be stored.
+        Raises RoomNotFound, BadValue for metadata that cannot be stored, or what `judge` raises.
         """
-        values, now = _plain(settings), self._clock()
-        kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
+        now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
         await self._rulings.flush()
 
         async def work(statements: Statements) -> Room:
-            row = await statements.one(
-                self.UPDATE,
-                company_id=company_id,
-                room_id=room_id,
-                **values,
-                version=version,
-                now=now,
-            )
-            if row is not None:
-                key = {"company_id": company_id, "room_id": room_id}
-                await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
-                await statements.run(self.KEEP_FILES, **key, kept_ms=1000 * max(kept_s, FILE_S))
-            current = await statements.one(self.GET, company_id=company_id, room_id=room_id)
-            if current is None:
-                raise RoomNotFound
-            if row is None:
-                raise RoomChanged
-            return Room.of(current)
+            room = await self._current(statements, key, judge)
+            kept = {spec.name: getattr(room, spec.name) for spec in fields(RoomSettings)}
+            settings = RoomSettings(**{**kept, **changes})
+            kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
+            row = await statements.one(self.UPDATE, **key, **_plain(settings), now=now)
+            assert row is not None
+            await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
+            await statements.run(self.KEEP_FILES, **key, kept_ms=1000 * max(kept_s, FILE_S))
+            return Room.of({**row, "participants": room.participants})
 
         return await self._database.transaction(work)
 
@@ -149,11 +152,7 @@ class Rooms:
         if not queued:
             log.error("room=%r change=dropped reason=queue_full", room_id)
 
-    DELETE = """
-        DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id
-            AND (CAST(:version AS INTEGER) IS NULL OR version = CAST(:version AS INTEGER))
-        RETURNING id
-    """
+    DELETE = "DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
     OPEN_SESSIONS = """
         SELECT id FROM sessions WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
         ORDER BY id
@@ -171,17 +170,18 @@ class Rooms:
         WHERE company_id = :company_id AND room_id = :room_id AND revoked_at IS NULL AND expires_at > :now
     """
 
-    async def delete(self, company_id: str, room_id: str, *, version: int | None = None) -> None:
+    async def delete(self, company_id: str, room_id: str, *, judge: Judge = lambda room: None) -> None:
         """Deletes a room with its chat, files and bans. Closes its sessions; their history is kept.
 
-        Its tokens are revoked, or the next join would create the room again. Raises RoomNotFound or RoomChanged.
+        Its tokens are revoked, or the next join would create the room again. Raises RoomNotFound or what `judge`
+        raises.
         """
         now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
         await self._rulings.flush()
 
         async def work(statements: Statements) -> None:
-            if not await statements.one(self.DELETE, **key, version=version):
-                raise RoomChanged if await statements.one(self.GET, **key) else RoomNotFound
+            await self._current(statements, key, judge)
+            await statements.run(self.DELETE, **key)
             await statements.lock(self.OPEN_SESSIONS, **key)
             await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=ROOM_DELETED)
             await statements.run(self.REVOKE_TOKENS, **key, now=now)

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import jwt
 import pytest
-import trio
 
 from sfu.store import Store
 from sfu.store.pages import encode_cursor
@@ -117,28 +116,6 @@ async def test_a_room_takes_the_usual_settings(rest: Rest) -> None:
     assert (made["max_participants"], made["access"], made["metadata"]) == (100, "open", {})
     again = await rest("POST", "/rooms", {"room_id": "team"})
     assert (again.status, again.code) == (409, "room_exists")
-
-
-async def test_two_editors_do_not_overwrite_each_other(rest: Rest) -> None:
-    tag = (await rest("POST", "/rooms", {"room_id": "team"})).headers["etag"]
-    first = await rest("PUT", "/rooms/team", {"name": "A"}, headers={"If-Match": tag})
-    second = await rest("PUT", "/rooms/team", {"name": "B"}, headers={"If-Match": tag})
-    assert (first.status, second.status, second.code) == (200, 412, "room_changed")
-    for wrong in (tag, f"W/{first.headers['etag']}", '"x"', "x"):
-        assert (await rest("DELETE", "/rooms/team", headers={"If-Match": wrong})).status == 412
-    for right in (f'"x", {first.headers["etag"]}', "*"):
-        assert (await rest("PUT", "/rooms/team", {}, headers={"If-Match": right})).status in (200, 412)
-    assert (await rest("DELETE", "/rooms/team", headers={"If-Match": "*"})).status == 204
-
-
-async def test_edits_without_a_version_all_count(rest: Rest) -> None:
-    await rest("POST", "/rooms", {"room_id": "team"})
-    changes = [{"name": "N"}, {"description": "D"}, {"max_participants": 7}]
-    async with trio.open_nursery() as nursery:
-        for change in changes:
-            nursery.start_soon(rest, "PUT", "/rooms/team", change)
-    room = (await rest("GET", "/rooms/team")).json
-    assert (room["name"], room["description"], room["max_participants"]) == ("N", "D", 7)
 
 
 async def test_a_room_tells_who_is_in_it(rest: Rest, store: Store, acme: Tenant, clock: Any) -> None:

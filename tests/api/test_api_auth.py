@@ -82,6 +82,7 @@ EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
     "disabled company's": {"key": KEY, "moderator": (403, "company_disabled")},
     "no token": {"key": KEY, "moderator": (401, "token_malformed")},
 }
+ONCE_VALID = ("expired", "not yet valid", "revoked", "disabled company", "disabled company's")
 
 
 @dataclass
@@ -235,35 +236,56 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
 # --- guessing --------------------------------------------------------------------------------------------------------
 
 
-async def test_ten_failures_a_minute_then_nobody_is_listened_to(rest: Rest) -> None:
+async def guess(rest: Rest, address: str = "192.0.2.1") -> None:
+    """Uses up an address's failures."""
     for _ in range(FAILURES):
-        assert (await rest("GET", "/rooms", key="pk_x")).status == 401
-    for key in ("pk_x", rest.key):
-        reply = await rest("GET", "/rooms", key=key)
+        assert (await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": address})).status == 401
+
+
+async def test_ten_failures_a_minute_then_no_guess_is_listened_to(rest: Rest, acme: Tenant) -> None:
+    await guess(rest)
+    for wrong in ("pk_x", acme.key[:-4] + "AAAA"):
+        reply = await rest("GET", "/rooms", key=wrong)
         assert (reply.status, reply.code) == (429, "too_many_failures")
         assert 1 <= int(reply.headers["retry-after"]) <= FAILURES_S
+    assert (await rest("GET", "/rooms/team", key="x.y.z")).status == 429
     assert (await rest("GET", "/openapi.json", key="")).status == 200
 
 
-async def test_failures_are_counted_by_the_address_a_trusted_proxy_names(
-    store: Store, clock: Any, acme: Tenant
-) -> None:
+async def test_nobodys_failures_refuse_who_is_known(rest: Rest, acme: Tenant, world: World) -> None:
+    """People behind one proxy share an address: each gets the answer that the credential deserves."""
+    await guess(rest)
+    assert (await rest("POST", "/rooms", {"room_id": ROOM}, key=acme.key)).status == 201
+    for credential in ("moderator", "no moderator", "another room's", *ONCE_VALID):
+        status, code = EXPECTED[credential]["moderator"]
+        reply = await ask(rest, "get_room", world.token, world.credentials[credential])
+        assert reply.status == (status or 200), credential
+        assert status == 0 or reply.code == code
+
+
+async def test_only_what_was_never_valid_is_a_failure(rest: Rest, world: World) -> None:
+    for _ in range(FAILURES):
+        for credential in ("no key", "no moderator", "another room's", *ONCE_VALID):
+            assert (await ask(rest, "get_room", world.token, world.credentials[credential])).status in (401, 403)
+    await guess(rest)
+
+
+async def test_failures_are_counted_by_the_address_a_trusted_proxy_names(store: Store, clock: Any) -> None:
     from ipaddress import ip_network
 
     from support.rest import serving
 
     async with serving(store, clock, trusted_proxies=(ip_network("127.0.0.0/8"),)) as rest:
-        for _ in range(FAILURES):
-            await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": "192.0.2.1"})
-        for address, status in (("192.0.2.1", 429), ("192.0.2.2", 200)):
-            reply = await rest("GET", "/rooms", key=acme.key, headers={"X-Forwarded-For": address})
+        await guess(rest, "192.0.2.1")
+        for address, status in (("192.0.2.1", 429), ("192.0.2.2", 401)):
+            reply = await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": address})
             assert reply.status == status
 
 
 async def test_nobody_forges_an_address_without_a_trusted_proxy(rest: Rest) -> None:
     for n in range(FAILURES):
         await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": f"192.0.2.{n}"})
-    assert (await rest("GET", "/rooms", headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
+    assert (await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

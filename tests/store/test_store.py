@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from sfu.refusals import (
 )
 from sfu.store import Store, open_store
 from sfu.store.pages import encode_cursor
-from sfu.store.records import Company, RoomSettings
+from sfu.store.records import Company, Room, RoomSettings
 from sfu.store.tokens import held_against
 from sfu.tenancy import tokens
 from sfu.tenancy.keys import ServerKey, digest
@@ -160,18 +161,28 @@ async def test_a_room_id_is_taken_once_in_a_company(store: Store, company: Compa
     await store.rooms.create(other.id, "team", RoomSettings())
 
 
+def only(version: int) -> Callable[[Room], None]:
+    """Refuses any other version of a room."""
+
+    def judge(room: Room) -> None:
+        if room.version != version:
+            raise RoomChanged
+
+    return judge
+
+
 async def test_of_two_editors_one_has_to_read_again(store: Store, company: Company, clock: Any) -> None:
     await store.rooms.create(company.id, "team", RoomSettings())
     clock.advance(5)
-    edited = await store.rooms.update(company.id, "team", SETTINGS, version=1)
+    edited = await store.rooms.update(company.id, "team", asdict(SETTINGS), judge=only(1))
     assert (edited.version, edited.name, edited.metadata) == (2, "Team", SETTINGS.metadata)
     assert edited.updated_at == edited.created_at + timedelta(seconds=5)
     with pytest.raises(RoomChanged):
-        await store.rooms.update(company.id, "team", RoomSettings("Mine"), version=1)
+        await store.rooms.update(company.id, "team", {"name": "Mine"}, judge=only(1))
     with pytest.raises(RoomChanged):
-        await store.rooms.delete(company.id, "team", version=1)
+        await store.rooms.delete(company.id, "team", judge=only(1))
     assert await store.rooms.get(company.id, "team") == edited
-    assert (await store.rooms.update(company.id, "team", RoomSettings("Mine"))).version == 3
+    assert (await store.rooms.update(company.id, "team", {"name": "Mine"})).version == 3
 
 
 async def test_editors_at_once_each_count(store: Store, company: Company) -> None:
@@ -180,7 +191,7 @@ async def test_editors_at_once_each_count(store: Store, company: Company) -> Non
 
     async def edit(name: str) -> None:
         try:
-            outcomes.append((await store.rooms.update(company.id, "team", RoomSettings(name), version=1)).name)
+            outcomes.append((await store.rooms.update(company.id, "team", {"name": name}, judge=only(1))).name)
         except RoomChanged:
             outcomes.append("refused")
 
@@ -195,7 +206,7 @@ async def test_a_deleted_room_is_gone(store: Store, company: Company, clock: Any
     grant, token = await issue(company)
     session = await store.sessions.admit(grant, token)
     clock.advance(7)
-    await store.rooms.delete(company.id, "team", version=1)
+    await store.rooms.delete(company.id, "team", judge=only(1))
     assert await store.rooms.get(company.id, "team") is None
     (closed,) = (await store.history.room_sessions(company.id, "team")).items
     assert (closed.id, closed.leave_reason, closed.duration_s) == (session.id, "room_deleted", 7)
@@ -204,7 +215,7 @@ async def test_a_deleted_room_is_gone(store: Store, company: Company, clock: Any
     with pytest.raises(RoomNotFound):
         await store.rooms.delete(company.id, "team")
     with pytest.raises(RoomNotFound):
-        await store.rooms.update(company.id, "team", RoomSettings())
+        await store.rooms.update(company.id, "team", {})
 
 
 async def test_rooms_are_listed_in_pages(store: Store, company: Company, other: Company) -> None:
@@ -351,7 +362,7 @@ async def test_another_company_is_as_if_there_were_nothing(
     assert await store.history.user_rooms(other.id, "alice") == ()
     assert (await store.history.room_days(other.id, date(2000, 1, 1), date(2100, 1, 1))).items == ()
     with pytest.raises(RoomNotFound):
-        await store.rooms.update(other.id, "team", SETTINGS)
+        await store.rooms.update(other.id, "team", asdict(SETTINGS))
     with pytest.raises(RoomNotFound):
         await store.rooms.delete(other.id, "team")
     with pytest.raises(TokenUnknown):
@@ -382,7 +393,7 @@ async def test_a_persons_rooms(store: Store, company: Company, clock: Any) -> No
     start = clock.now
     await store.sessions.admit_anonymous(company.id, "lobby", "alice")
     clock.advance(1)
-    await store.rooms.update(company.id, "team", RoomSettings("Team"))
+    await store.rooms.update(company.id, "team", asdict(RoomSettings("Team")))
     for name in ("alice", "bob", "alice"):
         await store.sessions.admit_anonymous(company.id, "team", name)
         clock.advance(1)

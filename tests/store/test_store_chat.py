@@ -79,13 +79,13 @@ async def test_a_rooms_retention_holds_for_what_is_written(store: Store, company
     store.chat.add(company.id, "team", line(clock, "hello"), kept_s=86_400)
     await store.lines.flush()
     clock.advance(100)
-    await store.rooms.update(company.id, "team", RoomSettings(chat_kept_s=50))
+    await store.rooms.update(company.id, "team", {"chat_kept_s": 50})
     assert await texts(store, company) == []
-    await store.rooms.update(company.id, "team", RoomSettings(chat_kept_s=200))
+    await store.rooms.update(company.id, "team", {"chat_kept_s": 200})
     assert await texts(store, company) == ["hello"]
-    await store.rooms.update(company.id, "team", RoomSettings(chat_kept_s=0))
+    await store.rooms.update(company.id, "team", {"chat_kept_s": 0})
     await store.retention.sweep()
-    await store.rooms.update(company.id, "team", RoomSettings())
+    await store.rooms.update(company.id, "team", {"chat_kept_s": None})
     assert await texts(store, company) == []
 
 

@@ -197,7 +197,7 @@ async def test_cancelled_joins_leave_no_connection_and_no_lock_behind(store: Sto
             nursery.start_soon(join, chance.random() / 20)
     present = await store.history.participants(company.id, "team")
     assert {session.id for session in present} == {session.id for session in admitted}
-    await store.rooms.update(company.id, "team", RoomSettings("still here"))
+    await store.rooms.update(company.id, "team", {"name": "still here"})
 
 
 # --- leaves ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""Several requests that change one room: with If-Match one of them counts, without it all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+if TYPE_CHECKING:
+    from support.rest import Rest
+
+pytest_plugins = ["support.rest"]
+
+
+async def test_two_editors_do_not_overwrite_each_other(rest: Rest) -> None:
+    tag = (await rest("POST", "/rooms", {"room_id": "team"})).headers["etag"]
+    first = await rest("PUT", "/rooms/team", {"name": "A"}, headers={"If-Match": tag})
+    second = await rest("PUT", "/rooms/team", {"name": "B"}, headers={"If-Match": tag})
+    assert (first.status, second.status, second.code) == (200, 412, "room_changed")
+    for wrong in (tag, f"W/{first.headers['etag']}", '"x"', "x"):
+        assert (await rest("DELETE", "/rooms/team", headers={"If-Match": wrong})).status == 412
+    for right in (f'"x", {first.headers["etag"]}', "*"):
+        assert (await rest("PUT", "/rooms/team", {}, headers={"If-Match": right})).status in (200, 412)
+    assert (await rest("DELETE", "/rooms/team", headers={"If-Match": "*"})).status == 204
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])
+async def test_edits_without_a_version_all_count(rest: Rest, headers: dict[str, str]) -> None:
+    await rest("POST", "/rooms", {"room_id": "team"})
+    changes = [{"name": "N"}, {"description": "D"}, {"max_participants": 7}] * 20
+    tags: set[str] = set()
+
+    async def edit(change: dict[str, Any]) -> None:
+        reply = await rest("PUT", "/rooms/team", change, headers=headers)
+        assert reply.status == 200, reply.body
+        tags.add(reply.headers["etag"])
+
+    async with trio.open_nursery() as nursery:
+        for change in changes:
+            nursery.start_soon(edit, change)
+    assert len(tags) == len(changes), "each edit has its own version"
+    room = (await rest("GET", "/rooms/team")).json
+    assert (room["name"], room["description"], room["max_participants"]) == ("N", "D", 7)
+
+
+async def test_of_edits_of_one_version_one_counts(rest: Rest) -> None:
+    tag = (await rest("POST", "/rooms", {"room_id": "team"})).headers["etag"]
+    statuses: list[int] = []
+
+    async def edit(name: str) -> None:
+        statuses.append((await rest("PUT", "/rooms/team", {"name": name}, headers={"If-Match": tag})).status)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(edit, str(number))
+    assert sorted(statuses) == [200] + 19 * [412]
+
+
+@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])
+async def test_a_room_is_deleted_while_others_edit_it(rest: Rest, headers: dict[str, str]) -> None:
+    await rest("POST", "/rooms", {"room_id": "team"})
+    statuses: dict[str, set[int]] = {"PUT": set(), "DELETE": set()}
+
+    async def ask(method: str, body: Any) -> None:
+        statuses[method].add((await rest(method, "/rooms/team", body, headers=headers)).status)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(ask, "PUT", {"name": str(number)})
+        nursery.start_soon(ask, "DELETE", None)
+    assert statuses["DELETE"] == {204}
+    assert statuses["PUT"] <= {200, 404}
