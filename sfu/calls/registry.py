@@ -144,15 +144,14 @@ class Calls:
         self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     async def identify(self, ask: Ask, address: str) -> Entry:
-        """Like `Admission.identify`, but rate-limits addresses that present invalid tokens (TooManyFailures).
+        """Like `Admission.identify`, but raises TooManyFailures for an address's many invalid tokens.
 
-        The errors in ONCE_GOOD, such as an expired token, do not count: many people behind one address may be late.
+        The errors in ONCE_GOOD, such as an expired token, do not count: many people behind one address may be late. A
+        valid token works whatever else comes from its address.
         """
-        if self.failures is not None and ask.token is not None:
-            self.failures.check(address)
         try:
             return await self.admission.identify(ask, address)
         except TokenError as error:
             if self.failures is not None and not isinstance(error, ONCE_GOOD):
-                self.failures.add(address)
+                self.failures.take(address)
             raise

@@ -99,13 +99,11 @@ class Sharing:
         Raises SessionUnknown, NotAllowed or FilesOff if it may not share files, TooManyFailures or TooManyRequests.
         """
         address = request.remote_addr or ""
-        if self._hub.failures is not None:
-            self._hub.failures.check(address)
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         session = self._hub.session_of(secret.strip()) if scheme.lower() == "bearer" else None
         if session is None:
             if self._hub.failures is not None:
-                self._hub.failures.add(address)
+                self._hub.failures.take(address)
             raise SessionUnknown
         if not session.entry.permissions.chat:
             raise NotAllowed("Your token does not let you write in the chat.")

@@ -200,6 +200,8 @@ async def test_guessing_secrets_is_stopped(server: Server) -> None:
         await client.expect_bye("too_many_failures", 4429, rejoin=False)
     problem = await server.refused("/ws?token=x")
     assert problem["status"] == 429
-    async with server.joined():  # who has no token guesses nothing
-        pass
+    async with server.joined() as alice:  # who has no token guesses nothing
+        assert (await send(server, alice.welcome["session"], b"x")).status == 201, "a valid secret always works"
+    async with server.connect(await ticket(server)) as bob:
+        assert (await bob.expect("welcome"))["name"], "a valid token always works"
     assert json.loads(reply.body)["code"] == "too_many_failures"
