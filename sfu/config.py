@@ -231,7 +231,7 @@ class Config:
     server_name: str = _setting(
         "", _text, "Name of this server, unique among those that share a database.", shown="host name and port"
     )
-    heartbeat_s: float = _seconds(10.0, "Interval at which the database records who is still in a call.")
+    heartbeat_s: float = _seconds(10.0, "Interval at which ongoing sessions are recorded in the database.")
     allow_anonymous: bool = _setting(
         True, _choice({"on": True, "off": False}), "off: every join needs a token.", shown="on"
     )

@@ -133,7 +133,7 @@ class Calls:
         log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
 
     def tell_lobby(self, session: Seat) -> None:
-        """Tells a moderator who joined or resumed who is waiting, and tells those who wait that one is present."""
+        """After a moderator joined or resumed: shows them the lobby, and the lobby that a moderator is present."""
         lobby = self.lobby.waiting(session.entry.key)
         if session.peer.moderator and lobby.waiting:
             session.tell(lobby)

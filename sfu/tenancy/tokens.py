@@ -83,7 +83,7 @@ class Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The content of a valid token: who may enter which room of which company, until when, to do what. Times in UTC."""
+    """The content of a valid token: a person, a room of a company, a period, and permissions. Times are UTC."""
 
     id: str
     company_id: str

@@ -1,4 +1,4 @@
-"""Proxies: which addresses they have, and what their headers tell about a client.
+"""Trusted proxies: their addresses, and the client address and scheme in their headers.
 
 A proxy adds an entry for whoever sent it the request, and passes on the entries before. So the headers are read from
 right to left, for as long as the author of an entry is a proxy that the settings name.

@@ -1,4 +1,4 @@
-"""SDP negotiation with one peer: when an offer goes out, what it says, and what follows from the answer.
+"""SDP negotiation with one peer: the timing and the text of offers, and the effects of answers.
 
 The server offers; one offer is in flight at a time, and changes meanwhile go into the next. sections.py decides what
 each section is for. Sections are reused, so the SDP is as long as the most tracks the room ever had at once.

@@ -154,7 +154,7 @@ class Publisher:
                 self._tell_layers(publication)
 
     def tell_again(self) -> None:
-        """Repeats which layers are wanted, which the client may not have heard."""
+        """Repeats the wanted layers; the client may have missed them."""
         for publication in self.published.values():
             if publication.simulcast:
                 self._tell_layers(publication)

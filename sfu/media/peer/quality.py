@@ -216,7 +216,7 @@ class Quality:
         return (self.round_trip_s or 0.0) / 2 + 2 * way.jitter_s
 
     def upload_troubles(self, peer: str) -> Iterator[Trouble]:
-        """What is wrong with this peer's uplink, for those who hear or see it."""
+        """The troubles of this peer's uplink, from which its subscribers suffer too."""
         if self.up.flows:
             yield Trouble("upload_loss", peer, self.up.damage, 100 * self.up.loss)
             delay_s = self._delay_s(self.up)

@@ -52,7 +52,7 @@ class Opus:
     dtx: bool = False
 
     def parameters(self, direction: Direction) -> str:
-        """For an fmtp line: what a publisher is asked to send, or what a subscriber will get."""
+        """The parameters of an fmtp line: a request to a publisher, or a promise to a subscriber."""
         stereo = "stereo=1" if direction == "recvonly" else "sprop-stereo=1"
         return f";{stereo}" * self.stereo + ";usedtx=1" * self.dtx
 

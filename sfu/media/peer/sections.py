@@ -1,4 +1,4 @@
-"""Sections of a peer's session: what each m-line is for, and what an offer and its answer change. Pure.
+"""Sections of a peer's session: the use of each m-line, and the effects of offers and answers on it. Pure.
 
 The server is always the offerer, so of JSEP's states (RFC 8829 section 3.2) two are left: stable, and an offer in
 flight. `Sections` knows no SDP text, timer or socket: negotiation.py turns plans into offers and carries out what

@@ -210,7 +210,7 @@ class Subscriber:
             self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))
 
     def tell_again(self) -> None:
-        """Repeats what is paused, which its client may not have heard."""
+        """Repeats all pauses; the client may have missed them."""
         for publication, reason in self._told.items():
             if reason:
                 self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))

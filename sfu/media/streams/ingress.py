@@ -170,8 +170,7 @@ class Ingress:
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
     def _each(self, rows: Rows, ids: Sequence[int], route: Route[RtpDemuxer], now_s: float) -> Sequence[int]:
-        """The slow path: puts each packet, whatever it is, in its place in its stream; then each stream sends its
-        packets."""
+        """The slow path: puts each packet in its place in its stream; then each stream sends its packets."""
         view, demuxer = rows.view, route.demuxer
         context = demuxer.context
         others: list[int] = []

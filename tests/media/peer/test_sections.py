@@ -1,4 +1,4 @@
-"""Whatever is asked for in whatever order, plans keep to JSEP's rules, and answers have the effects they should."""
+"""Plans keep to JSEP's rules and answers have their effects, in any order of requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRACKS = [Track(f"{kind}-{n}", kind) for kind in ("audio", "video") for n in ran
 
 
 def said(mid: int, planned: Planned[Track], takes: bool) -> AnswerSection:
-    """What a browser answers to one section, if it `takes` what is offered there."""
+    """A browser's answer to one section; `takes`: it accepts the offered use."""
     sends = takes and planned.direction == "recvonly"
     receives = takes and planned.direction == "sendonly"
     return AnswerSection(str(mid), planned.kind, sends=sends, receives=receives, ssrcs=(), repairs=mid % 2 == 0)
