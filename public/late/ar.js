@@ -65,7 +65,8 @@ export default {
 
   // when things go wrong
   'join.lobby.title': 'لهذه الغرفة غرفة انتظار',
-  'join.lobby.text': 'سيسمح لك أحد المشرفين بالدخول بعد انضمامك.',
+  'join.lobby.text': 'يقرر أحد المشرفين من يُسمح له بالدخول.',
+  'join.full.text': 'يمكنك الانضمام حالما يغادر أحد المشاركين.',
   'wait.offline.title': 'هذا الجهاز غير متصل بالإنترنت',
   'wait.offline.text': 'سيُعاد الاتصال تلقائيًا عند عودة الشبكة.',
   'wait.server_stopping.title': 'جارٍ إعادة تشغيل الخادم',
@@ -165,7 +166,7 @@ export default {
 
   // panels
   cancel: 'إلغاء',
-  'chat.cleared': 'تُحذف الرسائل والملفات بعد مغادرة الجميع.',
+  'chat.cleared': 'تُحذف الرسائل والملفات بعد مغادرة الجميع بقليل.',
   'chat.deleted': 'حُذفت',
   'chat.empty_kept': 'لا توجد رسائل بعد.',
   'chat.kept': 'تُحفظ الرسائل والملفات لمدة {time}.',

@@ -65,7 +65,8 @@ export default {
 
   // when things go wrong
   'join.lobby.title': 'Dieser Raum hat einen Warteraum',
-  'join.lobby.text': 'Nach dem Beitreten wartest du kurz auf Einlass.',
+  'join.lobby.text': 'Die Moderation entscheidet, wer eingelassen wird.',
+  'join.full.text': 'Du kannst beitreten, sobald jemand geht.',
   'wait.offline.title': 'Dieses Gerät ist offline',
   'wait.offline.text': 'Sobald das Netz wieder da ist, wirst du automatisch wieder verbunden.',
   'wait.server_stopping.title': 'Der Server wird neu gestartet',
@@ -165,7 +166,7 @@ export default {
 
   // panels
   cancel: 'Abbrechen',
-  'chat.cleared': 'Nachrichten und Dateien werden gelöscht, wenn alle gegangen sind.',
+  'chat.cleared': 'Nachrichten und Dateien werden gelöscht, kurz nachdem alle gegangen sind.',
   'chat.deleted': 'Gelöscht',
   'chat.empty_kept': 'Noch keine Nachrichten.',
   'chat.kept': 'Nachrichten und Dateien werden {time} gespeichert.',

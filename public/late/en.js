@@ -65,7 +65,8 @@ export default {
 
   // when things go wrong
   'join.lobby.title': 'This room has a lobby',
-  'join.lobby.text': 'A moderator will let you in after you join.',
+  'join.lobby.text': 'A moderator decides who is admitted.',
+  'join.full.text': 'You can join as soon as someone leaves.',
   'wait.offline.title': 'This device is offline',
   'wait.offline.text': 'You’ll be reconnected automatically when the network is back.',
   'wait.server_stopping.title': 'The server is restarting',
@@ -165,7 +166,7 @@ export default {
 
   // panels
   cancel: 'Cancel',
-  'chat.cleared': 'Messages and files are deleted once everyone has left.',
+  'chat.cleared': 'Messages and files are deleted soon after everyone has left.',
   'chat.deleted': 'Deleted',
   'chat.empty_kept': 'No messages yet.',
   'chat.kept': 'Messages and files are kept for {time}.',

@@ -65,7 +65,8 @@ export default {
 
   // when things go wrong
   'join.lobby.title': 'Esta sala tiene sala de espera',
-  'join.lobby.text': 'Un moderador te dejará entrar después de unirte.',
+  'join.lobby.text': 'Un moderador decide quién entra.',
+  'join.full.text': 'Podrás unirte en cuanto salga alguien.',
   'wait.offline.title': 'Este dispositivo está sin conexión',
   'wait.offline.text': 'Volverás a conectarte automáticamente cuando haya red.',
   'wait.server_stopping.title': 'El servidor se está reiniciando',
@@ -165,7 +166,7 @@ export default {
 
   // panels
   cancel: 'Cancelar',
-  'chat.cleared': 'Los mensajes y archivos se borran cuando todos han salido.',
+  'chat.cleared': 'Los mensajes y archivos se borran poco después de que todos salgan.',
   'chat.deleted': 'Eliminado',
   'chat.empty_kept': 'Todavía no hay mensajes.',
   'chat.kept': 'Los mensajes y archivos se guardan {time}.',

@@ -64,8 +64,9 @@ export default {
   'shortcut.off': 'Les raccourcis à une touche sont désactivés. Vous pouvez les activer dans les paramètres.',
 
   // when things go wrong
-  'join.lobby.title': 'Cette salle a une salle d’attente',
-  'join.lobby.text': 'Un modérateur vous fera entrer après votre demande.',
+  'join.lobby.title': 'L’entrée se fait par une salle d’attente',
+  'join.lobby.text': 'Un modérateur décide qui peut entrer.',
+  'join.full.text': 'Vous pourrez entrer dès que quelqu’un partira.',
   'wait.offline.title': 'Cet appareil est hors ligne',
   'wait.offline.text': 'Vous serez reconnecté automatiquement dès le retour du réseau.',
   'wait.server_stopping.title': 'Le serveur redémarre',
@@ -165,7 +166,7 @@ export default {
 
   // panels
   cancel: 'Annuler',
-  'chat.cleared': 'Les messages et fichiers sont supprimés quand tout le monde est parti.',
+  'chat.cleared': 'Les messages et fichiers sont supprimés peu après le départ de tous.',
   'chat.deleted': 'Supprimé',
   'chat.empty_kept': 'Aucun message pour l’instant.',
   'chat.kept': 'Les messages et les fichiers sont conservés {time}.',

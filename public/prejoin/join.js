@@ -75,9 +75,8 @@ async function showRefused(code) {
 /** What a join would lead to now, if not into the room. */
 async function showReason(code) {
   await more();
-  const keys = { lobby: 'join.lobby', room_full: 'wait.room_full' };
-  const own = keys[code] && { title: t(`${keys[code]}.title`, { room: asked.room }), text: t(`${keys[code]}.text`, { room: asked.room }) };
-  const { title, text } = own ?? endText({ code }, asked.room);
+  const own = { lobby: ['join.lobby.title', 'join.lobby.text'], room_full: ['wait.room_full.title', 'join.full.text'] }[code];
+  const { title, text } = own ? { title: t(own[0]), text: t(own[1]) } : endText({ code }, asked.room);
   $('inside').hidden = false;
   $('inside').classList.remove('is-unknown');
   $('inside-faces').replaceChildren();

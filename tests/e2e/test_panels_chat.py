@@ -115,7 +115,7 @@ def test_who_comes_later_reads_what_was_written(server: Server, person: People, 
     carol = person(server, "carol", quiet=True).join("chat")
     expect(carol.page.locator("#chat-count")).to_be_hidden()
     expect(opened(carol).locator(".message").last).to_contain_text("before carol came")
-    expect(carol.page.get_by_text("deleted once everyone has left")).to_be_visible()
+    expect(carol.page.get_by_text("deleted soon after everyone has left")).to_be_visible()
     alice.page.reload()
     expect(opened(alice).get_by_text("before carol came")).to_have_count(1)
 
