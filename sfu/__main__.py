@@ -55,8 +55,8 @@ def _prepare(options: argparse.Namespace) -> Config:
     """
     if not __debug__:
         raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on. Start it without.")
-    options.env_file = _settings_file(options)
-    warnings = settings_file.add(options.env_file, os.environ) if options.env_file else []
+    named, options.env_file = "env_file" in options, _settings_file(options)
+    warnings = settings_file.add(options.env_file, os.environ, strict=named) if options.env_file else []
     config = Config.from_env(os.environ, omit=frozenset() if options.command is _serve else SERVER_FILES)
     logs.to_stderr(config.log_level)
     for warning in [*warnings, *unknown(os.environ)]:

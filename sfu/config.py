@@ -353,8 +353,8 @@ def unknown(env: Mapping[str, str]) -> list[str]:
     """A warning for each SFU_* variable that is not a setting, with the most similar setting, if any."""
     known = [_variable(spec.name) for spec in fields(Config)]
     found = []
-    for name in sorted(name for name in env if name.startswith(PREFIX) and name not in known):
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    for name in sorted(name for name in env if name.upper().startswith(PREFIX) and name not in known):
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
         found.append(f"{name} is not a setting and is ignored." + (f" Did you mean {close[0]}?" if close else ""))
     return found
 

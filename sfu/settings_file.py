@@ -12,6 +12,7 @@ import shlex
 from collections.abc import MutableMapping
 from pathlib import Path
 
+from sfu.config import unknown
 from sfu.errors import ConfigError
 
 DEFAULT = Path("/etc/sfu.env")
@@ -66,9 +67,16 @@ def parse(text: str) -> tuple[dict[str, str], list[tuple[int, str]]]:
     return values, ignored
 
 
-def add(file: Path, env: MutableMapping[str, str]) -> list[str]:
-    """Adds the variables of the file that `env` does not have. Returns warnings; raises ConfigError."""
+def add(file: Path, env: MutableMapping[str, str], *, strict: bool = False) -> list[str]:
+    """Adds the variables of the file that `env` does not have. Returns warnings; raises ConfigError.
+
+    `strict`: a line without effect is an error. A mistyped setting of a file that somebody named could lead to another
+    database; the service itself ignores such lines of its own file, and so do commands that read it by default.
+    """
     values, warnings = read(file)
+    wrong = [*warnings, *(f"{file}: {warning}" for warning in unknown(values))]
+    if strict and wrong:
+        raise ConfigError(f"{wrong[0]} Correct the line or remove it.")
     for name, value in values.items():
         env.setdefault(name, value)
     return warnings

@@ -116,6 +116,18 @@ def test_the_environment_takes_precedence_even_if_empty(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"sfu: database {tmp_path / 'b' / 'sfu.db'}, "), done.stderr
 
 
+@pytest.mark.parametrize("line", ["SFU_DATADIR={}", "sfu_data_dir={}", "export SFU_DATA_DIR={}", "SFU_DATA_DIR {}"])
+def test_a_mistyped_line_of_a_named_file_leads_to_no_other_database(tmp_path: Path, line: str) -> None:
+    for name in ("meant", "other"):
+        trio.run(make, tmp_path / name)
+    file = tmp_path / "sfu.env"
+    file.write_text(f"SFU_LOG_LEVEL=warning\n{line.format(tmp_path / 'meant')}\n")
+    done = sfu("company", "list", "--env-file", str(file), env=environment(data_dir=str(tmp_path / "other")))
+    assert done.returncode == 2, done.stderr
+    assert str(file) in done.stderr
+    assert "Correct the line" in done.stderr
+
+
 def test_other_variables_of_the_file_count_as_well(tmp_path: Path) -> None:
     """Those that asyncpg reads, and the folder of a user's data."""
     trio.run(make, tmp_path / "sfu")
