@@ -59,7 +59,7 @@ function showSchema(name, schema) {
 }
 
 async function show() {
-  const response = await fetch('/api/v1/openapi.json');
+  const response = await fetch(new URL('api/v1/openapi.json', import.meta.url));
   const description = await response.json();
   document.title = `${description.info.title} REST API`;
   document.getElementById('about').textContent = description.info.description;

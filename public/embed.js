@@ -15,7 +15,7 @@
  * leave() leaves the call.
  */
 
-const SERVER = new URL(import.meta.url).origin;
+const SERVER = new URL('.', import.meta.url);
 const ANSWER_MS = 15_000; // from the frame's `load` event to its first message
 const SHEET = new CSSStyleSheet(); // unlike a <style> element, not subject to the embedding page's CSP
 SHEET.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
@@ -36,7 +36,7 @@ class VideoRoom extends HTMLElement {
     const frame = document.createElement('iframe');
     frame.allow = 'camera; microphone; display-capture; fullscreen; autoplay; picture-in-picture';
     frame.title = this.title || 'Video room';
-    frame.src = `${SERVER}/`;
+    frame.src = SERVER.href;
     frame.addEventListener('load', () => this.#handOver());
     this.shadowRoot.replaceChildren(frame);
     this.#frame = frame;
@@ -73,7 +73,7 @@ class VideoRoom extends HTMLElement {
     };
     this.#port = port1;
     const [room, token, name] = VideoRoom.observedAttributes.map((attribute) => this.getAttribute(attribute) ?? '');
-    this.#frame.contentWindow.postMessage({ videoRoom: { room, token, name } }, SERVER, [port2]);
+    this.#frame.contentWindow.postMessage({ videoRoom: { room, token, name } }, SERVER.origin, [port2]);
     this.#timer = setTimeout(() => {
       const message = 'The server did not respond, or does not allow this page to embed it. SFU_ALLOWED_ORIGINS must list this page’s origin.';
       this.dispatchEvent(new CustomEvent('ended', { detail: { code: 'embedding_refused', message } }));

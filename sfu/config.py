@@ -31,6 +31,7 @@ SERVER_FILES = frozenset({"SFU_TLS_CERT", "SFU_TLS_KEY"})
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
+_BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,13 @@ def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(found)
 
 
+def _base_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and (not _BASE_PATH.fullmatch(path) or {".", ".."} & set(path.split("/"))):
+        raise ValueError("a path such as /meet, of letters, digits and . _ ~ -")
+    return path
+
+
 def _file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
@@ -208,6 +216,12 @@ class Config:
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         (), _networks, "Proxies whose forwarding headers are trusted, comma-separated.", shown="none"
+    )
+    base_path: str = _setting(
+        "",
+        _base_path,
+        "Path at which a proxy serves the rooms, such as /meet, if the proxy passes it on.",
+        shown="none",
     )
     tls_cert: Path | None = _setting(
         None, _file, "PEM file of a certificate with its chain. If set, the server speaks https only.", shown="none"

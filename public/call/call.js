@@ -7,6 +7,7 @@ import { page } from '../app/page.js';
 import { Room } from '../protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from '../stage/stage.js';
+import { SERVER } from '../base/server.js';
 import { AGAIN_KEY, NAME_KEY, recall, remember } from '../base/storage.js';
 import { more, t, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
@@ -34,7 +35,7 @@ export async function enter({ room: roomName, name }) {
   const { token } = page;
   if (!token) remember('localStorage', NAME_KEY, name);
   keep({ room: roomName, token, name, linked: !token });
-  const room = (page.room = window.room = new Room({ url: new URL('/ws', location.href), room: roomName, name, token }));
+  const room = (page.room = window.room = new Room({ url: new URL('ws', SERVER), room: roomName, name, token }));
   for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
   page.pass('call', { again });
@@ -80,7 +81,7 @@ function later() {
  */
 async function startOver() {
   $('notices').replaceChildren(button('btn', { label: `${t('part_missing')} ${t('again')}` }, () => location.reload()));
-  const answers = () => fetch('/health', { signal: AbortSignal.timeout(3_000) }).catch(() => null);
+  const answers = () => fetch(new URL('health', SERVER), { signal: AbortSignal.timeout(3_000) }).catch(() => null);
   while (!(await answers())?.ok) await pause(1_000);
   const [last, now] = [recall('sessionStorage', AGAIN_KEY), String(Date.now())];
   remember('sessionStorage', AGAIN_KEY, now);

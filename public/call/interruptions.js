@@ -3,6 +3,7 @@
 import { $, put } from '../base/dom.js';
 import { countDown, showEnding } from './ending.js';
 import { page } from '../app/page.js';
+import { SERVER } from '../base/server.js';
 import { endText, troubleText, waitingText } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
@@ -32,7 +33,7 @@ function rest() {
 }
 
 async function probe() {
-  const response = await fetch('/health', { signal: AbortSignal.timeout(3000) }).catch(() => null);
+  const response = await fetch(new URL('health', SERVER), { signal: AbortSignal.timeout(3000) }).catch(() => null);
   answers = Boolean(response?.ok);
   banner();
 }

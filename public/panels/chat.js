@@ -5,6 +5,7 @@ import { fileName, filesAllowed, share, size, uploads } from './files.js';
 import { parts } from '../ui/linkify.js';
 import { page } from '../app/page.js';
 import { panels } from './panel.js';
+import { SERVER } from '../base/server.js';
 import { recall, remember } from '../base/storage.js';
 import { clock, language, number, t, texts } from '../i18n/texts.js';
 import { say, toast } from '../ui/toasts.js';
@@ -143,8 +144,7 @@ function words(text) {
 /** The card of a shared file: a download link. The page never renders a file's content. */
 function card({ name, size: bytes, url }) {
   const link = element('a', 'filecard');
-  const address = new URL(url, location.origin);
-  if (address.origin === location.origin) link.href = address.href;
+  link.href = new URL(`.${url}`, SERVER).href;
   link.download = name;
   link.setAttribute('aria-label', t('files.download', { name, size: size(bytes) }));
   const box = element('div');

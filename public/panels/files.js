@@ -2,6 +2,7 @@
 
 import { button, element, icon } from '../base/dom.js';
 import { page } from '../app/page.js';
+import { SERVER } from '../base/server.js';
 import { number, t } from '../i18n/texts.js';
 import { say, toast } from '../ui/toasts.js';
 
@@ -67,7 +68,7 @@ function post(file, card) {
     request.onload = () => (request.status === 201 ? resolve() : reject(codeOf(request)));
     request.onerror = () => reject('failed');
     request.onabort = () => resolve();
-    request.open('POST', '/files');
+    request.open('POST', new URL('files', SERVER));
     request.setRequestHeader('Authorization', `Bearer ${room.session}`);
     request.setRequestHeader('Content-Type', file.type || 'application/octet-stream');
     request.setRequestHeader('X-File-Name', encodeURIComponent(file.name));

@@ -3,6 +3,7 @@
 import { $, face, put, styled } from '../base/dom.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
+import { SERVER } from '../base/server.js';
 import { endText } from '../i18n/reasons.js';
 import { list, more, t, texts } from '../i18n/texts.js';
 
@@ -54,7 +55,7 @@ function writeWill() {
 // --- who is in the room ---
 
 async function look() {
-  const url = new URL('/room-info', location.href);
+  const url = new URL('room-info', SERVER);
   url.searchParams.set('room', asked.room);
   const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
   const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);

@@ -138,17 +138,9 @@ def _respond(route: Route, query: Mapping[str, Any], answer: ApiResponse) -> Res
         response.headers["Vary"] = "Accept"
     if answer.body is not None and (cursor := answer.body.get("next")):
         more = {name: value for name, value in request.args.items() if name != "cursor"}
-        response.headers["Link"] = (
-            f'<{request.script_root}{_quoted_path()}?{urlencode(more | {"cursor": cursor})}>; rel="next"'
-        )
+        response.headers["Link"] = f'<?{urlencode(more | {"cursor": cursor})}>; rel="next"'
     response.headers.update(answer.headers)
     return response
-
-
-def _quoted_path() -> str:
-    """The request's path, still percent-encoded: a decoded name could contain characters that end the link."""
-    raw: bytes = request.scope.get("raw_path") or request.path.encode()
-    return raw.decode("ascii", "ignore").translate(dict.fromkeys(map(ord, "<>\r\n")))
 
 
 def _wants_csv(query: Mapping[str, Any]) -> bool:

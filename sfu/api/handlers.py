@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
-from sfu.api.routes import PREFIX
 from sfu.calls.admission import verified
 from sfu.calls.chat import file_info
 from sfu.protocol.server_messages import Participant
@@ -97,7 +96,7 @@ class Handlers:
             "room_id": grant.room_id,
             "user_name": grant.user_name,
         }
-        return ApiResponse(body, {"Location": f"{PREFIX}/tokens/{grant.id}"})
+        return ApiResponse(body, {"Location": f"tokens/{grant.id}"})
 
     async def list_tokens(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.tokens.list(
@@ -137,7 +136,7 @@ class Handlers:
         settings = RoomSettings(**{"max_participants": self._max_participants, **changes})
         room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings)
         answer = await self._described(room)
-        return ApiResponse(answer.body, answer.headers | {"Location": f"{PREFIX}/rooms/{quote(room.room_id, safe='')}"})
+        return ApiResponse(answer.body, answer.headers | {"Location": f"rooms/{quote(room.room_id, safe='')}"})
 
     async def get_room(self, call: ApiRequest) -> ApiResponse:
         return await self._described(await self._room(call))

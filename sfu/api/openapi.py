@@ -57,7 +57,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "sfu-rooms", "version": __version__, "description": ABOUT},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": "../.."}],  # relative to this document (OpenAPI 3.1, 4.8.5)
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "components": {
@@ -138,7 +138,7 @@ def _success(route: Route) -> dict[str, Any]:
     if route.answer == "Room":
         headers["ETag"] = _header("The room's version, for If-Match.")
     if route.status == 201:
-        headers["Location"] = _header("The path of the new resource.")
+        headers["Location"] = _header("The new resource, relative to the path of the request.")
     if "cursor" in route.query:
         headers["Link"] = _header('The next page, with rel="next".')
     return answer | ({"headers": headers} if headers else {})

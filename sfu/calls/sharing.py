@@ -91,7 +91,7 @@ class Sharing:
             raise SessionUnknown("You have left the call.")
         self._hub.deliver(self._hub.chat.share(session.entry, session.peer, file))
         body = json.dumps(asdict(file_info(file)), ensure_ascii=False) + "\n"
-        return Response(body, 201, {"Location": f"/files/{file.id}"}, content_type="application/json")
+        return Response(body, 201, {"Location": f"files/{file.id}"}, content_type="application/json")
 
     def _sender(self) -> Seat:
         """The session whose secret came with the request.

@@ -122,6 +122,9 @@ def create_app(config: Config, counters: Counters) -> QuartTrio:
     _add_errors(app, counters)
     headers = page_headers(config.allowed_origins)
 
+    if config.base_path:
+        _add_redirect(app, config.base_path)
+
     @app.get("/ws")
     async def signaling() -> Response:
         """Refuses requests that are no WebSocket handshake; web/edge.py takes those that are.
@@ -200,6 +203,15 @@ def _add_files(app: QuartTrio, root: Path) -> None:
         response.headers["Link"] = preloads.header(request.args, request.accept_languages.values(), framed=framed)
         response.vary.update(("Accept-Language", "Sec-Fetch-Dest"))
         return response
+
+
+def _add_redirect(app: QuartTrio, base_path: str) -> None:
+    """From the base path to the page: without the slash at its end, the page's relative links would lead elsewhere."""
+
+    @app.get(base_path)
+    async def slash() -> Response:
+        query = request.query_string.decode("latin1")
+        return Response("", 308, {"Location": f"{base_path}/" + (f"?{query}" if query else "")})
 
 
 def _add_errors(app: QuartTrio, counters: Counters) -> None:

@@ -44,6 +44,7 @@ LINGER_S = 1.0
 the client may lose the response."""
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
+ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 UPGRADE_PATH = b"/ws"
 TO_ASCII = bytes(range(128)) + b"?" * 128
 """Headers may have other bytes (RFC 9110 section 5.5). hypercorn, Quart and wsproto raise exceptions on them."""
@@ -231,6 +232,7 @@ class _Protocol(H11Protocol):
         Sets `client` and `ssl`, which the app sees, with regard to trusted proxies.
         """
         with_body = event.method != b"HEAD"
+        event = self._located(event)
         for wrong, status, detail in _faults(event, self._settings):
             if wrong:
                 raise _RefusedError(status, detail, with_body=with_body)
@@ -245,7 +247,15 @@ class _Protocol(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Called by hypercorn after _check_protocol. Ignores offers of other protocols (RFC 9110 section 7.8)."""
-        await super()._create_stream(_readable(request))
+        await super()._create_stream(_readable(self._located(request)))
+
+    def _located(self, request: h11.Request) -> h11.Request:
+        """The request with its target as a path below this server's root (RFC 9112 section 3.2)."""
+        target = _below(self._settings.base_path.encode(), request.target)
+        if target == request.target:
+            return request
+        headers, version = request.headers, request.http_version
+        return h11.Request(method=request.method, target=target, headers=headers, http_version=version)
 
     async def _send_error_response(self, status_code: int) -> None:
         """Called by hypercorn if h11 cannot parse the request."""
@@ -295,13 +305,21 @@ def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, s
     yield size > config.head_bytes, 431, f"The head of a request may have up to {config.head_bytes} bytes."
     yield chunked and bool(lengths), 400, "A request has either a Content-Length or a Transfer-Encoding."
     yield chunked and request.http_version == b"1.0", 400, "A request with a Transfer-Encoding must be HTTP/1.1."
-    yield not request.target.startswith((b"/", b"http://", b"https://")), 400, "The request's target is not a path."
+    yield not request.target.startswith(b"/"), 400, "The request's target is not a path."
     hosts = [value.decode("latin1") for name, value in headers if name == b"host"]
     yield not all(HOST.match(host) for host in hosts), 400, "The Host header is not a host name."
     yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket must not have a body."
     streamed = request.target.partition(b"?")[0].decode("latin1") in STREAMED
     limit = max(config.body_bytes, config.file_bytes) if streamed else config.body_bytes
     yield max(lengths, default=0) > limit, 413, f"The body of this request may have up to {limit} bytes."
+
+
+def _below(base_path: bytes, target: bytes) -> bytes:
+    """The target without the scheme and host of its absolute form, and without the base path."""
+    if origin := ORIGIN.match(target):
+        rest = target[origin.end() :]
+        target = rest if rest.startswith(b"/") else b"/" + rest
+    return target[len(base_path) :] if target.startswith(base_path + b"/") else target
 
 
 def _readable(request: h11.Request) -> h11.Request:

@@ -64,5 +64,5 @@ class Preloads:
 
 def _links(names: Iterable[str]) -> str:
     return ", ".join(
-        f"</{name}>; rel={'preload; as=style' if name.endswith('.css') else 'modulepreload'}" for name in names
+        f"<{name}>; rel={'preload; as=style' if name.endswith('.css') else 'modulepreload'}" for name in names
     )

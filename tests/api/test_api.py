@@ -36,7 +36,7 @@ async def test_a_token_is_answered_as_the_specification_says(rest: Rest, acme: T
     claims = jwt.decode(reply.json["token"], options={"verify_signature": False})
     assert claims["company_id"] == acme.company.id
     assert claims["permissions"] == Permissions().to_json()
-    assert reply.headers["location"] == f"/api/v1/tokens/{claims['jti']}"
+    assert reply.headers["location"] == f"tokens/{claims['jti']}"
     assert reply.headers["cache-control"] == "no-store"
 
 
@@ -54,7 +54,7 @@ async def test_permissions_and_single_use_reach_token_and_record(rest: Rest) -> 
 
 async def test_a_revoked_token_ends_its_call_and_says_so(rest: Rest) -> None:
     issued = await rest("POST", "/tokens", WANTED)
-    path = issued.headers["location"].removeprefix("/api/v1")
+    path = "/" + issued.headers["location"]
     assert (await rest("DELETE", path)).status == 204
     assert rest.calls.ended == [("token", path.rpartition("/")[2])]
     assert (await rest("DELETE", path)).status == 204
@@ -95,7 +95,7 @@ async def test_a_room_is_made_read_changed_and_deleted(rest: Rest, acme: Tenant)
     settings["metadata"] = {"a": [1, None]}
     made = await rest("POST", "/rooms", {"room_id": "team", **settings})
     assert made.status == 201
-    assert made.headers["location"] == "/api/v1/rooms/team"
+    assert made.headers["location"] == "rooms/team"
     assert {name: made.json[name] for name in settings} == settings
     assert (made.json["participants"], made.json["participant_count"]) == ([], 0)
     read = await rest("GET", "/rooms/team")
@@ -154,7 +154,7 @@ async def test_every_room_is_on_one_page(rest: Rest) -> None:
         found += [item["room_id"] for item in page.json["items"]]
         link = page.headers.get("link", "")
         assert bool(link) == (page.json["next"] is not None)
-        path = link[link.find("<") + 1 : link.find(">")].removeprefix("/api/v1")
+        path = link and "/rooms" + link[link.find("<") + 1 : link.find(">")]
     assert found == names
 
 
@@ -348,4 +348,4 @@ async def test_a_link_cannot_carry_what_a_name_holds(rest: Rest, store: Store, a
     for _ in range(2):
         await store.sessions.admit_anonymous(acme.company.id, "a>b", "alice")
     reply = await rest("GET", "/rooms/a%3Eb/sessions?limit=1")
-    assert reply.headers["link"].startswith("</api/v1/rooms/a%3Eb/sessions?limit=1&cursor=")
+    assert reply.headers["link"].startswith("<?limit=1&cursor=")

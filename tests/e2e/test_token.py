@@ -46,7 +46,7 @@ def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People)
     alice.page.reload()
     bob.sees(alice)
 
-    api(server, key, "DELETE", headers["Location"].removeprefix("/api/v1"))
+    api(server, key, "DELETE", "/" + headers["Location"])
     expect(alice.page.get_by_text("Your link was withdrawn")).to_be_visible()
     assert issued["token"] not in server.output
 
@@ -80,7 +80,7 @@ def test_a_preview_comes_first_with_the_name_in_the_token(server: Server, crowd:
 def test_a_link_that_is_no_longer_good_says_so_in_the_preview(server: Server, person: People) -> None:
     key = server.company("Early House")
     issued, headers = api(server, key, "POST", "/tokens", {"room_id": "team", "user_name": "alice", "duration": 60})
-    api(server, key, "DELETE", headers["Location"].removeprefix("/api/v1"))
+    api(server, key, "DELETE", "/" + headers["Location"])
     page = person(server, "alice", quiet=True).page
     page.goto(f"{server.url}/?token={issued['token']}")
     expect(page.locator("#inside")).to_contain_text("Your link was withdrawn")

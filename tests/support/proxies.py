@@ -7,10 +7,13 @@ import getpass
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -26,9 +29,10 @@ http {{
     access_log off;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{ listen 127.0.0.1:{port}; {block} }}
+    server {{ listen 127.0.0.1:{port}{ssl}; absolute_redirect off; {block} }}
 }}
 """
+SSL = " ssl; ssl_certificate {0}; ssl_certificate_key {1}"
 CADDY = """
 {{
     admin off
@@ -38,33 +42,72 @@ CADDY = """
 """
 PACKAGES = {"nginx": ("nginx", "nginx-common"), "caddy": ("caddy",)}
 UNPACKED = ROOT / ".venv" / "packages"
-PROXIES = {
-    "nginx": (r"location / \{", NGINX, ("-c",)),
-    "caddy": (r"meet\.example\.org \{", CADDY, ("run", "--adapter", "caddyfile", "--config")),
+
+
+@dataclass(frozen=True)
+class Site:
+    """How a proxy serves the rooms. `begins` finds the block in the documentation, `edits` are what its text says to
+    change in the block, and `around` is the file around it."""
+
+    command: str
+    begins: str
+    around: str
+    options: tuple[str, ...]
+    edits: tuple[tuple[str, str], ...] = ()
+    path: str = ""
+
+
+_NGINX = ("nginx", r"location / \{", NGINX, ("-c",))
+_CADDY = (CADDY, ("run", "--adapter", "caddyfile", "--config"))
+BELOW = ("location / ", "location /meet/ ")
+SITES = {
+    "nginx": Site(*_NGINX),
+    "nginx-below": Site(*_NGINX, (BELOW, ("127.0.0.1:8080;", "127.0.0.1:8080/;")), "/meet"),
+    "nginx-kept": Site(*_NGINX, (BELOW,), "/meet"),
+    "caddy": Site("caddy", r"meet\.example\.org \{", *_CADDY),
+    "caddy-below": Site("caddy", r"meet\.example\.org \{\n +redir /meet /meet/\?\{query\}", *_CADDY, path="/meet"),
 }
-"""By command: how its block in the documentation begins, the file around it, and the arguments before that file."""
+"""At the root, below a path that the proxy removes, and below one that it passes on (SFU_BASE_PATH)."""
 
 
 @asynccontextmanager
-async def proxy(command: str, server: int, folder: Path) -> AsyncIterator[int]:
-    """The port of a running proxy before the server at that port. Skips the test where there is no such proxy."""
-    program = await trio.to_thread.run_sync(_program, command)
-    begins, around, arguments = PROXIES[command]
-    port = free_port()
-    block = documented(begins).replace("127.0.0.1:8080", f"127.0.0.1:{server}")
-    block = block.replace("meet.example.org", f"http://127.0.0.1:{port}")
-    file = folder / f"{command}.conf"
-    file.write_text(around.format(user=getpass.getuser(), folder=folder, port=port, block=block))
-    log, environment = trio.Path(folder / f"{command}.log"), os.environ | {"HOME": str(folder)}
-    async with await log.open("wb") as output:
-        process = await trio.lowlevel.open_process([program, *arguments, file], stderr=output.fileno(), env=environment)
+async def proxy(name: str, server: int, folder: Path) -> AsyncIterator[int]:
+    """As `running`, for tests of trio."""
+    entered = running(name, server, folder)
+    port = await trio.to_thread.run_sync(entered.__enter__)
     try:
-        await _listens(port, process, log)
+        yield port
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(entered.__exit__, None, None, None)
+
+
+@contextmanager
+def running(name: str, server: int, folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[int]:
+    """The port of a running proxy before the server at that port. Skips the test where there is no such proxy.
+
+    nginx speaks https with the files of a certificate and its key.
+    """
+    site, port = SITES[name], free_port()
+    program = _program(site.command)
+    block = documented(site.begins)
+    for before, after in site.edits:
+        assert before in block
+        block = block.replace(before, after)
+    block = block.replace("127.0.0.1:8080", f"127.0.0.1:{server}")
+    block = block.replace("meet.example.org", f"http://127.0.0.1:{port}")
+    ssl = SSL.format(*certificate) if certificate else ""
+    file, log = folder / f"{name}.conf", folder / f"{name}.log"
+    file.write_text(site.around.format(user=getpass.getuser(), folder=folder, port=port, block=block, ssl=ssl))
+    with log.open("wb") as output:
+        command = [program, *site.options, str(file)]
+        process = subprocess.Popen(command, stderr=output, env=os.environ | {"HOME": str(folder)})
+    try:
+        _listens(port, process, log)
         yield port
     finally:
         process.terminate()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+        process.wait()
 
 
 def _program(command: str) -> str:
@@ -100,14 +143,14 @@ def documented(begins: str) -> str:
     return found[0]
 
 
-async def _listens(port: int, process: trio.Process, log: trio.Path) -> None:
-    with trio.fail_after(START_S):
-        while True:
-            assert process.poll() is None, await log.read_text()
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", port)
-            except OSError:
-                await trio.sleep(0.02)
-            else:
-                await stream.aclose()
-                return
+def _listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        assert process.poll() is None, log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), START_S).close()
+        except OSError:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        else:
+            return

@@ -87,7 +87,7 @@ async def test_the_page_says_what_it_will_need() -> None:
         join = await server.fetch("GET", "/?room=team", ("Accept-Language", "nl, ar;q=0.3, de;q=0.5"))
         call = await server.fetch("GET", "/?room=team&username=alice", ("Accept-Encoding", "gzip"))
         frame = await server.fetch("GET", "/", ("Sec-Fetch-Dest", "iframe"))
-    early = [re.findall("</([^>]+)>", reply.headers["link"]) for reply in (join, call, frame)]
+    early = [re.findall("<([^>]+)>", reply.headers["link"]) for reply in (join, call, frame)]
     assert [names[0] for names in early] == ["lang/de.js", "lang/en.js", "lang/en.js"]
     assert [[name for name in ("prejoin/join.js", "call/call.js") if name in names] for names in early] == [
         ["prejoin/join.js"],

@@ -6,26 +6,30 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from support.control import running, settings
-from support.proxies import PROXIES, proxy
+from support.control import running
+from support.proxies import SITES, proxy
 from support.rest_client import request
 from support.serving import CLOSE, FRAME, LAST, UPGRADE, local, read_all, read_until, serving, statuses
+
+from sfu.config import Config
 
 AT_HOME = (ip_network("127.0.0.1"),)
 ALICE = "127.0.0.2"
 NINE_MB = bytes(range(256)) * 36_864
 
 
-@pytest.mark.parametrize("command", PROXIES)
-async def test_a_proxy_as_documented_passes_on_who_asks(command: str, tmp_path: Path) -> None:
-    async with serving(local(trusted_proxies=AT_HOME)) as server, proxy(command, server.port, tmp_path) as port:
+@pytest.mark.parametrize("name", SITES)
+async def test_a_proxy_as_documented_passes_on_who_asks(name: str, tmp_path: Path) -> None:
+    path = SITES[name].path.encode()
+    async with serving(_config(name)) as server, proxy(name, server.port, tmp_path) as port:
         server.port = port
-        who = LAST.replace(b"/health", b"/who").replace(b"Host: x", b"Host: 127.0.0.1:%d" % port)
+        who = LAST.replace(b"/health", path + b"/who").replace(b"Host: x", b"Host: 127.0.0.1:%d" % port)
         assert f'"client":"{ALICE}","scheme":"http"'.encode() in await server.talk(who, source=ALICE)
         forged = who.replace(b"Host", b"X-Forwarded-For: 192.0.2.66\r\nForwarded: for=192.0.2.66\r\nHost")
         assert f'"client":"{ALICE}"'.encode() in await server.talk(forged, source=ALICE)
         async with await server.connect(ALICE) as stream:
-            await stream.send_all(UPGRADE.replace(b"rooms.example:8080", b"127.0.0.1:%d" % port))
+            upgrade = UPGRADE.replace(b"/ws", path + b"/ws")
+            await stream.send_all(upgrade.replace(b"rooms.example:8080", b"127.0.0.1:%d" % port))
             assert statuses(await read_until(stream, b"\r\n\r\n")) == [101]
             await stream.send_all(FRAME)
             await read_until(stream, b"hi")
@@ -35,15 +39,32 @@ async def test_a_proxy_as_documented_passes_on_who_asks(command: str, tmp_path: 
         assert (upgraded.client, upgraded.secure, upgraded.host) == (ALICE, False, f"127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize("command", PROXIES)
-async def test_a_proxy_as_documented_passes_on_large_files(command: str, tmp_path: Path) -> None:
-    config = settings(trusted_proxies=AT_HOME)
-    async with running(tmp_path, config) as server, proxy(command, server.port, tmp_path) as port:
-        server.port = port
-        async with server.joined() as alice:
-            asked = {"Host": f"127.0.0.1:{port}", "Connection": "close"}
-            fields = {"Content-Length": str(len(NINE_MB)), "Authorization": f"Bearer {alice.welcome['session']}"}
-            sent = await request(port, "POST", "/files", asked | fields, NINE_MB)
-            assert (sent.status, sent.json["size"]) == (201, len(NINE_MB))
-            fetched = await request(port, "GET", sent.json["url"], asked)
-            assert (fetched.status, fetched.body) == (200, NINE_MB)
+@pytest.mark.parametrize("name", SITES)
+async def test_a_proxy_as_documented_passes_on_large_files(name: str, tmp_path: Path) -> None:
+    path = SITES[name].path
+    config = _config(name)
+    async with (
+        running(tmp_path, config) as server,
+        proxy(name, server.port, tmp_path) as port,
+        server.joined() as alice,
+    ):
+        asked = {"Host": f"127.0.0.1:{port}", "Connection": "close"}
+        fields = {"Content-Length": str(len(NINE_MB)), "Authorization": f"Bearer {alice.welcome['session']}"}
+        sent = await request(port, "POST", path + "/files", asked | fields, NINE_MB)
+        assert (sent.status, sent.json["size"]) == (201, len(NINE_MB))
+        fetched = await request(port, "GET", path + sent.json["url"], asked)
+        assert (fetched.status, fetched.body) == (200, NINE_MB)
+
+
+@pytest.mark.parametrize("name", [name for name, site in SITES.items() if site.path])
+async def test_a_path_without_its_slash_leads_to_the_page(name: str, tmp_path: Path) -> None:
+    path = SITES[name].path
+    async with serving(_config(name)) as server, proxy(name, server.port, tmp_path) as port:
+        reply = await request(port, "GET", f"{path}?room=team", {"Host": f"127.0.0.1:{port}", "Connection": "close"})
+    assert reply.status in (301, 302, 308)
+    assert reply.headers["location"] == f"{path}/?room=team"
+
+
+def _config(name: str) -> Config:
+    """Settings for the server behind that proxy."""
+    return local(trusted_proxies=AT_HOME, base_path=SITES[name].path if name.endswith("-kept") else "")

@@ -115,6 +115,29 @@ async def test_headers_that_may_be_ignored_are(target: bytes) -> None:
             assert statuses(await server.talk(request.replace(b"Host", lines + b"\r\nHost"))) == expected, lines
 
 
+@pytest.mark.parametrize("base_path", ["", "/meet", "/a/b"])
+@pytest.mark.parametrize("origin", [b"", b"http://x", b"HTTPS://rooms.example:8080"])
+async def test_a_target_is_found_in_each_form(base_path: str, origin: bytes) -> None:
+    """Origin and absolute form (RFC 9112 section 3.2), with the base path and without, for requests and upgrades."""
+    async with serving(local(base_path=base_path)) as server:
+        for path in {b"", base_path.encode()}:
+            assert statuses(await server.talk(LAST.replace(b" /", b" " + origin + path + b"/"))) == [503]
+            async with await server.connect() as stream:
+                await stream.send_all(UPGRADE.replace(b" /ws", b" " + origin + path + b"/ws"))
+                assert statuses(await read_until(stream, b"\r\n\r\n")) == [101]
+                await stream.send_all(FRAME)
+                await read_until(stream, ECHO)
+                await stream.send_all(CLOSE)
+                await read_all(stream)
+        page = LAST.replace(b" /health", b" " + (origin or b"/"))
+        assert statuses(await server.talk(page)) == [200]
+        for target in (b"*", b"x", b"ftp://x/", b"meet/health"):
+            assert statuses(await server.talk(LAST.replace(b"/health", target))) == [400], target
+        if base_path:
+            missing = LAST.replace(b" /", b" " + base_path.encode() + b"x/")
+            assert statuses(await server.talk(missing)) == [404]
+
+
 async def test_the_body_of_a_request_in_parts() -> None:
     async with serving() as server:
         head = b"POST /length HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
