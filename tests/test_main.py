@@ -186,6 +186,20 @@ def test_a_signal_ends_it_with_its_workers(server: Server, signum: signal.Signal
     assert psutil.wait_procs(children, timeout=5)[1] == []
 
 
+def test_lines_in_the_journal_have_priorities() -> None:
+    """Of the server and its media workers. For systemd, standard error is the journal if the environment names it."""
+    server = Server(log_level="debug")
+    try:
+        server.env["JOURNAL_STREAM"] = server.output_stream
+        server.start()
+        assert server.stop() == 0
+        lines = re.findall(r"^(.*?)time=\S+ level=(\S+) logger=(sfu(?:\.media)?)", server.output, re.MULTILINE)
+    finally:
+        server.close()
+    assert {("<7>", "DEBUG", "sfu.media"), ("<6>", "INFO", "sfu")} <= set(lines)
+    assert {prefix for prefix, *_ in lines} == {"<6>", "<7>"}
+
+
 def test_the_log_level_holds_for_media_workers(start_server: Callable[..., Server]) -> None:
     server = start_server(log_level="debug")
     eventually(lambda: "level=DEBUG logger=sfu.media" in server.output, "a worker logs at this level")

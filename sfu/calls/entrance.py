@@ -223,7 +223,8 @@ class Signaling:
         session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
         assert self._nursery is not None
         self._nursery.start_soon(session.run)
-        log.info("joined room=%r peer=%s client=%s full=%s", entry.key, peer.id, connection.client, door.full)
+        who = (entry.key, peer.id, peer.name, record.id)
+        log.info("joined room=%r peer=%s name=%r session=%s client=%s full=%s", *who, connection.client, door.full)
         link = session.connect(connection.stream)
         self.calls.deliver(deliveries)
         self.calls.tell_lobby(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -347,6 +348,18 @@ async def test_a_session_is_opened_and_closed(server: Server, issue: Issue, acme
     (session,) = await sessions(server, acme[0])
     assert session.leave_reason == "left"
     assert session.disconnected_at is not None
+
+
+async def test_the_log_says_whose_session_it_was(
+    server: Server, issue: Issue, acme: tuple[Company, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that "Alice had trouble at two" can be answered: every later line about her has the same peer."""
+    with caplog.at_level(logging.INFO, "sfu"):
+        async with server.connect(url(await issue(user_name="Zoë"))) as client:
+            peer = (await welcomed(client))["peer"]
+        (session,) = await sessions(server, acme[0])
+    joined = next(record.getMessage() for record in caplog.records if record.getMessage().startswith("joined "))
+    assert f"peer={peer} name='Zoë' session={session.id} " in joined
 
 
 async def test_who_cannot_be_taken_leaves_no_open_session(server: Server, acme: tuple[Company, str]) -> None:

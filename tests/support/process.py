@@ -127,6 +127,12 @@ class Server:
         self._output.seek(0)
         return self._output.read().decode()
 
+    @property
+    def output_stream(self) -> str:
+        """The JOURNAL_STREAM that systemd would set if the output were its journal."""
+        stat = os.fstat(self._output.fileno())
+        return f"{stat.st_dev}:{stat.st_ino}"
+
     def start(self) -> Server:
         assert self.process is None
         self._output.seek(0, os.SEEK_END)
