@@ -292,6 +292,20 @@ FATAL = {
         b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LAST,
         [400],
     ),
+    "bare LF": (LAST.replace(b"\r\n", b"\n"), [400]),
+    "bare LF in one line": (LAST.replace(b"Host: x\r\n", b"Host: x\nX: y\r\n"), [400]),
+    "bare LF at the end": (LAST[:-2] + b"\n", [400]),
+    "bare LF in an upgrade": (UPGRADE.replace(b"\r\nUpgrade", b"\nUpgrade"), [400]),
+    "folded line": (LAST.replace(b"Host: x", b"X-Y: z\r\n z\r\nHost: x"), [400]),
+    "folded host": (LAST.replace(b"Host: x", b"Host:\r\n\tx"), [400]),
+    "folded trailer": (
+        b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Y: z\r\n z\r\n\r\n",
+        [400],
+    ),
+    "bare LF in trailers": (
+        b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Y: z\n\r\n",
+        [400],
+    ),
     "chunks in 1.0": (
         b"POST /length HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LAST,
         [400],
