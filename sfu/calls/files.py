@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from sfu.calls.transfers import longest_s
 from sfu.refusals import FilesFull, FileTooLarge
 from sfu.store.records import canonical_id
 
@@ -74,15 +75,16 @@ class Folder:
     async def receive(self, read: Read, limit_bytes: int, idle_s: float) -> tuple[str, int]:
         """Writes an incoming file to disk; returns its unguessable id and its size.
 
-        Raises FileTooLarge, FilesFull, OSError, or trio.TooSlowError if nothing arrives for `idle_s`. Then nothing of
-        the file remains.
+        Raises FileTooLarge, FilesFull, OSError, or trio.TooSlowError if nothing arrives for `idle_s` or the whole is
+        too slow. Then nothing of the file remains.
         """
         file_id, size = str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)), 0
+        began_s = trio.current_time()
         half = self._path / f"{file_id}.part"
         try:
             async with await trio.open_file(half, "xb", opener=_private) as file:
                 while True:
-                    with trio.fail_after(idle_s):
+                    with trio.fail_at(min(trio.current_time() + idle_s, began_s + longest_s(size))):
                         piece = await read()
                     if not piece:
                         break

@@ -10,9 +10,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sfu.calls.admission import Entry
 from sfu.calls.rooms import new_id
-from sfu.calls.websocket import Door
+from sfu.calls.websocket import Door, keep_alive
 from sfu.config import Config
-from sfu.errors import LobbyTimeout, RoomFull, SfuError, Unresponsive
+from sfu.errors import LobbyTimeout, RoomFull, SfuError
 from sfu.protocol import server_messages
 from sfu.protocol.client_messages import Leave, decode
 from sfu.rates import place
@@ -159,9 +159,4 @@ class Lobby:
         waiter.refuse(None)
 
     async def _keep_alive(self, ws: WebSocketConnection, waiter: Waiter) -> None:
-        while True:
-            await trio.sleep(self._config.ping_s)
-            with trio.move_on_after(self._config.pong_s) as scope:
-                await ws.ping()
-            if scope.cancelled_caught:
-                return waiter.refuse(Unresponsive())
+        waiter.refuse(await keep_alive(ws, self._config))

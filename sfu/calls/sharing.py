@@ -16,24 +16,25 @@ from urllib.parse import quote, unquote
 
 import trio
 from quart import Blueprint, Response, request
-from quart_trio.wrappers.response import TrioFileBody
 
 from sfu.background import repeat
 from sfu.calls.chat import file_info
 from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.calls.registry import Calls, Seat
-from sfu.errors import ConfigError, NotAllowed, ServerFull
-from sfu.rates import Rate
+from sfu.calls.transfers import Place, Transfers, longest_s
+from sfu.errors import ConfigError, NotAllowed
+from sfu.rates import Rate, place
 from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
 from sfu.web.bodies import PacedBody
 
 FOLDER = "files"
 SWEEP_S = 60.0
-WHOLE_S = 600.0
-"""Timeout for a whole upload or download. Between two pieces of an upload the timeout is `send_s`."""
 UPLOADS, DOWNLOADS = 16, 64
 """Most transfers at the same time. Each has a file open."""
+UPLOADS_OF_ONE, UPLOADS_FROM_ONE, DOWNLOADS_TO_ONE = 2, 4, 16
+"""Of these, one session and one address may have this many at most."""
+PIECE_BYTES = 1 << 16
 FILES, FILES_S = 20, 60.0
 """Most uploads from one address in FILES_S."""
 SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain", "application/pdf")
@@ -49,7 +50,7 @@ class Sharing:
         self._hub, self._config, self._store = hub, config, hub.admission.store
         self._folder = Folder(folder, config.files_bytes)
         self._rate = Rate(FILES, FILES_S, trio.current_time)
-        self._uploads, self._downloads = trio.CapacityLimiter(UPLOADS), trio.CapacityLimiter(DOWNLOADS)
+        self._uploads, self._downloads = Transfers(UPLOADS), Transfers(DOWNLOADS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Deletes files without a database row, until cancelled. Raises ConfigError if the folder cannot be used."""
@@ -72,26 +73,25 @@ class Sharing:
 
     async def _send(self) -> Response:
         session = self._sender()
+        upload = await self._place(self._uploads, {_address(): UPLOADS_FROM_ONE, session.peer.id: UPLOADS_OF_ONE})
         try:
-            self._uploads.acquire_nowait()
-        except trio.WouldBlock:
-            raise ServerFull("Too many files are being uploaded. Try again in a moment.") from None
-        try:
-            with trio.fail_after(WHOLE_S):
-                file = await self._receive(session, cast("PacedBody", request.body))
+            file = await self._receive(session, cast("PacedBody", request.body))
         except trio.TooSlowError:
             raise FileLate from None
         except OSError as error:
             log.error("file_not_written error=%r", error)
             raise FilesFull("The server cannot store the file.") from None
         finally:
-            self._uploads.release()
+            upload.give_back()
         if self._hub.session_of(session.peer.secret) is not session:
             await self._folder.remove(file.id)  # nobody was told of it; its row is deleted when it expires
             raise SessionUnknown("You have left the call.")
         self._hub.deliver(self._hub.chat.share(session.entry, session.peer, file))
         body = json.dumps(asdict(file_info(file)), ensure_ascii=False) + "\n"
         return Response(body, 201, {"Location": f"files/{file.id}"}, content_type="application/json")
+
+    async def _place(self, transfers: Transfers, shares: dict[str, int]) -> Place:
+        return await transfers.place(shares if self._config.limits else {})
 
     def _sender(self) -> Seat:
         """The session whose secret came with the request.
@@ -133,17 +133,30 @@ class Sharing:
         path = self._folder.path(file_id)
         if file is None or path is None:
             raise FileNotFound
-        response = Response(self._pieces(path), 200, HEADERS, content_type=_shown(file.type))
-        response.timeout = WHOLE_S
+        download = await self._place(self._downloads, {_address(): DOWNLOADS_TO_ONE})
+        response = Response(_pieces(path, download), 200, HEADERS, content_type=_shown(file.type))
+        response.timeout = longest_s(file.size)
         response.headers["Content-Length"] = str(file.size)
         response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(file.name, safe='')}"
         response.headers["Cache-Control"] = "private, no-cache"
         return response
 
-    async def _pieces(self, path: Path) -> AsyncIterator[bytes]:
-        async with self._downloads, TrioFileBody(path, buffer_size=1 << 16) as pieces:
-            async for piece in pieces:
+
+async def _pieces(path: Path, download: Place) -> AsyncIterator[bytes]:
+    """The file. `download` is given back at its end, or with this generator if it never runs."""
+    try:
+        file = await trio.open_file(path, "rb")
+        try:  # `async with file` leaves it open if it is cancelled at its beginning
+            while piece := await file.read(PIECE_BYTES):
                 yield piece
+        finally:
+            await file.aclose()
+    finally:
+        download.give_back()
+
+
+def _address() -> str:
+    return place(request.remote_addr or "")
 
 
 def _shown(kind: str) -> str:

@@ -40,6 +40,18 @@ class Door:
         return self.ws
 
 
+async def keep_alive(ws: WebSocketConnection, config: Config) -> SfuError:
+    """Sends pings until the client answers one too late, or until a message has too many fragments."""
+    while True:
+        await trio.sleep(config.ping_s)
+        with trio.move_on_after(config.pong_s) as scope:
+            await ws.ping()
+        if scope.cancelled_caught:
+            return errors.Unresponsive()
+        if len(ws._message_parts) > MAX_PARTS:  # a private attribute, as in `Link.admit`
+            return errors.MessageTooLarge("The message has too many fragments.")
+
+
 class Owner(Protocol):
     """The owner of a link. None of these methods may wait or raise; none is called after `Link.end`."""
 
@@ -138,13 +150,11 @@ class Link:
 
     async def _keep_alive(self, ws: WebSocketConnection) -> None:
         while True:
-            await trio.sleep(self._config.ping_s)
-            with trio.move_on_after(self._config.pong_s) as scope:
-                await ws.ping()
-            if scope.cancelled_caught:
+            error = await keep_alive(ws, self._config)
+            if isinstance(error, errors.Unresponsive):
                 self._owner.broken()
-            if len(ws._message_parts) > MAX_PARTS:  # a private attribute, as in `admit`
-                self._tell_end(errors.MessageTooLarge("The message has too many fragments."))
+            else:
+                self._tell_end(error)
 
     def _closed(self) -> None:
         """Tells the owner why the connection closed.

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: hypercorn's parser, with each head checked first, until an upgrade at /ws.
 
-All code that depends on hypercorn's private parts is here. hypercorn cancels, shields and closes from any task. Here,
-only the task that reads a connection ends it, and other tasks signal that task.
+All code that depends on private parts of hypercorn and h11 is here. hypercorn cancels, shields and closes from any
+task. Here, only the task that reads a connection ends it, and other tasks signal that task.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import h11
 import hypercorn
 import trio
+from h11._receivebuffer import ReceiveBuffer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
@@ -45,6 +46,7 @@ the client may lose the response."""
 
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
 ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+BARE_LF = re.compile(rb"(?<!\r)\n")
 UPGRADE_PATH = b"/ws"
 TO_ASCII = bytes(range(128)) + b"?" * 128
 """Headers may have other bytes (RFC 9110 section 5.5). hypercorn, Quart and wsproto raise exceptions on them."""
@@ -207,6 +209,20 @@ class Connection(TCPServer):
         await self.paced.aclose()
 
 
+class _Lines(ReceiveBuffer):
+    """h11's buffer, which also takes lines that end in a bare LF, and folded ones (RFC 9112 sections 2.2 and 5.2). A
+    proxy may read the same bytes as another request, so the head, or the trailers, of such a request are refused."""
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        before = bytes(self)
+        lines = super().maybe_extract_lines()
+        if lines is not None:
+            bare = BARE_LF.search(before, 0, len(before) - len(self))
+            if bare or any(line.startswith((b" ", b"\t")) for line in lines[1:]):
+                raise h11.RemoteProtocolError("a bare LF or a folded line")
+        return lines
+
+
 class _Protocol(H11Protocol):
     """hypercorn's HTTP/1.1 without its upgrades to HTTP/2 and WebSocket."""
 
@@ -225,6 +241,7 @@ class _Protocol(H11Protocol):
         super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
         self._settings, self._counters, self._proxies = http.config, http.counters, http.proxies
         self._peer, self._secure, self._slot = peer, secure, slot
+        self.connection._receive_buffer = _Lines()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Called by hypercorn for every head. Raises _RefusedError or _UpgradeError.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sfu.web.frames import FrameCounter
+
 if TYPE_CHECKING:
     from sfu.config import Config
     from sfu.metrics import Counters
@@ -16,15 +18,21 @@ TcpStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 READ_BYTES = 65536
+HEAD_END = b"\r\n\r\n"
 PACE_BYTES_PER_S = 16384
 PACE_BURST_BYTES = 65536
 """trio-websocket answers any number of pings and accepts any number of empty frames. Only slow reading limits them."""
+PACE_READ_BYTES = 2048
+"""Read at once, as all frames of one read are handled whatever the budget."""
+FRAMES = 4
+"""Frames read per message that a client may send, as pongs and fragments are frames too. A frame takes the server a
+tenth of a millisecond, however short it is, so each is paced like as many bytes as keep to this number."""
 
 
 class PacedStream(trio.abc.Stream):
     """A connection with a deadline for writes and, if `paced` (for WebSockets), a limited read rate.
 
-    Reads return `head` first: bytes that were already read from the connection. A write that takes longer than
+    Reads return `head` first: a request and what was read behind it. A write that takes longer than
     `config.send_s` closes the connection and raises trio.BrokenResourceError.
     """
 
@@ -37,6 +45,8 @@ class PacedStream(trio.abc.Stream):
         self._send_s = config.send_s
         self._rate = PACE_BYTES_PER_S if paced else math.inf
         self._budget = float(PACE_BURST_BYTES)
+        self._frames = FrameCounter(head.find(HEAD_END) + len(HEAD_END))
+        self._frame_bytes = PACE_BYTES_PER_S / (FRAMES * config.messages_per_s)
         self._at = trio.current_time()
 
     def credit(self, n_bytes: int) -> None:
@@ -44,16 +54,19 @@ class PacedStream(trio.abc.Stream):
         self._budget += n_bytes
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._head:
-            await trio.lowlevel.checkpoint()
-            data, self._head = self._head[:max_bytes], self._head[max_bytes or len(self._head) :]
-            return data
         if self._rate == math.inf:
-            return bytes(await self._stream.receive_some(max_bytes or READ_BYTES))
+            return await self._next(max_bytes or READ_BYTES)
         if self._refill() < 0:
             await trio.sleep(-self._budget / self._rate)
-        data = bytes(await self._stream.receive_some(min(max_bytes or READ_BYTES, PACE_BYTES_PER_S)))
-        self._budget -= len(data)
+        data = await self._next(min(max_bytes or READ_BYTES, PACE_READ_BYTES))
+        self._budget -= len(data) + self._frames.count(data) * self._frame_bytes
+        return data
+
+    async def _next(self, max_bytes: int) -> bytes:
+        if not self._head:
+            return bytes(await self._stream.receive_some(max_bytes))
+        await trio.lowlevel.checkpoint()
+        data, self._head = self._head[:max_bytes], self._head[max_bytes:]
         return data
 
     def _refill(self) -> float:

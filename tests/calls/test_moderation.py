@@ -16,7 +16,9 @@ import pytest
 import trio
 from support.control import Client, Server, eventually, running, settings
 from support.rest_client import request
+from wsproto.events import TextMessage
 
+from sfu.calls import websocket
 from sfu.calls.admission import utc_now
 from sfu.store.records import RoomSettings
 from sfu.tenancy import tokens
@@ -298,6 +300,17 @@ async def test_who_waits_is_told_whether_anybody_can_let_them_in(server: Server)
                 await until(mod, "joined")
             await until(mod, "left")
         assert (await bob.expect("waiting"))["attended"] is False
+
+
+async def test_a_message_in_too_many_parts_ends_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "MAX_PARTS", 10)
+    async with running(tmp_path, settings(ping_s=0.1)) as server:
+        await server.store.rooms.create(server.default.id, "team", RoomSettings(lobby=True))
+        async with server.client(name="alice") as alice:
+            await alice.expect("waiting")
+            for _ in range(20):
+                await alice.ws._send(TextMessage(data="", message_finished=False))
+            await alice.expect_bye("message_too_large", 1009, rejoin=False)
 
 
 async def test_taking_the_lobby_away_lets_everybody_in(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from support.control import Client, Server, eventually, running, settings
 from support.rest_client import request
 from test_moderation import ticket
 
-from sfu.calls import sharing
+from sfu.calls import sharing, transfers
 from sfu.store.records import RoomSettings
 
 if TYPE_CHECKING:
@@ -157,6 +158,67 @@ async def test_half_a_file_leaves_nothing(tmp_path: Path) -> None:
         assert stored(tmp_path) == []
         await alice.send("chat", {"text": "still here"})
         await alice.expect("chat")
+
+
+async def test_one_persons_slow_uploads_stop_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "UPLOADS", 3)
+    async with running(tmp_path) as server, server.joined() as alice, server.joined() as bob:
+        head = f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.welcome['session']}\r\n"
+        head += "Content-Length: 100000\r\n\r\n"
+        async with AsyncExitStack() as stack:
+            for _ in range(5):
+                stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
+                await stream.send_all(head.encode() + b"x")
+            await eventually(lambda: len(stored(tmp_path)) == sharing.UPLOADS_OF_ONE)
+            assert (await send(server, bob.welcome["session"], b"x")).status == 201
+
+
+async def test_an_upload_of_a_byte_at_a_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "SLACK_S", 1.0)
+    async with running(tmp_path) as server, server.joined() as alice:
+        head = f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.welcome['session']}\r\n"
+        head += "Content-Length: 100000\r\n\r\n"
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream, trio.open_nursery() as nursery:
+            await stream.send_all(head.encode())
+
+            async def trickle() -> None:
+                while True:
+                    await stream.send_all(b"x")
+                    await trio.sleep(0.05)
+
+            nursery.start_soon(trickle)
+            with trio.fail_after(10):
+                assert b'"file_late"' in b"".join([await stream.receive_some() for _ in range(2)])
+            nursery.cancel_scope.cancel()
+        assert stored(tmp_path) == []
+
+
+async def test_slow_downloads_are_answered_once_there_is_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes all places with downloads that are not read gets no more of them than one address may have."""
+    monkeypatch.setattr(sharing, "DOWNLOADS_TO_ONE", 2)
+    async with running(tmp_path) as server, server.joined() as alice:
+        url = (await send(server, alice.welcome["session"], bytes(10 << 20))).json["url"]
+        ask = f"GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        for method in ("HEAD", "GET") * 3:  # neither a response without a body nor one that is not read costs a place
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                await stream.send_all(ask.replace(b"GET", method.encode()))
+                assert await stream.receive_some(12) == b"HTTP/1.1 200"
+        async with AsyncExitStack() as stack:
+            slow = [
+                await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port)) for _ in range(3)
+            ]
+            for stream in slow[:2]:
+                await stream.send_all(ask)
+                assert await stream.receive_some(12) == b"HTTP/1.1 200"
+            await slow[2].send_all(ask)
+            with trio.move_on_after(0.5) as waiting:
+                await slow[2].receive_some(12)
+            assert waiting.cancelled_caught, "no headers without a place"
+            await slow[0].aclose()
+            with trio.fail_after(10):
+                assert len(b"".join([part async for part in slow[2]])) > 10 << 20
 
 
 async def test_a_flood_of_files_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -461,8 +461,8 @@ class Client:
                     lines.append(f"a=ssrc:{self.ssrcs[source] + 1} cname:{self.id}")
         return "\r\n".join(lines) + "\r\n"
 
-    async def check(self, *, nominate: bool = True) -> Ice:
-        """ICE with the addresses of the last offer."""
+    def server(self) -> tuple[tuple[str, int], str, str]:
+        """The address, ufrag and password in the last offer."""
         assert self.offer is not None
         found = re.search(r"a=candidate:1 1 udp [0-9]+ (\S+) ([0-9]+) typ host", self.offer.sdp)
         ufrag = re.search(r"a=ice-ufrag:(\S+)", self.offer.sdp)
@@ -470,7 +470,11 @@ class Client:
         assert found is not None
         assert ufrag is not None
         assert pwd is not None
-        self.ice = Ice((found[1], int(found[2])), ufrag[1], pwd[1])
+        return (found[1], int(found[2])), ufrag[1], pwd[1]
+
+    async def check(self, *, nominate: bool = True) -> Ice:
+        """ICE with the addresses of the last offer."""
+        self.ice = Ice(*self.server())
         await self.ice.rebind()
         await self.ice.check(nominate=nominate)
         return self.ice

@@ -42,7 +42,7 @@ from sfu.config import Config
 from sfu.errors import ConfigError
 from sfu.metrics import Counters
 from sfu.web import edge
-from sfu.web.streams import PACE_BURST_BYTES, PACE_BYTES_PER_S, PacedStream, TcpStream
+from sfu.web.streams import FRAMES, PACE_BURST_BYTES, PACE_BYTES_PER_S, PACE_READ_BYTES, PacedStream, TcpStream
 
 ECHO = bytes((0x81, 2)) + b"hi"
 SLOW = GET.replace(b"/health", b"/slow")
@@ -313,6 +313,20 @@ FATAL = {
     "two lengths": (LAST.replace(b"Host", b"Content-Length: 1\r\nContent-Length: 2\r\nHost"), [400]),
     "length and chunks": (
         b"POST /length HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LAST,
+        [400],
+    ),
+    "bare LF": (LAST.replace(b"\r\n", b"\n"), [400]),
+    "bare LF in one line": (LAST.replace(b"Host: x\r\n", b"Host: x\nX: y\r\n"), [400]),
+    "bare LF at the end": (LAST[:-2] + b"\n", [400]),
+    "bare LF in an upgrade": (UPGRADE.replace(b"\r\nUpgrade", b"\nUpgrade"), [400]),
+    "folded line": (LAST.replace(b"Host: x", b"X-Y: z\r\n z\r\nHost: x"), [400]),
+    "folded host": (LAST.replace(b"Host: x", b"Host:\r\n\tx"), [400]),
+    "folded trailer": (
+        b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Y: z\r\n z\r\n\r\n",
+        [400],
+    ),
+    "bare LF in trailers": (
+        b"POST /length HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Y: z\n\r\n",
         [400],
     ),
     "chunks in 1.0": (
@@ -877,10 +891,10 @@ async def pull(stream: PacedStream, n_bytes: int) -> float:
 
 async def test_reading_is_paced_and_credited(autojump_clock: trio.testing.MockClock) -> None:
     client, inner = trio.testing.memory_stream_pair()
-    stream = PacedStream(cast(TcpStream, inner), Config(), Counters(), head=b"head", paced=True)
-    await client.send_all(bytes(1_000_000))
+    stream = PacedStream(cast(TcpStream, inner), Config(), Counters(), head=b"head\r\n\r\n", paced=True)
+    await client.send_all(b"\x82\x7f" + (1_000_000).to_bytes(8, "big") + bytes(1_000_000))  # a single frame
     assert await stream.receive_some(2) == b"he"
-    assert await stream.receive_some() == b"ad"
+    assert await stream.receive_some() == b"ad\r\n\r\n"
     assert await pull(stream, PACE_BURST_BYTES) == 0
     assert await pull(stream, 10 * PACE_BYTES_PER_S) == pytest.approx(10, abs=0.5)
     stream.credit(300_000)
@@ -889,6 +903,20 @@ async def test_reading_is_paced_and_credited(autojump_clock: trio.testing.MockCl
     await trio.sleep(3600)
     assert await pull(stream, PACE_BURST_BYTES) == 0
     assert await pull(stream, PACE_BYTES_PER_S) == pytest.approx(1, abs=0.5)
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+async def test_short_frames_are_paced_by_their_number(autojump_clock: trio.testing.MockClock, replayed: bool) -> None:
+    """trio-websocket answers each ping; one client's would take a core's quarter if only their bytes counted."""
+    pings, config = b"\x89\x80\0\0\0\0" * 2000, Config()
+    client, inner = trio.testing.memory_stream_pair()
+    head = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n" + pings * replayed
+    stream = PacedStream(cast(TcpStream, inner), config, Counters(), head=head, paced=True)
+    await client.send_all(pings)
+    took_s = await pull(stream, len(head) + len(pings))
+    frames, per_s = 2000 * (1 + replayed), FRAMES * config.messages_per_s
+    read_at_once = PACE_BURST_BYTES // (PACE_BYTES_PER_S // per_s) + 2 * PACE_READ_BYTES // 6
+    assert took_s > (frames - read_at_once) / per_s
 
 
 async def test_without_limits_reading_is_not_paced(autojump_clock: trio.testing.MockClock) -> None:

@@ -234,6 +234,8 @@ class Negotiation:
         answer = sdp.parse_answer(text, self._offered)
         if self._fingerprints and answer.fingerprints != self._fingerprints:
             raise BadAnswer("The fingerprint changed within a session.")
+        if not self._fingerprints and answer.ice is None:
+            raise BadAnswer("The answer has no a=ice-ufrag and a=ice-pwd.")
         self._peer.agent.answered(answer.ice)
         if self._deadline is not None:
             self._deadline.cancel()

@@ -244,7 +244,7 @@ class UdpPort(Generic[T]):
         elif route is None:
             self._counters["gate_stranger"] += 1
         elif 20 <= data[0] < 64:
-            route.agent.dtls(data)
+            route.agent.dtls(data, route.path, time.monotonic())
         else:
             self._counters["gate_protocol"] += 1
 

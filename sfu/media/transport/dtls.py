@@ -27,6 +27,7 @@ from pylibsrtp import Policy, Session
 
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.transport.deadline import within
+from sfu.media.transport.records import Records
 from sfu.media.transport.srtp import Context
 
 PROFILES = sorted(SRTP_PROFILES, key=lambda profile: profile is not SRTP_AEAD_AES_128_GCM)
@@ -50,11 +51,24 @@ class Certificate(RTCCertificate):
         return self._context
 
 
+class _Wire:
+    """An agent as the RTCIceTransport of aiortc's DTLS. Forged records do not reach it."""
+
+    def __init__(self, agent: Any, records: Records) -> None:
+        self._agent, self._records = agent, records
+        self.role, self._send = agent.role, agent._send
+
+    async def _recv(self) -> bytes:
+        while not (data := self._records.admit(await self._agent._recv())):
+            pass
+        return data
+
+
 class Dtls(RTCDtlsTransport):
     """One peer's DTLS. Of an RTCIceTransport it needs only role, _recv and _send, which `agent` has."""
 
     def __init__(self, agent: Any, certificate: Certificate, *, client: bool) -> None:
-        super().__init__(agent, [certificate])
+        super().__init__(_Wire(agent, Records(from_client=not client)), [certificate])  # type: ignore[arg-type]
         self._srtp_profiles = PROFILES
         self._set_role("client" if client else "server")
         self.incoming: Context | None = None

@@ -2,10 +2,10 @@
 
 The server has one reachable port, so it searches for no paths: there are no timers per peer, and nothing is sent to an
 address before a check with the right password came from there. But anyone who knows a password can put any source
-address on a check. So media goes only to addresses that have answered. The first path is proved by the DTLS handshake
-over it. Every later path, and any path on another peer's address, is proved by a check of the server's own. That is the
-triggered check of RFC 8445 section 7.3.1.4. A lite agent need not send it (section 7.3.2 has it take the nomination as
-it is), and no full agent can mind, as it answers every valid check (section 7.3).
+address on a check. So DTLS and media go only to addresses that have answered a check of the server's own, and no
+stranger's address gets more than three times the bytes that came in its name. That check is the triggered check of RFC
+8445 section 7.3.1.4. A lite agent need not send it (section 7.3.2 has it take the nomination as it is), and no full
+agent can mind, as it answers every valid check (section 7.3).
 
 An Agent is also the ICE transport that aiortc's RTCDtlsTransport runs on (`role`, `_recv`, `_send`).
 """
@@ -34,6 +34,8 @@ PROVE_S = 0.1
 """Minimum time between two checks to prove a path: more than one per round trip tells nothing new."""
 PATIENCE_S = 0.5
 """How long one path may take to be proved before another one may replace it."""
+HELLO_BYTES = 120
+"""Any DTLS hello is longer, and the server's own check is shorter."""
 ASKED = 8
 """Unanswered checks that measure a round trip, at most."""
 
@@ -149,6 +151,7 @@ class Agent:
         self.connected = asyncio.Event()
         self.last_seen_s = 0.0
         self._wanted: _Wanted | None = None
+        self._next: _Wanted | None = None  # nominated while another path was wanted, as some clients nominate only once
         self._asked: dict[bytes, tuple[str, float]] = {}  # by transaction ID: the peer's password, and when sent
         self._on_path, self._on_round_trip = on_path, on_round_trip
         self._path_seen_s = 0.0
@@ -218,9 +221,7 @@ class Agent:
             self._propose_pair(path, check.ufrag, now_s, selects=selects, claims=True)
             self._check_pair(path, now_s)
         elif check.nominates and path == self.selected:
-            self._wanted = None
-        elif check.nominates and self.selected is None:
-            self._select(path)
+            self._wanted = self._next = None
         elif path != self.selected and selects:
             self._propose_pair(path, check.ufrag, now_s, selects=True, claims=False)
         if not contested:
@@ -231,8 +232,8 @@ class Agent:
             return former
         return None
 
-    def _select(self, path: CandidatePair) -> None:
-        self.selected, self._wanted = path, None
+    def _select(self, path: CandidatePair, now_s: float) -> None:
+        self.selected, self._path_seen_s = path, now_s
         self.connected.set()
         self._on_path(path)
 
@@ -240,18 +241,32 @@ class Agent:
         """Wants a path proved. There is one such path at a time, or two that are nominated in turn would never be
         proved."""
         wanted = self._wanted
-        same = wanted is not None and (wanted.path, wanted.ufrag, wanted.claims) == (path, ufrag, claims)
-        if wanted is not None and same:
+        if wanted is not None and (wanted.path, wanted.ufrag, wanted.claims) == (path, ufrag, claims):
             wanted.selects = wanted.selects or selects
-        elif wanted is None or now_s - wanted.since_s > PATIENCE_S:
-            self._wanted = _Wanted(path, ufrag, now_s, selects, claims, self._new_transaction())
+            self._next = None
+            return
+        proposed = _Wanted(path, ufrag, now_s, selects, claims, self._new_transaction())
+        if wanted is None or now_s - wanted.since_s > PATIENCE_S:
+            self._wanted, self._next = proposed, None
+        elif selects and not claims:
+            self._next = proposed
 
     def _check_pair(self, path: CandidatePair, now_s: float) -> None:
         """Sends the check, if this is the path to prove and the check is due."""
         wanted = self._wanted
-        if wanted is not None and path == wanted.path and now_s >= wanted.due_s:
+        if wanted is None:
+            return
+        if path == wanted.path and now_s >= wanted.due_s:
             wanted.due_s = now_s + PROVE_S
             self._check_wanted(wanted)
+        elif self._next is not None and not wanted.claims and now_s - wanted.since_s > PATIENCE_S:
+            self._want_next(now_s)
+
+    def _want_next(self, now_s: float) -> None:
+        self._wanted, self._next = self._next, None
+        if self._wanted is not None:
+            self._wanted.since_s = now_s
+            self._check_pair(self._wanted.path, now_s)
 
     def _check_wanted(self, wanted: _Wanted) -> None:
         """Sends the check, if the peer's answer has already told the password to sign it with."""
@@ -282,7 +297,7 @@ class Agent:
     def handle_response(self, data: bytes, path: CandidatePair, now_s: float) -> bool:
         """Takes a response to a check of this agent; False if it is none."""
         if path != self.selected or (asked := self._asked.get(data[8:20])) is None:
-            return self._proved(data, path)
+            return self._proved(data, path, now_s)
         pwd, sent_s = asked
         if not answers(data, data[8:20], pwd):
             return False
@@ -290,7 +305,7 @@ class Agent:
         self._on_round_trip(now_s - sent_s, sent_s, now_s)
         return True
 
-    def _proved(self, data: bytes, path: CandidatePair) -> bool:
+    def _proved(self, data: bytes, path: CandidatePair, now_s: float) -> bool:
         """Takes the response that proves the wanted path, and moves media there if that was wanted; False if it is
         another one."""
         wanted = self._wanted
@@ -298,9 +313,9 @@ class Agent:
             return False
         if not answers(data, wanted.transaction_id, self.remote[wanted.ufrag][1]):
             return False
-        self._wanted = None
+        self._want_next(now_s)
         if wanted.selects and path != self.selected:
-            self._select(path)
+            self._select(path, now_s)
         return True
 
     def seen(self, path: CandidatePair, now_s: float) -> None:
@@ -309,11 +324,13 @@ class Agent:
         self.last_seen_s = now_s
         if path == self.selected:
             self._path_seen_s = now_s
-        elif self._wanted is not None:
+        else:
             self._check_pair(path, now_s)
 
-    def dtls(self, data: bytes) -> None:
-        """Queues a DTLS record for the handshake. If the queue is full the record is dropped; DTLS sends it again."""
+    def dtls(self, data: bytes, path: CandidatePair, now_s: float) -> None:
+        """Queues a DTLS datagram for the handshake. If the queue is full it is dropped; DTLS sends it again."""
+        if len(data) > HELLO_BYTES:
+            self._check_pair(path, now_s)
         if not self._closed and not self._dtls.full():
             self._dtls.put_nowait(data)
 

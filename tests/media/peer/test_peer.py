@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import time
 
 import pytest
+from aiortc.rtcdtlstransport import SRTP_PROFILES
+from OpenSSL import SSL
 from support.media_client import (
     LOOPBACKS,
     Client,
@@ -15,6 +18,7 @@ from support.media_client import (
     clients,
     failed,
     local_worker,
+    open_udp,
     received,
     rtp_packet,
     run,
@@ -27,6 +31,7 @@ from sfu.media.peer.peer import SILENT_S
 from sfu.media.rtp import rtcp
 from sfu.media.streams.reception import TRIES
 from sfu.media.transport.demux import Route
+from sfu.media.transport.ice import PROVE_S
 
 BOTH = {"microphone", "camera"}
 
@@ -440,6 +445,40 @@ def test_media_goes_nowhere_that_does_not_answer() -> None:
             victim.close()
 
     run(test)
+
+
+@pytest.mark.parametrize("setup", ["active", "passive"])
+def test_no_handshake_goes_where_nobody_answers(setup: str) -> None:
+    """A peer that writes another's address on its first check, and on a DTLS hello, gets that address no flights."""
+
+    async def test() -> None:
+        async with local_worker(ice_s=1) as control:
+            a = Client(control, "a")
+            a.setup = setup
+            await a.join()
+            await a.negotiate()
+            sent, came = [], []
+            victim = await open_udp(lambda data, _: came.append(data))
+            server, ufrag, pwd = a.server()
+            for data in (bytes(check(ufrag, pwd)), hello(a), bytes(check(ufrag, pwd, nominate=False))):
+                sent.append(data)
+                victim.sendto(data, server)
+                await asyncio.sleep(PROVE_S)  # so that all checks of the server's that may come do
+            await failed(control, "a", "ice_timeout")
+            assert {data[0] for data in came} <= {0, 1}, "STUN only"
+            assert 0 < sum(map(len, came)) <= 3 * sum(map(len, sent))
+            victim.close()
+
+    run(test)
+
+
+def hello(client: Client) -> bytes:
+    """The first flight of a client's DTLS."""
+    ssl = SSL.Connection(client.certificate._create_ssl_context(SRTP_PROFILES))
+    ssl.set_connect_state()
+    with contextlib.suppress(SSL.WantReadError):
+        ssl.do_handshake()
+    return bytes(ssl.bio_read(2000))
 
 
 def test_another_peers_password_moves_nobody() -> None:

@@ -407,8 +407,8 @@ def test_where_no_file_is_left_the_oldest_path_that_is_not_used_goes() -> None:
                 socks[4].send(bytes(check(agents[1].ufrag, agents[1].pwd, nominate=False)))
                 await until(lambda: len(port._routes[port.endpoints["127.0.0.1"]]) == 4, "still four")
                 await until(lambda: len(agents[1].paths) == 2, "the new one is among them")
-                socks[5].send(bytes(check(agents[3].ufrag, agents[3].pwd)))
-                await until(lambda: agents[3].selected, "and a new peer's")
+                await port.prove(socks[5], agents[3])
+                assert agents[3].selected, "and a new peer's"
                 socks[6].send(bytes(check(agents[3].ufrag, agents[3].pwd, nominate=False)))
                 await port.counted("paths_refused", 1)
                 for sock in (*socks[:3], socks[5]):

@@ -18,6 +18,7 @@ from sfu.media.streams.ingress import RtpDemuxer
 from sfu.media.transport.ice import (
     ASKED,
     DTLS_QUEUE,
+    HELLO_BYTES,
     LOOKED_AT,
     MAX_PATHS,
     PATIENCE_S,
@@ -33,6 +34,7 @@ from sfu.media.transport.sockets import CandidatePair, Endpoint
 
 PWD = "passwordpasswordpassword"
 NOW_S = 100.0
+PATH = CandidatePair(None, ("192.0.2.1", 1))  # type: ignore[arg-type]
 
 
 def demuxer() -> RtpDemuxer:
@@ -89,7 +91,7 @@ def arrive(
     assert parsed.verify(agent.pwd)
     agent.check(parsed, path, now_s)
     if there and agent._wanted is not None:
-        agent.handle_response(proof(agent._wanted.transaction_id), path, NOW_S)
+        agent.handle_response(proof(agent._wanted.transaction_id), path, now_s)
     return request
 
 
@@ -338,6 +340,7 @@ def test_a_check_on_the_path_in_use_measures_a_round_trip(sockets: Sockets) -> N
     agent, first, second = Followed(), sockets.path(), sockets.path()
     agent.measure_rtt(100.0)
     arrive(agent, first, 100.0, nominate=True)
+    asked(sockets, first)
     agent.measure_rtt(101.0)
     agent.measure_rtt(102.0)
     one, two = (message.transaction_id for message in asked(sockets, first))
@@ -353,23 +356,54 @@ def test_a_check_on_the_path_in_use_measures_a_round_trip(sockets: Sockets) -> N
 def test_checks_that_nobody_answers_are_forgotten(sockets: Sockets) -> None:
     agent, path = Followed(), sockets.path()
     arrive(agent, path, 100.0, nominate=True)
+    asked(sockets, path)
     for n in range(10 * ASKED):
         agent.measure_rtt(101.0 + n)
     sent = [message.transaction_id for message in asked(sockets, path)]
     assert [agent.handle_response(proof(one), path, 200.0) for one in sent] == [False] * 9 * ASKED + [True] * ASKED
 
 
-def test_before_the_answer_is_there_it_stays_where_it_is(sockets: Sockets) -> None:
-    agent, first, second = Agent(lambda path: None), sockets.path(), sockets.path()
-    arrive(agent, first, 100.0, nominate=True)
-    arrive(agent, second, 100.0, nominate=True)
-    assert agent.selected == first
-    assert asked(sockets, second) == []
+def test_before_the_answer_is_there_no_path_can_be_proved(sockets: Sockets) -> None:
+    agent, path = Agent(lambda path: None), sockets.path()
+    arrive(agent, path, 100.0, nominate=True, there=False)
+    assert agent.selected is None
+    assert asked(sockets, path) == []
     agent.answered(None)
     agent.answered(("remote", PWD))
-    assert len(asked(sockets, second)) == 1, "and asks as soon as it can"
-    assert agent._wanted is not None
-    assert agent.handle_response(proof(agent._wanted.transaction_id), second, NOW_S)
+    (request,) = asked(sockets, path)
+    assert agent.handle_response(proof(request.transaction_id), path, NOW_S)
+    assert agent.selected == path
+
+
+def test_the_first_path_is_proved_too(sockets: Sockets) -> None:
+    """The check is repeated with each packet from there, a DTLS hello as well, but a short datagram is not answered by
+    a longer one."""
+    agent, path = Followed(), sockets.path()
+    arrive(agent, path, 100.0, nominate=True, there=False)
+    agent.dtls(bytes(HELLO_BYTES), path, 101.0)
+    assert len(asked(sockets, path)) == 1
+    agent.dtls(bytes(HELLO_BYTES + 1), path, 102.0)
+    (request,) = asked(sockets, path)
+    assert len(bytes(request)) < HELLO_BYTES
+    assert not agent.connected.is_set()
+    agent.handle_response(proof(request.transaction_id), path, 102.0)
+    assert agent.connected.is_set()
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["the other one answers", "nobody is there"])
+def test_a_path_nominated_only_once_is_not_forgotten_for_another(sockets: Sockets, answers: bool) -> None:
+    """Firefox nominates once, and may do so while another path still has to be proved."""
+    agent, first, second = Followed(), sockets.path(), sockets.path()
+    arrive(agent, first, 100.0, nominate=True, there=False)
+    arrive(agent, second, 100.1, nominate=True, there=False)
+    (request,) = asked(sockets, first)
+    if answers:
+        assert agent.handle_response(proof(request.transaction_id), first, 100.2)
+        assert agent.selected == first
+    else:
+        arrive(agent, second, 100.2 + PATIENCE_S, there=False)
+    (request,) = asked(sockets, second)
+    assert agent.handle_response(proof(request.transaction_id), second, 101.0)
     assert agent.selected == second
 
 
@@ -469,9 +503,9 @@ def test_records_reach_dtls_in_order_and_past_the_bound_are_dropped() -> None:
     async def test() -> None:
         agent = Followed()
         for i in range(DTLS_QUEUE + 10):
-            agent.dtls(bytes([i]))
+            agent.dtls(bytes([i]), PATH, NOW_S)
         assert [await agent._recv() for _ in range(DTLS_QUEUE)] == [bytes([i]) for i in range(DTLS_QUEUE)]
-        agent.dtls(b"later")
+        agent.dtls(b"later", PATH, NOW_S)
         assert await agent._recv() == b"later"
 
     run(test)
@@ -484,7 +518,7 @@ def test_closing_ends_whoever_waits(queued: int) -> None:
         waiter = asyncio.ensure_future(agent._recv()) if not queued else None
         await asyncio.sleep(0)
         for _ in range(queued):
-            agent.dtls(b"record")
+            agent.dtls(b"record", PATH, NOW_S)
         agent.close()
         agent.close()
         if waiter is not None:
@@ -494,7 +528,7 @@ def test_closing_ends_whoever_waits(queued: int) -> None:
             await agent._recv()
         with pytest.raises(ConnectionError):
             await agent._send(b"record")
-        agent.dtls(b"late")
+        agent.dtls(b"late", PATH, NOW_S)
 
     run(test)
 
@@ -506,7 +540,7 @@ def test_dtls_goes_where_the_peer_nominated(sockets: Sockets) -> None:
             await agent._send(b"too early")
         for path in (first, second):
             arrive(agent, path, 100.0, nominate=True)
-            for _ in range(1 if path == first else 2):  # the response, and a check where it moves
+            for _ in ("the response", "a check"):
                 sockets.received(path)
             await agent._send(b"flight")
             assert sockets.received(path) == b"flight"
