@@ -306,6 +306,8 @@ class Config:
             text = env.get(variable, "").strip()
             if not text or variable in omit:
                 continue
+            if "\n" in text:  # not quoted here, since it may be a password's
+                raise ConfigError(f"{variable} has more than one line. In a settings file, a quote may not be closed.")
             try:
                 values[spec.name] = spec.metadata["parse"](text)
             except ValueError as error:
