@@ -153,6 +153,24 @@ async def test_an_empty_database_is_left_as_it_is_without_create(database_url: s
         assert await store.companies.list() == ()
 
 
+async def test_an_older_database_is_left_as_it_is_without_create(
+    database_url: str, server_key: ServerKey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A command must not upgrade the database of a server that runs."""
+    old = tmp_path / "old.sql"
+    old.write_text(upto(3))
+    with monkeypatch.context() as patch:
+        patch.setattr("sfu.store.migrations.schema_file", lambda: old)
+        async with open_store(database_url, server_key):
+            pass
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"had step 3 of {len(STEPS)}\. Start `sfu serve`"):
+            async with open_store(database_url, server_key, create=False):
+                pass
+    async with open_database(database_url) as database:
+        assert len(await database.read("SELECT step FROM schema_steps")) == len(STEPS)
+
+
 async def test_a_step_that_fails_leaves_nothing_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_database(database_url) as database:
         title = STEPS[-1].title
