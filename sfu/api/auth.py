@@ -7,19 +7,27 @@ one works whatever else comes from there, for example from other people behind t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import trio
+
 from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.calls.admission import verified
 from sfu.calls.registry import ONCE_GOOD
 from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, TokenError, TokenRoom
+from sfu.refusals import CompanyDisabled, Refusal, TokenError, TokenRoom, TooManyRequests
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
+
+TOLD_S = 60.0
+"""How often one address's wrong keys and tokens are logged."""
+
+log = logging.getLogger("sfu.api")
 
 Access = Literal["public", "key", "moderator"]
 """`key`: an API key. `moderator`: an API key, or a token with `moderate` for the room in the path."""
@@ -37,6 +45,7 @@ class Auth:
         self._store = store
         self._clock = clock
         self._failures = failures
+        self._tellings = Rate(1, TOLD_S, trio.current_time)
 
     async def caller(self, access: Access, header: str | None, address: str, room_id: str | None) -> Caller:
         """The sender of a request with this Authorization header from this address.
@@ -46,9 +55,19 @@ class Auth:
         try:
             return Caller(await self._company(access, header, room_id))
         except (ApiKeyInvalid, TokenError) as refusal:
-            if self._failures is not None and not isinstance(refusal, ONCE_GOOD):
-                self._failures.take(address)
+            if not isinstance(refusal, ONCE_GOOD):
+                self._told(refusal, address)
+                if self._failures is not None:
+                    self._failures.take(address)
             raise
+
+    def _told(self, refusal: Refusal, address: str) -> None:
+        """Logs a wrong key or token once a minute for each address. Never the key: it may be almost right."""
+        try:
+            self._tellings.take(address)
+        except TooManyRequests:
+            return
+        log.info("refused client=%s code=%s", address, refusal.code)
 
     async def _company(self, access: Access, header: str | None, room_id: str | None) -> Company:
         scheme, _, credential = (header or "").partition(" ")

@@ -288,6 +288,28 @@ async def test_nobody_forges_an_address_without_a_trusted_proxy(rest: Rest) -> N
     assert (await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
 
 
+async def test_wrong_keys_are_logged_once_a_minute_and_address(
+    store: Store, clock: Any, acme: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ipaddress import ip_network
+
+    from support.rest import serving
+
+    caplog.set_level(logging.INFO, "sfu.api")
+    async with serving(store, clock, trusted_proxies=(ip_network("127.0.0.0/8"),)) as rest:
+        await guess(rest, "192.0.2.1")
+        await rest("GET", "/rooms", key=acme.key[:-4] + "AAAA", headers={"X-Forwarded-For": "192.0.2.2"})
+        await rest("GET", "/rooms/team", key="x.y.z", headers={"X-Forwarded-For": "192.0.2.3"})
+        await rest("GET", "/rooms", key="", headers={"X-Forwarded-For": "192.0.2.4"})
+        await rest("GET", "/rooms", key=acme.key, headers={"X-Forwarded-For": "192.0.2.5"})
+    said = [record.getMessage() for record in caplog.records if record.name == "sfu.api"]
+    assert said == [
+        "refused client=192.0.2.1 code=api_key_invalid",
+        "refused client=192.0.2.2 code=api_key_invalid",
+        "refused client=192.0.2.3 code=token_malformed",
+    ]
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
