@@ -49,6 +49,56 @@ class Rate:
         self.add(address)
 
 
+class Rates:
+    """Several limits at once: an event counts for all of them if each allows it."""
+
+    def __init__(self, *rates: Rate) -> None:
+        self._rates = rates
+
+    def take(self, address: str) -> None:
+        """Raises the refusal of the first limit that is used up."""
+        for rate in self._rates:
+            rate.check(address)
+        for rate in self._rates:
+            rate.add(address)
+
+
+class Bucket:
+    """A token bucket: `rate` per second on average, `burst` at once. It starts full."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at_s = burst, -math.inf
+
+    def holds(self, cost: float, now_s: float) -> bool:
+        """Whether `cost` is left. Does not take it."""
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        return self._left >= cost
+
+    def take(self, cost: float, now_s: float) -> bool:
+        """Takes `cost` if that much is left."""
+        if not self.holds(cost, now_s):
+            return False
+        self._left -= cost
+        return True
+
+
+class Buckets:
+    """A bucket for each key, of the same size. Memory is bounded like that of Rate."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def __getitem__(self, key: str) -> Bucket:
+        bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > ADDRESSES:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
 def failures(clock: Callable[[], float]) -> Rate:
     """The limit on requests with a key, token or secret that was never valid."""
     return Rate(FAILURES, FAILURES_S, clock, TooManyFailures)

@@ -37,6 +37,14 @@ class TooManyFailures(TooManyRequests):
     default = "This address sent too many requests with a wrong key or token."
 
 
+class TooManyJoins(TooManyRequests):
+    code, close_code = "too_many_joins", 1013
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(retry_after_s)
+        self.args = (f"Too many people are joining from your network. Try again in {retry_after_s} s.",)
+
+
 class BadValue(Refusal):
     code = "bad_value"
     default = "A value cannot be stored."

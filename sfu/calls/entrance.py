@@ -22,8 +22,8 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.protocol.server_messages import ChatLine, RoomState, encode
-from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, TokenRevoked
+from sfu.rates import Rate, Rates
+from sfu.refusals import CompanyDisabled, TokenRevoked, TooManyJoins
 from sfu.store import records
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.edge import PacedStream, Upgraded
@@ -36,9 +36,9 @@ FRAME_QUEUE = 8
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 """A closing connection is read until it is quiet for QUIET_S. Up to LINGER_BYTES are exempt from the read rate."""
 
-JOINS, JOINS_S = 60, 10.0
-"""Most joins from one address in JOINS_S. A school class behind one router joins at once, and each join costs a
-transaction and an offer."""
+JOINS = ((60, 10.0), (300, 600.0))
+"""Most joins without a token from one address, each within so many seconds. An office or a school class behind one
+router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
 
 WATCH_S = 1.0
 """How often to query the database for tokens revoked and companies disabled by other processes."""
@@ -55,7 +55,7 @@ class Signaling:
         self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
-        self._joins = Rate(JOINS, JOINS_S, trio.current_time, lambda _: errors.TooManyConnections())
+        self._joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in JOINS))
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # the database's stamp at the last query for revocations
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
@@ -152,9 +152,9 @@ class Signaling:
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
-        if self.calls.config.limits:
-            self._joins.take(connection.client)
         entry, invited = await self.calls.identify(ask, connection.client), False
+        if self.calls.config.limits and entry.grant is None:
+            self._joins.take(connection.client)
         while True:
             try:
                 return await self._join(door, connection, entry, invited)
