@@ -85,6 +85,23 @@ class RoomDeleted(Refusal):
     default = "The room was deleted."
 
 
+class RoomElsewhere(Refusal):
+    """Another server on the same database has the call of this room."""
+
+    code, status, close_code = "room_elsewhere", 409, 1013
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f"The call in this room is on another server, {server!r}. Use that one. If it has stopped, try again in a "
+            "minute."
+        )
+
+
+class NoCall(Refusal):
+    code, status = "no_call", 409
+    default = "Nobody is in the room, so there is no call to end."
+
+
 class RoomChanged(Refusal):
     """If-Match named an outdated version of the room (RFC 9110 section 13.1.1)."""
 

@@ -68,6 +68,7 @@ export default {
   'join.lobby.title': 'Dieser Raum hat einen Warteraum',
   'join.lobby.text': 'Die Moderation entscheidet, wer eingelassen wird.',
   'join.full.text': 'Du kannst beitreten, sobald jemand geht.',
+  'join.elsewhere.text': 'Ein Anruf mit diesem Namen läuft auf einem anderen Server. Du kannst beitreten, sobald er endet.',
   'wait.offline.title': 'Dieses Gerät ist offline',
   'wait.offline.text': 'Sobald das Netz wieder da ist, wirst du automatisch wieder verbunden.',
   'wait.server_stopping.title': 'Der Server wird neu gestartet',

@@ -68,6 +68,7 @@ export default {
   'join.lobby.title': 'This room has a lobby',
   'join.lobby.text': 'A moderator decides who is admitted.',
   'join.full.text': 'You can join as soon as someone leaves.',
+  'join.elsewhere.text': 'A call with this name is taking place on another server. You can join as soon as it ends.',
   'wait.offline.title': 'This device is offline',
   'wait.offline.text': 'You’ll be reconnected automatically when the network is back.',
   'wait.server_stopping.title': 'The server is restarting',

@@ -68,6 +68,7 @@ export default {
   'join.lobby.title': 'Esta sala tiene sala de espera',
   'join.lobby.text': 'Un moderador decide quién entra.',
   'join.full.text': 'Podrás unirte en cuanto salga alguien.',
+  'join.elsewhere.text': 'Hay una llamada con este nombre en otro servidor. Podrás entrar en cuanto termine.',
   'wait.offline.title': 'Este dispositivo está sin conexión',
   'wait.offline.text': 'Volverás a conectarte automáticamente cuando haya red.',
   'wait.server_stopping.title': 'El servidor se está reiniciando',

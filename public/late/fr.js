@@ -68,6 +68,7 @@ export default {
   'join.lobby.title': 'L’entrée se fait par une salle d’attente',
   'join.lobby.text': 'Un modérateur décide qui peut entrer.',
   'join.full.text': 'Vous pourrez entrer dès que quelqu’un partira.',
+  'join.elsewhere.text': 'Un appel du même nom est en cours sur un autre serveur. Vous pourrez entrer dès qu’il sera terminé.',
   'wait.offline.title': 'Cet appareil est hors ligne',
   'wait.offline.text': 'Vous serez reconnecté automatiquement dès le retour du réseau.',
   'wait.server_stopping.title': 'Le serveur redémarre',

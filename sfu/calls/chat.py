@@ -13,7 +13,6 @@ from sfu.protocol.server_messages import ChatLine, FileInfo
 from sfu.rates import Buckets, place
 from sfu.store import Store, records
 
-
 LINE_BYTES = 200
 """What a line costs beyond its text: in the database, and with each person it is sent to."""
 BY_PEER, BY_ROOM = (300, 1 << 16), (3000, 1 << 20)
@@ -35,7 +34,7 @@ class Chat:
         """
         if self._limits:
             self._pay(entry, peer, LINE_BYTES + len(text.encode()))
-        return self._say(entry, peer, text, None)
+        return self._say(peer, text, None)
 
     def _pay(self, entry: Entry, peer: Peer, cost: int) -> None:
         buckets = [self._by_peer[peer.id], self._by_room[entry.key]]
@@ -47,15 +46,15 @@ class Chat:
         for bucket in buckets:
             bucket.take(cost, now_s)
 
-    def share(self, entry: Entry, peer: Peer, file: records.File) -> Deliveries:
+    def share(self, peer: Peer, file: records.File) -> Deliveries:
         """The deliveries of a line with a file, which must already be on disk and in the database."""
-        return self._say(entry, peer, "", file)
+        return self._say(peer, "", file)
 
-    def _say(self, entry: Entry, peer: Peer, text: str, file: records.File | None) -> Deliveries:
+    def _say(self, peer: Peer, text: str, file: records.File | None) -> Deliveries:
         line, deliveries = self._rooms.chat(peer, text, now_ms(), None if file is None else file_info(file))
-        if kept_s := peer.room.state.chat_kept_s:
+        if peer.room.state.chat_kept_s:
             kept = records.Line(line.id, line.peer, line.name, line.text, line.time, file)
-            self._store.chat.add(entry.company_id, entry.room_id, kept, kept_s=kept_s)
+            self._store.chat.add(peer.room.id, kept)
         return deliveries
 
     async def earlier(self, entry: Entry) -> list[ChatLine]:

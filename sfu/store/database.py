@@ -139,6 +139,10 @@ class Database:
         """From now on, no call waits for the database longer than `within_s`."""
         self._portal.stop(within_s)
 
+    def claim(self) -> bool:
+        """Registers this process as a server of the database. Whether it is certainly the only one that runs."""
+        return self._engine.claim()
+
     def stamp(self) -> object:
         """While this is unchanged and not None, no process has written anything. Needs no query."""
         return self._engine.stamp() if self.available else None

@@ -6,6 +6,7 @@ Except for URL parsing, only this module uses `databases`. Everything here runs 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import sqlite3
@@ -75,6 +76,9 @@ class Engine(Protocol):
         If the block fails, an open transaction is rolled back.
         """
 
+    def claim(self) -> bool:
+        """Registers this process as a server of the database until `close`. Whether it is certainly the only one."""
+
     def stamp(self) -> object:
         """A value that changes with every commit of any process, obtained without a query. Callable from any thread.
 
@@ -118,6 +122,18 @@ class SQLite:
 
     async def close(self) -> None:
         await self._held.aclose()
+
+    def claim(self) -> bool:
+        """Each server holds a shared lock on a file, which the system releases even if the server is killed."""
+        alone = False
+        with suppress(OSError):  # another server's lock, or a file system without locks
+            file = os.open(f"{self._url.database}-server", os.O_RDWR | os.O_CREAT, 0o600)
+            self._held.callback(os.close, file)
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone = True
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return alone
 
     @asynccontextmanager
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:
@@ -261,6 +277,9 @@ class PostgreSQL:
 
     async def close(self) -> None:
         await self._database.disconnect()  # if cancelled, it aborts the connections
+
+    def claim(self) -> bool:
+        return False
 
     @asynccontextmanager
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:

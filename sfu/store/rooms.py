@@ -145,7 +145,10 @@ class Rooms:
             kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
             row = await statements.one(self.UPDATE, **key, **_plain(settings), now=now)
             assert row is not None
-            await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
+            if kept_s:
+                await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
+            else:
+                await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.KEEP_FILES, **key, kept_ms=1000 * max(kept_s, FILE_S))
             return Room.of({**row, "participants": room.participants})
 

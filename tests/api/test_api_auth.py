@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from support.rows import room
 
 from sfu.api.routes import ROUTES
 from sfu.rates import FAILURES, FAILURES_S
@@ -155,7 +156,7 @@ async def ask(rest: Rest, name: str, token: str, authorization: str | None) -> R
 async def furnish(store: Store, acme: Tenant, world: World) -> None:
     """Something of Acme's for every request."""
     session = await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
-    store.chat.add(acme.company.id, ROOM, Line(world.token, "p", "alice", "hello", 2**41), kept_s=60)
+    store.chat.add(await room(store, acme.company, ROOM), Line(world.token, "p", "alice", "hello", 2**41))
     later = session.connected_at + timedelta(hours=1)
     ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
     ban |= {"id": world.token, "name_key": "", "address": "", "banned_by": ""}

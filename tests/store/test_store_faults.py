@@ -16,6 +16,7 @@ import asyncpg
 import pytest
 import trio
 from support.control import eventually
+from support.rows import room
 
 from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
@@ -158,7 +159,9 @@ async def test_no_task_ends_and_nothing_is_lost(
         staying, leaving = [await store.sessions.admit_anonymous(company.id, "team", who) for who in ("alice", "bob")]
         now_ms = int(clock.now.timestamp() * 1000)
         lines = [Line(session.id, "p", "alice", "hello", now_ms) for session in (staying, leaving)]
-        store.chat.add(company.id, "team", lines[0], kept_s=10)
+        short = await room(store, company, "short", chat_kept_s=10)
+        team = await room(store, company)
+        store.chat.add(short, lines[0])
         await store.lines.flush()
         with breaking():
             clock.advance(20)
@@ -217,6 +220,7 @@ async def until_seen(store: Store, company: Company, clock: Any) -> None:
 async def test_a_file_that_takes_no_more_keeps_what_waits(
     store: Store, company: Company, broken: str, mended: str, words: str
 ) -> None:
+    team = await room(store, company)
     await store.database.run(broken)
     for number in range(200):
         line = Line(f"00000000-0000-4000-8000-{number:012}", "p", "alice", "x" * 4000, number)
@@ -235,11 +239,11 @@ async def test_a_value_that_nobody_takes_holds_up_no_others(
 ) -> None:
     """It is a bug, and would be refused for ever."""
     too_large = Line("00000000-0000-4000-8000-000000000001", "p", "alice", "hello", 2**70)
-    orphan = Line("00000000-0000-4000-8000-000000000002", "p", "alice", "hello", 1)
+    of_no_file = Line("00000000-0000-4000-8000-000000000002", "p", "alice", "", 1, File(str(UUID(int=1)), "a", "b", 1))
     good = Line("00000000-0000-4000-8000-000000000003", "p", "alice", "hello", 1)
-    store.chat.add(company.id, "team", too_large, kept_s=0)
-    store.chat.add("00000000-0000-4000-8000-00000000000f", "team", orphan, kept_s=0)
-    store.chat.add(company.id, "team", good, kept_s=0)
+    team = await room(store, company)
+    for line in (too_large, of_no_file, good):
+        store.chat.add(team, line)
     await store.lines.flush()
     assert [str(row["id"]) for row in await store.database.read("SELECT id FROM chat_lines")] == [good.id]
     assert store.database.available
