@@ -37,6 +37,8 @@ LINES = 10_000
 """Most chat lines queued for the database."""
 FRESH_BEATS = 3
 """For how many heartbeats a server that recorded a session counts as having its call."""
+PROBE_S = 2.0
+"""How often to check whether the database can be written to, for `/health`."""
 STOP_S = 6.0
 """How long a stopping server waits for its database; slightly longer than for its clients."""
 
@@ -81,6 +83,7 @@ class Store:
                 ("leaves", self.leaves.write, 0.0),
                 ("rulings", self.rulings.write, 0.0),
                 ("lines", self.lines.write, 0.0),
+                ("database", self.database.probe, PROBE_S),
                 ("heartbeat", self.sessions.touch, heartbeat_s),
                 ("servers", self.servers.look, max(LOOK_S, LOOK_S / 10 * heartbeat_s)),
                 ("retention", self.retention.sweep, SWEEP_S),

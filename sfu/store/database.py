@@ -135,6 +135,14 @@ class Database:
         """
         return await self._finish(work, timeout_s, whole=True)
 
+    async def probe(self) -> None:
+        """Begins a transaction and writes nothing, so that `state` is true even while nobody needs the database."""
+
+        async def work(_statements: Statements) -> None:
+            pass
+
+        await self.transaction(work)
+
     def stop(self, within_s: float) -> None:
         """From now on, no call waits for the database longer than `within_s`."""
         self._portal.stop(within_s)

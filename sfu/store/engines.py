@@ -28,7 +28,9 @@ from databases.core import DatabaseURL
 from sfu.errors import ConfigError
 
 BUSY_S = 3.0
-"""How long SQLite waits for another process to finish writing, and asyncpg for a connection."""
+"""How long asyncpg waits for a connection, and SQLite at the start for another process."""
+LOCKED_S = 1.0
+"""How long a statement of SQLite waits for another process to finish writing. Those are short, or hold it for long."""
 
 SETTLED_S = 0.1
 """Least age of a file time that can be trusted. File times have a resolution of some milliseconds, so two writes in
@@ -102,6 +104,7 @@ class SQLite:
         self._url = url
         self._held = AsyncExitStack()
         self._writing = asyncio.Lock()
+        self._locked: tuple[float, sqlite3.Error] | None = None  # when another process last kept a write out
         self._readers: asyncio.Queue[_Held] = asyncio.Queue()
 
     async def open(self) -> None:
@@ -117,7 +120,7 @@ class SQLite:
     async def _hold(self, held: AsyncExitStack) -> _Held:
         """Opens a connection to keep. Each needs its own Database, which has only one connection per task."""
         stop = threading.Event()
-        database = databases.Database(self._url, factory=partial(_SQLiteConnection, stop), timeout=BUSY_S)
+        database = databases.Database(self._url, factory=partial(_SQLiteConnection, stop), timeout=LOCKED_S)
         return _Held(await held.enter_async_context(database.connection()), stop)
 
     async def close(self) -> None:
@@ -138,8 +141,8 @@ class SQLite:
     @asynccontextmanager
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:
         if write:
-            async with self._writing, _mended(self._writer):
-                yield self._writer.connection
+            async with self._write() as connection:
+                yield connection
             return
         reader = await self._readers.get()
         try:
@@ -147,6 +150,20 @@ class SQLite:
                 yield reader.connection
         finally:
             self._readers.put_nowait(reader)
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[Connection]:
+        asked_s = time.monotonic()
+        async with self._writing:
+            if self._locked is not None and self._locked[0] > asked_s:  # what it waited for, waited for the same
+                raise self._locked[1].with_traceback(None)
+            try:
+                async with _mended(self._writer):
+                    yield self._writer.connection
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                    self._locked = time.monotonic(), error
+                raise
 
     def stamp(self) -> object:
         try:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -22,7 +23,7 @@ from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
 from sfu.store.portal import open_portal
-from sfu.store.records import Company, Line, RoomSettings, Session
+from sfu.store.records import Company, File, Line, RoomSettings, Session
 from sfu.tenancy.keys import ServerKey
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     monkeypatch.setattr("sfu.background.RETRY_MOST_S", 0.05)
     monkeypatch.setattr("sfu.store.SWEEP_S", 0.05)
     if database_url.startswith("sqlite"):  # in PostgreSQL it is for connections
-        monkeypatch.setattr("sfu.store.engines.BUSY_S", 0.1)
+        monkeypatch.setattr("sfu.store.engines.LOCKED_S", 0.1)
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ async def test_no_task_ends_and_nothing_is_lost(
             clock.advance(20)
             store.sessions.close(leaving, "left")
             store.bans.add(leaving, until=clock.now + timedelta(days=1), by="alice")
-            store.chat.add(company.id, "team", lines[1], kept_s=3600)
+            store.chat.add(team, lines[1])
             for task in WRITERS:
                 await eventually(lambda task=task: counters.get("sfu_task_failures_total", task=task) >= 3)  # type: ignore[misc]
             assert len(store.leaves) == len(store.rulings) == len(store.lines) == 1
@@ -224,7 +225,7 @@ async def test_a_file_that_takes_no_more_keeps_what_waits(
     await store.database.run(broken)
     for number in range(200):
         line = Line(f"00000000-0000-4000-8000-{number:012}", "p", "alice", "x" * 4000, number)
-        store.chat.add(company.id, "team", line, kept_s=2**31)
+        store.chat.add(team, line)
     with pytest.raises(DatabaseUnavailable) as refused:
         await store.lines.flush()
     assert words in str(refused.value.__cause__)
