@@ -33,6 +33,7 @@ def open_data(config: Config, *, create: bool = True) -> AbstractAsyncContextMan
         max_participants=config.max_peers if config.limits else UNLIMITED,
         chat_kept_s=config.chat_kept_s,
         history_days=config.history_days,
+        guest_days=config.guest_history_days,
         keep_open_chat=config.keep_open_chat,
         create=create,
     )

@@ -107,6 +107,7 @@ async def open_store(
     max_leaves: int = 10_000,
     chat_kept_s: int = 86_400,
     history_days: int = 0,
+    guest_days: int = 0,
     keep_open_chat: bool = False,
     clock: Callable[[], datetime] = _now,
     create: bool = True,
@@ -116,7 +117,7 @@ async def open_store(
     `server` identifies this server among those that share the database and stays the same from run to run. All of
     them have the same `heartbeat_s`.
     `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
-    `history_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if
+    `history_days`, `guest_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if
     the database accepts them. Without `create`, a database whose schema is not up to date is refused.
     Raises ConfigError or DatabaseUnavailable.
     """
@@ -145,7 +146,7 @@ async def open_store(
             leaves,
             rulings,
             lines,
-            Retention(database, clock, history_days=history_days, keep_open_chat=keep_open_chat),
+            Retention(database, clock, history_days=history_days, guest_days=guest_days, keep_open_chat=keep_open_chat),
         )
         try:
             yield store

@@ -123,7 +123,7 @@ class Rooms:
     UPDATE = """
         UPDATE rooms SET name = :name, description = :description, max_participants = :max_participants,
             access = :access, locked = :locked, lobby = :lobby, files = :files, chat_kept_s = :chat_kept_s,
-            metadata = :metadata, updated_at = :now, version = version + 1
+            metadata = :metadata, updated_at = :now, version = version + 1, kept = TRUE
         WHERE company_id = :company_id AND room_id = :room_id
         RETURNING *
     """
@@ -156,7 +156,7 @@ class Rooms:
 
     SET = """
         UPDATE rooms SET locked = COALESCE(:locked, locked), lobby = COALESCE(:lobby, lobby), updated_at = :now,
-            version = version + 1
+            version = version + 1, kept = TRUE
         WHERE company_id = :company_id AND room_id = :room_id
     """
 

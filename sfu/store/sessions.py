@@ -113,8 +113,8 @@ class Sessions:
         return await self._admit(who, None, (look_at_access, judge), peer_address, metadata, self._clock())
 
     LOCK_ROOM = """
-        INSERT INTO rooms (id, company_id, room_id, max_participants, created_at, updated_at, last_join_at)
-        SELECT :id, c.id, :room_id, :max_participants, :now, :now, :now
+        INSERT INTO rooms (id, company_id, room_id, max_participants, created_at, updated_at, last_join_at, kept)
+        SELECT :id, c.id, :room_id, :max_participants, :now, :now, :now, :kept
         FROM companies AS c WHERE c.id = :company_id AND c.is_active
         ON CONFLICT (company_id, room_id) DO UPDATE SET last_join_at = excluded.last_join_at
         RETURNING id, version, max_participants, access, locked, lobby, files, chat_kept_s
@@ -163,6 +163,7 @@ class Sessions:
                 room_id=who["room_id"],
                 max_participants=self._max_participants,
                 now=now,
+                kept=token_id is not None,
             )
             if room is None:
                 raise CompanyDisabled

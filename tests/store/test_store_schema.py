@@ -51,6 +51,7 @@ RELEASED = {
     "chat": "e0f5b766207cb0b1",
     "retention": "537e038e773b3258",
     "who is in a room": "c4d6072e53d82085",
+    "rooms and sessions that links made": "163a110e0fb57249",
 }
 """The digest of every step that a database somewhere may have had."""
 
