@@ -12,6 +12,7 @@ from sfu.refusals import TooManyFailures, TooManyRequests
 
 FAILURES = 10
 FAILURES_S = 60.0
+TOLD_S = 60.0
 ADDRESSES = 10_000
 """Addresses kept in memory. Beyond that, the least recently counted one is forgotten."""
 
@@ -47,6 +48,14 @@ class Rate:
         """`check`, then `add`."""
         self.check(address)
         self.add(address)
+
+    def allows(self, address: str) -> bool:
+        """Like `take`, but returns whether the event is allowed."""
+        try:
+            self.take(address)
+        except SfuError:
+            return False
+        return True
 
 
 class Rates:
@@ -97,6 +106,11 @@ class Buckets:
         if len(self._buckets) > ADDRESSES:
             self._buckets.popitem(last=False)
         return bucket
+
+
+def told(clock: Callable[[], float]) -> Rate:
+    """The limit on lines in the log about one address, whose number strangers would otherwise determine."""
+    return Rate(1, TOLD_S, clock)
 
 
 def failures(clock: Callable[[], float]) -> Rate:

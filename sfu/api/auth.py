@@ -18,14 +18,11 @@ import trio
 from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.calls.admission import verified
 from sfu.calls.registry import ONCE_GOOD
-from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, Refusal, TokenError, TokenRoom, TooManyRequests
+from sfu.rates import Rate, told
+from sfu.refusals import CompanyDisabled, TokenError, TokenRoom
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
-
-TOLD_S = 60.0
-"""How often one address's wrong keys and tokens are logged."""
 
 log = logging.getLogger("sfu.api")
 
@@ -45,7 +42,7 @@ class Auth:
         self._store = store
         self._clock = clock
         self._failures = failures
-        self._tellings = Rate(1, TOLD_S, trio.current_time)
+        self._tellings = told(trio.current_time)
 
     async def caller(self, access: Access, header: str | None, address: str, room_id: str | None) -> Caller:
         """The sender of a request with this Authorization header from this address.
@@ -56,18 +53,11 @@ class Auth:
             return Caller(await self._company(access, header, room_id))
         except (ApiKeyInvalid, TokenError) as refusal:
             if not isinstance(refusal, ONCE_GOOD):
-                self._told(refusal, address)
+                if self._tellings.allows(address):  # never with the key: it may be almost right
+                    log.info("refused client=%s code=%s", address, refusal.code)
                 if self._failures is not None:
                     self._failures.take(address)
             raise
-
-    def _told(self, refusal: Refusal, address: str) -> None:
-        """Logs a wrong key or token once a minute for each address. Never the key: it may be almost right."""
-        try:
-            self._tellings.take(address)
-        except TooManyRequests:
-            return
-        log.info("refused client=%s code=%s", address, refusal.code)
 
     async def _company(self, access: Access, header: str | None, room_id: str | None) -> Company:
         scheme, _, credential = (header or "").partition(" ")

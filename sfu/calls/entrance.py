@@ -23,8 +23,8 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.protocol.server_messages import ChatLine, encode
-from sfu.rates import Rate, Rates
-from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyJoins
+from sfu.rates import Rate, Rates, told
+from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyJoins, TooManyRequests
 from sfu.store import records
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.edge import PacedStream, Upgraded
@@ -60,6 +60,7 @@ class Signaling:
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
         self._joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in JOINS))
+        self._tellings = told(trio.current_time)
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # the database's stamp at the last query for revocations
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
@@ -142,7 +143,8 @@ class Signaling:
                 log.exception("join_failed client=%s", connection.client)
             error = failure if isinstance(failure, SfuError) else SfuError()
             self.calls.counters.add("sfu_refused_total", code=error.code)
-            log.info("refused client=%s code=%s", connection.client, error.code)
+            if not isinstance(error, TooManyRequests) or self._tellings.allows(connection.client):
+                log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, error)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Set
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,9 @@ SERVER_LOST = "server_lost"
 
 ABANDONED_S = 300
 """A starting server counts others without a heartbeat for this long as dead. Later, store/servers.py watches them."""
+
+STRANGER_LOOKS = 5
+"""For how many looks, a second apart, this server may not know an open session of its own."""
 
 CLOSE_UNSEEN = """
     UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason,
@@ -65,6 +68,8 @@ class Sessions:
         self._clock = clock
         self._max_participants = max_participants
         self._fresh_s = fresh_s
+        self._strangers: dict[str, int] = {}  # its open sessions that it does not know, with looks
+        self._warned = False
         self._leaves = leaves
         self._rulings = rulings
 
@@ -303,6 +308,7 @@ class Sessions:
         server closed since it took this one for dead is opened again.
         """
         rows = {str(row["id"]): row for row in await self._database.read(self.HERE, server=self._server)}
+        self._look_for_namesake(rows.keys() - ids)
         found = {}
         for id_ in ids:
             if (row := rows.get(id_)) is None:
@@ -312,6 +318,16 @@ class Sessions:
             elif row["revoked"]:
                 found[id_] = TokenRevoked.code
         return {id_: reason for id_, reason in found.items() if reason}
+
+    def _look_for_namesake(self, strangers: Set[str]) -> None:
+        """Warns, once, if another server opens sessions under this one's name.
+
+        A stranger of a few looks may be joining or leaving.
+        """
+        self._strangers = {id_: self._strangers.get(id_, 0) + 1 for id_ in strangers}
+        if not self._warned and not self._leaves and max(self._strangers.values(), default=0) >= STRANGER_LOOKS:
+            self._warned = True
+            log.error("server=%r state=shared: another server on this database has this SFU_SERVER_NAME", self._server)
 
     ROOMS_HERE = """
         SELECT r.id, r.company_id, r.room_id, r.version, r.access, r.locked, r.lobby, r.files, r.chat_kept_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -363,9 +364,10 @@ async def test_who_cannot_be_taken_leaves_no_open_session(server: Server, acme: 
 
 
 async def test_one_address_that_joins_and_joins_is_told_to_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each join costs a transaction, and everybody in the room an offer. Coming back costs neither."""
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr("sfu.calls.entrance.JOINS", ((3, 10.0), (2, 600.0)))
     async with running(tmp_path) as server, server.client() as alice, server.client(name="bob"):
         welcome = await alice.expect("welcome")
@@ -376,6 +378,7 @@ async def test_one_address_that_joins_and_joins_is_told_to_wait(
         assert re.search(r"Try again in (\d+) s", problem["detail"])
         async with server.connect("/ws", resume=welcome["session"]) as again:
             await again.expect("welcome")
+        assert caplog.text.count("code=too_many_joins") == 1  # nor does the log grow with each
         sessions = (await server.store.history.room_sessions(server.default.id, "team")).items
         assert {session.user_name for session in sessions} == {"alice", "bob"}  # a refusal leaves nothing behind
         for number in range(3):  # whoever has a token was counted by whoever issued it

@@ -30,6 +30,7 @@ from sfu.refusals import (
 from sfu.store import Store, open_store
 from sfu.store.records import Company, RoomSettings, Session, SessionQuality
 from sfu.store.servers import LOOK_S, LOOKS
+from sfu.store.sessions import STRANGER_LOOKS
 from sfu.tenancy import tokens
 from sfu.tenancy.keys import ServerKey
 
@@ -540,3 +541,19 @@ async def test_a_server_taken_for_dead_has_its_sessions_back(
     store.sessions.close(session, "left")
     await store.sessions.flush()
     assert (await stored(store, session)).duration_s == 90
+
+
+async def test_two_servers_with_one_name_are_warned_of(
+    store: Store, company: Company, database_url: str, server_key: ServerKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As containers with the same settings have it: each would take the other's calls for its own."""
+    async with open_store(database_url, server_key) as namesake:
+        mine = await store.sessions.admit_anonymous(company.id, "team", "alice")
+        theirs = await namesake.sessions.admit_anonymous(company.id, "team", "bob")
+        await store.sessions.ended([mine.id])  # bob may be on his way in
+        await store.sessions.ended([mine.id, theirs.id])
+        for _ in range(STRANGER_LOOKS):
+            assert "state=shared" not in caplog.text
+            assert await store.sessions.ended([mine.id]) == {}
+        await store.sessions.ended([mine.id])
+        assert caplog.text.count("state=shared") == 1
