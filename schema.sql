@@ -143,3 +143,13 @@ CREATE INDEX tokens_over ON tokens (expires_at);
 -- step 9: who is in a room
 DROP INDEX sessions_open;
 CREATE INDEX sessions_open ON sessions (company_id, room_id, connected_at, id, user_name) WHERE disconnected_at IS NULL;
+
+-- step 10: rooms and sessions that links made
+ALTER TABLE rooms ADD COLUMN kept BOOLEAN NOT NULL DEFAULT TRUE;    -- false: somebody entered a name, and it was never edited
+UPDATE rooms SET kept = FALSE
+WHERE version = 1 AND company_id IN (SELECT id FROM companies WHERE is_default) AND EXISTS (
+    SELECT 1 FROM sessions AS s WHERE s.company_id = rooms.company_id AND s.room_id = rooms.room_id
+        AND s.connected_at = rooms.created_at AND s.token_id IS NULL
+);
+CREATE INDEX rooms_unkept ON rooms (last_join_at) WHERE NOT kept;
+CREATE INDEX sessions_guests ON sessions (disconnected_at) WHERE token_id IS NULL AND disconnected_at IS NOT NULL;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import itertools
 import logging
 import os
 import resource
@@ -32,7 +34,7 @@ REFUSED = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parsed(_parser(), sys.argv[1:] if arguments is None else arguments)
     status = 0
     try:
         trio.run(options.command, _prepare(options), options, clock=AwakeClock())
@@ -114,6 +116,26 @@ def _parser() -> argparse.ArgumentParser:
     companies.set_defaults(command=company.run)
     company.add_parsers(companies)
     return parser
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line. An unknown option is named before argparse takes its value for a command."""
+    known = _options(parser)
+    for argument in itertools.takewhile(lambda argument: argument != "--", arguments):
+        name = argument.partition("=")[0]
+        if name.startswith("-") and name != "-" and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            parser.error(f"unknown option {name}" + (f". Did you mean {close[0]}?" if close else ""))
+    return parser.parse_args(arguments)
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """The names of the options of a parser and its subcommands."""
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*map(_options, action.choices.values()))
+    return found
 
 
 def _settings_table() -> str:

@@ -285,6 +285,12 @@ class Config:
         "How long ended sessions and expired tokens are kept. 0: forever.",
         unit="days",
     )
+    guest_history_days: int = _setting(
+        30,
+        _whole(0, 36_500),
+        "How long ended sessions without a token are kept, if that is shorter. 0: as long as others.",
+        unit="days",
+    )
     file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.")
     room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Most space for the files of one room.")
     files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Most space for the files of all rooms.")
@@ -320,6 +326,8 @@ class Config:
             text = env.get(variable, "").strip()
             if not text or variable in omit:
                 continue
+            if "\n" in text:  # not quoted here, since it may be a password's
+                raise ConfigError(f"{variable} has more than one line. In a settings file, a quote may not be closed.")
             try:
                 values[spec.name] = spec.metadata["parse"](text)
             except ValueError as error:

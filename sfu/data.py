@@ -29,9 +29,11 @@ def open_data(config: Config, *, create: bool = True) -> AbstractAsyncContextMan
         database_url(config),
         server_key(config),
         server=config.server_name or f"{socket.gethostname()}:{config.port}",
+        heartbeat_s=config.heartbeat_s,
         max_participants=config.max_peers if config.limits else UNLIMITED,
         chat_kept_s=config.chat_kept_s,
         history_days=config.history_days,
+        guest_days=config.guest_history_days,
         keep_open_chat=config.keep_open_chat,
         create=create,
     )

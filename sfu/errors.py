@@ -89,6 +89,11 @@ class ChatTooLong(SfuError):
     default = "The chat message is longer than the server allows."
 
 
+class ChatLimit(SfuError):
+    code, status, close_code = "chat_limit", 429, 4429
+    default = "There is too much chat. Your message was not sent. Try again in a moment."
+
+
 # --- refusals and endings: an HTTP status before the upgrade, `bye` and a close code after it ------------------------
 
 

@@ -12,6 +12,7 @@ from sfu.refusals import TooManyFailures, TooManyRequests
 
 FAILURES = 10
 FAILURES_S = 60.0
+TOLD_S = 60.0
 ADDRESSES = 10_000
 """Addresses kept in memory. Beyond that, the least recently counted one is forgotten."""
 
@@ -47,6 +48,69 @@ class Rate:
         """`check`, then `add`."""
         self.check(address)
         self.add(address)
+
+    def allows(self, address: str) -> bool:
+        """Like `take`, but returns whether the event is allowed."""
+        try:
+            self.take(address)
+        except SfuError:
+            return False
+        return True
+
+
+class Rates:
+    """Several limits at once: an event counts for all of them if each allows it."""
+
+    def __init__(self, *rates: Rate) -> None:
+        self._rates = rates
+
+    def take(self, address: str) -> None:
+        """Raises the refusal of the first limit that is used up."""
+        for rate in self._rates:
+            rate.check(address)
+        for rate in self._rates:
+            rate.add(address)
+
+
+class Bucket:
+    """A token bucket: `rate` per second on average, `burst` at once. It starts full."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at_s = burst, -math.inf
+
+    def holds(self, cost: float, now_s: float) -> bool:
+        """Whether `cost` is left. Does not take it."""
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        return self._left >= cost
+
+    def take(self, cost: float, now_s: float) -> bool:
+        """Takes `cost` if that much is left."""
+        if not self.holds(cost, now_s):
+            return False
+        self._left -= cost
+        return True
+
+
+class Buckets:
+    """A bucket for each key, of the same size. Memory is bounded like that of Rate."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def __getitem__(self, key: str) -> Bucket:
+        bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > ADDRESSES:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+def told(clock: Callable[[], float]) -> Rate:
+    """The limit on lines in the log about one address, whose number strangers would otherwise determine."""
+    return Rate(1, TOLD_S, clock)
 
 
 def failures(clock: Callable[[], float]) -> Rate:

@@ -37,6 +37,14 @@ class TooManyFailures(TooManyRequests):
     default = "This address sent too many requests with a wrong key or token."
 
 
+class TooManyJoins(TooManyRequests):
+    code, close_code = "too_many_joins", 1013
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(retry_after_s)
+        self.args = (f"Too many people are joining from your network. Try again in {retry_after_s} s.",)
+
+
 class BadValue(Refusal):
     code = "bad_value"
     default = "A value cannot be stored."
@@ -75,6 +83,23 @@ class RoomNotFound(Refusal):
 class RoomDeleted(Refusal):
     code, status, close_code = "room_deleted", 410, 4410
     default = "The room was deleted."
+
+
+class RoomElsewhere(Refusal):
+    """Another server on the same database has the call of this room."""
+
+    code, status, close_code = "room_elsewhere", 409, 1013
+
+    def __init__(self, server: str) -> None:
+        super().__init__(
+            f"The call in this room is on another server, {server!r}. Use that one. If it has stopped, try again in a "
+            "minute."
+        )
+
+
+class NoCall(Refusal):
+    code, status = "no_call", 409
+    default = "Nobody is in the room, so there is no call to end."
 
 
 class RoomChanged(Refusal):

@@ -9,10 +9,10 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
-from sfu.config import unknown
+from sfu.config import PREFIX, unknown
 from sfu.errors import ConfigError
 
 DEFAULT = Path("/etc/sfu.env")
@@ -43,6 +43,10 @@ def read(file: Path) -> tuple[dict[str, str], list[str]]:
         raise ConfigError(f"The settings file {file} cannot be used: {error}.") from None
     if "\0" in text:
         raise ConfigError(f"The settings file {file} cannot be used: it contains a NUL character.")
+    if (line := unclosed(text)) is not None:
+        raise ConfigError(
+            f"{file}, line {line}: the quote is not closed and takes the next line with it. Close it in the same line."
+        )
     values, ignored = parse(text)
     return values, [f"{file}, line {line}: {reason}, so the line is ignored." for line, reason in ignored]
 
@@ -51,6 +55,25 @@ def parse(text: str) -> tuple[dict[str, str], list[tuple[int, str]]]:
     """The variables that systemd finds in the text, and the numbers of the lines it ignores, with the reason."""
     values: dict[str, str] = {}
     ignored: list[tuple[int, str]] = []
+    for line, name, value in _entries(text):
+        if value is not None and _VARIABLE.fullmatch(name):
+            values[name] = value
+        else:  # the reason does not quote the line, which may be a password's
+            exported = re.match(r"export\s", name)
+            ignored.append((line, "`export` is not supported" if exported else "it is not NAME=value"))
+    return values, ignored
+
+
+def unclosed(text: str) -> int | None:
+    """The number of the first line whose quote goes on in the next line and takes a setting of ours with it."""
+    for line, name, value in _entries(text):
+        if value is not None and "\n" in value and PREFIX in f"{name}{value}".upper():
+            return line
+    return None
+
+
+def _entries(text: str) -> Iterator[tuple[int, str, str | None]]:
+    """Each line that is no comment: its number, and the name and value in it. It may be continued in other lines."""
     at = _end(_SKIPPED, text, 0)
     while at < len(text):
         line = text.count("\n", 0, at) + 1
@@ -58,13 +81,8 @@ def parse(text: str) -> tuple[dict[str, str], list[tuple[int, str]]]:
         assert key is not None, "every line begins with a name, perhaps without a value"
         name, at = key["name"], key.end()
         value, at = _value(text, at) if key[0].endswith("=") else (None, at)
-        if value is not None and _VARIABLE.fullmatch(name):
-            values[name] = value
-        else:  # the reason does not quote the line, which may be a password's
-            exported = re.match(r"export\s", name)
-            ignored.append((line, "`export` is not supported" if exported else "it is not NAME=value"))
+        yield line, name, value
         at = _end(_SKIPPED, text, at)
-    return values, ignored
 
 
 def add(file: Path, env: MutableMapping[str, str], *, strict: bool = False) -> list[str]:

@@ -134,6 +134,21 @@ def test_listening_everywhere_names_each_address_and_the_need_of_https(start_ser
     assert "sfu serve --self-signed" in server.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--env-fiel", "sfu.env", "serve"), "--env-fiel. Did you mean --env-file?"),
+        (("company", "--env-fiel=sfu.env", "list"), "--env-fiel. Did you mean --env-file?"),
+        (("company", "list", "--format", "json"), "--format"),
+        (("serve", "-p", "8080"), "-p"),
+    ],
+)
+def test_an_unknown_option_is_named_and_not_its_value(arguments: tuple[str, ...], named: str) -> None:
+    done = sfu(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"sfu: error: unknown option {named}"
+
+
 def test_the_commands_that_it_names_can_be_typed() -> None:
     """Whoever starts it from a virtual environment has none of the name."""
     program = Path(sys.executable).with_name("sfu")

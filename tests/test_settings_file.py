@@ -16,7 +16,8 @@ from support.process import ROOT, START_S, Server, environment, run, sfu
 from sfu import settings_file
 from sfu.config import Config
 from sfu.data import open_data
-from sfu.settings_file import parse
+from sfu.errors import ConfigError
+from sfu.settings_file import parse, read
 
 VALUES = [
     ("A=b", "b"),
@@ -72,6 +73,36 @@ def test_comments_and_empty_lines_are_skipped(text: str) -> None:
 )
 def test_a_line_that_systemd_ignores_is_ignored_with_a_warning(line: str, reason: str) -> None:
     assert parse(f"# first\n{line}\nB=c\n") == ({"B": "c"}, [(2, reason)])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('# first\nSFU_SERVER_NAME="one\nSFU_DATA_DIR="/var/lib/sfu"\n', 2),
+        ("SFU_LOG_LEVEL='info\nSFU_DATA_DIR=/var/lib/sfu\nSFU_PORT='99'\n", 1),
+        ('A=1\n\nTITLE="one\nSFU_DATA_DIR=/var/lib/sfu', 3),
+        ('SFU_SERVER_NAME=on"e\nA="b\\\n\nSFU_PORT=1"', 2),
+        ('SFU_SERVER_NAME="one"\nA="b\nc"\nSFU_PORT=1', None),
+        ('SFU_SERVER_NAME="on\\\ne"\nSFU_PORT=1', None),
+        ('SFU_SERVER_NAME="one', None),
+    ],
+)
+def test_a_quote_that_takes_the_next_setting_with_it_is_an_error(tmp_path: Path, text: str, line: int | None) -> None:
+    """systemd does take it, and the setting would be lost in silence."""
+    file = tmp_path / "sfu.env"
+    file.write_text(text)
+    if line is None:
+        read(file)
+    else:
+        with pytest.raises(ConfigError, match=f"{file}, line {line}: the quote is not closed"):
+            read(file)
+
+
+def test_a_setting_of_two_lines_is_refused_without_its_value() -> None:
+    """What systemd hands over after it read such a file."""
+    with pytest.raises(ConfigError, match=r"SFU_DATABASE_URL has more than one line") as refused:
+        Config.from_env({"SFU_DATABASE_URL": "postgresql://u:secret@h/n\nSFU_PORT=1"})
+    assert "secret" not in str(refused.value)
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------

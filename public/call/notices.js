@@ -7,6 +7,7 @@ import { t } from '../i18n/texts.js';
 import { clearToasts, closeToast, say, toast } from '../ui/toasts.js';
 
 const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // sources that a moderator can stop, with their icons
+const TOLD = new Set(['no_common_codec', 'chat_limit']); // errors with a text of the page's own
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
 /** Shows the problems of microphone and camera as toasts. */
@@ -65,7 +66,7 @@ page.on('view', ({ name }) => name !== 'call' && clearToasts());
 page.follow('joined', ({ name }) => say(t('stage.joined', { name })));
 page.follow('left', ({ name }) => say(t('stage.left', { name })));
 page.follow('error', ({ code, message }) => {
-  if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
+  if (!QUIET_ERRORS.has(code)) toast('error', TOLD.has(code) ? t(`hint.${code}`) : message, { icon: 'warning' });
 });
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;

@@ -23,6 +23,8 @@ const WAITING = {
   room_full: 'room_full',
   server_full: 'server_full',
   too_many_connections: 'server_full',
+  too_many_joins: 'joins',
+  room_elsewhere: 'elsewhere',
   ice_timeout: 'blocked',
   dtls_failed: 'blocked',
   lobby_timeout: 'lobby', // the page knocks again

@@ -73,11 +73,17 @@ async function showRefused(code) {
   await showReason(code ?? 'token');
 }
 
+const WAITS = {
+  lobby: ['join.lobby.title', 'join.lobby.text'],
+  room_full: ['wait.room_full.title', 'join.full.text'],
+  room_elsewhere: ['wait.elsewhere.title', 'join.elsewhere.text'],
+};
+
 /** What a join would lead to now, if not into the room. */
 async function showReason(code) {
   await more();
-  const own = { lobby: ['join.lobby.title', 'join.lobby.text'], room_full: ['wait.room_full.title', 'join.full.text'] }[code];
-  const { title, text } = own ? { title: t(own[0]), text: t(own[1]) } : endText({ code }, asked.room);
+  const own = WAITS[code]?.map((key) => t(key, { room: asked.room }));
+  const { title, text } = own ? { title: own[0], text: own[1] } : endText({ code }, asked.room);
   $('inside').hidden = false;
   $('inside').classList.remove('is-unknown');
   $('inside-faces').replaceChildren();

@@ -7,19 +7,24 @@ one works whatever else comes from there, for example from other people behind t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import trio
+
 from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.calls.admission import verified
 from sfu.calls.registry import ONCE_GOOD
-from sfu.rates import Rate
+from sfu.rates import Rate, told
 from sfu.refusals import CompanyDisabled, TokenError, TokenRoom
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
+
+log = logging.getLogger("sfu.api")
 
 Access = Literal["public", "key", "moderator"]
 """`key`: an API key. `moderator`: an API key, or a token with `moderate` for the room in the path."""
@@ -37,6 +42,7 @@ class Auth:
         self._store = store
         self._clock = clock
         self._failures = failures
+        self._tellings = told(trio.current_time)
 
     async def caller(self, access: Access, header: str | None, address: str, room_id: str | None) -> Caller:
         """The sender of a request with this Authorization header from this address.
@@ -46,8 +52,11 @@ class Auth:
         try:
             return Caller(await self._company(access, header, room_id))
         except (ApiKeyInvalid, TokenError) as refusal:
-            if self._failures is not None and not isinstance(refusal, ONCE_GOOD):
-                self._failures.take(address)
+            if not isinstance(refusal, ONCE_GOOD):
+                if self._tellings.allows(address):  # never with the key: it may be almost right
+                    log.info("refused client=%s code=%s", address, refusal.code)
+                if self._failures is not None:
+                    self._failures.take(address)
             raise
 
     async def _company(self, access: Access, header: str | None, room_id: str | None) -> Company:

@@ -14,7 +14,7 @@ from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNot
 from sfu.calls.admission import verified
 from sfu.calls.chat import file_info
 from sfu.protocol.server_messages import Participant
-from sfu.refusals import RoomChanged, RoomNotFound, TokenError
+from sfu.refusals import NoCall, RoomChanged, RoomElsewhere, RoomNotFound, TokenError
 from sfu.store import Store
 from sfu.store.records import Company, Line, Room, RoomDay, RoomSettings, Session, Token
 from sfu.store.tokens import held_against
@@ -34,8 +34,8 @@ class Calls(Protocol):
     def end_room(self, company_id: str, room_id: str) -> None:
         """Ends the call in a room that was deleted."""
 
-    def end_call(self, company_id: str, room_id: str) -> None:
-        """Ends the call for everybody."""
+    def end_call(self, company_id: str, room_id: str) -> bool:
+        """Ends the call for everybody. False if nobody is in it or in its lobby."""
 
     def change_room(self, room: Room) -> None:
         """Applies changed room settings to the call."""
@@ -174,23 +174,35 @@ class Handlers:
     async def list_participants(self, call: ApiRequest) -> ApiResponse:
         await self._room(call)
         present = self._calls.participants(call.company.id, call.path["room_id"])
+        if not present:
+            await self._check_here(call)
         return ApiResponse({"items": [_participant(session, person) for session, person in present]})
 
     async def remove_participant(self, call: ApiRequest) -> ApiResponse:
         if not self._calls.remove(call.company.id, call.path["room_id"], call.path["session_id"]):
+            await self._check_here(call)
             raise ParticipantNotFound
         return ApiResponse()
 
     async def mute_participant(self, call: ApiRequest) -> ApiResponse:
         room_id, session_id = call.path["room_id"], call.path["session_id"]
         if not self._calls.mute(call.company.id, room_id, session_id, call.body["source"]):
+            await self._check_here(call)
             raise ParticipantNotFound
         return ApiResponse()
 
     async def end_call(self, call: ApiRequest) -> ApiResponse:
         await self._room(call)
-        self._calls.end_call(call.company.id, call.path["room_id"])
+        if not self._calls.end_call(call.company.id, call.path["room_id"]):
+            await self._check_here(call)
+            raise NoCall
         return ApiResponse()
+
+    async def _check_here(self, call: ApiRequest) -> None:
+        """Raises RoomElsewhere if another server has the call of this room."""
+        server = await self._store.sessions.elsewhere(call.company.id, call.path["room_id"])
+        if server is not None:
+            raise RoomElsewhere(server)
 
     async def list_chat(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.chat.list(

@@ -20,7 +20,7 @@ WHY = {
     401: "The key or token is missing, wrong, expired or revoked.",
     403: "The company is disabled, or the token may not do this.",
     404: "It does not exist in this company, or the cursor does not belong to this list.",
-    409: "It already exists.",
+    409: "It already exists, or the call is on another server, or there is none.",
     412: "Somebody else changed it: If-Match does not match.",
     413: "The body is too large.",
     415: "The body is not JSON.",

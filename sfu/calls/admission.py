@@ -121,11 +121,11 @@ class Admission:
             raise TokenRoom
         return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
 
-    async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomState]:
-        """Opens the session in the database; returns it with the room's state. `invited` people pass lock and lobby.
+    async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomRules]:
+        """Opens the session in the database; returns it with the room's rules. `invited` people pass lock and lobby.
 
-        Raises LobbyFirst, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown,
-        CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not used up.
+        Raises LobbyFirst, RoomElsewhere, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed,
+        TokenUnknown, CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not used up.
         """
         found: list[RoomRules] = []
 
@@ -144,7 +144,7 @@ class Admission:
             session = await sessions.admit_anonymous(*who, peer_address=entry.address, judge=judge)
         else:
             session = await sessions.admit(entry.grant, entry.token, peer_address=entry.address, judge=judge)
-        return session, self.state(entry.company_id, entry.room_id, found[-1])
+        return session, found[-1]
 
     def state(self, company_id: str, room_id: str, rules: RoomRules | Room) -> RoomState:
         """The room's state as the participants see it."""

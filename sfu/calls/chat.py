@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import time
 
+import trio
+
 from sfu.calls.admission import Entry
 from sfu.calls.rooms import HISTORY_LINES, Deliveries, Peer, Rooms
+from sfu.errors import ChatLimit
 from sfu.protocol.server_messages import ChatLine, FileInfo
+from sfu.rates import Buckets, place
 from sfu.store import Store, records
+
+LINE_BYTES = 200
+"""What a line costs beyond its text: in the database, and with each person it is sent to."""
+BY_PEER, BY_ROOM = (300, 1 << 16), (3000, 1 << 20)
+"""Most bytes of chat per second on average, and at once: from one peer, and in one room. The limit of a room is also
+that of all people without a token at one address, who could leave and come back as often as they like."""
 
 
 class Chat:
-    def __init__(self, rooms: Rooms, store: Store) -> None:
+    def __init__(self, rooms: Rooms, store: Store, *, limits: bool) -> None:
         self._rooms = rooms
         self._store = store
+        self._limits = limits
+        self._by_peer, self._by_room, self._by_address = Buckets(*BY_PEER), Buckets(*BY_ROOM), Buckets(*BY_ROOM)
 
     def say(self, entry: Entry, peer: Peer, text: str) -> Deliveries:
-        """The deliveries of a line of this peer. It is queued for the database if the room keeps its chat."""
-        return self._say(entry, peer, text, None)
+        """The deliveries of a line of this peer. It is queued for the database if the room keeps its chat.
 
-    def share(self, entry: Entry, peer: Peer, file: records.File) -> Deliveries:
+        Raises ChatLimit.
+        """
+        if self._limits:
+            self._pay(entry, peer, LINE_BYTES + len(text.encode()))
+        return self._say(peer, text, None)
+
+    def _pay(self, entry: Entry, peer: Peer, cost: int) -> None:
+        buckets = [self._by_peer[peer.id], self._by_room[entry.key]]
+        if entry.grant is None:
+            buckets.append(self._by_address[place(entry.address)])
+        now_s = trio.current_time()
+        if not all(bucket.holds(cost, now_s) for bucket in buckets):
+            raise ChatLimit
+        for bucket in buckets:
+            bucket.take(cost, now_s)
+
+    def share(self, peer: Peer, file: records.File) -> Deliveries:
         """The deliveries of a line with a file, which must already be on disk and in the database."""
-        return self._say(entry, peer, "", file)
+        return self._say(peer, "", file)
 
-    def _say(self, entry: Entry, peer: Peer, text: str, file: records.File | None) -> Deliveries:
+    def _say(self, peer: Peer, text: str, file: records.File | None) -> Deliveries:
         line, deliveries = self._rooms.chat(peer, text, now_ms(), None if file is None else file_info(file))
-        if kept_s := peer.room.state.chat_kept_s:
+        if peer.room.state.chat_kept_s:
             kept = records.Line(line.id, line.peer, line.name, line.text, line.time, file)
-            self._store.chat.add(entry.company_id, entry.room_id, kept, kept_s=kept_s)
+            self._store.chat.add(peer.room.id, kept)
         return deliveries
 
     async def earlier(self, entry: Entry) -> list[ChatLine]:

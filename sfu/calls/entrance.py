@@ -6,7 +6,8 @@ calls/session.py handles those that were admitted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
@@ -21,9 +22,9 @@ from sfu.calls.registry import Calls, Joining
 from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
-from sfu.protocol.server_messages import ChatLine, RoomState, encode
-from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, TokenRevoked
+from sfu.protocol.server_messages import ChatLine, encode
+from sfu.rates import Rate, Rates, told
+from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyJoins, TooManyRequests
 from sfu.store import records
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.edge import PacedStream, Upgraded
@@ -36,12 +37,15 @@ FRAME_QUEUE = 8
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 """A closing connection is read until it is quiet for QUIET_S. Up to LINGER_BYTES are exempt from the read rate."""
 
-JOINS, JOINS_S = 60, 10.0
-"""Most joins from one address in JOINS_S. A school class behind one router joins at once, and each join costs a
-transaction and an offer."""
+JOINS = ((60, 10.0), (300, 600.0))
+"""Most joins without a token from one address, each within so many seconds. An office or a school class behind one
+router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
 
 WATCH_S = 1.0
-"""How often to query the database for tokens revoked and companies disabled by other processes."""
+"""How often to query the database for sessions ended by other processes."""
+
+ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked)}
+"""Why other processes end sessions, by the reason in the database."""
 
 GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
 """Exceptions that the client causes, by closing the connection or by what it sends."""
@@ -55,7 +59,8 @@ class Signaling:
         self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
-        self._joins = Rate(JOINS, JOINS_S, trio.current_time, lambda _: errors.TooManyConnections())
+        self._joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in JOINS))
+        self._tellings = told(trio.current_time)
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # the database's stamp at the last query for revocations
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
@@ -93,18 +98,25 @@ class Signaling:
             await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
 
     async def _watch(self) -> None:
-        """Ends sessions whose token was revoked, or whose company was disabled, by another process."""
+        """Does what other processes did: they revoked a token, disabled a company, deleted or changed a room."""
         store = self.calls.admission.store
         stamp = store.database.stamp()
         if stamp is None or stamp != self._stamp:
-            await self._end_revoked(await store.sessions.revoked())
+            ids = [session.record.id for session in self.calls.sessions()]
+            self._end(await store.sessions.ended(ids))
+            for company_id, room_id, rules in await store.sessions.rooms():
+                self.moderation.follow(company_id, room_id, rules)
             self._stamp = stamp
 
-    async def _end_revoked(self, gone: Collection[records.Session]) -> None:
-        ended = {record.id: record for record in gone}
-        for session in [session for session in self.calls.seats.values() if session.record.id in ended]:
-            company = await self.calls.admission.store.companies.by_id(session.record.company_id)
-            session.end(TokenRevoked() if company is not None and company.is_active else CompanyDisabled())
+    def _end(self, ended: Mapping[str, str]) -> None:
+        """Ends sessions for the reasons that the database has."""
+        for session in self.calls.sessions():
+            if (reason := ended.get(session.record.id)) is not None:
+                error = ENDED.get(reason, errors.CallEnded)()
+                log.info("ended room=%r peer=%s reason=%s", session.entry.key, session.peer.id, reason)
+                session.end(error)
+                if isinstance(error, RoomDeleted):
+                    self.calls.lobby.refuse(partial(_enters, session.entry.key), error)
 
     async def _handshake(self, nursery: trio.Nursery, connection: Upgraded) -> WebSocketRequest | None:
         """The WebSocket request; None if no valid one came in time.
@@ -131,7 +143,8 @@ class Signaling:
                 log.exception("join_failed client=%s", connection.client)
             error = failure if isinstance(failure, SfuError) else SfuError()
             self.calls.counters.add("sfu_refused_total", code=error.code)
-            log.info("refused client=%s code=%s", connection.client, error.code)
+            if not isinstance(error, TooManyRequests) or self._tellings.allows(connection.client):
+                log.info("refused client=%s code=%s", connection.client, error.code)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, error)
             return
@@ -152,9 +165,9 @@ class Signaling:
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
-        if self.calls.config.limits:
-            self._joins.take(connection.client)
         entry, invited = await self.calls.identify(ask, connection.client), False
+        if self.calls.config.limits and entry.grant is None:
+            self._joins.take(connection.client)
         while True:
             try:
                 return await self._join(door, connection, entry, invited)
@@ -178,17 +191,21 @@ class Signaling:
         joining = Joining(entry)
         self.calls.joining.add(joining)
         try:
-            earlier = await self.calls.chat.earlier(entry)
-            record, state = await self.calls.admission.admit(entry, invited=invited)
+            record, rules = await self.calls.admission.admit(entry, invited=invited)
+            try:
+                earlier = await self.calls.chat.earlier(entry)  # not before: a room of this name may have been deleted
+                self._check_wanted(joining)
+                return self._enter(door, connection, entry, record, rules, earlier)
+            except BaseException as error:  # also a cancellation: the database has opened the session already
+                self.calls.admission.store.sessions.close(record, getattr(error, "code", SfuError.code))
+                raise
         finally:
             self.calls.joining.discard(joining)
-        try:  # no await from here on, or a cancellation could lose a session that the database has already opened
-            if joining.error is not None or self._stopping:
-                raise joining.error or errors.ServerStopping()
-            return self._enter(door, connection, entry, record, state, earlier)
-        except SfuError as error:
-            self.calls.admission.store.sessions.close(record, error.code)
-            raise
+
+    def _check_wanted(self, joining: Joining) -> None:
+        """Raises the reason to end a join that came up while the database admitted it."""
+        if joining.error is not None or self._stopping:
+            raise joining.error or errors.ServerStopping()
 
     def _check_worker(self, entry: Entry) -> None:
         """Raises MediaUnavailable or ServerFull, so that a join bound to fail does not use up a token."""
@@ -204,21 +221,24 @@ class Signaling:
         connection: Upgraded,
         entry: Entry,
         record: records.Session,
-        state: RoomState,
+        rules: records.RoomRules,
         earlier: Sequence[ChatLine],
     ) -> Link:
         self._check_worker(entry)
+        state = self.calls.admission.state(entry.company_id, entry.room_id, rules)
         peer, deliveries = self.calls.rooms.join(
             entry.key,
             entry.user_name,
             full=door.full,
             pick=self.calls.workers.pick,
             room_id=entry.room_id,
+            id=rules.id,
             permissions=entry.permissions,
             state=state,
             earlier=earlier if state.chat_kept_s else (),
             now_ms=now_ms(),
         )
+        peer.room.version = max(peer.room.version, rules.version)
         self.calls.workers.place(peer.room.worker)
         session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
         assert self._nursery is not None
@@ -242,6 +262,10 @@ class Signaling:
         for session in self.calls.seats.values():
             if session.peer.room.worker == worker:
                 session.end(errors.MediaRestarted())
+
+
+def _enters(key: str, entry: Entry) -> bool:
+    return entry.key == key
 
 
 async def _refuse(door: Door, error: SfuError | None) -> None:

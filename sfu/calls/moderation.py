@@ -79,14 +79,32 @@ class Moderation:
         """Ends the call in a room that was deleted."""
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), RoomDeleted())
 
-    def end_call(self, company_id: str, room_id: str) -> None:
-        """Ends the call for everybody, including the lobby. The next person to join begins a new call."""
-        log.info("call_ended company=%s room=%r", company_id, room_id)
+    def end_call(self, company_id: str, room_id: str) -> bool:
+        """Ends the call for everybody, including the lobby. The next person to join begins a new call.
+
+        False if nobody is there.
+        """
+        lobby = self._hub.lobby.waiting(f"{company_id}/{room_id}").waiting
+        found = bool(lobby or self._in(company_id, room_id))
+        if found:
+            log.info("call_ended company=%s room=%r", company_id, room_id)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
+        return found
 
     def change_room(self, room: records.Room) -> None:
         """Applies changed room settings to the call."""
-        self._set(f"{room.company_id}/{room.room_id}", self._hub.admission.state(room.company_id, room.room_id, room))
+        self.follow(room.company_id, room.room_id, room)
+
+    def follow(self, company_id: str, room_id: str, rules: records.RoomRules | records.Room) -> None:
+        """Applies room settings to the call, unless it has these or newer ones."""
+        key, state = f"{company_id}/{room_id}", self._hub.admission.state(company_id, room_id, rules)
+        room = self._hub.rooms.rooms.get(key)
+        if room is None:
+            self._set(key, state)  # people may wait in its lobby
+        elif room.id == rules.id and room.version < rules.version:
+            room.version = rules.version
+            if room.state != state:
+                self._set(key, state)
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """The participants of the call, in order of arrival."""

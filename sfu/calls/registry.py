@@ -79,7 +79,7 @@ class Calls:
     ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
         self.admission = admission
-        self.chat = Chat(rooms, admission.store)
+        self.chat = Chat(rooms, admission.store, limits=config.limits)
         self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}

@@ -11,7 +11,7 @@ from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
 from sfu.errors import Removed, RoomFull, RoomLocked
 from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, TokenRequired
+from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired
 from sfu.store.tokens import held_against
 
 ASKS, ASKS_S = 120, 60.0
@@ -65,7 +65,9 @@ class RoomInfo:
         room = await self._store.rooms.get(entry.company_id, entry.room_id)
         if room is None:
             return None
+        elsewhere = room.participants and await self._store.sessions.elsewhere(*who[:2], fresh=True)
         reasons = {
+            RoomElsewhere.code: bool(elsewhere),
             TokenRequired.code: entry.grant is None and room.access != "open",
             RoomLocked.code: room.locked and not entry.permissions.moderate,
             LOBBY: room.lobby and not entry.permissions.moderate,

@@ -91,6 +91,8 @@ class Peer:
 class Room:
     """A room with at least one peer. `peers` is by id, in order of arrival; the media of all is on one worker.
 
+    `id` is the database's: a room that was deleted and one made later under the same key have different ones.
+    `version` is that of its settings in the database from which `state` was made.
     `scores` are the current quality scores of peers that send or receive media. `lines` are the last chat lines, if
     chat is kept; `said_ms` is the time of the last line.
     """
@@ -98,6 +100,8 @@ class Room:
     key: str
     worker: int
     state: RoomState = field(default_factory=RoomState)
+    id: str = ""
+    version: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)
     speakers: Speakers = field(default_factory=Speakers)
     scores: dict[str, float] = field(default_factory=dict)  # by peer id
@@ -143,6 +147,7 @@ class Rooms:
         full: bool,
         pick: Callable[[], int],
         room_id: str = "",
+        id: str = "",  # noqa: A002 -- the name of the field
         permissions: Permissions = EVERYTHING,
         state: RoomState = OPEN,
         earlier: Sequence[ChatLine] = (),
@@ -151,12 +156,13 @@ class Rooms:
         """Adds a peer to the room `key`. Creates the room if necessary, with `state`, the chat lines `earlier`, and on
         the worker that `pick` returns.
 
-        `room_id` is the room's id as the peer knows it; empty means `key`. The store has already checked that a seat
+        `room_id` is the room's id as the peer knows it; empty means `key`. `id` is `Room.id`: a call in a deleted room
+        goes on apart from this one until its peers have left. The store has already checked that a seat
         is left. Raises what `pick` raises; then nothing has changed.
         """
         room = self.rooms.get(key)
-        if room is None:
-            room = self.rooms[key] = Room(key, pick(), state)
+        if room is None or room.id != id:
+            room = self.rooms[key] = Room(key, pick(), state, id)
             room.lines.extend(earlier)
         peer_id = new_id()
         secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
@@ -193,7 +199,7 @@ class Rooms:
             return []
         del peer.room.peers[peer.id]
         peer.room.scores.pop(peer.id, None)
-        if not peer.room.peers:
+        if not peer.room.peers and self.rooms.get(peer.room.key) is peer.room:
             del self.rooms[peer.room.key]
         return _others(peer, Left(peer.id, reason))
 

@@ -43,6 +43,7 @@ from sfu.protocol.client_messages import (
 )
 from sfu.protocol.server_messages import Bye, Error, Layers, Offer, Paused, Remote, ServerMessage, encode
 from sfu.protocol.shared import CAMERA, MICROPHONE, Candidate, Kind
+from sfu.rates import Bucket
 from sfu.store import records
 from sfu.web.streams import PacedStream
 
@@ -73,7 +74,7 @@ class Session:
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._offered = False
-        self._bucket = _Bucket(hub.config.messages_per_s, hub.config.messages_burst)
+        self._bucket = Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
         both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
         self._sources = both if self._may.publish else {}
@@ -181,7 +182,7 @@ class Session:
 
     def _pays(self) -> bool:
         """Takes one frame, or one resume, from the rate limit; false if it is exhausted."""
-        return not self._config.limits or self._bucket.take(trio.current_time())
+        return not self._config.limits or self._bucket.take(1, trio.current_time())
 
     # --- from the client ----------------------------------------------------------------------------------------------
 
@@ -311,19 +312,6 @@ class Session:
                 self.end(_CODES.get(code, SfuError)(message))
             case bridge.Connected(_, address):
                 log.info("connected room=%r peer=%s address=%s", peer.room.key, peer.id, address)
-
-
-class _Bucket:
-    """A token bucket: `rate` per second on average, `burst` at once."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._left, self._at_s = burst, trio.current_time()
-
-    def take(self, now_s: float) -> bool:
-        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate) - 1
-        self._at_s = now_s
-        return self._left >= 0
 
 
 def bye(error: SfuError | None) -> Bye:

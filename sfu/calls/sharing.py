@@ -86,7 +86,7 @@ class Sharing:
         if self._hub.session_of(session.peer.secret) is not session:
             await self._folder.remove(file.id)  # nobody was told of it; its row is deleted when it expires
             raise SessionUnknown("You have left the call.")
-        self._hub.deliver(self._hub.chat.share(session.entry, session.peer, file))
+        self._hub.deliver(self._hub.chat.share(session.peer, file))
         body = json.dumps(asdict(file_info(file)), ensure_ascii=False) + "\n"
         return Response(body, 201, {"Location": f"files/{file.id}"}, content_type="application/json")
 
@@ -119,9 +119,7 @@ class Sharing:
         try:
             name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="replace"))
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
-            entry, kept_s = session.entry, session.peer.room.state.chat_kept_s
-            limit = self._config.room_files_bytes
-            await self._store.files.add(entry.company_id, entry.room_id, file, kept_s=kept_s, limit_bytes=limit)
+            await self._store.files.add(session.peer.room.id, file, limit_bytes=self._config.room_files_bytes)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._folder.remove(file_id)

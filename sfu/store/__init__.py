@@ -22,6 +22,7 @@ from sfu.store.history import History
 from sfu.store.later import Later
 from sfu.store.retention import SWEEP_S, Retention
 from sfu.store.rooms import Rooms
+from sfu.store.servers import LOOK_S, Servers
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
 from sfu.tenancy.keys import ServerKey
@@ -34,6 +35,10 @@ RULINGS = 1000
 """Most bans and room changes queued for the database."""
 LINES = 10_000
 """Most chat lines queued for the database."""
+FRESH_BEATS = 3
+"""For how many heartbeats a server that recorded a session counts as having its call."""
+PROBE_S = 2.0
+"""How often to check whether the database can be written to, for `/health`."""
 STOP_S = 6.0
 """How long a stopping server waits for its database; slightly longer than for its clients."""
 
@@ -55,6 +60,7 @@ class Store:
     rooms: Rooms
     tokens: Tokens
     sessions: Sessions
+    servers: Servers
     history: History
     bans: Bans
     chat: Chat
@@ -77,7 +83,9 @@ class Store:
                 ("leaves", self.leaves.write, 0.0),
                 ("rulings", self.rulings.write, 0.0),
                 ("lines", self.lines.write, 0.0),
+                ("database", self.database.probe, PROBE_S),
                 ("heartbeat", self.sessions.touch, heartbeat_s),
+                ("servers", self.servers.look, max(LOOK_S, LOOK_S / 10 * heartbeat_s)),
                 ("retention", self.retention.sweep, SWEEP_S),
             ):
                 nursery.start_soon(repeat, task, work, every_s, counters)
@@ -94,37 +102,51 @@ async def open_store(
     server_key: ServerKey,
     *,
     server: str = "sfu",
+    heartbeat_s: float = 10.0,
     max_participants: int = 100,
     max_leaves: int = 10_000,
     chat_kept_s: int = 86_400,
     history_days: int = 0,
+    guest_days: int = 0,
     keep_open_chat: bool = False,
     clock: Callable[[], datetime] = _now,
     create: bool = True,
 ) -> AsyncIterator[Store]:
     """The store at a database URL. Its schema is migrated first.
 
-    `server` identifies this server among those that share the database and stays the same from run to run.
+    `server` identifies this server among those that share the database and stays the same from run to run. All of
+    them have the same `heartbeat_s`.
     `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
-    `history_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if the database
-    accepts them. Without `create`, an empty database is refused. Raises ConfigError or DatabaseUnavailable.
+    `history_days`, `guest_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if
+    the database accepts them. Without `create`, a database whose schema is not up to date is refused.
+    Raises ConfigError or DatabaseUnavailable.
     """
     async with open_database(url, create=create) as database:
-        leaves, rulings, lines = Later(database, max_leaves), Later(database, RULINGS), Later(database, LINES)
+        leaves, rulings = Later(database, max_leaves), Later(database, RULINGS)
+        lines = Later(database, LINES, Chat.LOCK_ROOM)
         store = Store(
             database,
             Companies(database, server_key, clock),
             Rooms(database, clock, rulings, chat_kept_s=chat_kept_s),
             Tokens(database, clock),
-            Sessions(database, server, clock, leaves, rulings, max_participants=max_participants),
+            Sessions(
+                database,
+                server,
+                clock,
+                leaves,
+                rulings,
+                max_participants=max_participants,
+                fresh_s=FRESH_BEATS * heartbeat_s,
+            ),
+            Servers(database, server),
             History(database),
             Bans(database, clock, rulings),
-            Chat(database, clock, lines),
-            Files(database, clock),
+            Chat(database, clock, lines, chat_kept_s=chat_kept_s),
+            Files(database, clock, chat_kept_s=chat_kept_s),
             leaves,
             rulings,
             lines,
-            Retention(database, clock, history_days=history_days, keep_open_chat=keep_open_chat),
+            Retention(database, clock, history_days=history_days, guest_days=guest_days, keep_open_chat=keep_open_chat),
         )
         try:
             yield store

@@ -21,25 +21,43 @@ log = logging.getLogger(__name__)
 class Chat:
     """Chat lines. Every method sees the chat of one company only."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], lines: Later) -> None:
-        """`lines` is the queue for new lines, so that nobody waits for the database to chat."""
+    def __init__(self, database: Database, clock: Callable[[], datetime], lines: Later, *, chat_kept_s: int) -> None:
+        """`lines` is the queue for new lines, so that nobody waits for the database to chat. It locks with LOCK_ROOM.
+
+        `chat_kept_s` applies to rooms without their own setting.
+        """
         self._database = database
         self._clock = clock
         self._lines = lines
+        self._chat_kept_s = chat_kept_s
         self._keeping = True
 
+    LOCK_ROOM = "SELECT id FROM rooms WHERE id = :room"
     ADD = """
         INSERT INTO chat_lines (id, company_id, room_id, peer, user_name, text, file_id, sent_ms, expires_ms)
-        VALUES (:id, :company_id, :room_id, :peer, :user_name, :text, :file_id, :sent_ms, :expires_ms)
+        SELECT :id, r.company_id, r.room_id, :peer, :user_name, :text, :file_id, :sent_ms,
+            CAST(:sent_ms AS BIGINT) + CAST(1000 AS BIGINT) * COALESCE(r.chat_kept_s, :kept_s)
+        FROM rooms AS r WHERE r.id = :room AND COALESCE(r.chat_kept_s, :kept_s) > 0
         ON CONFLICT DO NOTHING
     """
 
-    def add(self, company_id: str, room_id: str, line: Line, *, kept_s: int) -> None:
-        """Queues a line, which expires `kept_s` seconds after it was sent; never blocks.
+    def add(self, room: str, line: Line) -> None:
+        """Queues a line for the room with this `RoomRules.id`; never blocks.
 
-        While the queue is full, lines are dropped, which is logged once.
+        It is written if the room then still exists and keeps chat, for as long as its settings then say. While the
+        queue is full, lines are dropped, which is logged once.
         """
-        queued = self._lines.add(self.ADD, **_values(company_id, room_id, line, kept_s))
+        queued = self._lines.add(
+            self.ADD,
+            id=line.id,
+            room=room,
+            peer=line.peer,
+            user_name=line.user_name,
+            text=line.text,
+            file_id=None if line.file is None else line.file.id,
+            sent_ms=line.sent_ms,
+            kept_s=self._chat_kept_s,
+        )
         if self._keeping and not queued:
             log.error("lines=dropped reason=queue_full")
         self._keeping = queued
@@ -90,17 +108,3 @@ class Chat:
 
     def _now_ms(self) -> int:
         return int(self._clock().timestamp() * 1000)
-
-
-def _values(company_id: str, room_id: str, line: Line, kept_s: int) -> dict[str, object]:
-    return {
-        "id": line.id,
-        "company_id": company_id,
-        "room_id": room_id,
-        "peer": line.peer,
-        "user_name": line.user_name,
-        "text": line.text,
-        "file_id": None if line.file is None else line.file.id,
-        "sent_ms": line.sent_ms,
-        "expires_ms": line.sent_ms + 1000 * kept_s,
-    }

@@ -135,9 +135,21 @@ class Database:
         """
         return await self._finish(work, timeout_s, whole=True)
 
+    async def probe(self) -> None:
+        """Begins a transaction and writes nothing, so that `state` is true even while nobody needs the database."""
+
+        async def work(_statements: Statements) -> None:
+            pass
+
+        await self.transaction(work)
+
     def stop(self, within_s: float) -> None:
         """From now on, no call waits for the database longer than `within_s`."""
         self._portal.stop(within_s)
+
+    def claim(self) -> bool:
+        """Registers this process as a server of the database. Whether it is certainly the only one that runs."""
+        return self._engine.claim()
 
     def stamp(self) -> object:
         """While this is unchanged and not None, no process has written anything. Needs no query."""
@@ -146,7 +158,7 @@ class Database:
     async def migrate(self, schema: str, *, create: bool = True) -> None:
         """Applies the pending steps of the schema. Safe if several servers start at once.
 
-        Without `create`, raises ConfigError if the database has had no step yet, and leaves it as it is.
+        Without `create`, raises ConfigError if the database needs a step, and leaves it as it is.
         """
         steps = migrations.parse(schema)
 
@@ -157,7 +169,13 @@ class Database:
             applied = [(row["step"], row["title"]) for row in await statements.all(SCHEMA_STEPS)]
             if not applied and not create:
                 raise ConfigError("The database is empty. `sfu serve` makes its tables at the first start.")
-            for step in migrations.pending(steps, applied):
+            missing = migrations.pending(steps, applied)
+            if missing and not create:
+                raise ConfigError(
+                    f"The database has the schema of an older release: it had step {applied[-1][0]} of {len(steps)}. "
+                    "Start `sfu serve` of this release once, which upgrades it, or use the release that runs now."
+                )
+            for step in missing:
                 for statement in step.statements:
                     await statements.script(statement)
                 await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
@@ -241,7 +259,7 @@ ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:s
 async def open_database(url: str, *, create: bool = True) -> AsyncIterator[Database]:
     """The database at `url`, with its schema migrated. A SQLite file is created if it does not exist.
 
-    Raises ConfigError for an invalid URL, a schema that is too new or, without `create`, an empty database, and
+    Raises ConfigError for an invalid URL, a schema that is too new or, without `create`, too old, and
     DatabaseUnavailable if the database is away.
     """
     engine = engine_of(url)

@@ -6,6 +6,7 @@ Except for URL parsing, only this module uses `databases`. Everything here runs 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import sqlite3
@@ -27,7 +28,9 @@ from databases.core import DatabaseURL
 from sfu.errors import ConfigError
 
 BUSY_S = 3.0
-"""How long SQLite waits for another process to finish writing, and asyncpg for a connection."""
+"""How long asyncpg waits for a connection, and SQLite at the start for another process."""
+LOCKED_S = 1.0
+"""How long a statement of SQLite waits for another process to finish writing. Those are short, or hold it for long."""
 
 SETTLED_S = 0.1
 """Least age of a file time that can be trusted. File times have a resolution of some milliseconds, so two writes in
@@ -75,6 +78,9 @@ class Engine(Protocol):
         If the block fails, an open transaction is rolled back.
         """
 
+    def claim(self) -> bool:
+        """Registers this process as a server of the database until `close`. Whether it is certainly the only one."""
+
     def stamp(self) -> object:
         """A value that changes with every commit of any process, obtained without a query. Callable from any thread.
 
@@ -98,6 +104,7 @@ class SQLite:
         self._url = url
         self._held = AsyncExitStack()
         self._writing = asyncio.Lock()
+        self._locked: tuple[float, sqlite3.Error] | None = None  # when another process last kept a write out
         self._readers: asyncio.Queue[_Held] = asyncio.Queue()
 
     async def open(self) -> None:
@@ -113,17 +120,29 @@ class SQLite:
     async def _hold(self, held: AsyncExitStack) -> _Held:
         """Opens a connection to keep. Each needs its own Database, which has only one connection per task."""
         stop = threading.Event()
-        database = databases.Database(self._url, factory=partial(_SQLiteConnection, stop), timeout=BUSY_S)
+        database = databases.Database(self._url, factory=partial(_SQLiteConnection, stop), timeout=LOCKED_S)
         return _Held(await held.enter_async_context(database.connection()), stop)
 
     async def close(self) -> None:
         await self._held.aclose()
 
+    def claim(self) -> bool:
+        """Each server holds a shared lock on a file, which the system releases even if the server is killed."""
+        alone = False
+        with suppress(OSError):  # another server's lock, or a file system without locks
+            file = os.open(f"{self._url.database}-server", os.O_RDWR | os.O_CREAT, 0o600)
+            self._held.callback(os.close, file)
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                alone = True
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return alone
+
     @asynccontextmanager
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:
         if write:
-            async with self._writing, _mended(self._writer):
-                yield self._writer.connection
+            async with self._write() as connection:
+                yield connection
             return
         reader = await self._readers.get()
         try:
@@ -131,6 +150,20 @@ class SQLite:
                 yield reader.connection
         finally:
             self._readers.put_nowait(reader)
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[Connection]:
+        asked_s = time.monotonic()
+        async with self._writing:
+            if self._locked is not None and self._locked[0] > asked_s:  # what it waited for, waited for the same
+                raise self._locked[1].with_traceback(None)
+            try:
+                async with _mended(self._writer):
+                    yield self._writer.connection
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                    self._locked = time.monotonic(), error
+                raise
 
     def stamp(self) -> object:
         try:
@@ -261,6 +294,9 @@ class PostgreSQL:
 
     async def close(self) -> None:
         await self._database.disconnect()  # if cancelled, it aborts the connections
+
+    def claim(self) -> bool:
+        return False
 
     @asynccontextmanager
     async def connection(self, *, write: bool) -> AsyncIterator[Connection]:

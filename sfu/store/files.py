@@ -11,12 +11,14 @@ from sfu.store.records import FILE_S, File, canonical_id
 
 
 class Files:
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], datetime], *, chat_kept_s: int) -> None:
+        """`chat_kept_s` applies to rooms without their own setting."""
         self._database = database
         self._clock = clock
+        self._chat_kept_s = chat_kept_s
 
     LOCK_ROOM = """
-        UPDATE rooms SET updated_at = updated_at WHERE company_id = :company_id AND room_id = :room_id RETURNING files
+        UPDATE rooms SET updated_at = updated_at WHERE id = :room RETURNING company_id, room_id, files, chat_kept_s
     """
     USED = "SELECT COALESCE(sum(size), 0) AS used FROM files WHERE company_id = :company_id AND room_id = :room_id"
     ADD = """
@@ -24,21 +26,23 @@ class Files:
         VALUES (:id, :company_id, :room_id, :name, :type, :size, :sent_ms, :expires_ms)
     """
 
-    async def add(self, company_id: str, room_id: str, file: File, *, kept_s: int, limit_bytes: int) -> None:
-        """Records a shared file. Raises FilesOff, or FilesFull if the room's files would exceed `limit_bytes`.
+    async def add(self, room: str, file: File, *, limit_bytes: int) -> None:
+        """Records a file shared in the room with this `RoomRules.id`.
 
-        The file can be downloaded for at least an hour, even if the room's chat is kept for less.
+        Raises FilesOff, also if the room was deleted, or FilesFull if its files would exceed `limit_bytes`. The file
+        can be downloaded for at least an hour, even if the room's chat is kept for less.
         """
         sent_ms = int(self._clock().timestamp() * 1000)
-        key = {"company_id": company_id, "room_id": room_id}
 
         async def work(statements: Statements) -> None:
-            room = await statements.one(self.LOCK_ROOM, **key)  # others who add a file to this room wait here
-            if room is None or not room["files"]:
+            found = await statements.one(self.LOCK_ROOM, room=room)  # others who add a file to this room wait here
+            if found is None or not found["files"]:
                 raise FilesOff
+            key = {"company_id": str(found["company_id"]), "room_id": found["room_id"]}
             used = await statements.one(self.USED, **key)
             if used is not None and int(used["used"]) + file.size > limit_bytes:
                 raise FilesFull("The room has no space for more files.")
+            kept_s = self._chat_kept_s if found["chat_kept_s"] is None else found["chat_kept_s"]
             await statements.run(
                 self.ADD,
                 **key,

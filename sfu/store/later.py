@@ -28,9 +28,11 @@ _Item = tuple[str, dict[str, Any]]
 class Later:
     """A queue of statements with their values. Every statement must be idempotent, since it may run twice."""
 
-    def __init__(self, database: Database, limit: int) -> None:
+    def __init__(self, database: Database, limit: int, lock_room: str = "") -> None:
+        """`lock_room` is a SELECT that locks the room named by the value `room` of a statement, before it runs."""
         self._database = database
         self._limit = limit
+        self._lock_room = lock_room
         self._items: deque[_Item] = deque()
         self._more = trio.Event()
         self._flushing = trio.Lock()
@@ -62,7 +64,7 @@ class Later:
             while self._items:
                 batch = list(islice(self._items, BATCH))
                 try:
-                    await self._database.transaction(partial(_run, items=batch))
+                    await self._database.transaction(partial(self._run, batch))
                 except DatabaseUnavailable:
                     raise
                 except Exception:
@@ -74,16 +76,18 @@ class Later:
     async def _one_by_one(self, batch: list[_Item]) -> None:
         for item in batch:
             try:
-                await self._database.transaction(partial(_run, items=[item]))
+                await self._database.transaction(partial(self._run, [item]))
             except DatabaseUnavailable:
                 raise
             except Exception:
                 log.exception("write=dropped sql=%r", " ".join(item[0].split())[:60])
 
-
-async def _run(statements: Statements, items: list[_Item]) -> None:
-    for sql, group in groupby(items, key=lambda item: item[0]):
-        await statements.run_many(sql, sorted((values for _, values in group), key=_row))
+    async def _run(self, items: list[_Item], statements: Statements) -> None:
+        if self._lock_room:
+            for room in sorted({values["room"] for _, values in items}):
+                await statements.lock(self._lock_room, room=room)
+        for sql, group in groupby(items, key=lambda item: item[0]):
+            await statements.run_many(sql, sorted((values for _, values in group), key=_row))
 
 
 def _row(values: Mapping[str, Any]) -> tuple[str, str]:

@@ -67,8 +67,14 @@ class RoomSettings:
 
 @dataclass(frozen=True, slots=True)
 class RoomRules:
-    """The settings that a call needs. `chat_kept_s` is None for the server's default."""
+    """The settings that a call needs. `chat_kept_s` is None for the server's default.
 
+    `id` is the database's, so that a room is not taken for a deleted one of the same name. `version` increases with
+    every edit.
+    """
+
+    id: str
+    version: int
     access: Access
     locked: bool
     lobby: bool
@@ -77,7 +83,15 @@ class RoomRules:
 
     @classmethod
     def of(cls, row: Row) -> RoomRules:
-        return cls(row["access"], bool(row["locked"]), bool(row["lobby"]), bool(row["files"]), row["chat_kept_s"])
+        return cls(
+            id=str(row["id"]),
+            version=row["version"],
+            access=row["access"],
+            locked=bool(row["locked"]),
+            lobby=bool(row["lobby"]),
+            files=bool(row["files"]),
+            chat_kept_s=row["chat_kept_s"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from sfu.store.database import Database
 
 SWEEP_S = 60.0
 EMPTY_S = 60
-"""How long a room must have been empty before its chat is deleted: people reload the page, and servers restart."""
+"""How long a room must have been empty before it, or its chat, is deleted: people reload the page, servers restart."""
 BATCH = 50
 """Most rows per statement. Between two statements others can write, and a cancelled sweep can end."""
 
@@ -26,14 +26,22 @@ log = logging.getLogger(__name__)
 
 class Retention:
     """Deletes expired rows. `history_days`: how long closed sessions and expired tokens are kept; 0: forever.
+    `guest_days`: how long closed sessions without a token are kept, if that is shorter; 0: like others.
     `keep_open_chat`: chat outlives the call also in rooms that anyone can enter by name."""
 
     def __init__(
-        self, database: Database, clock: Callable[[], datetime], *, history_days: int, keep_open_chat: bool
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        *,
+        history_days: int,
+        guest_days: int,
+        keep_open_chat: bool,
     ) -> None:
         self._database = database
         self._clock = clock
         self._history_days = history_days
+        self._guest_days = guest_days
         self._keep_open_chat = keep_open_chat
 
     LINES = """
@@ -55,6 +63,26 @@ class Retention:
     OPEN_LINES = f"DELETE FROM chat_lines WHERE id IN (SELECT one.id {_EMPTY.format(table='chat_lines')}) RETURNING id"
     OPEN_FILES = f"DELETE FROM files WHERE id IN (SELECT one.id {_EMPTY.format(table='files')}) RETURNING id"
     BANS = "DELETE FROM bans WHERE id IN (SELECT id FROM bans WHERE expires_at <= :now LIMIT :count) RETURNING id"
+    ROOMS = """
+        DELETE FROM rooms WHERE NOT kept AND last_join_at < :empty_since AND id IN (
+            SELECT r.id FROM rooms AS r
+            WHERE NOT r.kept AND r.last_join_at < :empty_since AND NOT EXISTS (
+                SELECT 1 FROM sessions AS s WHERE s.company_id = r.company_id AND s.room_id = r.room_id
+                    AND (s.disconnected_at IS NULL OR s.disconnected_at > :empty_since)
+            )
+            AND NOT EXISTS (SELECT 1 FROM chat_lines AS l WHERE l.company_id = r.company_id AND l.room_id = r.room_id)
+            AND NOT EXISTS (SELECT 1 FROM files AS f WHERE f.company_id = r.company_id AND f.room_id = r.room_id)
+            AND NOT EXISTS (SELECT 1 FROM bans AS b WHERE b.company_id = r.company_id AND b.room_id = r.room_id)
+            LIMIT :count
+        ) RETURNING id
+    """
+    """Rooms that somebody made by entering, that were never edited, and that nothing belongs to any more. PostgreSQL
+    looks at the first two conditions again if somebody joined or edited the room meanwhile."""
+    GUESTS = """
+        DELETE FROM sessions WHERE id IN (
+            SELECT id FROM sessions WHERE token_id IS NULL AND disconnected_at < :before LIMIT :count
+        ) RETURNING id
+    """
     SESSIONS = """
         DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE disconnected_at < :before LIMIT :count)
         RETURNING id
@@ -88,10 +116,13 @@ class Retention:
         yield "lines", self.LINES, {"now_ms": now_ms}
         yield "files", self.FILES, {"now_ms": now_ms}
         yield "bans", self.BANS, {"now": now}
+        empty_since = now - timedelta(seconds=EMPTY_S)
         if not self._keep_open_chat:
-            empty_since = now - timedelta(seconds=EMPTY_S)
             yield "lines", self.OPEN_LINES, {"empty_since": empty_since}
             yield "files", self.OPEN_FILES, {"empty_since": empty_since}
+        yield "rooms", self.ROOMS, {"empty_since": empty_since}
+        if self._guest_days:
+            yield "sessions", self.GUESTS, {"before": now - timedelta(days=self._guest_days)}
         if self._history_days:
             before = now - timedelta(days=self._history_days)
             yield "sessions", self.SESSIONS, {"before": before}

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from sfu.refusals import RoomExists, RoomNotFound
@@ -17,6 +18,9 @@ from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 
 ROOM_DELETED = "room_deleted"
 """The leave reason of sessions that ended because their room was deleted."""
+
+PAGE_METADATA = 1 << 18
+"""Most characters of metadata in a page of rooms, unless one room has more."""
 
 Judge = Callable[[Room], None]
 """Checks the room as it is now and raises if it must stay so. Runs on the asyncio side."""
@@ -46,6 +50,10 @@ class Rooms:
         row = await self._database.read_one(self.GET, company_id=company_id, room_id=room_id)
         return Room.of(row) if row else None
 
+    SIZES = """
+        SELECT length(CAST(metadata AS TEXT)) AS size FROM rooms WHERE company_id = :company_id AND room_id > :after
+        ORDER BY room_id LIMIT :count
+    """
     LIST = """
         SELECT r.*, (
             SELECT count(*) FROM sessions AS s
@@ -56,8 +64,13 @@ class Rooms:
     """
 
     async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Room]:
-        """Rooms, sorted by room id. Raises BadCursor."""
+        """Rooms, sorted by room id. Raises BadCursor.
+
+        A page has fewer than `limit` rooms if they have much metadata, since everybody waits while it is converted.
+        """
         (after,) = decode_cursor(cursor, 1) if cursor else ("",)
+        found = await self._database.read(self.SIZES, company_id=company_id, after=after, count=limit)
+        limit = max(1, sum(size <= PAGE_METADATA for size in accumulate(row["size"] for row in found)))
         rows = await self._database.read(self.LIST, company_id=company_id, after=after, count=limit + 1)
         return page([Room.of(row) for row in rows], limit, lambda room: (room.room_id,))
 
@@ -110,7 +123,7 @@ class Rooms:
     UPDATE = """
         UPDATE rooms SET name = :name, description = :description, max_participants = :max_participants,
             access = :access, locked = :locked, lobby = :lobby, files = :files, chat_kept_s = :chat_kept_s,
-            metadata = :metadata, updated_at = :now, version = version + 1
+            metadata = :metadata, updated_at = :now, version = version + 1, kept = TRUE
         WHERE company_id = :company_id AND room_id = :room_id
         RETURNING *
     """
@@ -132,7 +145,10 @@ class Rooms:
             kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
             row = await statements.one(self.UPDATE, **key, **_plain(settings), now=now)
             assert row is not None
-            await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
+            if kept_s:
+                await statements.run(self.KEEP_CHAT, **key, kept_ms=1000 * kept_s)
+            else:
+                await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.KEEP_FILES, **key, kept_ms=1000 * max(kept_s, FILE_S))
             return Room.of({**row, "participants": room.participants})
 
@@ -140,7 +156,7 @@ class Rooms:
 
     SET = """
         UPDATE rooms SET locked = COALESCE(:locked, locked), lobby = COALESCE(:lobby, lobby), updated_at = :now,
-            version = version + 1
+            version = version + 1, kept = TRUE
         WHERE company_id = :company_id AND room_id = :room_id
     """
 

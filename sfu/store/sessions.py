@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Set
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sfu.errors import RoomFull
-from sfu.refusals import CompanyDisabled, TokenRequired
+from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TokenRevoked
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
-from sfu.store.records import RoomRules, Session, SessionQuality, json_text
+from sfu.store.records import RoomRules, Session, SessionQuality, json_text, utc
 from sfu.tenancy.keys import digest
 from sfu.tenancy.tokens import Grant
 
@@ -22,7 +22,17 @@ SERVER_LOST = "server_lost"
 """The leave reason of sessions whose server died before it could write one."""
 
 ABANDONED_S = 300
-"""A server without a heartbeat for this long counts as dead."""
+"""A starting server counts others without a heartbeat for this long as dead. Later, store/servers.py watches them."""
+
+STRANGER_LOOKS = 5
+"""For how many looks, a second apart, this server may not know an open session of its own."""
+
+CLOSE_UNSEEN = """
+    UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason,
+        duration_s = greatest(0, date_part('epoch', last_seen_at) - date_part('epoch', connected_at))
+    WHERE disconnected_at IS NULL
+"""
+"""Closes sessions as of when they were last seen."""
 
 NOTHING_KNOWN = SessionQuality()
 Judge = Callable[[RoomRules], None]
@@ -47,12 +57,19 @@ class Sessions:
         rulings: Later,
         *,
         max_participants: int,
+        fresh_s: float,
     ) -> None:
-        """`rulings` is the queue of bans and room changes. A join first waits until it is written."""
+        """`rulings` is the queue of bans and room changes. A join first waits until it is written.
+
+        A session of another server counts as lasting for `fresh_s` after that server recorded it.
+        """
         self._database = database
         self._server = server
         self._clock = clock
         self._max_participants = max_participants
+        self._fresh_s = fresh_s
+        self._strangers: dict[str, int] = {}  # its open sessions that it does not know, with looks
+        self._warned = False
         self._leaves = leaves
         self._rulings = rulings
 
@@ -67,8 +84,8 @@ class Sessions:
     ) -> Session:
         """Opens a session with a valid token. A single-use token is then used up.
 
-        Raises RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed or what `judge` raises; then
-        the token is not used up.
+        Raises RoomElsewhere, RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed or what `judge`
+        raises; then the token is not used up.
         """
         now = self._clock()
 
@@ -90,7 +107,7 @@ class Sessions:
     ) -> Session:
         """Opens a session without a token.
 
-        Raises RoomFull, CompanyDisabled, TokenRequired, Removed or what `judge` raises.
+        Raises RoomElsewhere, RoomFull, CompanyDisabled, TokenRequired, Removed or what `judge` raises.
         """
 
         async def look_at_access(_statements: Statements, rules: RoomRules) -> None:
@@ -101,11 +118,16 @@ class Sessions:
         return await self._admit(who, None, (look_at_access, judge), peer_address, metadata, self._clock())
 
     LOCK_ROOM = """
-        INSERT INTO rooms (id, company_id, room_id, max_participants, created_at, updated_at, last_join_at)
-        SELECT :id, c.id, :room_id, :max_participants, :now, :now, :now
+        INSERT INTO rooms (id, company_id, room_id, max_participants, created_at, updated_at, last_join_at, kept)
+        SELECT :id, c.id, :room_id, :max_participants, :now, :now, :now, :kept
         FROM companies AS c WHERE c.id = :company_id AND c.is_active
         ON CONFLICT (company_id, room_id) DO UPDATE SET last_join_at = excluded.last_join_at
-        RETURNING max_participants, access, locked, lobby, files, chat_kept_s
+        RETURNING id, version, max_participants, access, locked, lobby, files, chat_kept_s
+    """
+    ELSEWHERE = """
+        SELECT server, max(last_seen_at) AS seen_at FROM sessions
+        WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL AND server <> :server
+        GROUP BY server ORDER BY seen_at DESC LIMIT 1
     """
     ADMIT = """
         INSERT INTO sessions (
@@ -146,9 +168,11 @@ class Sessions:
                 room_id=who["room_id"],
                 max_participants=self._max_participants,
                 now=now,
+                kept=token_id is not None,
             )
             if room is None:
                 raise CompanyDisabled
+            await self._check_here(statements, who, now)
             rules = RoomRules.of(room)
             await check(statements, rules)
             await bans.check(statements, **who, token_id=token_id, address=peer_address, now=now)
@@ -172,6 +196,22 @@ class Sessions:
         await self._rulings.flush()
         await self.flush()  # else people who have just left would still be counted
         return await self._database.transaction(work)
+
+    async def _check_here(self, statements: Statements, who: Mapping[str, str], now: datetime) -> None:
+        """Raises RoomElsewhere while another server has the call: people on two servers would not meet."""
+        key = {"company_id": who["company_id"], "room_id": who["room_id"]}
+        other = await statements.one(self.ELSEWHERE, **key, server=self._server)
+        if other is not None and self._is_fresh(other, now):
+            raise RoomElsewhere(other["server"])
+
+    def _is_fresh(self, other: Mapping[str, Any], now: datetime) -> bool:
+        return utc(other["seen_at"]) > now - timedelta(seconds=self._fresh_s)
+
+    async def elsewhere(self, company_id: str, room_id: str, *, fresh: bool = False) -> str | None:
+        """Another server that has open sessions in this room; if `fresh`, only one that a join is refused for."""
+        key = {"company_id": company_id, "room_id": room_id}
+        other = await self._database.read_one(self.ELSEWHERE, **key, server=self._server)
+        return None if other is None or (fresh and not self._is_fresh(other, self._clock())) else str(other["server"])
 
     def close(
         self,
@@ -230,19 +270,17 @@ class Sessions:
 
         await self._database.transaction(work)
 
-    CLOSE_STALE = """
-        UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason,
-            duration_s = greatest(0, date_part('epoch', last_seen_at) - date_part('epoch', connected_at))
-        WHERE disconnected_at IS NULL AND (server = :server OR last_seen_at < :abandoned)
-        RETURNING id
-    """
+    CLOSE_STALE = f"{CLOSE_UNSEEN} AND (server = :server OR last_seen_at < :abandoned) RETURNING id"
 
     async def close_stale(self) -> int:
         """Closes sessions that a dead server, or this server's last run, left open, as of when they were last seen.
 
         Call it only before this server admits anybody. Returns how many it closed.
         """
-        abandoned = self._clock() - timedelta(seconds=ABANDONED_S)
+        if self._database.claim():
+            abandoned = datetime.max.replace(tzinfo=UTC)  # whatever name the last server had
+        else:
+            abandoned = self._clock() - timedelta(seconds=ABANDONED_S)
         rows = await self._database.write(
             self.CLOSE_STALE, server=self._server, abandoned=abandoned, reason=SERVER_LOST
         )
@@ -250,13 +288,65 @@ class Sessions:
             log.warning("sessions_closed=%d reason=%s", len(rows), SERVER_LOST)
         return len(rows)
 
-    REVOKED = """
-        SELECT s.* FROM sessions AS s
+    HERE = """
+        SELECT s.id, t.revoked_at IS NOT NULL AS revoked, c.is_active
+        FROM sessions AS s
         JOIN companies AS c ON c.id = s.company_id
         LEFT JOIN tokens AS t ON t.id = s.token_id
-        WHERE s.server = :server AND s.disconnected_at IS NULL AND (t.revoked_at IS NOT NULL OR NOT c.is_active)
+        WHERE s.server = :server AND s.disconnected_at IS NULL
+    """
+    ENDED = "SELECT leave_reason FROM sessions WHERE server = :server AND id = :id AND disconnected_at IS NOT NULL"
+    REOPEN = """
+        UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now
+        WHERE id = :id AND server = :server AND leave_reason = :reason
     """
 
-    async def revoked(self) -> tuple[Session, ...]:
-        """Open sessions of this server whose token was revoked or whose company was disabled, by any process."""
-        return tuple(Session.of(row) for row in await self._database.read(self.REVOKED, server=self._server))
+    async def ended(self, ids: Collection[str]) -> dict[str, str]:
+        """Those of this server's sessions that somebody else ended, with the reason.
+
+        Their token was revoked, their company disabled, or the database says that they are closed. One that another
+        server closed since it took this one for dead is opened again.
+        """
+        rows = {str(row["id"]): row for row in await self._database.read(self.HERE, server=self._server)}
+        self._look_for_namesake(rows.keys() - ids)
+        found = {}
+        for id_ in ids:
+            if (row := rows.get(id_)) is None:
+                found[id_] = await self._reason(id_)
+            elif not row["is_active"]:
+                found[id_] = CompanyDisabled.code
+            elif row["revoked"]:
+                found[id_] = TokenRevoked.code
+        return {id_: reason for id_, reason in found.items() if reason}
+
+    def _look_for_namesake(self, strangers: Set[str]) -> None:
+        """Warns, once, if another server opens sessions under this one's name.
+
+        A stranger of a few looks may be joining or leaving.
+        """
+        self._strangers = {id_: self._strangers.get(id_, 0) + 1 for id_ in strangers}
+        if not self._warned and not self._leaves and max(self._strangers.values(), default=0) >= STRANGER_LOOKS:
+            self._warned = True
+            log.error("server=%r state=shared: another server on this database has this SFU_SERVER_NAME", self._server)
+
+    ROOMS_HERE = """
+        SELECT r.id, r.company_id, r.room_id, r.version, r.access, r.locked, r.lobby, r.files, r.chat_kept_s
+        FROM (
+            SELECT DISTINCT company_id, room_id FROM sessions WHERE server = :server AND disconnected_at IS NULL
+        ) AS present
+        JOIN rooms AS r ON r.company_id = present.company_id AND r.room_id = present.room_id
+    """
+
+    async def rooms(self) -> list[tuple[str, str, RoomRules]]:
+        """The rooms of this server's calls, by company and room id, with their settings: any server may change them."""
+        rows = await self._database.read(self.ROOMS_HERE, server=self._server)
+        return [(str(row["company_id"]), row["room_id"], RoomRules.of(row)) for row in rows]
+
+    async def _reason(self, id_: str) -> str:
+        """Why a session was closed; empty if it is open again."""
+        row = await self._database.read_one(self.ENDED, server=self._server, id=id_)
+        if row is not None and row["leave_reason"] == SERVER_LOST:
+            await self._database.run(self.REOPEN, id=id_, server=self._server, reason=SERVER_LOST, now=self._clock())
+            log.warning("session=%s state=reopened reason=%s", id_, SERVER_LOST)
+            return ""
+        return "" if row is None else str(row["leave_reason"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from support.rows import room
 
 from sfu.api.routes import ROUTES
 from sfu.rates import FAILURES, FAILURES_S
@@ -155,7 +156,7 @@ async def ask(rest: Rest, name: str, token: str, authorization: str | None) -> R
 async def furnish(store: Store, acme: Tenant, world: World) -> None:
     """Something of Acme's for every request."""
     session = await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
-    store.chat.add(acme.company.id, ROOM, Line(world.token, "p", "alice", "hello", 2**41), kept_s=60)
+    store.chat.add(await room(store, acme.company, ROOM), Line(world.token, "p", "alice", "hello", 2**41))
     later = session.connected_at + timedelta(hours=1)
     ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
     ban |= {"id": world.token, "name_key": "", "address": "", "banned_by": ""}
@@ -286,6 +287,28 @@ async def test_nobody_forges_an_address_without_a_trusted_proxy(rest: Rest) -> N
     for n in range(FAILURES):
         await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": f"192.0.2.{n}"})
     assert (await rest("GET", "/rooms", key="pk_x", headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
+
+
+async def test_wrong_keys_are_logged_once_a_minute_and_address(
+    store: Store, clock: Any, acme: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ipaddress import ip_network
+
+    from support.rest import serving
+
+    caplog.set_level(logging.INFO, "sfu.api")
+    async with serving(store, clock, trusted_proxies=(ip_network("127.0.0.0/8"),)) as rest:
+        await guess(rest, "192.0.2.1")
+        await rest("GET", "/rooms", key=acme.key[:-4] + "AAAA", headers={"X-Forwarded-For": "192.0.2.2"})
+        await rest("GET", "/rooms/team", key="x.y.z", headers={"X-Forwarded-For": "192.0.2.3"})
+        await rest("GET", "/rooms", key="", headers={"X-Forwarded-For": "192.0.2.4"})
+        await rest("GET", "/rooms", key=acme.key, headers={"X-Forwarded-For": "192.0.2.5"})
+    said = [record.getMessage() for record in caplog.records if record.name == "sfu.api"]
+    assert said == [
+        "refused client=192.0.2.1 code=api_key_invalid",
+        "refused client=192.0.2.2 code=api_key_invalid",
+        "refused client=192.0.2.3 code=token_malformed",
+    ]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

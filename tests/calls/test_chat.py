@@ -75,3 +75,33 @@ async def test_no_line_is_lost_while_the_database_is_away(
         await eventually(lambda: not server.store.lines, 20)
         kept = (await server.store.chat.list(server.default.id, "team")).items
         assert [line.text for line in reversed(kept)] == [line["text"] for line in lines]
+
+
+async def refused_line(client: Client, text: str) -> str:
+    """The code that a line is refused with, after those that are sent."""
+    while True:
+        await client.send("chat", {"text": text})
+        event, data = await client.receive()
+        if event == "error":
+            return str(data["code"])
+        assert event == "chat"
+
+
+async def test_chat_has_a_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People write less; a script would fill the database and everybody's line."""
+    monkeypatch.setattr("sfu.calls.chat.BY_PEER", (0.001, 10_000))
+    monkeypatch.setattr("sfu.calls.chat.BY_ROOM", (0.001, 25_000))
+    async with running(tmp_path, settings(messages_burst=100)) as server:
+        async with server.joined() as alice:
+            for number in range(15):
+                await said(alice, f"line {number}")
+            assert await refused_line(alice, "x" * 4000) == "chat_limit"
+            async with server.joined(name="bob") as bob:  # for each on their own …
+                await said(bob, "hello")
+                assert await refused_line(bob, "x" * 4000) == "chat_limit"
+                async with server.joined(name="carol") as carol:  # … until the room has enough
+                    assert await refused_line(carol, "x" * 4000) == "chat_limit"
+                    await carol.send("reaction", {"reaction": "clap"})  # and the call goes on
+                    assert (await carol.expect("reaction"))["reaction"] == "clap"
+        async with server.joined("other", name="alice") as alice:  # nor does leaving and another room help
+            assert await refused_line(alice, "x" * 4000) == "chat_limit"

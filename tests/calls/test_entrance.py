@@ -248,20 +248,6 @@ async def test_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             await client.expect_bye("media_unavailable", 1013, rejoin=True)
 
 
-async def test_one_address_that_joins_and_joins_is_told_to_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each join costs a transaction, and everybody in the room an offer. Coming back costs neither."""
-    monkeypatch.setattr("sfu.calls.entrance.JOINS", 2)
-    async with running(tmp_path) as server, server.client() as alice, server.client(name="bob"):
-        welcome = await alice.expect("welcome")
-        async with server.client(name="carol") as carol:
-            await carol.expect_bye("too_many_connections", 1013, rejoin=True)
-        assert (await server.refused("/ws?room=team&username=dave"))["status"] == 503
-        async with server.connect("/ws", resume=welcome["session"]) as again:
-            await again.expect("welcome")
-
-
 async def test_no_offer(tmp_path: Path) -> None:
     async with running(tmp_path, settings(join_s=0.3), plan="mute") as server, server.client() as client:
         await client.expect("welcome")

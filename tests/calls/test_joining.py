@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -14,11 +16,11 @@ from urllib.parse import urlencode
 import jwt
 import pytest
 import trio
-from support.control import Client, Server, eventually, running, settings
+from support.control import HANDSHAKE, Client, Server, eventually, running, settings
 from support.rest_client import request
 
 from sfu.calls.admission import utc_now
-from sfu.calls.entrance import WATCH_S
+from sfu.calls.entrance import JOINS, WATCH_S
 from sfu.store.records import Company, RoomSettings, Session
 from sfu.tenancy import tokens
 from sfu.tenancy.tokens import Permissions
@@ -368,3 +370,53 @@ async def test_who_cannot_be_taken_leaves_no_open_session(server: Server, acme: 
         assert (await server.refused("/ws"))["code"] == "server_stopping"
     await eventually(lambda: not server.rooms.peers)
     assert all(one.disconnected_at for one in await sessions(server, server.default))
+
+
+# --- how many --------------------------------------------------------------------------------------------------------
+
+
+async def test_one_address_that_joins_and_joins_is_told_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each join costs a transaction, and everybody in the room an offer. Coming back costs neither."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("sfu.calls.entrance.JOINS", ((3, 10.0), (2, 600.0)))
+    async with running(tmp_path) as server, server.client() as alice, server.client(name="bob"):
+        welcome = await alice.expect("welcome")
+        async with server.client(name="carol") as carol:
+            await carol.expect_bye("too_many_joins", 1013, rejoin=True)
+        problem = await server.refused("/ws?room=team&username=dave")
+        assert (problem["status"], problem["code"]) == (429, "too_many_joins")
+        assert re.search(r"Try again in (\d+) s", problem["detail"])
+        async with server.connect("/ws", resume=welcome["session"]) as again:
+            await again.expect("welcome")
+        assert caplog.text.count("code=too_many_joins") == 1  # nor does the log grow with each
+        sessions = (await server.store.history.room_sessions(server.default.id, "team")).items
+        assert {session.user_name for session in sessions} == {"alice", "bob"}  # a refusal leaves nothing behind
+        for number in range(3):  # whoever has a token was counted by whoever issued it
+            token = await issued(server, server.default, user_name=f"user-{number}")
+            async with server.connect("/ws", token=token) as guest:
+                await guest.expect("welcome")
+
+
+def proxied(address: str) -> list[str]:
+    """The header lines of a request that a proxy passes on for a client."""
+    return ["GET /ws?room=team HTTP/1.1", "Host: x", *HANDSHAKE, f"X-Forwarded-For: {address}"]
+
+
+async def test_joins_are_counted_by_the_address_behind_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An office of 30 gets in at once, and its neighbours, too. An IPv6 network of one customer is one address."""
+    trusted = settings(trusted_proxies=(ip_network("127.0.0.1"),))
+    async with running(tmp_path, trusted) as server:
+
+        async def answer(address: str) -> str:
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                await stream.send_all("\r\n".join([*proxied(address), "", ""]).encode())
+                return (await stream.receive_some(12)).decode().split()[-1]
+
+        joins = JOINS[0][0]
+        for number in range(joins + 1):
+            assert await answer(f"2001:db8:0:1::{number:x}") == ("101" if number < joins else "429")
+        for _ in range(30):
+            assert await answer("198.51.100.7") == "101"
+        assert await answer("2001:db8:0:2::1") == "101"

@@ -29,6 +29,7 @@ from sfu.refusals import (
 from sfu.store import Store, open_store
 from sfu.store.pages import encode_cursor
 from sfu.store.records import Company, Room, RoomSettings
+from sfu.store.rooms import PAGE_METADATA
 from sfu.store.tokens import held_against
 from sfu.tenancy import tokens
 from sfu.tenancy.keys import ServerKey, digest
@@ -312,6 +313,24 @@ async def test_a_token_is_revoked_for_good(store: Store, company: Company, clock
     assert await store.tokens.revoke(company.id, grant.id) == first
     assert first is not None
     assert first.revoked_at == clock.now - timedelta(seconds=60)
+
+
+async def test_a_page_of_rooms_is_bounded_by_their_metadata(store: Store, company: Company, other: Company) -> None:
+    """Everybody waits while metadata is converted. 300 rooms with 60 kB each took half a second."""
+    large = RoomSettings(metadata={"text": "x" * 60_000})
+    names = [f"room-{number:02}" for number in range(30)]
+    for name in names:
+        await store.rooms.create(company.id, name, large)
+    await store.rooms.create(company.id, "vast", RoomSettings(metadata={"text": "x" * 300_000}))
+    await store.rooms.create(other.id, "room", large)
+    found, cursor, pages = [], None, 0
+    while pages == 0 or cursor:
+        page = await store.rooms.list(company.id, cursor=cursor, limit=1000)
+        assert len(page.items) == 1 or sum(len(room.metadata["text"]) for room in page.items) <= PAGE_METADATA
+        found += [room.room_id for room in page.items]
+        cursor, pages = page.next, pages + 1
+    assert found == [*names, "vast"]
+    assert pages < 12
 
 
 async def test_tokens_are_listed_the_newest_first(store: Store, company: Company, clock: Any, issue: Any) -> None:

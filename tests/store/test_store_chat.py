@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from support.rows import room
 
 from sfu.errors import Removed
 from sfu.refusals import BadCursor
@@ -34,10 +35,11 @@ async def texts(store: Store, company: Company, room_id: str = "team") -> list[s
 
 async def test_lines_are_kept_for_a_time(store: Store, company: Company, other: Company, clock: Any) -> None:
     kept = [line(clock, f"line {n}\U0001f600", sent_ms=1_000 * n + int(clock.now.timestamp() * 1000)) for n in range(3)]
+    team = await room(store, company, chat_kept_s=60)
     for one in kept:
-        store.chat.add(company.id, "team", one, kept_s=60)
-    store.chat.add(company.id, "elsewhere", line(clock, "there"), kept_s=60)
-    store.chat.add(other.id, "team", line(clock, "others"), kept_s=60)
+        store.chat.add(team, one)
+    store.chat.add(await room(store, company, "elsewhere", chat_kept_s=60), line(clock, "there"))
+    store.chat.add(await room(store, other, chat_kept_s=60), line(clock, "others"))
     assert (await store.chat.list(company.id, "team")).items == tuple(reversed(kept))
     first = await store.chat.list(company.id, "team", limit=2)
     assert first.items == (kept[2], kept[1])
@@ -65,7 +67,7 @@ async def test_a_line_is_deleted_by_its_company_only(
     store: Store, company: Company, other: Company, clock: Any
 ) -> None:
     said = line(clock, "oops")
-    store.chat.add(company.id, "team", said, kept_s=60)
+    store.chat.add(await room(store, company), said)
     assert not await store.chat.delete(other.id, "team", said.id)
     assert not await store.chat.delete(company.id, "other", said.id)
     assert not await store.chat.delete(company.id, "team", "x")
@@ -75,8 +77,7 @@ async def test_a_line_is_deleted_by_its_company_only(
 
 
 async def test_a_rooms_retention_holds_for_what_is_written(store: Store, company: Company, clock: Any) -> None:
-    await store.rooms.create(company.id, "team", RoomSettings())
-    store.chat.add(company.id, "team", line(clock, "hello"), kept_s=86_400)
+    store.chat.add(await room(store, company), line(clock, "hello"))
     await store.lines.flush()
     clock.advance(100)
     await store.rooms.update(company.id, "team", {"chat_kept_s": 50})
@@ -90,8 +91,7 @@ async def test_a_rooms_retention_holds_for_what_is_written(store: Store, company
 
 
 async def test_a_deleted_rooms_chat_is_gone(store: Store, company: Company, clock: Any) -> None:
-    await store.rooms.create(company.id, "team", RoomSettings())
-    store.chat.add(company.id, "team", line(clock, "hello"), kept_s=60)
+    store.chat.add(await room(store, company), line(clock, "hello"))
     await store.lines.flush()
     await store.rooms.delete(company.id, "team")
     assert await texts(store, company) == []
@@ -100,9 +100,10 @@ async def test_a_deleted_rooms_chat_is_gone(store: Store, company: Company, cloc
 async def test_one_line_that_cannot_be_written_holds_up_no_other(
     store: Store, company: Company, clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.chat.add(company.id, "team", line(clock, "before"), kept_s=60)
-    store.chat.add(str(uuid.uuid4()), "team", line(clock, "of no company"), kept_s=60)
-    store.chat.add(company.id, "team", line(clock, "after", sent_ms=2**41), kept_s=60)
+    team = await room(store, company)
+    store.chat.add(team, line(clock, "before"))
+    store.chat.add(team, line(clock, "too late", sent_ms=2**70))
+    store.chat.add(team, line(clock, "after", sent_ms=2**41))
     assert await texts(store, company) == ["after", "before"]
     assert "write=dropped" in caplog.text
     assert not store.lines
@@ -113,7 +114,7 @@ async def test_lines_still_queued_are_written_when_the_store_closes(
 ) -> None:
     async with open_store(database_url, server_key, clock=clock) as store:
         company = await store.companies.ensure_default()
-        store.chat.add(company.id, "team", line(clock, "last words"), kept_s=60)
+        store.chat.add(await room(store, company), line(clock, "last words"))
     async with open_store(database_url, server_key, clock=clock) as store:
         assert await texts(store, company) == ["last words"]
 
@@ -196,8 +197,8 @@ async def test_chat_of_an_empty_room_that_anyone_can_enter(
                 elif company is other:
                     continue
                 file = File(uuid.uuid4().hex, "a.txt", "text/plain", 1)
-                await store.files.add(company.id, room_id, file, kept_s=900, limit_bytes=10)
-                store.chat.add(company.id, room_id, line(clock, room_id, file=file), kept_s=900)
+                await store.files.add(await room(store, company, room_id), file, limit_bytes=10)
+                store.chat.add(await room(store, company, room_id), line(clock, room_id, file=file))
         for room_id in ("occupied", "left", "just left"):
             sessions[room_id] = await store.sessions.admit_anonymous(default.id, room_id, "alice")
         for room_id in ("left", "just left"):

@@ -6,12 +6,24 @@ import asyncio
 import sqlite3
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
+import trio
+from support.control import eventually
 
 from sfu.errors import RoomFull
+from sfu.metrics import Counters
+from sfu.refusals import DatabaseUnavailable
+from sfu.store import Store
 from sfu.store.engines import Engine, engine_of
+from sfu.store.records import Company
+
+if TYPE_CHECKING:
+    from support.away import Away
+
+pytest_plugins = ["support.storing"]
 
 SQLITE = engine_of("sqlite:///sfu.db")
 POSTGRESQL = engine_of("postgresql://host/name")
@@ -155,3 +167,41 @@ def test_a_statement_whose_time_is_over_before_it_begins_is_stopped(tmp_path: Pa
             await test()
 
     asyncio.run(whole())
+
+
+# --- another process that writes -------------------------------------------------------------------------------------
+
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@sqlite_only
+async def test_those_who_wait_for_a_locked_file_give_up_together(
+    store: Store, company: Company, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turn, the last ones would be stopped by their deadline, or be admitted long after they had gone."""
+    monkeypatch.setattr("sfu.store.database.CALL_S", 2.0)
+    causes: list[BaseException | None] = []
+
+    async def join(number: int) -> None:
+        with pytest.raises(DatabaseUnavailable) as refused:
+            await store.sessions.admit_anonymous(company.id, f"room-{number}", "alice")
+        causes.append(refused.value.__cause__)
+
+    with away():
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(join, number)
+        assert [str(cause) for cause in causes] == ["database is locked"] * 40
+    await store.sessions.admit_anonymous(company.id, "team", "alice")
+
+
+async def test_nobody_needs_to_use_the_database_for_its_state_to_be_told(
+    store: Store, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfu.store.PROBE_S", 0.05)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(store.run, 3600.0, Counters())
+        with away():
+            await eventually(lambda: store.database.state == "away")
+        await eventually(lambda: store.database.state == "ok")
+        nursery.cancel_scope.cancel()

@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import pytest
 import trio
 from support.control import eventually
+from support.rows import room
 
 from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
 from sfu.store.portal import open_portal
-from sfu.store.records import Company, Line, RoomSettings, Session
+from sfu.store.records import Company, File, Line, RoomSettings, Session
 from sfu.tenancy.keys import ServerKey
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
     monkeypatch.setattr("sfu.background.RETRY_MOST_S", 0.05)
     monkeypatch.setattr("sfu.store.SWEEP_S", 0.05)
     if database_url.startswith("sqlite"):  # in PostgreSQL it is for connections
-        monkeypatch.setattr("sfu.store.engines.BUSY_S", 0.1)
+        monkeypatch.setattr("sfu.store.engines.LOCKED_S", 0.1)
 
 
 @pytest.fixture
@@ -158,13 +160,15 @@ async def test_no_task_ends_and_nothing_is_lost(
         staying, leaving = [await store.sessions.admit_anonymous(company.id, "team", who) for who in ("alice", "bob")]
         now_ms = int(clock.now.timestamp() * 1000)
         lines = [Line(session.id, "p", "alice", "hello", now_ms) for session in (staying, leaving)]
-        store.chat.add(company.id, "team", lines[0], kept_s=10)
+        short = await room(store, company, "short", chat_kept_s=10)
+        team = await room(store, company)
+        store.chat.add(short, lines[0])
         await store.lines.flush()
         with breaking():
             clock.advance(20)
             store.sessions.close(leaving, "left")
             store.bans.add(leaving, until=clock.now + timedelta(days=1), by="alice")
-            store.chat.add(company.id, "team", lines[1], kept_s=3600)
+            store.chat.add(team, lines[1])
             for task in WRITERS:
                 await eventually(lambda task=task: counters.get("sfu_task_failures_total", task=task) >= 3)  # type: ignore[misc]
             assert len(store.leaves) == len(store.rulings) == len(store.lines) == 1
@@ -217,10 +221,11 @@ async def until_seen(store: Store, company: Company, clock: Any) -> None:
 async def test_a_file_that_takes_no_more_keeps_what_waits(
     store: Store, company: Company, broken: str, mended: str, words: str
 ) -> None:
+    team = await room(store, company)
     await store.database.run(broken)
     for number in range(200):
         line = Line(f"00000000-0000-4000-8000-{number:012}", "p", "alice", "x" * 4000, number)
-        store.chat.add(company.id, "team", line, kept_s=2**31)
+        store.chat.add(team, line)
     with pytest.raises(DatabaseUnavailable) as refused:
         await store.lines.flush()
     assert words in str(refused.value.__cause__)
@@ -235,11 +240,11 @@ async def test_a_value_that_nobody_takes_holds_up_no_others(
 ) -> None:
     """It is a bug, and would be refused for ever."""
     too_large = Line("00000000-0000-4000-8000-000000000001", "p", "alice", "hello", 2**70)
-    orphan = Line("00000000-0000-4000-8000-000000000002", "p", "alice", "hello", 1)
+    of_no_file = Line("00000000-0000-4000-8000-000000000002", "p", "alice", "", 1, File(str(UUID(int=1)), "a", "b", 1))
     good = Line("00000000-0000-4000-8000-000000000003", "p", "alice", "hello", 1)
-    store.chat.add(company.id, "team", too_large, kept_s=0)
-    store.chat.add("00000000-0000-4000-8000-00000000000f", "team", orphan, kept_s=0)
-    store.chat.add(company.id, "team", good, kept_s=0)
+    team = await room(store, company)
+    for line in (too_large, of_no_file, good):
+        store.chat.add(team, line)
     await store.lines.flush()
     assert [str(row["id"]) for row in await store.database.read("SELECT id FROM chat_lines")] == [good.id]
     assert store.database.available

@@ -18,7 +18,20 @@ import trio
 
 from sfu.errors import ConfigError
 from sfu.refusals import DatabaseUnavailable
-from sfu.store import Store, bans, chat, companies, files, history, open_store, retention, rooms, sessions, tokens
+from sfu.store import (
+    Store,
+    bans,
+    chat,
+    companies,
+    files,
+    history,
+    open_store,
+    retention,
+    rooms,
+    servers,
+    sessions,
+    tokens,
+)
 from sfu.store.database import open_database
 from sfu.store.migrations import Step, parse, pending, schema_file
 from sfu.store.records import Company
@@ -38,6 +51,7 @@ RELEASED = {
     "chat": "e0f5b766207cb0b1",
     "retention": "537e038e773b3258",
     "who is in a room": "c4d6072e53d82085",
+    "rooms and sessions that links made": "163a110e0fb57249",
 }
 """The digest of every step that a database somewhere may have had."""
 
@@ -153,6 +167,24 @@ async def test_an_empty_database_is_left_as_it_is_without_create(database_url: s
         assert await store.companies.list() == ()
 
 
+async def test_an_older_database_is_left_as_it_is_without_create(
+    database_url: str, server_key: ServerKey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A command must not upgrade the database of a server that runs."""
+    old = tmp_path / "old.sql"
+    old.write_text(upto(3))
+    with monkeypatch.context() as patch:
+        patch.setattr("sfu.store.migrations.schema_file", lambda: old)
+        async with open_store(database_url, server_key):
+            pass
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"had step 3 of {len(STEPS)}\. Start `sfu serve`"):
+            async with open_store(database_url, server_key, create=False):
+                pass
+    async with open_database(database_url) as database:
+        assert len(await database.read("SELECT step FROM schema_steps")) == len(STEPS)
+
+
 async def test_a_step_that_fails_leaves_nothing_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_database(database_url) as database:
         title = STEPS[-1].title
@@ -197,7 +229,7 @@ async def test_a_second_start_changes_nothing(tmp_path: Path, server_key: Server
 
 OWNERS = (
     companies.Companies, rooms.Rooms, tokens.Tokens, tokens, sessions.Sessions, history.History, bans.Bans, bans,
-    chat.Chat, files.Files, retention.Retention,
+    chat.Chat, files.Files, retention.Retention, servers.Servers,
 )  # fmt: skip
 QUERIES = {
     f"{owner.__name__.split('.')[-1]}.{name}": sql
@@ -205,9 +237,9 @@ QUERIES = {
     for name, sql in vars(owner).items()
     if name.isupper() and isinstance(sql, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b", sql)
 }
-CAPABLE = {"Files.GET", "Files.KNOWN"}
-"""A file's id is the key to it, and what is on a server's disk is the server's to sweep."""
-LOCKS = {"Sessions.OPEN", "Rooms.OPEN_SESSIONS"}
+CAPABLE = {"Files.GET", "Files.KNOWN", "Chat.LOCK_ROOM"}
+"""A file's id is the key to it, what is on a server's disk is the server's to sweep, and a call knows its room's id."""
+LOCKS = {"Sessions.OPEN", "Rooms.OPEN_SESSIONS", "Servers.OPEN"}
 """What PostgreSQL alone is asked."""
 WHOLE_TABLE = {"Companies.LIST"} | LOCKS
 """What reads every row on purpose."""
@@ -219,11 +251,11 @@ def test_every_statement_is_found() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_on_a_tenants_table_names_the_tenant(name: str) -> None:
-    """But for what a server does to its own sessions, whosever they are, and to what is over."""
+    """But for what a server does to its own sessions, or a dead server's, whosever they are, and to what is over."""
     sql = QUERIES[name]
     tenants = re.search(r"\b(FROM|UPDATE|INTO|JOIN) (rooms|tokens|sessions|bans|chat_lines|files)\b", sql)
-    own = "server = :server" in sql
-    assert not tenants or own or "company_id" in sql or name.startswith("Retention.") or name in CAPABLE
+    own = "server = :server" in sql or name.startswith(("Retention.", "Servers."))
+    assert not tenants or own or "company_id" in sql or name in CAPABLE
 
 
 async def test_every_query_has_an_index(tmp_path: Path, server_key: ServerKey) -> None:
@@ -245,7 +277,7 @@ async def test_every_query_has_an_index(tmp_path: Path, server_key: ServerKey) -
     }
     assert scans.keys() <= WHOLE_TABLE, scans
     sorts = {name for name, plan in plans.items() if any("FOR ORDER BY" in step for step in plan)}
-    assert sorts <= {"History.USER_ROOMS", "Companies.LIST"} | LOCKS  # short lists
+    assert sorts <= {"History.USER_ROOMS", "Companies.LIST", "Sessions.ELSEWHERE"} | LOCKS  # short lists
     present = {name for name, sql in QUERIES.items() if re.search(r"room_id = .*disconnected_at IS NULL", sql)}
     assert "History.PARTICIPANTS" in present
     assert {name for name in present if "INDEX sessions_open" not in "".join(plans[name])} == set()

@@ -6,6 +6,8 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,20 @@ import trio
 
 from sfu.errors import RoomFull
 from sfu.metrics import Counters
-from sfu.refusals import BadValue, CompanyDisabled, TokenRequired, TokenRevoked, TokenUnknown, TokenUsed
+from sfu.refusals import (
+    BadValue,
+    CompanyDisabled,
+    DatabaseUnavailable,
+    RoomElsewhere,
+    TokenRequired,
+    TokenRevoked,
+    TokenUnknown,
+    TokenUsed,
+)
 from sfu.store import Store, open_store
 from sfu.store.records import Company, RoomSettings, Session, SessionQuality
+from sfu.store.servers import LOOK_S, LOOKS
+from sfu.store.sessions import STRANGER_LOOKS
 from sfu.tenancy import tokens
 from sfu.tenancy.keys import ServerKey
 
@@ -304,9 +317,11 @@ async def test_leaves_and_heartbeats_are_written_in_the_background(store: Store,
 async def test_a_server_closes_what_its_last_run_left_open(
     store: Store, company: Company, database_url: str, server_key: ServerKey, clock: Any
 ) -> None:
+    await store.sessions.close_stale()
     mine = await store.sessions.admit_anonymous(company.id, "team", "alice")
     async with open_store(database_url, server_key, server="elsewhere", clock=clock) as second:
-        theirs = await second.sessions.admit_anonymous(company.id, "team", "bob")
+        assert await second.sessions.close_stale() == 0
+        theirs = await second.sessions.admit_anonymous(company.id, "elsewhere", "bob")
         clock.advance(100)
         await second.sessions.touch()
         await store.sessions.touch()
@@ -370,15 +385,175 @@ async def test_who_has_to_go_is_found_whoever_revoked(
 ) -> None:
     grant, token = await issue(company)
     session = await store.sessions.admit(grant, token)
-    await store.sessions.admit_anonymous(company.id, "team", "bob")
+    staying = await store.sessions.admit_anonymous(company.id, "team", "bob")
     guest = await store.sessions.admit_anonymous(other.id, "team", "carol")
-    assert await store.sessions.revoked() == ()
+    ids = [session.id, staying.id, guest.id]
+    assert await store.sessions.ended(ids) == {}
     async with open_store(database_url, server_key, server="cli") as command:
         await command.tokens.revoke(company.id, grant.id)
-        assert await store.sessions.revoked() == (session,)
+        assert await store.sessions.ended(ids) == {session.id: "token_revoked"}
         await command.companies.set_active(other.id, False)
-        assert {found.id for found in await store.sessions.revoked()} == {session.id, guest.id}
-        assert await command.sessions.revoked() == ()  # another server's people
-    store.sessions.close(session, "token_revoked")
+        assert await store.sessions.ended(ids) == {session.id: "token_revoked", guest.id: "company_disabled"}
+        await command.rooms.delete(company.id, "team")
+    ended = {session.id: "room_deleted", staying.id: "room_deleted", guest.id: "company_disabled"}
+    assert await store.sessions.ended(ids) == ended
+
+
+# --- several servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def second(store: Store, database_url: str, server_key: ServerKey, clock: Any) -> AsyncIterator[Store]:
+    """The store of another server, `b`, on the same database."""
+    async with open_store(database_url, server_key, server="b", clock=clock) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_only_server_on_a_file_closes_what_any_other_left_open(
+    database_url: str, server_key: ServerKey, clock: Any
+) -> None:
+    """A container has another name after each restart."""
+
+    def opening(name: str) -> AbstractAsyncContextManager[Store]:
+        return open_store(database_url, server_key, server=name, clock=clock)
+
+    async with opening("a") as a:
+        company = await a.companies.ensure_default()
+        lost = await a.sessions.admit_anonymous(company.id, "team", "alice")
+    async with opening("b") as b:
+        assert await b.sessions.close_stale() == 1
+        assert (await stored(b, lost)).leave_reason == "server_lost"
+        here = await b.sessions.admit_anonymous(company.id, "team", "bob")
+        async with opening("c") as c:
+            assert await c.sessions.close_stale() == 0  # since b runs
+            assert (await stored(c, here)).disconnected_at is None
+    async with opening("d") as d:
+        assert await d.sessions.close_stale() == 1
+
+
+async def test_two_servers_make_no_two_calls_of_one_room(
+    store: Store, second: Store, company: Company, clock: Any, issue: Any
+) -> None:
+    first = await store.sessions.admit_anonymous(company.id, "team", "alice")
+    grant, token = await issue(company, single_use=True)
+    with pytest.raises(RoomElsewhere, match="'sfu'"):
+        await second.sessions.admit(grant, token)
+    assert await second.sessions.elsewhere(company.id, "team") == "sfu"
+    await second.sessions.admit_anonymous(company.id, "other", "bob")
+    store.sessions.close(first, "left")
     await store.sessions.flush()
-    assert [found.id for found in await store.sessions.revoked()] == [guest.id]
+    assert await second.sessions.elsewhere(company.id, "team") is None
+    await second.sessions.admit(grant, token)  # it was not used up
+
+
+async def test_a_call_is_elsewhere_only_while_its_server_records_it(
+    store: Store, second: Store, company: Company, clock: Any
+) -> None:
+    await store.sessions.admit_anonymous(company.id, "team", "alice")
+    clock.advance(25)
+    await store.sessions.touch()
+    clock.advance(25)
+    with pytest.raises(RoomElsewhere):
+        await second.sessions.admit_anonymous(company.id, "team", "bob")
+    clock.advance(10)
+    await second.sessions.admit_anonymous(company.id, "team", "bob")
+
+
+async def test_of_two_servers_that_start_a_call_at_once_one_does(store: Store, second: Store, company: Company) -> None:
+    admitted: list[str] = []
+
+    async def join(server: Store, room_id: str) -> None:
+        with suppress(RoomElsewhere):
+            admitted.append((await server.sessions.admit_anonymous(company.id, room_id, "alice")).room_id)
+
+    rooms = [f"room-{number}" for number in range(15)]
+    async with trio.open_nursery() as nursery:
+        for room_id in rooms:
+            nursery.start_soon(join, store, room_id)
+            nursery.start_soon(join, second, room_id)
+    assert sorted(admitted) == sorted(rooms)
+
+
+async def test_whoever_lives_closes_the_sessions_of_a_dead_server(
+    store: Store, second: Store, company: Company, clock: Any
+) -> None:
+    await store.rooms.create(company.id, "full", RoomSettings(max_participants=1))
+    lost = await store.sessions.admit_anonymous(company.id, "full", "alice")
+    seen_at = clock.now
+    for _ in range(LOOKS):  # it is not long enough yet
+        clock.advance(LOOK_S)
+        await second.servers.look()
+    with pytest.raises(RoomFull):
+        await second.sessions.admit_anonymous(company.id, "full", "bob")
+    await second.servers.look()
+    closed = await stored(store, lost)
+    assert (closed.leave_reason, closed.disconnected_at) == ("server_lost", seen_at)
+    await second.sessions.admit_anonymous(company.id, "full", "bob")
+
+
+async def test_a_server_that_lives_keeps_its_sessions(
+    store: Store, second: Store, company: Company, clock: Any
+) -> None:
+    """Even if its clock is wrong: what counts is that the time it writes changes."""
+    session = await store.sessions.admit_anonymous(company.id, "team", "alice")
+    clock.advance(-7200)
+    for _ in range(3 * LOOKS):
+        clock.advance(1)
+        await store.sessions.touch()
+        await second.servers.look()
+    assert (await stored(store, session)).disconnected_at is None
+
+
+async def test_looks_that_failed_say_nothing_about_others(
+    store: Store, second: Store, company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nobody reaches the database, nobody can record anything there."""
+    session = await store.sessions.admit_anonymous(company.id, "team", "alice")
+    for _ in range(LOOKS):
+        await second.servers.look()
+    with monkeypatch.context() as broken:
+        broken.setattr(type(second.servers), "SEEN", "SELECT * FROM away WHERE server = :server")
+        with pytest.raises(DatabaseUnavailable):
+            await second.servers.look()
+    for _ in range(LOOKS):
+        await second.servers.look()
+    assert (await stored(store, session)).disconnected_at is None
+
+
+async def test_a_server_taken_for_dead_has_its_sessions_back(
+    store: Store, second: Store, company: Company, clock: Any
+) -> None:
+    """After a pause of its machine, for example: its call goes on."""
+    session = await store.sessions.admit_anonymous(company.id, "team", "alice")
+    for _ in range(LOOKS + 1):
+        await second.servers.look()
+    assert (await stored(store, session)).leave_reason == "server_lost"
+    clock.advance(90)
+    assert await store.sessions.ended([session.id]) == {}
+    back = await stored(store, session)
+    assert (back.disconnected_at, back.leave_reason, back.duration_s, back.last_seen_at) == (
+        None,
+        None,
+        None,
+        clock.now,
+    )
+    store.sessions.close(session, "left")
+    await store.sessions.flush()
+    assert (await stored(store, session)).duration_s == 90
+
+
+async def test_two_servers_with_one_name_are_warned_of(
+    store: Store, company: Company, database_url: str, server_key: ServerKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As containers with the same settings have it: each would take the other's calls for its own."""
+    async with open_store(database_url, server_key) as namesake:
+        mine = await store.sessions.admit_anonymous(company.id, "team", "alice")
+        theirs = await namesake.sessions.admit_anonymous(company.id, "team", "bob")
+        await store.sessions.ended([mine.id])  # bob may be on his way in
+        await store.sessions.ended([mine.id, theirs.id])
+        for _ in range(STRANGER_LOOKS):
+            assert "state=shared" not in caplog.text
+            assert await store.sessions.ended([mine.id]) == {}
+        await store.sessions.ended([mine.id])
+        assert caplog.text.count("state=shared") == 1

@@ -18,7 +18,7 @@ def away(database_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.
     """What takes the database away for as long as a `with` lasts: for SQLite, another process that writes on and on;
     for PostgreSQL, a server that is switched off."""
     if database_url.startswith("sqlite"):
-        monkeypatch.setattr("sfu.store.engines.BUSY_S", 0.2)
+        monkeypatch.setattr("sfu.store.engines.LOCKED_S", 0.2)
     monkeypatch.setattr("sfu.store.engines.STATEMENT_S", 5)
 
     @contextmanager

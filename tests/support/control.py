@@ -174,6 +174,13 @@ class Client:
             for _ in range(messages):
                 await self.send("candidate", {"candidate": ""})
 
+    async def spam_chat(self, lines: int) -> None:
+        """Writes in the chat as fast as its limit allows, until the server ends it."""
+        with suppress(ConnectionClosed):
+            for number in range(lines):
+                await self.send("chat", {"text": f"line {number}"})
+                await trio.sleep(0.05 if number > 50 else 0)
+
     async def receive(self) -> tuple[str, Any]:
         with trio.fail_after(DEADLINE_S):
             frame = json.loads(await self.ws.get_message())
@@ -216,14 +223,19 @@ async def running(
     plan: str = "ready",
     command: tuple[str, ...] = (),
     database_url: str = "",
+    name: str = "sfu",
 ) -> AsyncIterator[Server]:
-    """A server on a free port of 127.0.0.1 with its workers up; at the end everything of it is gone."""
+    """A server on a free port of 127.0.0.1 with its workers up; at the end everything of it is gone.
+
+    `name` tells it from others on the same database.
+    """
     config = config or settings()
     counters = Counters()
     rooms, workers = Rooms(config), Workers(config, counters, command or child(folder, plan))
     memory = open_store(
         database_url or f"sqlite:///{folder}/sfu.db",
         SERVER_KEY,
+        server=name,
         max_participants=config.max_peers if config.limits else UNLIMITED,
         chat_kept_s=config.chat_kept_s,
     )

@@ -42,8 +42,9 @@ class Calls:
     def end_room(self, company_id: str, room_id: str) -> None:
         self.ended.append(("room", company_id, room_id))
 
-    def end_call(self, company_id: str, room_id: str) -> None:
+    def end_call(self, company_id: str, room_id: str) -> bool:
         self.ended.append(("call", company_id, room_id))
+        return room_id == "team"
 
     def change_room(self, room: Room) -> None:
         self.changed.append(room)
