@@ -63,7 +63,7 @@ class Moderation:
             case "mute":
                 self._mute(session, source, by.peer.name)
             case "ask_unmute":
-                session.tell(Asked(by.peer.name, source))
+                session.insist(Asked(by.peer.name, source))
             case "remove" if session is by:
                 raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
@@ -141,7 +141,7 @@ class Moderation:
         """
         if source not in session.peer.muted:
             session.mute(source, True)
-            session.tell(Muted(session.peer.id, source, muted=True, by=by))
+            session.insist(Muted(session.peer.id, source, muted=True, by=by))
         if source == SCREEN and SCREEN_AUDIO in session.peer.tracks:
             self._mute(session, SCREEN_AUDIO, by)
 

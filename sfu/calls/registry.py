@@ -22,7 +22,7 @@ from sfu.calls.websocket import Link
 from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.metrics import Counters
-from sfu.protocol.server_messages import ServerMessage, encode
+from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
 from sfu.rates import failures
 from sfu.refusals import TokenError, TokenExpired, TokenNotYetValid, TokenRevoked, TokenRoom, TokenUsed
 from sfu.store import records
@@ -51,6 +51,9 @@ class Seat(Protocol):
 
     def tell(self, message: ServerMessage) -> None:
         """Queues one message, if the client knows its event."""
+
+    def insist(self, message: Asked | Muted) -> None:
+        """Like `tell`, and again after a resume until the client says something about the source."""
 
     def post(self, event: bridge.Event) -> None:
         """Acts on an event of the media worker."""

@@ -191,6 +191,10 @@ class Rooms:
             deliveries += _to([peer], speakers)
         if (history := room.history(now_ms)).lines:
             deliveries += _to([peer], history)
+        if resumed and peer.hand:
+            deliveries += _to([peer], HandRaised(peer.id, peer.hand))
+        if resumed and peer.quality != Quality():
+            deliveries += _to([peer], peer.quality)
         return deliveries
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
@@ -242,9 +246,10 @@ class Rooms:
         return _to([peer], peer.quality) if peer.quality != before else []
 
     def hand(self, peer: Peer, raised_ms: int) -> Deliveries:
-        """The peer raises its hand, or lowers it (0). A hand that is already up keeps its place in the queue."""
+        """The peer raises its hand, or lowers it (0). A hand that is already up keeps its place in the queue; only the
+        peer is told of it again."""
         if bool(raised_ms) == bool(peer.hand):
-            return []
+            return _to([peer], HandRaised(peer.id, peer.hand))
         peer.hand = raised_ms
         return _to(peer.room.peers.values(), HandRaised(peer.id, raised_ms))
 

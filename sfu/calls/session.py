@@ -41,7 +41,7 @@ from sfu.protocol.client_messages import (
     View,
     decode,
 )
-from sfu.protocol.server_messages import Bye, Error, Layers, Offer, Paused, Remote, ServerMessage, encode
+from sfu.protocol.server_messages import Asked, Bye, Error, Layers, Muted, Offer, Paused, Remote, ServerMessage, encode
 from sfu.protocol.shared import CAMERA, MICROPHONE, Candidate, Kind
 from sfu.rates import Bucket
 from sfu.store import records
@@ -74,6 +74,7 @@ class Session:
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._offered = False
+        self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._bucket = Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
         both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
@@ -93,6 +94,15 @@ class Session:
         """Queues one message, if the client knows its event."""
         if self.peer.takes(message):
             self.send(encode(message, full=self.peer.full))
+
+    def insist(self, message: Asked | Muted) -> None:
+        """Tells what the client is to do with a source, and again after each resume until it says something about that
+        source: the message may not have arrived."""
+        self._insisted[type(message), message.source] = message
+        self.tell(message)
+
+    def _heard_of(self, source: str) -> None:
+        self._insisted = {key: message for key, message in self._insisted.items() if message.source != source}
 
     def send(self, text: str) -> None:
         """Queues one frame. While the peer is held, frames are dropped: a resumed link begins with the whole state."""
@@ -142,6 +152,8 @@ class Session:
         self.resumes += 1
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms(), resumed=True))
         self._hub.tell_lobby(self)
+        for message in self._insisted.values():
+            self.tell(message)
         return link
 
     def opened(self) -> None:
@@ -229,8 +241,10 @@ class Session:
                 if source not in (MICROPHONE, CAMERA):  # these two keep their media sections in the offer
                     del self._sources[source]
                 peer.muted.discard(source)
+                self._heard_of(source)
                 self._command(bridge.Unpublish(peer.id, source))
             case Mute(source, muted):
+                self._heard_of(source)
                 self.mute(source, muted)
             case View(videos):
                 shown = (bridge.Shown(video.peer, video.source, video.height) for video in videos)

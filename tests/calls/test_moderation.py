@@ -103,6 +103,8 @@ async def test_hands_and_reactions_reach_everybody(server: Server) -> None:
             await alice.send("reaction", {"reaction": "heart"})
             await alice.send("reaction", {"reaction": "spam"})
             for client in (alice, bob):
+                if client is alice:
+                    assert await client.expect("hand") == up, "told again"
                 assert await client.expect("hand") == {"peer": alice.peer, "raised": 0}
                 assert await client.expect("reaction") == {"peer": alice.peer, "reaction": "heart"}
             assert (await alice.expect("error"))["code"] == "bad_message"

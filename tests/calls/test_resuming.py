@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 from support.control import Client, Server, eventually, open_files, running, settings, tasks
+from test_moderation import moderate, moderator, until
 from trio_websocket import ConnectionClosed
 
 from sfu.calls.admission import utc_now
@@ -101,6 +102,37 @@ async def test_what_the_old_connection_still_says_counts_for_nothing(tmp_path: P
                 break
         await again.send("chat", {"text": "here"})
         await again.expect("chat")
+
+
+async def test_what_a_moderator_wants_is_said_again_until_it_was_heard(tmp_path: Path) -> None:
+    """Else somebody would talk who is muted and was not told, or wait to be asked who has been."""
+    async with running(tmp_path, LONG) as server, moderator(server) as mod, server.joined(name="alice") as alice:
+        await held(server, alice)
+        server.rooms.hand(server.rooms.peers[alice.peer], 1)  # and its answer was lost
+        await moderate(mod, "mute", alice.peer, "microphone")
+        await moderate(mod, "ask_unmute", alice.peer, "camera")
+        await eventually(lambda: "microphone" in server.rooms.peers[alice.peer].muted)
+        for _ in range(2):  # that connection may break as well
+            async with resumed(server, alice) as again:
+                assert (await until(again, "hand")) == {"peer": alice.peer, "raised": 1}
+                assert (await until(again, "mute")) == {
+                    "peer": alice.peer,
+                    "source": "microphone",
+                    "muted": True,
+                    "by": "mod",
+                }
+                assert (await until(again, "asked")) == {"name": "mod", "source": "camera"}
+                await held(server, again)
+        async with resumed(server, alice) as again:
+            await again.send("mute", {"source": "microphone", "muted": True})
+            await again.send("mute", {"source": "camera", "muted": False})
+            await again.send("chat", {"text": "heard"})
+            await until(again, "chat")
+            await held(server, again)
+        async with resumed(server, alice) as again:
+            await again.send("chat", {"text": "still here"})
+            while (event := await again.receive())[0] != "chat" or event[1]["text"] != "still here":
+                assert event[0] not in ("mute", "asked")
 
 
 async def test_nobody_who_does_not_come_back_in_time_is_waited_for(tmp_path: Path) -> None:

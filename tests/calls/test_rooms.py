@@ -236,12 +236,12 @@ def test_a_hand_stays_up_until_it_is_taken_down() -> None:
     rooms = Rooms(Config())
     alice, _ = join(rooms), join(rooms, name="bob")
     assert told(rooms.hand(alice, 5)) == [("alice", HandRaised(alice.id, 5)), ("bob", HandRaised(alice.id, 5))]
-    assert rooms.hand(alice, 9) == []
+    assert told(rooms.hand(alice, 9)) == [("alice", HandRaised(alice.id, 5))], "the first event may be lost"
     _, deliveries = rooms.join("team", "carol", full=True, pick=lambda: 0)
     assert isinstance(deliveries[0][1], Welcome)
     assert [one.hand for one in deliveries[0][1].participants] == [5, 0]
     assert told(rooms.hand(alice, 0))[0] == ("alice", HandRaised(alice.id, 0))
-    assert rooms.hand(alice, 0) == []
+    assert told(rooms.hand(alice, 0)) == [("alice", HandRaised(alice.id, 0))]
 
 
 def test_a_room_is_told_how_it_is_set() -> None:

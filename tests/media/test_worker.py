@@ -476,6 +476,9 @@ def test_new_addresses_are_trickled(monkeypatch: pytest.MonkeyPatch) -> None:
             msgspec.structs.force_setattr(control.worker.shared.config, "hosts", ("127.0.0.1", "127.0.0.2"))
             event = await control.event(bridge.Candidate, "a")
             assert event.mid == "0"
+            for held in (True, False):  # it may have been lost
+                await control.send(bridge.Hold("a", held))
+            assert await control.event(bridge.Candidate, "a") == event
             assert f" 127.0.0.2 {control.worker.udp.port} typ host" in event.candidate
             assert a.ice is not None
             a.ice.server = ("127.0.0.2", control.worker.udp.port)

@@ -144,6 +144,14 @@ class Negotiation:
             self._tell_offer()
         elif self._dirty:
             self.changed()
+        self._tell_candidates()
+
+    def _tell_candidates(self) -> None:
+        """Tells the addresses that have come up since the last offer was made."""
+        told = self._offer_event.sdp if self._offer_event is not None else ""
+        for line in self._peer.shared.candidates if told else ():
+            if line not in told:
+                self._peer.shared.emit(bridge.Candidate(self._peer.id, line, "0"))
 
     def close(self) -> None:
         """Stops all timers; nothing is offered any more."""

@@ -26,8 +26,9 @@ from collections.abc import Callable, Container, Hashable, Iterable
 from typing import Generic, TypeVar
 
 from sfu.flood import FloodGate
+from sfu.media.transport.checks import is_response, named, parse_check
 from sfu.media.transport.handover import MARK_CHARS, Handed, Handover, Handovers
-from sfu.media.transport.ice import Agent, is_response, named, parse_check
+from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import Rows
 from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair, Endpoint, PortableReceiver, Receiver
 
@@ -278,6 +279,9 @@ class UdpPort(Generic[T]):
             self._counters["gate_stun_refused"] += 1
             return
         agent, demuxer = found
+        if not agent.checks.take(now_s, 1):
+            self._counters["gate_flood"] += 1
+            return
         if contested or self._take(agent, demuxer, path, key, now_s, handed=handed is not None):
             claimed = agent.claim
             self.forget(agent.check(check, path, now_s, contested=contested))

@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import string
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from aioice import stun
 
+from sfu.media.transport.budget import TokenBucket
+from sfu.media.transport.checks import Signed, answers
 from sfu.media.transport.sockets import CandidatePair
 
 MAX_PATHS = 32
@@ -32,6 +32,8 @@ SILENT_S = 3.0
 USE-CANDIDATE: Firefox nominates only once, so it cannot tell that its NAT gave it another port."""
 PROVE_S = 0.1
 """Minimum time between two checks to prove a path: more than one per round trip tells nothing new."""
+CHECKS_PER_S, CHECKS_BURST = 100.0, 200.0
+"""Checks of a peer that are answered, wherever they come from. A browser that looks for a path sends 50 a second."""
 PATIENCE_S = 0.5
 """How long one path may take to be proved before another one may replace it."""
 HELLO_BYTES = 120
@@ -39,78 +41,9 @@ HELLO_BYTES = 120
 ASKED = 8
 """Unanswered checks that measure a round trip, at most."""
 
-LOOKED_AT = 8
-"""Attributes read at most to find a check's USERNAME; browsers send it first."""
-
 _ALPHABET = string.ascii_letters + string.digits
-_BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 _PRIORITY = 110 << 24 | 65535 << 8 | 255
 """Priority of a peer-reflexive candidate (RFC 8445 sections 5.1.2 and 7.1.1); no client acts on it."""
-_COOKIE = b"\x21\x12\xa4\x42"
-_USERNAME = 0x0006
-_attribute = struct.Struct("!HH").unpack_from
-
-
-class Check(NamedTuple):
-    """A parsed connectivity check; nothing in it is trusted before `verify`."""
-
-    ufrag: str
-    message: stun.Message
-    nominates: bool
-
-    def verify(self, pwd: str) -> bool:
-        return self.message.check_message_integrity(pwd.encode())
-
-
-def named(data: bytes) -> str | None:
-    """The server's ufrag that a binding request names; None for any other message. Reads no further than it must, as
-    strangers' messages may be long."""
-    if len(data) < 20 or data[:2] != _BINDING_REQUEST or data[4:8] != _COOKIE:
-        return None
-    at = 20
-    for _ in range(LOOKED_AT):
-        if at + 4 > len(data):
-            return None
-        kind, length = _attribute(data, at)
-        if kind == _USERNAME:
-            return data[at + 4 : at + 4 + length].partition(b":")[0].decode("latin-1")
-        at += 4 + (length + 3 & ~3)
-    return None
-
-
-def is_response(data: bytes) -> bool:
-    """Whether this may be the response to a check."""
-    return len(data) >= 20 and data[:2] == _BINDING_RESPONSE and data[4:8] == _COOKIE
-
-
-def parse_check(data: bytes) -> Check | None:
-    """A binding request with USERNAME and MESSAGE-INTEGRITY, or None for anything else.
-
-    aioice raises struct.error, KeyError, IndexError and more on malformed messages (32 of 35 tried), so every exception
-    means the same here.
-    """
-    if len(data) < 20 or data[:2] != _BINDING_REQUEST or data[4:8] != _COOKIE:
-        return None
-    try:
-        message = stun.parse_message(data)
-        username = message.attributes["USERNAME"]
-        if "MESSAGE-INTEGRITY" not in message.attributes:
-            return None
-        return Check(str(username).partition(":")[0], message, "USE-CANDIDATE" in message.attributes)
-    except Exception:  # noqa: BLE001 see the docstring
-        return None
-
-
-def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
-    """Whether this is the success response to the check with this transaction ID, from a client that knows the
-    password."""
-    if not is_response(data) or data[8:20] != transaction_id:
-        return False
-    try:
-        message = stun.parse_message(data)
-        return "MESSAGE-INTEGRITY" in message.attributes and message.check_message_integrity(pwd.encode())
-    except Exception:  # noqa: BLE001 as in parse_check
-        return False
 
 
 @dataclass(slots=True)
@@ -150,6 +83,7 @@ class Agent:
         self.selected: CandidatePair | None = None
         self.connected = asyncio.Event()
         self.last_seen_s = 0.0
+        self.checks = TokenBucket(CHECKS_PER_S, CHECKS_BURST)
         self._wanted: _Wanted | None = None
         self._next: _Wanted | None = None  # nominated while another path was wanted, as some clients nominate only once
         self._asked: dict[bytes, tuple[str, float]] = {}  # by transaction ID: the peer's password, and when sent
@@ -203,16 +137,17 @@ class Agent:
         there is none."""
         return self._wanted.transaction_id if self._wanted is not None and self._wanted.claims else None
 
-    def check(self, check: Check, path: CandidatePair, now_s: float, *, contested: bool = False) -> str | None:
+    def check(self, check: Signed, path: CandidatePair, now_s: float, *, contested: bool = False) -> str | None:
         """Answers a verified check (RFC 8445 section 7.3) and follows a nomination. Returns the ufrag that is no longer
         valid, if the nomination completed a restart. `contested`: the address is another peer's until `handle_response`
         has proof of the contrary."""
         response = stun.Message(
             message_method=stun.Method.BINDING,
             message_class=stun.Class.RESPONSE,
-            transaction_id=check.message.transaction_id,
+            transaction_id=check.transaction_id,
         )
         response.attributes["XOR-MAPPED-ADDRESS"] = path.address[:2]
+        assert check.ufrag is not None
         response.add_message_integrity(self.passwords[check.ufrag].encode())
         path.endpoint.send(bytes(response), path.address)
         silent = self.selected is not None and now_s - self._path_seen_s > SILENT_S

@@ -8,7 +8,7 @@ import pytest
 from support.media_client import LOOPBACKS, check, run, until
 from support.ports import ALERT, CLIENT_HELLO, MEDIA, Port, opened, proof
 
-from sfu.media.transport import demux
+from sfu.media.transport import demux, ice
 from sfu.media.transport.ice import DTLS_QUEUE, MAX_PATHS
 from sfu.media.transport.interfaces import interface_addresses
 from sfu.media.transport.sockets import MAX_DATAGRAM
@@ -162,6 +162,23 @@ def test_a_flood_of_strangers_is_not_read(what: str, caplog: pytest.LogCaptureFi
             await until(lambda: port.counters["gate_flood"] + port.counters[counter] == 500, f"all: {port.counters}")
             assert port.counters["gate_flood"] >= 100
             assert caplog.text.count("strangers_flood address=127.0.0.1") == 1
+
+    run(test)
+
+
+def test_a_peers_own_flood_of_checks_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come from any number of addresses, and harms only that peer."""
+    monkeypatch.setattr(ice, "CHECKS_PER_S", 0.0)
+
+    async def test() -> None:
+        async with opened() as port:
+            flooder, other, home = port.agent(), port.agent(), port.sender()
+            sources = [port.sender() for _ in range(8)]
+            for n in range(int(ice.CHECKS_BURST) + 10):
+                sources[n % len(sources)].send(bytes(check(flooder.ufrag, flooder.pwd)))
+                await asyncio.sleep(0)
+            await port.counted("gate_flood", 10)
+            await port.prove(home, other)
 
     run(test)
 
