@@ -64,3 +64,16 @@ def place(address: str) -> str:
     except ValueError:
         return address
     return str(ip_network((ip, 64), strict=False)) if isinstance(ip, IPv6Address) and not ip.ipv4_mapped else str(ip)
+
+
+class Bucket:
+    """A token bucket: `rate` per second on average, `burst` at once."""
+
+    def __init__(self, rate: float, burst: float, now_s: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at_s = burst, now_s
+
+    def take(self, now_s: float) -> bool:
+        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate) - 1
+        self._at_s = now_s
+        return self._left >= 0

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from sfu.calls.rooms import EVERYTHING
 from sfu.config import Config
-from sfu.errors import BadRequest, RoomLocked
+from sfu.errors import BadName, BadRequest, RoomLocked
 from sfu.protocol.server_messages import RoomState
 from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
@@ -26,24 +26,31 @@ TOKEN_SUBPROTOCOL = "token."
 """Prefix of a subprotocol value that carries a token, `token.<jwt>`, to keep it out of the URL."""
 RESUME_SUBPROTOCOL = "resume."
 """Prefix of a subprotocol value that carries the secret of a session to resume. It must not be in the URL."""
+RETURN_SUBPROTOCOL = "return."
+"""Prefix of a subprotocol value that carries the ticket of a session to continue. It must not be in the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a request asks for. `room` and `name` are as sent, None if absent or empty.
 
-    With a `secret`, the request asks to resume that session, and the rest is ignored.
+    With a `secret`, the request asks to resume that session, and the rest is ignored. With a `ticket`, it asks to
+    continue a session if possible, and otherwise to join.
     """
 
     token: str | None
     room: str | None
     name: str | None
     secret: str | None = field(default=None, repr=False)
+    ticket: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An identified person, their room and permissions. `grant` and `token` are None for an anonymous person."""
+    """An identified person, their room and permissions. `grant` and `token` are None for an anonymous person.
+
+    `continues` is the ended session that the person continues, if any; then `token` is None too.
+    """
 
     company_id: str
     room_id: str
@@ -52,6 +59,7 @@ class Entry:
     address: str = ""
     grant: tokens.Grant | None = None
     token: str | None = None
+    continues: Session | None = None
 
     @property
     def key(self) -> str:
@@ -73,7 +81,8 @@ def asked(target: str, subprotocols: Sequence[str]) -> Ask:
     token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})
     secret = _one("sessions", _values(subprotocols, RESUME_SUBPROTOCOL))
     room, name = query.get("room", [""])[0], query.get("username", [""])[0]
-    return Ask(token, room or None, name or None, secret)
+    ticket = _one("tickets", _values(subprotocols, RETURN_SUBPROTOCOL))
+    return Ask(token, room or None, name or None, secret, ticket)
 
 
 def _values(subprotocols: Sequence[str], prefix: str) -> set[str]:
@@ -121,12 +130,28 @@ class Admission:
             raise TokenRoom
         return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
 
+    async def returner(self, ask: Ask, session_id: str, address: str) -> Entry | None:
+        """The person who continues an ended session; None if it cannot be continued, or `ask` is for something else."""
+        found = await self.store.returns.find(session_id)
+        if found is None or not fits(ask, found[0]):
+            return None
+        session, token = found
+        who = (session.company_id, session.room_id, session.user_name)
+        if token is None:
+            return Entry(*who, EVERYTHING, address, continues=session) if self._allow_anonymous else None
+        times = (token.created_at, token.created_at, token.expires_at)
+        grant = tokens.Grant(token.id, *who, token.permissions, *times)
+        return Entry(*who, token.permissions, address, grant, continues=session)
+
     async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomState]:
         """Opens the session in the database; returns it with the room's state. `invited` people pass lock and lobby.
 
-        Raises LobbyFirst, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed, TokenUnknown,
-        CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not used up.
+        Raises ReturnOver, LobbyFirst, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed,
+        TokenUnknown, CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not used up.
         """
+        if entry.continues is not None:
+            session, rules = await self.store.returns.reopen(entry.continues, peer_address=entry.address)
+            return session, self.state(entry.company_id, entry.room_id, rules)
         found: list[RoomRules] = []
 
         def judge(rules: RoomRules) -> None:
@@ -166,6 +191,15 @@ class Admission:
             return None
         left = (entry.grant.expires_at - self.clock()).total_seconds()
         return left if left > 0 else left + tokens.LEEWAY_S
+
+
+def fits(ask: Ask, session: Session) -> bool:
+    """Whether the room and name in a request, if any, are those of the session that its ticket names."""
+    try:
+        room = ask.room is None or clean_name(ask.room) == session.room_id
+        return room and (ask.name is None or clean_name(ask.name) == session.user_name)
+    except BadName:
+        return False
 
 
 async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:

@@ -83,6 +83,7 @@ class Moderation:
         """Ends the call for everybody, including the lobby. The next person to join begins a new call."""
         log.info("call_ended company=%s room=%r", company_id, room_id)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
+        self._hub.admission.store.returns.expel(company_id, room_id, errors.CallEnded.code)
 
     def change_room(self, room: records.Room) -> None:
         """Applies changed room settings to the call."""

@@ -21,6 +21,7 @@ from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
 from sfu.store.retention import SWEEP_S, Retention
+from sfu.store.returns import Returns
 from sfu.store.rooms import Rooms
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
@@ -55,6 +56,7 @@ class Store:
     rooms: Rooms
     tokens: Tokens
     sessions: Sessions
+    returns: Returns
     history: History
     bans: Bans
     chat: Chat
@@ -117,6 +119,7 @@ async def open_store(
             Rooms(database, clock, rulings, chat_kept_s=chat_kept_s),
             Tokens(database, clock),
             Sessions(database, server, clock, leaves, rulings, max_participants=max_participants),
+            Returns(database, server_key, server, clock, leaves, rulings),
             History(database),
             Bans(database, clock, rulings),
             Chat(database, clock, lines),

@@ -31,7 +31,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         offer = await alice.expect("offer")
         peer = welcome["peer"]
         assert list(server.rooms.peers) == [peer]
-        secret = server.rooms.peers[peer].secret
+        secret, ticket = server.rooms.peers[peer].secret, server.rooms.peers[peer].ticket
     limits = {
         "chat_bytes": 4096,
         "tracks": 8,
@@ -46,7 +46,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         "state": {
             "locked": False, "lobby": False, "files": True, "chat_kept_s": 86400, "public": True, "chat_cleared": True,
         },
-        "session": secret, "resumed": False,
+        "session": secret, "resumed": False, "ticket": ticket,
     }  # fmt: skip
     assert offer["type"] == "offer"
     assert offer["sdp"].count("m=") == 2
