@@ -28,9 +28,13 @@ ENDED_ONLY_BY_ACCIDENT = f"""
     disconnected_at > :since AND leave_reason IN ({", ".join(f"'{reason}'" for reason in _REASONS)})
 """
 EXPEL = f"""
-    UPDATE sessions SET leave_reason = :reason
-    WHERE company_id = :company_id AND room_id = :room_id AND {ENDED_ONLY_BY_ACCIDENT}
-"""
+    UPDATE sessions SET leave_reason = :reason WHERE id IN (
+        WITH recent AS MATERIALIZED (
+            SELECT id, company_id, room_id FROM sessions WHERE {ENDED_ONLY_BY_ACCIDENT}
+        )
+        SELECT id FROM recent WHERE company_id = :company_id AND room_id = :room_id
+    )
+"""  # those who left of late are few, those who ever were in the room may be many
 """Invalidates the tickets of everybody who was in the room, because the call ended or the room was deleted."""
 
 log = logging.getLogger(__name__)
