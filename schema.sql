@@ -143,3 +143,6 @@ CREATE INDEX tokens_over ON tokens (expires_at);
 -- step 9: who is in a room
 DROP INDEX sessions_open;
 CREATE INDEX sessions_open ON sessions (company_id, room_id, connected_at, id, user_name) WHERE disconnected_at IS NULL;
+
+-- step 10: canonical names
+-- no statements: sfu/store/renaming.py renames rooms that older releases stored under another spelling

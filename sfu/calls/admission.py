@@ -12,14 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from sfu.calls.rooms import EVERYTHING
 from sfu.config import Config
-from sfu.errors import BadName, BadRequest, RoomLocked
+from sfu.errors import BadRequest, RoomLocked
 from sfu.protocol.server_messages import RoomState
 from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
 from sfu.store import Store
 from sfu.store.records import Company, Room, RoomRules, Session
 from sfu.tenancy import tokens
-from sfu.tenancy.names import clean_name, is_clean
+from sfu.tenancy.names import canonical, sought
 from sfu.tenancy.tokens import Permissions
 
 TOKEN_SUBPROTOCOL = "token."
@@ -120,13 +120,13 @@ class Admission:
             room, name = ask.room or "default", ask.name or "guest"
             return Entry(
                 self._default.id,
-                clean_name(room, "room name"),
-                clean_name(name, "name"),
+                canonical(room, "room name"),
+                canonical(name, "name"),
                 EVERYTHING,
                 address,
             )
         _, grant = await verified(self.store, ask.token, self.clock())
-        if ask.room not in (None, grant.room_id):
+        if ask.room is not None and sought(ask.room) != grant.room_id:
             raise TokenRoom
         return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
 
@@ -175,9 +175,8 @@ class Admission:
         """The room's state as the participants see it."""
         kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
         anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
-        public = anonymous and is_clean(room_id)
         cleared = anonymous and kept_s > 0 and rules.chat_kept_s is None and not self._keep_open_chat
-        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public, cleared)
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, anonymous, cleared)
 
     def banned_until(self, entry: Entry) -> datetime:
         """When the ban of a removed person ends: when their token can no longer be used, or after SFU_BAN_S."""
@@ -195,11 +194,8 @@ class Admission:
 
 def fits(ask: Ask, session: Session) -> bool:
     """Whether the room and name in a request, if any, are those of the session that its ticket names."""
-    try:
-        room = ask.room is None or clean_name(ask.room) == session.room_id
-        return room and (ask.name is None or clean_name(ask.name) == session.user_name)
-    except BadName:
-        return False
+    room = ask.room is None or sought(ask.room) == session.room_id
+    return room and (ask.name is None or sought(ask.name) == session.user_name)
 
 
 async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:

@@ -20,6 +20,7 @@ from sfu.store.database import Database, open_database
 from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
+from sfu.store.renaming import RENAMING, rename_rooms
 from sfu.store.retention import SWEEP_S, Retention
 from sfu.store.returns import Returns
 from sfu.store.rooms import Rooms
@@ -111,7 +112,7 @@ async def open_store(
     `history_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if the database
     accepts them. Without `create`, an empty database is refused. Raises ConfigError or DatabaseUnavailable.
     """
-    async with open_database(url, create=create) as database:
+    async with open_database(url, {RENAMING: rename_rooms}, create=create) as database:
         leaves, rulings, lines = Later(database, max_leaves), Later(database, RULINGS), Later(database, LINES)
         store = Store(
             database,

@@ -38,7 +38,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         "message_bytes": 65536,
         "messages_per_s": 20,
         "file_bytes": 10_485_760,
-        "name_characters": 64,
+        "name_characters": 255,
     }
     may = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
     assert welcome == {
