@@ -153,3 +153,6 @@ WHERE version = 1 AND company_id IN (SELECT id FROM companies WHERE is_default) 
 );
 CREATE INDEX rooms_unkept ON rooms (last_join_at) WHERE NOT kept;
 CREATE INDEX sessions_guests ON sessions (disconnected_at) WHERE token_id IS NULL AND disconnected_at IS NOT NULL;
+
+-- step 11: canonical names
+-- no statements: sfu/store/renaming.py renames rooms that older releases stored under another spelling

@@ -13,15 +13,15 @@ const inFrame = async () => {
 
 function inAddress() {
   const query = new URLSearchParams(location.search);
-  const reloaded = performance.getEntriesByType('navigation')[0]?.type === 'reload';
-  const before = (key) => (reloaded ? recall('sessionStorage', key) : '');
+  const reloaded = ['reload', 'back_forward'].includes(performance.getEntriesByType('navigation')[0]?.type);
+  const before = reloaded ? recall('sessionStorage', callKey()) : ''; // the name in the call that this page was in
   const said = (name) => query.get(name)?.trim() ?? '';
-  const token = query.get('token') ?? before(tokenKey());
+  const token = query.get('token') ?? recall('sessionStorage', tokenKey());
   const grant = grantOf(token);
   const invited = grant ? '' : said('invited');
-  const shown = grant && said('preview') !== 'off' && !before(callKey()); // a malformed token is sent anyway, so that the server reports why it is rejected
+  const shown = grant && said('preview') !== 'off' && !before; // a malformed token is sent anyway, so that the server reports why it is rejected
   const room = grant?.room ?? said('room');
-  const name = grant?.name || said('username') || before(callKey());
+  const name = grant?.name || said('username') || before;
   return { room, name, token, invited, straight: Boolean(token ? !shown : room && name) };
 }
 

@@ -6,7 +6,8 @@
  *   room.publish('microphone', track, stream);   // before or after join(), as often as the device changes
  *   room.join();
  *
- * With `token` instead of `room` and `name`, the server takes both from the token.
+ * With `token` instead of `room` and `name`, the server takes both from the token. With `ticket`, kept from a Room of a page
+ * that was reloaded, the server continues that session if it can.
  *
  * A Room keeps itself joined. If the WebSocket breaks while media flows, the session is resumed; if the media path fails, ICE
  * is restarted. Meanwhile the peer stays in the room, and `trouble` tells what is under repair. If the repair fails, the Room
@@ -35,6 +36,7 @@ export class Room extends EventTarget {
   permissions = null;
   settings = {};
   session = '';
+  ticket = '';
   hand = 0;
   #url;
   #token = '';
@@ -47,7 +49,7 @@ export class Room extends EventTarget {
   #joinedAt = 0;
 
   /** `url` is the server's /ws; `http:` and `https:` are accepted too. */
-  constructor({ url, room = '', name = '', token = '' }) {
+  constructor({ url, room = '', name = '', token = '', ticket = '' }) {
     super();
     this.#url = new URL(url);
     this.#url.protocol = this.#url.protocol.replace('http', 'ws');
@@ -57,8 +59,7 @@ export class Room extends EventTarget {
       this.#url.searchParams.set('room', room);
       this.#url.searchParams.set('username', name);
     }
-    this.room = room;
-    this.name = name;
+    Object.assign(this, { room, name, ticket });
   }
 
   get pc() {
@@ -78,7 +79,7 @@ export class Room extends EventTarget {
     if (this.#link) return this.#link.hurry();
     clearTimeout(this.#timer);
     if (typeof RTCPeerConnection === 'undefined') return this.#end({ code: 'no_webrtc', message: 'This browser has no WebRTC.', rejoin: false });
-    const link = new Link(this.#url, this.#token, this.#local, {
+    const link = new Link(this.#url, { token: this.#token, ticket: this.ticket }, this.#local, {
       event: (event, data) => this.#handle(event, data),
       media: (media, port) => this.#remap(media, port),
       connected: () => {
@@ -152,6 +153,7 @@ export class Room extends EventTarget {
     const person = this.participants.get(data?.peer);
     if (event === 'welcome') {
       this.session = data.session;
+      this.ticket = data.ticket ?? '';
       this.#welcome(data);
     }
     else if (event === 'bye') {
@@ -240,6 +242,7 @@ export class Room extends EventTarget {
   #end(error) {
     clearTimeout(this.#timer);
     this.#clear(error);
+    this.ticket = '';
     this.#tries = 0;
     this.#change('ended');
   }

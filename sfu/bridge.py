@@ -118,7 +118,7 @@ class View(Message, frozen=True):
 
 
 class Leave(Message, frozen=True):
-    """The peer is gone; no event about it follows. Unknown peers are ignored."""
+    """The peer is gone. The worker answers with Gone, also for an unknown peer; then the same id may join again."""
 
     peer: str
 
@@ -258,6 +258,12 @@ class Failed(Message, frozen=True):
     message: str
 
 
+class Gone(Message, frozen=True):
+    """The answer to Leave: the worker has forgotten the peer, and all its earlier events were about that peer."""
+
+    peer: str
+
+
 class Stats(Message, frozen=True):
     """Once a second, for /metrics: counters since start and what is true now, by name. Its absence means the worker
     hangs."""
@@ -268,7 +274,7 @@ class Stats(Message, frozen=True):
 
 Event = (
     Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Layers | Speakers | Quality | Refused
-    | Failed | Stats
+    | Failed | Gone | Stats
 )  # fmt: skip
 
 COMMANDS = msgspec.json.Decoder[Command](Command)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sfu import settings_file
+from sfu.errors import BadName
 from sfu.refusals import BadValue, CompanyNotFound
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
 
 async def _create(store: Store, options: argparse.Namespace) -> None:
-    from sfu.tenancy.tokens import is_name
+    from sfu.tenancy.names import canonical
 
-    if not is_name(options.name):
-        raise BadValue("A company's name must be 1 to 255 printable characters.")
-    company, key = await store.companies.create(options.name, options.tier)
+    try:
+        name = canonical(options.name, "company's name")
+    except BadName as error:
+        raise BadValue(str(error)) from None
+    company, key = await store.companies.create(name, options.tier)
     _show_key(company, key.reveal())
 
 
@@ -85,7 +88,9 @@ async def _enable(store: Store, options: argparse.Namespace) -> None:
 
 
 async def _named(store: Store, options: argparse.Namespace) -> Company:
-    company = await store.companies.by_name(options.name)
+    from sfu.tenancy.names import sought
+
+    company = await store.companies.by_name(sought(options.name)) or await store.companies.by_name(options.name)
     if company is None:
         raise CompanyNotFound(f"There is no company {options.name!r}. `sfu company list` shows all companies.")
     return company

@@ -7,6 +7,9 @@ WebSocket close with `close_code` (RFC 6455 section 7.4; 4000-4999 are ours).
 
 from __future__ import annotations
 
+REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
+"""Close codes after which the client should rejoin: not its fault, or not likely to happen again."""
+
 
 class SfuError(Exception):
     """Base of all errors with a wire code. `str(error)` is a sentence for the person concerned."""
@@ -205,6 +208,11 @@ class SlowConsumer(SfuError):
 class Unresponsive(SfuError):
     code, close_code = "unresponsive", 4408
     default = "The client stopped responding."
+
+
+class PageGone(SfuError):
+    code, close_code = "page_gone", 4408
+    default = "The page was closed or reloaded."
 
 
 class SessionGone(SfuError):

@@ -41,6 +41,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Speakers("room", None, ()),
     bridge.Refused("p1", "bad_answer", "The answer …"),
     bridge.Failed("p1", "ice_timeout", "No path."),
+    bridge.Gone("p1"),
     bridge.Quality(
         "p", 4.1, bridge.Direction(0.1, 2.5, None, 9000), None, bridge.Cause("delay", "p", 300.0, "ms"), 5, 6
     ),

@@ -73,7 +73,7 @@ def test_a_company_is_disabled_and_enabled(company: Callable[..., Any]) -> None:
     ("arguments", "words"),
     [
         (("create", "default"), "A company 'default' already exists."),
-        (("create", " \n"), "A company's name must be"),
+        (("create", " \n"), "The company's name is empty"),
         (("rotate-key", "Nobody"), "There is no company 'Nobody'."),
     ],
 )
@@ -226,3 +226,10 @@ def test_the_database_is_where_it_is_said_to_be_and_metrics_tell_of_it(server: S
     assert "\nsfu_database_up 1\n" in eventually(lambda: trio.run(metrics), "metrics")
     assert server.get("/health")["database"] == "ok"
     assert {"sfu.db", "server.key"} <= set(os.listdir(server.data.name))
+
+
+def test_a_company_has_one_name_in_any_spelling(company: Callable[..., Any]) -> None:
+    assert company("create", "  Cafe\u0301   Zoë/.. ").returncode == 0
+    assert "exists" in company("create", "Café Zoë/..").stderr
+    assert KEY.fullmatch(company("rotate-key", "Café  Zoë/..").stdout)
+    assert company("create", "\u200b").returncode != 0

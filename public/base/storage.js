@@ -16,11 +16,15 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
   }
 }
 
-/** Storage keys: the name last used on this device; for this tab, the name and token of its call, so that a reload rejoins it. */
+/**
+ * Storage keys: the name last used on this device; for this tab, the name and token of its call, so that a reload rejoins it, and
+ * the ticket of its call in a room, which only this tab may have.
+ */
 export const NAME_KEY = 'sfu.name';
 export const AGAIN_KEY = 'sfu.again'; // time of the last automatic reload
 export const callKey = () => `sfu.call${location.pathname}${location.search}`;
 export const tokenKey = () => `sfu.token${location.pathname}${location.search}`;
+export const ticketKey = (room) => `sfu.ticket${location.pathname}${room}`;
 
 const CHOICES = 'sfu.choices';
 const USUAL = {

@@ -8,7 +8,7 @@ import { Room } from '../protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from '../stage/stage.js';
 import { SERVER } from '../base/server.js';
-import { AGAIN_KEY, NAME_KEY, recall, remember } from '../base/storage.js';
+import { AGAIN_KEY, NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
 import { more, t, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
@@ -35,7 +35,8 @@ export async function enter({ room: roomName, name }) {
   const { token } = page;
   if (!token) remember('localStorage', NAME_KEY, name);
   keep({ room: roomName, token, name, linked: !token });
-  const room = (page.room = window.room = new Room({ url: new URL('ws', SERVER), room: roomName, name, token }));
+  const ticket = recall('sessionStorage', ticketKey(roomName));
+  const room = (page.room = window.room = new Room({ url: new URL('ws', SERVER), room: roomName, name, token, ticket }));
   for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
   page.pass('call', { again });
@@ -57,6 +58,7 @@ function stateChanged({ state, error }) {
 /** The server has told whether the room can be joined by its name, and the user's permissions. */
 function welcomed({ room, name }) {
   keep({ room, token: page.token, name, linked: page.room.settings.public });
+  remember('sessionStorage', ticketKey(room), page.room.ticket);
   if (page.listens) devices.forbid();
   page.show('call');
 }
@@ -66,6 +68,7 @@ function leave() {
   devices.rest();
   page.stage.clear();
   forget();
+  remember('sessionStorage', ticketKey(page.room.room), '');
 }
 
 // --- deferred modules ---

@@ -6,7 +6,7 @@
  * path goes silent, it restarts ICE. `trouble` tells what is under repair. Only if that fails is the link lost.
  */
 
-import { Socket } from './socket.js';
+import { GIVEN_UP, Socket } from './socket.js';
 
 const WELCOME_MS = 10_000; // from opening the WebSocket to `welcome`
 const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up earlier
@@ -63,11 +63,12 @@ export class Link {
   #beatAt = Date.now();
   #changed = () => this.#repair();
 
-  constructor(url, token, local, on) {
+  /** `ticket`: of an earlier session, which the server continues if it can; else this is a join. */
+  constructor(url, { token, ticket }, local, on) {
     this.#url = url;
     this.#local = local;
     this.#on = on;
-    this.#dial(token && `token.${token}`);
+    this.#dial(...(token ? [`token.${token}`] : []), ...(ticket ? [`return.${ticket}`] : []));
     this.#pc.onicecandidate = ({ candidate }) => {
       if (candidate?.candidate && this.#candidates++ < CANDIDATES) this.send('candidate', JSON.stringify(candidate));
     };
@@ -120,16 +121,16 @@ export class Link {
 
   lose(code, message, rejoin = true) {
     if (this.#closed) return;
-    this.close();
+    this.close(GIVEN_UP);
     this.#on.lost({ code, message, rejoin });
   }
 
-  close() {
+  close(code) {
     this.#closed = true;
     Object.values(this.#timers).forEach(clearTimeout); // clears intervals too
     globalThis.removeEventListener?.('online', this.#changed);
     navigator.connection?.removeEventListener?.('change', this.#changed);
-    this.#socket.close();
+    this.#socket.close(code);
     this.#pc.onconnectionstatechange = null;
     this.#pc.close();
   }
@@ -149,8 +150,8 @@ export class Link {
 
   // --- the WebSocket ---
 
-  #dial(value) {
-    const socket = new Socket(this.#url, value, {
+  #dial(...values) {
+    const socket = new Socket(this.#url, values, {
       message: (event, data) => this.#receive(socket, event, data),
       closed: (opened) => {
         if (opened) this.#cut('connection_lost', 'The connection to the server was lost.');
@@ -198,7 +199,7 @@ export class Link {
     const now = performance.now();
     for (const timer of ['welcome', 'offer']) this.#cancel(timer);
     this.#restartedAt = -Infinity; // the last request may not have arrived
-    this.#socket.close();
+    this.#socket.close(GIVEN_UP);
     this.#cutAt ||= now;
     const over = this.#pc.connectionState === 'failed' || now - this.#cutAt > RESUME_MS.all;
     if (!this.#secret || !this.#reached || over) return this.lose(code, message);

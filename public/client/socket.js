@@ -1,6 +1,7 @@
 /** One WebSocket of connection.js. A token bucket keeps the messages sent below the server's rate limit. */
 
 const SUBPROTOCOL = 'sfu.v1';
+export const GIVEN_UP = 4408;
 const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
 
 export class Socket {
@@ -10,10 +11,10 @@ export class Socket {
   #filled = performance.now();
   #timer = 0;
 
-  /** `value` is a sub-protocol that carries a secret, since URLs are logged. `on.closed(opened)`: whether it had opened. */
-  constructor(url, value, on) {
+  /** `values` are sub-protocols that carry secrets, since URLs are logged. `on.closed(opened)`: whether it had opened. */
+  constructor(url, values, on) {
     let opened = false;
-    this.#socket = new WebSocket(url, value ? [SUBPROTOCOL, value] : SUBPROTOCOL);
+    this.#socket = new WebSocket(url, [SUBPROTOCOL, ...values]);
     this.#socket.onopen = () => (opened = true);
     this.#socket.onclose = () => on.closed(opened);
     this.#socket.onmessage = ({ data: text }) => {
@@ -30,11 +31,11 @@ export class Socket {
     return true;
   }
 
-  /** Closes the socket; its callbacks are no longer called. */
-  close() {
+  /** Closes the socket; its callbacks are no longer called. GIVEN_UP as `code` keeps the session, otherwise that ends too. */
+  close(code) {
     clearTimeout(this.#timer);
     this.#socket.onclose = this.#socket.onmessage = null;
-    this.#socket.close();
+    this.#socket.close(code);
   }
 
   #drain() {

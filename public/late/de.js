@@ -110,7 +110,7 @@ export default {
   'end.left.title': 'Du hast {room} verlassen',
   'end.left.text': 'Kamera und Mikrofon sind aus.',
   'end.bad_name.title': 'Dieser Name ist nicht möglich',
-  'end.bad_name.text': 'Namen und Raumnamen müssen aus 1 bis 64 sichtbaren Zeichen bestehen.',
+  'end.bad_name.text': 'Namen und Raumnamen müssen aus 1 bis 255 sichtbaren Zeichen bestehen.',
   'end.no_webrtc.title': 'Dieser Browser unterstützt keine Anrufe',
   'end.no_webrtc.text': 'WebRTC fehlt, oder eine Erweiterung hat es deaktiviert. Öffne diese Seite in einem anderen Browser.',
   'end.token_expired.title': 'Dieser Link ist abgelaufen',

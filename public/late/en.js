@@ -110,7 +110,7 @@ export default {
   'end.left.title': 'You left {room}',
   'end.left.text': 'Your camera and microphone are off.',
   'end.bad_name.title': 'This name can’t be used',
-  'end.bad_name.text': 'Names and room names must have 1 to 64 visible characters.',
+  'end.bad_name.text': 'Names and room names must have 1 to 255 visible characters.',
   'end.no_webrtc.title': 'This browser doesn’t support calls',
   'end.no_webrtc.text': 'WebRTC is missing, or an extension turned it off. Open this page in another browser.',
   'end.token_expired.title': 'This link has expired',

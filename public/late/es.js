@@ -110,7 +110,7 @@ export default {
   'end.left.title': 'Has salido de {room}',
   'end.left.text': 'Tu cámara y tu micrófono están apagados.',
   'end.bad_name.title': 'Este nombre no se puede usar',
-  'end.bad_name.text': 'Los nombres de personas y salas deben tener de 1 a 64 caracteres visibles.',
+  'end.bad_name.text': 'Los nombres de personas y salas deben tener de 1 a 255 caracteres visibles.',
   'end.no_webrtc.title': 'Este navegador no admite llamadas',
   'end.no_webrtc.text': 'No tiene WebRTC o una extensión lo ha desactivado. Abre esta página en otro navegador.',
   'end.token_expired.title': 'Este enlace ha caducado',

@@ -110,7 +110,7 @@ export default {
   'end.left.title': 'Vous avez quitté {room}',
   'end.left.text': 'Votre caméra et votre micro sont coupés.',
   'end.bad_name.title': 'Ce nom ne peut pas être utilisé',
-  'end.bad_name.text': 'Les noms et les noms de salle doivent comporter de 1 à 64 caractères visibles.',
+  'end.bad_name.text': 'Les noms et les noms de salle doivent comporter de 1 à 255 caractères visibles.',
   'end.no_webrtc.title': 'Ce navigateur ne prend pas en charge les appels',
   'end.no_webrtc.text': 'WebRTC est absent, ou une extension l’a désactivé. Ouvrez cette page dans un autre navigateur.',
   'end.token_expired.title': 'Ce lien a expiré',

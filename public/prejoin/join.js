@@ -4,6 +4,7 @@ import { $, face, put, styled } from '../base/dom.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
+import { recall, ticketKey } from '../base/storage.js';
 import { endText } from '../i18n/reasons.js';
 import { list, more, t, texts } from '../i18n/texts.js';
 
@@ -61,6 +62,7 @@ async function look() {
   const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);
   if (answer?.status === 404) clearInterval(looking); // the server does not offer this
   const said = await answer?.json().catch(() => null);
+  if (recall('sessionStorage', ticketKey(asked.room))) return showInside(null); // whoever was in the call may return to it
   if (page.token && [401, 403].includes(answer?.status)) return showRefused(said?.code);
   showInside(answer?.ok ? said : null);
 }

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import trio
 from quart import Blueprint, Response, request
-from werkzeug.routing import PathConverter
+from werkzeug.routing import BaseConverter
 
 from sfu.api import openapi, tables
 from sfu.api.auth import Auth
@@ -24,20 +24,22 @@ from sfu.metrics import Counters
 from sfu.rates import failures
 from sfu.refusals import Refusal
 from sfu.store import Store
+from sfu.tenancy.names import sought
 from sfu.web.app import PROBLEM_TYPE, problem, public_dir
+from sfu.web.bodies import ENCODED_SLASH
 
 __all__ = ["Calls", "create_api"]
 
 
-class _RoomId(PathConverter):
-    """Matches room ids, which may contain slashes, but no other routes, such as `…/sessions` and `…/chat/<id>`."""
+class _Name(BaseConverter):
+    """One segment of a path, with any name in it. Blanks around a name are ignored, as everywhere: clients and proxies
+    that resolve `.` and `..` send `%20.` and `%20..` unchanged."""
 
-    regex = "[^/](?:(?!/(?:participants|chat|bans)/).)*?" + "".join(
-        f"(?<!/{end})" for end in ("sessions", "participants", "chat", "bans", "end")
-    )
+    def to_python(self, value: str) -> str:
+        return sought(value.replace(ENCODED_SLASH, "/"))
 
 
-CONVERTERS = {"room_id": "room_id:", "token_id": "uuid:", "user_name": "path:"}
+CONVERTERS = {"room_id": "name:", "token_id": "uuid:", "user_name": "name:"}
 
 
 def _now() -> datetime:
@@ -55,7 +57,7 @@ def create_api(
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
     handlers = Handlers(store, calls, clock, config.max_peers)
     fixed = {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
-    api.record_once(lambda state: state.app.url_map.converters.update(room_id=_RoomId))
+    api.record_once(lambda state: state.app.url_map.converters.update(name=_Name))
     for route in ROUTES:
         view = _fixed_view(route, fixed[route.name]) if route.name in fixed else _view(route, auth, handlers)
         rule = re.sub(r"{(\w+)}", lambda found: f"<{CONVERTERS.get(found[1], '')}{found[1]}>", route.path)

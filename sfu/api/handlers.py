@@ -136,7 +136,7 @@ class Handlers:
         settings = RoomSettings(**{"max_participants": self._max_participants, **changes})
         room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings)
         answer = await self._described(room)
-        return ApiResponse(answer.body, answer.headers | {"Location": f"rooms/{quote(room.room_id, safe='')}"})
+        return ApiResponse(answer.body, answer.headers | {"Location": f"rooms/{_segment(room.room_id)}"})
 
     async def get_room(self, call: ApiRequest) -> ApiResponse:
         return await self._described(await self._room(call))
@@ -263,6 +263,11 @@ class Handlers:
         )
         items = [_room_day(day) for day in page.items]
         return ApiResponse({"from": first.isoformat(), "to": last.isoformat(), "items": items, "next": page.next})
+
+
+def _segment(name: str) -> str:
+    """A name as a segment of a path. Clients would resolve `.` and `..`, and the server ignores the blank."""
+    return f"%20{name}" if name in (".", "..") else quote(name, safe="")
 
 
 def _etag(room: Room) -> str:

@@ -12,16 +12,15 @@ from datetime import date
 from typing import Any
 
 from sfu.api.refusals import BadField
-from sfu.tenancy.tokens import UNSEEN
+from sfu.errors import BadName
+from sfu.tenancy.names import CONTROLS, INVISIBLE, NAME_CHARACTERS, canonical
 
 Schema = Mapping[str, Any]
 
 MAX_DEPTH = 32
 """Deepest nesting of objects and arrays. Only metadata can be nested."""
 
-LINE = rf"^[^{UNSEEN}]*$"
-NAME = rf"^[^ {UNSEEN}](?:[^{UNSEEN}]*[^ {UNSEEN}])?$"
-ROOM_ID = rf"^[^ ./{UNSEEN}](?:[^/{UNSEEN}]*[^ /{UNSEEN}])?$"
+LINE = rf"^[^{CONTROLS}]*$"
 TEXT = r"^[^\u0000]*$"
 """Text that every database can store. It must not contain surrogates either, which a JSON Schema pattern cannot
 exclude (see `_check_text`)."""
@@ -46,6 +45,8 @@ def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
         return [check(schema["items"], item, f"{field}[{i}]", depth + 1) for i, item in enumerate(value)]
     if "enum" in schema and value not in schema["enum"]:
         raise BadField(field, f"must be one of {', '.join(schema['enum'])}")
+    if schema.get("format") == "name":
+        return _check_name(value, field)
     if kind == "string":
         _check_text(schema, value, field)
     if type(value) is float and not math.isfinite(value):
@@ -105,6 +106,14 @@ def _check_object(schema: Schema, value: dict[str, Any], field: str, depth: int)
     return found
 
 
+def _check_name(value: str, field: str) -> str:
+    """The name's canonical spelling, to which its length applies."""
+    try:
+        return canonical(value, field)
+    except BadName:
+        raise BadField(field, f"must be 1 to {NAME_CHARACTERS} characters, at least one of them visible") from None
+
+
 def _check_text(schema: Schema, value: str, field: str) -> None:
     low, high = schema.get("minLength", 0), schema.get("maxLength")
     if len(value) < low or (high is not None and len(value) > high):
@@ -161,19 +170,14 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 _BOOLEAN: Schema = {"type": "boolean"}
 _NUMBER: Schema = {"type": "number"}
 _SECONDS = _NUMBER
-_ROOM_ID: Schema = {
+_NAME: Schema = {
     "type": "string",
+    "format": "name",
     "minLength": 1,
-    "maxLength": 255,
-    "pattern": ROOM_ID,
-    "description": "must be printable, have no slash, not begin with a dot, and not begin or end with a space",
-}
-_USER_NAME: Schema = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": 255,
-    "pattern": NAME,
-    "description": "must be printable and not begin or end with a space",
+    "maxLength": NAME_CHARACTERS,
+    "pattern": f"[^{INVISIBLE}]",
+    "description": f"1 to {NAME_CHARACTERS} characters, at least one of them visible. The server stores them in NFC, "
+    "with single blanks, and without control characters.",
 }
 _PERMISSION_NAMES = {"publish": True, "subscribe": True, "chat": True, "moderate": False}
 _SETTINGS: Mapping[str, Schema] = {
@@ -219,8 +223,8 @@ _METADATA_VALUE: list[Schema] = [
 DEFINITIONS: dict[str, dict[str, Any]] = {
     "TokenRequest": _object(
         ["room_id", "user_name"],
-        room_id=_ROOM_ID,
-        user_name=_USER_NAME,
+        room_id=_NAME,
+        user_name=_NAME,
         duration=_described(
             {"type": "integer", "minimum": 1, "maximum": 86400, "default": 3600},
             "How long the token admits somebody, in seconds. It does not limit the length of the stay.",
@@ -259,7 +263,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         "additionalProperties": {"$ref": "#/components/schemas/MetadataValue"},
     },
     "MetadataValue": {"anyOf": _METADATA_VALUE},
-    "RoomRequest": _object(["room_id"], room_id=_ROOM_ID, **_SETTINGS),
+    "RoomRequest": _object(["room_id"], room_id=_NAME, **_SETTINGS),
     "RoomChange": _described(_object([], **_SETTINGS), "Omitted fields keep their value."),
     "Participant": _object(session_id=_ID, user_name=_STRING, connected_at=_TIME),
     "RoomSummary": _object(**_ROOM),

@@ -19,31 +19,38 @@ from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
 from sfu.store import Store
 from sfu.store.records import Company, Room, RoomRules, Session
 from sfu.tenancy import tokens
-from sfu.tenancy.names import clean_name, is_clean
+from sfu.tenancy.names import canonical, sought
 from sfu.tenancy.tokens import Permissions
 
 TOKEN_SUBPROTOCOL = "token."
 """Prefix of a subprotocol value that carries a token, `token.<jwt>`, to keep it out of the URL."""
 RESUME_SUBPROTOCOL = "resume."
 """Prefix of a subprotocol value that carries the secret of a session to resume. It must not be in the URL."""
+RETURN_SUBPROTOCOL = "return."
+"""Prefix of a subprotocol value that carries the ticket of a session to continue. It must not be in the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What a request asks for. `room` and `name` are as sent, None if absent or empty.
 
-    With a `secret`, the request asks to resume that session, and the rest is ignored.
+    With a `secret`, the request asks to resume that session, and the rest is ignored. With a `ticket`, it asks to
+    continue a session if possible, and otherwise to join.
     """
 
     token: str | None
     room: str | None
     name: str | None
     secret: str | None = field(default=None, repr=False)
+    ticket: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An identified person, their room and permissions. `grant` and `token` are None for an anonymous person."""
+    """An identified person, their room and permissions. `grant` and `token` are None for an anonymous person.
+
+    `continues` is the ended session that the person continues, if any; then `token` is None too.
+    """
 
     company_id: str
     room_id: str
@@ -52,6 +59,7 @@ class Entry:
     address: str = ""
     grant: tokens.Grant | None = None
     token: str | None = None
+    continues: Session | None = None
 
     @property
     def key(self) -> str:
@@ -73,7 +81,8 @@ def asked(target: str, subprotocols: Sequence[str]) -> Ask:
     token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})
     secret = _one("sessions", _values(subprotocols, RESUME_SUBPROTOCOL))
     room, name = query.get("room", [""])[0], query.get("username", [""])[0]
-    return Ask(token, room or None, name or None, secret)
+    ticket = _one("tickets", _values(subprotocols, RETURN_SUBPROTOCOL))
+    return Ask(token, room or None, name or None, secret, ticket)
 
 
 def _values(subprotocols: Sequence[str], prefix: str) -> set[str]:
@@ -111,22 +120,38 @@ class Admission:
             room, name = ask.room or "default", ask.name or "guest"
             return Entry(
                 self._default.id,
-                clean_name(room, "room name"),
-                clean_name(name, "name"),
+                canonical(room, "room name"),
+                canonical(name, "name"),
                 EVERYTHING,
                 address,
             )
         _, grant = await verified(self.store, ask.token, self.clock())
-        if ask.room not in (None, grant.room_id):
+        if ask.room is not None and sought(ask.room) != grant.room_id:
             raise TokenRoom
         return Entry(grant.company_id, grant.room_id, grant.user_name, grant.permissions, address, grant, ask.token)
+
+    async def returner(self, ask: Ask, session_id: str, address: str) -> Entry | None:
+        """The person who continues an ended session; None if it cannot be continued, or `ask` is for something else."""
+        found = await self.store.returns.find(session_id)
+        if found is None or not fits(ask, found[0]):
+            return None
+        session, token = found
+        who = (session.company_id, session.room_id, session.user_name)
+        if token is None:
+            return Entry(*who, EVERYTHING, address, continues=session) if self._allow_anonymous else None
+        times = (token.created_at, token.created_at, token.expires_at)
+        grant = tokens.Grant(token.id, *who, token.permissions, *times)
+        return Entry(*who, token.permissions, address, grant, continues=session)
 
     async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomRules]:
         """Opens the session in the database; returns it with the room's rules. `invited` people pass lock and lobby.
 
-        Raises LobbyFirst, RoomElsewhere, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked, TokenUsed,
-        TokenUnknown, CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not used up.
+        Raises ReturnOver, LobbyFirst, RoomElsewhere, RoomLocked, Removed, RoomFull, TokenRequired, TokenRevoked,
+        TokenUsed, TokenUnknown, CompanyDisabled or DatabaseUnavailable; then no session exists and the token is not
+        used up.
         """
+        if entry.continues is not None:
+            return await self.store.returns.reopen(entry.continues, peer_address=entry.address)
         found: list[RoomRules] = []
 
         def judge(rules: RoomRules) -> None:
@@ -150,9 +175,8 @@ class Admission:
         """The room's state as the participants see it."""
         kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
         anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
-        public = anonymous and is_clean(room_id)
         cleared = anonymous and kept_s > 0 and rules.chat_kept_s is None and not self._keep_open_chat
-        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, public, cleared)
+        return RoomState(rules.locked, rules.lobby, rules.files, kept_s, anonymous, cleared)
 
     def banned_until(self, entry: Entry) -> datetime:
         """When the ban of a removed person ends: when their token can no longer be used, or after SFU_BAN_S."""
@@ -166,6 +190,12 @@ class Admission:
             return None
         left = (entry.grant.expires_at - self.clock()).total_seconds()
         return left if left > 0 else left + tokens.LEEWAY_S
+
+
+def fits(ask: Ask, session: Session) -> bool:
+    """Whether the room and name in a request, if any, are those of the session that its ticket names."""
+    room = ask.room is None or sought(ask.room) == session.room_id
+    return room and (ask.name is None or sought(ask.name) == session.user_name)
 
 
 async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:

@@ -15,7 +15,7 @@ from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
 from sfu.background import repeat
-from sfu.calls.admission import Entry, LobbyFirst, asked
+from sfu.calls.admission import Ask, Entry, LobbyFirst, asked, fits
 from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Joining
@@ -26,6 +26,7 @@ from sfu.protocol.server_messages import ChatLine, encode
 from sfu.rates import Rate, Rates, told
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyJoins, TooManyRequests
 from sfu.store import records
+from sfu.store.returns import ReturnOver
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.edge import PacedStream, Upgraded
 from sfu.web.origins import check_origin, origin_of
@@ -165,6 +166,8 @@ class Signaling:
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
+        if ask.ticket is not None and (link := await self._return(ask, ask.ticket, door, connection)) is not None:
+            return link
         entry, invited = await self.calls.identify(ask, connection.client), False
         if self.calls.config.limits and entry.grant is None:
             self._joins.take(connection.client)
@@ -184,6 +187,32 @@ class Signaling:
         link = session.resume(connection.stream)
         self.calls.counters.add("sfu_resumes_total")
         log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
+        return link
+
+    async def _return(self, ask: Ask, ticket: str, door: Door, connection: Upgraded) -> Link | None:
+        """Continues the session that the ticket names. None if that is impossible; then the request is a join.
+
+        A session whose client still responds is not continued: a tab that was duplicated has a copy of the ticket.
+        """
+        returns = self.calls.admission.store.returns
+        session_id = returns.session_id(ticket) if door.full else None
+        if session_id is None:
+            return None
+        seat = self.calls.seat_of(session_id)
+        if seat is not None:
+            if not fits(ask, seat.record) or await seat.responds() or self.calls.seat_of(session_id) is not seat:
+                return None
+            link = seat.restart(connection.stream)
+            log.info("returned room=%r peer=%s client=%s", seat.peer.room.key, seat.peer.id, connection.client)
+        else:
+            entry = await self.calls.admission.returner(ask, session_id, connection.client)
+            if entry is None:
+                return None
+            try:
+                link = await self._join(door, connection, entry, invited=True)
+            except ReturnOver:
+                return None
+        self.calls.counters.add("sfu_returns_total")
         return link
 
     async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
@@ -237,6 +266,7 @@ class Signaling:
             state=state,
             earlier=earlier if state.chat_kept_s else (),
             now_ms=now_ms(),
+            ticket=self.calls.admission.store.returns.ticket(record.id) if door.full else "",
         )
         peer.room.version = max(peer.room.version, rules.version)
         self.calls.workers.place(peer.room.worker)

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import time
-import unicodedata
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import trio
 from sfu.calls.transfers import longest_s
 from sfu.refusals import FilesFull, FileTooLarge
 from sfu.store.records import canonical_id
+from sfu.tenancy.names import spelled
 
 NAME_CHARACTERS = 120
 TYPE_CHARACTERS = 100
@@ -31,10 +31,9 @@ _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+\Z")
 
 
 def clean_file_name(text: str) -> str:
-    """A file name that is valid on any system: no path, no invisible characters, at most 120 characters."""
-    base = re.split(r"[/\\]", unicodedata.normalize("NFC", text[:4096]))[-1]
-    seen = "".join(c for c in base if c.isspace() or unicodedata.category(c)[0] != "C")
-    name = re.sub(r'[<>:"|?*]', "_", " ".join(seen.split())).strip(". ")
+    """A file name that is valid on any system: no path, no control characters, at most 120 characters."""
+    base = re.split(r"[/\\]", text[:4096])[-1]
+    name = re.sub(r'[<>:"|?*]', "_", spelled(base)).strip(". ")
     stem, dot, suffix = name.rpartition(".")
     if stem and len(name) > NAME_CHARACTERS and len(suffix) < 16:
         return stem[: NAME_CHARACTERS - len(suffix) - 1] + dot + suffix

@@ -89,6 +89,7 @@ class Moderation:
         if found:
             log.info("call_ended company=%s room=%r", company_id, room_id)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
+        self._hub.admission.store.returns.expel(company_id, room_id, errors.CallEnded.code)
         return found
 
     def change_room(self, room: records.Room) -> None:

@@ -67,6 +67,12 @@ class Seat(Protocol):
     def resume(self, stream: PacedStream) -> Link:
         """Continues on another connection. Raises RateLimited."""
 
+    async def responds(self) -> bool:
+        """Whether its client is connected and answers."""
+
+    def restart(self, stream: PacedStream) -> Link:
+        """Continues with a page that was loaded anew, and new media."""
+
 
 @dataclass(slots=True, eq=False)
 class Joining:
@@ -110,6 +116,10 @@ class Calls:
         if session is None or not hmac.compare_digest(session.peer.secret.encode(), secret.encode()):
             return None
         return session
+
+    def seat_of(self, session_id: str) -> Seat | None:
+        """The session with this id in the store, if it is on this server."""
+        return next((session for session in self.seats.values() if session.record.id == session_id), None)
 
     def deliver(self, deliveries: Deliveries) -> None:
         """Queues messages for their peers. A message for many peers is encoded once."""

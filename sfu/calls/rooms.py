@@ -56,9 +56,10 @@ class Peer:
     """One participant in a room. `full`: its client speaks sfu.v1, else only the events of pion's sfu-ws.
 
     `room_id` is the room's id as its client knows it. `secret` is known to its client only, which proves with it that
-    it is this peer. `tracks` are the published tracks by source. `muted` holds every muted source, published or not: a
-    mute may arrive before the answer that starts the track. `hand` is when it was raised (ms since 1970), 0 while it is
-    down. `quality` is the last quality report to its client, `summary` the quality of its whole session so far.
+    it is this peer; `ticket` is what its client returns with after a reload. `tracks` are the published tracks by
+    source. `muted` holds every muted source, published or not: a mute may arrive before the answer that starts the
+    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `quality` is the last quality report to its
+    client, `summary` the quality of its whole session so far.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Peer:
     room_id: str
     permissions: Permissions
     secret: str = field(repr=False)
+    ticket: str = field(default="", repr=False)
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     hand: int = 0
@@ -152,6 +154,7 @@ class Rooms:
         state: RoomState = OPEN,
         earlier: Sequence[ChatLine] = (),
         now_ms: int = 0,
+        ticket: str = "",
     ) -> tuple[Peer, Deliveries]:
         """Adds a peer to the room `key`. Creates the room if necessary, with `state`, the chat lines `earlier`, and on
         the worker that `pick` returns.
@@ -166,7 +169,7 @@ class Rooms:
             room.lines.extend(earlier)
         peer_id = new_id()
         secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
-        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret)
+        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret, ticket)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
         return peer, self.welcome(peer, now_ms) + _others(peer, Joined(peer.id, name, peer.moderator))
@@ -185,6 +188,7 @@ class Rooms:
             room.state,
             peer.secret,
             resumed,
+            peer.ticket,
         )
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
@@ -206,6 +210,13 @@ class Rooms:
         if not peer.room.peers and self.rooms.get(peer.room.key) is peer.room:
             del self.rooms[peer.room.key]
         return _others(peer, Left(peer.id, reason))
+
+    def fall_silent(self, peer: Peer) -> Deliveries:
+        """The media of a peer whose page went away has ended. Its seat and its raised hand are kept."""
+        peer.room.scores.pop(peer.id, None)
+        peer.summary.restart()
+        peer.quality = Quality()
+        return [one for source in list(peer.tracks) for one in self.track_ended(peer, source)]
 
     def track(self, peer: Peer, source: str, kind: Kind) -> Deliveries:
         """The peer began to publish a track."""

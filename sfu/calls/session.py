@@ -23,7 +23,7 @@ from sfu.calls.registry import Calls
 from sfu.calls.rooms import Peer
 from sfu.calls.summary import observe
 from sfu.calls.websocket import Link
-from sfu.errors import SfuError, all_codes
+from sfu.errors import REJOIN_CLOSE_CODES, SfuError, all_codes
 from sfu.protocol.client_messages import (
     Answer,
     ChangeRoom,
@@ -41,7 +41,19 @@ from sfu.protocol.client_messages import (
     View,
     decode,
 )
-from sfu.protocol.server_messages import Asked, Bye, Error, Layers, Muted, Offer, Paused, Remote, ServerMessage, encode
+from sfu.protocol.server_messages import (
+    Asked,
+    Bye,
+    Error,
+    HandRaised,
+    Layers,
+    Muted,
+    Offer,
+    Paused,
+    Remote,
+    ServerMessage,
+    encode,
+)  # fmt: skip
 from sfu.protocol.shared import CAMERA, MICROPHONE, Candidate, Kind
 from sfu.rates import Bucket
 from sfu.store import records
@@ -51,8 +63,10 @@ log = logging.getLogger("sfu.session")
 
 MAX_BAD_MESSAGES = 20
 """Most invalid messages from one peer; the next one ends the session."""
-REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
-"""Close codes after which the client should rejoin: not its fault, or not likely to happen again."""
+AWAY_S = 5.0
+"""How long the seat of a page that went away is kept: enough for a reload, and no longer, as most pages are closed."""
+UNLOAD_S = 1.0
+"""Time from the end of a page's media to the end of its WebSocket, if the page goes away."""
 
 _CODES = all_codes()
 _T = TypeVar("_T")
@@ -75,10 +89,10 @@ class Session:
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._offered = False
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
+        self._joined = self._leaving = False  # whether the worker has this peer, and whether it is about to forget it
         self._bucket = Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
-        both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
-        self._sources = both if self._may.publish else {}
+        self._sources: dict[str, Kind] = {}
 
     @property
     def code(self) -> str:
@@ -111,7 +125,11 @@ class Session:
 
     def post(self, event: bridge.Event) -> None:
         """Acts on an event of the media worker."""
-        if not self._ended:
+        if isinstance(event, bridge.Gone):
+            self._leaving = False
+            if self._link is not None and not self._ended:
+                self._start_media()
+        elif not (self._ended or self._leaving):
             self._guard(self._on_event, event)
 
     def mute(self, source: str, muted: bool) -> None:
@@ -144,7 +162,12 @@ class Session:
         return self._link
 
     def resume(self, stream: PacedStream) -> Link:
-        """Like `connect`, for a client that proved to know the secret. Raises RateLimited; then nothing has changed."""
+        """Like `connect`, for a client that proved to know the secret.
+
+        Raises RateLimited, or SessionGone if its media has ended; then nothing has changed.
+        """
+        if not self._joined:
+            raise errors.SessionGone
         if not self._pays():
             raise errors.RateLimited
         link = self.connect(stream)
@@ -156,23 +179,74 @@ class Session:
             self.tell(message)
         return link
 
+    async def responds(self) -> bool:
+        link = self._link
+        return link is not None and await link.responds() and self._link is link
+
+    def restart(self, stream: PacedStream) -> Link:
+        """Like `connect`, for a page that was loaded anew: it knows nothing of the call and has no media yet."""
+        self._stop_media()
+        self._end_in(self._config.join_s, errors.MediaUnavailable())
+        self.resumes += 1
+        link = self.connect(stream)
+        self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms()))
+        if self.peer.hand:
+            self.tell(HandRaised(self.peer.id, self.peer.hand))
+        self._hub.tell_lobby(self)
+        return link
+
     def opened(self) -> None:
-        peer = self.peer
-        if self.resumes:
-            self._command(bridge.Hold(peer.id, False))
-        else:
-            self._scope.deadline = trio.current_time() + self._config.join_s  # until the first offer
-            self._command(bridge.Join(peer.id, peer.room.key, peer.full, self._may.publish, self._may.subscribe))
+        if self._joined:
+            self._command(bridge.Hold(self.peer.id, False))
+        elif not self._leaving:
+            self._start_media()
+
+    def _start_media(self) -> None:
+        peer, may = self.peer, self._may
+        both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
+        self._joined, self._sources = True, both if may.publish else {}
+        peer.muted.clear()
+        self._end_in(self._config.join_s, errors.MediaUnavailable())
+        self._command(bridge.Join(peer.id, peer.room.key, peer.full, may.publish, may.subscribe))
+
+    def _end_in(self, seconds: float, error: SfuError) -> None:
+        """Ends this peer with `error`, unless something prevents it within `seconds`."""
+        self._scope.deadline, self._overdue = trio.current_time() + seconds, error
+
+    @property
+    def _away_s(self) -> float:
+        return min(AWAY_S, self._config.hold_s)
+
+    def _stop_media(self) -> None:
+        """Ends the media. Until the worker has answered, its events are about what has just ended."""
+        if self._joined:
+            self._joined, self._leaving = False, True
+            self._offered, self._candidates = False, 0
+            self._command(bridge.Leave(self.peer.id))
+            self._hub.deliver(self._hub.rooms.fall_silent(self.peer))
+
+    def away(self) -> None:
+        """Keeps the seat for a moment: the page may have been reloaded. Its media has ended with it."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.end(None)
+        if not self.peer.full:
+            self.end(None)
+        elif not self._ended:
+            self._stop_media()
+            self._end_in(self._away_s, errors.PageGone())
+            log.info("away room=%r peer=%s", self.peer.room.key, self.peer.id)
 
     def broken(self) -> None:
-        """Holds the peer, if it had an offer and its client can resume; else ends it."""
+        """Holds the peer, if it had an offer and its client can resume; else waits for its page to be reloaded."""
+        if not (self._offered and self.peer.full):
+            self.away()
+            return
         link, self._link = self._link, None
         if link is not None:
             link.end(errors.Unresponsive())
-        if not (self._offered and self.peer.full):
-            self.end(None)
-        elif not self._ended:
-            self._scope.deadline, self._overdue = trio.current_time() + self._config.hold_s, errors.Unresponsive()
+        if not self._ended:
+            self._end_in(self._config.hold_s, errors.Unresponsive())
             self._command(bridge.Hold(self.peer.id, True))
             log.info("held room=%r peer=%s", self.peer.room.key, self.peer.id)
 
@@ -323,9 +397,17 @@ class Session:
             case bridge.Refused(_, code, message):
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):
-                self.end(_CODES.get(code, SfuError)(message))
+                self._media_failed(_CODES.get(code, SfuError)(message))
             case bridge.Connected(_, address):
                 log.info("connected room=%r peer=%s address=%s", peer.room.key, peer.id, address)
+
+    def _media_failed(self, error: SfuError) -> None:
+        """Ends the session, unless the page just went away: a browser then closes the media before the WebSocket."""
+        if not (isinstance(error, errors.MediaLost) and self.peer.full):
+            self.end(error)
+        else:
+            self._stop_media()
+            self._end_in(UNLOAD_S if self._link is not None else self._away_s, error)
 
 
 def bye(error: SfuError | None) -> Bye:

@@ -43,6 +43,11 @@ class Summary:
         self._worst: float | None = None
         self._bytes_up: int | None = None
         self._bytes_down: int | None = None
+        self._before = (0, 0)  # bytes up and down until the last restart
+
+    def restart(self) -> None:
+        """The peer's media begins anew, and with it the worker's byte counts."""
+        self._before = (self._bytes_up or 0, self._bytes_down or 0)
 
     def add(self, told: Quality) -> None:
         """Adds a report of the worker. Its byte counts are totals and replace the previous ones."""
@@ -53,7 +58,8 @@ class Summary:
             self._losses[name].add(figures.loss)
             self._jitters[name].add(figures.jitter_ms)
         self._round_trips.add(_round_trip_ms(told))
-        self._bytes_up, self._bytes_down = told.bytes_up, told.bytes_down
+        up, down = self._before
+        self._bytes_up, self._bytes_down = up + told.bytes_up, down + told.bytes_down
 
     def record(self) -> SessionQuality:
         return SessionQuality(

@@ -22,6 +22,12 @@ MAX_PARTS = 4096
 """Most fragments of one unfinished message. trio-websocket limits only their total size, and they may be empty."""
 CLOSE_S = 2.0
 """Time to write the last messages, and again for the client to answer the close frame."""
+PROBE_S = 2.0
+"""Time for a client to answer a ping that asks whether it is still there."""
+GOING_AWAY = 1001
+"""The close code of a page that is closed, reloaded or left (RFC 6455 section 7.4.1)."""
+GIVEN_UP = 4408
+"""The close code of a client that gives up its connection, not its session."""
 ABNORMAL = 1006
 """The close code that trio-websocket reports if no close frame arrived (RFC 6455 section 7.1.5)."""
 
@@ -64,6 +70,9 @@ class Owner(Protocol):
     def broken(self) -> None:
         """The link broke without a close frame: the network failed, or the client stopped responding."""
 
+    def away(self) -> None:
+        """The client's page was closed or reloaded."""
+
     def end(self, error: SfuError | None) -> None:
         """The client closed the link (None), or made an error that must end its session."""
 
@@ -103,6 +112,17 @@ class Link:
         if self._ws is not None:
             self._ws._max_message_size = max(self._config.message_bytes, n_bytes)
             self._stream.credit(n_bytes)
+
+    async def responds(self) -> bool:
+        """Whether the client is still there: it answers a ping within PROBE_S."""
+        try:
+            with trio.move_on_after(PROBE_S):
+                if self._ws is not None and not self._ended:
+                    await self._ws.ping()
+                    return True
+        except ConnectionClosed:
+            pass
+        return False
 
     async def run(self, door: Door) -> None:
         """Answers the handshake and runs until either side has closed the link."""
@@ -162,8 +182,11 @@ class Link:
         Either the client sent a close frame, or trio-websocket did after too long a message, or there was none.
         """
         reason = self._ws.closed if self._ws is not None else None
-        if reason is None or reason.code == ABNORMAL:
+        if reason is None or reason.code in (ABNORMAL, GIVEN_UP):
             return  # the link broke; `run` tells the owner
+        if reason.code == GOING_AWAY and not self._ended:
+            self._owner.away()
+            return
         too_large = reason.code == errors.MessageTooLarge.close_code
         self._tell_end(errors.MessageTooLarge() if too_large else None)
 

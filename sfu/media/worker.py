@@ -127,13 +127,16 @@ class Worker:
             self.peers[command.peer] = Peer(command, room, self.shared)
             self.peers[command.peer].enter()
             return
-        peer = self.peers.get(command.peer)
-        if peer is None:
-            return  # it failed while the command was on its way
+        if (peer := self.peers.get(command.peer)) is not None:  # else it failed while the command was on its way
+            self._try(command, peer)
+        if isinstance(command, bridge.Leave):
+            self.emit(bridge.Gone(command.peer))
+
+    def _try(self, command: bridge.Command, peer: Peer) -> None:
         try:
             self._carry_out(command, peer)
         except SfuError as error:
-            self.emit(bridge.Refused(command.peer, error.code, str(error)))
+            self.emit(bridge.Refused(peer.id, error.code, str(error)))
         except Exception as error:  # noqa: BLE001 - it must not harm the rest of the room
             self._end(peer, error)
 
@@ -155,7 +158,7 @@ class Worker:
                 heights = {Video(publisher, source): height for publisher, source, height in command.videos}
                 peer.subscriber.view(heights, time.monotonic())
             case bridge.Leave():
-                self._forget(command.peer)
+                self._forget(peer.id)
                 peer.close()
 
     def _each(self, work: Callable[[Peer], None]) -> None:
@@ -175,7 +178,7 @@ class Worker:
     def _end(self, peer: Peer, error: Exception) -> None:
         """Ends a peer after an internal error, which is logged; its client may join again."""
         log.error("peer_failed peer=%s error=%r", peer.id, error, exc_info=error)
-        if peer.id in self.peers:
+        if self.peers.get(peer.id) is peer:
             self.emit(bridge.Failed(peer.id, SfuError.code, str(SfuError())))
         try:
             peer.close()

@@ -61,7 +61,8 @@ class RoomState:
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """First event of who is in: who you are, who is here. `resumed`: on another WebSocket than before, so it replaces
-    what was known. `session` is what to resume and to share files with, to be kept from everybody else."""
+    what was known. `session` is what to resume and to share files with, `ticket` what to return with after a reload;
+    both are to be kept from everybody else."""
 
     peer: str
     room: str
@@ -72,6 +73,7 @@ class Welcome:
     state: RoomState
     session: str = field(repr=False)
     resumed: bool
+    ticket: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

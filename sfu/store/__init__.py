@@ -20,7 +20,9 @@ from sfu.store.database import Database, open_database
 from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
+from sfu.store.renaming import RENAMING, rename_rooms
 from sfu.store.retention import SWEEP_S, Retention
+from sfu.store.returns import Returns
 from sfu.store.rooms import Rooms
 from sfu.store.servers import LOOK_S, Servers
 from sfu.store.sessions import Sessions
@@ -61,6 +63,7 @@ class Store:
     tokens: Tokens
     sessions: Sessions
     servers: Servers
+    returns: Returns
     history: History
     bans: Bans
     chat: Chat
@@ -121,24 +124,19 @@ async def open_store(
     the database accepts them. Without `create`, a database whose schema is not up to date is refused.
     Raises ConfigError or DatabaseUnavailable.
     """
-    async with open_database(url, create=create) as database:
+    async with open_database(url, {RENAMING: rename_rooms}, create=create) as database:
         leaves, rulings = Later(database, max_leaves), Later(database, RULINGS)
         lines = Later(database, LINES, Chat.LOCK_ROOM)
+        queues, fresh_s = (leaves, rulings), FRESH_BEATS * heartbeat_s
+        sessions = Sessions(database, server, clock, *queues, max_participants=max_participants, fresh_s=fresh_s)
         store = Store(
             database,
             Companies(database, server_key, clock),
             Rooms(database, clock, rulings, chat_kept_s=chat_kept_s),
             Tokens(database, clock),
-            Sessions(
-                database,
-                server,
-                clock,
-                leaves,
-                rulings,
-                max_participants=max_participants,
-                fresh_s=FRESH_BEATS * heartbeat_s,
-            ),
+            sessions,
             Servers(database, server),
+            Returns(database, server_key, server, clock, *queues, sessions.check_here),
             History(database),
             Bans(database, clock, rulings),
             Chat(database, clock, lines, chat_kept_s=chat_kept_s),

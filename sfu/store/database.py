@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import trio
@@ -80,6 +81,8 @@ class Statements:
 
 
 Work = Callable[[Statements], Awaitable[T]]
+
+NO_SCRIPTS: Mapping[str, Work[None]] = MappingProxyType({})
 
 
 class Database:
@@ -155,9 +158,12 @@ class Database:
         """While this is unchanged and not None, no process has written anything. Needs no query."""
         return self._engine.stamp() if self.available else None
 
-    async def migrate(self, schema: str, *, create: bool = True) -> None:
+    async def migrate(
+        self, schema: str, scripts: Mapping[str, Work[None]] = NO_SCRIPTS, *, create: bool = True
+    ) -> None:
         """Applies the pending steps of the schema. Safe if several servers start at once.
 
+        `scripts` has what SQL cannot say of a step, by its title; it follows the step's statements.
         Without `create`, raises ConfigError if the database needs a step, and leaves it as it is.
         """
         steps = migrations.parse(schema)
@@ -178,6 +184,8 @@ class Database:
             for step in missing:
                 for statement in step.statements:
                     await statements.script(statement)
+                if step.title in scripts:
+                    await scripts[step.title](statements)
                 await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
                 log.info("schema_step=%d title=%r", step.number, step.title)
 
@@ -256,8 +264,11 @@ ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:s
 
 
 @asynccontextmanager
-async def open_database(url: str, *, create: bool = True) -> AsyncIterator[Database]:
-    """The database at `url`, with its schema migrated. A SQLite file is created if it does not exist.
+async def open_database(
+    url: str, scripts: Mapping[str, Work[None]] = NO_SCRIPTS, *, create: bool = True
+) -> AsyncIterator[Database]:
+    """The database at `url`, with its schema migrated (`scripts`: see Database.migrate). A SQLite file is created if it
+    does not exist.
 
     Raises ConfigError for an invalid URL, a schema that is too new or, without `create`, too old, and
     DatabaseUnavailable if the database is away.
@@ -270,7 +281,7 @@ async def open_database(url: str, *, create: bool = True) -> AsyncIterator[Datab
         except OPEN_ERRORS as error:
             raise DatabaseUnavailable(f"The database cannot be opened: {_words(error)}") from error
         try:
-            await database.migrate(migrations.schema_file().read_text("utf-8"), create=create)
+            await database.migrate(migrations.schema_file().read_text("utf-8"), scripts, create=create)
             yield database
         finally:
             with trio.CancelScope(shield=True):

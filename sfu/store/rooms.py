@@ -15,6 +15,7 @@ from sfu.store.database import Database, Statements
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import FILE_S, Room, RoomSettings, json_text
+from sfu.store.returns import EXPEL, returnable_since
 
 ROOM_DELETED = "room_deleted"
 """The leave reason of sessions that ended because their room was deleted."""
@@ -200,6 +201,7 @@ class Rooms:
             await statements.run(self.DELETE, **key)
             await statements.lock(self.OPEN_SESSIONS, **key)
             await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=ROOM_DELETED)
+            await statements.run(EXPEL, **key, reason=ROOM_DELETED, since=returnable_since(now))
             await statements.run(self.REVOKE_TOKENS, **key, now=now)
             await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.DELETE_FILES, **key)

@@ -172,7 +172,7 @@ class Sessions:
             )
             if room is None:
                 raise CompanyDisabled
-            await self._check_here(statements, who, now)
+            await self.check_here(statements, who, now)
             rules = RoomRules.of(room)
             await check(statements, rules)
             await bans.check(statements, **who, token_id=token_id, address=peer_address, now=now)
@@ -197,7 +197,7 @@ class Sessions:
         await self.flush()  # else people who have just left would still be counted
         return await self._database.transaction(work)
 
-    async def _check_here(self, statements: Statements, who: Mapping[str, str], now: datetime) -> None:
+    async def check_here(self, statements: Statements, who: Mapping[str, str], now: datetime) -> None:
         """Raises RoomElsewhere while another server has the call: people on two servers would not meet."""
         key = {"company_id": who["company_id"], "room_id": who["room_id"]}
         other = await statements.one(self.ELSEWHERE, **key, server=self._server)

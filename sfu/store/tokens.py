@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
 from sfu.store.database import Database, Statements
@@ -20,6 +20,7 @@ class Tokens:
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
+        self._newest = datetime.min.replace(tzinfo=UTC)
 
     ADD = """
         INSERT INTO tokens (
@@ -32,7 +33,11 @@ class Tokens:
     """
 
     async def add(self, grant: tokens.Grant, token: str, *, single_use: bool = False) -> Token:
-        """Records an issued token by its hash."""
+        """Records an issued token by its hash.
+
+        No two tokens of this server are created in the same microsecond, so their order is that of their issue.
+        """
+        self._newest = max(self._clock(), self._newest + timedelta.resolution)
         row = await self._database.write_one(
             self.ADD,
             id=grant.id,
@@ -42,7 +47,7 @@ class Tokens:
             user_name=grant.user_name,
             permissions=json.dumps(grant.permissions.to_json()),
             single_use=single_use,
-            created_at=grant.issued_at,
+            created_at=self._newest,
             expires_at=grant.expires_at,
         )
         assert row is not None

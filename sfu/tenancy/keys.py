@@ -76,12 +76,16 @@ def matching(api_key: str, hashes: list[str]) -> str | None:
 
 
 class ServerKey:
-    """Encrypts companies' secrets with AES-256-GCM. If it is lost, all companies need new secrets (`rotate-secret`)."""
+    """Encrypts companies' secrets with AES-256-GCM, and signs tickets.
+
+    If it is lost, all companies need new secrets (`rotate-secret`), and tickets are no longer valid.
+    """
 
     def __init__(self, raw: bytes) -> None:
         if len(raw) != KEY_BYTES:
             raise ConfigError(f"The server key must be {KEY_BYTES} bytes, in base64 or hex; it has {len(raw)} bytes.")
         self._cipher = AESGCM(raw)
+        self._signing = Secret(hmac.digest(raw, b"tickets", "sha256"))
 
     @classmethod
     def from_text(cls, text: str) -> ServerKey:
@@ -108,6 +112,15 @@ class ServerKey:
             return cls.from_text(text)
         except ConfigError as error:
             raise ConfigError(f"{error} (file {path})") from None
+
+    def sign(self, text: str) -> str:
+        """A signature (HMAC-SHA256) of `text`, in URL-safe base64."""
+        code = hmac.digest(self._signing.reveal(), text.encode("utf-8", "surrogatepass"), "sha256")
+        return base64.urlsafe_b64encode(code).decode().rstrip("=")
+
+    def signed(self, text: str, signature: str) -> bool:
+        """Whether `sign` made the signature, compared in constant time."""
+        return hmac.compare_digest(self.sign(text).encode(), signature.encode("utf-8", "surrogatepass"))
 
     def seal(self, secret: Secret[bytes], owner: str) -> str:
         """Encrypts a secret into text. `owner` is authenticated with it, so it is invalid in another company's row."""

@@ -7,7 +7,7 @@ in the database and not checked here.
 
 from __future__ import annotations
 
-import re
+import json
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from typing import Any
 
 import jwt
 
+from sfu.errors import BadName
 from sfu.refusals import (
     BadValue,
     TokenAlgorithm,
@@ -30,6 +31,7 @@ from sfu.refusals import (
     TokenNotYetValid,
     TokenSignature,
 )
+from sfu.tenancy.names import NAME_CHARACTERS, canonical
 
 ALGORITHM = "HS256"
 ISSUER = "sfu"
@@ -39,15 +41,6 @@ LEEWAY_S = 60
 
 MAX_LIFE_S = 24 * 3600
 TOKEN_BYTES = 8192
-NAME_CHARACTERS = 255
-UNSEEN = (
-    r"\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000"
-    r"\ufeff\ufff9-\ufffb"
-)
-"""Characters that names must not contain, as part of a pattern: control and direction characters, and every space
-except U+0020."""
-
-_UNSEEN = re.compile(f"[{UNSEEN}\ud800-\udfff]")
 _LAST_SECOND = 253402300799
 """The last second of the year 9999, the maximum of datetime."""
 
@@ -107,9 +100,10 @@ def grant(
     """A new grant, valid from now on. Raises BadValue for an invalid duration or name."""
     if not 1 <= duration_s <= MAX_LIFE_S:
         raise BadValue(f"duration: must be 1 to {MAX_LIFE_S} seconds.")
-    for field, value in (("room_id", room_id), ("user_name", user_name)):
-        if not is_name(value):
-            raise BadValue(f"{field}: must be 1 to {NAME_CHARACTERS} characters.")
+    try:
+        room_id, user_name = canonical(room_id, "room_id"), canonical(user_name, "user_name")
+    except BadName as error:
+        raise BadValue(str(error)) from None
     start = now.astimezone(UTC).replace(microsecond=0)
     return Grant(
         id=str(uuid.uuid4()),
@@ -138,7 +132,7 @@ def encode(grant: Grant, secret: bytes) -> str:
         "nbf": int(grant.not_before.timestamp()),
         "exp": int(grant.expires_at.timestamp()),
     }
-    return jwt.encode(claims, secret, ALGORITHM, headers={"kid": grant.company_id})
+    return jwt.encode(claims, secret, ALGORITHM, headers={"kid": grant.company_id}, json_encoder=_Utf8)
 
 
 def peek(token: str) -> str:
@@ -214,6 +208,13 @@ def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenErro
     return Inspection(True, "valid", message, "", header, claims)
 
 
+class _Utf8(json.JSONEncoder):
+    """Writes names as they are. With escapes, long names of emoji would exceed TOKEN_BYTES."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"ensure_ascii": False})
+
+
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
@@ -251,10 +252,8 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
     for name in ("jti", "company_id"):
         if not _is_uuid(claims.get(name)):
             raise TokenClaim(f"The claim `{name}` is missing or not a UUID.")
-    for name in ("sub", "room_id", "user_name"):
-        if not is_name(claims.get(name)):
-            raise TokenClaim(f"The claim `{name}` is missing or not text of 1 to {NAME_CHARACTERS} characters.")
-    if claims["sub"] != claims["user_name"]:
+    names = {name: _name(claims, name) for name in ("sub", "room_id", "user_name")}
+    if names["sub"] != names["user_name"]:
         raise TokenClaim("The claims `sub` and `user_name` differ.")
     for name in ("iat", "nbf", "exp"):
         value = claims.get(name)
@@ -269,8 +268,8 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
     return Grant(
         id=claims["jti"],
         company_id=claims["company_id"],
-        room_id=claims["room_id"],
-        user_name=claims["user_name"],
+        room_id=names["room_id"],
+        user_name=names["user_name"],
         permissions=permissions,
         issued_at=datetime.fromtimestamp(claims["iat"], UTC),
         not_before=datetime.fromtimestamp(claims["nbf"], UTC),
@@ -295,9 +294,13 @@ def _check_times(found: Grant, now: datetime) -> None:
         )
 
 
-def is_name(value: object) -> bool:
-    """Whether this is a valid name for a room or a person."""
-    return isinstance(value, str) and 1 <= len(value) <= NAME_CHARACTERS and not _UNSEEN.search(value)
+def _name(claims: Mapping[str, Any], name: str) -> str:
+    """The canonical spelling of a claim. Raises TokenClaim."""
+    value = claims.get(name)
+    try:
+        return canonical(value if isinstance(value, str) else "")
+    except BadName:
+        raise TokenClaim(f"The claim `{name}` is missing or not text of 1 to {NAME_CHARACTERS} characters.") from None
 
 
 def _is_uuid(value: object) -> bool:

@@ -1,14 +1,16 @@
-"""Streamed request bodies, so that a large one is never held in memory.
+"""Requests as the routes need them: paths with encoded slashes, and streamed bodies.
 
-Quart buffers a body without limit. For streamed routes, this module stops reading from the connection while
-WAITING_BYTES are buffered, so that TCP flow control slows the client down. All code that depends on quart-trio's
-private parts is here.
+A large body must never be held in memory, and Quart buffers a body without limit. For streamed routes, this module
+stops reading from the connection while WAITING_BYTES are buffered, so that TCP flow control slows the client down. All
+code that depends on quart-trio's private parts is here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import unquote
 
 import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
@@ -19,6 +21,11 @@ STREAMED = frozenset({"/files"})
 """Paths whose bodies are read with `PacedBody.read`. Their routes limit the length of the body."""
 WAITING_BYTES = 1 << 18
 """Bytes of a streamed body that may be buffered before the route reads them."""
+ENCODED_SLASH = "\udc2f"
+"""Stands for `%2F` in a decoded path: this slash is part of a name and separates nothing (RFC 3986 section 2.2).
+
+It is a surrogate, so no encoded path contains it.
+"""
 
 
 class PacedBody(TrioBody):
@@ -50,6 +57,9 @@ class StreamingRequest(TrioRequest):
     body: PacedBody
 
     def __init__(self, method: str, scheme: str, path: str, *args: Any, **options: Any) -> None:
+        raw_path: bytes = options["scope"].get("raw_path", b"")
+        if b"%2f" in raw_path.lower() and raw_path.startswith(b"/"):
+            path = unquote(re.sub("%2[fF]", ENCODED_SLASH, raw_path.decode("ascii")))
         if path in STREAMED:
             options["max_content_length"] = None
         super().__init__(method, scheme, path, *args, **options)

@@ -46,7 +46,7 @@ class PacedStream(trio.abc.Stream):
         self._rate = PACE_BYTES_PER_S if paced else math.inf
         self._budget = float(PACE_BURST_BYTES)
         self._frames = FrameCounter(head.find(HEAD_END) + len(HEAD_END))
-        self._frame_bytes = PACE_BYTES_PER_S / (FRAMES * config.messages_per_s)
+        self._frame_bytes = PACE_BYTES_PER_S / (FRAMES * max(1, config.messages_per_s))
         self._at = trio.current_time()
 
     def credit(self, n_bytes: int) -> None:

@@ -31,6 +31,7 @@ from sfu.refusals import FilesFull, FileTooLarge
         ('say "hi"?.txt', "say _hi__.txt"),
         ("x" * 300 + ".tar.gz", "x" * (NAME_CHARACTERS - 3) + ".gz"),
         ("日本語.md", "日本語.md"),
+        ("می\u200cخواهم 👩\u200d👧.pdf", "می\u200cخواهم 👩\u200d👧.pdf"),
     ],
 )
 def test_a_name_is_cleaned(text: str, name: str) -> None:

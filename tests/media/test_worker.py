@@ -502,6 +502,7 @@ def test_commands_for_peers_that_are_gone_are_ignored() -> None:
                 bridge.Leave("x"),
             ):
                 await control.send(command)
+            assert control.worker.outbox.get_nowait() == bridge.Gone("x")
             assert control.worker.outbox.empty()
             with pytest.raises(TypeError, match="configured twice"):
                 await control.send(configure())

@@ -11,6 +11,7 @@ import pytest
 from support.node import run
 from support.process import ROOT
 
+from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.web.preload import ALWAYS, VIEWS, reachable
 
 PUBLIC = ROOT / "public"
@@ -75,3 +76,9 @@ def test_what_loads_first_has_its_words(words: dict[str, Any]) -> None:
     first = {name for view in VIEWS.values() for name in reachable((*ALWAYS, *view), files)}
     assert "call/call.js" in first
     assert {key for name in first - {"i18n/reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_longest_name_is_the_servers(words: dict[str, Any], language: str) -> None:
+    assert re.findall(r"\d+", words[language]["texts"]["end.bad_name.text"]) == ["1", str(NAME_CHARACTERS)]
+    assert "maxlength" not in (PUBLIC / "index.html").read_text().partition('id="name-input"')[2].partition(">")[0]

@@ -334,17 +334,16 @@ async def test_a_page_of_rooms_is_bounded_by_their_metadata(store: Store, compan
 
 
 async def test_tokens_are_listed_the_newest_first(store: Store, company: Company, clock: Any, issue: Any) -> None:
-    made = []
-    for number in range(5):
-        clock.advance(number % 2)  # some in the same second
-        made.append((await issue(company, user_name=f"user-{number}"))[0])
-    expected = [grant.id for grant in sorted(made, key=lambda grant: (grant.issued_at, grant.id), reverse=True)]
+    made: list[str] = []
+    for number in range(9):
+        clock.advance(number // 4)  # some in the same microsecond
+        made.insert(0, (await issue(company, user_name=f"user-{number}"))[0].id)
     seen, cursor = [], None
-    while len(seen) < 5:
+    while len(seen) < len(made):
         page = await store.tokens.list(company.id, cursor=cursor, limit=2)
         seen += [token.id for token in page.items]
         cursor = page.next
-    assert seen == expected
+    assert seen == made
     assert cursor is None
 
 

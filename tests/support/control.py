@@ -86,11 +86,19 @@ class Server:
 
     @asynccontextmanager
     async def connect(
-        self, target: str, *, full: bool = True, origin: str = "", token: str = "", resume: str | None = None
+        self,
+        target: str,
+        *,
+        full: bool = True,
+        origin: str = "",
+        token: str = "",
+        resume: str | None = None,
+        ticket: str = "",
     ) -> AsyncIterator[Client]:
-        """`token`, and `resume` with a session's secret, go as subprotocols."""
+        """`token`, `resume` with a session's secret, and `ticket` go as subprotocols."""
         values = [f"token.{token}"] if token else []
         values += [f"resume.{resume}"] if resume is not None else []
+        values += [f"return.{ticket}"] if ticket else []
         try:
             async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream, trio.open_nursery() as nursery:
                 ws = await wrap_client_stream(

@@ -53,6 +53,9 @@ class Child:
                     os.write(int(sys.argv[3]), b'["Nonsense",{}]\n')
                 self.sources[peer] = ["microphone", "camera"]
                 await self.offer(peer)
+            case bridge.Leave(peer):
+                self.publishing.discard(peer)
+                await self.send(bridge.Gone(peer))
             case bridge.Publish(peer, source):
                 self.sources[peer].append(source)
                 await self.offer(peer)
