@@ -113,9 +113,10 @@ export class Link {
     this.#asked.delete(source);
   }
 
-  /** Ends a pause before the next attempt to resume. */
+  /** Ends a pause before the next attempt to resume, or looks for a media path anew. */
   hurry() {
     if (this.#timers.resume) this.#resume();
+    else if (this.#secret && (this.#deafSince || !this.#reached)) this.#restart();
   }
 
   lose(code, message, rejoin = true) {
@@ -322,7 +323,7 @@ export class Link {
       mid,
       { peer, source, track: transceivers.get(mid).receiver.track },
     ]);
-    this.#on.media(new Map(media), Number(/^a=candidate:\S+ 1 udp \d+ \S+ (\d+)/im.exec(offer.sdp)?.[1]) || null);
+    this.#on.media(new Map(media));
   }
 
   /** Sets the encodings of a simulcast, and enables the layers that somebody watches. */
