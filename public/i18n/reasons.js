@@ -3,15 +3,17 @@
 import { has, list, t } from './texts.js';
 import { isProblem } from './words.js';
 
+const WHOLE = ['insecure', 'barred', 'dismissed', 'system']; // problems whose text names no device
+
 /** The problems of microphone and camera: a list of { text, action, sources, insecure }, one entry if both have the same. */
 export function deviceProblems(microphone, camera) {
   const both = microphone === camera && isProblem(camera);
   const found = both ? [['both', camera]] : [['camera', camera], ['microphone', microphone]].filter(([, status]) => isProblem(status));
   return found.map(([what, problem]) => ({
-    text: problem === 'insecure' ? t('problem.insecure') : t(`problem.${problem}.${what}`),
-    action: { none: t('look_again'), refused: t('again'), busy: t('again') }[problem],
+    text: t(WHOLE.includes(problem) ? `problem.${problem}` : `problem.${problem}.${what}`),
+    action: { none: t('look_again'), refused: t('again'), dismissed: t('again'), system: t('again'), busy: t('again') }[problem],
     sources: both ? ['microphone', 'camera'] : [what],
-    insecure: problem === 'insecure',
+    insecure: problem === 'insecure' && location.protocol === 'http:',
   }));
 }
 

@@ -45,9 +45,9 @@ const hintOf = (id) => t(id === 'room-input' ? 'join.room_hint' : page.token ? '
 
 function writeWill() {
   const { devices, listens } = page;
-  const on = (source) => ['on', 'starting'].includes(devices.status(source));
-  const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
-  const key = listens ? 'listen' : devices.asking.length ? 'asking' : will;
+  const [microphone, camera] = ['microphone', 'camera'].map((source) => devices.status(source));
+  const will = microphone === 'on' ? (camera === 'on' ? 'both' : 'microphone') : camera === 'on' ? 'camera' : 'none';
+  const key = listens ? 'listen' : devices.asking.length ? 'asking' : [microphone, camera].includes('starting') ? 'starting' : will;
   put($('join-will'), asked.refused ? '\u00a0' : t(`join.will.${key}`));
 }
 
