@@ -90,6 +90,7 @@ export default {
   'invite.title': 'لا يوجد أحد هنا سواك',
   'invite.text': 'شارك هذا الرابط مع من تريد دعوتهم.',
   'invite.private': 'يحتاج كل شخص إلى دعوة خاصة به. لدعوة شخص آخر، تواصل مع من دعاك.',
+  'invite.moderator': 'يحتاج كل شخص إلى دعوة خاصة به. لدعوة شخص آخر، استخدم الموقع أو التطبيق الذي حصلت منه على رابطك.',
   'tile.your_screen': 'شاشتك',
   'tile.screen': 'شاشة {name}',
   'tile.source': '{name} ({source})',

@@ -90,6 +90,7 @@ export default {
   'invite.title': 'Außer dir ist noch niemand hier',
   'invite.text': 'Teile diesen Link mit allen, die du einladen möchtest.',
   'invite.private': 'Hier brauchen alle eine eigene Einladung. Wenn noch jemand dazukommen soll, frag die Person, die dich eingeladen hat.',
+  'invite.moderator': 'Hier brauchen alle eine eigene Einladung. Wenn noch jemand dazukommen soll, nutze die Website oder App, von der du deinen Link hast.',
   'tile.your_screen': 'Dein Bildschirm',
   'tile.screen': 'Bildschirm von {name}',
   'tile.source': '{name} ({source})',

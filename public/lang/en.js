@@ -90,6 +90,7 @@ export default {
   'invite.title': 'You’re the only one here',
   'invite.text': 'Share this link with the people you want to invite.',
   'invite.private': 'Everyone here needs a personal invitation. To bring someone in, ask the person who invited you.',
+  'invite.moderator': 'Everyone here needs a personal invitation. To bring someone in, use the website or app where you got your link.',
   'tile.your_screen': 'Your screen',
   'tile.screen': '{name}’s screen',
   'tile.source': '{name} ({source})',

@@ -90,6 +90,7 @@ export default {
   'invite.title': 'De momento solo estás tú',
   'invite.text': 'Comparte este enlace con las personas que quieras invitar.',
   'invite.private': 'Cada persona necesita su propia invitación. Para traer a alguien, habla con quien te invitó.',
+  'invite.moderator': 'Cada persona necesita su propia invitación. Para traer a alguien, usa el sitio web o la aplicación donde recibiste tu enlace.',
   'tile.your_screen': 'Tu pantalla',
   'tile.screen': 'Pantalla de {name}',
   'tile.source': '{name} ({source})',

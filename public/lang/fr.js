@@ -90,6 +90,7 @@ export default {
   'invite.title': 'Il n’y a que vous ici',
   'invite.text': 'Partagez ce lien avec les personnes que vous souhaitez inviter.',
   'invite.private': 'Chacun a besoin de sa propre invitation. Pour faire venir quelqu’un, adressez-vous à la personne qui vous a invité.',
+  'invite.moderator': 'Chacun a besoin de sa propre invitation. Pour faire venir quelqu’un, utilisez le site ou l’appli où vous avez reçu votre lien.',
   'tile.your_screen': 'Votre écran',
   'tile.screen': 'Écran de {name}',
   'tile.source': '{name} ({source})',

@@ -52,7 +52,7 @@ export class Stage {
     const seats = seatsOf(room, me, () => page.changed());
     this.#seat(seats);
     $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
-    put($('invitation-text'), t(page.link ? 'invite.text' : 'invite.private'));
+    put($('invitation-text'), t(page.link ? 'invite.text' : room.permissions?.moderate ? 'invite.moderator' : 'invite.private'));
     put($('room-link'), page.link.replace(/^https?:\/\//, ''));
     $('room-link').parentElement.hidden = !page.link;
     this.#speak(room.speakers, false);
