@@ -43,8 +43,8 @@ function banner() {
   const away = room.error; // kept after rejoining until media flows: until then nothing may be heard yet
   const since_s = Math.round((performance.now() - lostAt) / 1000);
   const trouble = room.state === 'joined' ? room.trouble : null;
-  const repaired = () => (trouble === 'unreached' ? blockedText(room.unreached) : trouble && troubleText(trouble, since_s));
-  const why = away ? words({ since_s, answers, inCall: room.self !== null }) : repaired();
+  const missing = () => (away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s));
+  const why = trouble === 'unreached' ? blockedText(room.unreached) : missing();
   if (why && room.self === null) return hold(why);
   $('banner').hidden = !why;
   $('stage').classList.toggle('is-frozen', room.state !== 'joined' && room.self !== null);

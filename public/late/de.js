@@ -128,7 +128,7 @@ export default {
   'wait.reconnecting.title': 'Verbindung wird wiederhergestellt',
   'wait.reconnecting.text': { one: 'Die Verbindung wurde vor {count} Sekunde unterbrochen. Bis sie wieder da ist, hören die anderen dich nicht.', other: 'Die Verbindung wurde vor {count} Sekunden unterbrochen. Bis sie wieder da ist, hören die anderen dich nicht.' },
   'wait.stuck.title': 'Audio und Video sind unterbrochen',
-  'wait.stuck.text': 'Sie setzen automatisch wieder ein, meist innerhalb weniger Sekunden.',
+  'wait.stuck.text': 'Diese Seite stellt die Verbindung wieder her.',
   'wait.resuming.title': 'Verbindung wird wiederhergestellt',
   'wait.resuming.text': 'Du hörst und siehst die anderen weiterhin. Chatnachrichten und andere Änderungen kommen gleich bei ihnen an.',
   'wait.cut.text': 'Der Server antwortet nicht. Möglicherweise hören die anderen dich nicht.',

@@ -128,7 +128,7 @@ export default {
   'wait.reconnecting.title': 'Reconnecting',
   'wait.reconnecting.text': { one: 'The connection was lost {count} second ago. Others can’t hear you until it is back.', other: 'The connection was lost {count} seconds ago. Others can’t hear you until it is back.' },
   'wait.stuck.title': 'Audio and video have stopped',
-  'wait.stuck.text': 'They’ll resume automatically, usually within a few seconds.',
+  'wait.stuck.text': 'This page is restoring the connection.',
   'wait.resuming.title': 'Reconnecting',
   'wait.resuming.text': 'You can still hear and see the others. Chat messages and other changes will reach them in a moment.',
   'wait.cut.text': 'The server is not responding. Others may not be able to hear you.',

@@ -128,7 +128,7 @@ export default {
   'wait.reconnecting.title': 'Reconectando',
   'wait.reconnecting.text': { one: 'La conexión se perdió hace {count} segundo. Los demás no te oirán hasta que se recupere.', other: 'La conexión se perdió hace {count} segundos. Los demás no te oirán hasta que se recupere.' },
   'wait.stuck.title': 'El audio y el vídeo se han interrumpido',
-  'wait.stuck.text': 'Se reanudarán automáticamente, normalmente en unos segundos.',
+  'wait.stuck.text': 'Esta página está restableciendo la conexión.',
   'wait.resuming.title': 'Reconectando',
   'wait.resuming.text': 'Sigues oyendo y viendo a los demás. Los mensajes y otros cambios les llegarán en un momento.',
   'wait.cut.text': 'El servidor no responde. Es posible que los demás no te oigan.',

@@ -128,7 +128,7 @@ export default {
   'wait.reconnecting.title': 'Reconnexion en cours',
   'wait.reconnecting.text': { one: 'La connexion a été perdue il y a {count} seconde. Les autres ne vous entendent pas tant qu’elle n’est pas rétablie.', other: 'La connexion a été perdue il y a {count} secondes. Les autres ne vous entendent pas tant qu’elle n’est pas rétablie.' },
   'wait.stuck.title': 'L’audio et la vidéo sont interrompus',
-  'wait.stuck.text': 'Ils reprendront automatiquement, généralement en quelques secondes.',
+  'wait.stuck.text': 'Cette page rétablit la connexion.',
   'wait.resuming.title': 'Reconnexion en cours',
   'wait.resuming.text': 'Vous entendez et voyez toujours les autres. Vos messages et autres changements leur parviendront dans un instant.',
   'wait.cut.text': 'Le serveur ne répond pas. Il est possible que les autres ne vous entendent pas.',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from people import Person
@@ -76,6 +77,20 @@ def test_a_network_that_blocks_media_is_told_from_a_closed_server(walled: Walled
     said = told(alice)
     assert "It works for others, so a firewall or VPN on your side is the likely cause." in said
     assert f"For the network administrator: allow UDP to {HOST}:{server.port}." in said
+
+
+def test_media_that_is_lost_and_finds_no_other_way(walled: Walled, person: People) -> None:
+    """The reason for the loss gives way to the reason why there is no way back."""
+    server, relay = walled
+    shape(relay, BOTH, passes=True)
+    alice = person(server, "alice").join("lost")
+    eventually(lambda: alice.page.evaluate("window.room.connected"), "media flows")
+    before = alice.peer
+    shape(relay, BOTH, passes=False)
+    eventually(lambda: alice.trouble == "media", "alice notices")
+    eventually(partial(alice.has_come_back, before), "alice joins again", 60)
+    assert "It works for others" in told(alice), "others were connected lately"
+    assert alice.trouble == "unreached"
 
 
 def test_a_way_that_is_open_in_one_direction_only(walled: Walled, person: People) -> None:
