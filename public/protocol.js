@@ -201,6 +201,7 @@ export class Room extends EventTarget {
       this.settings = data;
       this.#emit('room', data);
     } else if (event === 'unreached') {
+      if (this.#flows) return; // it crossed the last step of the connection
       this.unreached = data;
       this.#change(this.state);
     } else if (PASSED_ON.has(event)) this.#emit(event, data);

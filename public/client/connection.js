@@ -172,11 +172,18 @@ export class Link {
       const section = this.#sections.get(data.source);
       if (section) this.#serially(() => this.#layer(data.source, section));
     }
+    else if (event === 'unreached') this.#explain(data);
     else {
       if (event === 'waiting') this.#cancel('welcome'); // the server decides how long somebody waits in the lobby
       if (event === 'welcome') this.#welcome(data);
       this.#on.event(event, data);
     }
+  }
+
+  /** The server cannot know that it is this browser that sends nothing, for example under a policy against UDP. */
+  async #explain(data) {
+    const { asked } = await received(this.#pc);
+    if (!this.#closed) this.#on.event('unreached', asked ? data : { ...data, cause: 'browser' });
   }
 
   #welcome({ session, resumed }) {
@@ -365,12 +372,12 @@ function withStereo(answer, offer, sent) {
     .join('');
 }
 
-/** Totals received so far: `bytes` of media and reports, and `all`, which adds the number of answered ICE checks. */
+/** Totals so far: `bytes` of media and reports received, `all`, which adds the number of answered ICE checks, and `asked`, of checks sent. */
 async function received(pc) {
   const reports = [...(await pc.getStats()).values()].filter(({ type }) => type === 'candidate-pair');
   const sum = (name) => reports.reduce((total, one) => total + (one[name] ?? 0), 0);
   const bytes = sum('bytesReceived');
-  return { bytes, all: bytes + sum('responsesReceived') };
+  return { bytes, all: bytes + sum('responsesReceived'), asked: sum('requestsSent') };
 }
 
 const sending = (section) => section.currentDirection === 'sendonly';
