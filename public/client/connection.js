@@ -15,6 +15,7 @@ const PULSE_MS = 500; // interval between two checks of the media path
 const DEAF_MS = { dense: 1_500, thin: 3_000 }; // the path is silent if nothing came for so long: dense after media, thin after RTCP reports, which come every second
 const DENSE = 4; // consecutive checks with new data that count as media
 const FRESH_MS = 1_200; // how long media counts as flowing after the last data
+const LAST_MS = 1_000; // how long the media of a server that was killed may still arrive: its workers end a little later
 const DISCONNECTED_MS = 2_000; // tolerated ICE disconnection: it often recovers by itself
 const ASLEEP_MS = 10_000; // a timer this late means that the machine slept, and the network may have changed
 const RESTART_MS = 4_000; // between two ICE restarts; the server accepts one in 2 s
@@ -88,8 +89,8 @@ export class Link {
   get trouble() {
     if (!this.#cutAt) return this.#deafSince ? 'media' : null;
     if (this.#deafSince) return 'all';
-    const { bytesAt, from } = this.#heard; // the data must have arrived between two checks made after the WebSocket was lost
-    return from > this.#cutAt && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
+    const { bytesAt, from } = this.#heard; // the data must have arrived between two checks made LAST_MS after the WebSocket was lost
+    return from > this.#cutAt + LAST_MS && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
   }
 
   /** Queues a message; false if it cannot be sent. */
