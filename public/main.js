@@ -12,6 +12,7 @@ Object.assign(page.actions, {
   async preview({ room, name }) {
     const { showJoin } = await import('./prejoin/join.js');
     devices.permitted = !page.listens;
+    if (!room) keep({ room }); // the address no longer names the last one
     showJoin({ room, name });
     page.show('join');
     devices.wake();

@@ -21,6 +21,7 @@ import { Link } from './client/connection.js';
 
 const STEADY_MS = 10_000; // a connection that lasted this long resets the reconnection pauses
 const PAUSE_MS = { first: 500, last: 5_000 };
+const PATHLESS = { codes: ['ice_timeout', 'dtls_failed'], pause_ms: 10_000, tries: 3 }; // others see every attempt as a join and a leave, so there are few
 const NOBODY = { dominant: null, speaking: [] };
 const PASSED_ON = new Set(['chat', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
 
@@ -32,7 +33,7 @@ export class Room extends EventTarget {
   participants = new Map();
   speakers = NOBODY;
   quality = null;
-  mediaPort = null;
+  unreached = null;
   permissions = null;
   settings = {};
   session = '';
@@ -46,6 +47,7 @@ export class Room extends EventTarget {
   #media = new Map(); // mid → { peer, source, track }
   #timer = 0;
   #tries = 0;
+  #pathless = 0; // consecutive attempts that found no media path
   #joinedAt = 0;
 
   /** `url` is the server's /ws; `http:` and `https:` are accepted too. */
@@ -67,11 +69,16 @@ export class Room extends EventTarget {
   }
 
   get trouble() {
-    return this.#link?.trouble ?? null;
+    return this.#link?.trouble ?? (this.#link && this.unreached ? 'unreached' : null);
   }
 
   get connected() {
     return this.#flows && !['media', 'all'].includes(this.trouble);
+  }
+
+  /** Whether it has given up to look for a media path, and tries again only at the next join(). */
+  get stalled() {
+    return this.state === 'waiting' && this.#pathless >= PATHLESS.tries;
   }
 
   /** Joins the room; also restarts an ended Room, and ends a pause between two attempts. */
@@ -81,9 +88,10 @@ export class Room extends EventTarget {
     if (typeof RTCPeerConnection === 'undefined') return this.#end({ code: 'no_webrtc', message: 'This browser has no WebRTC.', rejoin: false });
     const link = new Link(this.#url, { token: this.#token, ticket: this.ticket }, this.#local, {
       event: (event, data) => this.#handle(event, data),
-      media: (media, port) => this.#remap(media, port),
+      media: (media) => this.#remap(media),
       connected: () => {
-        this.error = null;
+        this.error = this.unreached = null;
+        this.#pathless = 0;
         this.#flows = true;
         this.#change('joined');
       },
@@ -194,6 +202,10 @@ export class Room extends EventTarget {
     } else if (event === 'room') {
       this.settings = data;
       this.#emit('room', data);
+    } else if (event === 'unreached') {
+      if (this.#flows) return; // it crossed the last step of the connection
+      this.unreached = data;
+      this.#change(this.state);
     } else if (PASSED_ON.has(event)) this.#emit(event, data);
     // unknown events come from a newer server: the protocol allows new events at any time
   }
@@ -220,10 +232,9 @@ export class Room extends EventTarget {
     this.#emit('speakers', this.speakers);
   }
 
-  #remap(media, port = this.mediaPort) {
+  #remap(media) {
     const before = this.#media;
     this.#media = media;
-    this.mediaPort = port;
     const same = (a, b) => a && b && a.peer === b.peer && a.source === b.source && a.track === b.track;
     for (const [mid, { peer, source }] of before) if (!same(before.get(mid), media.get(mid))) this.#emit('trackended', { peer, source });
     for (const [mid, one] of media) if (!same(one, before.get(mid))) this.#emit('track', one);
@@ -234,16 +245,18 @@ export class Room extends EventTarget {
     if (!error.rejoin) return this.#end(error);
     this.#clear(error.code === 'unreachable' && this.error ? this.error : error); // the original error says more than a failed attempt to reconnect
     if (steady) this.#tries = 0;
-    const pause = Math.min(PAUSE_MS.last, PAUSE_MS.first * 2 ** this.#tries++);
-    this.#timer = setTimeout(() => this.join(), pause * (0.75 + Math.random() / 2));
+    const pathless = PATHLESS.codes.includes(error.code);
+    if (pathless) this.#pathless++;
+    const pause = pathless ? PATHLESS.pause_ms * this.#pathless : Math.min(PAUSE_MS.last, PAUSE_MS.first * 2 ** this.#tries++);
     this.#change('waiting');
+    if (!this.stalled) this.#timer = setTimeout(() => this.join(), pause * (0.75 + Math.random() / 2));
   }
 
   #end(error) {
     clearTimeout(this.#timer);
     this.#clear(error);
     this.ticket = '';
-    this.#tries = 0;
+    this.#tries = this.#pathless = 0;
     this.#change('ended');
   }
 

@@ -173,6 +173,16 @@ class Connected(Message, frozen=True):
     address: str
 
 
+class Unreached(Message, frozen=True):
+    """No media path to the peer is up a while after its answer. `heard`: its connectivity checks arrive. `hosts` and
+    UDP `port` are advertised."""
+
+    peer: str
+    heard: bool
+    hosts: tuple[str, ...]
+    port: int
+
+
 class Track(Message, frozen=True):
     """The peer's answer says that it sends this source, and a packet of it came."""
 
@@ -273,8 +283,8 @@ class Stats(Message, frozen=True):
 
 
 Event = (
-    Ready | Fatal | Offer | Candidate | Connected | Track | TrackEnded | Paused | Layers | Speakers | Quality | Refused
-    | Failed | Gone | Stats
+    Ready | Fatal | Offer | Candidate | Connected | Unreached | Track | TrackEnded | Paused | Layers | Speakers
+    | Quality | Refused | Failed | Gone | Stats
 )  # fmt: skip
 
 COMMANDS = msgspec.json.Decoder[Command](Command)

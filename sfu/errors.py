@@ -182,7 +182,7 @@ class AnswerTimeout(SfuError):
 
 class IceTimeout(SfuError):
     code, close_code = "ice_timeout", 4408
-    default = "No media path to the server could be found. A firewall may block UDP."
+    default = "No media path to the server could be found: UDP is blocked, or the server advertises a wrong address."
 
 
 class DtlsFailed(SfuError):

@@ -144,8 +144,10 @@ page.on('people', () => {
 devices.addEventListener('change', deviceChanged);
 $('copy-link').addEventListener('click', page.actions.copyLink);
 $('retry-button').addEventListener('click', () => page.room.join());
-addEventListener('online', () => page.inCall && page.room.join());
-document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && page.inCall && page.room.join());
+const tryNow = () => page.inCall && page.room.join();
+addEventListener('online', tryNow);
+navigator.connection?.addEventListener?.('change', tryNow);
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());
 texts.addEventListener('change', () => page.changed());
 startBar();
 startShortcuts();

@@ -4,7 +4,7 @@ import { $, put } from '../base/dom.js';
 import { countDown, showEnding } from './ending.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
-import { endText, troubleText, waitingText } from '../i18n/reasons.js';
+import { blockedText, endText, troubleText, waitingText } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
 const FULL_S = 10; // between two attempts to join a full room
@@ -13,7 +13,7 @@ let lostAt = performance.now();
 let ticking = 0;
 let answers = false; // whether the server answers HTTP requests although it accepts no calls
 
-const words = (facts) => waitingText(page.room.error, { ...facts, host: location.hostname, port: page.room.mediaPort, room: page.room.room });
+const words = (facts) => waitingText(page.room.error, { ...facts, unreached: page.room.unreached, room: page.room.room });
 
 function stateChanged({ state, error }) {
   const { room } = page;
@@ -44,7 +44,8 @@ function banner() {
   const away = room.error; // kept after rejoining until media flows: until then nothing may be heard yet
   const since_s = Math.round((performance.now() - lostAt) / 1000);
   const trouble = room.state === 'joined' ? room.trouble : null;
-  const why = away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s);
+  const missing = () => (away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s));
+  const why = trouble === 'unreached' ? blockedText(room.unreached) : missing();
   if (why && room.self === null) return hold(why);
   $('banner').hidden = !why;
   $('stage').classList.toggle('is-frozen', room.state !== 'joined' && room.self !== null);

@@ -8,7 +8,7 @@ import { t } from '../i18n/texts.js';
 
 export function openInvite() {
   const { link, room } = page;
-  if (!link) return openDialog({ id: 'invite', title: t('link.title'), body: element('p', 'lead', t('link.private', { room: room.room })), className: 'dialog--small' });
+  if (!link) return openDialog({ id: 'invite', title: t('link.title'), body: element('p', 'lead', t(room.permissions.moderate ? 'link.moderator' : 'link.private', { room: room.room })), className: 'dialog--small' });
   const key = room.settings.locked ? 'link.locked' : room.settings.lobby ? 'link.lobby' : 'link.text';
   const words = element('div', 'stack');
   const field = element('p', 'copy');

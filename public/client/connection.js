@@ -15,6 +15,7 @@ const PULSE_MS = 500; // interval between two checks of the media path
 const DEAF_MS = { dense: 1_500, thin: 3_000 }; // the path is silent if nothing came for so long: dense after media, thin after RTCP reports, which come every second
 const DENSE = 4; // consecutive checks with new data that count as media
 const FRESH_MS = 1_200; // how long media counts as flowing after the last data
+const LAST_MS = 1_000; // how long the media of a server that was killed may still arrive: its workers end a little later
 const DISCONNECTED_MS = 2_000; // tolerated ICE disconnection: it often recovers by itself
 const ASLEEP_MS = 10_000; // a timer this late means that the machine slept, and the network may have changed
 const RESTART_MS = 4_000; // between two ICE restarts; the server accepts one in 2 s
@@ -89,8 +90,8 @@ export class Link {
   get trouble() {
     if (!this.#cutAt) return this.#deafSince ? 'media' : null;
     if (this.#deafSince) return 'all';
-    const { bytesAt, from } = this.#heard; // the data must have arrived between two checks made after the WebSocket was lost
-    return from > this.#cutAt && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
+    const { bytesAt, from } = this.#heard; // the data must have arrived between two checks made LAST_MS after the WebSocket was lost
+    return from > this.#cutAt + LAST_MS && performance.now() - bytesAt < FRESH_MS ? 'connection' : 'unknown';
   }
 
   /** Queues a message; false if it cannot be sent. */
@@ -114,9 +115,10 @@ export class Link {
     this.#asked.delete(source);
   }
 
-  /** Ends a pause before the next attempt to resume. */
+  /** Ends a pause before the next attempt to resume, or looks for a media path anew. */
   hurry() {
     if (this.#timers.resume) this.#resume();
+    else if (this.#secret && (this.#deafSince || !this.#reached)) this.#restart();
   }
 
   lose(code, message, rejoin = true) {
@@ -172,11 +174,18 @@ export class Link {
       const section = this.#sections.get(data.source);
       if (section) this.#serially(() => this.#layer(data.source, section));
     }
+    else if (event === 'unreached') this.#explain(data);
     else {
       if (event === 'waiting') this.#cancel('welcome'); // the server decides how long somebody waits in the lobby
       if (event === 'welcome') this.#welcome(data);
       this.#on.event(event, data);
     }
+  }
+
+  /** The server cannot know that it is this browser that sends nothing, for example under a policy against UDP. */
+  async #explain(data) {
+    const { asked } = await received(this.#pc);
+    if (!this.#closed) this.#on.event('unreached', asked ? data : { ...data, cause: 'browser' });
   }
 
   #welcome({ session, resumed }) {
@@ -323,7 +332,7 @@ export class Link {
       mid,
       { peer, source, track: transceivers.get(mid).receiver.track },
     ]);
-    this.#on.media(new Map(media), Number(/^a=candidate:\S+ 1 udp \d+ \S+ (\d+)/im.exec(offer.sdp)?.[1]) || null);
+    this.#on.media(new Map(media));
   }
 
   /** Sets the encodings of a simulcast, and enables the layers that somebody watches. */
@@ -365,12 +374,12 @@ function withStereo(answer, offer, sent) {
     .join('');
 }
 
-/** Totals received so far: `bytes` of media and reports, and `all`, which adds the number of answered ICE checks. */
+/** Totals so far: `bytes` of media and reports received, `all`, which adds the number of answered ICE checks, and `asked`, of checks sent. */
 async function received(pc) {
   const reports = [...(await pc.getStats()).values()].filter(({ type }) => type === 'candidate-pair');
   const sum = (name) => reports.reduce((total, one) => total + (one[name] ?? 0), 0);
   const bytes = sum('bytesReceived');
-  return { bytes, all: bytes + sum('responsesReceived') };
+  return { bytes, all: bytes + sum('responsesReceived'), asked: sum('requestsSent') };
 }
 
 const sending = (section) => section.currentDirection === 'sendonly';

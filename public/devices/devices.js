@@ -3,9 +3,12 @@
  *
  * status(source) is 'on', 'off', 'starting', or the reason why it cannot be on:
  *   'insecure'     the page is neither https nor localhost, so the browser offers no devices
+ *   'barred'       a permissions policy, of the embedding page or the server, keeps this page from it
  *   'none'         there is no such device
  *   'refused'      the user or the browser's settings denied permission
- *   'busy'         another program uses it
+ *   'dismissed'    the user closed the permission prompt without an answer
+ *   'system'       the operating system denies it to the browser
+ *   'busy'         it does not start; often another program uses it
  *   'unsupported'  the browser does not support it
  *
  * Events, whose detail is { source } and the fields named here:
@@ -13,7 +16,7 @@
  *   released              the track is about to be replaced; holders of a clone must stop it
  *   list                  the available devices changed (no detail)
  *   lost                  a device that was on is gone, and there is no other
- *   now { label }         another device has replaced one that is gone
+ *   now { label }         another device has replaced one that is gone, or is no longer the system default
  *   found                 a device is available where there was none
  *   plugged { id, label } one more device is available
  *   taken, returned       the system muted the microphone (a phone call), or unmuted it
@@ -24,8 +27,9 @@ import { choices, choose } from '../base/storage.js';
 
 const KINDS = { microphone: 'audioinput', camera: 'videoinput', speaker: 'audiooutput' };
 const INPUTS = ['microphone', 'camera'];
-/** Chromium's aliases of listed devices. `default` stays for inputs: the microphone in use may report only that id. */
-const ALIASES = { audioinput: ['communications'], audiooutput: ['default', 'communications'] };
+const DEFAULT = 'default';
+/** Chromium's aliases of listed devices. The default input stays: it follows the system's choice. */
+const ALIASES = { audioinput: ['communications'], audiooutput: [DEFAULT, 'communications'] };
 const PROBLEMS = {
   NotAllowedError: 'refused',
   SecurityError: 'refused',
@@ -34,6 +38,18 @@ const PROBLEMS = {
   NotReadableError: 'busy',
   AbortError: 'busy',
 };
+/** What Chromium's messages say about a NotAllowedError besides a refusal. */
+const DENIALS = { dismissed: 'dismissed', 'by system': 'system' };
+
+const ANSWERS = ['refused', 'dismissed', 'system']; // to a permission prompt
+
+function problemOf({ name, message }) {
+  const denial = name === 'NotAllowedError' && Object.keys(DENIALS).find((says) => message.includes(says));
+  return denial ? DENIALS[denial] : (PROBLEMS[name] ?? 'unsupported');
+}
+
+/** Whether a permissions policy denies the source. Only Chromium tells; elsewhere the request is refused. */
+const isBarred = (source) => document.featurePolicy?.allowsFeature(source) === false;
 
 /** Constraints for the chosen device: exact if it is present, since for `ideal` browsers may take another one. */
 function constraintsOf(source, present) {
@@ -64,7 +80,7 @@ export class Devices extends EventTarget {
 
   constructor() {
     super();
-    navigator.mediaDevices?.addEventListener?.('devicechange', () => this.#look());
+    navigator.mediaDevices?.addEventListener?.('devicechange', async () => this.#follow(await this.#look()));
   }
 
   /** The track of a source: microphone, camera, screen or screen-audio; null if there is none. */
@@ -122,16 +138,43 @@ export class Devices extends EventTarget {
     else this.start([source]);
   }
 
-  /** Switches to another device, or reopens the current one with changed constraints. */
+  /** Switches to another device, or reopens the current one with changed constraints. If it could not be started, tries again. */
   async pick(source, id = choices[source]) {
     choose({ [source]: id });
+    if (this.#problems[source]) return this.start([source]);
     if (source === 'speaker' || !this.#tracks[source]) return this.#emit('change', source);
+    await this.#reopen(source);
+  }
+
+  #reopen(source) {
     this.#work = this.#work.then(() => {
       this.#drop(source); // first: many devices cannot be opened twice or with other constraints, nor a phone's two cameras at once
       this.#emit('released', source);
       return this.#acquire([source]);
     });
-    await this.#work;
+    return this.#work;
+  }
+
+  /** A track of Chromium's `default` microphone stays on its device when the system default changes: opens the new one. */
+  async #follow(found) {
+    const { deviceId, groupId } = this.#tracks.microphone?.getSettings() ?? {};
+    const usual = found.find((one) => one.kind === KINDS.microphone && one.deviceId === DEFAULT);
+    if (deviceId !== DEFAULT || !usual?.groupId || !groupId || usual.groupId === groupId) return;
+    await this.#reopen('microphone');
+    this.#tellNow('microphone');
+  }
+
+  /** Chromium labels its default microphone "Default - " and the label of the device, which is told alone. */
+  #tellNow(source) {
+    const label = this.#tracks[source]?.label;
+    if (!label) return;
+    const own = this.choices[source].find((one) => one.id !== DEFAULT && label.endsWith(one.label));
+    this.#emit('now', source, { label: own?.label || label });
+  }
+
+  /** The id of the output device to play on: the chosen one while it is present, else '' for the system default. */
+  get speaker() {
+    return this.choices.speaker.some(({ id }) => id === choices.speaker) ? choices.speaker : '';
   }
 
   get canBlur() {
@@ -222,8 +265,10 @@ export class Devices extends EventTarget {
       return;
     }
     const present = await whatIsThere();
-    this.#fail(sources.filter((source) => !present.has(KINDS[source])), 'none');
-    const asked = sources.filter((source) => present.has(KINDS[source]));
+    this.#fail(sources.filter(isBarred), 'barred');
+    const open = sources.filter((source) => !isBarred(source));
+    this.#fail(open.filter((source) => !present.has(KINDS[source])), 'none');
+    const asked = open.filter((source) => present.has(KINDS[source]));
     if (!asked.length) return;
     const states = await permissionsOf(asked);
     this.#ask(asked.filter((source) => !['granted', 'denied'].includes(states.get(source))));
@@ -233,7 +278,7 @@ export class Devices extends EventTarget {
       for (const source of asked) this.#adopt(source, stream);
     } catch (error) {
       this.#ask([]);
-      await this.#refused(asked, PROBLEMS[error.name] ?? 'unsupported');
+      await this.#refused(asked, problemOf(error));
     }
     await this.#look(); // labels are available now
   }
@@ -246,7 +291,7 @@ export class Devices extends EventTarget {
   /** A request for two devices fails if one of them does: requests each that may still succeed on its own. */
   async #refused(sources, problem) {
     let again = sources.length > 1 ? sources : [];
-    if (problem === 'refused') {
+    if (ANSWERS.includes(problem)) {
       // unless exactly one is recorded as denied, the user refused both: do not ask again
       const states = await permissionsOf(again);
       const denied = again.filter((source) => states.get(source) === 'denied');
@@ -276,8 +321,7 @@ export class Devices extends EventTarget {
     if (!this.#wanted[source]) return this.#emit('change', source);
     this.#work = this.#work.then(() => this.#acquire([source]));
     await this.#work;
-    const track = this.#tracks[source];
-    if (track) this.#emit('now', source, { label: track.label });
+    if (this.#tracks[source]) this.#tellNow(source);
     else this.#emit('lost', source);
   }
 
@@ -288,6 +332,7 @@ export class Devices extends EventTarget {
     }
   }
 
+  /** Updates `choices`; returns all devices. */
   async #look() {
     const found = await navigator.mediaDevices.enumerateDevices().catch(() => []);
     const before = this.choices;
@@ -306,6 +351,7 @@ export class Devices extends EventTarget {
         this.#emit('found', source);
       } else if (before[source].length && more.length && this.#tracks[source]) this.#emit('plugged', source, more[0]);
     }
+    return found;
   }
 }
 

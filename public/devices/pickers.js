@@ -5,23 +5,32 @@ import { meter } from './meter.js';
 import { choices } from '../base/storage.js';
 import { t } from '../i18n/texts.js';
 
-/** The devices of a source as [id, label]. For the speaker, the system default ('') comes first. */
+/** The devices of a source as [id, label], including one in use that is not listed. For the speaker, the system default ('') comes first. */
 export function optionsOf(devices, source) {
   const found = devices.choices[source].map(({ id, label }, index) => [id, label || t(`device.numbered.${source}`, { number: index + 1 })]);
   if (source === 'speaker') return [['', t('device.usual')], ...(canChooseSpeaker() ? found : [])];
-  return found;
+  if (!['on', 'off', 'starting', 'busy'].includes(devices.status(source))) return []; // none of them can be used
+  const [id, label] = [runningOf(devices, source), devices.track(source)?.label];
+  return id && label && !found.some(([one]) => one === id) ? [[id, label], ...found] : found;
 }
 
+const runningOf = (devices, source) => devices.track(source)?.getSettings().deviceId;
+
 /** The text shown instead of an empty list, by the status of its source. "None found" only after devices were requested. */
-const INSTEAD = { none: 'device.none', unsupported: 'device.none', refused: 'device.refused', insecure: 'device.refused', busy: 'device.busy', starting: 'device.asking' };
+const INSTEAD = { none: 'none', unsupported: 'unsupported', dismissed: 'dismissed', busy: 'busy', starting: 'starting', off: 'usual' };
+
+function insteadOf(devices, source) {
+  const status = devices.status(source);
+  return t(`device.${devices.asking.includes(source) ? 'asking' : (INSTEAD[status] ?? 'refused')}`);
+}
 
 export const canChooseSpeaker = () => 'setSinkId' in HTMLMediaElement.prototype;
 
 /** The id of the device in use. */
 export function inUse(devices, source) {
-  const offered = new Set(devices.choices[source].map(({ id }) => id));
-  const running = devices.track(source)?.getSettings().deviceId;
-  return [running, choices[source]].find((id) => offered.has(id)) ?? '';
+  if (source === 'speaker') return devices.speaker;
+  const chosen = devices.choices[source].find(({ id }) => id === choices[source]);
+  return runningOf(devices, source) || chosen?.id || '';
 }
 
 /** A <select> for a source with the given `id`; refresh() updates it after the devices have changed. */
@@ -34,7 +43,7 @@ export function picker(devices, source, id) {
   box.append(select, icon('down'));
   box.refresh = () => {
     const options = optionsOf(devices, source);
-    const instead = t(INSTEAD[devices.status(source)] ?? 'device.usual');
+    const instead = insteadOf(devices, source);
     const key = JSON.stringify(options.length ? options : instead);
     select.disabled = options.length === 0;
     if (select.dataset.key !== key) {

@@ -1,19 +1,23 @@
 /** Texts and actions for errors and device problems, by the protocol's codes. No page elements. */
 
-import { t } from './texts.js';
+import { has, list, t } from './texts.js';
 import { isProblem } from './words.js';
+
+const WHOLE = ['insecure', 'barred', 'dismissed', 'system']; // problems whose text names no device
 
 /** The problems of microphone and camera: a list of { text, action, sources, insecure }, one entry if both have the same. */
 export function deviceProblems(microphone, camera) {
   const both = microphone === camera && isProblem(camera);
   const found = both ? [['both', camera]] : [['camera', camera], ['microphone', microphone]].filter(([, status]) => isProblem(status));
   return found.map(([what, problem]) => ({
-    text: problem === 'insecure' ? t('problem.insecure') : t(`problem.${problem}.${what}`),
-    action: { none: t('look_again'), refused: t('again'), busy: t('again') }[problem],
+    text: t(WHOLE.includes(problem) ? `problem.${problem}` : `problem.${problem}.${what}`),
+    action: { none: t('look_again'), refused: t('again'), dismissed: t('again'), system: t('again'), busy: t('again') }[problem],
     sources: both ? ['microphone', 'camera'] : [what],
-    insecure: problem === 'insecure',
+    insecure: problem === 'insecure' && location.protocol === 'http:',
   }));
 }
+
+const SHOWN = 3; // addresses of the server
 
 const WAITING = {
   server_stopping: 'server_stopping',
@@ -32,13 +36,22 @@ const WAITING = {
 
 /**
  * Why there is no call while the page keeps trying: { key, title, text, tech }. `since_s`: for how many seconds; `answers`:
- * whether the server answers HTTP requests; `inCall`: whether the user was in the room.
+ * whether the server answers HTTP requests; `unreached`: the server's event of that name; `inCall`: whether the user was in the
+ * room.
  */
-export function waitingText(error, { since_s, answers, host, port, room, inCall }) {
+export function waitingText(error, { since_s, answers, unreached, room, inCall }) {
   let key = WAITING[error.code] ?? (inCall ? 'reconnecting' : answers ? 'refusing' : 'unreachable');
   if (navigator.onLine === false) key = 'offline';
-  const tech = key === 'blocked' ? t('wait.blocked.admin', { port: String(port ?? ''), host }).replace(/ +/g, ' ') : null;
-  return { key, title: t(`wait.${key}.title`, { room }), text: t(`wait.${key}.text`, { room, count: since_s, udp: `UDP ${port ?? ''}`.trim() }), tech };
+  if (key === 'blocked') return blockedText(unreached);
+  return { key, title: t(`wait.${key}.title`, { room }), text: t(`wait.${key}.text`, { room, count: since_s }), tech: null };
+}
+
+/** Why there is no media path, by the server's event `unreached`; without it, only that there is none. */
+export function blockedText(unreached) {
+  const { cause = '', addresses = [] } = unreached ?? {};
+  const of = (key) => (has(key) ? t(key, { addresses: list(addresses.slice(0, SHOWN)) }) : '');
+  const text = [t('wait.blocked.text'), of(`wait.blocked.${cause}`)].filter(Boolean).join(' ');
+  return { key: 'blocked', title: t('wait.blocked.title'), text, tech: of(`wait.blocked.admin.${cause}`) || null };
 }
 
 /** Texts by `Room.trouble`, which tells what is under repair. They claim that media flows, or not, only if that was measured. */

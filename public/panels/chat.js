@@ -180,7 +180,7 @@ function send(event) {
     remember('sessionStorage', draftKey(), '');
     newRule.remove();
     toEnd();
-  } else toast('chat', t(page.room.state === 'joined' && !page.room.trouble ? 'chat.too_long' : 'chat.not_sent'), { icon: 'warning' });
+  } else toast('chat', t(new TextEncoder().encode(text).length > page.room.limits?.chat_bytes ? 'chat.too_long' : 'chat.not_sent'), { icon: 'warning' });
 }
 
 /** Shares files dropped on the chat; elsewhere, keeps the browser from leaving the call to open them. */

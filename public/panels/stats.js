@@ -94,7 +94,7 @@ function showVerdict(now) {
   verdictIcon.classList.toggle('is-bad', bad);
   put(verdictTitle, t(`stats.verdict.${found}`));
   const worst = Math.max(0, ...now.streams.map(({ loss }) => loss ?? 0));
-  const facts = found === 'none' ? t('stats.no_media') : t('stats.facts', { rtt: ms(now.rtt_ms), loss: percent(worst) });
+  const facts = found === 'none' ? t('stats.no_media') : t(worst ? 'stats.facts' : 'stats.facts_lossless', { rtt: ms(now.rtt_ms), loss: percent(worst) });
   put(verdictText, [cause(quality?.cause), facts].filter(Boolean).join(' '));
 }
 
@@ -121,7 +121,7 @@ function showStream(stream) {
   put(row.rate, stream.muted && stream.bps < 1000 ? t('stats.off') : bitrate(stream.bps));
   put(row.what, why || format(stream));
   row.what.classList.toggle('stream__why', Boolean(why));
-  put(row.loss, stream.loss === null ? '' : t('stats.lost', { loss: percent(stream.loss) }));
+  put(row.loss, lost(stream));
   draw(row, stream.graph);
   put(row.layers, stream.layers.filter(({ rid }) => rid).map(layer).join(' · '));
   row.layers.hidden = !row.layers.textContent;
@@ -176,7 +176,9 @@ function format({ kind, codec, channels, width, height, fps }) {
 
 const layer = ({ rid, width, height, bps }) => `${rid} ${width}×${height} ${bitrate(bps)}`;
 const ms = (value) => number(Math.round(value), { style: 'unit', unit: 'millisecond' });
-const percent = (share) => number(share, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
+/** Rounded up, so that no loss is shown as none. */
+const percent = (share) => number(Math.ceil(share * 1000 - 1e-6) / 1000, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const lost = ({ loss }) => (loss === null ? '' : t('stats.lost', { loss: percent(loss) }));
 
 function bitrate(bps) {
   if (bps >= 999_500) return number(bps / 1e6, { style: 'unit', unit: 'megabit-per-second', minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -184,7 +186,7 @@ function bitrate(bps) {
 }
 
 async function copyReport() {
-  const lines = latest.streams.map((stream) => [stream.title, bitrate(stream.bps), format(stream), stream.layers.filter(({ rid }) => rid).map(layer).join(' · '), stream.loss === null ? '' : t('stats.lost', { loss: percent(stream.loss) }), reason(stream)]);
+  const lines = latest.streams.map((stream) => [stream.title, bitrate(stream.bps), format(stream), stream.layers.filter(({ rid }) => rid).map(layer).join(' · '), lost(stream), reason(stream)]);
   const report = [`${location.host} · ${new Date().toISOString()}`, navigator.userAgent, `${verdictTitle.textContent}. ${verdictText.textContent}`];
   report.push(...lines.map((line) => line.filter(Boolean).join(', ')));
   try {

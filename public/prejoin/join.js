@@ -13,12 +13,15 @@ const LOOK_MS = 15_000;
 
 const preview = import('./preview.js'); // joining does not wait for it
 
-let asked = { room: '', fixed: false };
+/** What the button does where a join leads elsewhere than into the room, by code; for all other refusals it checks again. */
+const BUTTONS = { lobby: 'join.button.lobby', room_full: 'join.button.room_full', room_elsewhere: 'join.button.room_full' };
+
+let asked = { room: '', fixed: false, refusal: '' }; // `refusal`: the code that a join would be refused with now
 let looking = 0;
 
 /** Shows the view. A `room` from the link cannot be changed; a token fixes the name too. */
 export function showJoin({ room, name }) {
-  asked = { room, fixed: Boolean(room) };
+  asked = { room, fixed: Boolean(room), refusal: '' };
   $('room-field').hidden = asked.fixed;
   $('room-input').value = room;
   $('name-input').value = name;
@@ -39,7 +42,7 @@ export function showJoin({ room, name }) {
 
 function write() {
   put($('join-title'), asked.fixed ? asked.room : t('join.title'));
-  writeWill();
+  writeRefusal();
   for (const id of ['room-input', 'name-input']) if ($(id).getAttribute('aria-invalid') !== 'true') put($(id.replace('input', 'hint')), hintOf(id));
 }
 
@@ -47,10 +50,18 @@ const hintOf = (id) => t(id === 'room-input' ? 'join.room_hint' : page.token ? '
 
 function writeWill() {
   const { devices, listens } = page;
-  const on = (source) => ['on', 'starting'].includes(devices.status(source));
-  const will = on('microphone') ? (on('camera') ? 'both' : 'microphone') : on('camera') ? 'camera' : 'none';
-  const key = listens ? 'listen' : devices.asking.length ? 'asking' : will;
-  put($('join-will'), asked.refused ? '\u00a0' : t(`join.will.${key}`));
+  const [microphone, camera] = ['microphone', 'camera'].map((source) => devices.status(source));
+  const will = microphone === 'on' ? (camera === 'on' ? 'both' : 'microphone') : camera === 'on' ? 'camera' : 'none';
+  const key = listens ? 'listen' : devices.asking.length ? 'asking' : [microphone, camera].includes('starting') ? 'starting' : will;
+  put($('join-will'), isRefused() ? '\u00a0' : t(`join.will.${key}`));
+}
+
+const isRefused = () => asked.refusal && !(asked.refusal in BUTTONS);
+
+/** Adapts what the button says, and the promise below it. */
+function writeRefusal() {
+  put($('join-button'), t(isRefused() ? 'look_again' : (BUTTONS[asked.refusal] ?? 'join.button')));
+  writeWill();
 }
 
 // --- who is in the room ---
@@ -63,16 +74,12 @@ async function look() {
   if (answer?.status === 404) clearInterval(looking); // the server does not offer this
   const said = await answer?.json().catch(() => null);
   if (recall('sessionStorage', ticketKey(asked.room))) return showInside(null); // whoever was in the call may return to it
-  if (page.token && [401, 403].includes(answer?.status)) return showRefused(said?.code);
-  showInside(answer?.ok ? said : null);
-}
-
-/** The token is not accepted: shows the reason before the user tries to join. */
-async function showRefused(code) {
-  clearInterval(looking);
-  asked.refused = true;
-  writeWill();
-  await showReason(code ?? 'token');
+  const refused = page.token && [401, 403].includes(answer?.status);
+  if (refused) clearInterval(looking);
+  asked.refusal = refused ? (said?.code ?? 'token') : (said?.refused ?? '');
+  if (asked.refusal) await showReason(asked.refusal);
+  else showInside(answer?.ok ? said : null);
+  writeRefusal();
 }
 
 const WAITS = {
@@ -94,7 +101,6 @@ async function showReason(code) {
 }
 
 function showInside(info) {
-  if (info?.refused && asked.fixed) return void showReason(info.refused);
   const names = info?.open && Array.isArray(info.participants) ? info.participants.map((one) => String(one?.name ?? one)) : null;
   $('inside').hidden = !asked.fixed;
   $('inside').classList.toggle('is-unknown', !names); // keeps its space, so that nothing jumps later
@@ -109,6 +115,7 @@ function showInside(info) {
 
 function submit(event) {
   event.preventDefault();
+  if (isRefused()) return void look();
   const room = $('room-input').value.trim();
   const name = $('name-input').value.trim();
   complain('name-input', name ? null : t('join.name_missing'));

@@ -5,8 +5,7 @@ import { $, button, element, put } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { levelBar, picker } from '../devices/pickers.js';
 import { deviceProblems } from '../i18n/reasons.js';
-import { choices } from '../base/storage.js';
-import { t, texts } from '../i18n/texts.js';
+import { has, more, t, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
 let parts = null; // { pickers, level, format } while the view is shown
@@ -17,7 +16,7 @@ export function showPreview() {
   parts?.level.stop();
   const level = levelBar(devices);
   const format = element('p', 'hint');
-  const test = button('hint-btn', { label: t('device.test') }, async () => (await import('../devices/meter.js')).testTone(choices.speaker));
+  const test = button('hint-btn', { label: t('device.test') }, async () => (await import('../devices/meter.js')).testTone(devices.speaker));
   const pickers = ['microphone', 'camera', 'speaker'].map((source) => picker(devices, source, `join-${source}`));
   parts = { pickers, level, format };
   const below = { microphone: [level.bar, level.words], camera: [format], speaker: [test] };
@@ -44,14 +43,16 @@ function showDevices() {
   $('preview-video').hidden = !picture;
   const shown = picture ? devices.stream : null;
   if ($('preview-video').srcObject !== shown) $('preview-video').srcObject = shown;
-  $('join-devices').classList.toggle('is-empty', !page.listens && ['microphone', 'camera'].every((source) => isProblem(devices.status(source))));
+  $('join-devices').classList.toggle('is-empty', !page.listens && ['microphone', 'camera'].every((source) => isProblem(devices.status(source)) && devices.status(source) !== 'busy')); // another one may start
   showProblems(picture);
 }
 
 function showProblems(picture) {
   const box = $('preview-problem');
   const { devices } = page;
-  const problems = deviceProblems(devices.status('microphone'), devices.status('camera'));
+  const statuses = ['microphone', 'camera'].map((source) => devices.status(source));
+  if (statuses.some(isProblem) && !has('problem.insecure')) return void more().catch(() => {}); // shows the preview anew
+  const problems = deviceProblems(...statuses);
   const { asking } = devices;
   const key = JSON.stringify([problems, picture, asking, page.listens]);
   if (box.dataset.key === key) return; // unchanged: a status region is announced at every write

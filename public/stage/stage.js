@@ -36,7 +36,7 @@ export class Stage {
     new ResizeObserver(() => this.#layOut(false)).observe(this.#box);
     page.on('speakers', (now) => this.#speak(now));
     page.on('quality', ({ peers = {} }) => this.#mark(peers));
-    page.on('devices', () => this.#each((tile) => tile.setSink()));
+    page.on('devices', () => this.#each((tile) => tile.setSink(page.devices.speaker)));
     page.on('call', ({ again }) => again || this.clear());
     document.addEventListener('visibilitychange', () => this.#tellView());
     this.#box.addEventListener('focusin', (/** @type {FocusEvent & { target: Element }} */ { target }) => this.#activate(target.closest('.tile')));
@@ -52,7 +52,7 @@ export class Stage {
     const seats = seatsOf(room, me, () => page.changed());
     this.#seat(seats);
     $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
-    put($('invitation-text'), t(page.link ? 'invite.text' : 'invite.private'));
+    put($('invitation-text'), t(page.link ? 'invite.text' : room.permissions?.moderate ? 'invite.moderator' : 'invite.private'));
     put($('room-link'), page.link.replace(/^https?:\/\//, ''));
     $('room-link').parentElement.hidden = !page.link;
     this.#speak(room.speakers, false);
@@ -141,6 +141,7 @@ export class Stage {
       move: () => (nextCorner(), this.#layOut(true)),
       blocked: page.actions.soundHeld,
     });
+    tile.setSink(page.devices.speaker);
     this.#tiles.set(key, tile);
     tile.video.volume = this.volumeOf(seat.peer);
     this.#box.append(tile.element);

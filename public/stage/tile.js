@@ -1,7 +1,6 @@
 /** One tile: the video or initials of a participant or shared screen, the name, state icons and buttons. */
 
 import { button, element, icon, initialsOf, put, toneOf } from '../base/dom.js';
-import { choices } from '../base/storage.js';
 import { t } from '../i18n/texts.js';
 import { tileText } from '../i18n/words.js';
 
@@ -51,7 +50,6 @@ export class Tile {
     this.flag.hidden = true;
     this.tools = this.#tools();
     this.element.append(this.initials, this.why, this.video, this.plate, this.flag, this.tools);
-    this.setSink();
   }
 
   #tools() {
@@ -138,8 +136,9 @@ export class Tile {
     for (const key of this.tools.children) key.tabIndex = on ? 0 : -1;
   }
 
-  setSink() {
-    if (!this.isSelf && this.video.setSinkId && this.video.sinkId !== choices.speaker) this.video.setSinkId(choices.speaker).catch(() => {});
+  /** Plays on the output device with this id. */
+  setSink(id) {
+    if (!this.isSelf && this.video.setSinkId && this.video.sinkId !== id) this.video.setSinkId(id).catch(() => {});
   }
 
   resume() {

@@ -17,6 +17,7 @@ from sfu import bridge
 from sfu.calls.admission import Admission, Ask, Entry
 from sfu.calls.chat import Chat
 from sfu.calls.lobby import Lobby
+from sfu.calls.reach import Reach
 from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
@@ -90,6 +91,7 @@ class Calls:
         self.admission = admission
         self.chat = Chat(rooms, admission.store, limits=config.limits)
         self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
+        self.reach = Reach(trio.current_time)
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
@@ -138,6 +140,7 @@ class Calls:
             return
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
         self.workers.release(peer.room.worker)
+        self.reach.left(peer.id)
         self.deliver(self.rooms.leave(peer, code))
         self.lobby.look_again(peer.room.key)
         metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None

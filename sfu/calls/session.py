@@ -398,7 +398,10 @@ class Session:
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):
                 self._media_failed(_CODES.get(code, SfuError)(message))
+            case bridge.Unreached():
+                self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
             case bridge.Connected(_, address):
+                hub.reach.connected(peer.id, address)
                 log.info("connected room=%r peer=%s address=%s", peer.room.key, peer.id, address)
 
     def _media_failed(self, error: SfuError) -> None:

@@ -113,9 +113,9 @@ class Worker:
         self.udp.open(interface_addresses(config.hosts), config.port or self.udp.port, config.hosts)
         if not self.udp.endpoints:
             raise OSError(errno.EADDRNOTAVAIL, "no interface has an address yet")
-        advertised = config.advertise or list(self.udp.endpoints)
         before = set(self.shared.candidates)
-        self.shared.candidates = [sdp.candidate_line(i, host, self.udp.port) for i, host in enumerate(advertised)]
+        advertised = enumerate(self.shared.advertised)
+        self.shared.candidates = [sdp.candidate_line(i, host, self.udp.port) for i, host in advertised]
         return [line for line in self.shared.candidates if line not in before]
 
     def handle(self, command: bridge.Command) -> None:
@@ -330,9 +330,7 @@ async def serve(sock: socket.socket) -> None:
     gc.freeze()
     gc.disable()  # `_report` collects
     log.debug("loop=%s batches=%s", type(asyncio.get_running_loop()).__module__, libc.lib is not None)
-    worker.emit(
-        bridge.Ready(worker.udp.port, tuple(worker.udp.endpoints), configure.advertise or tuple(worker.udp.endpoints))
-    )
+    worker.emit(bridge.Ready(worker.udp.port, tuple(worker.udp.endpoints), worker.shared.advertised))
 
     async def send_events() -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader sees the end too

@@ -12,6 +12,9 @@ from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.tenancy.tokens import Permissions
 
+UnreachedCause = Literal["address", "server", "network", "partial"]
+"""Why there is no media path, as far as the server can tell (calls/reach.py)."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackInfo:
@@ -261,6 +264,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreached:
+    """No media path to you is up a few seconds after your answer; the search goes on. `addresses` are those of the
+    server's candidates, with port."""
+
+    cause: UnreachedCause
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Error:
     """The last message (or what it asked for) was refused; the connection goes on."""
 
@@ -279,7 +291,8 @@ class Bye:
 
 ServerMessage = (
     Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
-    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Error | Bye
+    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Unreached
+    | Error | Bye
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -304,6 +317,7 @@ SERVER_EVENTS: dict[str, type] = {
     "asked": Asked,
     "room": RoomState,
     "lobby": Lobby,
+    "unreached": Unreached,
     "error": Error,
     "bye": Bye,
 }

@@ -498,6 +498,18 @@ async def test_closing_is_leaving(tmp_path: Path) -> None:
             assert ("Leave", {"peer": alice.peer}) in await bob.commands()
 
 
+async def test_media_that_finds_no_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lost = ("Unreached", {"heard": False, "hosts": ["10.0.0.5"], "port": 8080})
+    async with running(tmp_path) as server, server.joined(name="bob") as bob, server.joined() as alice:
+        await bob.expect("joined")
+        await alice.do(lost)
+        assert await alice.expect("unreached") == {"cause": "server", "addresses": ["10.0.0.5:8080"]}
+        await bob.do(("Connected", {"address": "127.0.0.1"}), lost)
+        assert (await bob.expect("unreached"))["cause"] == "network"
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [alice.peer in text and "client=127.0.0.1" in text for text in warnings] == [True, False]
+
+
 async def test_media_that_failed(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined(name="bob") as bob, server.joined() as alice:
         await bob.expect("joined")

@@ -58,6 +58,9 @@ navigator.mediaDevices.getUserMedia = async (asked) => {
     return free(asked);
 };
 """
+_REFUSED_JS = """
+navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('Permission denied', 'NotAllowedError'); };
+"""
 _HELD_JS = """
 const play = HTMLMediaElement.prototype.play;
 HTMLMediaElement.prototype.play = async function () {
@@ -147,14 +150,13 @@ PHONE = {"has_touch": True, "is_mobile": True}
 HOST = {"permissions": {"moderate": True}}
 LIGHT = {"color_scheme": "light"}
 SHARED = {"screen": True}
-REFUSED = {"permissions": []}
 SHOTS = [
     Shot("join", path="/?room=Design review"),
     Shot("join-light", path="/?room=Design review", options=LIGHT),
     Shot("join-portrait", path="/?room=Design review", window="portrait", options=PHONE),
     Shot("join-landscape", path="/?room=Design review", window="landscape", options=PHONE),
     Shot("join-ar", path="/?room=Design review", options={"locale": "ar"}),
-    Shot("join-refused", path="/?room=Design review", options=REFUSED),
+    Shot("join-refused", path="/?room=Design review", script=_REFUSED_JS),
     Shot("join-insecure", path="insecure"),
     Shot("join-busy", path="/?room=Design review", script=_BUSY_JS),
     Shot("end-token", path="/?token=broken"),

@@ -79,7 +79,7 @@ def test_a_room_without_a_link_offers_none(server: Server, crowd: Crowd, person:
     nothing = {"link": False, "code": False, "straight": False}
     assert offers(page) == dict.fromkeys(PLACES, nothing)
     page.get_by_role("button", name="Invite", exact=True).click()
-    expect(page.locator("#invite")).to_contain_text("To invite someone, ask the person who invited you.")
+    expect(page.locator("#invite")).to_contain_text("To invite someone, use the website or app")
     closed(page)
     page.click("#more-button")
     page.get_by_role("menuitem", name="Invite").click()
@@ -94,6 +94,14 @@ def test_a_room_without_a_link_offers_none(server: Server, crowd: Crowd, person:
     expect(other.locator("#end-text")).to_contain_text("You need an invitation to join linkless")
     other.get_by_role("button", name="Another room").click()
     expect(other.locator("#room-input")).to_be_visible()
+    assert other.url == f"{server.url}/"
+
+    for moderates, words in ((True, "use the website or app"), (False, "ask the person who invited you")):
+        token = crowd.token("alone", "eve", permissions={"moderate": moderates})
+        other.goto(f"{server.url}/?token={token}&preview=off")
+        expect(other.locator("#invitation-text")).to_contain_text(words)
+        other.click("#leave-button")
+        expect(other.locator("#end-title")).to_be_visible()
 
 
 def test_a_room_with_a_link_offers_it(server: Server, person: Callable[..., Person]) -> None:

@@ -85,10 +85,11 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, bro
     held.release(but="/prejoin/preview.js")
     page.click("#join-button")
     expect(page.locator("#name-hint")).to_have_text("Enter your name so that others know who you are.")
-    expect(page.locator("#join-will")).to_have_text("You’ll join with your microphone and camera on.")
+    expect(page.locator("#join-will")).to_have_text("You can join now. Your devices turn on when they’re ready.")
     expect(page.locator("#preview-video")).to_be_hidden()
-    page.click(".puck[data-toggle=camera]")
-    expect(page.locator("#join-will")).to_have_text("You’ll join with your microphone on and your camera off.")
+    for source in ("camera", "microphone"):
+        page.click(f".puck[data-toggle={source}]")
+    expect(page.locator("#join-will")).to_have_text("You’ll join muted, with your camera off.")
     assert page.evaluate("window.slow") == []
     assert held.after <= {"/room-info", "/icon.svg"}
     assert len(held.before) <= REQUESTS

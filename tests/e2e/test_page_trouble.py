@@ -8,7 +8,6 @@ import pytest
 from people import FAKE_DEVICES, Person, launch
 from playwright.sync_api import Browser, Playwright, expect
 from support.process import Server, eventually
-from support.relay import CLEAN, HOST, SILENT, Relay
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -98,30 +97,6 @@ def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
     expect(said).to_have_count(0)
     listener.hears()
     listener.sees(alice)
-
-
-@pytest.fixture
-def walled(start_server: Callable[..., Server]) -> Iterator[tuple[Server, Relay]]:
-    """A server whose pages load, behind a wall that lets no media through."""
-    server = start_server(public_ip=HOST, ice_s="2")
-    with Relay(server.port) as relay:
-        for direction in ("up", "down"):
-            relay.shape(direction, SILENT)  # type: ignore[arg-type]
-        yield server, relay
-
-
-def test_a_firewall_that_stops_the_media_is_named_with_its_port(walled: tuple[Server, Relay], person: People) -> None:
-    server, relay = walled
-    alice = person(server, "alice").join("wall")
-    banner = alice.page.locator("#banner")
-    expect(banner).to_contain_text("This network blocks audio and video")
-    expect(banner).to_contain_text(f"audio and video can’t get through (UDP {server.port}).")
-    expect(banner).to_contain_text(f"For the network administrator: allow UDP port {server.port} to 127.0.0.1.")
-    for direction in ("up", "down"):
-        relay.shape(direction, CLEAN)  # type: ignore[arg-type]
-    banner.get_by_role("button", name="Try now").click()
-    eventually(lambda: alice.page.evaluate("window.room.connected"), "media flows", 30)
-    expect(banner).to_be_hidden()
 
 
 def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, person: People) -> None:

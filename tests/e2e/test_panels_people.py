@@ -155,13 +155,33 @@ def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:
 def test_the_preview_says_why_a_room_is_closed(
     server: Server, crowd: Crowd, person: Callable[..., Person], go: Go
 ) -> None:
+    """And its button does what it says."""
     alice = go("alice", "shut", moderate=True)
-    for switch, text in (("Lobby", "This room has a lobby"), ("Lock the room", "shut is locked")):
+
+    def turn(switch: str) -> None:
         manage(alice).get_by_role("switch", name=switch).click()
         alice.page.keyboard.press("Escape")
-        page = person(server, "carol", quiet=True).page
-        page.goto(f"{server.url}/?token={crowd.token('shut', 'carol')}")
-        expect(page.locator("#inside")).to_contain_text(text)
+
+    page = person(server, "carol", quiet=True).page
+    button, will = page.locator("#join-button"), page.locator("#join-will")
+    turn("Lobby")
+    page.goto(f"{server.url}/?token={crowd.token('shut', 'carol')}")
+    expect(page.locator("#inside")).to_contain_text("This room has a lobby")
+    expect(button).to_have_text("Ask to join")
+    expect(will).to_have_text("You’ll join muted, with your camera off.")
+    turn("Lock the room")
+    page.reload()
+    expect(page.locator("#inside")).to_contain_text("shut is locked")
+    expect(button).to_have_text("Check again")
+    expect(will).to_have_text("")
+    turn("Lobby")
+    turn("Lock the room")
+    button.click()
+    expect(button).to_have_text("Join room")
+    expect(page.locator("#inside")).to_contain_text("1 person is in the room")
+    assert page.evaluate("window.room === undefined")
+    button.click()
+    eventually(lambda: page.evaluate("window.room?.connected"), "carol is in the room")
 
 
 def test_the_link_is_copied_and_read_by_a_phone(server: Server, person: Callable[..., Person]) -> None:

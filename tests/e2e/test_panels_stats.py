@@ -49,7 +49,9 @@ def test_every_stream_has_its_numbers(server: Server, person: People) -> None:
     alice.page.keyboard.press("i")
     panel = alice.page.get_by_role("complementary", name="Connection")
     expect(panel.locator(".verdict b")).to_have_text(re.compile("[Cc]onnection|link"))
-    expect(panel.locator(".verdict")).to_contain_text(re.compile(r"\d ms to the server"))
+    expect(panel.locator(".verdict")).to_contain_text(
+        re.compile(r"\d ms to the server, (no|up to ([1-9]\d*\.\d|0\.[1-9])%) packet loss\.")
+    )
     for title, format_ in {
         "Your microphone": "Opus, mono",
         "Your camera": r"\d+×\d+, \d+ fps, VP8",

@@ -45,7 +45,7 @@ def said(one: Person) -> list[str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    running = Server(hold_s="6")
+    running = Server(hold_s="8")
     try:
         yield running.start()
     finally:

@@ -8,6 +8,8 @@ interface PageElements {
 }
 
 interface Document {
+  /** Only in Chromium. */
+  featurePolicy?: { allowsFeature(name: string): boolean };
   getElementById<Id extends keyof PageElements>(id: Id): PageElements[Id];
 }
 

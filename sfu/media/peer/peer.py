@@ -34,6 +34,10 @@ log = logging.getLogger("sfu.media")
 SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
 
+UNREACHED_S = 5.0
+"""How long after its answer a peer may be without a media path before the control plane is told. Finding a path takes
+less than a second where there is one, so this leaves time to read about it before the timeouts end the peer."""
+
 
 class Peer(Transport):
     """Created by Join, started by `enter`, ended by `close` (Leave, a failure, or the worker's end). `close` ends, in
@@ -53,6 +57,7 @@ class Peer(Transport):
         self.quality = Quality()
         self._dtls: Dtls | None = None
         self._closed = False
+        self._unreached: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def enter(self) -> None:
@@ -102,7 +107,16 @@ class Peer(Transport):
 
     def connect(self, answer: sdp.AnswerSdp) -> None:
         """The first answer has come: starts ICE and DTLS."""
+        self._unreached = asyncio.get_running_loop().call_later(UNREACHED_S, self._tell_unreached)
         self._start(self._connect(answer))
+
+    def _tell_unreached(self) -> None:
+        """Tells the control plane, once, that there is no media path yet."""
+        if self._unreached is not None:
+            self._forget_unreached()
+            shared = self.shared
+            heard = self.agent.last_seen_s > 0
+            shared.emit(bridge.Unreached(self.id, heard, shared.advertised, shared.udp.port))
 
     def attach(self) -> None:
         """An answer was applied, or DTLS is up: media flows to this peer after the later of the two."""
@@ -115,12 +129,14 @@ class Peer(Transport):
             async with within(config.ice_s):
                 await self.agent.connected.wait()
         except TimeoutError:
+            self._tell_unreached()
             self.fail(IceTimeout())
             return
         self._dtls = dtls = Dtls(self.agent, self.shared.certificate, client=answer.setup != "active")
         if not await dtls.handshake(answer.fingerprints, config.dtls_s) or self._closed:
             self.fail(DtlsFailed())
             return
+        self._forget_unreached()
         dtls.on("statechange", self._dtls_changed)
         self.demuxer.open(dtls.incoming)
         self.outgoing = dtls.outgoing
@@ -128,6 +144,11 @@ class Peer(Transport):
         assert self.agent.selected is not None
         self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
         self.attach()
+
+    def _forget_unreached(self) -> None:
+        if self._unreached is not None:
+            self._unreached.cancel()
+            self._unreached = None
 
     def _dtls_changed(self) -> None:
         if self._dtls is not None and self._dtls.ended:
@@ -172,6 +193,7 @@ class Peer(Transport):
         if self._closed:
             return
         self._closed = True
+        self._forget_unreached()
         del self.room.peers[self.id]
         self.room.speakers.leave(self.id)
         self.room.check_codecs()

@@ -25,3 +25,8 @@ class Shared:
     send_buffers: SendBuffers
     candidates: list[str]
     out: Packet = field(default_factory=Packet)  # scratch; filled, encrypted and sent without awaiting
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """The addresses in the candidates, all with the port `udp.port`."""
+        return self.config.advertise or tuple(self.udp.endpoints)

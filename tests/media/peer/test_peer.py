@@ -27,6 +27,7 @@ from support.media_client import (
 )
 
 from sfu import bridge
+from sfu.media.peer import peer
 from sfu.media.peer.peer import SILENT_S
 from sfu.media.rtp import rtcp
 from sfu.media.streams.reception import TRIES
@@ -52,6 +53,9 @@ def test_a_client_whose_checks_do_not_come() -> None:
         async with local_worker(ice_s=0.05) as control:
             a = await Client(control, "a").join()
             await a.negotiate()
+            told = await control.event(bridge.Unreached, "a")
+            assert (told.heard, told.port) == (False, control.worker.udp.port)
+            assert told.hosts == tuple(control.worker.udp.endpoints)
             await failed(control, "a", "ice_timeout")
 
     run(test)
@@ -63,7 +67,25 @@ def test_a_client_that_never_nominates() -> None:
             a = await Client(control, "a").join()
             await a.negotiate()
             await a.check(nominate=False)
+            assert (await control.event(bridge.Unreached, "a")).heard
             await failed(control, "a", "ice_timeout")
+            await a.aclose()
+
+    run(test)
+
+
+def test_a_client_without_a_path_is_told_of_before_its_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "UNREACHED_S", 0.05)
+
+    async def test() -> None:
+        async with local_worker(dtls_s=60.0) as control:
+            a = await Client(control, "a").join()
+            await a.negotiate()
+            await a.check()
+            assert (await control.event(bridge.Unreached, "a")).heard
+            await a.handshake()
+            await control.event(bridge.Connected, "a")
+            assert not control.pending(bridge.Failed, "a")
             await a.aclose()
 
     run(test)
