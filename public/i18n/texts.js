@@ -48,7 +48,10 @@ export function more() {
   return speak(language);
 }
 
-/** The text of a key. Inserted strings get bidi isolates if they or the language are written right to left. */
+/**
+ * The text of a key. Inserted strings get bidi isolates if they or the language are written right to left; an array becomes a
+ * list of them.
+ */
 export function t(key, values = {}) {
   let text = words[key] ?? key;
   if (typeof text === 'object') text = text[form('PluralRules').select(values.count)] ?? text.other;
@@ -60,6 +63,7 @@ export const has = (key) => key in words;
 
 function shown(value) {
   if (typeof value === 'number') return number(value);
+  if (Array.isArray(value)) return list(value.map(shown));
   const text = String(value);
   return RIGHT_TO_LEFT.has(language) || /[\u0590-\u08ff]/.test(text) ? `\u2068${text}\u2069` : text;
 }

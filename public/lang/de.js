@@ -106,8 +106,6 @@ export default {
   'stage.joining': 'Wird verbunden',
   'stage.alone': 'Nur du',
   'stage.people': { one: '{count} Person', other: '{count} Personen' },
-  'stage.joined': '{name} ist beigetreten',
-  'stage.left': '{name} hat den Raum verlassen',
   'invite.title': 'Außer dir ist noch niemand hier',
   'invite.text': 'Teile diesen Link mit allen, die du einladen möchtest.',
   'invite.private': 'Hier brauchen alle eine eigene Einladung. Wenn noch jemand dazukommen soll, frag die Person, die dich eingeladen hat.',

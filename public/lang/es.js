@@ -106,8 +106,6 @@ export default {
   'stage.joining': 'Conectando',
   'stage.alone': 'Solo tú',
   'stage.people': { one: '{count} participante', other: '{count} participantes' },
-  'stage.joined': '{name} se ha unido',
-  'stage.left': '{name} ha salido',
   'invite.title': 'De momento solo estás tú',
   'invite.text': 'Comparte este enlace con las personas que quieras invitar.',
   'invite.private': 'Cada persona necesita su propia invitación. Para traer a alguien, habla con quien te invitó.',

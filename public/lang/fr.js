@@ -106,8 +106,6 @@ export default {
   'stage.joining': 'Connexion en cours',
   'stage.alone': 'Vous uniquement',
   'stage.people': { one: '{count} participant', other: '{count} participants' },
-  'stage.joined': '{name} a rejoint la salle',
-  'stage.left': '{name} a quitté la salle',
   'invite.title': 'Il n’y a que vous ici',
   'invite.text': 'Partagez ce lien avec les personnes que vous souhaitez inviter.',
   'invite.private': 'Chacun a besoin de sa propre invitation. Pour faire venir quelqu’un, adressez-vous à la personne qui vous a invité.',
