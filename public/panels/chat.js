@@ -174,7 +174,7 @@ function card({ name, size: bytes, url }) {
   link.download = name;
   link.setAttribute('aria-label', t('files.download', { name, size: size(bytes) }));
   const box = element('div');
-  box.append(fileName(name), element('span', 'muted', size(bytes)));
+  box.append(fileName(name), ' ', element('span', 'muted', size(bytes))); // two words, as in the label
   link.append(icon('file'), box, icon('download'));
   return link;
 }
