@@ -27,7 +27,7 @@ export function deviceMenu(source, key) {
 export function moreMenu() {
   const grid = element('div', 'menu__grid');
   for (const key of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('.key--wide'))) {
-    if (key.checkVisibility()) continue;
+    if (key.getClientRects().length) continue; // it is in the bar
     const made = element('button', key.matches('.is-on, .is-hand') ? 'is-on' : '');
     made.type = 'button';
     made.setAttribute('role', 'menuitem');
