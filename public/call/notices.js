@@ -4,7 +4,7 @@ import { secureLink } from '../app/device-keys.js';
 import { page } from '../app/page.js';
 import { notify } from '../app/signs.js';
 import { deviceProblems } from '../i18n/reasons.js';
-import { t } from '../i18n/texts.js';
+import { has, t } from '../i18n/texts.js';
 import { clearToasts, closeToast, toast } from '../ui/toasts.js';
 
 const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // sources that a moderator can stop, with their icons
@@ -63,8 +63,9 @@ function followDevices() {
 
 followDevices();
 page.on('view', ({ name }) => name !== 'call' && clearToasts());
-page.follow('error', ({ code, message }) => {
-  if (!QUIET_ERRORS.has(code)) toast('error', code === 'no_common_codec' ? t('hint.no_common_codec') : message, { icon: 'warning' });
+page.follow('error', ({ code }) => {
+  const key = `error.${code}`;
+  if (!QUIET_ERRORS.has(code)) toast('error', t(has(key) ? key : 'error.other'), { icon: 'warning' });
 });
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;

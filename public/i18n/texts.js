@@ -71,6 +71,7 @@ function shown(value) {
 export const number = (value, options) => new Intl.NumberFormat(locale, options).format(value);
 export const list = (names) => form('ListFormat').format(names);
 export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
+export const day = (ms) => new Intl.DateTimeFormat(locale, { weekday: 'long', day: 'numeric', month: 'long' }).format(ms);
 
 /** A duration such as 24:08 or 1:02:09. */
 export function elapsed(seconds) {

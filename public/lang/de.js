@@ -114,7 +114,7 @@ export default {
   'tile.source': '{name} ({source})',
   'tile.muted': 'stummgeschaltet',
   'tile.speaking': 'spricht',
-  'tile.dominant': 'spricht hauptsächlich',
+  'tile.dominant': 'spricht am meisten',
   'tile.no_picture': 'kein Video',
   'tile.weak': 'schwache Verbindung',
   'tile.hand': 'Hand gehoben, Position {place}',

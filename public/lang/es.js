@@ -114,7 +114,7 @@ export default {
   'tile.source': '{name} ({source})',
   'tile.muted': 'micrófono silenciado',
   'tile.speaking': 'hablando',
-  'tile.dominant': 'orador principal',
+  'tile.dominant': 'voz principal',
   'tile.no_picture': 'sin vídeo',
   'tile.weak': 'conexión débil',
   'tile.hand': 'mano levantada, posición {place}',

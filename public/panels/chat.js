@@ -7,7 +7,7 @@ import { page } from '../app/page.js';
 import { chime, Gathered, mark, notify } from '../app/signs.js';
 import { panels } from './panel.js';
 import { recall, remember } from '../base/storage.js';
-import { clock, language, number, t, texts } from '../i18n/texts.js';
+import { clock, day, number, t, texts } from '../i18n/texts.js';
 import { closeToast, say, toast } from '../ui/toasts.js';
 
 const LINES = 500;
@@ -136,11 +136,11 @@ function beginning(text) {
 
 /** Adds a date rule if the day differs from the last line's; the first line of today needs none. */
 function addDay(time) {
-  const day = new Date(time).toDateString();
+  const date = new Date(time).toDateString();
   const before = lastDay ?? new Date().toDateString();
-  lastDay = day;
-  if (day === before) return;
-  addRule(new Intl.DateTimeFormat(language, { weekday: 'long', day: 'numeric', month: 'long' }).format(time));
+  lastDay = date;
+  if (date === before) return;
+  addRule(day(time));
 }
 
 function who(name, isSelf, time) {

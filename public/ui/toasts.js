@@ -66,7 +66,7 @@ export function say(text) {
 }
 
 function flush() {
-  const text = said.splice(0).map((one) => (/[.!?؟…]$/.test(one) ? one : `${one}.`)).join(' ');
+  const text = said.splice(0).map((one) => (/[.!?؟…]\u2069?$/.test(one) ? one : `${one}.`)).join(' ');
   if (reachable()) announcer.textContent = text;
   else setTimeout(() => (announcer.textContent = text), MOVED_MS);
   timer = setTimeout(() => {

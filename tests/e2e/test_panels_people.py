@@ -139,6 +139,16 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     expect(alice.page.get_by_text("is waiting to join")).to_have_count(0)
 
 
+def test_what_the_server_refuses_is_told_in_the_readers_language(go: Go) -> None:
+    bob = go("bob", "refuse")
+    bob.page.evaluate("async () => (await import('/app/page.js')).page.actions.later()")
+    bob.page.evaluate("async () => (await import('/i18n/texts.js')).speak('de')")
+    bob.page.evaluate("room.send('end_call', {})")
+    expect(bob.page.locator(".toast")).to_have_text(["Dazu fehlt dir die Berechtigung."])
+    bob.page.evaluate("room.send('nonsense', {})")
+    expect(bob.page.locator(".toast")).to_have_text(["Das hat nicht geklappt. Versuche es gleich noch einmal."])
+
+
 def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:
     alice, bob = go("alice", "end", moderate=True), go("bob", "end")
     manage(alice).get_by_role("switch", name="Lock the room").click()
