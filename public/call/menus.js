@@ -33,6 +33,9 @@ export function moreMenu() {
     made.setAttribute('role', 'menuitem');
     made.setAttribute('aria-disabled', key.getAttribute('aria-disabled') ?? 'false');
     made.append(icon(key.querySelector('use').getAttribute('href').slice(3)), element('span', '', key.querySelector('.key__label').textContent));
+    made.setAttribute('aria-label', key.getAttribute('aria-label'));
+    const count = key.querySelector('.count:not([hidden])');
+    if (count) made.append(' ', element('span', count.className, count.textContent));
     made.addEventListener('click', () => {
       made.closest('dialog').close();
       key.click();

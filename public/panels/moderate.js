@@ -3,7 +3,7 @@
 import { $, button, element, put } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
-import { chime, mark, notify, withdraw } from '../app/signs.js';
+import { chime, Gathered, mark, notify, withdraw } from '../app/signs.js';
 import { panels } from './panel.js';
 import { number, t, texts } from '../i18n/texts.js';
 import { closeToast, hasToast, say, toast } from '../ui/toasts.js';
@@ -13,7 +13,7 @@ const RING_MS = 10_000; // from one to the next
 
 let ringing = 0;
 let waiting = []; // [{ peer, name }] in the lobby, in order of arrival
-const known = new Set(); // peer ids already announced
+const came = new Gathered(knock); // into the lobby, and not told yet
 
 export const moderates = () => page.room?.permissions?.moderate === true;
 export const inLobby = () => waiting;
@@ -119,27 +119,26 @@ function toggle(name, box) {
 
 /** Tells of each new arrival in the lobby once, by a toast that stays; closes it when nobody waits any more. */
 function lobbyChanged(now) {
+  const before = new Set(waiting.map(({ peer }) => peer));
   waiting = now;
-  const came = waiting.some(({ peer }) => !known.has(peer));
-  known.clear();
-  for (const { peer } of waiting) known.add(peer);
-  const listed = panels.open === 'people';
-  if (!waiting.length || listed) closeToast('lobby');
-  else if (came || hasToast('lobby')) toast('lobby', knocks(), { icon: 'people', ask: true, action: waiting.length === 1 ? admitOne() : showAll() });
-  if (came && listed) {
-    say(knocks());
-    document.querySelector('.lobby')?.scrollIntoView({ block: 'nearest' });
-  }
-  if (came) knock();
-  if (!waiting.length) withdraw('knock');
+  for (const { peer } of now) if (!before.delete(peer)) came.add(peer, peer);
+  for (const peer of before) came.drop(peer);
+  if (!now.length || panels.open === 'people') closeToast('lobby');
+  else if (hasToast('lobby')) showKnock({ spoken: true });
+  if (!now.length) withdraw('knock');
   showCount();
 }
 
 const knocks = () => (waiting.length === 1 ? t('people.knocks', waiting[0]) : t('people.knock', { count: waiting.length }));
 const admitOne = ([{ peer }] = waiting) => ({ label: t('people.admit'), then: () => admit(peer) });
 const showAll = () => ({ label: t('people.show'), then: () => panels.show('people') });
+const showKnock = (more) => toast('lobby', knocks(), { icon: 'people', ask: true, action: waiting.length === 1 ? admitOne() : showAll(), ...more });
 
 function knock() {
+  if (panels.open === 'people') {
+    say(knocks()); // the panel lists them
+    document.querySelector('.lobby')?.scrollIntoView({ block: 'nearest' });
+  } else showKnock();
   notify('knock', knocks(), () => panels.show('people'));
   ring(RINGS);
 }

@@ -26,9 +26,9 @@ export function toast(id, text, /** @type {Shown} */ { action, icon: name, ask =
   closeToast(id);
   const line = element('div', ask ? 'toast toast--ask' : 'toast');
   line.dataset.id = id;
-  if (ask) line.setAttribute('role', 'alert');
-  if (ask && openDialog()) say(text);
   if (spoken) line.setAttribute('aria-live', 'off');
+  else if (ask) line.setAttribute('role', 'alert');
+  if (ask && !spoken && openDialog()) say(text);
   if (name) line.append(icon(name));
   line.append(element('p', '', text));
   const close = () => line.remove();
