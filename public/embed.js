@@ -17,6 +17,10 @@
 
 const SERVER = new URL('.', import.meta.url);
 const ANSWER_MS = 15_000; // from the frame's `load` event to its first message
+const FEATURES = [
+  ...['camera', 'microphone', 'display-capture', 'speaker-selection', 'autoplay', 'fullscreen', 'picture-in-picture'],
+  ...['screen-wake-lock', 'clipboard-write'],
+]; // of browsers, which the call needs; frames have them only if they are allowed
 const SHEET = new CSSStyleSheet(); // unlike a <style> element, not subject to the embedding page's CSP
 SHEET.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
 
@@ -34,7 +38,7 @@ class VideoRoom extends HTMLElement {
 
   connectedCallback() {
     const frame = document.createElement('iframe');
-    frame.allow = 'camera; microphone; display-capture; fullscreen; autoplay; picture-in-picture';
+    frame.allow = FEATURES.join('; ');
     frame.title = this.title || 'Video room';
     frame.src = SERVER.href;
     frame.addEventListener('load', () => this.#handOver());

@@ -40,6 +40,8 @@ const USUAL = {
   motion: false, // content hint of shared screens: motion instead of detail
   theme: 'auto',
   shortcuts: true,
+  sounds: true, // of signs.js
+  notify: false, // system notifications of signs.js
   corner: 'bottom-end',
 };
 

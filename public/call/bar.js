@@ -38,8 +38,8 @@ function makeKey({ id, device, sign = device ?? id, wide, has = {}, count }) {
   Object.assign(key, { id: `${id}-button`, type: 'button' });
   for (const [name, value] of Object.entries(has)) key.setAttribute(`aria-${name}`, value);
   cap.append(icon(sign));
-  if (count) cap.append(Object.assign(element('span', count), { id: `${id}-count`, hidden: true }));
   key.append(cap, element('span', 'key__label'));
+  if (count) key.append(' ', Object.assign(element('span', count), { id: `${id}-count`, hidden: true })); // read after the label
   if (!device) return key;
   key.dataset.toggle = device;
   const choose = element('button', 'choose');

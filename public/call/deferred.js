@@ -12,6 +12,7 @@ import '../panels/chat.js'; // counts unread messages from the start
 import './idle.js';
 import '../panels/moderate.js';
 import '../stage/tile-keys.js';
+import './arrivals.js';
 import './notices.js';
 import './push-to-talk.js';
 import './interruptions.js';

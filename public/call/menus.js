@@ -27,12 +27,15 @@ export function deviceMenu(source, key) {
 export function moreMenu() {
   const grid = element('div', 'menu__grid');
   for (const key of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('.key--wide'))) {
-    if (key.checkVisibility()) continue;
+    if (key.getClientRects().length) continue; // it is in the bar
     const made = element('button', key.matches('.is-on, .is-hand') ? 'is-on' : '');
     made.type = 'button';
     made.setAttribute('role', 'menuitem');
     made.setAttribute('aria-disabled', key.getAttribute('aria-disabled') ?? 'false');
     made.append(icon(key.querySelector('use').getAttribute('href').slice(3)), element('span', '', key.querySelector('.key__label').textContent));
+    made.setAttribute('aria-label', key.getAttribute('aria-label'));
+    const count = key.querySelector('.count:not([hidden])');
+    if (count) made.append(' ', element('span', count.className, count.textContent));
     made.addEventListener('click', () => {
       made.closest('dialog').close();
       key.click();

@@ -2,12 +2,12 @@
 
 import { secureLink } from '../app/device-keys.js';
 import { page } from '../app/page.js';
+import { notify } from '../app/signs.js';
 import { deviceProblems } from '../i18n/reasons.js';
-import { t } from '../i18n/texts.js';
-import { clearToasts, closeToast, say, toast } from '../ui/toasts.js';
+import { has, t } from '../i18n/texts.js';
+import { clearToasts, closeToast, toast } from '../ui/toasts.js';
 
 const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // sources that a moderator can stop, with their icons
-const TOLD = new Set(['no_common_codec', 'chat_limit']); // errors with a text of the page's own
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
 /** Shows the problems of microphone and camera as toasts. */
@@ -63,15 +63,16 @@ function followDevices() {
 
 followDevices();
 page.on('view', ({ name }) => name !== 'call' && clearToasts());
-page.follow('joined', ({ name }) => say(t('stage.joined', { name })));
-page.follow('left', ({ name }) => say(t('stage.left', { name })));
-page.follow('error', ({ code, message }) => {
-  if (!QUIET_ERRORS.has(code)) toast('error', TOLD.has(code) ? t(`hint.${code}`) : message, { icon: 'warning' });
+page.follow('error', ({ code }) => {
+  const key = `error.${code}`;
+  if (!QUIET_ERRORS.has(code)) toast('error', t(has(key) ? key : 'error.other'), { icon: 'warning' });
 });
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;
   const then = () => page.devices.start([source === 'camera' ? 'camera' : 'microphone']);
-  toast('asked', t('hint.asked', { name }), { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
+  const text = t('hint.asked', { name });
+  notify('asked', text);
+  toast('asked', text, { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
 });
 page.follow('mute', ({ peer, source, muted, by }) => {
   const { devices, room } = page;

@@ -3,6 +3,7 @@
 import { button, element, icon } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
+import { askToNotify, canNotify } from '../app/signs.js';
 import { levelBar, picker } from '../devices/pickers.js';
 import { choices, choose } from '../base/storage.js';
 import { language, LANGUAGES, speak, t } from '../i18n/texts.js';
@@ -23,15 +24,21 @@ function row(title, ...inside) {
   return made;
 }
 
+/** A switch. If `then` returns a text, or a promise of one, the switch goes back off and shows that text as the reason. */
 function toggle(name, on, then) {
   const made = element('div', 'row row--switch');
   const words = element('p', '', t(`settings.${name}`));
-  words.append(element('small', '', t(`settings.${name}_text`)));
-  const key = button('switch', {}, () => {
+  const hint = element('small', '', t(`settings.${name}_text`));
+  words.append(hint);
+  const key = button('switch', {}, async () => {
     const now = key.getAttribute('aria-checked') !== 'true';
     key.setAttribute('aria-checked', String(now));
-    then(now);
+    const refused = await then(now);
+    if (typeof refused !== 'string') return;
+    key.setAttribute('aria-checked', 'false');
+    hint.textContent = refused;
   });
+  hint.setAttribute('role', 'status');
   key.setAttribute('role', 'switch');
   key.setAttribute('aria-checked', String(on));
   key.setAttribute('aria-label', t(`settings.${name}`));
@@ -88,6 +95,12 @@ function languages() {
   return box;
 }
 
+async function notices(on) {
+  if (on && !(await askToNotify())) return t('settings.notify_refused');
+  choose({ notify: on });
+  return null;
+}
+
 export function openSettings() {
   const { devices } = page;
   const level = levelBar(devices);
@@ -114,6 +127,8 @@ export function openSettings() {
       }),
     ),
     row(t('settings.language'), languages()),
+    toggle('sounds', choices.sounds, (on) => choose({ sounds: on })),
+    ...(canNotify() ? [toggle('notify', choices.notify && Notification.permission === 'granted', notices)] : []),
     toggle('motion', choices.motion, (on) => choose({ motion: on })),
     toggle('shortcuts', choices.shortcuts, (on) => choose({ shortcuts: on })),
   ];

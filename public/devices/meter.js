@@ -2,6 +2,7 @@
 
 const EVERY_MS = 100;
 const CALM_MS = 250; // with reduced motion
+const WAKE_MS = 500; // how long a new AudioContext may take to start
 const QUIETEST_DB = -60;
 const LOUDEST_DB = -14;
 
@@ -45,24 +46,37 @@ export function meter(track, then) {
   };
 }
 
-/** Plays three notes on the output device `sink`: a device id, or '' for the system default. */
-export async function testTone(sink) {
+/** @typedef {[frequency: number, at_s: number]} Note */
+
+const TEST = /** @type {Note[]} */ ([[523.25, 0.1], [659.25, 0.38], [783.99, 0.66]]);
+
+/** Whether the AudioContext runs. Sounds that a suspended one keeps would all be played later, at once. */
+async function awake() {
+  if (audio().state === 'suspended') await Promise.race([audio().resume(), new Promise((then) => setTimeout(then, WAKE_MS))]);
+  return audio().state === 'running';
+}
+
+/** Plays notes on the output device `sink`: a device id, or '' for the system default. Silent until browsers allow sound. */
+export async function play(/** @type {Note[]} */ notes, sink, loudness = 0.2) {
+  if (!(await awake())) return;
   const out = audio().createMediaStreamDestination();
   const player = new Audio();
   player.srcObject = out.stream;
   if (sink) await player.setSinkId?.(sink).catch(() => {});
-  const start = audio().currentTime + 0.1;
-  [523.25, 659.25, 783.99].forEach((frequency, index) => {
+  const start = audio().currentTime;
+  for (const [frequency, at_s] of notes) {
     const [tone, volume] = [audio().createOscillator(), audio().createGain()];
-    const at = start + index * 0.28;
+    const at = start + at_s;
     tone.frequency.value = frequency;
     volume.gain.setValueAtTime(0, at);
-    volume.gain.linearRampToValueAtTime(0.2, at + 0.02);
+    volume.gain.linearRampToValueAtTime(loudness, at + 0.02);
     volume.gain.exponentialRampToValueAtTime(0.001, at + 0.5);
     tone.connect(volume).connect(out);
     tone.start(at);
     tone.stop(at + 0.55);
-  });
+  }
   await player.play().catch(() => {});
   setTimeout(() => (player.srcObject = null), 2_000);
 }
+
+export const testTone = (sink) => play(TEST, sink);

@@ -48,7 +48,10 @@ export function more() {
   return speak(language);
 }
 
-/** The text of a key. Inserted strings get bidi isolates if they or the language are written right to left. */
+/**
+ * The text of a key. Inserted strings get bidi isolates if they or the language are written right to left; an array becomes a
+ * list of them.
+ */
 export function t(key, values = {}) {
   let text = words[key] ?? key;
   if (typeof text === 'object') text = text[form('PluralRules').select(values.count)] ?? text.other;
@@ -60,6 +63,7 @@ export const has = (key) => key in words;
 
 function shown(value) {
   if (typeof value === 'number') return number(value);
+  if (Array.isArray(value)) return list(value.map(shown));
   const text = String(value);
   return RIGHT_TO_LEFT.has(language) || /[\u0590-\u08ff]/.test(text) ? `\u2068${text}\u2069` : text;
 }
@@ -67,6 +71,7 @@ function shown(value) {
 export const number = (value, options) => new Intl.NumberFormat(locale, options).format(value);
 export const list = (names) => form('ListFormat').format(names);
 export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
+export const day = (ms) => new Intl.DateTimeFormat(locale, { weekday: 'long', day: 'numeric', month: 'long' }).format(ms);
 
 /** A duration such as 24:08 or 1:02:09. */
 export function elapsed(seconds) {

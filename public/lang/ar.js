@@ -85,8 +85,6 @@ export default {
   'stage.joining': 'جارٍ الانضمام',
   'stage.alone': 'أنت فقط',
   'stage.people': { zero: '{count} مشارك', one: 'مشارك واحد', two: 'مشاركان', few: '{count} مشاركين', many: '{count} مشاركًا', other: '{count} مشارك' },
-  'stage.joined': 'انضم {name}',
-  'stage.left': 'غادر {name}',
   'invite.title': 'لا يوجد أحد هنا سواك',
   'invite.text': 'شارك هذا الرابط مع من تريد دعوتهم.',
   'invite.private': 'يحتاج كل شخص إلى دعوة خاصة به. لدعوة شخص آخر، تواصل مع من دعاك.',

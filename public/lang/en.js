@@ -85,8 +85,6 @@ export default {
   'stage.joining': 'Joining',
   'stage.alone': 'Only you',
   'stage.people': { one: '{count} person', other: '{count} people' },
-  'stage.joined': '{name} joined',
-  'stage.left': '{name} left',
   'invite.title': 'You’re the only one here',
   'invite.text': 'Share this link with the people you want to invite.',
   'invite.private': 'Everyone here needs a personal invitation. To bring someone in, ask the person who invited you.',

@@ -4,15 +4,17 @@ import { $, button, element, face, icon } from '../base/dom.js';
 import { fileName, filesAllowed, share, size, uploads } from './files.js';
 import { parts } from '../ui/linkify.js';
 import { page } from '../app/page.js';
+import { chime, Gathered, mark, notify } from '../app/signs.js';
 import { panels } from './panel.js';
 import { SERVER } from '../base/server.js';
 import { recall, remember } from '../base/storage.js';
-import { clock, language, number, t, texts } from '../i18n/texts.js';
-import { say, toast } from '../ui/toasts.js';
+import { clock, day, number, t, texts } from '../i18n/texts.js';
+import { closeToast, say, toast } from '../ui/toasts.js';
 
 const LINES = 500;
 const GROUP_MS = 5 * 60_000; // lines of one person within this time are grouped under one name
 const DAY_S = 86_400;
+const PREVIEW = 140; // characters of a message in its preview
 const draftKey = () => `sfu.draft.${page.room.room}`;
 
 const note = element('p', 'note');
@@ -26,6 +28,7 @@ const attach = button('icon-btn', { name: 'attach' }, () => picked.click());
 const newRule = element('p', 'rule rule--new');
 const seen = new Set(); // ids of lines: the history and live messages may overlap
 const mine = new Set(); // own peer ids, including earlier ones of this call
+const news = new Gathered(preview); // unread lines that are not told yet
 let unread = 0;
 let last = { peer: null, time: 0 };
 let lastDay = null; // date of the newest line
@@ -36,6 +39,8 @@ export function panel() {
 
 function shown() {
   setUnread(0);
+  news.clear();
+  closeToast('message');
   if (newRule.isConnected) newRule.scrollIntoView({ block: 'nearest' });
   else toEnd();
 }
@@ -64,6 +69,7 @@ function write() {
 
 function setUnread(count) {
   unread = count;
+  mark({ unread });
   $('chat-count').hidden = !count;
   $('chat-count').textContent = count > 99 ? `${number(99)}+` : number(count);
   $('chat-button').setAttribute('aria-label', count ? t('chat.unread', { count }) : t('key.chat'));
@@ -92,7 +98,7 @@ function addLine(line, old = false) {
   if (id && seen.has(id)) return;
   if (id) seen.add(id);
   const isSelf = mine.has(peer);
-  const counts = !isSelf && !old && panels.open !== 'chat';
+  const counts = !isSelf && !old && !reads();
   if (counts && !unread) {
     last = { peer: null, time: 0 };
     add(newRule);
@@ -106,16 +112,36 @@ function addLine(line, old = false) {
   add(made);
   if (!counts) return;
   setUnread(unread + 1);
-  say(file ? t('files.shared', { name, file: file.name }) : t('chat.message', { name, text }));
+  news.add(line, line);
+  if (panels.open !== 'chat') say(file ? t('files.shared', { name, file: file.name }) : t('chat.message', { name, text }));
+}
+
+/** Whether the user sees new lines. */
+const reads = () => panels.open === 'chat' && !document.hidden;
+
+/** Tells of the last of some unread lines. */
+function preview(lines) {
+  const { name, text, file } = lines.at(-1);
+  const said = file ? t('files.shared', { name, file: file.name }) : t('signs.message', { name, text: beginning(text) });
+  const then = () => panels.show('chat');
+  if (panels.open !== 'chat') toast('message', said, { icon: 'chat', brief: true, spoken: true, action: { label: t('people.show'), then } });
+  chime('message');
+  notify('message', said, then);
+}
+
+/** The beginning of a text, in one line. */
+function beginning(text) {
+  const letters = [...text.replace(/\s+/g, ' ')];
+  return letters.length > PREVIEW ? `${letters.slice(0, PREVIEW).join('').trimEnd()}…` : letters.join('');
 }
 
 /** Adds a date rule if the day differs from the last line's; the first line of today needs none. */
 function addDay(time) {
-  const day = new Date(time).toDateString();
+  const date = new Date(time).toDateString();
   const before = lastDay ?? new Date().toDateString();
-  lastDay = day;
-  if (day === before) return;
-  addRule(new Intl.DateTimeFormat(language, { weekday: 'long', day: 'numeric', month: 'long' }).format(time));
+  lastDay = date;
+  if (date === before) return;
+  addRule(day(time));
 }
 
 function who(name, isSelf, time) {
@@ -148,7 +174,7 @@ function card({ name, size: bytes, url }) {
   link.download = name;
   link.setAttribute('aria-label', t('files.download', { name, size: size(bytes) }));
   const box = element('div');
-  box.append(fileName(name), element('span', 'muted', size(bytes)));
+  box.append(fileName(name), ' ', element('span', 'muted', size(bytes))); // two words, as in the label
   link.append(icon('file'), box, icon('download'));
   return link;
 }
@@ -168,6 +194,7 @@ function clear() {
   seen.clear();
   mine.clear();
   last = { peer: null, time: 0 };
+  news.clear();
   setUnread(0);
 }
 
@@ -235,6 +262,7 @@ page.follow('room', write);
 page.follow('chat', (line) => addLine(line));
 page.follow('history', ({ lines }) => lines.forEach((line) => addLine(line, mine.size === 1)));
 page.follow('chat_deleted', remove);
-page.follow('joined', ({ name }) => addRule(t('stage.joined', { name })));
-page.follow('left', ({ name }) => addRule(t('stage.left', { name })));
+page.follow('joined', ({ name }) => addRule(t('signs.joined', { names: name, count: 1 })));
+page.follow('left', ({ name }) => addRule(t('signs.left', { names: name, count: 1 })));
+document.addEventListener('visibilitychange', () => reads() && unread && shown());
 page.follow('call', ({ again }) => again || clear());

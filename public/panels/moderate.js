@@ -3,12 +3,17 @@
 import { $, button, element, put } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
+import { chime, Gathered, mark, notify, withdraw } from '../app/signs.js';
 import { panels } from './panel.js';
 import { number, t, texts } from '../i18n/texts.js';
-import { closeToast, say, toast } from '../ui/toasts.js';
+import { closeToast, hasToast, say, toast } from '../ui/toasts.js';
 
+const RINGS = 4;
+const RING_MS = 10_000; // from one to the next
+
+let ringing = 0;
 let waiting = []; // [{ peer, name }] in the lobby, in order of arrival
-const known = new Set(); // peer ids already announced
+const came = new Gathered(knock); // into the lobby, and not told yet
 
 export const moderates = () => page.room?.permissions?.moderate === true;
 export const inLobby = () => waiting;
@@ -112,24 +117,41 @@ function toggle(name, box) {
   return key;
 }
 
-/** Announces each new arrival in the lobby once; closes the toast when nobody waits any more. */
+/** Tells of each new arrival in the lobby once, by a toast that stays; closes it when nobody waits any more. */
 function lobbyChanged(now) {
+  const before = new Set(waiting.map(({ peer }) => peer));
   waiting = now;
-  const came = waiting.filter(({ peer }) => !known.has(peer));
-  known.clear();
-  for (const { peer } of waiting) known.add(peer);
-  const ask = came.length > 0;
-  const [first] = waiting;
-  const knocks = waiting.length === 1 ? t('people.knocks', first) : t('people.knock', { count: waiting.length });
-  const admitOne = { label: t('people.admit'), then: () => admit(first.peer) };
-  const showAll = { label: t('people.show'), then: () => panels.show('people') };
-  if (!waiting.length || panels.open === 'people') closeToast('lobby');
-  else toast('lobby', knocks, { icon: 'people', ask, action: waiting.length === 1 ? admitOne : showAll });
-  if (ask && panels.open === 'people') say(knocks); // no toast: the panel lists them
+  for (const { peer } of now) if (!before.delete(peer)) came.add(peer, peer);
+  for (const peer of before) came.drop(peer);
+  if (!now.length || panels.open === 'people') closeToast('lobby');
+  else if (hasToast('lobby')) showKnock({ spoken: true });
+  if (!now.length) withdraw('knock');
   showCount();
 }
 
+const knocks = () => (waiting.length === 1 ? t('people.knocks', waiting[0]) : t('people.knock', { count: waiting.length }));
+const admitOne = ([{ peer }] = waiting) => ({ label: t('people.admit'), then: () => admit(peer) });
+const showAll = () => ({ label: t('people.show'), then: () => panels.show('people') });
+const showKnock = (more) => toast('lobby', knocks(), { icon: 'people', ask: true, action: waiting.length === 1 ? admitOne() : showAll(), ...more });
+
+function knock() {
+  if (panels.open === 'people') {
+    say(knocks()); // the panel lists them
+    document.querySelector('.lobby')?.scrollIntoView({ block: 'nearest' });
+  } else showKnock();
+  notify('knock', knocks(), () => panels.show('people'));
+  ring(RINGS);
+}
+
+/** Plays the sound of a knock, and again while the toast asks for a decision. */
+function ring(times) {
+  clearTimeout(ringing);
+  chime('knock');
+  if (times > 1) ringing = setTimeout(() => hasToast('lobby') && ring(times - 1), RING_MS);
+}
+
 function showCount() {
+  mark({ waiting: waiting.length });
   $('people-count').hidden = !waiting.length;
   put($('people-count'), number(waiting.length));
   $('people-button').setAttribute('aria-label', waiting.length ? t('people.key_waiting', { count: waiting.length }) : t('key.people'));

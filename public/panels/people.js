@@ -2,6 +2,7 @@
 
 import { button, element, face, icon, put, setIcon } from '../base/dom.js';
 import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
+import { handPlaces } from '../app/hands.js';
 import { openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
 import { number, t, texts } from '../i18n/texts.js';
@@ -38,13 +39,6 @@ function everybody() {
   const rank = ({ moderator, hand }) => (moderator ? 0 : hand ? 1 : 2);
   const others = [...room.participants.values()].sort((a, b) => rank(a) - rank(b) || (a.hand || 0) - (b.hand || 0) || a.name.localeCompare(b.name));
   return [self, ...others];
-}
-
-/** The position of each raised hand, starting at 1: peer → position. */
-export function handPlaces() {
-  const { room } = page;
-  const up = [{ peer: room.self, hand: room.hand }, ...room.participants.values()].filter(({ hand }) => hand).sort((a, b) => a.hand - b.hand);
-  return new Map(up.map(({ peer }, index) => [peer, index + 1]));
 }
 
 function show() {

@@ -91,6 +91,12 @@ def test_the_page_speaks_the_readers_language(
     expect(page.locator("#join-button")).to_have_text("Entrar en la sala")
 
 
+def test_days_are_written_as_in_the_readers_country(visit: Callable[..., Page]) -> None:
+    script = "async () => (await import('/i18n/texts.js')).day(Date.UTC(2026, 10, 30, 12))"
+    written = [visit("/?room=days", locale=locale).evaluate(script) for locale in ("en-US", "en-GB", "de-AT")]
+    assert written == ["Monday, November 30", "Monday 30 November", "Montag, 30. November"]
+
+
 def counting(page: Page) -> dict[str, int]:
     """The bytes of every response from now on, uncompressed, by address."""
     loaded: dict[str, int] = {}

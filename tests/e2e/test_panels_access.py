@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
+from support.node import package
 from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -28,7 +28,7 @@ class Checks:
     def __call__(self, page: Page, state: str, part: str = "html") -> None:
         """`part` selects what is new in this state."""
         if not page.evaluate("'axe' in window"):
-            page.evaluate(AXE_SCRIPT)
+            page.evaluate(package("axe-core/axe.min.js"))
         for theme, options in (("dark", EVERYTHING), ("light", COLOURS)):
             page.emulate_media(color_scheme=theme, reduced_motion="reduce")
             for one in page.evaluate("(asked) => axe.run(...asked)", [part, options])["violations"]:
@@ -69,6 +69,10 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     expect(page.get_by_role("dialog", name="End the call for everyone?")).to_be_visible()
     check(page, "confirm", "dialog[open]")
     leave_dialog(page)
+    crowd.page.evaluate("window.crowd.get('Amira Haddad').send('hand', { raised: true })")
+    crowd.page.evaluate("window.crowd.get('Amira Haddad').send('chat', { text: 'hello' })")
+    expect(page.locator("#chat-count")).to_be_visible()
+    check(page, "unread and raised hand", "#call-view")
     waiting = person(server, "Sam", quiet=True)
     waiting.page.goto(f"{server.url}/?token={crowd.token(room, 'Sam')}&preview=off")
     expect(page.locator(".lobby")).to_be_visible()
@@ -102,7 +106,46 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     page.get_by_role("button", name="Invite", exact=True).click()
     expect(page.get_by_role("img", name="QR code of the link")).to_be_visible()
     check(page, "invite", "dialog[open]")
-    assert check.found == []
+    assert "\n".join(check.found) == ""
+
+
+LANGUAGES = ["de", "es", "fr", "ar"]
+_SPEAK_JS = "async (language) => (await import('/i18n/texts.js')).speak(language)"
+
+
+def test_axe_finds_nothing_in_the_other_languages(server: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
+    check, sofia, room = Checks(), person(server, "Sofia", quiet=True), "Langues"
+    page = sofia.page
+    page.goto(f"{server.url}/?room={room}")
+    expect(page.locator("#join-devices select")).not_to_have_count(0)
+    for language in LANGUAGES:
+        page.evaluate(_SPEAK_JS, language)
+        check(page, f"join in {language}")
+    page.goto(f"{server.url}/?token={crowd.token(room, 'Sofia', permissions={'moderate': True})}&preview=off")
+    eventually(lambda: sofia.peer, "Sofia is in")
+    crowd.join(room, ["Amira Haddad"])
+    page.evaluate("async () => (await import('/app/page.js')).page.actions.later()")
+    page.keyboard.press("h")
+    crowd.page.evaluate("window.crowd.get('Amira Haddad').send('chat', { text: 'hello' })")
+    expect(page.locator("#chat-count")).to_be_visible()
+    page.evaluate("room.send('room', { locked: null, lobby: true })")
+    eventually(lambda: page.evaluate("room.settings.lobby"), "the lobby is on")
+    crowd.knock(room, ["Sam"])
+    expect(page.locator(".toast--ask")).to_be_visible()
+    for language in LANGUAGES:
+        page.evaluate(_SPEAK_JS, language)
+        check(page, f"call in {language}", "#call-view")
+        for key in ("p", "c", "i"):
+            page.keyboard.press(key)
+            expect(page.locator("#panel")).to_be_visible()
+            check(page, f"panel {key} in {language}", "#panel")
+            page.keyboard.press("Escape")
+        for key in (",", "?", "r"):
+            page.keyboard.press(key)
+            expect(page.locator("dialog[open]")).to_be_visible()
+            check(page, f"dialog {key} in {language}", "dialog[open]")
+            leave_dialog(page)
+    assert "\n".join(check.found) == ""
 
 
 def walk(page: Page, target: str) -> None:

@@ -89,6 +89,24 @@ def test_the_documented_element_is_a_whole_call(site: str, server: Server, perso
     expect(bob.page.locator("video-room")).to_have_count(0)  # the documented page removes it then
 
 
+def test_the_element_passes_on_all_that_a_call_uses(site: str, server: Server, person: People) -> None:
+    alice = person(server, "alice")
+    alice.context.grant_permissions(["camera", "microphone", "clipboard-read", "clipboard-write"])
+    reply = alice.page.goto(server.url)
+    assert reply
+    used = {*re.findall(r"([\w-]+)=", reply.headers["permissions-policy"]), "clipboard-write"}
+    alice.page.goto(f"{site}/{server.port}/element")
+    inner = frame(alice.page)
+    known = set(inner.evaluate("document.featurePolicy.features()"))
+    assert {"camera", "clipboard-write", "screen-wake-lock", "picture-in-picture"} <= used & known
+    assert used & known <= set(inner.evaluate("document.featurePolicy.allowedFeatures()"))
+    passed = alice.page.evaluate("document.querySelector('video-room').shadowRoot.firstChild.allow")
+    assert used == set(passed.split("; "))
+    eventually(lambda: inner.evaluate("window.room?.connected"), "alice is in the call")
+    inner.click("#copy-link")
+    expect(inner.get_by_text("Link copied")).to_be_visible()
+
+
 def test_a_token_is_handed_over_and_stands_in_no_address(site: str, server: Server, person: People) -> None:
     alice = person(server, "alice")
     addresses: list[str] = []

@@ -114,9 +114,11 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     switch = manage(alice).get_by_role("switch", name="Lobby")
     switch.click()
     expect(switch).to_be_checked()
-    expect(alice.page.locator("#announcer")).to_contain_text("The lobby is on")
-    expect(alice.page.locator("#announcer")).not_to_contain_text("locked")
+    announced = alice.page.locator("#manage #announcer")  # a modal dialog mutes what is outside
+    expect(announced).to_contain_text("The lobby is on")
+    expect(announced).not_to_contain_text("locked")
     alice.page.keyboard.press("Escape")
+    expect(alice.page.locator("body > #announcer")).to_be_attached()
     alice.page.click("#people-button")  # closes it: the door is seen from outside, too
     bob = go("bob", "door", enters=False)
     expect(bob.page.get_by_text("You are in the lobby of door")).to_be_visible()
@@ -130,11 +132,21 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     expect(alice.page.get_by_role("alert").filter(has_text="carol is waiting to join")).to_be_visible()
     lobby = opened(alice).page.locator(".lobby")
     expect(lobby).to_contain_text("carol")
-    expect(alice.page.locator(".toast")).to_have_count(0)  # the panel says it
+    expect(alice.page.locator(".toast", has_text="carol")).to_have_count(0)  # the panel says it
     lobby.get_by_role("button", name="Decline").click()
     expect(carol.page.get_by_role("heading", name="You were not let in")).to_be_visible()
     expect(lobby).to_be_hidden()
     expect(alice.page.get_by_text("is waiting to join")).to_have_count(0)
+
+
+def test_what_the_server_refuses_is_told_in_the_readers_language(go: Go) -> None:
+    bob = go("bob", "refuse")
+    bob.page.evaluate("async () => (await import('/app/page.js')).page.actions.later()")
+    bob.page.evaluate("async () => (await import('/i18n/texts.js')).speak('de')")
+    bob.page.evaluate("room.send('end_call', {})")
+    expect(bob.page.locator(".toast")).to_have_text(["Dazu fehlt dir die Berechtigung."])
+    bob.page.evaluate("room.send('nonsense', {})")
+    expect(bob.page.locator(".toast")).to_have_text(["Das hat nicht geklappt. Versuche es gleich noch einmal."])
 
 
 def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:

@@ -14,6 +14,17 @@ import pytest
 from support.process import ROOT
 
 NODE = shutil.which("node")
+MODULES = ROOT / "tests/page/node_modules"
+
+
+def package(path: str) -> str:
+    """The text of a file of a package in tests/page/package.json; the packages are installed if it is missing."""
+    npm, file = shutil.which("npm"), MODULES / path
+    if not file.is_file():
+        if npm is None:
+            pytest.skip("no npm is installed")
+        subprocess.run([npm, "ci", "--prefix", ROOT / "tests/page", "--loglevel=error"], check=True, timeout=300)
+    return file.read_text()
 
 
 def run(script: str) -> Any:
