@@ -17,8 +17,8 @@
 
 const SERVER = new URL(import.meta.url).origin;
 const ANSWER_MS = 15_000; // from the frame's `load` event to its first message
-const SHEET = new CSSStyleSheet(); // unlike a <style> element, not subject to the embedding page's CSP
-SHEET.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
+const SHEET = window.CSSStyleSheet?.prototype.replaceSync ? new CSSStyleSheet() : null; // unlike a <style> element, not subject to the embedding page's CSP
+SHEET?.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
 
 class VideoRoom extends HTMLElement {
   static observedAttributes = ['room', 'token', 'name'];
@@ -29,7 +29,8 @@ class VideoRoom extends HTMLElement {
 
   constructor() {
     super();
-    this.attachShadow({ mode: 'open' }).adoptedStyleSheets = [SHEET];
+    const root = this.attachShadow({ mode: 'open' });
+    if (SHEET) root.adoptedStyleSheets = [SHEET];
   }
 
   connectedCallback() {

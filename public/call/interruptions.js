@@ -1,6 +1,6 @@
 /** Interruptions: the banner over a call that is being repaired, and the view shown instead of a call. */
 
-import { $, put } from '../base/dom.js';
+import { $, copyText, put, within } from '../base/dom.js';
 import { countDown, showEnding } from './ending.js';
 import { page } from '../app/page.js';
 import { endText, troubleText, waitingText } from '../i18n/reasons.js';
@@ -32,7 +32,7 @@ function rest() {
 }
 
 async function probe() {
-  const response = await fetch('/health', { signal: AbortSignal.timeout(3000) }).catch(() => null);
+  const response = await fetch('/health', { signal: within(3_000) }).catch(() => null);
   answers = Boolean(response?.ok);
   banner();
 }
@@ -88,13 +88,8 @@ function press(name) {
 
 /** Copies a text and confirms it in the button, since toasts exist only in the call. */
 async function copy(text, action) {
-  try {
-    await navigator.clipboard.writeText(text);
-    document.querySelector(`[data-act=${action}] span`).textContent = t('act.copied');
-  } catch {
-    $('end-tech').hidden = false;
-    $('end-tech').textContent = text;
-  }
+  if (await copyText(text)) document.querySelector(`[data-act=${action}] span`).textContent = t('act.copied');
+  else Object.assign($('end-tech'), { hidden: false, textContent: text });
 }
 
 page.on('state', stateChanged);

@@ -7,6 +7,9 @@ const LOUDEST_DB = -14;
 
 let context = null;
 
+/** Whether the browser lets pages work on sound. */
+export const hasAudio = 'AudioContext' in window;
+
 /** The page's only AudioContext. Browsers start it only after a user gesture. */
 export function audio() {
   if (!context) {
@@ -47,6 +50,7 @@ export function meter(track, then) {
 
 /** Plays three notes on the output device `sink`: a device id, or '' for the system default. */
 export async function testTone(sink) {
+  if (!hasAudio) return;
   const out = audio().createMediaStreamDestination();
   const player = new Audio();
   player.srcObject = out.stream;

@@ -74,7 +74,6 @@ export default {
   'problem.unsupported.microphone': 'لا يدعم هذا المتصفح الميكروفون. حدِّثه أو استخدم متصفحًا آخر.',
   'problem.unsupported.camera': 'لا يدعم هذا المتصفح الكاميرا. حدِّثه أو استخدم متصفحًا آخر.',
   again: 'إعادة المحاولة',
-  part_missing: 'تعذر تحميل جزء من هذه الصفحة.',
   look_again: 'إعادة البحث',
   open_secure: 'فتح الصفحة الآمنة',
 
@@ -130,4 +129,7 @@ export default {
   'tile.move': 'نقل إلى زاوية أخرى',
   'tile.more': 'خيارات إضافية لـ {name}',
   'settings.language': 'اللغة',
+  'tile.pin_one': 'تثبيت {name}',
+  'tile.unpin_one': 'إلغاء تثبيت {name}',
+  'key.flip': 'تبديل الكاميرا',
 };

@@ -74,7 +74,6 @@ export default {
   'problem.unsupported.microphone': 'Dieser Browser unterstützt das Mikrofon nicht. Aktualisiere ihn oder verwende einen anderen.',
   'problem.unsupported.camera': 'Dieser Browser unterstützt die Kamera nicht. Aktualisiere ihn oder verwende einen anderen.',
   again: 'Erneut versuchen',
-  part_missing: 'Ein Teil dieser Seite konnte nicht geladen werden.',
   look_again: 'Erneut prüfen',
   open_secure: 'Sichere Seite öffnen',
 
@@ -130,4 +129,7 @@ export default {
   'tile.move': 'In eine andere Ecke verschieben',
   'tile.more': 'Weitere Optionen für {name}',
   'settings.language': 'Sprache',
+  'tile.pin_one': '{name} anheften',
+  'tile.unpin_one': '{name} lösen',
+  'key.flip': 'Kamera wechseln',
 };

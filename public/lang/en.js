@@ -74,7 +74,6 @@ export default {
   'problem.unsupported.microphone': 'This browser doesn’t support microphone access. Update it or use another one.',
   'problem.unsupported.camera': 'This browser doesn’t support camera access. Update it or use another one.',
   again: 'Try again',
-  part_missing: 'Part of this page did not load.',
   look_again: 'Check again',
   open_secure: 'Open the secure page',
 
@@ -130,4 +129,7 @@ export default {
   'tile.move': 'Move to another corner',
   'tile.more': 'More options for {name}',
   'settings.language': 'Language',
+  'tile.pin_one': 'Pin {name}',
+  'tile.unpin_one': 'Unpin {name}',
+  'key.flip': 'Switch camera',
 };

@@ -74,7 +74,6 @@ export default {
   'problem.unsupported.microphone': 'Este navegador no admite micrófono. Actualízalo o usa otro.',
   'problem.unsupported.camera': 'Este navegador no admite cámara. Actualízalo o usa otro.',
   again: 'Reintentar',
-  part_missing: 'No se ha podido cargar una parte de esta página.',
   look_again: 'Volver a buscar',
   open_secure: 'Abrir la página segura',
 
@@ -130,4 +129,7 @@ export default {
   'tile.move': 'Mover a otra esquina',
   'tile.more': 'Más opciones para {name}',
   'settings.language': 'Idioma',
+  'tile.pin_one': 'Fijar {name}',
+  'tile.unpin_one': 'Dejar de fijar {name}',
+  'key.flip': 'Cambiar de cámara',
 };

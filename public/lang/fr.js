@@ -74,7 +74,6 @@ export default {
   'problem.unsupported.microphone': 'Ce navigateur ne prend pas en charge le micro. Mettez-le à jour ou utilisez-en un autre.',
   'problem.unsupported.camera': 'Ce navigateur ne prend pas en charge la caméra. Mettez-le à jour ou utilisez-en un autre.',
   again: 'Réessayer',
-  part_missing: 'Une partie de cette page n’a pas pu être chargée.',
   look_again: 'Revérifier',
   open_secure: 'Ouvrir la page sécurisée',
 
@@ -130,4 +129,7 @@ export default {
   'tile.move': 'Déplacer vers un autre coin',
   'tile.more': 'Plus d’options pour {name}',
   'settings.language': 'Langue',
+  'tile.pin_one': 'Épingler {name}',
+  'tile.unpin_one': 'Désépingler {name}',
+  'key.flip': 'Changer de caméra',
 };
