@@ -18,7 +18,6 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
 
 /** Storage keys: the name last used on this device; for this tab, the name and token of its call, so that a reload rejoins it. */
 export const NAME_KEY = 'sfu.name';
-export const AGAIN_KEY = 'sfu.again'; // time of the last automatic reload
 export const callKey = () => `sfu.call${location.search}`;
 export const tokenKey = () => `sfu.token${location.search}`;
 
