@@ -34,7 +34,7 @@ export function showJoin({ room, name }) {
   }
   const empty = ['room-input', 'name-input'].find((id) => !/** @type {HTMLInputElement} */ ($(id)).value);
   const typing = empty && matchMedia('(pointer: fine)').matches; // a phone's keyboard would cover the page
-  $(typing ? empty : 'join-button').focus({ preventScroll: true });
+  $(typing ? empty : 'join-button').focus({ preventScroll: !typing });
 }
 
 function write() {
