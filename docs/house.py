@@ -54,6 +54,7 @@ PAGE: Layers = [
     ("call",),
     ("launch",),
     ("main", "docs", "embed"),
+    ("boot",),
 ]
 
 

@@ -21,8 +21,8 @@ const FEATURES = [
   ...['camera', 'microphone', 'display-capture', 'speaker-selection', 'autoplay', 'fullscreen', 'picture-in-picture'],
   ...['screen-wake-lock', 'clipboard-write'],
 ]; // of browsers, which the call needs; frames have them only if they are allowed
-const SHEET = new CSSStyleSheet(); // unlike a <style> element, not subject to the embedding page's CSP
-SHEET.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
+const SHEET = window.CSSStyleSheet?.prototype.replaceSync ? new CSSStyleSheet() : null; // unlike a <style> element, not subject to the embedding page's CSP
+SHEET?.replaceSync(':host { display: block; aspect-ratio: 16 / 9; } :host([hidden]) { display: none; } iframe { display: block; inline-size: 100%; block-size: 100%; border: 0; }');
 
 class VideoRoom extends HTMLElement {
   static observedAttributes = ['room', 'token', 'name'];
@@ -33,7 +33,8 @@ class VideoRoom extends HTMLElement {
 
   constructor() {
     super();
-    this.attachShadow({ mode: 'open' }).adoptedStyleSheets = [SHEET];
+    const root = this.attachShadow({ mode: 'open' });
+    if (SHEET) root.adoptedStyleSheets = [SHEET];
   }
 
   connectedCallback() {

@@ -1,29 +1,32 @@
-/** Entry point: opens the pre-join view or goes straight into the call, depending on the link. */
+/** The page's first module: opens the pre-join view or goes straight into the call, depending on the link. */
 
 import { keep } from './app/address.js';
 import { asked } from './launch.js';
 import { page } from './app/page.js';
 import { choices, choose, NAME_KEY, recall } from './base/storage.js';
+import { t } from './i18n/texts.js';
+import { missing } from './base/dom.js';
 import { isProblem } from './i18n/words.js';
 
 const { devices } = page;
 
 Object.assign(page.actions, {
   async preview({ room, name }) {
-    const { showJoin } = await import('./prejoin/join.js');
+    const join = await import('./prejoin/join.js').catch(missing);
+    if (!join) return;
     devices.permitted = !page.listens;
     if (!room) keep({ room }); // the address no longer names the last one
-    showJoin({ room, name });
-    page.show('join');
+    page.show('join'); // first: what is hidden takes no focus
+    join.showJoin({ room, name });
     devices.wake();
     page.tell('devices');
   },
   async join(values) {
     devices.permitted = !page.listens;
-    (await import('./call/call.js')).enter(values);
+    (await import('./call/call.js').catch(missing))?.enter(values);
   },
   async toggle(source) {
-    if (page.listens) return;
+    if (page.listens) return page.actions.explain?.(t('key.no_publish'));
     if (!isProblem(devices.status(source))) devices.toggle(source);
     else if (page.inCall) page.actions.retry([source]);
     else devices.start([source]);
@@ -45,5 +48,5 @@ const { room, name, token, invited, straight } = asked;
 page.token = token;
 if (token && !straight) keep({ room, token });
 if (straight) page.actions.join({ room, name });
-else if (invited) (await import('./call/uninvited.js')).showUninvited(invited);
+else if (invited) import('./call/uninvited.js').then(({ showUninvited }) => showUninvited(invited)).catch(missing);
 else page.actions.preview({ room, name: name || recall('localStorage', NAME_KEY) });

@@ -25,7 +25,7 @@ export function keep(/** @type {{ room: string, token?: string, name?: string, l
   const here = new URL(location.href);
   for (const one of OURS) here.searchParams.delete(one);
   if (room) here.searchParams.set(linked ? 'room' : 'invited', room);
-  history.replaceState(null, '', here);
+  history.replaceState(history.state, '', here);
   remember('sessionStorage', callKey(), name);
   remember('sessionStorage', tokenKey(), token);
 }

@@ -1,6 +1,6 @@
 /** The microphone and camera buttons, before and during the call, and the link to the secure page. */
 
-import { element, put, setIcon } from '../base/dom.js';
+import { element, put, setIcon, within } from '../base/dom.js';
 import { page } from './page.js';
 import { t } from '../i18n/texts.js';
 
@@ -28,9 +28,12 @@ export function showDevice(source) {
   }
 }
 
-/** A link to this page over https. */
+/** A link to this page over https. It is hidden until the browser has reached the server that way: it may have no certificate. */
 export function secureLink() {
   const link = element('a', 'btn btn--small', t('open_secure'));
   link.href = location.href.replace(/^http:/, 'https:');
+  link.hidden = true;
+  const show = () => (link.hidden = false);
+  fetch(new URL('health', link.href), { mode: 'no-cors', signal: within(5_000) }).then(show, () => {});
   return link;
 }

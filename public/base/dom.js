@@ -71,12 +71,47 @@ export function face(name) {
   return made;
 }
 
-/** Loads a style sheet that is not needed at first. Resolves when it has loaded or failed to load. */
+/** Whether the device has no mouse or touchpad, as phones: it has hardly a keyboard either. */
+export const isTouched = () => matchMedia('(any-pointer: coarse)').matches && !matchMedia('(any-pointer: fine)').matches;
+
+/** Whether a node is drawn at all. */
+export const isDrawn = (node) => node.getClientRects().length > 0;
+
+/** Copies a text. Resolves to whether that worked: browsers offer no clipboard to pages without https, and may refuse it. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Calls `then` when the size of a node changes; in browsers that cannot tell, when that of the window does. */
+export function watchSize(node, then) {
+  if (window.ResizeObserver) new ResizeObserver(then).observe(node);
+  else addEventListener('resize', then);
+}
+
+/** A MediaStream, or null in a browser without WebRTC, which shows the page but no call. */
+export const newStream = (tracks = []) => (window.MediaStream ? new MediaStream(tracks) : null);
+
+/** Whether a video track shows what is in front of the user, not the user: it is not mirrored then. */
+export const facesAway = (track) => track?.getSettings().facingMode === 'environment';
+
+/** A signal that aborts a request after a time, in browsers that have one. */
+export const within = (ms) => AbortSignal.timeout?.(ms);
+
+/** Loads a style sheet that is not needed at first. Rejects if it cannot be loaded. */
 export function styled(name) {
   if (!sheets.has(name)) {
     const link = Object.assign(element('link'), { rel: 'stylesheet', href: name });
-    sheets.set(name, new Promise((resolve) => (link.onload = link.onerror = resolve)));
+    const loaded = new Promise((resolve, reject) => Object.assign(link, { onload: resolve, onerror: () => reject(new Error(`${name} did not load`)) }));
+    sheets.set(name, loaded);
     document.head.append(link);
   }
   return sheets.get(name);
 }
+
+/** Tells boot.js that a part of the page did not load. */
+export const missing = () => void dispatchEvent(new Event('unloaded'));

@@ -21,7 +21,6 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
  * the ticket of its call in a room, which only this tab may have.
  */
 export const NAME_KEY = 'sfu.name';
-export const AGAIN_KEY = 'sfu.again'; // time of the last automatic reload
 export const callKey = () => `sfu.call${location.pathname}${location.search}`;
 export const tokenKey = () => `sfu.token${location.pathname}${location.search}`;
 export const ticketKey = (room) => `sfu.ticket${location.pathname}${room}`;

@@ -29,6 +29,7 @@ const KEYS = {
   ],
 };
 
+const { actions } = page;
 let joinedAt = 0;
 
 /** @param {{ id: string, device?: string, sign?: string, wide?: boolean, has?: object, count?: string }} key */
@@ -58,6 +59,7 @@ function showDevices() {
   button.setAttribute('aria-pressed', String(sharing));
   button.classList.toggle('is-on', sharing);
   const why = (!page.devices.canShare && t('key.no_share')) || (page.listens && t('key.no_publish')) || '';
+  button.hidden = !page.devices.canShare; // as on all phones
   nameKey(button, t(sharing ? 'key.unshare' : 'key.share'), 'S', why);
 }
 
@@ -97,7 +99,7 @@ function write() {
   showRoom();
 }
 
-/** Calls `then` on a click unless the button is disabled; `held` on a long press by touch or pen. */
+/** Calls `then` on a click, or says why the button is disabled; calls `held` on a long press by touch or pen. */
 function press(id, then, held) {
   const button = $(id);
   let timer = 0;
@@ -105,6 +107,7 @@ function press(id, then, held) {
   button.addEventListener('click', () => {
     if (done) done = false;
     else if (button.getAttribute('aria-disabled') !== 'true') then();
+    else actions.explain(button.title);
   });
   if (!held) return;
   button.addEventListener('pointerdown', ({ pointerType }) => {
@@ -120,7 +123,6 @@ function press(id, then, held) {
 }
 
 export function startBar() {
-  const { actions } = page;
   for (const [group, keys] of Object.entries(KEYS)) $(group).append(...keys.map(makeKey));
   press('mic-button', () => actions.toggle('microphone'), () => actions.deviceMenu('microphone', 'mic-button'));
   press('camera-button', () => actions.toggle('camera'), () => actions.deviceMenu('camera', 'camera-button'));

@@ -2,25 +2,24 @@
 
 import { forget, keep } from '../app/address.js';
 import { startBar } from './bar.js';
-import { $, button } from '../base/dom.js';
+import { $, missing, newStream } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { Room } from '../protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from '../stage/stage.js';
 import { SERVER } from '../base/server.js';
-import { AGAIN_KEY, NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
-import { more, t, texts } from '../i18n/texts.js';
+import { NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
+import { more, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
 const SOURCES = ['microphone', 'camera'];
 const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones start fast, a permission prompt may stay open for ever
 const PICTURE_MS = 10_000; // how long deferred.js waits for the first remote video
-const AGAIN_MS = 60_000; // minimum time between two automatic reloads
 const TOLD = ['state', 'speakers', 'quality']; // current state; all other events are also queued for modules that load later
 const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'hand', 'room'];
 const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
 const OPENED = ['deviceMenu', 'invite', 'moreMenu', 'panel', 'reactions', 'settings', 'shortcuts', 'tileMenu'];
-const DONE = ['copyLink', 'retry', 'soundHeld', 'tellDevices'];
+const DONE = ['copyLink', 'explain', 'retry', 'soundHeld', 'tellDevices'];
 
 const { devices } = page;
 let waiting = 0; // timer that loads deferred.js without a first video
@@ -41,10 +40,22 @@ export async function enter({ room: roomName, name }) {
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
   page.pass('call', { again });
   page.show('call');
+  if (window.parent === window && !history.state?.call) history.pushState({ call: true }, ''); // in a frame, Back is the embedding page's
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellProblems), pause(PROMPT_MS)]);
   for (const source of SOURCES) send(source);
   if (page.room === room && room.state === 'idle') room.join();
+}
+
+/** Back closes what is open above the call, then leaves the call: the page stays, and one press rejoins. */
+async function back() {
+  if (history.state?.call) return;
+  if (!page.inCall) return page.actions.preview({ room: page.room.room, name: page.room.name });
+  const open = /** @type {HTMLDialogElement[]} */ ([...document.querySelectorAll('dialog[open]')]).at(-1);
+  if (!open && $('panel').hidden) return page.room.leave();
+  history.forward();
+  if (open) open.close();
+  else (await later()).panels.close();
 }
 
 const tellProblems = () => SOURCES.some((source) => isProblem(devices.status(source))) && page.actions.tellDevices();
@@ -75,21 +86,7 @@ function leave() {
 
 /** Resolves to deferred.js. */
 function later() {
-  return (rest ??= more().then(() => import('./deferred.js')).catch(startOver)); // texts first: its modules use them on load
-}
-
-/**
- * A module failed to load. Browsers may remember the failure, so only a reload, which rejoins the call, can try again. The page
- * reloads by itself once the server responds, or by a button if a recent reload did not help.
- */
-async function startOver() {
-  $('notices').replaceChildren(button('btn', { label: `${t('part_missing')} ${t('again')}` }, () => location.reload()));
-  const answers = () => fetch(new URL('health', SERVER), { signal: AbortSignal.timeout(3_000) }).catch(() => null);
-  while (!(await answers())?.ok) await pause(1_000);
-  const [last, now] = [recall('sessionStorage', AGAIN_KEY), String(Date.now())];
-  remember('sessionStorage', AGAIN_KEY, now);
-  if (Number(now) - Number(last) > AGAIN_MS && recall('sessionStorage', AGAIN_KEY) === now) location.reload();
-  return new Promise(() => {}); // never resolves: the page is about to reload
+  return (rest ??= more().then(() => import('./deferred.js')).catch(() => (missing(), new Promise(() => {})))); // texts first: its modules use them on load
 }
 
 /** Loads deferred.js once another person's video shows, or right away if nobody sends video. */
@@ -107,7 +104,7 @@ function send(source) {
   const track = devices.track(source);
   const ofScreen = source.startsWith('screen');
   if (ofScreen && !track) room.unpublish(source);
-  else room.publish(source, track, ofScreen ? new MediaStream([track]) : devices.stream);
+  else room.publish(source, track, ofScreen ? newStream([track]) : devices.stream);
   if (!ofScreen) room.mute(source, devices.status(source) !== 'on');
 }
 
@@ -126,7 +123,7 @@ Object.assign(page.actions, {
   react: (reaction) => page.room.send('reaction', { reaction }),
   view: () => page.stage.toggleView(),
   leave: () => page.room.leave(),
-  fullScreen: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()).catch(() => {}),
+  fullScreen: async () => document.fullscreenEnabled && (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()).catch(() => {}),
   later,
 });
 for (const name of DONE) page.actions[name] = async (...given) => (await later())[name](...given);
@@ -145,6 +142,7 @@ devices.addEventListener('change', deviceChanged);
 $('copy-link').addEventListener('click', page.actions.copyLink);
 $('retry-button').addEventListener('click', () => page.room.join());
 const tryNow = () => page.inCall && page.room.join();
+addEventListener('popstate', back);
 addEventListener('online', tryNow);
 navigator.connection?.addEventListener?.('change', tryNow);
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());

@@ -1,6 +1,6 @@
 /** Interruptions: the banner over a call that is being repaired, and the view shown instead of a call. */
 
-import { $, put } from '../base/dom.js';
+import { $, copyText, put, within } from '../base/dom.js';
 import { countDown, showEnding } from './ending.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
@@ -33,7 +33,7 @@ function rest() {
 }
 
 async function probe() {
-  const response = await fetch(new URL('health', SERVER), { signal: AbortSignal.timeout(3000) }).catch(() => null);
+  const response = await fetch(new URL('health', SERVER), { signal: within(3_000) }).catch(() => null);
   answers = Boolean(response?.ok);
   banner();
 }
@@ -90,13 +90,8 @@ function press(name) {
 
 /** Copies a text and confirms it in the button, since toasts exist only in the call. */
 async function copy(text, action) {
-  try {
-    await navigator.clipboard.writeText(text);
-    document.querySelector(`[data-act=${action}] span`).textContent = t('act.copied');
-  } catch {
-    $('end-tech').hidden = false;
-    $('end-tech').textContent = text;
-  }
+  if (await copyText(text)) document.querySelector(`[data-act=${action}] span`).textContent = t('act.copied');
+  else Object.assign($('end-tech'), { hidden: false, textContent: text });
 }
 
 page.on('state', stateChanged);

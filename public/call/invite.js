@@ -1,6 +1,6 @@
 /** The invitation dialog: the room's link and QR code, or, without a link, how to invite people. */
 
-import { button, element } from '../base/dom.js';
+import { button, copyText, element } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
 import { qrCode } from '../ui/qr.js';
@@ -15,7 +15,7 @@ export function openInvite() {
   const address = element('span', 'cut', link);
   address.dir = 'ltr';
   const copy = button('btn btn--primary', { label: t('copy'), name: 'copy' }, async () => {
-    const done = await navigator.clipboard.writeText(link).then(() => true).catch(() => false);
+    const done = await copyText(link);
     if (!done) getSelection().selectAllChildren(address); // copying is not allowed: Ctrl+C does it
     said.textContent = t(done ? 'link.copied' : 'link.by_hand');
   });

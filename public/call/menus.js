@@ -1,10 +1,11 @@
 /** The menus of the bar and the tiles, and the list of shortcuts. */
 
-import { $, element, icon } from '../base/dom.js';
+import { $, element, icon, isDrawn, isTouched } from '../base/dom.js';
 import { PANELS } from '../panels/list.js';
 import { itemsFor } from '../panels/moderate.js';
 import { openDialog, openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
+import { canFlip, flip } from '../devices/flip.js';
 import { inUse, optionsOf } from '../devices/pickers.js';
 import { KEYS } from './shortcuts.js';
 import { choices } from '../base/storage.js';
@@ -27,7 +28,7 @@ export function deviceMenu(source, key) {
 export function moreMenu() {
   const grid = element('div', 'menu__grid');
   for (const key of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('.key--wide'))) {
-    if (key.getClientRects().length) continue; // it is in the bar
+    if (key.hidden || isDrawn(key)) continue;
     const made = element('button', key.matches('.is-on, .is-hand') ? 'is-on' : '');
     made.type = 'button';
     made.setAttribute('role', 'menuitem');
@@ -44,6 +45,7 @@ export function moreMenu() {
   }
   const { actions } = page;
   const items = [
+    ...(isTouched() && canFlip(page.devices) ? [flipItem()] : []),
     ...(page.link ? [{ icon: 'link', label: t('more.link'), then: actions.copyLink }] : []),
     page.link ? { icon: 'qr', label: t('more.qr'), then: actions.invite } : { icon: 'link', label: t('link.invite'), then: actions.invite },
     ...(document.fullscreenEnabled ? [{ icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen }] : []),
@@ -53,10 +55,12 @@ export function moreMenu() {
       .filter(([, { key }]) => !key)
       .map(([id, { sign, title, shortcut }]) => ({ icon: sign, label: t(title), key: shortcut.toUpperCase(), then: () => actions.panel(id) })),
     { icon: 'settings', label: t('settings.title'), key: ',', then: actions.settings },
-    { icon: 'help', label: t('more.shortcuts'), key: '?', then: actions.shortcuts },
+    ...(isTouched() ? [] : [{ icon: 'help', label: t('more.shortcuts'), key: '?', then: actions.shortcuts }]),
   ];
   openMenu($('more-button'), grid.childElementCount ? [grid, ...items] : items, { label: t('key.more'), className: 'menu--more' });
 }
+
+const flipItem = () => ({ icon: 'flip', label: t('key.flip'), then: () => flip(page.devices) });
 
 /** The menu of a tile: actions on the tile, and moderation of the person it shows. */
 export function tileMenu(tile, anchor) {
@@ -67,6 +71,7 @@ export function tileMenu(tile, anchor) {
   const fill = () => (full ? document.exitFullscreen() : tile.element.requestFullscreen()).catch(() => {});
   if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t(full ? 'more.leave_full' : 'more.full'), then: fill });
   if (!tile.isSelf) items.push(slider(tile));
+  else if (tile.source === 'camera' && canFlip(page.devices)) items.push(flipItem());
   const more = itemsFor({ peer: tile.peer, name: tile.seat.name, isSelf: tile.isSelf });
   openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: t('tile.more', { name: tile.seat.label }), who: tile.seat.label });
 }

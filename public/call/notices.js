@@ -1,6 +1,7 @@
 /** Notices during a call: about devices, participants, moderation and errors. */
 
 import { secureLink } from '../app/device-keys.js';
+import { copyText } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { notify } from '../app/signs.js';
 import { deviceProblems } from '../i18n/reasons.js';
@@ -24,14 +25,13 @@ export async function retry(sources) {
   tellDevices();
 }
 
+/** Says why a button does nothing: its tooltip, which touch never shows. */
+export const explain = (why) => toast('why', why, { icon: 'warning' });
+
 export async function copyLink() {
   if (!page.link) return page.actions.invite();
-  try {
-    await navigator.clipboard.writeText(page.link);
-    toast('copy', t('link.copied'), { icon: 'check' });
-  } catch {
-    toast('copy', t('link.show', { link: page.link }));
-  }
+  if (await copyText(page.link)) toast('copy', t('link.copied'), { icon: 'check' });
+  else toast('copy', t('link.show', { link: page.link }));
 }
 
 /** The browser's autoplay policy blocks sound until a user gesture. */

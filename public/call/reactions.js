@@ -12,7 +12,7 @@ const SHOWN_MS = 4_000;
 export function reactions() {
   const items = REACTIONS.map((reaction) => ({ icon: reaction, label: t(`react.${reaction}`), then: () => page.actions.react(reaction) }));
   const menu = openMenu($('react-button'), items, { label: t('key.react'), className: 'menu--reactions' });
-  const digit = ({ key }) => menu.querySelectorAll('[role=menuitem]')[Number(key) - 1]?.click();
+  const digit = ({ key, code }) => menu.querySelectorAll('[role=menuitem]')[(Number(key) || Number(/^Digit(\d)$/.exec(code)?.[1])) - 1]?.click(); // some layouts have other characters there
   menu.addEventListener('keydown', digit, true); // capturing, since the menu stops the event
 }
 

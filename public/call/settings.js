@@ -1,6 +1,6 @@
 /** The settings dialog: devices, audio and video processing, and the page itself. Loaded when it is opened. */
 
-import { button, element, icon } from '../base/dom.js';
+import { button, element, icon, isTouched, missing } from '../base/dom.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
 import { askToNotify, canNotify } from '../app/signs.js';
@@ -88,7 +88,7 @@ function languages() {
   select.append(...Object.entries(LANGUAGES).map(([value, label]) => Object.assign(element('option', '', label), { value })));
   select.value = language;
   select.addEventListener('change', async () => {
-    await speak(select.value, true);
+    await speak(select.value, true).catch(missing);
     openSettings(); // again, in the new language
   });
   box.append(select, icon('down'));
@@ -130,7 +130,7 @@ export function openSettings() {
     toggle('sounds', choices.sounds, (on) => choose({ sounds: on })),
     ...(canNotify() ? [toggle('notify', choices.notify && Notification.permission === 'granted', notices)] : []),
     toggle('motion', choices.motion, (on) => choose({ motion: on })),
-    toggle('shortcuts', choices.shortcuts, (on) => choose({ shortcuts: on })),
+    ...(isTouched() ? [] : [toggle('shortcuts', choices.shortcuts, (on) => choose({ shortcuts: on }))]),
   ];
   const body = [section(t('settings.sound'), sound), section(t('device.camera'), camera), section(t('settings.page'), rest)];
   const dialog = openDialog({ id: 'settings', title: t('settings.title'), body });

@@ -18,6 +18,9 @@ export const KEYS = {
   '?': ['list', () => page.actions.shortcuts()],
 };
 
+/** Positions of the shortcuts that are no letters. */
+const OTHERS = { Comma: ',', 'Shift+Slash': '?' };
+
 let opening = 0; // number of modules requested by the user that are still loading
 const typed = []; // keys pressed meanwhile
 
@@ -25,10 +28,10 @@ const typed = []; // keys pressed meanwhile
 export const writes = (node) => node?.closest?.('input:not([type=range]), textarea, select, [contenteditable]');
 
 /** The shortcut that a key stands for; on layouts without Latin letters, by the key's position. */
-function letterOf({ key, code }) {
+function letterOf({ key, code, shiftKey }) {
   const typed = key.toLowerCase();
-  if (key.length !== 1 || key < '\x80') return Object.hasOwn(KEYS, typed) ? typed : '';
-  return code === 'Comma' ? ',' : (/^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? '');
+  if (key.length !== 1 || key < '\x80') return typed in KEYS ? typed : '';
+  return OTHERS[`${shiftKey ? 'Shift+' : ''}${code}`] ?? /^Key([A-Z])$/.exec(code)?.[1].toLowerCase() ?? '';
 }
 
 function down(event) {

@@ -1,7 +1,7 @@
 /** The level meter of the microphone button, and the hint to people who talk while they are muted. */
 
 import { $ } from '../base/dom.js';
-import { meter } from '../devices/meter.js';
+import { hasAudio, meter } from '../devices/meter.js';
 import { page } from '../app/page.js';
 import { t } from '../i18n/texts.js';
 import { closeToast, toast } from '../ui/toasts.js';
@@ -16,7 +16,7 @@ let loud = 0;
 let reminded = -REMIND_MS;
 
 function follow() {
-  const track = page.inCall ? page.devices.track('microphone') : null;
+  const track = page.inCall && hasAudio ? page.devices.track('microphone') : null;
   if (page.devices.status('microphone') === 'on') closeToast('muted');
   if (track === metered) return;
   stopMeter?.();

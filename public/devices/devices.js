@@ -23,6 +23,7 @@
  * This module never turns a device on unasked.
  */
 
+import { newStream } from '../base/dom.js';
 import { choices, choose } from '../base/storage.js';
 
 const KINDS = { microphone: 'audioinput', camera: 'videoinput', speaker: 'audiooutput' };
@@ -51,18 +52,18 @@ function problemOf({ name, message }) {
 /** Whether a permissions policy denies the source. Only Chromium tells; elsewhere the request is refused. */
 const isBarred = (source) => document.featurePolicy?.allowsFeature(source) === false;
 
-/** Constraints for the chosen device: exact if it is present, since for `ideal` browsers may take another one. */
-function constraintsOf(source, present) {
+/** Constraints for the chosen device, or the camera that faces the user or the environment: exact if it is present, since for `ideal` browsers may take another one. */
+function constraintsOf(source, present, facing) {
   const id = choices[source];
   const chosen = id ? { deviceId: present.has(id) ? { exact: id } : { ideal: id } } : {};
   const { noiseSuppression, echoCancellation, autoGainControl } = choices;
   if (source === 'microphone') return { audio: { ...chosen, noiseSuppression, echoCancellation, autoGainControl } };
-  return { video: { ...chosen, width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } } };
+  return { video: { ...(facing ? { facingMode: facing } : chosen), width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30, max: 30 } } };
 }
 
 export class Devices extends EventTarget {
   /** The camera and microphone tracks, for the self-view and as the tracks' common MediaStream. */
-  stream = new MediaStream();
+  stream = newStream();
   /**
    * Available devices by source; labels are empty until the user has allowed one.
    * @type {Record<string, { id: string, label: string }[]>}
@@ -143,14 +144,15 @@ export class Devices extends EventTarget {
     choose({ [source]: id });
     if (this.#problems[source]) return this.start([source]);
     if (source === 'speaker' || !this.#tracks[source]) return this.#emit('change', source);
-    await this.#reopen(source);
+    await this.reopen(source);
   }
 
-  #reopen(source) {
+  /** Opens the chosen device again; with `facing`, the camera that faces the user or the environment. */
+  reopen(source, facing = '') {
     this.#work = this.#work.then(() => {
       this.#drop(source); // first: many devices cannot be opened twice or with other constraints, nor a phone's two cameras at once
       this.#emit('released', source);
-      return this.#acquire([source]);
+      return this.#acquire([source], facing);
     });
     return this.#work;
   }
@@ -160,7 +162,7 @@ export class Devices extends EventTarget {
     const { deviceId, groupId } = this.#tracks.microphone?.getSettings() ?? {};
     const usual = found.find((one) => one.kind === KINDS.microphone && one.deviceId === DEFAULT);
     if (deviceId !== DEFAULT || !usual?.groupId || !groupId || usual.groupId === groupId) return;
-    await this.#reopen('microphone');
+    await this.reopen('microphone');
     this.#tellNow('microphone');
   }
 
@@ -219,6 +221,7 @@ export class Devices extends EventTarget {
 
   /** Shares the screen or window that the user picks, with its sound if available; does nothing if the user cancels. */
   async share() {
+    if (!this.canShare) return;
     const picked = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { max: 30 } }, audio: true }).catch(() => null);
     const video = picked?.getVideoTracks()[0];
     if (!video) return;
@@ -258,7 +261,7 @@ export class Devices extends EventTarget {
     this.#tracks[source] = null;
   }
 
-  async #acquire(sources) {
+  async #acquire(sources, facing = '') {
     if (!sources.length) return;
     if (!navigator.mediaDevices?.getUserMedia) {
       this.#fail(sources, window.isSecureContext ? 'unsupported' : 'insecure');
@@ -273,7 +276,7 @@ export class Devices extends EventTarget {
     const states = await permissionsOf(asked);
     this.#ask(asked.filter((source) => !['granted', 'denied'].includes(states.get(source))));
     try {
-      const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map((source) => constraintsOf(source, present))));
+      const stream = await navigator.mediaDevices.getUserMedia(Object.assign({}, ...asked.map((source) => constraintsOf(source, present, facing))));
       this.#ask([]);
       for (const source of asked) this.#adopt(source, stream);
     } catch (error) {
@@ -334,7 +337,7 @@ export class Devices extends EventTarget {
 
   /** Updates `choices`; returns all devices. */
   async #look() {
-    const found = await navigator.mediaDevices.enumerateDevices().catch(() => []);
+    const found = await listed().catch(() => []);
     const before = this.choices;
     const of = (kind) => found.filter((one) => one.kind === kind && one.deviceId && !ALIASES[kind]?.includes(one.deviceId));
     this.choices = Object.fromEntries(
@@ -355,10 +358,12 @@ export class Devices extends EventTarget {
   }
 }
 
+const listed = async () => navigator.mediaDevices.enumerateDevices();
+
 /** A set of the kinds of devices present, and of the device ids that the browser discloses. */
 async function whatIsThere() {
   try {
-    return new Set((await navigator.mediaDevices.enumerateDevices()).flatMap(({ kind, deviceId }) => [kind, deviceId]));
+    return new Set((await listed()).flatMap(({ kind, deviceId }) => [kind, deviceId]));
   } catch {
     return new Set(Object.values(KINDS)); // getUserMedia will report what is missing
   }

@@ -8,6 +8,9 @@ const LOUDEST_DB = -14;
 
 let context = null;
 
+/** Whether the browser lets pages work on sound. */
+export const hasAudio = 'AudioContext' in window;
+
 /** The page's only AudioContext. Browsers start it only after a user gesture. */
 export function audio() {
   if (!context) {
@@ -52,6 +55,7 @@ const TEST = /** @type {Note[]} */ ([[523.25, 0.1], [659.25, 0.38], [783.99, 0.6
 
 /** Whether the AudioContext runs. Sounds that a suspended one keeps would all be played later, at once. */
 async function awake() {
+  if (!hasAudio) return false;
   if (audio().state === 'suspended') await Promise.race([audio().resume(), new Promise((then) => setTimeout(then, WAKE_MS))]);
   return audio().state === 'running';
 }

@@ -1,7 +1,7 @@
 /** Form controls that choose a device, used before the call and in the settings. */
 
 import { element, icon, put } from '../base/dom.js';
-import { meter } from './meter.js';
+import { hasAudio, meter } from './meter.js';
 import { choices } from '../base/storage.js';
 import { t } from '../i18n/texts.js';
 
@@ -76,7 +76,7 @@ export function levelBar(devices) {
     put(words, of ? t(heard ? 'device.hear' : 'device.quiet') : devices.status('microphone') === 'off' ? t('device.off') : '');
   };
   const refresh = () => {
-    const track = devices.status('microphone') === 'on' ? devices.track('microphone') : null;
+    const track = hasAudio && devices.status('microphone') === 'on' ? devices.track('microphone') : null;
     if (track === of) return of ? undefined : show(0); // the reason why it is off may have changed
     stop?.();
     [of, stop, heard] = [track, null, false];

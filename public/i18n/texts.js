@@ -22,7 +22,15 @@ let folders = ['lang'];
 let words = {};
 let made = {}; // Intl objects, created on first use: each takes tens of milliseconds on a phone
 
-const form = (name, options) => (made[name] ??= new Intl[name](locale, options));
+/** What stands in for parts of Intl that a browser lacks. */
+const PLAIN = {
+  PluralRules: { select: (count) => (count === 1 ? 'one' : 'other') },
+  ListFormat: { format: (names) => names.join(', ') },
+  NumberFormat: { format: (value) => String(Math.round(value * 100) / 100) },
+  DateTimeFormat: { format: (ms) => new Date(ms).toLocaleString() },
+};
+const create = (name, options) => (window.Intl?.[name] ? new Intl[name](locale, options) : PLAIN[name]);
+const form = (name, options) => (made[name] ??= create(name, options));
 
 /** speak() awaits this, and this module awaits speak(), so that its importers can use the whole DOM. */
 const parsed = document.readyState === 'loading' && new Promise((then) => document.addEventListener('readystatechange', then, { once: true }));
@@ -68,10 +76,10 @@ function shown(value) {
   return RIGHT_TO_LEFT.has(language) || /[\u0590-\u08ff]/.test(text) ? `\u2068${text}\u2069` : text;
 }
 
-export const number = (value, options) => new Intl.NumberFormat(locale, options).format(value);
-export const list = (names) => form('ListFormat').format(names);
+export const number = (value, options) => create('NumberFormat', options).format(value);
+export const list = (names) => form('ListFormat').format(names.map(shown));
 export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
-export const day = (ms) => new Intl.DateTimeFormat(locale, { weekday: 'long', day: 'numeric', month: 'long' }).format(ms);
+export const day = (ms) => create('DateTimeFormat', { weekday: 'long', day: 'numeric', month: 'long' }).format(ms);
 
 /** A duration such as 24:08 or 1:02:09. */
 export function elapsed(seconds) {

@@ -53,7 +53,6 @@ export default {
   'device.format': 'دقة {height}، {rate} إطارًا في الثانية',
   'device.test': 'تشغيل صوت اختباري',
   again: 'إعادة المحاولة',
-  part_missing: 'تعذر تحميل جزء من هذه الصفحة.',
   look_again: 'إعادة البحث',
   open_secure: 'فتح الصفحة الآمنة',
 
@@ -108,4 +107,7 @@ export default {
   'tile.move': 'نقل إلى زاوية أخرى',
   'tile.more': 'خيارات إضافية لـ {name}',
   'settings.language': 'اللغة',
+  'tile.pin_one': 'تثبيت {name}',
+  'tile.unpin_one': 'إلغاء تثبيت {name}',
+  'key.flip': 'تبديل الكاميرا',
 };

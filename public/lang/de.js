@@ -53,7 +53,6 @@ export default {
   'device.format': '{height}p, {rate} Bilder pro Sekunde',
   'device.test': 'Testton abspielen',
   again: 'Erneut versuchen',
-  part_missing: 'Ein Teil dieser Seite konnte nicht geladen werden.',
   look_again: 'Erneut prüfen',
   open_secure: 'Sichere Seite öffnen',
 
@@ -108,4 +107,7 @@ export default {
   'tile.move': 'In eine andere Ecke verschieben',
   'tile.more': 'Weitere Optionen für {name}',
   'settings.language': 'Sprache',
+  'tile.pin_one': '{name} anheften',
+  'tile.unpin_one': '{name} lösen',
+  'key.flip': 'Kamera wechseln',
 };

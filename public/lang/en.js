@@ -53,7 +53,6 @@ export default {
   'device.format': '{height}p, {rate} frames per second',
   'device.test': 'Play a test sound',
   again: 'Try again',
-  part_missing: 'Part of this page did not load.',
   look_again: 'Check again',
   open_secure: 'Open the secure page',
 
@@ -108,4 +107,7 @@ export default {
   'tile.move': 'Move to another corner',
   'tile.more': 'More options for {name}',
   'settings.language': 'Language',
+  'tile.pin_one': 'Pin {name}',
+  'tile.unpin_one': 'Unpin {name}',
+  'key.flip': 'Switch camera',
 };

@@ -53,7 +53,6 @@ export default {
   'device.format': '{height}p, {rate} fotogramas por segundo',
   'device.test': 'Reproducir sonido de prueba',
   again: 'Reintentar',
-  part_missing: 'No se ha podido cargar una parte de esta página.',
   look_again: 'Volver a buscar',
   open_secure: 'Abrir la página segura',
 
@@ -108,4 +107,7 @@ export default {
   'tile.move': 'Mover a otra esquina',
   'tile.more': 'Más opciones para {name}',
   'settings.language': 'Idioma',
+  'tile.pin_one': 'Fijar {name}',
+  'tile.unpin_one': 'Dejar de fijar {name}',
+  'key.flip': 'Cambiar de cámara',
 };

@@ -53,7 +53,6 @@ export default {
   'device.format': '{height}p, {rate} images par seconde',
   'device.test': 'Jouer un son de test',
   again: 'Réessayer',
-  part_missing: 'Une partie de cette page n’a pas pu être chargée.',
   look_again: 'Revérifier',
   open_secure: 'Ouvrir la page sécurisée',
 
@@ -108,4 +107,7 @@ export default {
   'tile.move': 'Déplacer vers un autre coin',
   'tile.more': 'Plus d’options pour {name}',
   'settings.language': 'Langue',
+  'tile.pin_one': 'Épingler {name}',
+  'tile.unpin_one': 'Désépingler {name}',
+  'key.flip': 'Changer de caméra',
 };

@@ -1,6 +1,6 @@
 /** The chat panel: messages and shared files, the unread count, and the composer. */
 
-import { $, button, element, face, icon } from '../base/dom.js';
+import { $, button, element, face, icon, watchSize } from '../base/dom.js';
 import { fileName, filesAllowed, share, size, uploads } from './files.js';
 import { parts } from '../ui/linkify.js';
 import { page } from '../app/page.js';
@@ -15,6 +15,7 @@ const LINES = 500;
 const GROUP_MS = 5 * 60_000; // lines of one person within this time are grouped under one name
 const DAY_S = 86_400;
 const PREVIEW = 140; // characters of a message in its preview
+const NEAR_PX = 40; // of the end
 const draftKey = () => `sfu.draft.${page.room.room}`;
 
 const note = element('p', 'note');
@@ -29,6 +30,8 @@ const newRule = element('p', 'rule rule--new');
 const seen = new Set(); // ids of lines: the history and live messages may overlap
 const mine = new Set(); // own peer ids, including earlier ones of this call
 const news = new Gathered(preview); // unread lines that are not told yet
+let watched = false;
+let atEnd = true; // the newest line is in view
 let unread = 0;
 let last = { peer: null, time: 0 };
 let lastDay = null; // date of the newest line
@@ -41,6 +44,7 @@ function shown() {
   setUnread(0);
   news.clear();
   closeToast('message');
+  if (!watched) watch(scroll());
   if (newRule.isConnected) newRule.scrollIntoView({ block: 'nearest' });
   else toEnd();
 }
@@ -76,15 +80,24 @@ function setUnread(count) {
 }
 
 const scroll = () => log.parentElement;
+
+/** Keeps the newest line in view when a keyboard opens, or the composer grows with its draft or files. */
+function watch(box) {
+  watched = true;
+  box.addEventListener('scroll', () => (atEnd = isAtEnd(box)), { passive: true });
+  watchSize(box, () => atEnd && toEnd());
+}
+
+const isAtEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PX;
 const toEnd = () => scroll() && (scroll().scrollTop = scroll().scrollHeight);
 
 function add(line) {
   const box = scroll();
-  const atEnd = !box || box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+  const follows = !box || isAtEnd(box);
   empty.hidden = true;
   log.append(line);
   while (log.childElementCount > LINES) log.firstElementChild.remove();
-  if (atEnd) toEnd();
+  if (follows) toEnd();
 }
 
 function addRule(text) {
@@ -226,6 +239,7 @@ log.setAttribute('aria-live', 'polite');
 input.id = 'chat-input';
 input.rows = 1;
 input.autocomplete = 'off';
+input.dir = 'auto';
 input.enterKeyHint = 'send';
 picked.type = 'file';
 picked.multiple = true;

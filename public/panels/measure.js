@@ -38,11 +38,9 @@ export class Meter {
 
   /** The sent streams; all simulcast layers of a track form one stream. */
   #outbound(all, reports, tracks) {
-    const sections = Map.groupBy(
-      all.filter(({ type }) => type === 'outbound-rtp'),
-      ({ mid }) => mid,
-    );
-    return [...sections].map(([mid, parts]) => {
+    const sent = all.filter(({ type }) => type === 'outbound-rtp');
+    return [...new Set(sent.map(({ mid }) => mid))].map((mid) => {
+      const parts = sent.filter((one) => one.mid === mid);
       const layers = parts.map((one) => this.#layer(one)).filter(({ bps }) => bps > 0);
       const best = parts.reduce((a, b) => ((b.frameWidth ?? 0) > (a.frameWidth ?? 0) ? b : a));
       const sum = (name, of = parts) => of.reduce((total, one) => total + Math.max(0, one[name] ?? 0), 0);

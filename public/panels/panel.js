@@ -6,7 +6,7 @@
  * for opening and closing, and the node to focus. Only `body` is required.
  */
 
-import { $, button, element } from '../base/dom.js';
+import { $, button, element, isDrawn, missing } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { t, texts } from '../i18n/texts.js';
 
@@ -40,7 +40,7 @@ class Panels {
     if (this.open === id) return;
     this.#hide();
     this.open = id;
-    panel.made ??= (await panel.load().catch(() => null))?.panel();
+    panel.made ??= (await panel.load().catch(missing))?.panel();
     if (!panel.made && this.open === id) this.open = null; // the module could not be loaded
     if (this.open !== id) return; // another panel was opened meanwhile
     panel.frame ??= this.#frame(panel);
@@ -57,7 +57,7 @@ class Panels {
     if (!panel) return;
     this.#hide();
     $('panel').hidden = true;
-    if (focus) [keyOf(panel), $('more-button')].find((one) => one?.checkVisibility?.() ?? one)?.focus();
+    if (focus) [keyOf(panel), $('more-button')].find((one) => one && isDrawn(one))?.focus();
   }
 
   #hide() {

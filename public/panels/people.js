@@ -128,8 +128,14 @@ class Row {
     this.#more.classList.toggle('is-gone', !this.#items().length);
   }
 
+  /** Each tile of the person can be pinned here, also one that has no place on the stage. */
   #items() {
-    return itemsFor(this.#one);
+    const { stage } = page;
+    const { peer, isSelf } = this.#one;
+    const tiles = isSelf ? [] : [...stage.tiles].filter((tile) => tile.peer === peer);
+    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.label }), then: () => stage.pin(tile) }));
+    const more = itemsFor(this.#one);
+    return pins.length && more.length ? [...pins, null, ...more] : [...pins, ...more];
   }
 
   #openMenu() {

@@ -1,6 +1,6 @@
 /** The connection panel: an overall verdict, then a small graph for each stream. It samples only while it is open. */
 
-import { button, element, icon, put, setIcon } from '../base/dom.js';
+import { button, copyText, element, icon, put, setIcon } from '../base/dom.js';
 import { isBad, Meter, verdict } from './measure.js';
 import { page } from '../app/page.js';
 import { has, number, t, texts } from '../i18n/texts.js';
@@ -189,12 +189,8 @@ async function copyReport() {
   const lines = latest.streams.map((stream) => [stream.title, bitrate(stream.bps), format(stream), stream.layers.filter(({ rid }) => rid).map(layer).join(' · '), lost(stream), reason(stream)]);
   const report = [`${location.host} · ${new Date().toISOString()}`, navigator.userAgent, `${verdictTitle.textContent}. ${verdictText.textContent}`];
   report.push(...lines.map((line) => line.filter(Boolean).join(', ')));
-  try {
-    await navigator.clipboard.writeText(report.join('\n'));
-    toast('copy', t('stats.copied'), { icon: 'check' });
-  } catch {
-    toast('copy', t('stats.not_copied'), { icon: 'warning' });
-  }
+  if (await copyText(report.join('\n'))) toast('copy', t('stats.copied'), { icon: 'check' });
+  else toast('copy', t('stats.not_copied'), { icon: 'warning' });
 }
 
 page.on('call', () => (meter = new Meter()));

@@ -1,6 +1,6 @@
 /** The pre-join view: who is in the room, the form and the Join button. preview.js, which shows the devices, loads meanwhile. */
 
-import { $, face, put, styled } from '../base/dom.js';
+import { $, face, missing, put, styled, within } from '../base/dom.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
@@ -30,14 +30,16 @@ export function showJoin({ room, name }) {
   complain('room-input', null);
   complain('name-input', null);
   write();
-  preview.then(({ showPreview }) => showPreview(), () => {}); // joining works without it
+  preview.then(({ showPreview }) => showPreview(), missing); // joining works without it
   showInside(null);
   clearInterval(looking);
   if (asked.fixed) {
     look();
     looking = setInterval(() => document.hidden || look(), LOOK_MS);
   }
-  if (matchMedia('(pointer: fine)').matches) $(page.token ? 'join-button' : room ? 'name-input' : 'room-input').focus(); // a phone's keyboard would cover the page
+  const empty = ['room-input', 'name-input'].find((id) => !/** @type {HTMLInputElement} */ ($(id)).value);
+  const typing = empty && matchMedia('(pointer: fine)').matches; // a phone's keyboard would cover the page
+  $(typing ? empty : 'join-button').focus({ preventScroll: !typing });
 }
 
 function write() {
@@ -70,7 +72,7 @@ async function look() {
   const url = new URL('room-info', SERVER);
   url.searchParams.set('room', asked.room);
   const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
-  const answer = await fetch(url, { headers, signal: AbortSignal.timeout(5_000) }).catch(() => null);
+  const answer = await fetch(url, { headers, signal: within(5_000) }).catch(() => null);
   if (answer?.status === 404) clearInterval(looking); // the server does not offer this
   const said = await answer?.json().catch(() => null);
   if (recall('sessionStorage', ticketKey(asked.room))) return showInside(null); // whoever was in the call may return to it
@@ -90,7 +92,7 @@ const WAITS = {
 
 /** What a join would lead to now, if not into the room. */
 async function showReason(code) {
-  await more();
+  await more().catch(missing);
   const own = WAITS[code]?.map((key) => t(key, { room: asked.room }));
   const { title, text } = own ? { title: own[0], text: own[1] } : endText({ code }, asked.room);
   $('inside').hidden = false;

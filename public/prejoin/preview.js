@@ -1,8 +1,9 @@
 /** The preview before the call: self-view, level meter and device pickers. */
 
 import { secureLink, showDevice } from '../app/device-keys.js';
-import { $, button, element, put } from '../base/dom.js';
+import { $, button, element, facesAway, isTouched, put } from '../base/dom.js';
 import { page } from '../app/page.js';
+import { canFlip, flip } from '../devices/flip.js';
 import { levelBar, picker } from '../devices/pickers.js';
 import { deviceProblems } from '../i18n/reasons.js';
 import { has, more, t, texts } from '../i18n/texts.js';
@@ -41,6 +42,9 @@ function showDevices() {
   const { height, frameRate } = picture ? devices.track('camera').getSettings() : {};
   put(parts.format, height ? t('device.format', { height: String(height), rate: Math.round(frameRate ?? 30) }) : '');
   $('preview-video').hidden = !picture;
+  $('preview-video').classList.toggle('mirror', !facesAway(devices.track('camera')));
+  $('flip-button').hidden = !(isTouched() && canFlip(devices)); // with a mouse there is a list
+  put($('flip-button').lastElementChild, t('key.flip'));
   const shown = picture ? devices.stream : null;
   if ($('preview-video').srcObject !== shown) $('preview-video').srcObject = shown;
   $('join-devices').classList.toggle('is-empty', !page.listens && ['microphone', 'camera'].every((source) => isProblem(devices.status(source)) && devices.status(source) !== 'busy')); // another one may start
@@ -90,6 +94,7 @@ function leave() {
   $('preview-video').srcObject = null;
 }
 
+$('flip-button').addEventListener('click', () => flip(page.devices));
 page.on('devices', showDevices);
 page.on('view', ({ name }) => name !== 'join' && leave());
 texts.addEventListener('change', () => parts && showPreview());

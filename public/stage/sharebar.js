@@ -24,6 +24,7 @@ export class ShareBar {
     make('real', { label: ' ' }, () => this.#zoom.real());
     make('in', { name: 'plus' }, () => this.#zoom.by(1));
     make('full', { name: 'expand' }, () => this.#fullScreen());
+    this.#keys.full.hidden = !document.fullscreenEnabled;
     this.#box.hidden = true;
     this.#box.append(icon('screen'), this.#words, tools);
     stage.append(this.#box);

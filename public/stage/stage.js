@@ -4,7 +4,7 @@
  */
 
 import { cornerPlace, nextCorner } from './corner.js';
-import { $, put } from '../base/dom.js';
+import { $, put, watchSize } from '../base/dom.js';
 import { choose, gridPlaces, seatsThatFit, splitPlaces } from './grid.js';
 import { page } from '../app/page.js';
 import { seatsOf } from './seats.js';
@@ -33,7 +33,7 @@ export class Stage {
   #told = '';
 
   constructor() {
-    new ResizeObserver(() => this.#layOut(false)).observe(this.#box);
+    watchSize(this.#box, () => this.#layOut(false));
     page.on('speakers', (now) => this.#speak(now));
     page.on('quality', ({ peers = {} }) => this.#mark(peers));
     page.on('devices', () => this.#each((tile) => tile.setSink(page.devices.speaker)));
@@ -180,7 +180,7 @@ export class Stage {
   #main() {
     if (this.#pinned) return this.#pinned;
     if (this.#spotlight === false || this.#order.length < 2) return null;
-    const screen = this.#order.findLast((key) => this.#tiles.get(key).source !== 'camera' && !this.#tiles.get(key).isSelf);
+    const screen = this.#order.filter((key) => this.#tiles.get(key).source !== 'camera' && !this.#tiles.get(key).isSelf).at(-1);
     if (screen) return screen;
     if (!this.#spotlight) return null;
     const speaker = `${this.#speaker} camera`;
@@ -255,11 +255,13 @@ export class Stage {
     return { of, bar, more };
   }
 
-  /** Chooses which of the others are visible. */
+  /** Chooses which of the others are visible: shared screens first. */
   #choose(keys, places) {
     const spoke = new Map(keys.map((key) => [key, this.#spoke.get(this.#tiles.get(key).peer)]));
-    this.#shown = choose(keys, places, { before: this.#shown, speaker: `${this.#speaker} camera`, spoke });
-    return this.#shown;
+    const cameras = keys.filter((key) => this.#tiles.get(key).source === 'camera');
+    const screens = keys.filter((key) => !cameras.includes(key)).slice(0, places);
+    const people = choose(cameras, places - screens.length, { before: this.#shown, speaker: `${this.#speaker} camera`, spoke });
+    return (this.#shown = [...screens, ...people]);
   }
 
   async #showBar(tile, place) {
@@ -300,7 +302,7 @@ export class Stage {
   async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
     if (document.pictureInPictureElement) return document.exitPictureInPicture();
     const { video } = tile?.seat.picture ? tile : ([...this.#tiles.values()].find((one) => one.seat.picture) ?? {});
-    await video?.requestPictureInPicture().catch(() => {});
+    await video?.requestPictureInPicture?.().catch(() => {});
   }
 
   // --- keyboard: one tab stop for all tiles, arrow keys between them (tile-keys.js) ---

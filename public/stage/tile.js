@@ -1,6 +1,6 @@
 /** One tile: the video or initials of a participant or shared screen, the name, state icons and buttons. */
 
-import { button, element, icon, initialsOf, put, toneOf } from '../base/dom.js';
+import { button, element, facesAway, icon, initialsOf, newStream, put, toneOf } from '../base/dom.js';
 import { t } from '../i18n/texts.js';
 import { tileText } from '../i18n/words.js';
 
@@ -17,7 +17,7 @@ function wave() {
 }
 
 export class Tile {
-  #stream = new MediaStream();
+  #stream = newStream();
   #shown = {}; // arguments of tileText()
   #away = false;
   #on;
@@ -90,6 +90,7 @@ export class Tile {
     const { label, muted, picture, paused, sounds, hand } = this.seat;
     const seen = this.#away ? null : picture;
     this.element.classList.toggle('has-picture', Boolean(seen));
+    this.element.classList.toggle('is-mirrored', this.isSelf && this.seat.source === 'camera' && !facesAway(picture));
     put(this.why, paused ?? '');
     this.#describe({ label, muted, picture: Boolean(picture), paused, hand, weak: this.weak });
     this.#play([...sounds, seen].filter(Boolean));
@@ -108,7 +109,7 @@ export class Tile {
     this.element.classList.toggle('is-large', large);
     this.pinKey.setAttribute('aria-pressed', String(pinned));
     this.pinKey.title = t(pinned ? 'tile.unpin' : 'tile.pin');
-    this.pinKey.setAttribute('aria-label', this.pinKey.title);
+    this.pinKey.setAttribute('aria-label', t(pinned ? 'tile.unpin_one' : 'tile.pin_one', { name: this.seat.label }));
   }
 
   /** Positions the tile. */
@@ -118,7 +119,7 @@ export class Tile {
     for (const [name, value] of [['--x', place.x], ['--y', place.y], ['--w', place.width], ['--h', place.height]]) style.setProperty(name, `${value}px`);
     if (!classList.contains('is-new')) return;
     classList.remove('is-new');
-    if (!still.matches) this.element.animate({ opacity: [0, 1] }, { duration: APPEAR_MS });
+    if (!still.matches) this.element.animate?.({ opacity: [0, 1] }, { duration: APPEAR_MS });
   }
 
   /** Animates the tile from its old rectangle to its current one. */
@@ -128,7 +129,7 @@ export class Tile {
     const [sx, sy] = [from.width / now.width, from.height / now.height];
     if (Math.abs(dx) + Math.abs(dy) < 1 && Math.abs(sx - 1) + Math.abs(sy - 1) < 0.01) return;
     const start = { transformOrigin: '0 0', transform: `translate(${dx}px, ${dy}px) scale(${sx}, ${sy})` };
-    this.element.animate([start, { transformOrigin: '0 0', transform: 'none' }], { duration: MOVE_MS, easing: EASE, id: 'move' });
+    this.element.animate?.([start, { transformOrigin: '0 0', transform: 'none' }], { duration: MOVE_MS, easing: EASE, id: 'move' });
   }
 
   setTabbable(on) {
@@ -158,9 +159,10 @@ export class Tile {
   }
 
   #play(tracks) {
+    if (!this.#stream) return;
     const now = this.#stream.getTracks();
     if (tracks.length === now.length && tracks.every((track) => now.includes(track))) return;
-    if (!now.length) this.#stream = new MediaStream(); // browsers do not always resume a stream that was empty
+    if (!now.length) this.#stream = newStream(); // browsers do not always resume a stream that was empty
     for (const track of now) if (!tracks.includes(track)) this.#stream.removeTrack(track);
     for (const track of tracks) this.#stream.addTrack(track);
     if (this.video.srcObject !== this.#stream) this.video.srcObject = this.#stream;

@@ -1,10 +1,13 @@
 /** Finds links in chat messages. No page elements. */
 
-const LINK = /\bhttps?:\/\/[^\s<>"'`«»“”„‘’]+/giu;
+const LINK = /(?<![\p{L}\p{N}@./_-])(?:https?:\/\/|www\.(?=[\p{L}\p{N}]))[^\s<>"'`«»“”„‘’]+/giu;
 const TAIL = /[.,;:!?…*_~]+$/u;
 const BRACKETS = { ')': '(', ']': '[', '}': '{' };
 
-/** Splits a text into { text } and { text, href }. Only http and https URLs become links, without trailing punctuation. */
+/**
+ * Splits a text into { text } and { text, href }. Only http and https URLs, and hosts that begin with `www.`, become links,
+ * without trailing punctuation.
+ */
 export function parts(text) {
   const found = [];
   let done = 0;
@@ -33,8 +36,10 @@ function trimmed(link) {
 
 function address(text) {
   try {
-    const { href, protocol, hostname } = new URL(text);
-    return ['http:', 'https:'].includes(protocol) && hostname ? href : null;
+    const short = /^www\./i.test(text);
+    const { href, protocol, hostname } = new URL(short ? `https://${text}` : text);
+    const full = short ? hostname.split('.').length > 2 : hostname; // the browser knows no more than www.example
+    return ['http:', 'https:'].includes(protocol) && full ? href : null;
   } catch {
     return null;
   }

@@ -52,7 +52,7 @@ export function openDialog({ id, title, body, foot, className = '' }) {
 export function openMenu(anchor, items, /** @type {{ label?: string, className?: string, who?: string }} */ { label, className = '', who } = {}) {
   const dialog = element('dialog', `menu ${className}`);
   dialog.setAttribute('aria-label', label);
-  if (who) dialog.append(element('p', 'menu__who', who));
+  if (who) dialog.append(Object.assign(element('p', 'menu__who', who), { dir: 'auto' }));
   const menu = element('div', 'menu__items');
   menu.setAttribute('role', 'menu');
   menu.setAttribute('aria-label', label);
@@ -60,7 +60,12 @@ export function openMenu(anchor, items, /** @type {{ label?: string, className?:
   dialog.append(menu);
   menu.addEventListener('keydown', (event) => move(event, [...menu.querySelectorAll('[role^=menuitem]')]));
   anchor.setAttribute('aria-expanded', 'true');
-  dialog.addEventListener('close', () => anchor.setAttribute('aria-expanded', 'false'));
+  const closed = new AbortController();
+  dialog.addEventListener('close', () => {
+    anchor.setAttribute('aria-expanded', 'false');
+    closed.abort();
+  });
+  addEventListener('resize', () => dialog.close(), { signal: closed.signal }); // its place is gone
   show(dialog, anchor);
   place(dialog, anchor);
   (menu.querySelector('[aria-checked=true]') ?? menu.querySelector('[role^=menuitem]'))?.focus();

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 IMPORT = re.compile(r"^(?:import|export)(?:\s[\w\s{},*$]*\bfrom)?\s*'(\.\.?/[^']+)'", re.MULTILINE)
 """A static import or re-export of another file, in the style of this project."""
 
-ALWAYS = ("style.css", "launch.js", "i18n/texts.js", "main.js")
+ALWAYS = ("style.css", "launch.js", "boot.js", "i18n/texts.js", "main.js")
 DEFAULT = "en"
 VIEWS = {"join": ("before.css", "prejoin/join.js", "prejoin/preview.js"), "call": ("call/call.js",)}
 """The entry modules and styles of each view, the most urgent first. public/launch.js chooses between the views."""

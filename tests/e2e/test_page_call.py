@@ -290,6 +290,12 @@ def test_a_listener_cannot_send_and_is_told_why(server: Server, browser: Browser
     for key in ("#mic-button", "#camera-button", "#screen-button"):
         expect(page.locator(key)).to_have_attribute("aria-disabled", "true")
         expect(page.locator(key)).to_have_attribute("title", "You were invited to watch and listen")
+        page.click(key, force=True)  # it looks disabled
+        said = page.locator(".toast", has_text="You were invited to watch and listen")
+        expect(said).to_have_count(1)
+        said.get_by_role("button").click()
+    page.keyboard.press("m")
+    expect(said).to_be_visible()
     context.close()
 
 

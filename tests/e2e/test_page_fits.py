@@ -1,4 +1,4 @@
-"""Every control stands inside the window, in whatever state and window the page is, and none is cut off."""
+"""In whatever state, window and language the page is: every control can be pressed, and no text lies on another."""
 
 from __future__ import annotations
 
@@ -7,26 +7,60 @@ from functools import partial
 from typing import Any
 
 import pytest
-from crowd import Crowd
+from crowd import NAMES, Crowd
 from fits import OUTSIDE_JS
-from people import Person
-from playwright.sync_api import Page, expect
+from people import QUIET_JS, Person
+from playwright.sync_api import Browser, Page, expect
 from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-WINDOWS = [(1280, 800), (640, 500), (844, 390), (480, 360), (390, 844), (320, 568), (400, 300), (280, 500)]
+WINDOWS = [
+    (280, 400),
+    (320, 568),
+    (390, 700),
+    (480, 360),
+    (640, 360),
+    (768, 1024),
+    (900, 640),
+    (1280, 720),
+    (1440, 900),
+]
+LANGUAGES = ["de", "ar"]
 LONG = "Wolfeschlegelsteinhausenbergerdorffvoralternwarengewissenhaftsc"  # 63 letters
-_TOAST_JS = """async (text) => {
+HOST = {"permissions": {"moderate": True}}
+_ACT_JS = "async ([name, ...given]) => void (await (await import('/app/page.js')).page.actions[name](...given))"
+_TOAST_JS = """async () => {
     await (await import('/app/page.js')).page.actions.later();
-    (await import('/ui/toasts.js')).toast('long', text, { action: { label: 'Turn it on', then() {} } });
+    const { t } = await import('/i18n/texts.js');
+    const { toast } = await import('/ui/toasts.js');
+    toast('long', t('device.taken'), { action: { label: t('device.restore'), then() {} } });
+}"""
+_LOST_JS = """async () => {
+    const { page } = await import('/app/page.js');
+    Object.defineProperty(page.room, 'trouble', { value: 'all' });
+    page.room.dispatchEvent(new CustomEvent('state', { detail: { state: 'joined' } }));
+}"""
+_MENU_JS = """async () => {
+    const { page } = await import('/app/page.js');
+    const [tile] = page.stage.tiles;
+    page.actions.tileMenu(tile, tile.moreKey);
 }"""
 _REFUSED_JS = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError'); }"
+_ASKING_JS = "navigator.mediaDevices.getUserMedia = () => new Promise(() => {})"
 _TOAST_WIDTH_JS = "document.querySelector('.toast:last-child p').offsetWidth"
+BEFORE = {"a room": "/?room=fits", "no room": "/", "a long name": f"/?room={LONG}"}
+DEVICES = {"usual": "", "refused": _REFUSED_JS, "asking": _ASKING_JS}
+DIALOGS = ["settings", "invite", "shortcuts"]
+MENUS: dict[str, list[str]] = {
+    "more": ["moreMenu"],
+    "reactions": ["reactions"],
+    "devices": ["deviceMenu", "microphone", "mic-button"],
+}
 
 
-def check(page: Page, what: str) -> list[str]:
-    """What is outside or cut off in any window."""
+def check(page: Page, what: str, act: Callable[[], Any] = lambda: None) -> list[str]:
+    """What is wrong in any window. `act` brings a state about that ends with the window's size."""
     found: dict[tuple[int, int], Any] = {}
 
     def fits(window: tuple[int, int]) -> bool:
@@ -35,40 +69,111 @@ def check(page: Page, what: str) -> list[str]:
 
     for width, height in WINDOWS:
         page.set_viewport_size({"width": width, "height": height})
+        act()
         try:
-            eventually(partial(fits, (width, height)), what, 2)
+            eventually(partial(fits, (width, height)), what, 1)
         except AssertionError:
             continue
         del found[width, height]
     return [f"{what} {window}: {seen['found']}" for window, seen in found.items()]
 
 
-def test_every_control_is_inside_the_window(server: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
-    alice = person(server, LONG, quiet=True).join("fits")
-    guest = person(server, "guest")
-    page = guest.page
-    page.add_init_script(_REFUSED_JS)
-    page.goto(f"{server.url}/?room=fits")
-    expect(page.locator("#inside-names")).to_have_text(LONG)
-    expect(page.locator("#preview-problem .btn")).to_be_visible()
-    faults = check(page, "before the call, refused")
-    alice.context.close()
+@pytest.fixture(params=LANGUAGES)
+def visit(request: pytest.FixtureRequest, browser: Browser, server: Server) -> Any:
+    """Opens a page of the server in a language, with a script before all of its own."""
+    contexts = []
 
-    page.goto(f"{server.url}/?token={crowd.token('fits', 'guest')}&preview=off")
-    eventually(lambda: guest.peer, "in the room")
-    expect(page.locator("#invitation-text")).to_be_visible()
-    faults += check(page, "alone, by invitation")
-    guest.join("fits alone")
-    expect(page.locator("#copy-link")).to_be_visible()
-    faults += check(page, "alone, with a link")
-    page.evaluate(_TOAST_JS, "Another app or a phone call is using your microphone. Others can’t hear you.")
-    page.keyboard.press("c")
+    def go(path: str, script: str = QUIET_JS, **options: Any) -> Page:
+        usual = {"permissions": ["camera", "microphone"], "locale": request.param, "reduced_motion": "reduce"}
+        context = browser.new_context(**usual | options)
+        contexts.append(context)
+        context.add_init_script(script)
+        page = context.new_page()
+        page.goto(server.url + path)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+def test_before_and_after_a_call(visit: Callable[..., Page], crowd: Crowd) -> None:
+    faults = []
+    broken = crowd.token("fits", "Sofia Marin")[:-8] + "AAAAAAAA"
+    tokens = {"a token": crowd.token("fits", LONG), "a token that is refused": broken}
+    tokens["a listener"] = crowd.token("fits", "Sofia Marin", permissions={"publish": False})
+    for name, path in (BEFORE | {name: f"/?token={token}" for name, token in tokens.items()}).items():
+        for device, script in DEVICES.items() if name == "a long name" else [("usual", "")]:
+            page = visit(path, script)
+            expect(page.locator("#join-devices select")).to_have_count(3)
+            if "refused" in name:
+                expect(page.locator("#inside")).to_be_visible()
+            faults += check(page, f"before the call: {name}, {device}")
+            page.context.close()
+    page = visit("/?token=broken")
+    expect(page.locator("#end-title")).to_be_visible()
+    faults += check(page, "after the call: a broken token")
+    page = visit(f"/?room={LONG}&username={LONG}")
+    eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
+    page.click("#leave-button")
+    expect(page.locator("#end-title")).to_be_visible()
+    faults += check(page, "after the call: left")
+    assert faults == []
+
+
+def test_alone_in_a_call(visit: Callable[..., Page], crowd: Crowd) -> None:
+    faults = []
+    for name, path in {
+        "a link": "/?room=fits alone&username=Sofia",
+        "an invitation": crowd.token("fits", "Sofia"),
+    }.items():
+        page = visit(path if path.startswith("/") else f"/?token={path}&preview=off")
+        expect(page.locator("#invitation-text")).to_be_visible()
+        faults += check(page, f"alone, by {name}")
+    page.evaluate(_TOAST_JS)
+    page.evaluate(_ACT_JS, ["panel", "chat"])
     expect(page.locator("#chat-input")).to_be_visible()
-    faults += check(page, "a toast beside the chat")
+    faults += check(page, "alone, a toast beside the chat")
     for width, height in ((480, 360), (400, 300)):
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate(_TOAST_WIDTH_JS) >= 80, "words stand beside each other"
-    page.click("#leave-button")
-    expect(page.locator("#end-title")).to_be_visible()
-    faults += check(page, "left")
     assert faults == []
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_in_a_call(visit: Callable[..., Page], crowd: Crowd, room: str, phone: bool) -> None:
+    crowd.join(room, [*NAMES[:3], LONG])
+    page = visit(f"/?token={crowd.token(room, LONG, **HOST)}&preview=off", has_touch=phone, is_mobile=phone)
+    expect(page.locator(".tile")).to_have_count(5)
+    page.evaluate(_ACT_JS, ["later"])
+    faults = check(page, "a call")
+    page.evaluate("window.room.send('room', { locked: null, lobby: true })")
+    crowd.knock(room, [NAMES[5], NAMES[6]])
+    page.evaluate(_ACT_JS, ["panel", "people"])
+    expect(page.locator(".lobby .person")).to_have_count(2)
+    for panel in ("people", "chat", "stats"):
+        if panel != "people":
+            page.evaluate(_ACT_JS, ["panel", panel])
+        faults += check(page, f"the panel {panel}")
+    page.evaluate(_ACT_JS, ["panel", "stats"])
+    for name in DIALOGS:
+        page.evaluate(_ACT_JS, [name])
+        faults += check(page, f"the dialog {name}")
+        page.keyboard.press("Escape")
+    for name, act in MENUS.items():
+        faults += check(page, f"the menu {name}", partial(page.evaluate, _ACT_JS, act))
+        page.keyboard.press("Escape")
+    faults += check(page, "the menu of a tile", partial(page.evaluate, _MENU_JS))
+    page.keyboard.press("Escape")
+    page.evaluate(_LOST_JS)
+    faults += check(page, "reconnecting")
+    assert faults == []
+
+
+def test_others_with_long_names_leave_the_form_where_it_is(server: Server, person: Callable[..., Person]) -> None:
+    alice = person(server, LONG, quiet=True).join("fits names")
+    page = person(server, "guest").page
+    page.goto(f"{server.url}/?room=fits names")
+    expect(page.locator("#inside-names")).to_have_text(LONG)
+    assert check(page, "before the call, with somebody inside") == []
+    assert alice.peer

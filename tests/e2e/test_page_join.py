@@ -183,13 +183,50 @@ def test_a_full_room_is_waited_for(start_server: Callable[..., Server], person: 
     expect(bob.page.locator("#call-view")).to_be_visible()
 
 
-def test_an_insecure_page_links_to_a_secure_one(server: Server, browser: Browser) -> None:
+@pytest.mark.parametrize("secure", [True, False])
+def test_an_insecure_page_links_to_a_secure_one_if_there_is_one(server: Server, browser: Browser, secure: bool) -> None:
     context = browser.new_context()
     page = context.new_page()
+    asked: list[str] = []
+    page.on("requestfailed", lambda request: asked.append(request.url))
+    if secure:  # as behind a proxy with a certificate
+        page.route("https://**/health", lambda route: route.fulfill(body="{}"))
     page.goto(f"http://{HERE}:{server.port}/?room=insecure")
     link = page.locator("#preview-problem a")
     expect(link).to_have_attribute("href", f"https://{HERE}:{server.port}/?room=insecure")
+    if not secure:
+        eventually(lambda: page.wait_for_timeout(1) or any("https:" in url for url in asked), "it was tried")
+    expect(link).to_be_visible(visible=secure)
     context.close()
+
+
+@pytest.mark.parametrize(("touch", "empty"), [(False, "name-input"), (True, "join-button")])
+def test_the_focus_is_where_one_goes_on(visit: Callable[..., Page], touch: bool, empty: str) -> None:
+    page = visit("/?room=focus", has_touch=touch, is_mobile=touch)
+    expect(page.locator(f"#{empty}")).to_be_focused()
+    assert page.locator(f"#{empty}").evaluate("(one) => one.matches(':focus-visible')")
+    page.evaluate("localStorage.setItem('sfu.name', 'Sofia')")
+    page.reload()
+    expect(page.locator("#join-button")).to_be_focused()
+
+
+def test_what_people_write_has_its_own_direction(
+    visit: Callable[..., Page], person: Callable[..., Person], server: Server
+) -> None:
+    name, room = "ليلى", "غرفة"
+    person(server, name, quiet=True).join(room)
+    page = visit(f"/?room={room}")
+    expect(page.locator("#inside-names")).to_have_text(f"\u2068{name}\u2069")
+    page.fill("#name-input", "نور")
+    for one in ("#name-input", "#join-title"):
+        expect(page.locator(one)).to_have_css("direction", "rtl")
+    page.click("#join-button")
+    expect(page.locator(".tile:not(.is-self) .plate bdi")).to_have_css("direction", "rtl")
+    page.click("#chat-button")
+    page.fill("#chat-input", "مرحبا")
+    expect(page.locator("#chat-input")).to_have_css("direction", "rtl")
+    page.press("#chat-input", "Enter")
+    expect(page.locator(".message__text")).to_have_css("unicode-bidi", "plaintext")
 
 
 def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Browser, crowd: Crowd) -> None:

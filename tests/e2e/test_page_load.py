@@ -14,7 +14,7 @@ from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-REQUESTS = 24
+REQUESTS = 25
 TRANSFERRED_BYTES = 60_000
 """Of the page and all that it needs before it is usable, packed: less than half a second of a slow 4G, 1.6 Mbit/s."""
 
@@ -96,6 +96,37 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, bro
     assert sum(sizes) < TRANSFERRED_BYTES
     held.before["/prejoin/preview.js"].continue_()
     expect(page.locator("#join-microphone")).to_be_attached()
+    context.close()
+
+
+@pytest.mark.parametrize("part", ["style.css", "main.js", "launch.js", "base/dom.js", "lang/en.js", "prejoin/join.js"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_part_that_does_not_come_is_asked_for_again(server: Server, browser: Browser, part: str, times: int) -> None:
+    """As when the network changes meanwhile: the page reloads itself once, then there is a button."""
+    context = browser.new_context(**PHONE)
+    page = context.new_page()
+    visits: list[str] = []
+    page.on("request", lambda request: visits.append(request.url) if request.is_navigation_request() else None)
+    page.route(f"**/{part}", lambda route: route.abort() if len(visits) <= times else route.continue_())
+    page.goto(f"{server.url}/?room=again")
+    if times > 1:
+        eventually(lambda: page.wait_for_timeout(1) or len(visits) == 2, "the page has loaded itself again")
+        expect(page.get_by_text("Part of this page did not load.")).to_be_visible()
+        page.get_by_role("link", name="Try again").click()
+    expect(page.locator("#join-button")).to_have_text("Join room")
+    expect(page.locator("#join-button")).to_have_css("border-radius", "14px")
+    context.close()
+
+
+def test_a_page_whose_first_module_does_not_come_has_a_way_on(server: Server, browser: Browser) -> None:
+    context = browser.new_context(**PHONE)
+    page = context.new_page()
+    page.route("**/boot.js", lambda route: route.abort())
+    page.goto(f"{server.url}/?room=again")
+    expect(page.get_by_text("Part of this page did not load.")).to_be_visible()
+    page.unroute("**/boot.js")
+    page.get_by_role("link", name="Try again").click()
+    expect(page.locator("#join-button")).to_have_text("Join room")
     context.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from people import FILE_BYTES, Person
 from playwright.sync_api import Page, Route, expect
-from support.process import Server
+from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -20,10 +20,21 @@ PARTS = (  # what is written, and the links in it: text and address
     ("(http://a.example/b_(c))", [("http://a.example/b_(c)", "http://a.example/b_(c)")]),
     ("https://a.example, https://b.example!", [("https://a.example",) * 2, ("https://b.example",) * 2]),
     ("„https://a.example/ü“", [("https://a.example/ü", "https://a.example/%C3%BC")]),
+    ("see www.example.org/a.", [("www.example.org/a", "https://www.example.org/a")]),
+    (
+        "WWW.Example.org me@www.a.example xwww.a.example www.example www. www..a",
+        [("WWW.Example.org", "https://www.example.org")],
+    ),
     ("javascript:alert(1) data:text/html,x ftp://a.example file:///etc/passwd", []),
     ("https:// http://[::1 https://%", []),
     ("xhttps://a.example", []),
 )
+
+
+_END_JS = """() => {
+    const foot = document.querySelector('.panel__foot:has(.composer)').getBoundingClientRect();
+    return document.querySelector('#chat-log').lastElementChild.getBoundingClientRect().bottom <= foot.top + 1;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +97,29 @@ def test_what_is_written_is_text_with_safe_links(two: tuple[Person, Person]) -> 
     expect(link).to_have_attribute("href", "https://example.org/a?b=1")
     expect(link).to_have_attribute("target", "_blank")
     expect(link).to_have_attribute("rel", "noopener noreferrer nofollow")
+
+
+def test_the_newest_line_stays_in_view(two: tuple[Person, Person]) -> None:
+    """When the window gets lower, the draft grows and files wait."""
+    alice, _ = two
+    page = opened(alice)
+    for number in range(25):
+        page.evaluate("(text) => window.room.chat(text)", f"filling {number}")
+    last = page.locator(".message__text", has_text="filling 24")
+    expect(last).to_be_in_viewport()
+    page.route("**/files", lambda route: None)  # they go on for as long as the test
+    for change in (
+        lambda: page.set_viewport_size({"width": 1280, "height": 420}),
+        lambda: page.fill("#chat-input", "a draft\nof\nmany\nlines"),
+        lambda: [give(page, name, b"x") for name in ("one.txt", "two.txt")],
+    ):
+        change()
+        eventually(lambda: page.evaluate(_END_JS), "the end is in view")
+    for cancel in page.get_by_role("button", name="Cancel").all()[::-1]:
+        cancel.click()
+    page.unroute("**/files")
+    page.fill("#chat-input", "")
+    page.set_viewport_size({"width": 1280, "height": 720})
 
 
 def test_what_is_new_is_counted_and_marked(two: tuple[Person, Person]) -> None:

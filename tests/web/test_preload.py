@@ -67,6 +67,7 @@ def test_the_header() -> None:
     names = (
         "style.css",
         "launch.js",
+        "boot.js",
         "i18n/texts.js",
         "main.js",
         "before.css",
@@ -77,5 +78,6 @@ def test_the_header() -> None:
     preloads = Preloads(dict.fromkeys((*names, "lang/de.js", "lang/en.js"), ""))
     assert preloads.header({"room": "team", "username": "alice"}, ["de"], framed=False) == (
         "<lang/de.js>; rel=modulepreload, <style.css>; rel=preload; as=style, <launch.js>; rel=modulepreload, "
-        "<i18n/texts.js>; rel=modulepreload, <main.js>; rel=modulepreload, <call/call.js>; rel=modulepreload"
+        "<boot.js>; rel=modulepreload, <i18n/texts.js>; rel=modulepreload, <main.js>; rel=modulepreload, "
+        "<call/call.js>; rel=modulepreload"
     )
