@@ -1,8 +1,6 @@
 /**
- * Entry point: loads the page. If a part cannot be loaded, for example because the network changes meanwhile, a sentence with a
- * button takes its place, and the page reloads by itself once the server responds. Only a reload helps: browsers remember that
- * a module could not be fetched. Without imports, so that it works whatever else is missing; style.css shows the sentence after
- * a while even without this module.
+ * Entry point. If a part of the page cannot be loaded, a sentence with a button takes its place, and the page reloads once the
+ * server responds: browsers remember that a module could not be fetched. Without imports, which might be missing as well.
  */
 
 const KEY = 'sfu.again'; // time of the last automatic reload

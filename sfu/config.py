@@ -311,7 +311,11 @@ class Config:
     send_s: float = _seconds(10.0, "Timeout for one WebSocket message or one write to an HTTP connection.")
     ping_s: float = _seconds(20.0, "Time between WebSocket pings.")
     pong_s: float = _seconds(10.0, "Timeout for the pong to a WebSocket ping.")
-    hold_s: float = _seconds(15.0, "How long a peer whose WebSocket broke can resume. Its media continues.")
+    hold_s: float = _seconds(
+        15.0,
+        "How long a peer whose WebSocket broke can resume. Its media continues. A reloaded page gets its seat back for "
+        "as long, but at most 5 seconds.",
+    )
     log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
 
     @classmethod

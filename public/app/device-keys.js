@@ -1,6 +1,6 @@
-/** The microphone and camera buttons, before and during the call, and the link to the secure page. */
+/** The microphone and camera buttons, before and during the call. */
 
-import { element, put, setIcon, within } from '../base/dom.js';
+import { put, setIcon } from '../base/dom.js';
 import { page } from './page.js';
 import { t } from '../i18n/texts.js';
 
@@ -26,14 +26,4 @@ export function showDevice(source) {
     nameKey(button, t(on ? turnOff : turnOn), shortcut, page.listens ? t('key.no_publish') : '');
     button.setAttribute('aria-busy', String(status === 'starting'));
   }
-}
-
-/** A link to this page over https. It is hidden until the browser has reached the server that way: it may have no certificate. */
-export function secureLink() {
-  const link = element('a', 'btn btn--small', t('open_secure'));
-  link.href = location.href.replace(/^http:/, 'https:');
-  link.hidden = true;
-  const show = () => (link.hidden = false);
-  fetch(new URL('health', link.href), { mode: 'no-cors', signal: within(5_000) }).then(show, () => {});
-  return link;
 }

@@ -1,6 +1,7 @@
 /** Interruptions: the banner over a call that is being repaired, and the view shown instead of a call. */
 
-import { $, copyText, put, within } from '../base/dom.js';
+import { $, put, within } from '../base/dom.js';
+import { copyText } from '../ui/here.js';
 import { countDown, showEnding } from './ending.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';

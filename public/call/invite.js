@@ -1,6 +1,7 @@
 /** The invitation dialog: the room's link and QR code, or, without a link, how to invite people. */
 
-import { button, copyText, element } from '../base/dom.js';
+import { button, element } from '../base/dom.js';
+import { copyText } from '../ui/here.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
 import { qrCode } from '../ui/qr.js';

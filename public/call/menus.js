@@ -1,6 +1,7 @@
 /** The menus of the bar and the tiles, and the list of shortcuts. */
 
-import { $, element, icon, isDrawn, isTouched } from '../base/dom.js';
+import { $, element, icon } from '../base/dom.js';
+import { isDrawn, isTouched } from '../ui/here.js';
 import { PANELS } from '../panels/list.js';
 import { itemsFor } from '../panels/moderate.js';
 import { openDialog, openMenu } from '../ui/overlay.js';

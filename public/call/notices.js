@@ -1,7 +1,7 @@
 /** Notices during a call: about devices, participants, moderation and errors. */
 
-import { secureLink } from '../app/device-keys.js';
-import { copyText } from '../base/dom.js';
+import { secureLink } from '../app/secure.js';
+import { copyText } from '../ui/here.js';
 import { page } from '../app/page.js';
 import { notify } from '../app/signs.js';
 import { deviceProblems } from '../i18n/reasons.js';

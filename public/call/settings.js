@@ -1,6 +1,7 @@
 /** The settings dialog: devices, audio and video processing, and the page itself. Loaded when it is opened. */
 
-import { button, element, icon, isTouched, missing } from '../base/dom.js';
+import { button, element, icon, missing } from '../base/dom.js';
+import { isTouched } from '../ui/here.js';
 import { openDialog } from '../ui/overlay.js';
 import { page } from '../app/page.js';
 import { askToNotify, canNotify } from '../app/signs.js';

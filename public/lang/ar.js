@@ -103,7 +103,6 @@ export default {
   'tile.paused.other': 'الفيديو متوقف مؤقتًا',
   'tile.pin': 'تثبيت',
   'tile.unpin': 'إلغاء التثبيت',
-  'tile.volume': 'مستوى صوت {name} لديك فقط',
   'tile.move': 'نقل إلى زاوية أخرى',
   'tile.more': 'خيارات إضافية لـ {name}',
   'settings.language': 'اللغة',

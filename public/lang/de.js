@@ -103,7 +103,6 @@ export default {
   'tile.paused.other': 'Video pausiert',
   'tile.pin': 'Anheften',
   'tile.unpin': 'Lösen',
-  'tile.volume': 'Lautstärke von {name}, nur für dich',
   'tile.move': 'In eine andere Ecke verschieben',
   'tile.more': 'Weitere Optionen für {name}',
   'settings.language': 'Sprache',

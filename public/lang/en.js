@@ -103,7 +103,6 @@ export default {
   'tile.paused.other': 'Video paused',
   'tile.pin': 'Pin',
   'tile.unpin': 'Unpin',
-  'tile.volume': '{name}’s volume, for you only',
   'tile.move': 'Move to another corner',
   'tile.more': 'More options for {name}',
   'settings.language': 'Language',

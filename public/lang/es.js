@@ -103,7 +103,6 @@ export default {
   'tile.paused.other': 'Vídeo en pausa',
   'tile.pin': 'Fijar',
   'tile.unpin': 'Dejar de fijar',
-  'tile.volume': 'Volumen de {name}, solo para ti',
   'tile.move': 'Mover a otra esquina',
   'tile.more': 'Más opciones para {name}',
   'settings.language': 'Idioma',

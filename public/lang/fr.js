@@ -103,7 +103,6 @@ export default {
   'tile.paused.other': 'Vidéo en pause',
   'tile.pin': 'Épingler',
   'tile.unpin': 'Désépingler',
-  'tile.volume': 'Volume de {name}, pour vous seulement',
   'tile.move': 'Déplacer vers un autre coin',
   'tile.more': 'Plus d’options pour {name}',
   'settings.language': 'Langue',

@@ -8,6 +8,7 @@ export default {
   'more.shortcuts': 'Tastenkürzel',
   'link.copied': 'Link kopiert',
   'link.show': 'Dein Browser erlaubt kein Kopieren. Hier ist der Link: {link}',
+  'tile.volume': 'Lautstärke von {name}, nur für dich',
   'react.thumbs_up': 'Zustimmung',
   'react.heart': 'Danke',
   'react.clap': 'Applaus',

@@ -8,6 +8,7 @@ export default {
   'more.shortcuts': 'Atajos de teclado',
   'link.copied': 'Enlace copiado',
   'link.show': 'Tu navegador no permite copiar. Este es el enlace: {link}',
+  'tile.volume': 'Volumen de {name}, solo para ti',
   'react.thumbs_up': 'De acuerdo',
   'react.heart': 'Gracias',
   'react.clap': 'Aplausos',

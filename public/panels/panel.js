@@ -6,7 +6,8 @@
  * for opening and closing, and the node to focus. Only `body` is required.
  */
 
-import { $, button, element, isDrawn, missing } from '../base/dom.js';
+import { $, button, element, missing } from '../base/dom.js';
+import { isDrawn } from '../ui/here.js';
 import { page } from '../app/page.js';
 import { t, texts } from '../i18n/texts.js';
 

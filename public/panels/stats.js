@@ -1,6 +1,7 @@
 /** The connection panel: an overall verdict, then a small graph for each stream. It samples only while it is open. */
 
-import { button, copyText, element, icon, put, setIcon } from '../base/dom.js';
+import { button, element, icon, put, setIcon } from '../base/dom.js';
+import { copyText } from '../ui/here.js';
 import { isBad, Meter, verdict } from './measure.js';
 import { page } from '../app/page.js';
 import { has, number, t, texts } from '../i18n/texts.js';

@@ -1,7 +1,9 @@
 /** The preview before the call: self-view, level meter and device pickers. */
 
-import { secureLink, showDevice } from '../app/device-keys.js';
-import { $, button, element, facesAway, isTouched, put } from '../base/dom.js';
+import { showDevice } from '../app/device-keys.js';
+import { secureLink } from '../app/secure.js';
+import { $, button, element, facesAway, put } from '../base/dom.js';
+import { isTouched } from '../ui/here.js';
 import { page } from '../app/page.js';
 import { canFlip, flip } from '../devices/flip.js';
 import { levelBar, picker } from '../devices/pickers.js';

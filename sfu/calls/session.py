@@ -53,7 +53,7 @@ from sfu.protocol.server_messages import (
     Remote,
     ServerMessage,
     encode,
-)  # fmt: skip
+)
 from sfu.protocol.shared import CAMERA, MICROPHONE, Candidate, Kind
 from sfu.rates import Bucket
 from sfu.store import records
@@ -90,6 +90,7 @@ class Session:
         self._offered = False
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._joined = self._leaving = False  # whether the worker has this peer, and whether it is about to forget it
+        self._restarting = False  # whether media begins anew once the worker has forgotten the peer
         self._bucket = Bucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = self._candidates = 0
         self._sources: dict[str, Kind] = {}
@@ -127,7 +128,7 @@ class Session:
         """Acts on an event of the media worker."""
         if isinstance(event, bridge.Gone):
             self._leaving = False
-            if self._link is not None and not self._ended:
+            if self._restarting and self._link is not None and not self._ended:
                 self._start_media()
         elif not (self._ended or self._leaving):
             self._guard(self._on_event, event)
@@ -186,6 +187,7 @@ class Session:
     def restart(self, stream: PacedStream) -> Link:
         """Like `connect`, for a page that was loaded anew: it knows nothing of the call and has no media yet."""
         self._stop_media()
+        self._restarting = True
         self._end_in(self._config.join_s, errors.MediaUnavailable())
         self.resumes += 1
         link = self.connect(stream)
@@ -204,7 +206,7 @@ class Session:
     def _start_media(self) -> None:
         peer, may = self.peer, self._may
         both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
-        self._joined, self._sources = True, both if may.publish else {}
+        self._joined, self._restarting, self._sources = True, False, both if may.publish else {}
         peer.muted.clear()
         self._end_in(self._config.join_s, errors.MediaUnavailable())
         self._command(bridge.Join(peer.id, peer.room.key, peer.full, may.publish, may.subscribe))

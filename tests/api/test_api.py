@@ -184,7 +184,7 @@ async def test_rooms_of_any_name_can_be_asked_for(rest: Rest, store: Store, acme
     assert (await rest("DELETE", path)).status == 204
     made = await rest("POST", "/rooms", {"room_id": f" {unicodedata.normalize('NFD', room_id)}  "})
     assert (made.status, made.json["room_id"]) == (201, room_id)
-    assert made.headers["location"].endswith(f"/rooms/{segment(room_id)}")
+    assert made.headers["location"] == f"rooms/{segment(room_id)}"
     issued = await rest("POST", "/tokens", {"room_id": room_id, "user_name": room_id})
     assert (issued.json["room_id"], issued.json["user_name"]) == (room_id, room_id)
     inspected = await rest("POST", "/tokens/inspect", {"token": issued.json["token"]})

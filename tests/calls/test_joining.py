@@ -106,8 +106,8 @@ async def test_a_token_binds_room_and_name(server: Server, issue: Issue, acme: t
         (True, True, "team", RoomSettings(), True),
         (True, True, "team", RoomSettings(locked=True, lobby=True), True),  # it leads to the door
         (True, True, "team", RoomSettings(access="token"), False),
-        (True, True, "two  blanks", RoomSettings(), False),  # a link has them folded
-        (True, True, "x" * 65, RoomSettings(), False),
+        (True, True, "two  blanks", RoomSettings(), True),
+        (True, True, "x" * 255, RoomSettings(), True),
         (True, False, "team", RoomSettings(), False),
         (False, True, "team", RoomSettings(), False),  # another room of the same name
     ],

@@ -51,7 +51,7 @@ def told(deliveries: Deliveries) -> list[tuple[str, Any]]:
 def test_the_first_is_welcomed_to_a_new_room() -> None:
     rooms = Rooms(Config())
     peer, deliveries = rooms.join("team", "alice", full=True, pick=lambda: 3)
-    limits = Limits(4096, 8, 65536, 20, 10_485_760, 64)
+    limits = Limits(4096, 8, 65536, 20, 10_485_760, 255)
     assert told(deliveries) == [
         ("alice", Welcome(peer.id, "team", "alice", (), limits, EVERYTHING, RoomState(), peer.secret, resumed=False))
     ]

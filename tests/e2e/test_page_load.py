@@ -14,7 +14,7 @@ from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-REQUESTS = 25
+REQUESTS = 26
 TRANSFERRED_BYTES = 60_000
 """Of the page and all that it needs before it is usable, packed: less than half a second of a slow 4G, 1.6 Mbit/s."""
 
@@ -70,7 +70,7 @@ def told(page: Page, url: str) -> set[str]:
     """Goes there, and returns what the server says the page will need."""
     response = page.goto(url, wait_until="commit")
     assert response
-    return set(re.findall("<([^>]+)>", response.headers.get("link", "")))
+    return {f"/{name}" for name in re.findall("<([^>]+)>", response.headers.get("link", ""))}
 
 
 def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, browser: Browser) -> None:
