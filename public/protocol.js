@@ -18,6 +18,7 @@
  */
 
 import { Link } from './client/connection.js';
+import { GIVEN_UP } from './client/socket.js';
 
 const STEADY_MS = 10_000; // a connection that lasted this long resets the reconnection pauses
 const PAUSE_MS = { first: 500, last: 5_000 };
@@ -106,6 +107,12 @@ export class Room extends EventTarget {
     this.#link?.send('leave', {});
     this.#link?.close();
     this.#end({ code: 'left', message: 'You left.', rejoin: false });
+  }
+
+  /** Leaves, but join() may continue the session for some minutes, like a page that was reloaded. */
+  stepOut() {
+    this.#link?.close(GIVEN_UP);
+    this.#end({ code: 'left', message: 'You left.', rejoin: false }, this.ticket);
   }
 
   /** Publishes `track` as `source`, replacing the current one; null stops sending but keeps the transceiver. */
@@ -252,10 +259,10 @@ export class Room extends EventTarget {
     if (!this.stalled) this.#timer = setTimeout(() => this.join(), pause * (0.75 + Math.random() / 2));
   }
 
-  #end(error) {
+  #end(error, ticket = '') {
     clearTimeout(this.#timer);
     this.#clear(error);
-    this.ticket = '';
+    this.ticket = ticket;
     this.#tries = this.#pathless = 0;
     this.#change('ended');
   }

@@ -48,6 +48,8 @@ async def serve(config: Config, *, self_signed: bool, env_file: Path | None = No
     """
     if self_signed and config.tls_cert:
         raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: omit one of them.")
+    for listener in await edge.listen(config):  # a start that is bound to fail must not upgrade the database
+        await listener.aclose()
     with trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
         async with open_data(config) as store:
             await _serve(config, store, self_signed, env_file, hang_ups)

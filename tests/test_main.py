@@ -111,13 +111,23 @@ def test_one_port_is_enough_and_one_servers_only(start_server: Callable[..., Ser
     assert [sock.laddr.port for sock in sockets] == [server.port] * 3
     second = sfu("serve", env=server.env)
     assert second.returncode == 2
-    assert f"127.0.0.1 UDP port {server.port}: Address already in use" in second.stderr
+    assert f"TCP port {server.port} is in use" in second.stderr
     for process in processes:
         process.kill()
     eventually(lambda: len({p.pid for p in workers(server.pid)} - {p.pid for p in processes}) == 3, "others")
     eventually(
         lambda: len([sock for p in workers(server.pid) for sock in p.net_connections("udp")]) == 3, "they listen again"
     )
+
+
+def test_a_start_on_a_port_in_use_touches_no_database(tmp_path: Path) -> None:
+    """An older release may be running there, and could not use the database once it is upgraded."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = sfu("serve", env=environment(host="127.0.0.1", port=str(port), data_dir=str(tmp_path / "data")))
+    assert done.returncode == 2
+    assert f"SFU_PORT: TCP port {port} is in use." in done.stderr
+    assert not (tmp_path / "data" / "sfu.db").exists()
 
 
 def test_self_signed_is_https_and_says_so(start_server: Callable[..., Server]) -> None:

@@ -8,7 +8,7 @@ import { Room } from '../protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from '../stage/stage.js';
 import { SERVER } from '../base/server.js';
-import { NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
+import { callKey, NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
 import { more, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
@@ -52,7 +52,7 @@ async function back() {
   if (history.state?.call) return;
   if (!page.inCall) return page.actions.preview({ room: page.room.room, name: page.room.name });
   const open = /** @type {HTMLDialogElement[]} */ ([...document.querySelectorAll('dialog[open]')]).at(-1);
-  if (!open && $('panel').hidden) return page.room.leave();
+  if (!open && $('panel').hidden) return page.room.stepOut();
   history.forward();
   if (open) open.close();
   else (await later()).panels.close();
@@ -78,8 +78,9 @@ function leave() {
   clearTimeout(waiting);
   devices.rest();
   page.stage.clear();
-  forget();
-  remember('sessionStorage', ticketKey(page.room.room), '');
+  if (page.room.ticket) remember('sessionStorage', callKey(), ''); // a reload shows the preview, with the token
+  else forget();
+  remember('sessionStorage', ticketKey(page.room.room), page.room.ticket);
 }
 
 // --- deferred modules ---

@@ -145,7 +145,7 @@ export default {
   'wait.blocked.admin.partial': 'للمسؤول: اسمح بـ UDP من {addresses} وإليها.',
   'wait.blocked.admin.browser': 'للمسؤول: اسمح لـ WebRTC في هذا المتصفح بإرسال UDP إلى {addresses}.',
   'wait.refusing.title': 'لا يقبل الخادم مكالمات من هذه الصفحة',
-  'wait.refusing.text': 'لمسؤول الخادم: أضف هذا العنوان إلى SFU_ALLOWED_ORIGINS، وتأكد من أن أي وكيل عكسي يمرر WebSockets وترويسة Host.',
+  'wait.refusing.text': 'لمسؤول الخادم: إذا كانت هذه الصفحة خلف وكيل عكسي، فأضف عنوان الوكيل إلى SFU_TRUSTED_PROXIES وتأكد من أنه يمرر WebSockets وترويسة Host. وإلا فأضف عنوان هذه الصفحة إلى SFU_ALLOWED_ORIGINS.',
   'wait.unreachable.title': 'تعذر الوصول إلى الخادم',
   'wait.unreachable.text': 'تواصل هذه الصفحة المحاولة. تحقق من العنوان ومن اتصالك بالشبكة.',
   'wait.reconnecting.title': 'جارٍ إعادة الاتصال',

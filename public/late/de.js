@@ -145,7 +145,7 @@ export default {
   'wait.blocked.admin.partial': 'Für die Administration: UDP von und zu {addresses} freigeben.',
   'wait.blocked.admin.browser': 'Für die Administration: WebRTC in diesem Browser UDP zu {addresses} senden lassen.',
   'wait.refusing.title': 'Der Server nimmt von dieser Seite keine Anrufe an',
-  'wait.refusing.text': 'Für die Serveradministration: Trage diese Adresse in SFU_ALLOWED_ORIGINS ein und stelle sicher, dass ein Reverse-Proxy WebSockets und den Host-Header weiterleitet.',
+  'wait.refusing.text': 'Für die Serveradministration: Läuft diese Seite hinter einem Reverse-Proxy, trage dessen Adresse in SFU_TRUSTED_PROXIES ein und stelle sicher, dass er WebSockets und den Host-Header weiterleitet. Trage sonst die Adresse dieser Seite in SFU_ALLOWED_ORIGINS ein.',
   'wait.unreachable.title': 'Der Server ist nicht erreichbar',
   'wait.unreachable.text': 'Diese Seite versucht es weiter. Prüfe die Adresse und deine Netzwerkverbindung.',
   'wait.reconnecting.title': 'Verbindung wird wiederhergestellt',

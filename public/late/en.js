@@ -145,7 +145,7 @@ export default {
   'wait.blocked.admin.partial': 'For the administrator: allow UDP to and from {addresses}.',
   'wait.blocked.admin.browser': 'For the administrator: let WebRTC in this browser send UDP to {addresses}.',
   'wait.refusing.title': 'The server doesn’t accept calls from this page',
-  'wait.refusing.text': 'For the server administrator: add this address to SFU_ALLOWED_ORIGINS, and make sure that any reverse proxy passes on WebSockets and the Host header.',
+  'wait.refusing.text': 'For the server administrator: if this page is behind a reverse proxy, add the proxy’s address to SFU_TRUSTED_PROXIES and make sure that it passes on WebSockets and the Host header. Otherwise, add the address of this page to SFU_ALLOWED_ORIGINS.',
   'wait.unreachable.title': 'The server can’t be reached',
   'wait.unreachable.text': 'This page keeps trying. Check the address and your network connection.',
   'wait.reconnecting.title': 'Reconnecting',

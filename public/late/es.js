@@ -145,7 +145,7 @@ export default {
   'wait.blocked.admin.partial': 'Para el administrador: permitir UDP desde y hacia {addresses}.',
   'wait.blocked.admin.browser': 'Para el administrador: permitir que WebRTC en este navegador envíe UDP a {addresses}.',
   'wait.refusing.title': 'El servidor no acepta llamadas desde esta página',
-  'wait.refusing.text': 'Para el administrador del servidor: añade esta dirección a SFU_ALLOWED_ORIGINS y comprueba que el proxy inverso, si lo hay, deja pasar los WebSockets y la cabecera Host.',
+  'wait.refusing.text': 'Para quien administra el servidor: si esta página está detrás de un proxy inverso, añade la dirección del proxy a SFU_TRUSTED_PROXIES y comprueba que transmite los WebSockets y el encabezado Host. Si no, añade la dirección de esta página a SFU_ALLOWED_ORIGINS.',
   'wait.unreachable.title': 'No se puede acceder al servidor',
   'wait.unreachable.text': 'Esta página sigue intentándolo. Comprueba la dirección y tu conexión de red.',
   'wait.reconnecting.title': 'Reconectando',

@@ -145,7 +145,7 @@ export default {
   'wait.blocked.admin.partial': 'Pour l’administrateur : autoriser l’UDP depuis et vers {addresses}.',
   'wait.blocked.admin.browser': 'Pour l’administrateur : autoriser WebRTC dans ce navigateur à envoyer de l’UDP vers {addresses}.',
   'wait.refusing.title': 'Le serveur n’accepte pas les appels depuis cette page',
-  'wait.refusing.text': 'Pour l’administration du serveur : ajoutez cette adresse à SFU_ALLOWED_ORIGINS et vérifiez qu’un éventuel proxy inverse transmet les WebSockets et l’en-tête Host.',
+  'wait.refusing.text': 'Pour l’administration du serveur : si cette page est derrière un proxy inverse, ajoutez l’adresse du proxy à SFU_TRUSTED_PROXIES et vérifiez qu’il transmet les WebSockets et l’en-tête Host. Sinon, ajoutez l’adresse de cette page à SFU_ALLOWED_ORIGINS.',
   'wait.unreachable.title': 'Le serveur est injoignable',
   'wait.unreachable.text': 'Cette page continue d’essayer. Vérifiez l’adresse et votre connexion réseau.',
   'wait.reconnecting.title': 'Reconnexion en cours',

@@ -22,7 +22,7 @@ from sfu.tenancy import tokens
 
 DEFAULT_DAYS = 30
 
-_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 
 
 class Calls(Protocol):
@@ -276,7 +276,11 @@ def _etag(room: Room) -> str:
 
 
 def _require(if_match: str | None, room: Room) -> None:
-    """Raises RoomChanged unless If-Match fits. It compares strongly, so weak tags never match (RFC 9110, 13.1.1)."""
+    """Raises RoomChanged unless If-Match fits.
+
+    A weak tag counts too, against RFC 9110 section 13.1.1: proxies that compress responses make all tags weak, and a
+    tag of ours names a version of the room, however it is encoded.
+    """
     if if_match is not None and if_match.strip() != "*" and _etag(room) not in _ETAG.findall(if_match):
         raise RoomChanged
 

@@ -12,7 +12,9 @@ class ApiKeyMissing(Refusal):
 
 class ApiKeyInvalid(Refusal):
     code, status = "api_key_invalid", 401
-    default = "The API key is not valid. `sfu company rotate-key` creates a new one."
+    default = (
+        "The API key, `pk_…`, is not valid; tokens are not accepted here. `sfu company list` shows how keys begin."
+    )
 
 
 class ModeratorRequired(Refusal):

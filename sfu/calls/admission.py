@@ -133,7 +133,7 @@ class Admission:
     async def returner(self, ask: Ask, session_id: str, address: str) -> Entry | None:
         """The person who continues an ended session; None if it cannot be continued, or `ask` is for something else."""
         found = await self.store.returns.find(session_id)
-        if found is None or not fits(ask, found[0]):
+        if found is None or not await self.fits(ask, found[0]):
             return None
         session, token = found
         who = (session.company_id, session.room_id, session.user_name)
@@ -142,6 +142,20 @@ class Admission:
         times = (token.created_at, token.created_at, token.expires_at)
         grant = tokens.Grant(token.id, *who, token.permissions, *times)
         return Entry(*who, token.permissions, address, grant, continues=session)
+
+    async def fits(self, ask: Ask, session: Session) -> bool:
+        """Whether a request is for the session that its ticket names: the same room and name, and its own token.
+
+        A link that is opened in the tab of an earlier call comes with that call's ticket, and may lead elsewhere.
+        """
+        room = ask.room is None or sought(ask.room) == session.room_id
+        if not room or (ask.name is not None and sought(ask.name) != session.user_name):
+            return False
+        if ask.token is None:
+            return session.token_id is None or ask.room is None
+        if session.token_id is None:
+            return False
+        return await self.store.tokens.same(session.company_id, session.token_id, ask.token)
 
     async def admit(self, entry: Entry, *, invited: bool = False) -> tuple[Session, RoomRules]:
         """Opens the session in the database; returns it with the room's rules. `invited` people pass lock and lobby.
@@ -190,12 +204,6 @@ class Admission:
             return None
         left = (entry.grant.expires_at - self.clock()).total_seconds()
         return left if left > 0 else left + tokens.LEEWAY_S
-
-
-def fits(ask: Ask, session: Session) -> bool:
-    """Whether the room and name in a request, if any, are those of the session that its ticket names."""
-    room = ask.room is None or sought(ask.room) == session.room_id
-    return room and (ask.name is None or sought(ask.name) == session.user_name)
 
 
 async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:

@@ -15,7 +15,7 @@ from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
 from sfu.background import repeat
-from sfu.calls.admission import Ask, Entry, LobbyFirst, asked, fits
+from sfu.calls.admission import Ask, Entry, LobbyFirst, asked
 from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Joining
@@ -200,7 +200,8 @@ class Signaling:
             return None
         seat = self.calls.seat_of(session_id)
         if seat is not None:
-            if not fits(ask, seat.record) or await seat.responds() or self.calls.seat_of(session_id) is not seat:
+            fits = await self.calls.admission.fits(ask, seat.record)
+            if not fits or await seat.responds() or self.calls.seat_of(session_id) is not seat:
                 return None
             link = seat.restart(connection.stream)
             log.info("returned room=%r peer=%s client=%s", seat.peer.room.key, seat.peer.id, connection.client)

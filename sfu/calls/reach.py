@@ -79,7 +79,8 @@ class Reach:
     def unreached(self, event: bridge.Unreached, room: str, client: str) -> Unreached:
         """Logs that there is no media path to the peer at `client`, and returns what to tell the peer."""
         cause = self.cause(client, event.hosts, heard=event.heard)
-        addresses = tuple(f"[{host}]:{event.port}" if ":" in host else f"{host}:{event.port}" for host in event.hosts)
+        hosts = [host for host in event.hosts if scope_of(host) >= scope_of(client)] or event.hosts
+        addresses = tuple(f"[{host}]:{event.port}" if ":" in host else f"{host}:{event.port}" for host in hosts)
         log.log(
             logging.WARNING if self._warns(cause) else logging.INFO,
             "unreached room=%r peer=%s client=%s advertised=%s cause=%s advice=%r",

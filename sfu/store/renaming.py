@@ -1,6 +1,8 @@
-"""The script of a schema step: gives rooms that older releases stored under another spelling their canonical name."""
+"""The script of a schema step: gives rooms and companies stored under another spelling their canonical name."""
 
 from __future__ import annotations
+
+import logging
 
 from sfu.store.database import Statements
 from sfu.tenancy.names import sought
@@ -12,6 +14,9 @@ FOUND = """
     SELECT company_id, room_id FROM rooms UNION SELECT company_id, room_id FROM sessions
     UNION SELECT company_id, room_id FROM tokens
 """
+COMPANIES = "SELECT id, name FROM companies"
+NAMED = "SELECT id FROM companies WHERE name = :new"
+RENAME_COMPANY = "UPDATE companies SET name = :new WHERE id = :id"
 TAKEN = "SELECT id FROM rooms WHERE company_id = :company_id AND room_id = :new"
 MERGE = "DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
 RENAME = tuple(
@@ -19,12 +24,29 @@ RENAME = tuple(
     for table in ("rooms", "tokens", "sessions", "bans", "chat_lines", "files")
 )
 
+log = logging.getLogger(__name__)
 
-async def rename_rooms(statements: Statements) -> None:
-    """Runs in the transaction of the step.
 
-    Two rooms that get the same name become one, which keeps the settings of the room that had this name before.
-    """
+async def rename(statements: Statements) -> None:
+    """Runs in the transaction of the step."""
+    await _rename_companies(statements)
+    await _rename_rooms(statements)
+
+
+async def _rename_companies(statements: Statements) -> None:
+    """A company keeps its spelling if another one has the canonical name; commands find it by that spelling."""
+    for row in await statements.all(COMPANIES):
+        new = sought(row["name"])
+        if new == row["name"]:
+            continue
+        if await statements.one(NAMED, new=new) is not None:
+            log.warning("company=%r keeps its spelling: another one is named %r", row["name"], new)
+        else:
+            await statements.run(RENAME_COMPANY, new=new, id=row["id"])
+
+
+async def _rename_rooms(statements: Statements) -> None:
+    """Two rooms that get the same name become one, which keeps the settings of the room that had this name before."""
     for row in await statements.all(FOUND):
         key = {"company_id": str(row["company_id"]), "room_id": row["room_id"]}
         new = sought(row["room_id"])
@@ -32,5 +54,6 @@ async def rename_rooms(statements: Statements) -> None:
             continue
         if await statements.one(TAKEN, company_id=key["company_id"], new=new) is not None:
             await statements.run(MERGE, **key)
+            log.warning("room=%r company=%s is now part of room %r", row["room_id"], key["company_id"], new)
         for sql in RENAME:
             await statements.run(sql, **key, new=new)

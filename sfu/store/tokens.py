@@ -61,6 +61,13 @@ class Tokens:
         row = await self._database.read_one(self.GET, company_id=company_id, id=known) if known else None
         return Token.of(row) if row else None
 
+    SAME = "SELECT id FROM tokens WHERE company_id = :company_id AND id = :id AND token_hash = :token_hash"
+
+    async def same(self, company_id: str, token_id: str, token: str) -> bool:
+        """Whether `token`, which need not be verified, is the one with that record."""
+        key = {"company_id": company_id, "id": token_id, "token_hash": digest(token)}
+        return await self._database.read_one(self.SAME, **key) is not None
+
     LIST = """
         SELECT * FROM tokens WHERE company_id = :company_id AND (created_at, id) < (:created_at, :id)
         ORDER BY created_at DESC, id DESC LIMIT :count

@@ -18,11 +18,12 @@ async def test_two_editors_do_not_overwrite_each_other(rest: Rest) -> None:
     first = await rest("PUT", "/rooms/team", {"name": "A"}, headers={"If-Match": tag})
     second = await rest("PUT", "/rooms/team", {"name": "B"}, headers={"If-Match": tag})
     assert (first.status, second.status, second.code) == (200, 412, "room_changed")
-    for wrong in (tag, f"W/{first.headers['etag']}", '"x"', "x"):
+    for wrong in (tag, f"W/{tag}", '"x"', "x"):
         assert (await rest("DELETE", "/rooms/team", headers={"If-Match": wrong})).status == 412
     for right in (f'"x", {first.headers["etag"]}', "*"):
         assert (await rest("PUT", "/rooms/team", {}, headers={"If-Match": right})).status in (200, 412)
-    assert (await rest("DELETE", "/rooms/team", headers={"If-Match": "*"})).status == 204
+    weak = "W/" + (await rest("GET", "/rooms/team")).headers["etag"]  # as a proxy that compresses makes it
+    assert (await rest("DELETE", "/rooms/team", headers={"If-Match": weak})).status == 204
 
 
 @pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])

@@ -355,6 +355,34 @@ async def test_a_ticket_is_for_its_room_and_person(server: Server) -> None:
         await refused(server, ticket, "bad_name" if room == "\x00" else "room_locked", target)
 
 
+@pytest.mark.parametrize("going", [reload, crash])
+async def test_a_ticket_counts_with_its_own_token_only(tmp_path: Path, going: Going) -> None:
+    """A link that is opened in the tab of an earlier call comes with that call's ticket, and may lead elsewhere."""
+    async with running(tmp_path, settings(hold_s=60.0)) as server:
+        acme, _ = await server.store.companies.create("Acme")
+        own = await issued(server, acme)
+        others = [await issued(server), await issued(server, acme), await issued(server, acme, user_name="boss")]
+        async with entered(server, f"/ws?token={own}") as alice:
+            ticket = alice.welcome["ticket"]
+            await going(alice)
+        for target in (TEAM, *(f"/ws?token={token}" for token in others)):
+            async with entered(server, target, ticket=ticket) as somebody:
+                assert somebody.peer != alice.peer
+                assert somebody.welcome["ticket"] != ticket
+                await leave(somebody)
+        async with server.connect("/ws?token=xx.yy.zz", ticket=ticket) as nobody:
+            assert (await nobody.expect("bye"))["code"] == "token_malformed"
+        async with entered(server, f"/ws?token={own}", ticket=ticket) as again:
+            assert again.welcome["ticket"] == ticket
+
+
+async def test_a_guests_ticket_does_not_outweigh_a_token(server: Server) -> None:
+    async with entered(server) as alice:
+        ticket = await gone(server, alice)
+    async with entered(server, f"/ws?token={await issued(server)}", ticket=ticket) as other:
+        assert other.welcome["ticket"] != ticket
+
+
 async def test_only_the_servers_own_tickets_count(server: Server) -> None:
     async with entered(server) as alice:
         ticket = await gone(server, alice)

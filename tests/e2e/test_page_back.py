@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
@@ -31,6 +32,22 @@ def test_back_leaves_with_a_way_back(server: Server, room: str, person: Callable
     expect(page.locator("#end-title")).to_be_visible()
     page.go_back()
     expect(page).to_have_url(f"{server.url}/health")
+
+
+def test_back_ends_no_stay_for_good(server: Server, crowd: Crowd, room: str, person: Callable[..., Person]) -> None:
+    """With a token for one visit, in a room that is locked meanwhile."""
+    alice, bob = (person(server, name, quiet=True) for name in ("alice", "bob"))
+    for one in (bob, alice):
+        token = crowd.token(room, one.name, single_use=True, permissions={"moderate": one is bob})
+        one.page.goto(f"{server.url}/health")
+        one.page.goto(f"{server.url}/?token={token}&preview=off")
+        eventually(lambda one=one: one.peer, f"{one.name} is in the room")
+    bob.page.evaluate("window.room.send('room', { locked: true })")
+    eventually(lambda: alice.page.evaluate("window.room.settings.locked"), "the room is locked")
+    alice.page.go_back()
+    expect(alice.page.locator("#end-title")).to_have_text(f"You left {room}")
+    alice.page.click("[data-act=rejoin]")
+    eventually(lambda: alice.peer, "alice is in the room again")
 
 
 def test_back_after_leaving_leads_to_the_form(server: Server, room: str, person: Callable[..., Person]) -> None:

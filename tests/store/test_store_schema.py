@@ -369,8 +369,12 @@ async def test_no_call_opens_a_connection(store: Store, company: Company, databa
     assert 1 <= len(before) <= 10
 
 
-async def test_rooms_under_another_spelling_are_renamed(
-    database_url: str, server_key: ServerKey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_rooms_and_companies_under_another_spelling_are_renamed(
+    database_url: str,
+    server_key: ServerKey,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     old = tmp_path / "old.sql"
     old.write_text(upto([step.title for step in STEPS].index("canonical names")))
@@ -378,11 +382,16 @@ async def test_rooms_under_another_spelling_are_renamed(
         patch.setattr("sfu.store.migrations.schema_file", lambda: old)
         async with open_store(database_url, server_key) as store:
             company, _ = await store.companies.create("Acme")
+            for name in ("Two  Blanks", " Both", "Both"):
+                await store.companies.create(name)
             for room_id in ("a  b", "e\u0301", " both", "both", "as it is"):
                 await store.sessions.admit_anonymous(company.id, room_id, f"in {room_id}")
             await store.rooms.update(company.id, "a  b", {"locked": True})
             await store.rooms.update(company.id, " both", {"name": "merged"})
     async with open_store(database_url, server_key) as store:
+        assert {one.name for one in await store.companies.list()} == {"Acme", "Both", " Both", "Two Blanks"}
+        assert "company=' Both' keeps its spelling: another one is named 'Both'" in caplog.text
+        assert f"room=' both' company={company.id} is now part of room 'both'" in caplog.text
         found = (await store.rooms.list(company.id)).items
         assert {room.room_id: (room.locked, room.name, room.participants) for room in found} == {
             "a b": (True, "", 1), "as it is": (False, "", 1), "both": (False, "", 2), "é": (False, "", 1)
