@@ -10,7 +10,7 @@ const ANSWER_MS = 3_000;
 
 const box = document.getElementById('unloaded');
 
-/** Stores the time of this attempt. Returns whether the last one was long ago. */
+/** Whether the last attempt was long ago. */
 function due() {
   try {
     const [last, now] = [sessionStorage.getItem(KEY), String(Date.now())];
@@ -28,7 +28,7 @@ async function answers() {
 
 let failed = false;
 
-/** A part is missing: reloads the page once the server responds, unless that did not help a moment ago, or somebody may be typing. */
+/** Reloads the page once the server responds, unless that did not help a moment ago, or somebody may be typing. */
 async function startOver() {
   if (failed) return;
   failed = true;

@@ -109,7 +109,7 @@ export class Room extends EventTarget {
     this.#end({ code: 'left', message: 'You left.', rejoin: false });
   }
 
-  /** Leaves, but join() may continue the session for some minutes, like a page that was reloaded. */
+  /** Leaves, but join() may continue the session, like a reloaded page. */
   stepOut() {
     this.#link?.close(GIVEN_UP);
     this.#end({ code: 'left', message: 'You left.', rejoin: false }, this.ticket);

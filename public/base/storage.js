@@ -16,10 +16,7 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
   }
 }
 
-/**
- * Storage keys: the name last used on this device; for this tab, the name and token of its call, so that a reload rejoins it, and
- * the ticket of its call in a room, which only this tab may have.
- */
+/** Storage keys: the name last used on this device; of this tab, the name, token and ticket with which a reload rejoins. */
 export const NAME_KEY = 'sfu.name';
 export const callKey = () => `sfu.call${location.pathname}${location.search}`;
 export const tokenKey = () => `sfu.token${location.pathname}${location.search}`;

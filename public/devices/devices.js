@@ -2,11 +2,11 @@
  * The local microphone, camera and screen: requests devices, owns their tracks and reports problems. No page elements.
  *
  * status(source) is 'on', 'off', 'starting', or the reason why it cannot be on:
- *   'insecure'     the page is neither https nor localhost, so the browser offers no devices
- *   'barred'       a permissions policy, of the embedding page or the server, keeps this page from it
+ *   'insecure'     the page is neither https nor localhost
+ *   'barred'       a permissions policy keeps this page from it
  *   'none'         there is no such device
- *   'refused'      the user or the browser's settings denied permission
- *   'dismissed'    the user closed the permission prompt without an answer
+ *   'refused'      the user or the browser denied permission
+ *   'dismissed'    the permission prompt was closed without an answer
  *   'system'       the operating system denies it to the browser
  *   'busy'         it does not start; often another program uses it
  *   'unsupported'  the browser does not support it
@@ -16,7 +16,7 @@
  *   released              the track is about to be replaced; holders of a clone must stop it
  *   list                  the available devices changed (no detail)
  *   lost                  a device that was on is gone, and there is no other
- *   now { label }         another device has replaced one that is gone, or is no longer the system default
+ *   now { label }         another device replaced one that is gone or no longer the default
  *   found                 a device is available where there was none
  *   plugged { id, label } one more device is available
  *   taken, returned       the system muted the microphone (a phone call), or unmuted it

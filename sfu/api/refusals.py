@@ -12,9 +12,7 @@ class ApiKeyMissing(Refusal):
 
 class ApiKeyInvalid(Refusal):
     code, status = "api_key_invalid", 401
-    default = (
-        "The API key, `pk_…`, is not valid; tokens are not accepted here. `sfu company list` shows how keys begin."
-    )
+    default = "The API key, `pk_…`, is not valid; tokens are not accepted here. `sfu company list` shows its beginning."
 
 
 class ModeratorRequired(Refusal):
