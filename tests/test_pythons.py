@@ -5,7 +5,6 @@ conftest.py names in pytest's summary the versions that were found, and those th
 
 from __future__ import annotations
 
-import fcntl
 import tomllib
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.process import ROOT, Server
-from support.pythons import CONSTRAINTS, environment, found, uv
+from support.pythons import CONSTRAINTS, environment, found
 from support.wire import joined
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -21,21 +20,7 @@ PINS = [Requirement(line) for line in CONSTRAINTS.read_text().splitlines() if no
 NAMED = [Requirement(text) for text in PROJECT["dependencies"]]
 DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
 
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built once, whichever of the parallel runs comes first."""
-    folder = tmp_path_factory.getbasetemp()
-    if folder.name.startswith("popen-"):  # one of pytest-xdist's; what is above it belongs to the whole run
-        folder = folder.parent
-    folder = folder / "wheel"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not list(folder.glob("*.whl")):
-            uv("build", "--wheel", "--out-dir", folder, ROOT)
-    (built,) = folder.glob("*.whl")
-    return built
+pytest_plugins = ["support.installed"]
 
 
 @pytest.mark.timeout(600)  # where nothing of it is here yet, 60 MB are fetched

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,8 +39,9 @@ class Postgres:
         return self.url
 
     def execute(self, statements: str) -> None:
-        """As its superuser, on a connection of its own."""
-        asyncio.run(self._run(statements))
+        """As its superuser, on a connection of its own. In a thread: Playwright has an event loop in this one."""
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(asyncio.run, self._run(statements)).result()
 
     def start(self) -> None:
         command = [
@@ -67,7 +69,7 @@ class Postgres:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                asyncio.run(self._run("SELECT 1"))
+                self.execute("SELECT 1")
             except (OSError, asyncpg.PostgresError):
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     pytest.fail((self._directory.parent / "log").read_text(errors="replace"))
