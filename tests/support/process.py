@@ -25,13 +25,15 @@ ROOT = Path(__file__).parents[2]
 START_S = 60.0
 STOP_S = 15.0
 POLL_S = 0.05
+PORTS = 1_500
 
 
 def free_port() -> int:
     """A port that is free for TCP and UDP on 127.0.0.1, below those that systems hand out by themselves, so that it is
     still free when a server is started on it again."""
+    first = 20_000 + PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)  # parallel runs share none
     for _ in range(100):
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(first, first + PORTS)
         with socket.socket(type=socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
