@@ -74,7 +74,12 @@ export class Room extends EventTarget {
   }
 
   get connected() {
-    return this.#flows && !['media', 'all'].includes(this.trouble);
+    return (this.#flows || this.#waits) && !['media', 'all'].includes(this.trouble);
+  }
+
+  /** Whether it may send nothing and nobody else sends, so that there is no media path yet. */
+  get #waits() {
+    return this.state === 'joined' && !this.permissions.publish && [...this.participants.values()].every(({ tracks }) => !tracks.size);
   }
 
   /** Whether it has given up to look for a media path, and tries again only at the next join(). */
@@ -227,6 +232,8 @@ export class Room extends EventTarget {
     if (!resumed) this.#joinedAt = performance.now();
     this.#emit('welcome', { peer, room, name, resumed });
     if (resumed) this.#catchUp(before);
+    this.state = 'joined';
+    if (this.#waits) this.error = this.unreached = null;
     this.#change('joined');
   }
 

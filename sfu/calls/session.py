@@ -208,7 +208,8 @@ class Session:
         both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
         self._joined, self._restarting, self._sources = True, False, both if may.publish else {}
         peer.muted.clear()
-        self._end_in(self._config.join_s, errors.MediaUnavailable())
+        # who only listens is offered nothing until somebody sends
+        self._end_in(self._config.join_s if may.publish else math.inf, errors.MediaUnavailable())
         self._command(bridge.Join(peer.id, peer.room.key, peer.full, may.publish, may.subscribe))
 
     def _end_in(self, seconds: float, error: SfuError) -> None:

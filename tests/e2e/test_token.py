@@ -51,6 +51,26 @@ def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People)
     assert issued["token"] not in server.output
 
 
+def test_who_only_watches_waits_for_somebody_to_send(start_server: Callable[..., Server], person: People) -> None:
+    """Until then nothing is offered, so the deadline of the first offer must not end the visit."""
+    server = start_server(join_s="0.5")
+    key = server.company("Hall")
+    wanted = {"room_id": "hall", "user_name": "vera", "permissions": {"publish": False}}
+    vera, alice = person(server, "vera"), person(server, "alice")
+    vera.page.goto(f"{server.url}/?token={api(server, key, 'POST', '/tokens', wanted)[0]['token']}&preview=off")
+    eventually(lambda: vera.peer, "vera is in the room")
+    peer = vera.peer
+    vera.page.click("#people-button")
+    expect(vera.page.locator(".person__name bdi")).to_have_text(["vera (you)"])
+    vera.page.wait_for_timeout(1_500)
+    expect(vera.page.locator("#banner")).to_be_hidden()
+    other = {"room_id": "hall", "user_name": "alice"}
+    alice.page.goto(f"{server.url}/?token={api(server, key, 'POST', '/tokens', other)[0]['token']}&preview=off")
+    eventually(lambda: alice.peer, "alice is in the room")
+    vera.sees(alice)
+    assert vera.peer == peer
+
+
 ASKED_JS = """
 window.asked = [];
 const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
