@@ -45,7 +45,7 @@ MEDIA: Layers = [
     ("sfu.media.priority", "sfu.media.worker"),
 ]
 PAGE: Layers = [
-    ("lang", "late"),
+    ("lang", "before", "late"),
     ("base", "client"),
     ("i18n", "protocol"),
     ("devices", "ui"),

@@ -87,7 +87,7 @@ function leave() {
 
 /** Resolves to deferred.js. */
 function later() {
-  return (rest ??= more().then(() => import('./deferred.js')).catch(() => (missing(), new Promise(() => {})))); // texts first: its modules use them on load
+  return (rest ??= more('before', 'late').then(() => import('./deferred.js')).catch(() => (missing(), new Promise(() => {})))); // texts first: its modules use them on load
 }
 
 /** Loads deferred.js once another person's video shows, or right away if nobody sends video. */

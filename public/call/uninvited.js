@@ -7,7 +7,7 @@ import { endText } from '../i18n/reasons.js';
 import { more } from '../i18n/texts.js';
 
 export async function showUninvited(room) {
-  await Promise.all([more(), styled('before.css')]);
+  await Promise.all([more('late'), styled('before.css')]);
   page.show('end');
   showEnding(endText({ code: 'uninvited' }, room), () => page.actions.preview({ room: '', name: '' }));
 }

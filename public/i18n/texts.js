@@ -1,6 +1,6 @@
 /**
- * Texts in the user's language. Each language has a file in lang/, loaded first, and one in late/ with the texts of the modules
- * that deferred.js loads. A text is a string with {placeholders}, or an object of plural forms (Intl.PluralRules) selected by
+ * Texts in the user's language. Each language has a file in lang/, loaded first, one in before/ with the texts of the view before
+ * the call and of its devices, and one in late/ with those of the modules that deferred.js loads. A text is a string with {placeholders}, or an object of plural forms (Intl.PluralRules) selected by
  * `count`. Numbers, lists and times are formatted by Intl.
  *
  * Elements of the page name their text by key: data-t (text), data-t-aria-label, data-t-title, data-t-placeholder; fill() sets
@@ -50,9 +50,9 @@ export async function speak(wanted, keep = false) {
   texts.dispatchEvent(new Event('change'));
 }
 
-/** Loads the texts in late/ too. Rejects if they cannot be loaded. */
-export function more() {
-  folders = ['lang', 'late'];
+/** Loads the texts of more folders. Rejects if they cannot be loaded. */
+export function more(...others) {
+  folders = [...new Set([...folders, ...others])];
   return speak(language);
 }
 

@@ -12,6 +12,7 @@ const NAMED = 4; // participants shown by name; the others are counted
 const LOOK_MS = 15_000;
 
 const preview = import('./preview.js'); // joining does not wait for it
+await more('before');
 
 /** What the button does where a join leads elsewhere than into the room, by code; for all other refusals it checks again. */
 const BUTTONS = { lobby: 'join.button.lobby', room_full: 'join.button.room_full', room_elsewhere: 'join.button.room_full' };
@@ -92,7 +93,7 @@ const WAITS = {
 
 /** What a join would lead to now, if not into the room. */
 async function showReason(code) {
-  await more().catch(missing);
+  await more('late').catch(missing);
   const own = WAITS[code]?.map((key) => t(key, { room: asked.room }));
   const { title, text } = own ? { title: own[0], text: own[1] } : endText({ code }, asked.room);
   $('inside').hidden = false;

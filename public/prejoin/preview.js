@@ -57,7 +57,7 @@ function showProblems(picture) {
   const box = $('preview-problem');
   const { devices } = page;
   const statuses = ['microphone', 'camera'].map((source) => devices.status(source));
-  if (statuses.some(isProblem) && !has('problem.insecure')) return void more().catch(() => {}); // shows the preview anew
+  if (statuses.some(isProblem) && !has('problem.insecure')) return void more('late').catch(() => {}); // shows the preview anew
   const problems = deviceProblems(...statuses);
   const { asking } = devices;
   const key = JSON.stringify([problems, picture, asking, page.listens]);

@@ -58,8 +58,9 @@ class Preloads:
 
     def header(self, query: Mapping[str, str], wanted: Iterable[str], *, framed: bool) -> str:
         """The value of the Link header. Readers who chose another language on the page load one file in vain."""
-        language = f"lang/{language_of(wanted, self._languages)}.js"
-        return ", ".join((_links([language]), self._links[view_of(query, framed=framed)]))
+        view, language = view_of(query, framed=framed), language_of(wanted, self._languages)
+        texts = [f"{folder}/{language}.js" for folder in ("lang", "before") if folder == "lang" or view == "join"]
+        return ", ".join((_links(texts), self._links[view]))
 
 
 def _links(names: Iterable[str]) -> str:

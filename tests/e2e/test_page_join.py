@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from support.process import Server, eventually
 pytestmark = pytest.mark.xdist_group("browser")
 
 FIRST_LOAD_BYTES = 150_000
+REST = re.compile(r"/(before|late)/\w+\.js$")
+"""The texts of what loads once a call stands."""
 USUAL: dict[str, Any] = {"permissions": ["camera", "microphone"], "viewport": {"width": 1280, "height": 800}}
 
 
@@ -131,13 +134,15 @@ def test_a_link_straight_into_a_call_loads_as_little(
     page = visit("/health", locale=language)
     loaded = counting(page)
     rest: list[Route] = []
-    page.route("**/late/*.js", lambda route: rest.append(route))
-    with page.expect_request("**/late/*.js"):
+    page.route(REST, lambda route: rest.append(route))
+    with page.expect_request(REST):
         page.goto(f"{server.url}/?room=straight {language}&username=bob")
     assert page.evaluate("window.room.connected")
     expect(page.locator(".tile.has-picture:not(.is-self)")).to_have_count(1)
     check_light(loaded, server, language)
-    rest.pop().continue_()
+    for route in rest:
+        route.continue_()
+    page.unroute(REST)
     page.click("#chat-button")
     expect(page.locator("#chat-input")).to_be_focused()
 
@@ -152,7 +157,9 @@ def test_what_is_typed_while_the_chat_loads_is_for_the_chat(visit: Callable[...,
     page.keyboard.type("hm, vx")  # each of the first four is a shortcut, or might be one
     page.keyboard.press("Backspace")
     page.keyboard.press("Space")
-    rest.pop().continue_()
+    for route in rest:
+        route.continue_()
+    page.unroute(REST)
     expect(page.locator("#chat-input")).to_be_focused()
     expect(page.locator("#chat-input")).to_have_value("hm, v ")
     expect(page.locator("#mic-button")).to_have_attribute("aria-label", "Mute")

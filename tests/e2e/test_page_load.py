@@ -14,7 +14,7 @@ from support.process import Server, eventually
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-REQUESTS = 26
+REQUESTS = 27
 TRANSFERRED_BYTES = 60_000
 """Of the page and all that it needs before it is usable, packed: less than half a second of a slow 4G, 1.6 Mbit/s."""
 

@@ -15,7 +15,7 @@ from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.web.preload import ALWAYS, VIEWS, reachable
 
 PUBLIC = ROOT / "public"
-FOLDERS = ("lang", "late")
+FOLDERS = ("lang", "before", "late")
 LANGUAGES = sorted(path.stem for path in (PUBLIC / "lang").glob("*.js"))
 MILLIONS = {"es", "fr"}
 """Languages whose plural form `many` is for millions only."""
@@ -23,8 +23,10 @@ _LOAD = """
 const words = {};
 for (const name of %s) {
     const plurals = new Intl.PluralRules(name).resolvedOptions().pluralCategories;
-    const [first, late] = await Promise.all(%s.map((folder) => import(`./public/${folder}/${name}.js`)));
-    words[name] = { plurals, first: first.default, texts: { ...first.default, ...late.default } };
+    const files = await Promise.all(%s.map((folder) => import(`./public/${folder}/${name}.js`)));
+    const [lang, before, late] = files.map((file) => file.default);
+    const first = { join: { ...lang, ...before }, call: lang };
+    words[name] = { plurals, first, texts: { ...lang, ...before, ...late } };
 }
 out(words);
 """
@@ -71,11 +73,13 @@ def test_every_text_that_is_named_exists(words: dict[str, Any], path: Path) -> N
     assert used(path) <= set(words["en"]["texts"])
 
 
-def test_what_loads_first_has_its_words(words: dict[str, Any]) -> None:
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_loads_first_has_its_words(words: dict[str, Any], view: str) -> None:
     files = {path.relative_to(PUBLIC).as_posix(): path.read_text() for path in PUBLIC.rglob("*.js")}
-    first = {name for view in VIEWS.values() for name in reachable((*ALWAYS, *view), files)}
-    assert "call/call.js" in first
-    assert {key for name in first - {"i18n/reasons.js"} for key in used(PUBLIC / name)} <= set(words["en"]["first"])
+    first = set(reachable((*ALWAYS, *VIEWS[view]), files))
+    assert VIEWS[view][-1] in first
+    named = {key for name in first - {"i18n/reasons.js"} for key in used(PUBLIC / name)}
+    assert named <= set(words["en"]["first"][view])
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
