@@ -18,6 +18,7 @@ import trio
 from sfu import bridge, errors
 from sfu.calls.admission import Entry
 from sfu.calls.chat import now_ms
+from sfu.calls.media import Media
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls
 from sfu.calls.rooms import Peer
@@ -54,7 +55,7 @@ from sfu.protocol.server_messages import (
     ServerMessage,
     encode,
 )
-from sfu.protocol.shared import CAMERA, MICROPHONE, Candidate, Kind
+from sfu.protocol.shared import Candidate
 from sfu.rates import Bucket
 from sfu.store import records
 from sfu.web.streams import PacedStream
@@ -79,7 +80,7 @@ class Session:
     """
 
     def __init__(self, hub: Calls, moderation: Moderation, peer: Peer, entry: Entry, record: records.Session) -> None:
-        self.peer, self.entry, self.record, self._may = peer, entry, record, entry.permissions
+        self.peer, self.entry, self.record = peer, entry, record
         self.resumes = 0
         self._hub, self._config, self._moderation = hub, hub.config, moderation
         self._link: Link | None = None  # None while the peer is held, waiting for a resume
@@ -87,13 +88,10 @@ class Session:
         self._error: SfuError | None = None  # why it ended; None if it left by itself
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
-        self._offered = False
+        self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
-        self._joined = self._leaving = False  # whether the worker has this peer, and whether it is about to forget it
-        self._restarting = False  # whether media begins anew once the worker has forgotten the peer
         self._bucket = Bucket(hub.config.messages_per_s, hub.config.messages_burst)
-        self._bad_messages = self._candidates = 0
-        self._sources: dict[str, Kind] = {}
+        self._bad_messages = 0
 
     @property
     def code(self) -> str:
@@ -127,16 +125,14 @@ class Session:
     def post(self, event: bridge.Event) -> None:
         """Acts on an event of the media worker."""
         if isinstance(event, bridge.Gone):
-            self._leaving = False
-            if self._restarting and self._link is not None and not self._ended:
-                self._start_media()
-        elif not (self._ended or self._leaving):
+            if self._media.gone():
+                self._await_offer()
+        elif not (self._ended or self._media.leaving):
             self._guard(self._on_event, event)
 
     def mute(self, source: str, muted: bool) -> None:
         """Mutes or unmutes a source. The media worker forwards nothing of a muted one. Raises BadSource."""
-        self._check_source(source)
-        self._command(bridge.Mute(self.peer.id, source, muted))
+        self._media.mute(source, muted)
         self._hub.deliver(self._hub.rooms.mute(self.peer, source, muted))
 
     async def run(self) -> None:
@@ -167,7 +163,7 @@ class Session:
 
         Raises RateLimited, or SessionGone if its media has ended; then nothing has changed.
         """
-        if not self._joined:
+        if not self._media.joined:
             raise errors.SessionGone
         if not self._pays():
             raise errors.RateLimited
@@ -187,7 +183,6 @@ class Session:
     def restart(self, stream: PacedStream) -> Link:
         """Like `connect`, for a page that was loaded anew: it knows nothing of the call and has no media yet."""
         self._stop_media()
-        self._restarting = True
         self._end_in(self._config.join_s, errors.MediaUnavailable())
         self.resumes += 1
         link = self.connect(stream)
@@ -198,19 +193,13 @@ class Session:
         return link
 
     def opened(self) -> None:
-        if self._joined:
-            self._command(bridge.Hold(self.peer.id, False))
-        elif not self._leaving:
-            self._start_media()
+        if self._media.begin():
+            self._await_offer()
 
-    def _start_media(self) -> None:
-        peer, may = self.peer, self._may
-        both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
-        self._joined, self._restarting, self._sources = True, False, both if may.publish else {}
-        peer.muted.clear()
-        # who only listens is offered nothing until somebody sends
-        self._end_in(self._config.join_s if may.publish else math.inf, errors.MediaUnavailable())
-        self._command(bridge.Join(peer.id, peer.room.key, peer.full, may.publish, may.subscribe))
+    def _await_offer(self) -> None:
+        """Sets the deadline of the first offer. A peer that only listens is offered nothing until somebody sends."""
+        seconds = self._config.join_s if self.peer.permissions.publish else math.inf
+        self._end_in(seconds, errors.MediaUnavailable())
 
     def _end_in(self, seconds: float, error: SfuError) -> None:
         """Ends this peer with `error`, unless something prevents it within `seconds`."""
@@ -222,10 +211,7 @@ class Session:
 
     def _stop_media(self) -> None:
         """Ends the media. Until the worker has answered, its events are about what has just ended."""
-        if self._joined:
-            self._joined, self._leaving = False, True
-            self._offered, self._candidates = False, 0
-            self._command(bridge.Leave(self.peer.id))
+        if self._media.end():
             self._hub.deliver(self._hub.rooms.fall_silent(self.peer))
 
     def away(self) -> None:
@@ -242,7 +228,7 @@ class Session:
 
     def broken(self) -> None:
         """Holds the peer, if it had an offer and its client can resume; else waits for its page to be reloaded."""
-        if not (self._offered and self.peer.full):
+        if not (self._media.offered and self.peer.full):
             self.away()
             return
         link, self._link = self._link, None
@@ -250,7 +236,7 @@ class Session:
             link.end(errors.Unresponsive())
         if not self._ended:
             self._end_in(self._config.hold_s, errors.Unresponsive())
-            self._command(bridge.Hold(self.peer.id, True))
+            self._media.command(bridge.Hold(self.peer.id, True))
             log.info("held room=%r peer=%s", self.peer.room.key, self.peer.id)
 
     def receive(self, frame: str | bytes) -> None:
@@ -308,30 +294,27 @@ class Session:
         peer, hub = self.peer, self._hub
         match message:
             case Answer(_, sdp):
-                self._command(bridge.Answer(peer.id, sdp))
+                self._media.command(bridge.Answer(peer.id, sdp))
             case Candidate():
-                self._count_candidate()
+                self._media.count_candidate()
             case Publish(source, kind):
-                self._publish(source, kind)
+                self._media.publish(source, kind)
             case Unpublish(source):
-                self._check_source(source)
-                if source not in (MICROPHONE, CAMERA):  # these two keep their media sections in the offer
-                    del self._sources[source]
+                self._media.unpublish(source)
                 peer.muted.discard(source)
                 self._heard_of(source)
-                self._command(bridge.Unpublish(peer.id, source))
             case Mute(source, muted):
                 self._heard_of(source)
                 self.mute(source, muted)
             case View(videos):
                 shown = (bridge.Shown(video.peer, video.source, video.height) for video in videos)
-                self._command(bridge.View(peer.id, tuple(shown)))
+                self._media.command(bridge.View(peer.id, tuple(shown)))
             case Chat(text):
-                if not self._may.chat:
+                if not peer.permissions.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
                 hub.deliver(hub.chat.say(self.entry, peer, text))
             case RestartIce():
-                self._command(bridge.RestartIce(peer.id))
+                self._media.command(bridge.RestartIce(peer.id))
             case Hand(raised):
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
             case Reaction(reaction):
@@ -340,37 +323,6 @@ class Session:
                 self._moderation.carry_out(self, message)
             case Leave():
                 self.end(None)
-
-    def _count_candidate(self) -> None:
-        """Counts the candidate and ignores it. Raises TooManyCandidates, once.
-
-        The server is ICE-lite (RFC 8445, 2.5) and learns a peer's address from the peer's authenticated checks. If it
-        probed the addresses that peers name, it could be used to send packets to third parties.
-        """
-        self._candidates += 1
-        if self._candidates == self._config.max_candidates + 1:
-            raise errors.TooManyCandidates(f"A peer may send at most {self._config.max_candidates} candidates.")
-
-    def _publish(self, source: str, kind: Kind) -> None:
-        """Publishes a source. One that is already known is tried again, for example after a camera was plugged in.
-
-        Raises NotAllowed, BadSource or TooManyTracks.
-        """
-        if not self._may.publish:
-            raise errors.NotAllowed("Your token does not let you send audio or video.")
-        if self._sources.get(source, kind) != kind:
-            raise errors.BadSource(f"The source {source!r} is {self._sources[source]}.")
-        if self._config.limits and source not in self._sources and len(self._sources) >= self._config.max_tracks:
-            raise errors.TooManyTracks(f"A peer may publish at most {self._config.max_tracks} tracks.")
-        self._sources[source] = kind
-        self._command(bridge.Publish(self.peer.id, source, kind))
-
-    def _check_source(self, source: str) -> None:
-        if source not in self._sources:
-            raise errors.BadSource
-
-    def _command(self, command: bridge.Command) -> None:
-        self._hub.workers.send(self.peer.room.worker, command)
 
     # --- from the media worker ----------------------------------------------------------------------------------------
 
@@ -381,8 +333,8 @@ class Session:
                 observe(event, hub.counters)
                 hub.deliver(hub.rooms.measured(peer, event))
             case bridge.Offer(_, sdp, send, receive):
-                if not self._offered:
-                    self._offered, self._scope.deadline = True, math.inf
+                if not self._media.offered:
+                    self._media.offered, self._scope.deadline = True, math.inf
                 if self._link is not None:
                     self._link.admit(sdp.count("\nm=") * self._config.section_bytes)
                 remotes = {mid: Remote(*origin) for mid, origin in receive.items()}
