@@ -1,4 +1,4 @@
-"""Why a peer has no media path: what the server can tell from who else has one, and from the addresses involved.
+"""Finds out why a peer has no media path, from the paths of other peers and from the addresses involved.
 
 A peer that is not reached leaves few traces. Four causes can be told apart: an advertised address that cannot be
 reached from where the client is, a network in between that lets only a part through, and, if nothing arrives from the

@@ -161,18 +161,12 @@ class Sessions:
         check, judge = checks
 
         async def work(statements: Statements) -> Session:
-            room = await statements.one(
-                self.LOCK_ROOM,
-                id=str(uuid.uuid4()),
-                company_id=who["company_id"],
-                room_id=who["room_id"],
-                max_participants=self._max_participants,
-                now=now,
-                kept=token_id is not None,
-            )
+            place = {"company_id": who["company_id"], "room_id": who["room_id"]}
+            usual = {"max_participants": self._max_participants, "kept": token_id is not None}
+            room = await statements.one(self.LOCK_ROOM, id=str(uuid.uuid4()), **place, **usual, now=now)
             if room is None:
                 raise CompanyDisabled
-            await self.check_here(statements, who, now)
+            await self.check_here(statements, place, now)
             rules = RoomRules.of(room)
             await check(statements, rules)
             await bans.check(statements, **who, token_id=token_id, address=peer_address, now=now)
@@ -197,10 +191,9 @@ class Sessions:
         await self.flush()  # else people who have just left would still be counted
         return await self._database.transaction(work)
 
-    async def check_here(self, statements: Statements, who: Mapping[str, str], now: datetime) -> None:
+    async def check_here(self, statements: Statements, place: Mapping[str, str], now: datetime) -> None:
         """Raises RoomElsewhere while another server has the call: people on two servers would not meet."""
-        key = {"company_id": who["company_id"], "room_id": who["room_id"]}
-        other = await statements.one(self.ELSEWHERE, **key, server=self._server)
+        other = await statements.one(self.ELSEWHERE, **place, server=self._server)
         if other is not None and self._is_fresh(other, now):
             raise RoomElsewhere(other["server"])
 

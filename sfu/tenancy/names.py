@@ -19,7 +19,7 @@ CONTROLS = r"\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 them (embeddings, overrides, isolates; UAX 9)."""
 
 _DROPPED = re.compile(f"(?!\\s)[{CONTROLS}\ufeff\ud800-\udfff]")
-"""Besides controls: the byte order mark, which copying adds, and surrogates, which no database stores."""
+"""Characters that names lose besides controls: byte order marks (copying adds them) and surrogates (not storable)."""
 
 INVISIBLE = (
     rf"\s{CONTROLS}\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164"

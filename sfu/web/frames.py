@@ -14,7 +14,7 @@ class FrameCounter:
         self._payload = skip  # bytes of the current payload still to come
 
     def count(self, data: bytes) -> int:
-        """How many heads end in `data`, which follows what was counted before."""
+        """The number of heads that end in `data`. `data` follows what was counted before."""
         data, self._head, count, at = self._head + data, b"", 0, 0
         while True:
             skipped = min(self._payload, len(data) - at)

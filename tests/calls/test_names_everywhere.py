@@ -1,4 +1,4 @@
-"""Rooms that a link makes, whatever their name, and what REST does with them."""
+"""Rooms of any name: made by links, addressed by REST."""
 
 from __future__ import annotations
 

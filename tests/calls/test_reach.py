@@ -1,4 +1,4 @@
-"""Why a peer has no media path: which causes the server tells apart, and what it logs."""
+"""The causes that the server tells apart if a peer has no media path, and its log."""
 
 from __future__ import annotations
 

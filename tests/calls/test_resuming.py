@@ -106,7 +106,7 @@ async def test_what_the_old_connection_still_says_counts_for_nothing(tmp_path: P
 
 
 async def test_what_a_moderator_wants_is_said_again_until_it_was_heard(tmp_path: Path) -> None:
-    """Else somebody would talk who is muted and was not told, or wait to be asked who has been."""
+    """Otherwise a muted person talks without having been told, or waits for a request that was already made."""
     async with running(tmp_path, LONG) as server, moderator(server) as mod, server.joined(name="alice") as alice:
         await held(server, alice)
         server.rooms.hand(server.rooms.peers[alice.peer], 1)  # and its answer was lost

@@ -1,4 +1,4 @@
-"""Pages that are reloaded, or come back after a crash or a restart of the server: who continues, and who must not."""
+"""Pages that return after a reload, a crash or a restart of the server: some continue, others must not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Microphones, cameras and speakers: what the page says of each state, and that what it shows as in use is in use."""
+"""Microphones, cameras and speakers: the page describes each state truly, and shows the devices in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in browsers, and places, that lack what it would like to use: it opens, calls and says what is missing."""
+"""The page where browser features are missing: it opens, makes calls and names the missing feature."""
 
 from __future__ import annotations
 

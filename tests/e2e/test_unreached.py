@@ -1,4 +1,4 @@
-"""Media that finds no way to the server: what the page says about the cause, and what the others in the room see."""
+"""Media that finds no way to the server: the page's words for each cause, and the view of the others."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def test_every_statement_is_found() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_on_a_tenants_table_names_the_tenant(name: str) -> None:
-    """But for what a server does to its own sessions, or a dead server's, whosever they are, and to what is over."""
+    """Exceptions: statements about a server's own sessions, about a dead server's, and about what is over."""
     sql = QUERIES[name]
     tenants = re.search(r"\b(FROM|UPDATE|INTO|JOIN) (rooms|tokens|sessions|bans|chat_lines|files)\b", sql)
     own = "server = :server" in sql or name.startswith(("Retention.", "Servers."))

@@ -1,4 +1,4 @@
-"""What a forger may send during a DTLS handshake, and what the handshake itself needs."""
+"""Forged datagrams during a DTLS handshake, and the datagrams that the handshake needs."""
 
 from __future__ import annotations
 
