@@ -19,7 +19,7 @@ PICTURE = ROOT / "docs" / "house.svg"
 Layers = list[tuple[str, ...]]
 """From the ground up. A module imports from layers below its own, and from its own layer."""
 
-SHARED = ("sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.flood", "sfu.logs")
+SHARED = ("sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.logs")
 """What both planes import."""
 CONTROL: Layers = [
     (*SHARED, "sfu.config", "sfu.settings_file", "sfu.rates", "sfu.metrics", "sfu.clock", "sfu.background"),
@@ -198,7 +198,7 @@ def draw() -> str:
         parts += drawn
         bottom = max(bottom, y)
     width, height = 3 * (WIDTH + GAP) + GAP, bottom + 34
-    note = "A module imports from its own box and from those below it. Both planes share the lowest box's first six."
+    note = "A module imports from its own box and from those below it. Both planes share the lowest box's first seven."
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     ground = f'<rect width="{width}" height="{height}"/>'
     last = f'<text class="small" x="{GAP}" y="{height - 16}">{escape(note)}</text>'

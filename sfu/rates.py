@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
 
+from sfu.buckets import TokenBucket
 from sfu.errors import SfuError
 from sfu.refusals import TooManyFailures, TooManyRequests
 
@@ -72,36 +73,15 @@ class Rates:
             rate.add(address)
 
 
-class Bucket:
-    """A token bucket: `rate` per second on average, `burst` at once. It starts full."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._left, self._at_s = burst, -math.inf
-
-    def holds(self, cost: float, now_s: float) -> bool:
-        """Whether `cost` is left. Does not take it."""
-        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
-        self._at_s = now_s
-        return self._left >= cost
-
-    def take(self, cost: float, now_s: float) -> bool:
-        """Takes `cost` if that much is left."""
-        if not self.holds(cost, now_s):
-            return False
-        self._left -= cost
-        return True
-
-
 class Buckets:
     """A bucket for each key, of the same size. Memory is bounded like that of Rate."""
 
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s, self._burst = per_s, burst
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def __getitem__(self, key: str) -> Bucket:
-        bucket = self._buckets.setdefault(key, Bucket(self._rate, self._burst))
+    def __getitem__(self, key: str) -> TokenBucket:
+        bucket = self._buckets.setdefault(key, TokenBucket(self._per_s, self._burst))
         self._buckets.move_to_end(key)
         if len(self._buckets) > ADDRESSES:
             self._buckets.popitem(last=False)

@@ -41,10 +41,10 @@ class Chat:
         if entry.grant is None:
             buckets.append(self._by_address[place(entry.address)])
         now_s = trio.current_time()
-        if not all(bucket.holds(cost, now_s) for bucket in buckets):
+        if not all(bucket.holds(now_s, cost) for bucket in buckets):
             raise ChatLimit
         for bucket in buckets:
-            bucket.take(cost, now_s)
+            bucket.take(now_s, cost)
 
     def share(self, peer: Peer, file: records.File) -> Deliveries:
         """The deliveries of a line with a file, which must already be on disk and in the database."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from sfu import bridge, errors
+from sfu.buckets import TokenBucket
 from sfu.calls.admission import Entry
 from sfu.calls.chat import now_ms
 from sfu.calls.media import Media
@@ -56,7 +57,6 @@ from sfu.protocol.server_messages import (
     encode,
 )
 from sfu.protocol.shared import Candidate
-from sfu.rates import Bucket
 from sfu.store import records
 from sfu.web.streams import PacedStream
 
@@ -90,7 +90,7 @@ class Session:
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
-        self._bucket = Bucket(hub.config.messages_per_s, hub.config.messages_burst)
+        self._bucket = TokenBucket(hub.config.messages_per_s, hub.config.messages_burst)
         self._bad_messages = 0
 
     @property
@@ -257,7 +257,7 @@ class Session:
 
     def _pays(self) -> bool:
         """Takes one frame, or one resume, from the rate limit; false if it is exhausted."""
-        return not self._config.limits or self._bucket.take(1, trio.current_time())
+        return not self._config.limits or self._bucket.take(trio.current_time())
 
     # --- from the client ----------------------------------------------------------------------------------------------
 

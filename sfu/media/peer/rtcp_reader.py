@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import time
 
+from sfu.buckets import TokenBucket
 from sfu.media.peer.publisher import Publisher
 from sfu.media.peer.subscriber import Subscriber
 from sfu.media.rtp import rtcp
-from sfu.media.transport.budget import TokenBucket
 
 BYTES_PER_S, BYTES_BURST = 50_000.0, 100_000.0
 """RTCP of one peer that is parsed. A peer that loses a fifth of 25 videos sends 30,000 bytes of NACKs a second. The

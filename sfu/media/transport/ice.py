@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from aioice import stun
 
-from sfu.media.transport.budget import TokenBucket
+from sfu.buckets import TokenBucket
 from sfu.media.transport.checks import Signed, answers
 from sfu.media.transport.sockets import CandidatePair
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfu.media.transport.budget import TokenBucket
+from sfu.buckets import TokenBucket
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.sockets import CandidatePair
 from sfu.media.transport.srtp import Context, Packet

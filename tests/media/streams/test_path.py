@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
 
+from sfu.buckets import TokenBucket
 from sfu.media.rtp import codecs, headers
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.rtp.twcc import TransportFeedback
@@ -27,7 +28,6 @@ from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.transport import libc
-from sfu.media.transport.budget import TokenBucket
 from sfu.media.transport.demux import Route
 from sfu.media.transport.dtls import WINDOW
 from sfu.media.transport.ice import Agent

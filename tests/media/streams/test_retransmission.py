@@ -5,6 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfu.buckets import TokenBucket
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.retransmission import (
     HISTORY_BYTES,
@@ -15,7 +16,6 @@ from sfu.media.streams.retransmission import (
     RetransmissionBuffer,
     RetransmissionLimiter,
 )
-from sfu.media.transport.budget import TokenBucket
 from sfu.media.transport.rows import ROW_BYTES
 from sfu.media.transport.transport import RTX_BURST, RTX_PER_S
 
