@@ -290,7 +290,10 @@ class PostgreSQL:
         )
 
     async def open(self) -> None:
-        await self._database.connect()
+        """Tries until it is cancelled: the database may be slow while its machine starts."""
+        while not self._database.is_connected:
+            with suppress(TimeoutError):
+                await self._database.connect()
 
     async def close(self) -> None:
         await self._database.disconnect()  # if cancelled, it aborts the connections

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,3 +166,22 @@ async def test_what_is_no_database_is_told_at_once(tmp_path: Path, server_key: S
     with pytest.raises(DatabaseUnavailable, match="cannot be opened"):
         async with open_store(f"sqlite:///{path}/sfu.db", server_key):
             pass
+
+
+async def test_a_database_that_is_slow_at_the_start_is_waited_for(
+    server_key: ServerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfu.store.engines.BUSY_S", 0.2)
+    monkeypatch.setattr("sfu.store.database.OPEN_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        url = f"postgresql://sfu@127.0.0.1:{silent.getsockname()[1]}/sfu"
+        with pytest.raises(DatabaseUnavailable, match="opened: no answer within 1 s"):
+            async with open_store(url, server_key):
+                pass
+        silent.settimeout(0)
+        tries = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                tries += 1
+    assert tries > 1
