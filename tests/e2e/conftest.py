@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from crowd import Crowd
@@ -13,6 +14,14 @@ from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from support.process import Server
 
 expect.set_options(timeout=30_000)  # as `eventually`: the machine may be busy
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs all of these tests: it starts one browser, and two would keep the pictures of both waiting."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="package")

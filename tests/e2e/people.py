@@ -12,7 +12,7 @@ from support.process import Server, eventually
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable")
 """The first draws no windows and their decoration: half the work."""
-FAKE_DEVICES = "--use-fake-device-for-media-stream=device-count=3,fps=15"
+FAKE_DEVICES = "--use-fake-device-for-media-stream=device-count=3,fps=8"
 """The middle camera is one of depths, which calls cannot send."""
 REFUSED = "--use-fake-ui-for-media-stream=deny"
 """Who asks for camera and microphone is refused."""
@@ -33,7 +33,7 @@ LINES = 180
 """Of a camera, unless more are needed: a processor without help encodes few larger ones at a time."""
 
 FRAMES = 4
-"""Frames that count as a moving picture: a camera of 15 a second needs a quarter of one for them."""
+"""Frames that count as a moving picture: a camera of 8 a second needs half of one for them."""
 
 _FRAMES_JS = """async ([peer, source]) => {
     const video = document.querySelector(`.tile[data-peer="${peer}"][data-source="${source}"] video`);
@@ -93,6 +93,7 @@ def launch(playwright: Playwright, *arguments: str) -> Browser:
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     flags = [
         *quiet,
+        "--ignore-certificate-errors",  # told per context, a busy browser gives up after some of its connections
         "--use-fake-ui-for-media-stream",
         "--autoplay-policy=no-user-gesture-required",
         f"--host-resolver-rules=MAP {HERE} 127.0.0.1",
@@ -164,6 +165,10 @@ class Person:
         them as well, and while it does, nobody else can."""
         self.page.evaluate(_ENCODES_JS % change, value)
 
+    def keeps_sizes(self) -> None:
+        """Its browser sends fewer frames, and no smaller ones, while it takes the processor for too slow."""
+        self.encodes("(parameters, value) => { parameters.degradationPreference = value; }", "maintain-resolution")
+
     def sees(self, other: Person, source: str = "camera") -> None:
         """Waits until the other's picture moves."""
         self.moves(lambda: self.frames(other.peer, source), f"sees {other.name}'s {source}")
@@ -209,7 +214,7 @@ class People:
         self, server: Server, name: str, *, on: Browser | None = None, lines: int = LINES, quiet: bool = False
     ) -> Person:
         """`on` is another browser, `lines` are the camera's; who is `quiet` has camera and microphone turned off."""
-        context = (on or self._browser).new_context(permissions=["camera", "microphone"], ignore_https_errors=True)
+        context = (on or self._browser).new_context(permissions=["camera", "microphone"])
         if isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
             context.add_init_script(camera_script(lines))
         person = Person(context, server, name)

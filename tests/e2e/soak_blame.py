@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from people import Person
 from support.process import Server, eventually
 from support.relay import HOST, Relay, Shape
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

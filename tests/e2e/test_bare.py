@@ -10,8 +10,6 @@ import pytest
 from people import Person
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 
 

@@ -14,8 +14,6 @@ from playwright.sync_api import expect
 from support.process import Server, eventually
 from support.proxies import SITES, running
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 
 _ELEMENT_JS = """([address, room]) => {

@@ -6,12 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

@@ -8,8 +8,6 @@ import pytest
 from people import Person
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 Two = tuple[Person, Person]
 

@@ -9,8 +9,6 @@ from people import Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 _DEVICES_JS = """
 const { mediaDevices } = navigator;
 const list = mediaDevices.enumerateDevices.bind(mediaDevices);

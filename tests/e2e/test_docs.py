@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Browser, expect
 from support.process import Server
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 def test_the_description_is_shown(server: Server, browser: Browser) -> None:

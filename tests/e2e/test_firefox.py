@@ -7,14 +7,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import pytest
 from firefox import Firefox
 from fits import OUTSIDE_JS
 from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

@@ -33,7 +33,6 @@ from sfu.web.tls import self_signed
 if TYPE_CHECKING:
     from support.postgres import Postgres
 
-pytestmark = pytest.mark.xdist_group("browser")
 pytest_plugins = ["support.installed", "support.postgres"]
 
 SITE = "nginx-below"
@@ -66,7 +65,7 @@ class Team:
 
     def opens(self, name: str, device: dict[str, Any], *, port: int = 0, moderate: bool = False) -> Person:
         """Somebody opens the link that the team's backend made, on that device."""
-        context = self.browser.new_context(**device, ignore_https_errors=True)
+        context = self.browser.new_context(**device)
         context.add_init_script(camera_script())
         context.add_init_script(CAPTURE_JS)
         one = Person(context, self.server, name)

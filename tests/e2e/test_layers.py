@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from people import Person
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
@@ -40,6 +37,7 @@ def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, 
     bob = person(server, "bob", quiet=True).join(room)
     bob.sees(alice)
     eventually(lambda: set(alice.page.evaluate(_SENT_JS)) == {"q", "h", "f"}, "three layers are negotiated")
+    alice.keeps_sizes()
     for shown, expected in ((180, 180), (720, 720), (360, 360)):
         bob.shows(alice, shown)
         eventually(lambda e=expected: height(bob) == e, f"bob gets {expected} lines")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 _OFFERED_JS = """() => {
     const nodes = [...document.querySelectorAll('body *')].filter((one) => one.checkVisibility());

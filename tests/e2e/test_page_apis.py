@@ -9,8 +9,6 @@ from people import Person
 from playwright.sync_api import Browser, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 WITHOUT = """
 const drop = (from, ...names) => names.forEach((name) => delete from[name]);
 const without = (of, ...names) => drop(of.prototype, ...names);

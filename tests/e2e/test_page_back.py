@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 def test_back_leaves_with_a_way_back(server: Server, room: str, person: Callable[..., Person]) -> None:

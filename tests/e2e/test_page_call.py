@@ -13,8 +13,6 @@ from people import Person, camera_script
 from playwright.sync_api import Browser, Locator, Page, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 SMALL_PHONE = {"width": 360, "height": 640}
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}

@@ -13,8 +13,6 @@ from people import QUIET_JS, Person
 from playwright.sync_api import Browser, Page, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 WINDOWS = [
     (280, 400),
     (320, 568),
@@ -71,7 +69,7 @@ def check(page: Page, what: str, act: Callable[[], Any] = lambda: None) -> list[
         page.set_viewport_size({"width": width, "height": height})
         act()
         try:
-            eventually(partial(fits, (width, height)), what, 1)
+            eventually(partial(fits, (width, height)), what, 10)
         except AssertionError:
             continue
         del found[width, height]

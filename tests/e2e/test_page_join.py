@@ -12,8 +12,6 @@ from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 FIRST_LOAD_BYTES = 150_000
 REST = re.compile(r"/(before|late)/\w+\.js$")
 """The texts of what loads once a call stands."""

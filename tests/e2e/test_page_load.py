@@ -12,8 +12,6 @@ from phone import PHONE
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 REQUESTS = 27
 TRANSFERRED_BYTES = 60_000
 """Of the page and all that it needs before it is usable, packed: less than half a second of a slow 4G, 1.6 Mbit/s."""

@@ -11,8 +11,6 @@ from phone import PHONE
 from playwright.sync_api import Browser, Page, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 _TWO_SIDES_JS = """
 window.asked = []; // as a phone does: a front and a back camera
 delete MediaDevices.prototype.getDisplayMedia;

@@ -13,8 +13,6 @@ from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Locator, Page, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 _ACT_JS = "async ([name, ...given]) => void (await (await import('/app/page.js')).page.actions[name](...given))"
 
 

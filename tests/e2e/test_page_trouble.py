@@ -9,8 +9,6 @@ from people import FAKE_DEVICES, Person, launch
 from playwright.sync_api import Browser, Playwright, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 
 _BUSY_JS = """

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
 from support.node import package
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 EVERYTHING: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": TAGS}}

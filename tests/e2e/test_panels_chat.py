@@ -11,8 +11,6 @@ from people import FILE_BYTES, Person
 from playwright.sync_api import Page, Route, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 
 PARTS = (  # what is written, and the links in it: text and address

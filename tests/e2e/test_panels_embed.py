@@ -12,8 +12,6 @@ from people import Person
 from playwright.sync_api import Frame, Page, expect
 from support.process import ROOT, Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 ELEMENT, MODULE = re.findall(r"```html\n(.*?)```", (ROOT / "docs/embedding.md").read_text(), re.S)
 EVENTS_JS = """() => {

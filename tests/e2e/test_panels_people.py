@@ -14,8 +14,6 @@ from PIL import Image
 from playwright.sync_api import Locator, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 Go = Callable[..., Person]
 
 

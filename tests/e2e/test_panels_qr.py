@@ -10,8 +10,6 @@ from PIL import Image
 from playwright.sync_api import Browser
 from support.process import Server
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 DRAW_JS = """async (text) => {
     const { qrCode } = await import('/ui/qr.js');
     document.body.replaceChildren(qrCode(text, 'the code'));

@@ -10,8 +10,6 @@ from people import Person
 from support.process import Server, eventually
 from support.relay import HOST, SILENT, Relay
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 Two = tuple[Person, Person]
 
 

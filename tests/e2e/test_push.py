@@ -12,8 +12,6 @@ from people import Person
 from playwright.sync_api import Page, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 _REST_JS = "async () => void (await (await import('/app/page.js')).page.actions.later())"
 _OPEN_JS = "window.room.pc.getSenders().some((one) => one.track?.kind === 'audio' && one.track.enabled)"
 _KEPT_JS = "JSON.parse(localStorage.getItem('sfu.choices')).microphoneOff"

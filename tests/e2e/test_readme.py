@@ -7,11 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import pytest
 from people import Person
 from support.process import ROOT, Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 
 def block(language: str, server: Server) -> str:

@@ -11,8 +11,6 @@ from playwright.sync_api import expect
 from support.process import Server, eventually, workers
 from wires import TcpWire
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 Two = tuple[Person, Person]
 
 _WATCH_JS = """async () => {

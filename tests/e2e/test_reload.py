@@ -13,8 +13,6 @@ from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 
 LEAVES_JS = "window.leaves = []; room.addEventListener('left', ({ detail }) => leaves.push(detail.name))"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from crowd import Crowd
 from firefox import Firefox
 from people import QUIET_JS, Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
 from test_screen import CAPTURE_JS
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

@@ -10,8 +10,6 @@ from people import Person
 from playwright.sync_api import Locator, expect
 from support.process import Server, eventually
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 Go = Callable[..., Person]
 _SIGNS_JS = """
 window.tones = []; // of the sounds played

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pytest
 from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
 from people import FRAMES, People, Person
 from playwright.sync_api import Browser, expect
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 _SOUND_JS = """([source, loudness]) => {
     const context = new AudioContext();

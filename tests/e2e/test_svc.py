@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from people import Person
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
@@ -37,6 +34,7 @@ def test_everyone_gets_the_layers_that_the_page_shows(server: Server, room: str,
     for one in (bob, carol):
         one.sees(alice)
     alice.encodes(_SCALE_JS, "L3T3_KEY")
+    alice.keeps_sizes()
     for large, small in ((bob, carol), (carol, bob)):
         large.shows(alice, 360)
         small.shows(alice, 90)

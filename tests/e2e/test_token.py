@@ -7,13 +7,10 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 

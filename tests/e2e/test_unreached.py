@@ -11,8 +11,6 @@ from playwright.sync_api import Browser, Playwright, expect
 from support.process import Server, eventually
 from support.relay import CLEAN, HOST, SILENT, Direction, Relay
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 People = Callable[..., Person]
 Walled = tuple[Server, Relay]
 
