@@ -1,10 +1,10 @@
 /** The page's first module: opens the pre-join view or goes straight into the call, depending on the link. */
 
 import { keep } from './app/address.js';
+import { whyNot } from './app/device-keys.js';
 import { asked } from './launch.js';
 import { page } from './app/page.js';
 import { choices, choose, NAME_KEY, recall } from './base/storage.js';
-import { t } from './i18n/texts.js';
 import { missing } from './base/dom.js';
 import { isProblem } from './i18n/words.js';
 
@@ -26,7 +26,8 @@ Object.assign(page.actions, {
     (await import('./call/call.js').catch(missing))?.enter(values);
   },
   async toggle(source) {
-    if (page.listens) return page.actions.explain?.(t('key.no_publish'));
+    const why = whyNot(source);
+    if (why) return page.actions.explain?.(why);
     if (!isProblem(devices.status(source))) devices.toggle(source);
     else if (page.inCall) page.actions.retry([source]);
     else devices.start([source]);

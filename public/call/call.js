@@ -43,6 +43,7 @@ export async function enter({ room: roomName, name }) {
   if (window.parent === window && !history.state?.call) history.pushState({ call: true }, ''); // in a frame, Back is the embedding page's
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellProblems), pause(PROMPT_MS)]);
+  if (devices.asking.length) later(); // it tells what the browser asks
   for (const source of SOURCES) send(source);
   if (page.room === room && room.state === 'idle') room.join();
 }

@@ -1,6 +1,6 @@
 /** The preview before the call: self-view, level meter and device pickers. */
 
-import { showDevice } from '../app/device-keys.js';
+import { promptTexts, showDevice } from '../app/device-keys.js';
 import { secureLink } from '../app/secure.js';
 import { $, button, element, facesAway, put } from '../base/dom.js';
 import { isTouched } from '../ui/here.js';
@@ -83,8 +83,9 @@ function question(asking) {
   const phone = matchMedia('(pointer: coarse)').matches;
   const picture = element('div', phone ? 'ask ask--phone' : 'ask');
   picture.setAttribute('aria-hidden', 'true');
+  const [what, where] = promptTexts(asking);
   picture.append(element('i', 'ask__bar'), element('i', 'ask__question'));
-  line.append(picture, element('p', 'ask__words', t(`ask.${asking.length > 1 ? 'both' : asking[0]}`)), element('p', 'small muted', t(phone ? 'ask.where_phone' : 'ask.where')));
+  line.append(picture, element('p', 'ask__words', what), element('p', 'small muted', where));
   return line;
 }
 

@@ -250,8 +250,9 @@ def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Bro
 
 
 _STANDING_JS = """
-navigator.mediaDevices.getUserMedia = () => new Promise((_, reject) => { // a question that nobody answers yet
-    window.answer = (name) => reject(new DOMException('', name));
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = (asked) => new Promise((allow, reject) => { // a question that nobody answers yet
+    window.answer = (name) => (name ? reject(new DOMException('', name)) : open(asked).then(allow));
 });
 """
 
@@ -273,15 +274,40 @@ def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], tou
     expect(page.locator("#join-will")).to_have_text("You’ll join muted, with your camera off.")
 
 
-def test_who_does_not_wait_for_the_question_gets_in(visit: Callable[..., Page]) -> None:
+@pytest.mark.parametrize("straight", [False, True])
+def test_who_does_not_wait_for_the_question_gets_in_and_is_reminded(visit: Callable[..., Page], straight: bool) -> None:
+    """Camera and microphone turn on once it is answered; until then their keys say why they do not."""
     page = visit("/health", permissions=None)
     page.add_init_script(_STANDING_JS)
-    page.goto(page.url.replace("/health", "/?room=not-waiting"))
-    expect(page.locator(".ask")).to_be_visible()
-    page.fill("#name-input", "Sofia")
-    page.click("#join-button")
+    page.goto(page.url.replace("/health", "/?room=not-waiting" + ("&username=Sofia" if straight else "")))
+    if not straight:
+        expect(page.locator(".ask")).to_be_visible()
+        page.fill("#name-input", "Sofia")
+        page.click("#join-button")
     eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
 
+    toasts = page.locator(".toast", has_text="Your browser is asking for access to your camera and microphone.")
+    expect(toasts).to_contain_text("below the address bar")
+    for key, source, press in (("mic", "microphone", "m"), ("camera", "camera", "v")):
+        asking = (
+            f"Your browser is asking for access to your {source}. Choose “Allow” in the prompt below the address bar."
+        )
+        button = page.locator(f"#{key}-button")
+        expect(button).to_have_attribute("title", asking)
+        expect(button).to_have_class(re.compile("is-off"))
+        for press_it in (
+            lambda button=button: button.click(force=True),
+            lambda press=press: page.keyboard.press(press),
+        ):
+            press_it()
+            told = page.locator(".toast", has_text=asking)
+            told.get_by_role("button").click()
+            expect(told).to_have_count(0)
+    page.evaluate("window.answer()")
+    expect(page.locator("#mic-button")).to_have_accessible_name("Mute")
+    expect(page.locator("#mic-button")).to_have_attribute("title", "Mute (M)")
+    expect(page.locator("#camera-button")).to_have_accessible_name("Stop video")
+    expect(toasts).to_have_count(0)
 
 def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Page]) -> None:
     page = visit("/?room=in-use")
