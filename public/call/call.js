@@ -1,6 +1,6 @@
 /** The call: connects the Room, the local devices and the user's actions. Loaded when the user joins. */
 
-import { forget, keep } from '../app/address.js';
+import { keep } from '../app/address.js';
 import { startBar } from './bar.js';
 import { $, missing, newStream } from '../base/dom.js';
 import { page } from '../app/page.js';
@@ -79,8 +79,7 @@ function leave() {
   clearTimeout(waiting);
   devices.rest();
   page.stage.clear();
-  if (page.room.ticket) remember('sessionStorage', callKey(), ''); // a reload shows the preview, with the token
-  else forget();
+  remember('sessionStorage', callKey(), ''); // a reload does not rejoin, unless the ending, told by interruptions.js, is one to try again
   remember('sessionStorage', ticketKey(page.room.room), page.room.ticket);
 }
 
