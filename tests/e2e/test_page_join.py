@@ -11,6 +11,7 @@ from crowd import Crowd
 from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
+from venue import Venue
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -285,7 +286,6 @@ def test_who_does_not_wait_for_the_question_gets_in_and_is_reminded(visit: Calla
         page.fill("#name-input", "Sofia")
         page.click("#join-button")
     eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
-
     toasts = page.locator(".toast", has_text="Your browser is asking for access to your camera and microphone.")
     expect(toasts).to_contain_text("below the address bar")
     for key, source, press in (("mic", "microphone", "m"), ("camera", "camera", "v")):
@@ -309,9 +309,42 @@ def test_who_does_not_wait_for_the_question_gets_in_and_is_reminded(visit: Calla
     expect(page.locator("#camera-button")).to_have_accessible_name("Stop video")
     expect(toasts).to_have_count(0)
 
+
 def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Page]) -> None:
     page = visit("/?room=in-use")
     expect(page.locator("#preview-video")).to_be_visible()
     used = "import('/app/page.js').then(({ page }) => page.devices.track('microphone').label)"
     shown = page.locator("#join-microphone option:checked")
     eventually(lambda: shown.inner_text() == page.evaluate(used), "it is shown")
+
+
+_COMES_BACK_JS = "document.dispatchEvent(new Event('visibilitychange'))"
+
+
+def test_the_preview_notices_what_changes_meanwhile(visit: Callable[..., Page], venue: Venue, room: str) -> None:
+    """By itself after a while, and at once for whoever comes back to the tab."""
+    venue.api("POST", "/rooms", {"room_id": room})
+    page = visit("/health")
+    page.clock.install()
+    page.goto(f"{venue.server.url}/?token={venue.token(room, 'Sofia')[0]}")
+    button, count = page.locator("#join-button"), page.locator("#inside-count")
+    expect(button).to_have_text("Join room")
+    for wait in (lambda: page.clock.fast_forward(15_000), lambda: page.evaluate(_COMES_BACK_JS)):
+        for setting, label, said in (
+            ("locked", "Check again", f"{room} is locked"),
+            ("lobby", "Ask to join", "This room has a lobby"),
+        ):
+            venue.api("PUT", f"/rooms/{room}", {setting: True})
+            wait()
+            expect(button).to_have_text(label)
+            expect(count).to_have_text(said)
+            venue.api("PUT", f"/rooms/{room}", {setting: False})
+            wait()
+            expect(button).to_have_text("Join room")
+            expect(count).to_have_text("No one is in the room yet")
+        venue.is_active(False)
+        wait()
+        expect(count).to_have_text("This room is closed")
+        venue.is_active(True)
+        wait()
+        expect(button).to_have_text("Join room")
