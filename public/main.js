@@ -1,10 +1,10 @@
 /** The page's first module: opens the pre-join view or goes straight into the call, depending on the link. */
 
 import { keep } from './app/address.js';
+import { whyNot } from './app/device-keys.js';
 import { asked } from './launch.js';
 import { page } from './app/page.js';
-import { choices, choose, NAME_KEY, recall } from './base/storage.js';
-import { t } from './i18n/texts.js';
+import { choices, choose, endKey, NAME_KEY, recall, remember } from './base/storage.js';
 import { missing } from './base/dom.js';
 import { isProblem } from './i18n/words.js';
 
@@ -16,6 +16,7 @@ Object.assign(page.actions, {
     if (!join) return;
     devices.permitted = !page.listens;
     if (!room) keep({ room }); // the address no longer names the last one
+    remember('sessionStorage', endKey(), '');
     page.show('join'); // first: what is hidden takes no focus
     join.showJoin({ room, name });
     devices.wake();
@@ -26,7 +27,8 @@ Object.assign(page.actions, {
     (await import('./call/call.js').catch(missing))?.enter(values);
   },
   async toggle(source) {
-    if (page.listens) return page.actions.explain?.(t('key.no_publish'));
+    const why = whyNot(source);
+    if (why) return page.actions.explain?.(why);
     if (!isProblem(devices.status(source))) devices.toggle(source);
     else if (page.inCall) page.actions.retry([source]);
     else devices.start([source]);
@@ -44,9 +46,9 @@ theme();
 for (const host of document.querySelectorAll('.host-name')) host.textContent = location.host;
 if (location.protocol !== 'https:') for (const lock of document.querySelectorAll('.secure')) lock.remove();
 
-const { room, name, token, invited, straight } = asked;
+const { room, name, token, ended, straight } = asked;
 page.token = token;
-if (token && !straight) keep({ room, token });
-if (straight) page.actions.join({ room, name });
-else if (invited) import('./call/uninvited.js').then(({ showUninvited }) => showUninvited(invited)).catch(missing);
+if (token && !straight && !ended) keep({ room, token });
+if (ended) import('./call/ended.js').then(({ showEnded }) => showEnded(ended)).catch(missing);
+else if (straight) page.actions.join({ room, name });
 else page.actions.preview({ room, name: name || recall('localStorage', NAME_KEY) });

@@ -1,6 +1,6 @@
 /** Tokens and addresses: the claims of a token, and what the address bar and sessionStorage keep. No page elements. */
 
-import { callKey, remember, tokenKey } from '../base/storage.js';
+import { callKey, endKey, remember, tokenKey } from '../base/storage.js';
 
 const OURS = ['token', 'username', 'preview', 'room', 'invited'];
 
@@ -21,7 +21,7 @@ export function grantOf(token) {
  * `invited` instead of `room`. sessionStorage keeps the token and the name, so that a reload during a call rejoins it.
  */
 export function keep(/** @type {{ room: string, token?: string, name?: string, linked?: boolean }} */ { room, token = '', name = '', linked }) {
-  forget();
+  keepEnd({});
   const here = new URL(location.href);
   for (const one of OURS) here.searchParams.delete(one);
   if (room) here.searchParams.set(linked ? 'room' : 'invited', room);
@@ -30,8 +30,12 @@ export function keep(/** @type {{ room: string, token?: string, name?: string, l
   remember('sessionStorage', tokenKey(), token);
 }
 
-/** A reload of this address no longer rejoins the call. */
-export function forget() {
-  remember('sessionStorage', callKey(), '');
-  remember('sessionStorage', tokenKey(), '');
+/**
+ * What a reload of this address does after a call: it shows `ending` again, or joins again as `name`. The token is kept only if
+ * it may still admit the user.
+ */
+export function keepEnd(/** @type {{ name?: string, token?: string, ending?: object }} */ { name = '', token = '', ending }) {
+  remember('sessionStorage', callKey(), name);
+  remember('sessionStorage', tokenKey(), token);
+  remember('sessionStorage', endKey(), ending ? JSON.stringify(ending) : '');
 }

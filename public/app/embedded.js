@@ -16,7 +16,7 @@ export function accept({ data, ports }) {
   const said = (name) => String(data.videoRoom[name] ?? '').trim();
   const token = said('token');
   const { room, name } = token ? (grantOf(token) ?? { room: '', name: '' }) : { room: said('room'), name: said('name') };
-  return { room, name, token, invited: '', straight: Boolean(token || (room && name)) };
+  return { room, name, token, ended: null, straight: Boolean(token || (room && name)) };
 }
 
 /** Forwards the events of a Room (protocol.js) to the element, and its `leave` to the room. */

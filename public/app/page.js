@@ -20,6 +20,7 @@ class Page extends EventTarget {
   room = null;
   devices = new Devices();
   stage = null;
+  closed = null; // the Room whose call the user ended for everyone
   token = ''; // from the link; removed from the address bar
   actions = {};
   #due = 0;

@@ -45,6 +45,14 @@ export function button(className, { label, title, name }, then) {
   return made;
 }
 
+let named = 0;
+
+/** Names a control by its own label and a text beside it, since others near it have the same label. */
+export function nameWith(control, text) {
+  for (const one of [control, text]) one.id ||= `named-${++named}`;
+  control.setAttribute('aria-labelledby', `${control.id} ${text.id}`);
+}
+
 /** Sets the text only if it differs: screen readers announce every write to a live region. */
 export function put(node, text) {
   if (node.textContent !== text) node.textContent = text;

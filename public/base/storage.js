@@ -8,18 +8,21 @@ export function recall(/** @type {'localStorage' | 'sessionStorage'} */ storage,
   }
 }
 
+/** An empty value removes the key, which may contain the link's token. */
 export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storage, key, value) {
   try {
-    window[storage].setItem(key, value);
+    if (value) window[storage].setItem(key, value);
+    else window[storage].removeItem(key);
   } catch {
     // storage denied or full
   }
 }
 
-/** Storage keys: the name last used on this device; of this tab, the name, token and ticket with which a reload rejoins. */
+/** Storage keys: the name last used on this device; of this tab, the name, token and ticket with which a reload rejoins, and the ending that it shows again. */
 export const NAME_KEY = 'sfu.name';
 export const callKey = () => `sfu.call${location.pathname}${location.search}`;
 export const tokenKey = () => `sfu.token${location.pathname}${location.search}`;
+export const endKey = () => `sfu.end${location.pathname}${location.search}`;
 export const ticketKey = (room) => `sfu.ticket${location.pathname}${room}`;
 
 const CHOICES = 'sfu.choices';

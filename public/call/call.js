@@ -1,6 +1,6 @@
 /** The call: connects the Room, the local devices and the user's actions. Loaded when the user joins. */
 
-import { forget, keep } from '../app/address.js';
+import { keep } from '../app/address.js';
 import { startBar } from './bar.js';
 import { $, missing, newStream } from '../base/dom.js';
 import { page } from '../app/page.js';
@@ -43,6 +43,7 @@ export async function enter({ room: roomName, name }) {
   if (window.parent === window && !history.state?.call) history.pushState({ call: true }, ''); // in a frame, Back is the embedding page's
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellProblems), pause(PROMPT_MS)]);
+  if (devices.asking.length) later(); // it tells what the browser asks
   for (const source of SOURCES) send(source);
   if (page.room === room && room.state === 'idle') room.join();
 }
@@ -78,8 +79,7 @@ function leave() {
   clearTimeout(waiting);
   devices.rest();
   page.stage.clear();
-  if (page.room.ticket) remember('sessionStorage', callKey(), ''); // a reload shows the preview, with the token
-  else forget();
+  remember('sessionStorage', callKey(), ''); // a reload does not rejoin, unless the ending, told by interruptions.js, is one to try again
   remember('sessionStorage', ticketKey(page.room.room), page.room.ticket);
 }
 

@@ -1,8 +1,13 @@
 /** The view shown without a call: the reason, the actions that help, and a countdown to the next automatic attempt. */
 
+import { keepEnd } from '../app/address.js';
 import { $, button, put } from '../base/dom.js';
+import { roomInfo } from '../base/server.js';
+import { recall, ticketKey } from '../base/storage.js';
+import { copyText } from '../ui/here.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
+import { endText, remedyOf } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
 const LABELS = {
@@ -20,6 +25,47 @@ const LABELS = {
 const ICONS = { request: 'copy', copy_admin: 'copy', again: 'again', now: 'again' };
 
 let ticking = 0;
+let shown = null; // the last ending
+
+/**
+ * Shows why a call is over, and keeps what a reload needs: the ending, or the way in if it is one to try again. `ending` is
+ * { code, room, name }, with `invited` if the user came with a token, and `own` if the user ended the call for everyone.
+ */
+export async function showEnd(ending) {
+  shown = ending;
+  const { code, room, name, invited } = ending;
+  const { token } = page;
+  const remedy = remedyOf(code);
+  const returns = !invited || recall('sessionStorage', ticketKey(room));
+  const show = (lost) => {
+    keepEnd(remedy === 'again' ? { name, token } : { ending, token: remedy && !lost ? token : '' });
+    showEnding(endText({ ...ending, lost }, room), (action) => press(action, ending));
+  };
+  const lost = remedy === 'rejoin' && !returns && !token;
+  page.show('end');
+  show(lost);
+  if (remedy !== 'rejoin' || returns || lost) return;
+  const info = await roomInfo(room, token);
+  if (info?.said?.code?.startsWith('token') && shown === ending && !$('end-view').hidden) show(true); // expired, or for a single visit
+}
+
+/** Handles the buttons of an ending. */
+export function press(action, ending) {
+  const { code, room, name } = ending;
+  if (['another', 'another_link', 'stop'].includes(action)) {
+    page.token = '';
+    page.actions.preview({ room: '', name });
+  } else if (action === 'change') page.actions.preview({ room, name });
+  else if (action === 'request') copy(t('act.request_text', { room, reason: endText(ending, room).title }), action);
+  else if (code === 'no_webrtc') location.reload();
+  else page.actions.join({ room, name });
+}
+
+/** Copies a text and confirms it in the button, since toasts exist only in the call. */
+export async function copy(text, action) {
+  if (await copyText(text)) document.querySelector(`[data-act=${action}] span`).textContent = t('act.copied');
+  else Object.assign($('end-tech'), { hidden: false, textContent: text });
+}
 
 /** Shows a reason from i18n/reasons.js with its actions; `act(name)` is called for the button pressed. */
 export function showEnding({ key, title, text, actions, tech = null }, act) {

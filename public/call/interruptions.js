@@ -1,11 +1,11 @@
 /** Interruptions: the banner over a call that is being repaired, and the view shown instead of a call. */
 
 import { $, put, within } from '../base/dom.js';
-import { copyText } from '../ui/here.js';
-import { countDown, showEnding } from './ending.js';
+import { keepEnd } from '../app/address.js';
+import { copy, countDown, press as pressEnding, showEnd, showEnding } from './ending.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
-import { blockedText, endText, troubleText, waitingText } from '../i18n/reasons.js';
+import { blockedText, troubleText, waitingText } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
 const FULL_S = 10; // between two attempts to join a full room
@@ -66,33 +66,29 @@ function hold(why) {
 function end(error) {
   const { room } = page;
   rest();
+  if (error.code === 'room_full') waitForPlace(room);
+  else showEnd(endingOf(room));
+}
+
+function waitForPlace(room) {
   page.show('end');
-  if (error.code === 'room_full') {
-    showEnding({ ...words({ since_s: 0, answers, inCall: false }), actions: ['now', 'stop'] }, press);
-    countDown(FULL_S, () => page.actions.join(room));
-  } else showEnding(endText(error, room.room), press);
+  keepEnd({ name: room.name, token: page.token }); // a reload waits as well
+  showEnding({ ...words({ since_s: 0, answers, inCall: false }), actions: ['now', 'stop'] }, press);
+  countDown(FULL_S, () => page.actions.join(room));
 }
 
-/** Handles the buttons of the view shown without a call. */
-function press(name) {
+function endingOf(room) {
+  const { code } = room.error;
+  return { code, room: room.room, name: room.name, invited: Boolean(page.token), own: code === 'call_ended' && page.closed === room };
+}
+
+/** Handles the buttons of the view while the page keeps trying. */
+function press(action) {
   const { room } = page;
-  if (name === 'another' || name === 'another_link' || name === 'stop') {
-    if (page.inCall) room.leave();
-    page.token = '';
-    page.actions.preview({ room: '', name: room.name });
-  } else if (name === 'change') page.actions.preview({ room: room.room, name: room.name });
-  else if (name === 'leave') room.leave();
-  else if (name === 'now' && page.inCall) room.join();
-  else if (name === 'request') copy(t('act.request_text', { room: room.room, reason: t(`end.${room.error.code}.title`) }), name);
-  else if (name === 'copy_admin') copy(words({ since_s: 0, answers, inCall: false }).tech, name);
-  else if (room.error?.code === 'no_webrtc') location.reload();
-  else page.actions.join(room);
-}
-
-/** Copies a text and confirms it in the button, since toasts exist only in the call. */
-async function copy(text, action) {
-  if (await copyText(text)) document.querySelector(`[data-act=${action}] span`).textContent = t('act.copied');
-  else Object.assign($('end-tech'), { hidden: false, textContent: text });
+  if (action === 'copy_admin') return copy(words({ since_s: 0, answers, inCall: false }).tech, action);
+  if (action === 'now' && page.inCall) return room.join();
+  if (page.inCall) room.leave();
+  if (action !== 'leave') pressEnding(action, endingOf(room));
 }
 
 page.on('state', stateChanged);

@@ -1,6 +1,8 @@
 /** Notices during a call: about devices, participants, moderation and errors. */
 
+import { promptTexts } from '../app/device-keys.js';
 import { secureLink } from '../app/secure.js';
+import { $ } from '../base/dom.js';
 import { copyText } from '../ui/here.js';
 import { page } from '../app/page.js';
 import { notify } from '../app/signs.js';
@@ -9,6 +11,7 @@ import { has, t } from '../i18n/texts.js';
 import { clearToasts, closeToast, toast } from '../ui/toasts.js';
 
 const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // sources that a moderator can stop, with their icons
+const ASKED_MS = 2_000; // from a permission prompt to its toast: most prompts are answered or seen at once
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
 /** Shows the problems of microphone and camera as toasts. */
@@ -18,6 +21,19 @@ export function tellDevices() {
   for (const { text, action, sources, insecure } of deviceProblems(devices.status('microphone'), devices.status('camera'))) {
     toast('devices', text, { action: insecure ? secureLink() : action && { label: action, then: () => retry(sources) } });
   }
+}
+
+let told = ''; // the sources that a permission prompt was open for
+let telling = 0;
+
+/** While the browser asks for permission, which it may do out of sight, a toast says so. */
+function tellAsking() {
+  const asking = $('call-view').hidden ? [] : page.devices.asking;
+  if (String(asking) === told) return;
+  told = String(asking);
+  clearTimeout(telling);
+  closeToast('asking');
+  if (told) telling = setTimeout(() => toast('asking', promptTexts(asking).join(' '), { icon: asking[0], brief: false }), ASKED_MS);
 }
 
 export async function retry(sources) {
@@ -63,6 +79,8 @@ function followDevices() {
 
 followDevices();
 page.on('view', ({ name }) => name !== 'call' && clearToasts());
+for (const type of ['devices', 'view']) page.on(type, tellAsking);
+tellAsking();
 page.follow('error', ({ code }) => {
   const key = `error.${code}`;
   if (!QUIET_ERRORS.has(code)) toast('error', t(has(key) ? key : 'error.other'), { icon: 'warning' });

@@ -84,9 +84,21 @@ const ENDS = {
   uninvited: ['another'],
 };
 
-/** Why the call is over: { key, title, text, actions }; the first action is the most helpful one. */
-export function endText({ code }, room) {
+const JOINING = ['rejoin', 'again'];
+
+/**
+ * Why the call is over: { key, title, text, actions }; the first action is the most helpful one. `own`: the user ended it for
+ * everyone; `lost`: the user's invitation does not admit them again.
+ */
+export function endText({ code, own = false, lost = false }, room) {
   const key = code in ENDS ? code : code.startsWith('token') ? 'token' : 'other';
   const actions = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
-  return { key, title: t(`end.${key}.title`, { room }), text: t(`end.${key}.text`, { room }), actions };
+  const texts = [t(`end.${key}.${own ? 'own' : 'text'}`, { room }), lost && t('end.lost')];
+  return { key, title: t(`end.${key}.title`, { room }), text: texts.filter(Boolean).join(' '), actions: actions.filter((one) => !lost || !JOINING.includes(one)) };
+}
+
+/** What may help after an ending: 'rejoin' into the call, 'again' if the reason may be gone soon, or '' for neither. */
+export function remedyOf(code) {
+  const [first] = endText({ code }, '').actions;
+  return JOINING.includes(first) ? first : '';
 }

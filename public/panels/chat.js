@@ -121,7 +121,7 @@ function addLine(line, old = false) {
   if (last.peer !== peer || time - last.time >= GROUP_MS) made.append(face(name), who(name, isSelf, time));
   last = { peer, time };
   if (id) made.dataset.id = id;
-  made.append(file ? card(file) : words(text));
+  made.append(file ? card(file, line) : words(text));
   add(made);
   if (!counts) return;
   setUnread(unread + 1);
@@ -181,11 +181,11 @@ function words(text) {
 }
 
 /** The card of a shared file: a download link. The page never renders a file's content. */
-function card({ name, size: bytes, url }) {
+function card({ name, size: bytes, url }, { name: who, time }) {
   const link = element('a', 'filecard');
   link.href = new URL(`.${url}`, SERVER).href;
   link.download = name;
-  link.setAttribute('aria-label', t('files.download', { name, size: size(bytes) }));
+  link.setAttribute('aria-label', t('files.download', { name, size: size(bytes), who, time: clock(time) }));
   const box = element('div');
   box.append(fileName(name), ' ', element('span', 'muted', size(bytes))); // two words, as in the label
   link.append(icon('file'), box, icon('download'));

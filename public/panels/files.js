@@ -1,6 +1,6 @@
 /** File uploads in the chat: one at a time, each with a card that shows its progress or error. */
 
-import { button, element, icon } from '../base/dom.js';
+import { button, element, icon, nameWith } from '../base/dom.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
 import { number, t } from '../i18n/texts.js';
@@ -91,7 +91,8 @@ function makeCard(file) {
   const bar = element('progress');
   const text = element('span', 'muted');
   bar.setAttribute('aria-label', t('files.sending', { name: file.name }));
-  words.append(fileName(file.name), bar, text);
+  const shown = fileName(file.name);
+  words.append(shown, bar, text);
   const card = { box, cancel: () => {} };
   const close = button('icon-btn', { title: t('files.cancel', { name: file.name }), name: 'close' }, () => {
     card.cancel();
@@ -113,6 +114,7 @@ function makeCard(file) {
     text.textContent = t(FAILURES[code] ?? 'files.failed', { limit: size(page.room.limits.file_bytes) });
     say(`${file.name}: ${text.textContent}`);
     again = button('btn btn--small', { label: t('again') }, send);
+    nameWith(again, shown);
     close.before(again);
   };
   box.append(icon('file'), words, close);

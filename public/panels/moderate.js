@@ -73,7 +73,7 @@ function muteAll() {
 }
 
 async function endCall() {
-  if (await confirm({ title: t('moderate.end.title'), text: t('moderate.end.text'), yes: t('moderate.end.yes') })) page.room.send('end_call', {});
+  if (await confirm({ title: t('moderate.end.title'), text: t('moderate.end.text'), yes: t('moderate.end.yes') }) && page.room.send('end_call', {})) page.closed = page.room;
 }
 
 /** Opens the dialog to manage the room. */

@@ -1,6 +1,6 @@
 /** The people panel: who waits in the lobby, then the participants and their states. */
 
-import { button, element, face, icon, put, setIcon } from '../base/dom.js';
+import { button, element, face, icon, nameWith, put, setIcon } from '../base/dom.js';
 import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
 import { handPlaces } from '../app/hands.js';
 import { openMenu } from '../ui/overlay.js';
@@ -123,7 +123,7 @@ class Row {
     this.#voice.removeAttribute('aria-hidden');
     this.#voice.setAttribute('role', 'img');
     this.#voice.setAttribute('aria-label', t(muted ? 'people.muted' : 'people.unmuted'));
-    this.#more.title = t('tile.more', { name });
+    this.#more.title = t('people.more', { name });
     this.#more.setAttribute('aria-label', this.#more.title);
     this.#more.classList.toggle('is-gone', !this.#items().length);
   }
@@ -157,10 +157,9 @@ class Waiter {
     ].map(({ key, look, then }) => {
       const made = button(`btn ${look} btn--small`, { label: t(key) }, () => then(peer));
       made.firstElementChild.dataset.t = key;
-      made.setAttribute('aria-describedby', `waits-${peer}`);
+      nameWith(made, who);
       return made;
     });
-    who.id = `waits-${peer}`;
     this.box.append(face(name), words, ...keys);
   }
 }

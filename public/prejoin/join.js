@@ -1,11 +1,11 @@
 /** The pre-join view: who is in the room, the form and the Join button. preview.js, which shows the devices, loads meanwhile. */
 
-import { $, face, missing, put, styled, within } from '../base/dom.js';
+import { $, face, missing, put, styled } from '../base/dom.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
-import { SERVER } from '../base/server.js';
+import { roomInfo } from '../base/server.js';
 import { recall, ticketKey } from '../base/storage.js';
-import { endText } from '../i18n/reasons.js';
+import { endText, remedyOf } from '../i18n/reasons.js';
 import { list, more, t, texts } from '../i18n/texts.js';
 
 const NAMED = 4; // participants shown by name; the others are counted
@@ -70,18 +70,18 @@ function writeRefusal() {
 // --- who is in the room ---
 
 async function look() {
-  const url = new URL('room-info', SERVER);
-  url.searchParams.set('room', asked.room);
-  const headers = page.token ? { Authorization: `Bearer ${page.token}` } : {};
-  const answer = await fetch(url, { headers, signal: within(5_000) }).catch(() => null);
+  const of = asked;
+  const answer = await roomInfo(of.room, page.token);
+  if (of !== asked) return; // another room is asked for meanwhile
   if (answer?.status === 404) clearInterval(looking); // the server does not offer this
-  const said = await answer?.json().catch(() => null);
-  if (recall('sessionStorage', ticketKey(asked.room))) return showInside(null); // whoever was in the call may return to it
+  if (recall('sessionStorage', ticketKey(of.room))) return showInside(null); // whoever was in the call may return to it
   const refused = page.token && [401, 403].includes(answer?.status);
-  if (refused) clearInterval(looking);
-  asked.refusal = refused ? (said?.code ?? 'token') : (said?.refused ?? '');
-  if (asked.refusal) await showReason(asked.refusal);
-  else showInside(answer?.ok ? said : null);
+  if (!refused && answer?.status !== 200) return; // what was said last still holds
+  const { code = 'token', refused: held } = answer.said ?? {};
+  of.refusal = refused ? code : (held ?? '');
+  if (refused && !remedyOf(code)) clearInterval(looking); // it stays so
+  if (of.refusal) await showReason(of.refusal);
+  else showInside(answer.said);
   writeRefusal();
 }
 
@@ -142,6 +142,7 @@ for (const source of ['microphone', 'camera']) {
 }
 page.on('devices', writeWill);
 page.on('view', ({ name }) => name !== 'join' && clearInterval(looking));
+document.addEventListener('visibilitychange', () => document.hidden || !asked.fixed || $('join-view').hidden || look());
 texts.addEventListener('change', write);
 write();
 await styled('before.css');

@@ -1,8 +1,8 @@
 /** The preview before the call: self-view, level meter and device pickers. */
 
-import { showDevice } from '../app/device-keys.js';
+import { promptTexts, showDevice } from '../app/device-keys.js';
 import { secureLink } from '../app/secure.js';
-import { $, button, element, facesAway, put } from '../base/dom.js';
+import { $, button, element, facesAway, nameWith, put } from '../base/dom.js';
 import { isTouched } from '../ui/here.js';
 import { page } from '../app/page.js';
 import { canFlip, flip } from '../devices/flip.js';
@@ -69,9 +69,12 @@ function showProblems(picture) {
     ...first,
     ...problems.map((problem) => {
       const line = element('div', 'preview__line');
-      line.append(element('p', '', problem.text));
+      const words = element('p', '', problem.text);
+      line.append(words);
       if (problem.insecure) line.append(secureLink());
-      if (problem.action) line.append(button('btn btn--small', { label: problem.action }, () => devices.start(problem.sources)));
+      if (!problem.action) return line;
+      line.append(button('btn btn--small', { label: problem.action }, () => devices.start(problem.sources)));
+      nameWith(line.lastElementChild, words);
       return line;
     }),
   );
@@ -80,11 +83,12 @@ function showProblems(picture) {
 /** While a permission prompt is open: what the browser asks for, and where the prompt is. */
 function question(asking) {
   const line = element('div', 'preview__line');
+  const [what, where] = promptTexts(asking);
   const phone = matchMedia('(pointer: coarse)').matches;
   const picture = element('div', phone ? 'ask ask--phone' : 'ask');
   picture.setAttribute('aria-hidden', 'true');
   picture.append(element('i', 'ask__bar'), element('i', 'ask__question'));
-  line.append(picture, element('p', 'ask__words', t(`ask.${asking.length > 1 ? 'both' : asking[0]}`)), element('p', 'small muted', t(phone ? 'ask.where_phone' : 'ask.where')));
+  line.append(picture, element('p', 'ask__words', what), element('p', 'small muted', where));
   return line;
 }
 

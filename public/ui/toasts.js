@@ -1,6 +1,6 @@
 /** Toasts in a corner of the stage, and announcements for screen readers. */
 
-import { $, button, element, icon } from '../base/dom.js';
+import { $, button, element, icon, nameWith } from '../base/dom.js';
 import { t } from '../i18n/texts.js';
 
 const SHOWN_MS = 5_000;
@@ -30,7 +30,8 @@ export function toast(id, text, /** @type {Shown} */ { action, icon: name, ask =
   else if (ask) line.setAttribute('role', 'alert');
   if (ask && !spoken && openDialog()) say(text);
   if (name) line.append(icon(name));
-  line.append(element('p', '', text));
+  const words = element('p', '', text);
+  line.append(words);
   const close = () => line.remove();
   if (action instanceof Node) line.append(action);
   else if (action) {
@@ -42,6 +43,7 @@ export function toast(id, text, /** @type {Shown} */ { action, icon: name, ask =
     );
   }
   line.append(button('icon-btn', { title: t(ask ? 'not_now' : 'close'), name: 'close' }, close));
+  for (const one of line.querySelectorAll('button')) nameWith(one, words);
   box.insertBefore(line, ask ? null : box.querySelector('.toast--ask'));
   while (box.childElementCount > MOST) (box.querySelector('.toast:not(.toast--ask)') ?? box.firstElementChild).remove();
   if (!brief) return;

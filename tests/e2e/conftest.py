@@ -12,6 +12,7 @@ from firefox import Firefox
 from people import FAKE_DEVICES, FILE_BYTES, People, Person, launch
 from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 from support.process import Server
+from venue import Venue
 
 expect.set_options(timeout=30_000)  # as `eventually`: the machine may be busy
 
@@ -118,6 +119,11 @@ def crowd(browser: Browser, server: Server) -> Iterator[Crowd]:
     made = Crowd(browser, server)
     yield made
     made.context.close()
+
+
+@pytest.fixture
+def venue(server: Server) -> Venue:
+    return Venue(server)
 
 
 @pytest.fixture(autouse=True)

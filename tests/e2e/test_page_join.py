@@ -11,6 +11,7 @@ from crowd import Crowd
 from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
+from venue import Venue
 
 FIRST_LOAD_BYTES = 150_000
 REST = re.compile(r"/(before|late)/\w+\.js$")
@@ -248,8 +249,9 @@ def test_a_link_that_fails_offers_a_request_to_send(server: Server, browser: Bro
 
 
 _STANDING_JS = """
-navigator.mediaDevices.getUserMedia = () => new Promise((_, reject) => { // a question that nobody answers yet
-    window.answer = (name) => reject(new DOMException('', name));
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = (asked) => new Promise((allow, reject) => { // a question that nobody answers yet
+    window.answer = (name) => (name ? reject(new DOMException('', name)) : open(asked).then(allow));
 });
 """
 
@@ -271,14 +273,39 @@ def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], tou
     expect(page.locator("#join-will")).to_have_text("You’ll join muted, with your camera off.")
 
 
-def test_who_does_not_wait_for_the_question_gets_in(visit: Callable[..., Page]) -> None:
+@pytest.mark.parametrize("straight", [False, True])
+def test_who_does_not_wait_for_the_question_gets_in_and_is_reminded(visit: Callable[..., Page], straight: bool) -> None:
+    """Camera and microphone turn on once it is answered; until then their keys say why they do not."""
     page = visit("/health", permissions=None)
     page.add_init_script(_STANDING_JS)
-    page.goto(page.url.replace("/health", "/?room=not-waiting"))
-    expect(page.locator(".ask")).to_be_visible()
-    page.fill("#name-input", "Sofia")
-    page.click("#join-button")
+    page.goto(page.url.replace("/health", "/?room=not-waiting" + ("&username=Sofia" if straight else "")))
+    if not straight:
+        expect(page.locator(".ask")).to_be_visible()
+        page.fill("#name-input", "Sofia")
+        page.click("#join-button")
     eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
+    toasts = page.locator(".toast", has_text="Your browser is asking for access to your camera and microphone.")
+    expect(toasts).to_contain_text("below the address bar")
+    for key, source, press in (("mic", "microphone", "m"), ("camera", "camera", "v")):
+        asking = (
+            f"Your browser is asking for access to your {source}. Choose “Allow” in the prompt below the address bar."
+        )
+        button = page.locator(f"#{key}-button")
+        expect(button).to_have_attribute("title", asking)
+        expect(button).to_have_class(re.compile("is-off"))
+        for press_it in (
+            lambda button=button: button.click(force=True),
+            lambda press=press: page.keyboard.press(press),
+        ):
+            press_it()
+            told = page.locator(".toast", has_text=asking)
+            told.get_by_role("button").click()
+            expect(told).to_have_count(0)
+    page.evaluate("window.answer()")
+    expect(page.locator("#mic-button")).to_have_accessible_name("Mute")
+    expect(page.locator("#mic-button")).to_have_attribute("title", "Mute (M)")
+    expect(page.locator("#camera-button")).to_have_accessible_name("Stop video")
+    expect(toasts).to_have_count(0)
 
 
 def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Page]) -> None:
@@ -287,3 +314,35 @@ def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Pag
     used = "import('/app/page.js').then(({ page }) => page.devices.track('microphone').label)"
     shown = page.locator("#join-microphone option:checked")
     eventually(lambda: shown.inner_text() == page.evaluate(used), "it is shown")
+
+
+_COMES_BACK_JS = "document.dispatchEvent(new Event('visibilitychange'))"
+
+
+def test_the_preview_notices_what_changes_meanwhile(visit: Callable[..., Page], venue: Venue, room: str) -> None:
+    """By itself after a while, and at once for whoever comes back to the tab."""
+    venue.api("POST", "/rooms", {"room_id": room})
+    page = visit("/health")
+    page.clock.install()
+    page.goto(f"{venue.server.url}/?token={venue.token(room, 'Sofia')[0]}")
+    button, count = page.locator("#join-button"), page.locator("#inside-count")
+    expect(button).to_have_text("Join room")
+    for wait in (lambda: page.clock.fast_forward(15_000), lambda: page.evaluate(_COMES_BACK_JS)):
+        for setting, label, said in (
+            ("locked", "Check again", f"{room} is locked"),
+            ("lobby", "Ask to join", "This room has a lobby"),
+        ):
+            venue.api("PUT", f"/rooms/{room}", {setting: True})
+            wait()
+            expect(button).to_have_text(label)
+            expect(count).to_have_text(said)
+            venue.api("PUT", f"/rooms/{room}", {setting: False})
+            wait()
+            expect(button).to_have_text("Join room")
+            expect(count).to_have_text("No one is in the room yet")
+        venue.is_active(False)
+        wait()
+        expect(count).to_have_text("This room is closed")
+        venue.is_active(True)
+        wait()
+        expect(button).to_have_text("Join room")

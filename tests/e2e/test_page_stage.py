@@ -45,7 +45,7 @@ def test_whoever_has_no_place_is_pinned_from_the_list(sofia: Any, crowd: Crowd, 
     eventually(lambda: page.locator(".tile.is-away").count() > 5, "the strip has no room for all")
     name = page.locator(".tile.is-away .plate bdi").first.text_content()
     page.click("#stage-more")
-    page.get_by_role("button", name=f"More options for {name}").last.click()
+    page.get_by_role("button", name=f"More actions for {name}").click()
     page.get_by_role("menuitem", name=f"Pin {name}").click()
     expect(page.locator(".tile.is-main .plate bdi")).to_have_text(name)
     expect(page.locator(".tile.is-main.has-picture")).to_be_visible()

@@ -15,6 +15,20 @@ TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 EVERYTHING: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": TAGS}}
 COLOURS: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
+_SAME_JS = """() => {
+    const scope = [...document.querySelectorAll('dialog[open]')].at(-1) ?? document.body;
+    const named = {};
+    axe.setup(document);
+    for (const one of scope.querySelectorAll('button, a[href], input, select, textarea')) {
+        if (!one.checkVisibility({ visibilityProperty: true })) continue;
+        const name = axe.commons.text.accessibleText(one).trim().toLowerCase();
+        (named[name] ??= new Set()).add(one.href ?? one);
+    }
+    axe.teardown();
+    return Object.entries(named).filter(([, ones]) => ones.size > 1).map(([name]) => name);
+}"""
+"""The names that several of the controls in reach share, except links to the same place."""
+
 
 class Checks:
     """Runs axe and keeps what it finds; what does not depend on the theme is looked at once."""
@@ -26,6 +40,7 @@ class Checks:
         """`part` selects what is new in this state."""
         if not page.evaluate("'axe' in window"):
             page.evaluate(package("axe-core/axe.min.js"))
+        self.found += [f"{state}: several controls are named {name!r}" for name in page.evaluate(_SAME_JS)]
         for theme, options in (("dark", EVERYTHING), ("light", COLOURS)):
             page.emulate_media(color_scheme=theme, reduced_motion="reduce")
             for one in page.evaluate("(asked) => axe.run(...asked)", [part, options])["violations"]:
@@ -74,8 +89,10 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     waiting.page.goto(f"{server.url}/?token={crowd.token(room, 'Sam')}&preview=off")
     expect(page.locator(".lobby")).to_be_visible()
     check(waiting.page, "in the lobby")
+    crowd.knock(room, ["Ines"])
+    expect(page.get_by_role("button", name="Admit Ines")).to_be_visible()
     check(page, "people, lobby and toast", "#call-view")
-    page.get_by_role("button", name="More options for Amira Haddad").last.click()
+    page.get_by_role("button", name="More actions for Amira Haddad").click()
     check(page, "menu of a person", "dialog[open]")
     leave_dialog(page)
     page.get_by_role("button", name="Invite", exact=True).click()
@@ -103,6 +120,40 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     page.get_by_role("button", name="Invite", exact=True).click()
     expect(page.get_by_role("img", name="QR code of the link")).to_be_visible()
     check(page, "invite", "dialog[open]")
+    assert "\n".join(check.found) == ""
+
+
+def test_controls_that_do_different_things_have_different_names(
+    server: Server, crowd: Crowd, person: Callable[..., Person], room: str
+) -> None:
+    check, sofia, sam = Checks(), person(server, "Sofia", quiet=True), person(server, "Sam", quiet=True)
+    page = sofia.page
+    for one in (sofia, sam):
+        token = crowd.token(room, one.name, permissions={"moderate": one is sofia})
+        one.page.goto(f"{server.url}/?token={token}&preview=off")
+        eventually(lambda one=one: one.peer, f"{one.name} is in")  # type: ignore[misc]
+        one.page.click("#chat-button")
+        notes = {"name": "notes.pdf", "mimeType": "application/pdf", "buffer": b"x"}
+        one.page.set_input_files("#chat-files", files=[notes])
+    expect(page.locator("a.filecard")).to_have_count(2)
+    page.route("**/files", lambda route: route.abort())
+    letters = [{"name": name, "mimeType": "text/plain", "buffer": b"x"} for name in ("a.txt", "b.txt")]
+    page.set_input_files("#chat-files", files=letters)
+    expect(page.locator(".uploads").get_by_role("button", name="Try again")).to_have_count(2)
+    check(page, "files", "#panel")
+    page.keyboard.press("Escape")
+    crowd.join(room, ["Amira Haddad"])
+    crowd.page.evaluate("window.crowd.get('Amira Haddad').send('hand', { raised: true })")
+    crowd.page.evaluate("window.crowd.get('Amira Haddad').send('chat', { text: 'hello' })")
+    page.evaluate("room.send('room', { locked: null, lobby: true })")
+    eventually(lambda: page.evaluate("room.settings.lobby"), "the lobby is on")
+    crowd.knock(room, ["Ines"])
+    expect(page.locator(".toast")).to_have_count(3)
+    check(page, "toasts", "#call-view")
+    page.click("#people-button")
+    crowd.knock(room, ["Noor"])
+    expect(page.get_by_role("button", name="Admit Noor")).to_be_visible()
+    check(page, "people", "#call-view")
     assert "\n".join(check.found) == ""
 
 

@@ -96,7 +96,7 @@ def test_who_left_or_copies_the_tab_is_not(house: House, room: str, person: Peop
     assert alice.peer == peer
     alice.page.click("#leave-button")
     expect(alice.page.locator("#end-view")).to_be_visible()
-    assert alice.page.evaluate("(room) => sessionStorage.getItem(`sfu.ticket/${room}`)", room) == ""
+    assert alice.page.evaluate("(room) => sessionStorage.getItem(`sfu.ticket/${room}`)", room) is None
 
 
 def test_firefox_has_its_seat_again(house: House, room: str, person: People, firefox: Firefox) -> None:

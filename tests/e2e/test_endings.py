@@ -1,0 +1,136 @@
+"""The end of a call, and what a reload shows then: the same ending, or another try if its reason may be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from people import Person
+from playwright.sync_api import Page, expect
+from support.process import Server, eventually
+from venue import Venue
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+People = Callable[..., Person]
+
+_STORED_JS = "Object.entries(sessionStorage).flat().join(' ')"
+_MODERATE_JS = "([action, peer]) => window.room.send('moderate', { action, peer, source: null })"
+
+
+@pytest.fixture
+def alice(server: Server, person: People) -> Person:
+    return person(server, "alice", quiet=True)
+
+
+@pytest.fixture
+def host(venue: Venue, room: str, server: Server, person: People) -> Person:
+    """A moderator in the room."""
+    return venue.enters(person(server, "host", quiet=True), room, permissions={"moderate": True})
+
+
+def ending(page: Page, title: str) -> list[str]:
+    """What is said and offered, once the ending with this title is shown."""
+    expect(page.locator("#end-title")).to_have_text(title)
+    return page.locator("#end-view").locator("h1, .lead, .actions button").all_inner_texts()
+
+
+def stays(page: Page, title: str) -> list[str]:
+    """The ending, which reloads do not change."""
+    before = ending(page, title)
+    for _ in range(2):
+        page.reload()
+        assert ending(page, title) == before
+    return before
+
+
+REMOVED, OVER, DELETED, REVOKED = (
+    "You were removed from {room}",
+    "The meeting is over",
+    "The meeting has ended",
+    "Your link was withdrawn",
+)
+
+
+@pytest.mark.parametrize("title", [REMOVED, OVER, DELETED, REVOKED])
+def test_a_reload_shows_the_same_ending(venue: Venue, host: Person, alice: Person, room: str, title: str) -> None:
+    token, path = venue.token(room, "alice")
+    venue.opens(alice, token)
+    peer = eventually(lambda: alice.peer, "alice is in the room")
+    if title is REMOVED:
+        host.page.evaluate(_MODERATE_JS, ["remove", peer])
+    elif title is OVER:
+        host.page.evaluate("window.room.send('end_call', {})")
+    else:
+        venue.api("DELETE", path if title is REVOKED else f"/rooms/{room}")
+    said = stays(alice.page, title.format(room=room))
+    assert "Rejoin" not in said
+    assert token not in alice.page.evaluate(_STORED_JS)
+
+
+def test_a_reload_lets_nobody_knock_again_who_was_declined(
+    venue: Venue, host: Person, alice: Person, room: str
+) -> None:
+    venue.api("PUT", f"/rooms/{room}", {"lobby": True})
+    venue.opens(alice, venue.token(room, "alice")[0])
+    host.page.click("#people-button")
+    host.page.get_by_role("button", name="Decline").click()
+    stays(alice.page, "You were not let in")
+    expect(host.page.locator(".lobby")).to_be_hidden()
+
+
+def test_who_left_has_a_way_back_after_a_reload(venue: Venue, alice: Person, room: str) -> None:
+    venue.enters(alice, room)
+    alice.page.click("#leave-button")
+    said = stays(alice.page, f"You left {room}")
+    assert said == [f"You left {room}", "Your camera and microphone are off.", "Rejoin", "Another room"]
+    alice.page.click("[data-act=rejoin]")
+    eventually(lambda: alice.peer, "alice is in the room again")
+    alice.page.reload()
+    eventually(lambda: alice.peer, "and also after a reload")
+
+
+def test_who_left_with_a_link_for_one_visit_is_told_what_to_do(venue: Venue, alice: Person, room: str) -> None:
+    token, _ = venue.token(room, "alice", single_use=True)
+    venue.opens(alice, token)
+    eventually(lambda: alice.peer, "alice is in the room")
+    alice.page.click("#leave-button")
+    expect(alice.page.locator("#end-text")).to_contain_text("open your invitation again or ask for a new one")
+    said = stays(alice.page, f"You left {room}")
+    assert said[2:] == ["Another room"]
+    assert token not in alice.page.evaluate(_STORED_JS)
+
+
+def test_who_came_by_name_sees_the_ending_again_until_a_link_is_opened(
+    server: Server, alice: Person, room: str
+) -> None:
+    alice.join(room)
+    alice.page.click("#leave-button")
+    stays(alice.page, f"You left {room}")
+    alice.page.goto(f"{server.url}/?room={room}")
+    for _ in range(2):
+        expect(alice.page.locator("#join-title")).to_have_text(room)
+        expect(alice.page.locator("#join-view")).to_be_visible()
+        alice.page.reload()
+
+
+def test_a_reload_tries_again_what_may_be_possible_now(venue: Venue, host: Person, alice: Person, room: str) -> None:
+    venue.api("PUT", f"/rooms/{room}", {"locked": True})
+    venue.opens(alice, venue.token(room, "alice")[0])
+    assert stays(alice.page, f"{room} is locked")[2:] == ["Try again", "Another room"]
+    host.page.evaluate("window.room.send('room', { locked: false, lobby: null })")
+    eventually(lambda: not host.page.evaluate("window.room.settings.locked"), "the room is unlocked")
+    alice.page.reload()
+    eventually(lambda: alice.peer, "alice is in the room")
+
+
+def test_who_ends_the_call_for_everyone_reads_so(host: Person, alice: Person, venue: Venue, room: str) -> None:
+    venue.enters(alice, room)
+    host.page.keyboard.press("p")
+    host.page.get_by_role("button", name="Manage", exact=True).click()
+    host.page.get_by_role("button", name="End for everyone").click()
+    host.page.get_by_role("dialog", name="End the call for everyone?").get_by_role(
+        "button", name="End for everyone"
+    ).click()
+    assert stays(host.page, OVER)[1] == "You ended it for everyone."
+    assert ending(alice.page, OVER)[1] == "A moderator ended it for everyone."
