@@ -94,7 +94,7 @@ def told(clock: Callable[[], float]) -> Rate:
 
 
 def failures(clock: Callable[[], float]) -> Rate:
-    """The limit on requests with a key, token or secret that was never valid."""
+    """The limit on guesses: requests with a key, token or secret that has the right form and is not valid."""
     return Rate(FAILURES, FAILURES_S, clock, TooManyFailures)
 
 

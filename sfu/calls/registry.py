@@ -25,14 +25,12 @@ from sfu.errors import SfuError
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
 from sfu.rates import failures
-from sfu.refusals import TokenError, TokenExpired, TokenNotYetValid, TokenRevoked, TokenRoom, TokenUsed
+from sfu.refusals import TokenSignature
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu.calls")
-
-ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
 
 
 class Seat(Protocol):
@@ -95,7 +93,7 @@ class Calls:
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
-        """Limits wrong tokens and secrets per address; None if limits are off."""
+        """Limits guesses at tokens and secrets per address; None if limits are off."""
 
     def sessions(self) -> list[Seat]:
         """All sessions, as a copy."""
@@ -160,14 +158,14 @@ class Calls:
         self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     async def identify(self, ask: Ask, address: str) -> Entry:
-        """Like `Admission.identify`, but raises TooManyFailures for an address's many invalid tokens.
+        """Like `Admission.identify`, but raises TooManyFailures for an address's many tokens with a wrong signature.
 
-        The errors in ONCE_GOOD, such as an expired token, do not count: many people behind one address may be late. A
-        valid token works whatever else comes from its address.
+        Other errors do not count, such as an expired token: many people behind one address may be late. A valid token
+        works whatever else comes from its address.
         """
         try:
             return await self.admission.identify(ask, address)
-        except TokenError as error:
-            if self.failures is not None and not isinstance(error, ONCE_GOOD):
+        except TokenSignature:
+            if self.failures is not None:
                 self.failures.take(address)
             raise

@@ -88,9 +88,12 @@ async def test_a_token_that_is_not_accepted_is_refused(server: Server) -> None:
     assert (await ask(server, "", token)).code == "token_revoked"
     await server.store.companies.set_active(server.default.id, False)
     assert (await ask(server)).code == "company_disabled"
-    for _ in range(10):
+    for _ in range(11):
         assert (await ask(server, "", "x.y.z")).code == "token_malformed"
-    assert (await ask(server, "", "x.y.z")).code == "too_many_failures"
+    forged = token[:-8] + "AAAAAAAA"
+    for _ in range(10):
+        assert (await ask(server, "", forged)).code == "token_signature"
+    assert (await ask(server, "", forged)).code == "too_many_failures"
 
 
 async def test_a_server_of_tokens_tells_strangers_nothing(tmp_path: Path) -> None:
