@@ -65,10 +65,14 @@ class Rates:
     def __init__(self, *rates: Rate) -> None:
         self._rates = rates
 
-    def take(self, address: str) -> None:
+    def check(self, address: str) -> None:
         """Raises the refusal of the first limit that is used up."""
         for rate in self._rates:
             rate.check(address)
+
+    def take(self, address: str) -> None:
+        """`check`, then counts the event."""
+        self.check(address)
         for rate in self._rates:
             rate.add(address)
 

@@ -23,8 +23,8 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.protocol.server_messages import ChatLine, encode
-from sfu.rates import Rate, Rates, told
-from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyJoins, TooManyRequests
+from sfu.rates import told
+from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyRequests
 from sfu.store import records
 from sfu.store.returns import ReturnOver
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
@@ -37,10 +37,6 @@ FRAME_QUEUE = 8
 """Frames trio-websocket may read ahead. With its default of one, a pong waits behind a message not yet handled."""
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 """A closing connection is read until it is quiet for QUIET_S. Up to LINGER_BYTES are exempt from the read rate."""
-
-JOINS = ((60, 10.0), (300, 600.0))
-"""Most joins without a token from one address, each within so many seconds. An office or a school class behind one
-router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
 
 WATCH_S = 1.0
 """How often to query the database for sessions ended by other processes."""
@@ -60,7 +56,6 @@ class Signaling:
         self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
         self._stopping = False
-        self._joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in JOINS))
         self._tellings = told(trio.current_time)
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # the database's stamp at the last query for revocations
@@ -169,8 +164,8 @@ class Signaling:
         if ask.ticket is not None and (link := await self._return(ask, ask.ticket, door, connection)) is not None:
             return link
         entry, invited = await self.calls.identify(ask, connection.client), False
-        if self.calls.config.limits and entry.grant is None:
-            self._joins.take(connection.client)
+        if entry.grant is None:
+            self.calls.joins.take(connection.client)
         while True:
             try:
                 return await self._join(door, connection, entry, invited)

@@ -24,13 +24,17 @@ from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
-from sfu.rates import failures
-from sfu.refusals import TokenSignature
+from sfu.rates import Rate, Rates, failures
+from sfu.refusals import TokenSignature, TooManyJoins
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu.calls")
+
+JOINS = ((60, 10.0), (300, 600.0))
+"""Most joins without a token from one address, each within so many seconds. An office or a school class behind one
+router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
 
 
 class Seat(Protocol):
@@ -98,6 +102,9 @@ class Calls:
     def sessions(self) -> list[Seat]:
         """All sessions, as a copy."""
         return list(self.seats.values())
+        joins = JOINS if config.limits else ()
+        self.joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in joins))
+        """Limits joins without a token per address."""
 
     def find(self, key: str, peer_id: str) -> Seat | None:
         """The session of the peer with this id, if it is in the call `key`."""

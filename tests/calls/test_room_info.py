@@ -71,6 +71,20 @@ async def test_who_could_not_sees_nobody_and_is_told_why(server: Server, code: s
         assert (await ask(server, "", guest)).json == expected
 
 
+async def test_an_address_that_joined_too_often_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking is not joining: it uses nothing up."""
+    monkeypatch.setattr("sfu.calls.registry.JOINS", ((2, 600.0),))
+    async with running(tmp_path) as server, server.joined(name="alice"):
+        for _ in range(3):
+            assert (await ask(server)).json == info("team", "alice")
+        async with server.joined(name="bob"):
+            assert (await ask(server)).json == info("team", refused="too_many_joins")
+            assert (await ask(server, "room=other")).json == info("other", refused="too_many_joins")
+            assert (await server.refused("/ws?room=team"))["code"] == "too_many_joins"
+            token = (await ticket(server)).partition("token=")[2]
+            assert (await ask(server, "", token)).json == info("team", "alice", "bob")
+
+
 async def test_who_was_removed_sees_nobody(server: Server) -> None:
     async with server.connect(await ticket(server, "mod", moderate=True)) as mod, server.joined(name="eve") as eve:
         await welcomed(mod)
