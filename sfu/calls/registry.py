@@ -70,6 +70,10 @@ class Seat(Protocol):
     def resume(self, stream: PacedStream) -> Link:
         """Continues on another connection. Raises RateLimited."""
 
+    @property
+    def just_returned(self) -> bool:
+        """Whether a page continued it within RACE_S."""
+
     async def responds(self) -> bool:
         """Whether its client is connected and answers."""
 
@@ -98,13 +102,13 @@ class Calls:
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
         """Limits guesses at tokens and secrets per address; None if limits are off."""
+        joins = JOINS if config.limits else ()
+        self.joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in joins))
+        """Limits joins without a token per address."""
 
     def sessions(self) -> list[Seat]:
         """All sessions, as a copy."""
         return list(self.seats.values())
-        joins = JOINS if config.limits else ()
-        self.joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in joins))
-        """Limits joins without a token per address."""
 
     def find(self, key: str, peer_id: str) -> Seat | None:
         """The session of the peer with this id, if it is in the call `key`."""
