@@ -42,7 +42,7 @@ QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 WATCH_S = 1.0
 """How often to query the database for sessions ended by other processes."""
 
-ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked)}
+ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked, errors.Replaced)}
 """Why other processes end sessions, by the reason in the database."""
 
 GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
