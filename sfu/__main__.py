@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         trio.run(options.command, _prepare(options), options, clock=AwakeClock())
     except* (ConfigError, Refusal) as group:
-        print(f"sfu: {_first(group)}", file=sys.stderr)
+        logs.say(f"sfu: {_first(group)}", logging.ERROR)
         status = REFUSED
     except* KeyboardInterrupt:  # Ctrl-C before the signal handlers were installed
         status = 128 + signal.SIGINT
@@ -62,7 +62,7 @@ def _prepare(options: argparse.Namespace) -> Config:
     config = Config.from_env(os.environ, omit=frozenset() if options.command is _serve else SERVER_FILES)
     logs.to_stderr(config.log_level)
     for warning in [*warnings, *unknown(os.environ)]:
-        print(f"sfu: {warning}", file=sys.stderr)
+        log.warning("%s", warning)
     _raise_open_files()
     return config
 

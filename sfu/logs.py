@@ -36,6 +36,11 @@ def to_stderr(level: str, more: str = "") -> None:
     logging.basicConfig(handlers=[handler], level=level.upper())
 
 
+def say(text: str, level: int) -> None:
+    """Prints a line that is not a record of the log, also before `to_stderr`. The journal gets its priority."""
+    print(f"<{PRIORITIES[level]}>{text}" if _to_journal() else text, file=sys.stderr)
+
+
 def _to_journal() -> bool:
     """Whether systemd connected standard error to its journal, and nothing redirected it since (systemd.exec(5))."""
     try:

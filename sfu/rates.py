@@ -65,10 +65,14 @@ class Rates:
     def __init__(self, *rates: Rate) -> None:
         self._rates = rates
 
-    def take(self, address: str) -> None:
+    def check(self, address: str) -> None:
         """Raises the refusal of the first limit that is used up."""
         for rate in self._rates:
             rate.check(address)
+
+    def take(self, address: str) -> None:
+        """`check`, then counts the event."""
+        self.check(address)
         for rate in self._rates:
             rate.add(address)
 
@@ -94,7 +98,7 @@ def told(clock: Callable[[], float]) -> Rate:
 
 
 def failures(clock: Callable[[], float]) -> Rate:
-    """The limit on requests with a key, token or secret that was never valid."""
+    """The limit on guesses: requests with a key, token or secret that has the right form and is not valid."""
     return Rate(FAILURES, FAILURES_S, clock, TooManyFailures)
 
 

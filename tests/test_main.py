@@ -199,8 +199,8 @@ def test_the_commands_that_it_names_read_its_settings_file(tmp_path: Path) -> No
 
 def test_unknown_settings_warn_and_do_not_stop_the_start(start_server: Callable[..., Server]) -> None:
     server = start_server(max_peer="5", colour="blue")
-    assert "sfu: SFU_MAX_PEER is not a setting and is ignored. Did you mean SFU_MAX_PEERS?\n" in server.output
-    assert "sfu: SFU_COLOUR is not a setting and is ignored.\n" in server.output
+    for warning in ("MAX_PEER is not a setting and is ignored. Did you mean SFU_MAX_PEERS?", "COLOUR is not a setting"):
+        assert f"level=WARNING logger=sfu SFU_{warning}" in server.output
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -223,6 +223,21 @@ def test_lines_in_the_journal_have_priorities() -> None:
         server.close()
     assert {("<7>", "DEBUG", "sfu.media"), ("<6>", "INFO", "sfu")} <= set(lines)
     assert {prefix for prefix, *_ in lines} == {"<6>", "<7>"}
+
+
+def test_warnings_and_refusals_at_the_start_have_priorities_in_the_journal() -> None:
+    server = Server(max_peer="5", last_n="banana")
+    try:
+        server.env["JOURNAL_STREAM"] = server.output_stream
+        with pytest.raises(AssertionError, match="ended with status 2"):
+            server.start()
+        assert "<3>sfu: SFU_LAST_N='banana' is not accepted" in server.output
+        del server.env["SFU_LAST_N"]
+        server.process = None
+        server.start()
+        assert re.search("^<4>time=.* level=WARNING logger=sfu SFU_MAX_PEER is not", server.output, re.MULTILINE)
+    finally:
+        server.close()
 
 
 def test_the_log_level_holds_for_media_workers(start_server: Callable[..., Server]) -> None:

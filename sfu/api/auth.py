@@ -17,12 +17,12 @@ import trio
 
 from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.calls.admission import verified
-from sfu.calls.registry import ONCE_GOOD
 from sfu.rates import Rate, told
-from sfu.refusals import CompanyDisabled, TokenError, TokenRoom
+from sfu.refusals import CompanyDisabled, TokenError, TokenRoom, TokenSignature
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
+from sfu.tenancy.keys import is_api_key
 
 log = logging.getLogger("sfu.api")
 
@@ -36,7 +36,7 @@ class Caller:
 
 
 class Auth:
-    """Authenticates requests. `failures` limits keys and tokens that were never valid; None if limits are off."""
+    """Authenticates requests. `failures` limits guesses at keys and tokens; None if limits are off."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], failures: Rate | None) -> None:
         self._store = store
@@ -49,21 +49,20 @@ class Auth:
 
         Raises ApiKeyMissing, ApiKeyInvalid, CompanyDisabled, a TokenError, ModeratorRequired or TooManyFailures.
         """
-        try:
-            return Caller(await self._company(access, header, room_id))
-        except (ApiKeyInvalid, TokenError) as refusal:
-            if not isinstance(refusal, ONCE_GOOD):
-                if self._tellings.allows(address):  # never with the key: it may be almost right
-                    log.info("refused client=%s code=%s", address, refusal.code)
-                if self._failures is not None:
-                    self._failures.take(address)
-            raise
-
-    async def _company(self, access: Access, header: str | None, room_id: str | None) -> Company:
         scheme, _, credential = (header or "").partition(" ")
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential:
             raise ApiKeyMissing
+        try:
+            return Caller(await self._company(access, credential, room_id))
+        except (ApiKeyInvalid, TokenError) as refusal:
+            if self._tellings.allows(address):  # never with the key: it may be almost right
+                log.info("refused client=%s code=%s", address, refusal.code)
+            if self._failures is not None and _is_guess(credential, refusal):
+                self._failures.take(address)
+            raise
+
+    async def _company(self, access: Access, credential: str, room_id: str | None) -> Company:
         if access == "moderator" and not credential.startswith("pk_"):
             return await self._moderated(credential, room_id)
         company = await self._store.companies.by_api_key(credential)
@@ -83,3 +82,8 @@ class Auth:
         if not found.permissions.moderate:
             raise ModeratorRequired
         return company
+
+
+def _is_guess(credential: str, refusal: ApiKeyInvalid | TokenError) -> bool:
+    """Whether the credential could have been valid. A token or half a key in place of a key is a mistake, no guess."""
+    return is_api_key(credential) if isinstance(refusal, ApiKeyInvalid) else isinstance(refusal, TokenSignature)

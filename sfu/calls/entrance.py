@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from weakref import WeakValueDictionary
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_stream
@@ -23,8 +24,8 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.protocol.server_messages import ChatLine, encode
-from sfu.rates import Rate, Rates, told
-from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyJoins, TooManyRequests
+from sfu.rates import told
+from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyRequests
 from sfu.store import records
 from sfu.store.returns import ReturnOver
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
@@ -38,14 +39,10 @@ FRAME_QUEUE = 8
 QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 """A closing connection is read until it is quiet for QUIET_S. Up to LINGER_BYTES are exempt from the read rate."""
 
-JOINS = ((60, 10.0), (300, 600.0))
-"""Most joins without a token from one address, each within so many seconds. An office or a school class behind one
-router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
-
 WATCH_S = 1.0
 """How often to query the database for sessions ended by other processes."""
 
-ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked)}
+ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked, errors.Replaced)}
 """Why other processes end sessions, by the reason in the database."""
 
 GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
@@ -59,8 +56,8 @@ class Signaling:
         self.calls, self.moderation = calls, moderation
         self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
+        self._returning: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # by session id
         self._stopping = False
-        self._joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in JOINS))
         self._tellings = told(trio.current_time)
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # the database's stamp at the last query for revocations
@@ -169,8 +166,8 @@ class Signaling:
         if ask.ticket is not None and (link := await self._return(ask, ask.ticket, door, connection)) is not None:
             return link
         entry, invited = await self.calls.identify(ask, connection.client), False
-        if self.calls.config.limits and entry.grant is None:
-            self._joins.take(connection.client)
+        if entry.grant is None:
+            self.calls.joins.take(connection.client)
         while True:
             try:
                 return await self._join(door, connection, entry, invited)
@@ -192,29 +189,42 @@ class Signaling:
     async def _return(self, ask: Ask, ticket: str, door: Door, connection: Upgraded) -> Link | None:
         """Continues the session that the ticket names. None if that is impossible; then the request is a join.
 
-        A session whose client still responds is not continued: a tab that was duplicated has a copy of the ticket.
+        Several returns with one ticket take turns, so that they find what the earlier ones made of the session.
         """
-        returns = self.calls.admission.store.returns
-        session_id = returns.session_id(ticket) if door.full else None
+        session_id = self.calls.admission.store.returns.session_id(ticket) if door.full else None
         if session_id is None:
             return None
+        async with self._returning.setdefault(session_id, trio.Lock()):
+            link = await self._continue(ask, session_id, door, connection)
+        if link is not None:
+            self.calls.counters.add("sfu_returns_total")
+        return link
+
+    async def _continue(self, ask: Ask, session_id: str, door: Door, connection: Upgraded) -> Link | None:
+        """Like `_return`. A session whose client still responds is not continued: a duplicated tab has the same ticket.
+
+        Raises Replaced if that client has itself just returned: only one of a tab's copies may.
+        """
         seat = self.calls.seat_of(session_id)
         if seat is not None:
-            fits = await self.calls.admission.fits(ask, seat.record)
-            if not fits or await seat.responds() or self.calls.seat_of(session_id) is not seat:
+            if not await self.calls.admission.fits(ask, seat.record):
                 return None
+            if await seat.responds():
+                if seat.just_returned:
+                    raise errors.Replaced
+                return None
+            seat = self.calls.seat_of(session_id)  # it may have ended meanwhile
+        if seat is not None:
             link = seat.restart(connection.stream)
             log.info("returned room=%r peer=%s client=%s", seat.peer.room.key, seat.peer.id, connection.client)
-        else:
-            entry = await self.calls.admission.returner(ask, session_id, connection.client)
-            if entry is None:
-                return None
-            try:
-                link = await self._join(door, connection, entry, invited=True)
-            except ReturnOver:
-                return None
-        self.calls.counters.add("sfu_returns_total")
-        return link
+            return link
+        entry = await self.calls.admission.returner(ask, session_id, connection.client)
+        if entry is None:
+            return None
+        try:
+            return await self._join(door, connection, entry, invited=True)
+        except ReturnOver:
+            return None
 
     async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
         self._check_worker(entry)

@@ -24,15 +24,17 @@ from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
-from sfu.rates import failures
-from sfu.refusals import TokenError, TokenExpired, TokenNotYetValid, TokenRevoked, TokenRoom, TokenUsed
+from sfu.rates import Rate, Rates, failures
+from sfu.refusals import TokenSignature, TooManyJoins
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu.calls")
 
-ONCE_GOOD = (TokenExpired, TokenNotYetValid, TokenRevoked, TokenUsed, TokenRoom)
+JOINS = ((60, 10.0), (300, 600.0))
+"""Most joins without a token from one address, each within so many seconds. An office or a school class behind one
+router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
 
 
 class Seat(Protocol):
@@ -68,6 +70,10 @@ class Seat(Protocol):
     def resume(self, stream: PacedStream) -> Link:
         """Continues on another connection. Raises RateLimited."""
 
+    @property
+    def just_returned(self) -> bool:
+        """Whether a page continued it within RACE_S."""
+
     async def responds(self) -> bool:
         """Whether its client is connected and answers."""
 
@@ -95,7 +101,10 @@ class Calls:
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
-        """Limits wrong tokens and secrets per address; None if limits are off."""
+        """Limits guesses at tokens and secrets per address; None if limits are off."""
+        joins = JOINS if config.limits else ()
+        self.joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in joins))
+        """Limits joins without a token per address."""
 
     def sessions(self) -> list[Seat]:
         """All sessions, as a copy."""
@@ -160,14 +169,14 @@ class Calls:
         self.deliver([(peer, lobby) for peer in self.rooms.moderators(key) if peer.takes(lobby)])
 
     async def identify(self, ask: Ask, address: str) -> Entry:
-        """Like `Admission.identify`, but raises TooManyFailures for an address's many invalid tokens.
+        """Like `Admission.identify`, but raises TooManyFailures for an address's many tokens with a wrong signature.
 
-        The errors in ONCE_GOOD, such as an expired token, do not count: many people behind one address may be late. A
-        valid token works whatever else comes from its address.
+        Other errors do not count, such as an expired token: many people behind one address may be late. A valid token
+        works whatever else comes from its address.
         """
         try:
             return await self.admission.identify(ask, address)
-        except TokenError as error:
-            if self.failures is not None and not isinstance(error, ONCE_GOOD):
+        except TokenSignature:
+            if self.failures is not None:
                 self.failures.take(address)
             raise

@@ -11,7 +11,7 @@ from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
 from sfu.errors import Removed, RoomFull, RoomLocked
 from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired
+from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TooManyJoins
 from sfu.store.tokens import held_against
 
 ASKS, ASKS_S = 120, 60.0
@@ -58,6 +58,11 @@ class RoomInfo:
             refused = held_against(await self._store.tokens.get(entry.company_id, entry.grant.id))
             if refused is not None:
                 raise refused
+        else:
+            try:
+                self._hub.joins.check(entry.address)
+            except TooManyJoins as refusal:
+                return refusal.code
         token_id = None if entry.grant is None else entry.grant.id
         who = (entry.company_id, entry.room_id, entry.user_name)
         if await self._store.bans.holds(*who, token_id=token_id, address=entry.address):

@@ -6,6 +6,7 @@ the messages they cause, which are O(peers of that room). No method looks at a s
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from collections import deque
@@ -43,6 +44,7 @@ from sfu.tenancy.tokens import Permissions
 
 SECRET_BYTES = 24
 """Random bytes in a peer's secret: 192 bits."""
+_SECRET = re.compile(r"[A-Za-z0-9_-]{12}\.[A-Za-z0-9_-]{32}", re.ASCII)
 EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
@@ -302,6 +304,11 @@ class Rooms:
             return []
         room.lines = deque((line for line in room.lines if line.id != line_id), maxlen=HISTORY_LINES)
         return _to(room.peers.values(), ChatDeleted(line_id))
+
+
+def is_secret(text: str) -> bool:
+    """Whether the text has the form of a peer's secret."""
+    return _SECRET.fullmatch(text) is not None
 
 
 def new_id() -> str:

@@ -68,6 +68,8 @@ AWAY_S = 5.0
 """How long the seat of a page that went away is kept: enough for a reload, and no longer, as most pages are closed."""
 UNLOAD_S = 1.0
 """Time from the end of a page's media to the end of its WebSocket, if the page goes away."""
+RACE_S = 5.0
+"""Of the pages that return with one ticket within this time, such as restored copies of a tab, one gets the seat."""
 
 _CODES = all_codes()
 _T = TypeVar("_T")
@@ -88,6 +90,7 @@ class Session:
         self._error: SfuError | None = None  # why it ended; None if it left by itself
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
+        self._returned_s = -math.inf if entry.continues is None else trio.current_time()
         self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._bucket = TokenBucket(hub.config.messages_per_s, hub.config.messages_burst)
@@ -176,6 +179,10 @@ class Session:
             self.tell(message)
         return link
 
+    @property
+    def just_returned(self) -> bool:
+        return trio.current_time() - self._returned_s < RACE_S
+
     async def responds(self) -> bool:
         link = self._link
         return link is not None and await link.responds() and self._link is link
@@ -185,6 +192,7 @@ class Session:
         self._stop_media()
         self._end_in(self._config.join_s, errors.MediaUnavailable())
         self.resumes += 1
+        self._returned_s = trio.current_time()
         link = self.connect(stream)
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms()))
         if self.peer.hand:

@@ -21,6 +21,7 @@ from sfu.background import repeat
 from sfu.calls.chat import file_info
 from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.calls.registry import Calls, Seat
+from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
 from sfu.errors import ConfigError, NotAllowed
 from sfu.rates import Rate, place
@@ -100,9 +101,10 @@ class Sharing:
         """
         address = request.remote_addr or ""
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        session = self._hub.session_of(secret.strip()) if scheme.lower() == "bearer" else None
+        secret = secret.strip() if scheme.lower() == "bearer" else ""
+        session = self._hub.session_of(secret)
         if session is None:
-            if self._hub.failures is not None:
+            if self._hub.failures is not None and is_secret(secret):
                 self._hub.failures.take(address)
             raise SessionUnknown
         if not session.entry.permissions.chat:

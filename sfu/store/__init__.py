@@ -136,7 +136,7 @@ async def open_store(
             Tokens(database, clock),
             sessions,
             Servers(database, server),
-            Returns(database, server_key, server, clock, *queues, sessions.check_here),
+            Returns(database, server_key, server, clock, *queues, sessions.check_here, fresh_s),
             History(database),
             Bans(database, clock, rulings),
             Chat(database, clock, lines, chat_kept_s=chat_kept_s),

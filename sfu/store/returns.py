@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from sfu.errors import REJOIN_CLOSE_CODES, RoomFull, all_codes
 from sfu.store import bans
@@ -37,6 +38,11 @@ EXPEL = f"""
 """  # those who left of late are few, those who ever were in the room may be many
 """Invalidates the tickets of everybody who was in the room, because the call ended or the room was deleted."""
 
+RETURNABLE = f"""
+    (({ENDED_ONLY_BY_ACCIDENT}) OR (disconnected_at IS NULL AND server <> :server AND last_seen_at <= :lost))
+"""
+"""Also sessions of a server that died and whose sessions are still to be closed."""
+
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +58,7 @@ def returnable_since(now: datetime) -> datetime:
 class Returns:
     """Tickets, and sessions that are opened again.
 
-    `leaves`, `rulings` and `check_here` are those of Sessions.
+    `leaves`, `rulings`, `check_here` and `fresh_s` are those of Sessions.
     """
 
     def __init__(
@@ -64,8 +70,9 @@ class Returns:
         leaves: Later,
         rulings: Later,
         check_here: Callable[[Statements, Mapping[str, str], datetime], Awaitable[None]],
+        fresh_s: float,
     ) -> None:
-        self._check_here = check_here
+        self._check_here, self._fresh_s = check_here, fresh_s
         self._database, self._server_key, self._server, self._clock = database, server_key, server, clock
         self._leaves, self._rulings = leaves, rulings
 
@@ -78,12 +85,17 @@ class Returns:
         session_id, _, signature = ticket.partition(".")
         return session_id if self._server_key.signed(session_id, signature) else None
 
-    GET = f"SELECT * FROM sessions WHERE id = :id AND {ENDED_ONLY_BY_ACCIDENT}"
+    def _limits(self, now: datetime) -> dict[str, Any]:
+        """The values of RETURNABLE."""
+        lost = now - timedelta(seconds=self._fresh_s)
+        return {"server": self._server, "since": returnable_since(now), "lost": lost}
+
+    GET = f"SELECT * FROM sessions WHERE id = :id AND {RETURNABLE}"
 
     async def find(self, session_id: str) -> tuple[Session, Token | None] | None:
         """The ended session that may be continued, with its token; None if it must not be, or not any more."""
         await self._leaves.flush()
-        row = await self._database.read_one(self.GET, id=session_id, since=returnable_since(self._clock()))
+        row = await self._database.read_one(self.GET, id=session_id, **self._limits(self._clock()))
         if row is None:
             return None
         session, token = Session.of(row), None
@@ -107,12 +119,12 @@ class Returns:
     """  # rotating a company's secret revokes all of its tokens, and is among the changes that set updated_at
     PRESENT = """
         SELECT count(*) AS n FROM sessions
-        WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+        WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL AND id <> :id
     """
     REOPEN = f"""
         UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now,
             server = :server, peer_address = :peer_address
-        WHERE id = :id AND {ENDED_ONLY_BY_ACCIDENT}
+        WHERE id = :id AND {RETURNABLE}
         RETURNING *
     """
 
@@ -138,11 +150,11 @@ class Returns:
             await self._check_here(statements, key, now)
             who = {**key, "user_name": session.user_name}
             await bans.check(statements, **who, token_id=session.token_id, address=peer_address, now=now)
-            present = await statements.one(self.PRESENT, **key)
+            present = await statements.one(self.PRESENT, **key, id=session.id)
             if present is not None and present["n"] >= room["max_participants"]:
                 raise RoomFull
-            values = {"server": self._server, "peer_address": peer_address, "since": returnable_since(now)}
-            row = await statements.one(self.REOPEN, id=session.id, now=now, **values)
+            values = {"id": session.id, "peer_address": peer_address, "now": now}
+            row = await statements.one(self.REOPEN, **values, **self._limits(now))
             if row is None:
                 raise ReturnOver
             return Session.of(row), rules

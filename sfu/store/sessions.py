@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sfu.errors import RoomFull
+from sfu.errors import Replaced, RoomFull
 from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TokenRevoked
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
@@ -222,6 +222,7 @@ class Sessions:
             self.CLOSE,
             company_id=session.company_id,
             id=session.id,
+            server=self._server,
             at=now,
             at_s=now.timestamp(),
             reason=reason,
@@ -243,7 +244,7 @@ class Sessions:
             loss_up = :loss_up, loss_down = :loss_down, jitter_up_ms = :jitter_up_ms,
             jitter_down_ms = :jitter_down_ms, round_trip_ms = :round_trip_ms, bytes_up = :bytes_up,
             bytes_down = :bytes_down
-        WHERE company_id = :company_id AND id = :id AND disconnected_at IS NULL
+        WHERE company_id = :company_id AND id = :id AND server = :server AND disconnected_at IS NULL
     """
 
     async def flush(self) -> None:
@@ -288,7 +289,10 @@ class Sessions:
         LEFT JOIN tokens AS t ON t.id = s.token_id
         WHERE s.server = :server AND s.disconnected_at IS NULL
     """
-    ENDED = "SELECT leave_reason FROM sessions WHERE server = :server AND id = :id AND disconnected_at IS NOT NULL"
+    ENDED = """
+        SELECT server, leave_reason FROM sessions
+        WHERE id = :id AND NOT (server = :server AND disconnected_at IS NULL)
+    """
     REOPEN = """
         UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now
         WHERE id = :id AND server = :server AND leave_reason = :reason
@@ -336,8 +340,10 @@ class Sessions:
         return [(str(row["company_id"]), row["room_id"], RoomRules.of(row)) for row in rows]
 
     async def _reason(self, id_: str) -> str:
-        """Why a session was closed; empty if it is open again."""
+        """Why a session ended here; empty if it is open again."""
         row = await self._database.read_one(self.ENDED, server=self._server, id=id_)
+        if row is not None and row["server"] != self._server:
+            return Replaced.code  # its client returned to another server, which took this one for dead
         if row is not None and row["leave_reason"] == SERVER_LOST:
             await self._database.run(self.REOPEN, id=id_, server=self._server, reason=SERVER_LOST, now=self._clock())
             log.warning("session=%s state=reopened reason=%s", id_, SERVER_LOST)

@@ -56,9 +56,14 @@ def new_signing_secret() -> Secret[bytes]:
     return Secret(secrets.token_bytes(KEY_BYTES))
 
 
+def is_api_key(text: str) -> bool:
+    """Whether the text has the form of an API key."""
+    return _API_KEY.fullmatch(text) is not None
+
+
 def visible_prefix(api_key: str) -> str:
     """The start of a key, which the database stores in clear to look it up. For invalid keys, a prefix no key has."""
-    return api_key[:PREFIX_CHARACTERS] if _API_KEY.fullmatch(api_key) else _NO_PREFIX
+    return api_key[:PREFIX_CHARACTERS] if is_api_key(api_key) else _NO_PREFIX
 
 
 def digest(text: str) -> str:

@@ -20,7 +20,8 @@ from support.control import HANDSHAKE, Client, Server, eventually, running, sett
 from support.rest_client import request
 
 from sfu.calls.admission import utc_now
-from sfu.calls.entrance import JOINS, WATCH_S
+from sfu.calls.entrance import WATCH_S
+from sfu.calls.registry import JOINS
 from sfu.store.records import Company, RoomSettings, Session
 from sfu.tenancy import tokens
 from sfu.tenancy.tokens import Permissions
@@ -374,7 +375,7 @@ async def test_one_address_that_joins_and_joins_is_told_to_wait(
 ) -> None:
     """Each join costs a transaction, and everybody in the room an offer. Coming back costs neither."""
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("sfu.calls.entrance.JOINS", ((3, 10.0), (2, 600.0)))
+    monkeypatch.setattr("sfu.calls.registry.JOINS", ((3, 10.0), (2, 600.0)))
     async with running(tmp_path) as server, server.client() as alice, server.client(name="bob"):
         welcome = await alice.expect("welcome")
         async with server.client(name="carol") as carol:

@@ -131,6 +131,53 @@ async def test_a_reloaded_page_has_its_seat_again_and_others_see_nobody_leave(tm
         assert (record.leave_reason, record.metadata) == ("left", {"resumes": 1})
 
 
+async def stays(server: Server, ticket: str) -> list[str]:
+    """Four pages return at once with one ticket: the codes of those that end. The other one says so and leaves."""
+    ends: list[str] = []
+    readings = [trio.CancelScope() for _ in range(4)]
+
+    async def come_back(reading: trio.CancelScope) -> None:
+        async with server.connect(TEAM, ticket=ticket) as client:
+            with reading:
+                while (message := await client.receive())[0] != "bye":
+                    pass
+                readings.remove(reading)
+                ends.append(message[1]["code"])
+                if len(readings) == 1:
+                    readings[0].cancel()
+                return
+            await client.send("chat", {"text": "here"})
+            await leave(client)
+
+    async with trio.open_nursery() as nursery:
+        for reading in [*readings]:
+            nursery.start_soon(come_back, reading)
+    return ends
+
+
+@pytest.mark.parametrize("hold_s", [60.0, 0.0], ids=["kept", "given up"])
+async def test_of_several_returns_at_once_one_gets_the_seat(tmp_path: Path, database_url: str, hold_s: float) -> None:
+    """A browser that restores the copies of a tab returns with each of them."""
+    async with (
+        running(tmp_path, settings(hold_s=hold_s), database_url=database_url) as server,
+        server.joined(name="bob") as bob,
+    ):
+        async with entered(server) as alice:
+            await alice.expect("offer")
+            await bob.expect("joined")
+            ticket = alice.welcome["ticket"]
+            await reload(alice)
+        if not hold_s:
+            await bob.expect("left")
+        assert await stays(server, ticket) == ["replaced"] * 3
+        if not hold_s:
+            await bob.expect("joined")
+        assert (await bob.expect("chat"))["text"] == "here"
+        await bob.expect("left")
+        (record,) = [one for one in await history(server) if one.user_name == "alice"]
+        assert record.leave_reason == "left"
+
+
 async def test_a_seat_is_not_kept_for_long_after_a_page_went(tmp_path: Path) -> None:
     async with (
         running(tmp_path, settings(hold_s=0.2)) as server,
@@ -250,7 +297,7 @@ async def test_a_ticket_admits_one(server: Server) -> None:
         ticket = await gone(server, alice)
     await close(server, locked=True)
     async with entered(server, ticket=ticket):
-        await refused(server, ticket, "room_locked")
+        await refused(server, ticket, "replaced")
 
 
 async def test_a_full_room_is_full_for_who_returns_after_their_seat_was_given_away(server: Server) -> None:

@@ -71,6 +71,20 @@ async def test_who_could_not_sees_nobody_and_is_told_why(server: Server, code: s
         assert (await ask(server, "", guest)).json == expected
 
 
+async def test_an_address_that_joined_too_often_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking is not joining: it uses nothing up."""
+    monkeypatch.setattr("sfu.calls.registry.JOINS", ((2, 600.0),))
+    async with running(tmp_path) as server, server.joined(name="alice"):
+        for _ in range(3):
+            assert (await ask(server)).json == info("team", "alice")
+        async with server.joined(name="bob"):
+            assert (await ask(server)).json == info("team", refused="too_many_joins")
+            assert (await ask(server, "room=other")).json == info("other", refused="too_many_joins")
+            assert (await server.refused("/ws?room=team"))["code"] == "too_many_joins"
+            token = (await ticket(server)).partition("token=")[2]
+            assert (await ask(server, "", token)).json == info("team", "alice", "bob")
+
+
 async def test_who_was_removed_sees_nobody(server: Server) -> None:
     async with server.connect(await ticket(server, "mod", moderate=True)) as mod, server.joined(name="eve") as eve:
         await welcomed(mod)
@@ -88,9 +102,12 @@ async def test_a_token_that_is_not_accepted_is_refused(server: Server) -> None:
     assert (await ask(server, "", token)).code == "token_revoked"
     await server.store.companies.set_active(server.default.id, False)
     assert (await ask(server)).code == "company_disabled"
-    for _ in range(10):
+    for _ in range(11):
         assert (await ask(server, "", "x.y.z")).code == "token_malformed"
-    assert (await ask(server, "", "x.y.z")).code == "too_many_failures"
+    forged = token[:-8] + "AAAAAAAA"
+    for _ in range(10):
+        assert (await ask(server, "", forged)).code == "token_signature"
+    assert (await ask(server, "", forged)).code == "too_many_failures"
 
 
 async def test_a_server_of_tokens_tells_strangers_nothing(tmp_path: Path) -> None:

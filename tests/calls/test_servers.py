@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import trio
 from support.control import Client, Server, eventually, running, settings
 from support.rest_client import Reply, request
+
+from sfu.calls.admission import utc_now
 
 pytest_plugins = ["support.postgres"]
 
@@ -62,6 +65,45 @@ async def test_a_call_is_joined_where_it_is(servers: tuple[Server, Server]) -> N
     await eventually(lambda: not a.rooms.rooms and not a.store.leaves)
     async with b.joined(name="bob"):
         pass
+
+
+async def died(server: Server, seconds: float) -> None:
+    """Makes every session one of a server that recorded it last so long ago, and never again."""
+    await server.store.sessions.flush()
+    await server.store.database.run(
+        "UPDATE sessions SET server = 'dead', disconnected_at = NULL, leave_reason = NULL, last_seen_at = :seen_at",
+        seen_at=utc_now() - timedelta(seconds=seconds),
+    )
+
+
+async def test_people_of_a_dead_server_have_their_seats_in_a_full_room(tmp_path: Path, database_url: str) -> None:
+    async with running(tmp_path, settings(hold_s=0.0, max_peers=2), database_url=database_url) as server:
+        async with server.joined() as alice, server.joined(name="bob"):
+            ticket = alice.welcome["ticket"]
+            await alice.ws.aclose(1001)
+        await eventually(lambda: not server.rooms.peers)
+        await died(server, seconds=20)
+        async with server.connect("/ws?room=team&username=alice", ticket=ticket) as early:
+            await early.expect_bye("room_elsewhere", 1013, rejoin=True)  # that server may still live
+        await died(server, seconds=40)
+        assert (await server.refused("/ws?room=team&username=carol"))["code"] == "room_full"
+        async with server.connect("/ws?room=team&username=alice", ticket=ticket) as again:
+            assert (await again.expect("welcome"))["ticket"] == ticket
+            assert (await server.refused("/ws?room=team&username=carol"))["code"] == "room_full"
+        await eventually(lambda: not server.rooms.peers)
+        rows = await server.store.database.read("SELECT user_name FROM sessions WHERE server = 'sfu'")
+        assert [row["user_name"] for row in rows] == ["alice"]
+
+
+async def test_a_session_that_continues_on_another_server_ends_here(servers: tuple[Server, Server]) -> None:
+    """This server was paused for so long that others took it for dead."""
+    a, b = servers
+    async with a.joined() as alice:
+        await b.store.database.run("UPDATE sessions SET server = 'b'")
+        await alice.expect_bye("replaced", 4409, rejoin=False)
+    await a.store.sessions.flush()
+    (session,) = (await b.store.history.room_sessions(b.default.id, "team")).items
+    assert session.disconnected_at is None
 
 
 async def test_what_another_server_should_be_asked_is_not_done_in_silence(servers: tuple[Server, Server]) -> None:

@@ -36,6 +36,10 @@ async def send(server: Server, secret: str, body: bytes, **headers: str) -> Repl
     return await request(server.port, "POST", "/files", fields | headers, body)
 
 
+WRONG = f"{'x' * 12}.{'x' * 32}"
+"""A text of the form of a session's secret."""
+
+
 async def fetch(server: Server, url: str) -> Reply:
     return await request(server.port, "GET", url, {"Host": "x", "Connection": "close"})
 
@@ -254,13 +258,18 @@ async def test_a_token_without_chat_shares_nothing(server: Server) -> None:
 
 
 async def test_guessing_secrets_is_stopped(server: Server) -> None:
+    token = (await ticket(server)).partition("token=")[2]
+    for mistake in ("x", "x.y", "x" * 45, f"pk_{'x' * 43}", token):
+        for _ in range(10):
+            assert (await send(server, mistake, b"x")).status == 401
     for _ in range(10):
-        assert (await send(server, "x.y", b"x")).status == 401
-    reply = await send(server, "x.y", b"x")
+        assert (await send(server, WRONG, b"x")).status == 401
+    reply = await send(server, WRONG, b"x")
     assert (reply.status, reply.code) == (429, "too_many_failures")
-    async with server.connect("/ws?token=x") as client:
+    forged = token[:-8] + "AAAAAAAA"
+    async with server.connect(f"/ws?token={forged}") as client:
         await client.expect_bye("too_many_failures", 4429, rejoin=False)
-    problem = await server.refused("/ws?token=x")
+    problem = await server.refused(f"/ws?token={forged}")
     assert problem["status"] == 429
     async with server.joined() as alice:  # who has no token guesses nothing
         assert (await send(server, alice.welcome["session"], b"x")).status == 201, "a valid secret always works"
