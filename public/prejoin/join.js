@@ -15,7 +15,12 @@ const preview = import('./preview.js'); // joining does not wait for it
 await more('before');
 
 /** What the button does where a join leads elsewhere than into the room, by code; for all other refusals it checks again. */
-const BUTTONS = { lobby: 'join.button.lobby', room_full: 'join.button.room_full', room_elsewhere: 'join.button.room_full' };
+const BUTTONS = {
+  lobby: 'join.button.lobby',
+  room_full: 'join.button.room_full',
+  room_elsewhere: 'join.button.room_full',
+  too_many_joins: 'join.button.room_full',
+};
 
 let asked = { room: '', fixed: false, refusal: '' }; // `refusal`: the code that a join would be refused with now
 let looking = 0;
@@ -89,6 +94,7 @@ const WAITS = {
   lobby: ['join.lobby.title', 'join.lobby.text'],
   room_full: ['wait.room_full.title', 'join.full.text'],
   room_elsewhere: ['wait.elsewhere.title', 'join.elsewhere.text'],
+  too_many_joins: ['wait.joins.title', 'wait.joins.text'],
 };
 
 /** What a join would lead to now, if not into the room. */
