@@ -22,7 +22,7 @@ Layers = list[tuple[str, ...]]
 SHARED = ("sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.logs")
 """What both planes import."""
 CONTROL: Layers = [
-    (*SHARED, "sfu.config", "sfu.settings_file", "sfu.rates", "sfu.metrics", "sfu.clock", "sfu.background"),
+    (*SHARED, "sfu.turn", "sfu.config", "sfu.settings_file", "sfu.rates", "sfu.metrics", "sfu.clock", "sfu.background"),
     ("sfu.tenancy",),
     ("sfu.protocol",),
     ("sfu.store",),
