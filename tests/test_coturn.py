@@ -1,13 +1,20 @@
-"""`sfu coturn-config`: what it prints for which settings. tests/e2e/test_turn_relay.py runs a coturn with it."""
+"""`sfu coturn-config`: what it prints, and what coturn does with it. tests/e2e/test_turn_relay.py has a call."""
 
 from __future__ import annotations
 
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
-from support.process import environment, sfu
+from support import debian
+from support.process import environment, free_port, sfu
+from support.turn import coturn
 
 from sfu.config import Config
 from sfu.coturn import turnserver_conf
 from sfu.errors import ConfigError
+from sfu.turn import credentials
 
 SECRET = "north-by-northwest"
 EXAMPLE = "turn:turn.example.org:443,turns:turn.example.org:443"
@@ -47,6 +54,17 @@ def test_nothing_but_this_server_is_relayed_to() -> None:
     assert "denied-peer-ip=0.0.0.0-255.255.255.255" in printed
     assert "allowed-peer-ip=127.0.0.1" in conf(EXAMPLE, host="127.0.0.1")
     assert any(line.startswith("allowed-peer-ip=") for line in conf(EXAMPLE))
+
+
+def test_coturn_accepts_the_credentials_and_relays_to_nobody_else(tmp_path: Path) -> None:
+    port = free_port()
+    env = environment(turn_urls=f"turn:127.0.0.1:{port}", turn_secret=SECRET, host="127.0.0.1")
+    with coturn(env, port, tmp_path):
+        username, password = credentials(SECRET, "dT1Q9xLrW0aF", int(time.time()))
+        options = ["-t", "-n", "1", "-m", "1", "-c", "-e", "127.0.0.2", "-p", str(port), "-u", username, "-w", password]
+        client = [debian.program("turnutils_uclient"), *options, "127.0.0.1"]
+        tried = subprocess.run(client, env=debian.environment(), capture_output=True, text=True, timeout=60)
+    assert "error 403 (Forbidden IP)" in tried.stdout + tried.stderr
 
 
 def test_the_command_prints_the_file_and_nothing_else() -> None:
