@@ -17,6 +17,8 @@ CREDENTIALS_S = 86_400
 restart, and a call may take a day."""
 PORTS = {"turn": 3478, "turns": 5349}
 """Default ports by scheme (RFC 7065 section 3.2)."""
+LOW_PORTS = (53, 80, 443)
+"""Chromium sends to no other ports below 1024 (TurnPort::AllowedTurnPort)."""
 
 _URL = re.compile(
     r"(?P<scheme>turns?):(?P<host>\[[\da-f:.]+\]|[\da-z](?:[\da-z.-]*[\da-z])?)(?::(?P<port>\d{1,5}))?"
@@ -43,8 +45,8 @@ def parse_url(url: str) -> TurnUrl:
     if found is None:
         raise ValueError("is not one")
     scheme, host, port = found["scheme"], found["host"], int(found["port"] or PORTS[found["scheme"]])
-    if not 0 < port < 65536:
-        raise ValueError("has no port from 1 to 65535")
+    if port not in LOW_PORTS and not 1024 <= port < 65536:
+        raise ValueError("has a port that browsers refuse: use 443, 80, 53 or one from 1024 to 65535")
     if scheme == "turns" and found["transport"] == "udp":
         raise ValueError("is not for browsers, which use turns: over TCP only")
     if host.startswith("["):
