@@ -19,10 +19,12 @@ PICTURE = ROOT / "docs" / "house.svg"
 Layers = list[tuple[str, ...]]
 """From the ground up. A module imports from layers below its own, and from its own layer."""
 
-SHARED = ("sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.logs")
+SHARED = (
+    "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.interfaces", "sfu.logs",
+)  # fmt: skip
 """What both planes import."""
 CONTROL: Layers = [
-    (*SHARED, "sfu.config", "sfu.settings_file", "sfu.rates", "sfu.metrics", "sfu.clock", "sfu.background"),
+    (*SHARED, "sfu.turn", "sfu.config", "sfu.settings_file", "sfu.rates", "sfu.metrics", "sfu.clock", "sfu.background"),
     ("sfu.tenancy",),
     ("sfu.protocol",),
     ("sfu.store",),
@@ -31,7 +33,7 @@ CONTROL: Layers = [
     ("sfu.calls",),
     ("sfu.api",),
     ("sfu.status", "sfu.data"),
-    ("sfu.company",),
+    ("sfu.company", "sfu.coturn"),
     ("sfu.server",),
     ("sfu.__main__",),
 ]

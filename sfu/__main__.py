@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from sfu import __version__, company, logs, settings_file
+from sfu import __version__, company, coturn, logs, settings_file
 from sfu.clock import AwakeClock
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
@@ -115,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     companies.set_defaults(command=company.run)
     company.add_parsers(companies)
+    relay = commands.add_parser(
+        "coturn-config",
+        help="print the configuration of a TURN server",
+        description="Prints a turnserver.conf for coturn as the TURN server of SFU_TURN_URLS, with SFU_TURN_SECRET.",
+    )
+    settings_file.add_option(relay)
+    relay.set_defaults(command=coturn.run)
     return parser
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sfu import turn
 from sfu.errors import ConfigError
 
 PREFIX = "SFU_"
@@ -242,6 +243,12 @@ class Config:
     server_key_file: Path | None = _setting(
         None, _path, "File of the server key, created if it does not exist.", shown="server.key beside the database"
     )
+    turn_urls: tuple[str, ...] = _setting(
+        (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none"
+    )
+    turn_secret: str = _setting(
+        "", turn.parse_secret, "Secret of the TURN servers, coturn's static-auth-secret.", shown="none", secret=True
+    )
     server_name: str = _setting(
         "", _text, "Name of this server, unique among those that share a database.", shown="host name and port"
     )
@@ -335,16 +342,19 @@ class Config:
             try:
                 values[spec.name] = spec.metadata["parse"](text)
             except ValueError as error:
-                raise ConfigError(f"{variable}={text!r} is not accepted: it must be {error}.") from None
+                shown = f"={text!r}" if spec.repr else ""
+                raise ConfigError(f"{variable}{shown} is not accepted: it must be {error}.") from None
         config = cls(**values)
         config._check()
         return config
 
     def _check(self) -> None:
         """Checks that need more than one setting. Raises ConfigError."""
-        if (self.tls_cert is None) != (self.tls_key is None):
-            given, missing = ("SFU_TLS_CERT", "SFU_TLS_KEY") if self.tls_cert else ("SFU_TLS_KEY", "SFU_TLS_CERT")
-            raise ConfigError(f"{given} is set but {missing} is not: both files are needed, or neither.")
+        for pair in (("tls_cert", "tls_key"), ("turn_urls", "turn_secret")):
+            given, missing = sorted(pair, key=lambda name: not getattr(self, name))
+            if getattr(self, given) and not getattr(self, missing):
+                names = f"{_variable(given)} is set but {_variable(missing)} is not"
+                raise ConfigError(f"{names}: both are needed, or neither.")
         if not self.limits and not self.loopback:
             raise ConfigError(
                 f"SFU_LIMITS=off is not accepted while SFU_HOST is {self.host!r}: without limits the server must "

@@ -72,6 +72,12 @@ REFUSED = [
     ("TRUSTED_PROXIES", "10.0.0.1/8", "'10.0.0.1/8' is not one"),
     ("TRUSTED_PROXIES", "*", "'*' is not one"),
     ("TLS_CERT", "/nonexistent.pem", "existing file"),
+    ("TURN_URLS", "turn:a.example,trun:b.example", "'trun:b.example' is not one"),
+    *(("TURN_URLS", f"turn:{rest}", "is not one") for rest in ("", "//a", "a b", "a/b", "a?transport=tls", "u:p@a")),
+    *(("TURN_URLS", f"turn:a.example:{port}", "has a port that browsers refuse") for port in (0, 25, 444, 65536)),
+    ("TURN_URLS", "turn:[2001:db8]", "'turn:[2001:db8]' has no valid address"),
+    ("TURN_URLS", "turns:a.example?transport=udp", "is not for browsers"),
+    ("TURN_URLS", "stun:a.example", "'stun:a.example' is of no use"),
     ("WORKERS", "0", "1 to 256"),
     ("LIMITS", "no", "on or off"),
     ("MAX_TRACKS", "1", "2 to 64"),
@@ -120,6 +126,25 @@ def test_tls_needs_both_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"^{given_} is set but {missing} is not"):
             Config.from_env({given_: str(file)})
     assert Config.from_env({"SFU_TLS_CERT": str(file), "SFU_TLS_KEY": str(file)}).tls_key == file
+
+
+def test_turn_needs_urls_and_the_secret() -> None:
+    urls, secret = {"SFU_TURN_URLS": "turn:turn.example.org, TURN:turn.example.org:443,"}, {"SFU_TURN_SECRET": "0" * 16}
+    with pytest.raises(ConfigError, match=r"^SFU_TURN_URLS is set but SFU_TURN_SECRET is not"):
+        Config.from_env(urls)
+    with pytest.raises(ConfigError, match=r"^SFU_TURN_SECRET is set but SFU_TURN_URLS is not"):
+        Config.from_env(secret)
+    config = Config.from_env({**urls, **secret})
+    assert config.turn_urls == ("turn:turn.example.org", "turn:turn.example.org:443")
+    assert config.turn_secret == "0" * 16
+    assert "0" * 16 not in repr(config)
+
+
+@pytest.mark.parametrize("secret", ["too-short", "with blanks inside it", "no#comment-please", "x" * 256, "ä" * 20])
+def test_a_secret_that_is_not_accepted_is_not_shown(secret: str) -> None:
+    with pytest.raises(ConfigError, match=r"^SFU_TURN_SECRET is not accepted: it must be 16 to 255") as refusal:
+        Config.from_env({"SFU_TURN_URLS": "turn:turn.example.org", "SFU_TURN_SECRET": secret})
+    assert secret not in str(refusal.value)
 
 
 @pytest.mark.parametrize("host", ["*", "0.0.0.0", "::", "192.0.2.1"])

@@ -254,8 +254,9 @@ def test_a_media_worker_has_no_secret_and_no_file_of_the_server(
     for name in names:
         monkeypatch.setenv(name, "a secret")
     monkeypatch.setenv("LC_TIME", "C.UTF-8")
-    server = start_server(server_key="00" * 32, allow_anonymous="off", log_level="warning")
-    assert server.env.keys() > {*names, "SFU_SERVER_KEY"}
+    turn = {"turn_urls": "turn:turn.example.org", "turn_secret": "11" * 32}
+    server = start_server(server_key="00" * 32, allow_anonymous="off", log_level="warning", **turn)
+    assert server.env.keys() > {*names, "SFU_SERVER_KEY", "SFU_TURN_SECRET"}
 
     def data(process: psutil.Process) -> list[str]:
         return [file.path for file in process.open_files() if file.path.startswith(server.data.name)]
@@ -267,7 +268,8 @@ def test_a_media_worker_has_no_secret_and_no_file_of_the_server(
         rest = {name for name in found if not name.startswith(allowed)}
         assert rest <= {"PATH", "HOME", "TMPDIR", "TZ", "LANG", "GLIBC_TUNABLES", "OPENSSL_CONF", "SFU_LOG_LEVEL"}
         assert (found["LC_TIME"], found["SFU_LOG_LEVEL"]) == ("C.UTF-8", "warning")
-        assert "00" * 32 not in " ".join([*worker.cmdline(), *found.values()])
+        for secret in ("00" * 32, "11" * 32):
+            assert secret not in " ".join([*worker.cmdline(), *found.values()])
         assert data(worker) == []
         assert [one for one in worker.net_connections("tcp") if one.status == psutil.CONN_LISTEN] == []
 

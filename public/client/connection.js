@@ -188,9 +188,10 @@ export class Link {
     if (!this.#closed) this.#on.event('unreached', asked ? data : { ...data, cause: 'browser' });
   }
 
-  #welcome({ session, resumed }) {
+  #welcome({ session, resumed, ice_servers: iceServers }) {
     this.#cancel('welcome');
     this.#secret = session;
+    if (iceServers?.length) this.#pc.setConfiguration?.({ ...this.#pc.getConfiguration(), iceServers }); // for the next candidates
     if (!resumed) return this.#after('media', MEDIA_MS, () => this.#mediaFailed());
     this.#cutAt = this.#tries = 0;
     this.#asked.clear();

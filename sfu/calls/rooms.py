@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sfu import bridge
+from sfu import bridge, turn
 from sfu.calls.summary import Summary
 from sfu.config import Config
 from sfu.protocol.client_messages import CHAT_BYTES
@@ -24,6 +24,7 @@ from sfu.protocol.server_messages import (
     FileInfo,
     HandRaised,
     History,
+    IceServer,
     Joined,
     Left,
     Limits,
@@ -142,6 +143,7 @@ class Rooms:
         self._limits = Limits(
             CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s, config.file_bytes
         )
+        self._turn_urls, self._turn_secret = config.turn_urls, config.turn_secret
 
     def join(
         self,
@@ -191,6 +193,7 @@ class Rooms:
             peer.secret,
             resumed,
             peer.ticket,
+            self._ice_servers(peer, now_ms),
         )
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
@@ -202,6 +205,11 @@ class Rooms:
         if resumed and peer.quality != Quality():
             deliveries += _to([peer], peer.quality)
         return deliveries
+
+    def _ice_servers(self, peer: Peer, now_ms: int) -> tuple[IceServer, ...]:
+        if not self._turn_urls:
+            return ()
+        return (IceServer(self._turn_urls, *turn.credentials(self._turn_secret, peer.id, now_ms // 1000)),)
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
         """Removes the peer, and the room with its last peer. `reason` is an error code or `left`. Idempotent."""

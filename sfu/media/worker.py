@@ -25,6 +25,7 @@ import anyio
 
 from sfu import bridge, logs
 from sfu.errors import SfuError
+from sfu.interfaces import interface_addresses
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
 from sfu.media.peer.peer import Peer
@@ -40,7 +41,6 @@ from sfu.media.transport import libc
 from sfu.media.transport.demux import UdpPort
 from sfu.media.transport.dtls import Certificate
 from sfu.media.transport.handover import Handover, Handovers
-from sfu.media.transport.interfaces import interface_addresses
 
 log = logging.getLogger("sfu.media")
 

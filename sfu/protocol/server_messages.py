@@ -62,6 +62,15 @@ class RoomState:
 
 
 @dataclass(frozen=True, slots=True)
+class IceServer:
+    """TURN servers to send media through where UDP is blocked, with credentials. As RTCIceServer of W3C WebRTC."""
+
+    urls: tuple[str, ...]
+    username: str
+    credential: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """First event of who is in: who you are, who is here. `resumed`: on another WebSocket than before, so it replaces
     what was known. `session` is what to resume and to share files with, `ticket` what to return with after a reload;
@@ -77,6 +86,7 @@ class Welcome:
     session: str = field(repr=False)
     resumed: bool
     ticket: str = field(default="", repr=False)
+    ice_servers: tuple[IceServer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
         "state": {
             "locked": False, "lobby": False, "files": True, "chat_kept_s": 86400, "public": True, "chat_cleared": True,
         },
-        "session": secret, "resumed": False, "ticket": ticket,
+        "session": secret, "resumed": False, "ticket": ticket, "ice_servers": [],
     }  # fmt: skip
     assert offer["type"] == "offer"
     assert offer["sdp"].count("m=") == 2

@@ -290,6 +290,19 @@ async def test_who_waits_in_the_lobby_is_let_in_or_refused(server: Server) -> No
             assert (await until(mod, "error"))["code"] == "unknown_peer"
 
 
+async def test_nobody_gets_credentials_for_turn_before_admission(tmp_path: Path) -> None:
+    turn = settings(turn_urls=("turn:turn.example.org",), turn_secret="north-by-northwest")
+    async with running(tmp_path, turn) as server, server.connect(await ticket(server, "mod", moderate=True)) as mod:
+        await welcomed(mod)
+        await mod.send("room", {"lobby": True})
+        async with server.client(name="bob") as bob:
+            (waiter,) = (await until(mod, "lobby"))["waiting"]
+            assert (await bob.expect("waiting")).keys() == {"room", "name", "attended"}
+            await moderate(mod, "admit", waiter["peer"])
+            (turn_server,) = (await bob.expect("welcome"))["ice_servers"]
+            assert turn_server["username"].partition(":")[2] != waiter["peer"]
+
+
 async def test_who_waits_is_told_whether_anybody_can_let_them_in(server: Server) -> None:
     await server.store.rooms.create(server.default.id, "team", RoomSettings(lobby=True))
     async with server.client(name="bob") as bob:

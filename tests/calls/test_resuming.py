@@ -168,6 +168,22 @@ async def test_only_the_sessions_own_secret_resumes_it(tmp_path: Path) -> None:
         await alice.expect("chat")
 
 
+async def test_the_credentials_for_turn_are_renewed_and_in_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn = settings(turn_urls=("turn:turn.example.org",), turn_secret="north-by-northwest", hold_s=60.0)
+    with caplog.at_level(logging.DEBUG, "sfu"):
+        async with running(tmp_path, turn) as server, server.joined() as alice:
+            await held(server, alice)
+            async with resumed(server, alice) as again:
+                (first,), (second,) = alice.welcome["ice_servers"], again.welcome["ice_servers"]
+                assert first["urls"] == second["urls"] == ["turn:turn.example.org"]
+                assert second["username"].endswith(f":{alice.peer}")
+                assert second["username"] >= first["username"]
+    for text in ("north-by-northwest", first["credential"], second["credential"]):
+        assert text not in caplog.text
+
+
 async def test_the_secret_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "sfu"):
         async with running(tmp_path, LONG) as server, server.joined() as alice:

@@ -22,6 +22,7 @@ from sfu.protocol.server_messages import (
     Direction,
     HandRaised,
     History,
+    IceServer,
     Joined,
     Left,
     Limits,
@@ -38,6 +39,7 @@ from sfu.protocol.server_messages import (
 )
 from sfu.protocol.shared import Candidate
 from sfu.tenancy.tokens import Permissions
+from sfu.turn import CREDENTIALS_S, credentials
 
 
 def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:
@@ -99,6 +101,19 @@ def test_a_welcome_again_has_all_that_was_missed() -> None:
     assert (welcome.peer, welcome.session, welcome.resumed) == (alice.id, alice.secret, True)
     assert welcome.participants == (Participant(bob.id, "bob", (TrackInfo("camera", "video", muted=True),)),)
     assert speakers == Speakers(bob.id, (bob.id,))
+
+
+def test_a_welcome_has_credentials_for_turn_and_a_later_one_has_new_ones() -> None:
+    urls, secret = ("turn:turn.example.org",), "north-by-northwest"
+    rooms = Rooms(Config(turn_urls=urls, turn_secret=secret))
+    alice = join(rooms)
+    for now_s in (1_000, 80_000):
+        (_, welcome), *_ = rooms.welcome(alice, 1000 * now_s + 999, resumed=True)
+        assert isinstance(welcome, Welcome)
+        (server,) = welcome.ice_servers
+        assert server == IceServer(urls, *credentials(secret, alice.id, now_s))
+        assert server.username == f"{now_s + CREDENTIALS_S}:{alice.id}"
+        assert server.credential not in repr(welcome)
 
 
 def test_who_leaves_is_gone_and_the_others_are_told() -> None:

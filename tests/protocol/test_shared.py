@@ -19,6 +19,7 @@ from sfu.protocol.server_messages import (
     ChatLine,
     Direction,
     FileInfo,
+    IceServer,
     Limits,
     Participant,
     Remote,
@@ -87,7 +88,7 @@ def test_the_document_has_every_server_event() -> None:
 def test_the_document_has_every_object() -> None:
     classes = (
         Participant, TrackInfo, Remote, Shown, Limits, Permissions, Direction, Cause, RoomState, Waiter, ChatLine,
-        FileInfo,
+        FileInfo, IceServer,
     )  # fmt: skip
     assert documented("Objects") == coded({cls.__name__: cls for cls in classes})
 

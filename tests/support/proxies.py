@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import trio
 
+from support.debian import program
 from support.process import ROOT, free_port
 
 START_S = 20.0
@@ -40,8 +37,6 @@ CADDY = """
 }}
 {block}
 """
-PACKAGES = {"nginx": ("nginx", "nginx-common"), "caddy": ("caddy",)}
-UNPACKED = ROOT / ".venv" / "packages"
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def running(name: str, server: int, folder: Path, certificate: tuple[Path, Path]
     nginx speaks https with the files of a certificate and its key.
     """
     site, port = SITES[name], free_port()
-    program = _program(site.command)
+    executable = program(site.command)
     block = documented(site.begins)
     for before, after in site.edits:
         assert before in block
@@ -100,39 +95,14 @@ def running(name: str, server: int, folder: Path, certificate: tuple[Path, Path]
     file, log = folder / f"{name}.conf", folder / f"{name}.log"
     file.write_text(site.around.format(user=getpass.getuser(), folder=folder, port=port, block=block, ssl=ssl))
     with log.open("wb") as output:
-        command = [program, *site.options, str(file)]
+        command = [executable, *site.options, str(file)]
         process = subprocess.Popen(command, stderr=output, env=os.environ | {"HOME": str(folder)})
     try:
-        _listens(port, process, log)
+        listens(port, process, log)
         yield port
     finally:
         process.terminate()
         process.wait()
-
-
-def _program(command: str) -> str:
-    """The proxy's executable: installed, or unpacked from Debian's package. An installed one would start at once, as a
-    service on port 80."""
-    found = shutil.which(command) or shutil.which(command, path=f"{UNPACKED}/usr/sbin:{UNPACKED}/usr/bin")
-    if found is None and shutil.which("apt-get") and shutil.which("dpkg-deb"):
-        UNPACKED.mkdir(parents=True, exist_ok=True)
-        with (UNPACKED / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with tempfile.TemporaryDirectory(dir=UNPACKED) as folder:
-                download = ["apt-get", "-qq", "download", *PACKAGES[command]]
-                if _run(folder, *download) and os.getuid() == 0:
-                    _run(folder, "apt-get", "-qq", "update")
-                    _run(folder, *download)
-                for package in Path(folder).glob("*.deb"):
-                    _run(folder, "dpkg-deb", "-x", str(package), str(UNPACKED))
-        found = shutil.which(command, path=f"{UNPACKED}/usr/sbin:{UNPACKED}/usr/bin")
-    if found is None:
-        pytest.skip(f"this test needs {command}; on Debian and Ubuntu: sudo apt install {command}")
-    return found
-
-
-def _run(folder: str, *command: str) -> int:
-    return subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode
 
 
 def documented(begins: str) -> str:
@@ -143,7 +113,7 @@ def documented(begins: str) -> str:
     return found[0]
 
 
-def _listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def listens(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while True:
         assert process.poll() is None, log.read_text()

@@ -8,9 +8,9 @@ import pytest
 from support.media_client import LOOPBACKS, check, run, until
 from support.ports import ALERT, CLIENT_HELLO, MEDIA, Port, opened, proof
 
+from sfu.interfaces import interface_addresses
 from sfu.media.transport import demux, ice
 from sfu.media.transport.ice import DTLS_QUEUE, MAX_PATHS
-from sfu.media.transport.interfaces import interface_addresses
 from sfu.media.transport.sockets import MAX_DATAGRAM
 
 # --- the gate ---------------------------------------------------------------------------------------------------------
