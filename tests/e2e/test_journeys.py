@@ -224,7 +224,8 @@ def ends(host: Person, *guests: Person) -> None:
     host.page.get_by_role("button", name="End for everyone").click()
     reads(host, "End the call for everyone?", "Everyone leaves the call, including you.")
     host.page.get_by_role("dialog", name="End the call").get_by_role("button", name="End for everyone").click()
-    for one in (host, *guests):
+    reads(host, "The meeting is over", "You ended it for everyone.")
+    for one in guests:
         reads(one, "The meeting is over", "A moderator ended it for everyone.")
 
 
