@@ -57,11 +57,11 @@ async def _create(store: Store, options: argparse.Namespace) -> None:
 
 
 async def _list(store: Store, _options: argparse.Namespace) -> None:
-    rows = [("NAME", "KEY", "TIER", "STATE", "SINCE")]
+    rows = [("NAME", "KEY", "TIER", "STATE", "SINCE", "ID")]
     for company in await store.companies.list():
         state = "active" if company.is_active else "disabled"
         since = company.created_at.date().isoformat()
-        rows.append((company.name, company.key_prefix + "…", company.tier, state, since))
+        rows.append((company.name, company.key_prefix + "…", company.tier, state, since, company.id))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

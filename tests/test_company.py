@@ -49,7 +49,9 @@ def test_a_key_is_printed_once_and_alone(company: Callable[..., Any], tmp_path: 
     assert made.returncode == 0
     assert KEY.fullmatch(made.stdout)
     listed = company("list").stdout
-    assert re.search(rf"^Acme & Söhne +{made.stdout[:11]}… +pro +active +\d{{4}}-\d\d-\d\d$", listed, re.M)
+    assert re.search(
+        rf"^Acme & Söhne +{made.stdout[:11]}… +pro +active +\d{{4}}-\d\d-\d\d +[0-9a-f-]{{36}}$", listed, re.M
+    )
     assert re.search(r"^default +pk_", listed, re.M)
     assert made.stdout.strip() not in listed
     rotated = company("rotate-key", "Acme & Söhne")
@@ -90,7 +92,7 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
     ("settings", "words"),
     [
         ({"database_url": "mysql://x:secretpassword@y/z"}, "SFU_DATABASE_URL must be"),
-        ({"database_url": "postgresql://x:secretpassword@127.0.0.1:1/z"}, "The database cannot be opened"),
+        ({"database_url": "postgresql://x:secretpassword@127.0.0.1:1/z"}, "The database cannot be opened: "),
         ({"server_key": "secretpassword"}, "The server key must be 32 bytes"),
         ({"data_dir": "relative"}, "SFU_DATA_DIR='relative' is not accepted"),
     ],

@@ -250,6 +250,7 @@ export default {
   'files.sending': 'جارٍ إرسال {name}',
   'files.shared': 'شارك {name} الملف {file}',
   'files.too_large': 'حجم {name} هو {size}. الحد الأقصى {limit}.',
+  'files.unavailable': 'لم يُرسل. يتعذّر إرسال الملفات الآن.',
   'people.admit': 'السماح بالدخول',
   'people.admit_all': 'السماح للجميع',
   'people.camera_off': 'الكاميرا متوقفة',

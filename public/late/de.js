@@ -250,6 +250,7 @@ export default {
   'files.sending': '{name} wird gesendet',
   'files.shared': '{name} hat {file} geteilt',
   'files.too_large': '{name} ist {size} groß. Erlaubt sind höchstens {limit}.',
+  'files.unavailable': 'Nicht gesendet. Dateien lassen sich gerade nicht senden.',
   'people.admit': 'Einlassen',
   'people.admit_all': 'Alle einlassen',
   'people.camera_off': 'Kamera aus',

@@ -250,6 +250,7 @@ export default {
   'files.sending': 'Sending {name}',
   'files.shared': '{name} shared {file}',
   'files.too_large': '{name} is {size}. The limit is {limit}.',
+  'files.unavailable': 'Not sent. Files can’t be sent right now.',
   'people.admit': 'Admit',
   'people.admit_all': 'Admit all',
   'people.camera_off': 'Camera off',

@@ -250,6 +250,7 @@ export default {
   'files.sending': 'Enviando {name}',
   'files.shared': '{name} ha compartido {file}',
   'files.too_large': '{name} ocupa {size}. El límite es {limit}.',
+  'files.unavailable': 'No enviado. Ahora mismo no se pueden enviar archivos.',
   'people.admit': 'Admitir',
   'people.admit_all': 'Admitir a todos',
   'people.camera_off': 'Cámara apagada',

@@ -250,6 +250,7 @@ export default {
   'files.sending': 'Envoi de {name}',
   'files.shared': '{name} a partagé {file}',
   'files.too_large': '{name} fait {size}. La limite est de {limit}.',
+  'files.unavailable': 'Non envoyé. L’envoi de fichiers est momentanément impossible.',
   'people.admit': 'Admettre',
   'people.admit_all': 'Admettre tout le monde',
   'people.camera_off': 'Caméra coupée',

@@ -121,4 +121,13 @@ function makeCard(file) {
   return card;
 }
 
-const FAILURES = { file_too_large: 'files.limit', body_too_large: 'files.limit', not_allowed: 'files.off', files_off: 'files.off', too_many_requests: 'files.rate', files_full: 'files.full' };
+const FAILURES = {
+  file_too_large: 'files.limit',
+  body_too_large: 'files.limit',
+  not_allowed: 'files.off',
+  files_off: 'files.off',
+  too_many_requests: 'files.rate',
+  files_full: 'files.full',
+  database_unavailable: 'files.unavailable',
+  server_full: 'files.unavailable',
+};

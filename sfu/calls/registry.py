@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from sfu import bridge
+from sfu import bridge, errors
 from sfu.calls.admission import Admission, Ask, Entry
 from sfu.calls.chat import Chat
 from sfu.calls.lobby import Lobby
@@ -35,6 +35,20 @@ log = logging.getLogger("sfu.calls")
 JOINS = ((60, 10.0), (300, 600.0))
 """Most joins without a token from one address, each within so many seconds. An office or a school class behind one
 router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
+
+TROUBLES = frozenset(
+    error.code
+    for error in (
+        errors.AnswerTimeout,
+        errors.IceTimeout,
+        errors.DtlsFailed,
+        errors.MediaLost,
+        errors.MediaUnavailable,
+        errors.SlowConsumer,
+        errors.Unresponsive,
+    )
+)
+"""Ends that nobody wanted: the log warns of them."""
 
 
 class Seat(Protocol):
@@ -155,7 +169,8 @@ class Calls:
         metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
         self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record())
         self.counters.add("sfu_ends_total", code=code)
-        log.info("left room=%r peer=%s reason=%s", peer.room.key, peer.id, code)
+        level = logging.WARNING if code in TROUBLES else logging.INFO
+        log.log(level, "left room=%r peer=%s name=%r reason=%s", peer.room.key, peer.id, peer.name, code)
 
     def tell_lobby(self, session: Seat) -> None:
         """After a moderator joined or resumed: shows them the lobby, and the lobby that a moderator is present."""

@@ -279,8 +279,8 @@ async def open_database(
         try:
             await portal.finish(engine.open, timeout_s=OPEN_S)
         except OPEN_ERRORS as error:
-            words = f"no answer within {OPEN_S:.0f} s" if isinstance(error, TimeoutError) else _words(error)
-            raise DatabaseUnavailable(f"The database cannot be opened: {words}") from error
+            words = f"no answer within {OPEN_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
+            raise DatabaseUnavailable(f"The database cannot be opened: {words}. SFU_DATABASE_URL names it.") from error
         try:
             await database.migrate(migrations.schema_file().read_text("utf-8"), scripts, create=create)
             yield database

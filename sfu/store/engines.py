@@ -55,6 +55,7 @@ OPEN_ERRORS = (TimeoutError, OSError, sqlite3.Error, asyncpg.PostgresError, asyn
 
 for _library in ("databases", "aiosqlite"):
     logging.getLogger(_library).setLevel(logging.WARNING)  # below that level, they log every statement and its values
+log = logging.getLogger(__name__)
 logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # it logs every failure of an outage; the store logs it once
 
 
@@ -88,6 +89,9 @@ class Engine(Protocol):
         """
 
     def fault(self, error: BaseException) -> Fault: ...
+
+
+_HINT = "Another server uses this SQLite file. If that is on purpose, PostgreSQL serves several better."
 
 
 class SQLite:
@@ -136,6 +140,8 @@ class SQLite:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 alone = True
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not alone:
+                log.warning("database=shared hint=%r", _HINT)
         return alone
 
     @asynccontextmanager

@@ -510,12 +510,14 @@ async def test_media_that_finds_no_path(tmp_path: Path, caplog: pytest.LogCaptur
     assert [alice.peer in text and "client=127.0.0.1" in text for text in warnings] == [True, False]
 
 
-async def test_media_that_failed(tmp_path: Path) -> None:
+async def test_media_that_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(tmp_path) as server, server.joined(name="bob") as bob, server.joined() as alice:
         await bob.expect("joined")
         await alice.do(("Failed", {"code": "ice_timeout", "message": "No path."}))
         await alice.expect_bye("ice_timeout", 4408, rejoin=True)
         assert await bob.expect("left") == {"peer": alice.peer, "reason": "ice_timeout"}
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.endswith(f"peer={alice.peer} name='alice' reason=ice_timeout"), "an end that nobody wanted"
 
 
 async def test_a_fault_of_ours_ends_one_peer(

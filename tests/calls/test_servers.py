@@ -45,6 +45,14 @@ async def default_key(server: Server) -> str:
     return key.reveal()
 
 
+async def test_a_shared_sqlite_file_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"sqlite:///{tmp_path}/sfu.db"
+    async with running(tmp_path / "a", database_url=url, name="a"):
+        assert "database=shared" not in caplog.text
+        async with running(tmp_path / "b", database_url=url, name="b"):
+            assert "database=shared" in caplog.text
+
+
 async def said(client: Client, text: str) -> None:
     await client.send("chat", {"text": text})
     assert (await client.expect("chat"))["text"] == text

@@ -195,6 +195,11 @@ def test_a_file_is_pasted_or_dropped(two: tuple[Person, Person], event: str) -> 
     expect(alice.page.get_by_role("link", name=f"Download {event}.txt")).to_be_visible()
 
 
+def refuse(route: Route) -> None:
+    """As while the database is away."""
+    route.fulfill(status=503, json={"code": "database_unavailable"})
+
+
 def test_a_file_that_was_not_sent_can_be_sent_again_or_given_up(two: tuple[Person, Person]) -> None:
     alice, bob = two
     held: list[Route] = []
@@ -205,6 +210,9 @@ def test_a_file_that_was_not_sent_can_be_sent_again_or_given_up(two: tuple[Perso
     expect(alice.page.get_by_role("progressbar", name="Sending slow.txt")).to_be_visible()
     held.pop().abort()
     expect(alice.page.get_by_text("Not sent. The connection failed.", exact=True)).to_be_visible()
+    alice.page.route("**/files", refuse, times=1)
+    alice.page.locator(".uploads").get_by_role("button", name="Try again").click()
+    expect(alice.page.get_by_text("Not sent. Files can’t be sent right now.", exact=True)).to_be_visible()
     alice.page.locator(".uploads").get_by_role("button", name="Try again").click()
     expect(opened(bob).get_by_role("link", name="Download slow.txt")).to_have_count(1)
     expect(alice.page.locator(".uploads li")).to_have_count(0)
