@@ -14,11 +14,12 @@ const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 's
 const ASKED_MS = 2_000; // from a permission prompt to its toast: most prompts are answered or seen at once
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
-/** Shows the problems of microphone and camera as toasts. */
-export function tellDevices() {
+/** Shows the problems of microphone and camera, or of one of them, as toasts. */
+export function tellDevices(of = ['microphone', 'camera']) {
   if (!page.inCall) return;
   const { devices } = page;
   for (const { text, action, sources, insecure } of deviceProblems(devices.status('microphone'), devices.status('camera'))) {
+    if (!of.some((source) => sources.includes(source))) continue; // it may work by now
     toast('devices', text, { action: insecure ? secureLink() : action && { label: action, then: () => retry(sources) } });
   }
 }
@@ -38,7 +39,7 @@ function tellAsking() {
 
 export async function retry(sources) {
   await page.devices.start(sources);
-  tellDevices();
+  tellDevices(sources);
 }
 
 /** Says why a button does nothing: its tooltip, which touch never shows. */

@@ -85,6 +85,20 @@ def test_each_refusal_has_its_own_remedy(preview: Callable[..., Page], message: 
     expect(problem).to_be_empty()
 
 
+def test_a_device_that_is_allowed_again_says_nothing_of_the_other(preview: Callable[..., Page]) -> None:
+    page = preview(_DENY_JS % "")
+    page.fill("#name-input", "Sam")
+    page.get_by_role("button", name="Join room").click()
+    eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
+    page.evaluate("window.answer = null")
+    page.locator("#mic-button").click()
+    expect(page.locator("#mic-button.is-off")).to_have_count(0)
+    page.evaluate("import('/app/page.js').then(({ page }) => page.actions.retry(['microphone']))")  # waits for toasts
+    expect(page.locator(".toast", has_text="Your browser is blocking")).to_have_count(0)
+    page.locator("#camera-button").click()
+    expect(page.locator("#camera-button.is-off")).to_have_count(0)
+
+
 def test_a_policy_that_keeps_the_page_from_the_camera(preview: Callable[..., Page]) -> None:
     def bar(route: Route) -> None:
         response = route.fetch()
