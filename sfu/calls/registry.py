@@ -36,18 +36,11 @@ JOINS = ((60, 10.0), (300, 600.0))
 """Most joins without a token from one address, each within so many seconds. An office or a school class behind one
 router joins at once. Each join costs a transaction and an offer, and leaves a row in the history."""
 
-TROUBLES = frozenset(
-    error.code
-    for error in (
-        errors.AnswerTimeout,
-        errors.IceTimeout,
-        errors.DtlsFailed,
-        errors.MediaLost,
-        errors.MediaUnavailable,
-        errors.SlowConsumer,
-        errors.Unresponsive,
-    )
+NO_VISIT = frozenset(
+    error.code for error in (errors.AnswerTimeout, errors.IceTimeout, errors.DtlsFailed, errors.MediaUnavailable)
 )
+"""Ends of a join that got no further. They do not use up a token for a single use."""
+TROUBLES = NO_VISIT | {error.code for error in (errors.MediaLost, errors.SlowConsumer, errors.Unresponsive)}
 """Ends that nobody wanted: the log warns of them."""
 
 
@@ -58,6 +51,7 @@ class Seat(Protocol):
     entry: Entry
     record: records.Session
     resumes: int
+    had_media: bool
 
     @property
     def code(self) -> str:
@@ -167,7 +161,8 @@ class Calls:
         self.deliver(self.rooms.leave(peer, code))
         self.lobby.look_again(peer.room.key)
         metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
-        self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record())
+        began = session.had_media or code not in NO_VISIT
+        self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record(), began=began)
         self.counters.add("sfu_ends_total", code=code)
         level = logging.WARNING if code in TROUBLES else logging.INFO
         log.log(level, "left room=%r peer=%s name=%r reason=%s", peer.room.key, peer.id, peer.name, code)

@@ -91,6 +91,7 @@ class Session:
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._returned_s = -math.inf if entry.continues is None else trio.current_time()
+        self.had_media = False
         self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._bucket = TokenBucket(hub.config.messages_per_s, hub.config.messages_burst)
@@ -364,6 +365,7 @@ class Session:
             case bridge.Unreached():
                 self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
             case bridge.Connected(_, address):
+                self.had_media = True
                 hub.reach.connected(peer.id, address)
                 log.info("connected room=%r peer=%s address=%s", peer.room.key, peer.id, address)
 

@@ -212,8 +212,11 @@ class Sessions:
         reason: str,
         metadata: Mapping[str, Any] | None = None,
         quality: SessionQuality = NOTHING_KNOWN,
+        *,
+        began: bool = True,
     ) -> None:
-        """Queues the end of a session, as of now; never blocks. `metadata`, if given, replaces the session's.
+        """Queues the end of a session, as of now; never blocks. `metadata`, if given, replaces the session's. A session
+        that never `began` gives its single-use token back.
 
         Raises BadValue for values that cannot be stored.
         """
@@ -231,6 +234,9 @@ class Sessions:
         )
         if not queued:
             log.error("session=%s leave=dropped reason=queue_full", session.id)
+        if session.token_id and not began:
+            values = {"company_id": session.company_id, "token_id": session.token_id, "id": session.id}
+            self._leaves.add(self.GIVE_BACK, **values)
 
     @property
     def unwritten(self) -> int:
@@ -245,6 +251,12 @@ class Sessions:
             jitter_down_ms = :jitter_down_ms, round_trip_ms = :round_trip_ms, bytes_up = :bytes_up,
             bytes_down = :bytes_down
         WHERE company_id = :company_id AND id = :id AND server = :server AND disconnected_at IS NULL
+    """
+
+    GIVE_BACK = """
+        UPDATE tokens SET used_at = NULL
+        WHERE company_id = :company_id AND id = :token_id AND single_use
+            AND NOT EXISTS (SELECT 1 FROM sessions WHERE token_id = :token_id AND id <> :id AND disconnected_at IS NULL)
     """
 
     async def flush(self) -> None:

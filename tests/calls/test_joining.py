@@ -206,6 +206,22 @@ async def test_a_single_use_token_lets_one_in(server: Server, issue: Issue) -> N
     assert (len(entered), codes) == (1, ["token_used"] * 4)
 
 
+async def test_a_join_that_finds_no_media_uses_up_no_token(server: Server, issue: Issue) -> None:
+    token = await issue(single_use=True)
+    for code in ("answer_timeout", "ice_timeout"):
+        async with server.connect(url(token)) as client:
+            await welcomed(client)
+            await client.do(("Failed", {"code": code, "message": ""}))
+            await client.closed()
+        await server.store.sessions.flush()
+    async with server.connect(url(token)) as client:
+        await welcomed(client)
+        await client.do(("Connected", {"address": "127.0.0.1"}), ("Failed", {"code": "ice_timeout", "message": ""}))
+        await client.closed()
+    await server.store.sessions.flush()
+    assert (await server.refused(url(token)))["code"] == "token_used"
+
+
 async def test_nobody_more_than_the_room_takes(server: Server, issue: Issue, acme: tuple[Company, str]) -> None:
     await server.store.rooms.create(acme[0].id, "team", RoomSettings(max_participants=3))
     entered, codes, done = [], [], trio.Event()
