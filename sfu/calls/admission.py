@@ -199,11 +199,10 @@ class Admission:
         return self.clock() + timedelta(seconds=self._ban_s)
 
     def seconds_left(self, entry: Entry) -> float | None:
-        """Time left to enter: until the token expires, or within its leeway until the leeway ends. None: no limit."""
+        """Time left to enter: until the token's leeway ends, whenever the person came. None: no limit."""
         if entry.grant is None:
             return None
-        left = (entry.grant.expires_at - self.clock()).total_seconds()
-        return left if left > 0 else left + tokens.LEEWAY_S
+        return (entry.grant.expires_at - self.clock()).total_seconds() + tokens.LEEWAY_S
 
 
 async def verified(store: Store, token: str, now: datetime) -> tuple[Company, tokens.Grant]:

@@ -201,10 +201,11 @@ def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenErro
     except TokenError as error:
         return Inspection(False, error.code, str(error), error.advice, header, claims)
     allowed = [name for name, yes in found.permissions.to_json().items() if yes]
-    message = (
-        f"{found.user_name} may enter room {found.room_id} until {_clock(found.expires_at)}, "
-        f"{_span(found.expires_at - now)} from now, and may {_listed(allowed)} there."
-    )
+    left = found.expires_at - now
+    until = f"until {_clock(found.expires_at)}, {_span(left)} from now"
+    if left <= timedelta(0):
+        until = f"for {_span(left + timedelta(seconds=LEEWAY_S))} more, though the token has expired: clocks may differ"
+    message = f"{found.user_name} may enter room {found.room_id} {until}, and may {_listed(allowed)} there."
     return Inspection(True, "valid", message, "", header, claims)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -43,6 +44,7 @@ async def ticket(
     *,
     moderate: bool = False,
     permissions: Permissions | None = None,
+    age_s: float = 0,
 ) -> str:
     """The target of somebody with a token of the default company, whose rooms are open to others, too."""
     grant = tokens.grant(
@@ -50,7 +52,7 @@ async def ticket(
         room_id=room,
         user_name=name,
         duration_s=600,
-        now=utc_now(),
+        now=utc_now() - timedelta(seconds=age_s),
         permissions=permissions or Permissions(moderate=moderate),
     )
     token = tokens.encode(grant, server.store.companies.secret(server.default).reveal())
@@ -407,6 +409,20 @@ async def test_a_token_revoked_in_the_lobby_gets_nobody_in(server: Server) -> No
             (waiter,) = (await mod.expect("lobby"))["waiting"]
             await moderate(mod, "admit", waiter["peer"])
             await bob.expect_bye("token_revoked", 4401, rejoin=False)
+
+
+async def test_a_token_that_expires_in_the_lobby_has_its_minute(server: Server) -> None:
+    async with server.connect(await ticket(server, "mod", moderate=True)) as mod:
+        await welcomed(mod)
+        await mod.send("room", {"lobby": True})
+        await mod.expect("room")
+        expires = utc_now() + timedelta(seconds=1)
+        async with server.connect(await ticket(server, "bob", age_s=599)) as bob:
+            await bob.expect("waiting")
+            (waiter,) = (await mod.expect("lobby"))["waiting"]
+            await eventually(lambda: utc_now() > expires + timedelta(seconds=1))
+            await moderate(mod, "admit", waiter["peer"])
+            await welcomed(bob)
 
 
 # --- over REST ------------------------------------------------------------------------------------------------------

@@ -232,6 +232,9 @@ def test_a_valid_token_is_explained() -> None:
     )
     assert found.claims is not None
     assert found.claims["room_id"] == "team-meeting"
+    late = tokens.inspect(tokens.encode(make(), SECRET), SECRET, NOW + timedelta(hours=1, seconds=20))
+    assert late.valid
+    assert "for 39 seconds more, though the token has expired" in late.message
 
 
 @pytest.mark.parametrize(
