@@ -176,6 +176,8 @@ def test_a_refused_permission_turns_the_switch_off(server: Server, person: Go) -
 
 def test_hands_are_told_in_their_order(go: Go) -> None:
     alice, bob, carol = (go(name, "signs-hands", settled=name == "alice") for name in ("alice", "bob", "carol"))
+    eventually(lambda: any("carol joined" in text for text in alice.page.evaluate("toasts")), "all are here")
+    alice.page.wait_for_timeout(1_500)  # the least time between two sounds
     bob.page.keyboard.press("h")
     eventually(lambda: told(alice, "bob raised a hand"), "a toast")
     eventually(lambda: 587 in notes(alice), "a sound")
