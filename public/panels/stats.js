@@ -178,7 +178,7 @@ function format({ kind, codec, channels, width, height, fps }) {
 const layer = ({ rid, width, height, bps }) => `${rid} ${width}×${height} ${bitrate(bps)}`;
 const ms = (value) => number(Math.round(value), { style: 'unit', unit: 'millisecond' });
 /** Rounded up, so that no loss is shown as none. */
-const percent = (share) => number(Math.ceil(share * 1000 - 1e-6) / 1000, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const percent = (share) => number(Math.max(0, Math.ceil(share * 1000 - 1e-6)) / 1000, { style: 'percent', minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const lost = ({ loss }) => (loss === null ? '' : t('stats.lost', { loss: percent(loss) }));
 
 function bitrate(bps) {

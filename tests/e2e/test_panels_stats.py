@@ -59,6 +59,7 @@ def test_every_stream_has_its_numbers(server: Server, person: People) -> None:
         expect(row.locator(".stream__top .num")).to_have_text(RATE)
         expect(row).to_contain_text(re.compile(format_))
         expect(row).to_contain_text(re.compile(r"\d+\.\d% lost"))
+        expect(row).not_to_contain_text("-0.0%")
         expect(row.locator(".spark__line")).to_have_attribute("d", re.compile("^M.+L"))
     panel.get_by_role("button", name="Copy a report").click()
     expect(alice.page.get_by_text("Report copied")).to_be_visible()
