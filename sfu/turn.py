@@ -58,7 +58,7 @@ def parse_url(url: str) -> TurnUrl:
 
 
 def parse_urls(text: str) -> tuple[str, ...]:
-    """The URLs of a comma-separated list, in lower case. Raises ValueError with what is accepted and what is wrong."""
+    """The URLs of a comma-separated list, in lower case. Raises ValueError, which says what is accepted."""
     found = tuple(dict.fromkeys(url for url in (part.strip().lower() for part in text.split(",")) if url))
     for url in found:
         try:

@@ -1,4 +1,4 @@
-"""`sfu coturn-config`: what it prints, and what coturn does with it. tests/e2e/test_turn_relay.py has a call."""
+"""`sfu coturn-config`: its output, and how coturn acts on it. tests/e2e/test_turn_relay.py has a call."""
 
 from __future__ import annotations
 

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable
-from typing import Any
 
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
+from venue import api
 
 People = Callable[..., Person]
-
-
-def api(server: Server, key: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[Any, Any]:
-    """The JSON of an answer, and its headers."""
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(f"{server.url}/api/v1{path}", data, headers, method=method)
-    with urllib.request.urlopen(asked, timeout=5) as answer:
-        text = answer.read()
-        return json.loads(text) if text else None, answer.headers
 
 
 def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People) -> None:

@@ -13,6 +13,16 @@ from support.process import Server, eventually, sfu
 _numbers = itertools.count(1)
 
 
+def api(server: Server, key: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """The JSON of an answer, and its headers."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(f"{server.url}/api/v1{path}", data, headers, method=method)
+    with urllib.request.urlopen(asked, timeout=5) as answer:
+        text = answer.read()
+        return json.loads(text) if text else None, answer.headers
+
+
 class Venue:
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -21,12 +31,7 @@ class Venue:
 
     def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[Any, Any]:
         """The JSON of an answer, and its headers."""
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        asked = urllib.request.Request(f"{self.server.url}/api/v1{path}", data, headers, method=method)
-        with urllib.request.urlopen(asked, timeout=5) as answer:
-            text = answer.read()
-            return json.loads(text) if text else None, answer.headers
+        return api(self.server, self._key, method, path, body)
 
     def token(self, room: str, name: str, **wanted: Any) -> tuple[str, str]:
         """A token, and its path in the API."""
