@@ -215,7 +215,7 @@ class People:
     ) -> Person:
         """`on` is another browser, `lines` are the camera's; who is `quiet` has camera and microphone turned off."""
         context = (on or self._browser).new_context(permissions=["camera", "microphone"])
-        if isinstance(context, BrowserContext):  # our driver of Firefox knows no such scripts
+        if isinstance(context, BrowserContext):  # our driver of Firefox gives scripts to pages only
             context.add_init_script(camera_script(lines))
         person = Person(context, server, name)
         if quiet:

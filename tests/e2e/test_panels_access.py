@@ -210,6 +210,7 @@ def test_the_keyboard_alone_leads_through_a_call(server: Server, person: Callabl
     bob = person(server, "bob")
     page = bob.page
     page.goto(f"{server.url}/?room=keys")
+    expect(page.locator("#name-input")).to_be_visible()
     walk(page, "name-input")
     page.keyboard.type("bob")
     page.keyboard.press("Enter")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crowd import Crowd
 from firefox import Firefox
-from people import QUIET_JS, Person
+from people import Person
 from playwright.sync_api import expect
 from support.process import Server, eventually
 from test_screen import CAPTURE_JS
@@ -93,9 +93,7 @@ def test_a_screen_is_shared_again_and_again_in_a_locked_room(server: Server, per
 
 
 def test_firefox_shares_a_screen_again_and_again(server: Server, person: People, room: str, firefox: Firefox) -> None:
-    fiona, carl = person(server, "fiona", on=firefox), person(server, "carl", quiet=True).join(room)
-    fiona.page.goto(server.url)
-    fiona.page.evaluate(QUIET_JS)
+    fiona, carl = person(server, "fiona", on=firefox, quiet=True), person(server, "carl", quiet=True).join(room)
+    fiona.page.add_init_script(_SMALL_JS)
     fiona.join(room)
-    fiona.page.evaluate(f"void (() => {{ {_SMALL_JS} }})()")
     shares_again(fiona, [carl], lambda: fiona.page.evaluate(_REPORTED_JS))
