@@ -12,10 +12,10 @@ _list:
 run *options: setup
     @exec {{ bin }}/sfu serve "$@"
 
-# Run every test; options go to pytest. Installs the browsers that are missing if this is root on Debian
+# Run the tests, but for those that take long; options go to pytest. Installs missing browsers if this is root on Debian
 [no-exit-message]
 test *options: _dev _browsers
-    @exec {{ bin }}/pytest -n auto --dist loadgroup "$@"
+    @exec {{ bin }}/pytest -n auto --dist loadgroup -m 'not soak' "$@"
 
 # Run the tests that need no browser on each Python of this machine; `test-pythons 3.13` on that one
 [no-exit-message]
@@ -28,7 +28,7 @@ bench *options: _dev
     @if [ "${1:-}" = store ]; then shift; exec {{ bin }}/python tests/bench/store.py "$@"; fi; \
         exec {{ bin }}/python -m tests.bench "$@"
 
-# Call over networks that lose packets, for minutes; --help tells more
+# Run what takes long: the other tests, then calls over networks that lose packets; --help tells more
 [no-exit-message]
 soak *options: _dev _browsers
     @exec {{ bin }}/python -m tests.soak "$@"

@@ -22,7 +22,6 @@ from sfu.clock import AwakeClock
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
-from sfu.store.portal import left_behind
 
 log = logging.getLogger("sfu")
 
@@ -43,11 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = REFUSED
     except* KeyboardInterrupt:  # Ctrl-C before the signal handlers were installed
         status = 128 + signal.SIGINT
-    if left_behind():
+    if _left_behind():
         logging.shutdown()
         sys.stdout.flush()
         os._exit(status)
     return status
+
+
+def _left_behind() -> bool:
+    """Whether a thread of the database would keep the process. Commands without one do not import it to know."""
+    portal = sys.modules.get("sfu.store.portal")
+    return portal is not None and bool(portal.left_behind())
 
 
 def _prepare(options: argparse.Namespace) -> Config:

@@ -66,6 +66,12 @@ def test_a_wrong_command_line_is_refused(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_command_without_a_database_does_not_wait_for_its_modules() -> None:
+    done = run("-X", "importtime", "-m", "sfu", "--help")
+    assert done.returncode == 0
+    assert not re.findall(r"\| +((?:sqlalchemy|databases|quart|hypercorn)\S*)", done.stderr)
+
+
 def test_optimised_python_is_refused() -> None:
     done = run("-O", "-m", "sfu", "serve")
     assert done.returncode == 2

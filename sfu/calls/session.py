@@ -66,8 +66,8 @@ MAX_BAD_MESSAGES = 20
 """Most invalid messages from one peer; the next one ends the session."""
 AWAY_S = 5.0
 """How long the seat of a page that went away is kept: enough for a reload, and no longer, as most pages are closed."""
-UNLOAD_S = 1.0
-"""Time from the end of a page's media to the end of its WebSocket, if the page goes away."""
+UNLOAD_S = 4.0
+"""Time from the end of a page's media to that of its WebSocket, if the page goes away. Busy machines take seconds."""
 RACE_S = 5.0
 """Of the pages that return with one ticket within this time, such as restored copies of a tab, one gets the seat."""
 

@@ -76,6 +76,7 @@ async def test_every_answer_is_as_documented(rest: Rest, store: Store, acme: Ten
                 jsonschema_rs.Draft202012Validator(schema).validate(reply.json)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # the stricter of the two
 async def test_schemathesis_finds_nothing(store: Store, clock: Any, acme: Tenant) -> None:

@@ -14,6 +14,8 @@ from playwright.sync_api import expect
 from support.process import Server, eventually
 from support.proxies import SITES, running
 
+pytestmark = pytest.mark.soak
+
 People = Callable[..., Person]
 
 _ELEMENT_JS = """([address, room]) => {

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
 from support.process import Server, eventually
@@ -53,6 +54,7 @@ def test_the_dialog_asks_for_room_and_name(server: Server, person: People, two: 
     assert f"room={alice.room}" in carol.page.url
 
 
+@pytest.mark.soak
 def test_who_comes_later_sees_everybody_at_once(server: Server, person: People, two: Two) -> None:
     alice, bob = two
     carol = person(server, "carol").join(alice.room)
@@ -116,6 +118,7 @@ def test_another_camera_is_seen_without_anything_being_negotiated(two: Two) -> N
     alice.chooses(camera=0)
 
 
+@pytest.mark.soak
 def test_without_permission_one_joins_and_is_told(
     server: Server, person: People, two: Two, playwright: Playwright
 ) -> None:
@@ -127,6 +130,7 @@ def test_without_permission_one_joins_and_is_told(
         expect(alice.page.locator(alice.tile(carol))).to_have_count(1)
 
 
+@pytest.mark.soak
 def test_without_a_secure_page_one_joins_and_is_told(server: Server, person: People, two: Two) -> None:
     alice, _ = two
     carol = person(server, "carol").join(alice.room, HERE)
@@ -147,6 +151,7 @@ def test_without_devices_one_joins_and_is_told(
         expect(alice.page.locator(alice.tile(carol))).to_have_count(1)
 
 
+@pytest.mark.soak
 def test_with_a_microphone_only_one_is_heard(server: Server, room: str, person: People, playwright: Playwright) -> None:
     alice = person(server, "alice", quiet=True).join(room)
     with launch(playwright, "--use-fake-device-for-media-stream=device-count=0") as blind:

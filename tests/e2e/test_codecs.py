@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from people import Person
 from support.process import Server, eventually
+from support.variants import variants
 
 People = Callable[..., Person]
 Two = tuple[Person, Person]
@@ -51,6 +52,7 @@ RTCPeerConnection.prototype.createAnswer = function (...options) {
 """
 
 
+@pytest.mark.soak
 def test_sound_is_redundant_between_those_who_know_that(server: Server, person: People, two: Two) -> None:
     alice, bob = two
     carol = person(server, "carol", quiet=True)
@@ -65,7 +67,7 @@ def test_sound_is_redundant_between_those_who_know_that(server: Server, person: 
     assert "audio/red" not in carol.page.evaluate(_SOUND_JS)[1]
 
 
-@pytest.mark.parametrize("codec", ["VP9", "AV1", "H264"])
+@pytest.mark.parametrize("codec", ["VP9", *variants("AV1", "H264")])
 def test_a_codec_that_everybody_can_show(server: Server, person: People, two: Two, codec: str) -> None:
     alice, bob = two
     alice.encodes(_CODEC_JS, codec)
@@ -76,6 +78,7 @@ def test_a_codec_that_everybody_can_show(server: Server, person: People, two: Tw
     assert f"video/{codec}" in late.page.evaluate(_CODECS_JS)
 
 
+@pytest.mark.soak
 def test_who_cannot_show_it_is_sent_what_it_can(server: Server, person: People, two: Two) -> None:
     alice, bob = two
     alice.encodes(_CODEC_JS, "VP9")

@@ -159,6 +159,7 @@ def test_the_default_microphone_follows_the_system(server: Server, person: Calla
     eventually(lambda: page.evaluate(_SENT_JS, after), "the new one is sent")
 
 
+@pytest.mark.soak
 def test_a_speaker_that_is_gone_is_not_played_on(server: Server, person: Callable[..., Person]) -> None:
     bob = person(server, "bob").join("speaker")
     alice = person(server, "alice")

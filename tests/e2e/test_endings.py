@@ -8,9 +8,8 @@ import pytest
 from people import Person
 from playwright.sync_api import Page, expect
 from support.process import Server, eventually
+from support.variants import variants
 from venue import Venue
-
-pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
@@ -52,7 +51,7 @@ REMOVED, OVER, DELETED, REVOKED = (
 )
 
 
-@pytest.mark.parametrize("title", [REMOVED, OVER, DELETED, REVOKED])
+@pytest.mark.parametrize("title", [REMOVED, *variants(OVER, DELETED, REVOKED)])
 def test_a_reload_shows_the_same_ending(venue: Venue, host: Person, alice: Person, room: str, title: str) -> None:
     token, path = venue.token(room, "alice")
     venue.opens(alice, token)
@@ -68,6 +67,7 @@ def test_a_reload_shows_the_same_ending(venue: Venue, host: Person, alice: Perso
     assert token not in alice.page.evaluate(_STORED_JS)
 
 
+@pytest.mark.soak
 def test_a_reload_lets_nobody_knock_again_who_was_declined(
     venue: Venue, host: Person, alice: Person, room: str
 ) -> None:
@@ -90,6 +90,7 @@ def test_who_left_has_a_way_back_after_a_reload(venue: Venue, alice: Person, roo
     eventually(lambda: alice.peer, "and also after a reload")
 
 
+@pytest.mark.soak
 def test_who_left_with_a_link_for_one_visit_is_told_what_to_do(venue: Venue, alice: Person, room: str) -> None:
     token, _ = venue.token(room, "alice", single_use=True)
     venue.opens(alice, token)
@@ -101,6 +102,7 @@ def test_who_left_with_a_link_for_one_visit_is_told_what_to_do(venue: Venue, ali
     assert token not in alice.page.evaluate(_STORED_JS)
 
 
+@pytest.mark.soak
 def test_who_came_by_name_sees_the_ending_again_until_a_link_is_opened(
     server: Server, alice: Person, room: str
 ) -> None:
@@ -114,6 +116,7 @@ def test_who_came_by_name_sees_the_ending_again_until_a_link_is_opened(
         alice.page.reload()
 
 
+@pytest.mark.soak
 def test_a_reload_tries_again_what_may_be_possible_now(venue: Venue, host: Person, alice: Person, room: str) -> None:
     venue.api("PUT", f"/rooms/{room}", {"locked": True})
     venue.opens(alice, venue.token(room, "alice")[0])
@@ -124,6 +127,7 @@ def test_a_reload_tries_again_what_may_be_possible_now(venue: Venue, host: Perso
     eventually(lambda: alice.peer, "alice is in the room")
 
 
+@pytest.mark.soak
 def test_who_ends_the_call_for_everyone_reads_so(host: Person, alice: Person, venue: Venue, room: str) -> None:
     venue.enters(alice, room)
     host.page.keyboard.press("p")

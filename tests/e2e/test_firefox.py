@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import pytest
 from firefox import Firefox
 from fits import OUTSIDE_JS
 from people import Person
@@ -41,6 +42,7 @@ def test_firefox_and_chromium_see_hear_and_read_each_other(
     eventually(lambda: fiona.page.evaluate(_PEOPLE_JS) == [], "carl's tile is gone")
 
 
+@pytest.mark.soak
 def test_nothing_is_outside_firefox_or_cut_off(server: Server, person: People, firefox: Firefox) -> None:
     """The page and a call in it, upright and across on a phone, and on a desktop."""
 

@@ -30,6 +30,8 @@ from wires import TcpWire
 
 from sfu.web.tls import self_signed
 
+pytestmark = pytest.mark.soak
+
 if TYPE_CHECKING:
     from support.postgres import Postgres
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from people import Person
 from support.process import Server, eventually
+
+pytestmark = pytest.mark.soak
 
 People = Callable[..., Person]
 

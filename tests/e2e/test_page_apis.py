@@ -35,6 +35,7 @@ MENUS = ["moreMenu", "reactions", "settings", "invite", "shortcuts"]
 _ACT_JS = "async ([name, ...given]) => void (await (await import('/app/page.js')).page.actions[name](...given))"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("intl", INTL)
 def test_a_call_without_what_browsers_may_lack(
     server: Server, room: str, person: Callable[..., Person], intl: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
@@ -31,6 +32,7 @@ def test_back_leaves_with_a_way_back(server: Server, room: str, person: Callable
     expect(page).to_have_url(f"{server.url}/health")
 
 
+@pytest.mark.soak
 def test_back_ends_no_stay_for_good(server: Server, crowd: Crowd, room: str, person: Callable[..., Person]) -> None:
     """With a token for one visit, in a room that is locked meanwhile."""
     alice, bob = (person(server, name, quiet=True) for name in ("alice", "bob"))
@@ -47,6 +49,7 @@ def test_back_ends_no_stay_for_good(server: Server, crowd: Crowd, room: str, per
     eventually(lambda: alice.peer, "alice is in the room again")
 
 
+@pytest.mark.soak
 def test_back_after_leaving_leads_to_the_form(server: Server, room: str, person: Callable[..., Person]) -> None:
     alice = person(server, "alice", quiet=True).join(room)
     alice.page.click("#leave-button")
@@ -56,6 +59,7 @@ def test_back_after_leaving_leads_to_the_form(server: Server, room: str, person:
     expect(alice.page.locator("#name-input")).to_have_value("alice")
 
 
+@pytest.mark.soak
 def test_back_closes_a_dialog_or_a_panel_first(server: Server, room: str, person: Callable[..., Person]) -> None:
     alice = person(server, "alice", quiet=True).join(room)
     page = alice.page

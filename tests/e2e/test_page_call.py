@@ -120,6 +120,7 @@ def shown_of(people: int, page: Page) -> list[dict[str, Any]] | None:
     return shown if page.locator("#stage-more").inner_text() == f"{people - len(shown)} more" else None
 
 
+@pytest.mark.soak
 def test_a_phone_shows_who_fits_and_decodes_nobody_else(enter: Callable[..., Page], crowd: Crowd) -> None:
     page = enter("phone", 12, viewport=SMALL_PHONE, has_touch=True, is_mobile=True)
     shown = eventually(lambda: shown_of(13, page), "it says how many are not shown")
@@ -145,6 +146,7 @@ def test_a_phone_shows_who_fits_and_decodes_nobody_else(enter: Callable[..., Pag
     expect(page.locator(".tile.is-main")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_nothing_shifts_when_somebody_comes_and_goes(enter: Callable[..., Page], crowd: Crowd) -> None:
     page = enter("shift", 2)
     bar = page.locator("#leave-button").bounding_box()
@@ -177,6 +179,7 @@ def test_alone_one_has_an_invitation_and_a_corner_that_moves(enter: Callable[...
     eventually(lambda: (corner.bounding_box() or after)["y"] > after["y"], "the corner is below")
 
 
+@pytest.mark.soak
 def test_a_shared_screen_takes_the_stage_and_can_be_zoomed(enter: Callable[..., Page], crowd: Crowd) -> None:
     page = enter("share", 2)
     crowd.join("share", NAMES[2:3], screen=True)
@@ -251,6 +254,7 @@ def test_settings_change_devices_and_looks(enter: Callable[..., Page]) -> None:
     expect(page.locator("#leave-button")).to_have_attribute("aria-label", "Verlassen")
 
 
+@pytest.mark.soak
 def test_talking_while_muted_is_noticed(enter: Callable[..., Page]) -> None:
     page = enter("muted")
     page.keyboard.press("m")
@@ -297,6 +301,7 @@ def test_a_listener_cannot_send_and_is_told_why(server: Server, browser: Browser
     context.close()
 
 
+@pytest.mark.soak
 def test_a_device_that_is_plugged_in_is_offered(server: Server, person: Callable[..., Person]) -> None:
     alice = person(server, "alice")
     alice.page.add_init_script(
@@ -318,6 +323,7 @@ def test_a_device_that_is_plugged_in_is_offered(server: Server, person: Callable
     expect(alice.page.locator(".toast", has_text="Now using USB headset as your microphone.")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_a_hand_and_a_reaction_are_shown(enter: Callable[..., Page]) -> None:
     page = enter("hands")
     tile = page.locator(".tile.is-self")
@@ -332,6 +338,7 @@ def test_a_hand_and_a_reaction_are_shown(enter: Callable[..., Page]) -> None:
     expect(tile.locator(".flag")).to_be_hidden()
 
 
+@pytest.mark.soak
 def test_25_tiles_are_laid_out_a_few_times_a_change_not_once_each(enter: Callable[..., Page], crowd: Crowd) -> None:
     """Whoever looks at one tile after having moved another has the browser lay out the whole page in between."""
     page = enter("many", 24, no_camera=tuple(range(2, 24)), reduced_motion="no-preference")
@@ -361,6 +368,7 @@ def test_25_tiles_are_laid_out_a_few_times_a_change_not_once_each(enter: Callabl
     assert after(lambda: page.evaluate(_SPEAKERS_JS, 20), 25) < 40
 
 
+@pytest.mark.soak
 def test_the_page_and_each_tile_can_fill_the_screen(enter: Callable[..., Page]) -> None:
     page = enter("full", 2)
 
@@ -390,6 +398,7 @@ def test_the_page_and_each_tile_can_fill_the_screen(enter: Callable[..., Page]) 
     fills(None)
 
 
+@pytest.mark.soak
 def test_a_background_is_blurred_where_the_browser_can(server: Server, person: Callable[..., Person]) -> None:
     alice = person(server, "alice")
     page = alice.page

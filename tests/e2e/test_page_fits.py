@@ -95,6 +95,7 @@ def visit(request: pytest.FixtureRequest, browser: Browser, server: Server) -> A
         context.close()
 
 
+@pytest.mark.soak
 def test_before_and_after_a_call(visit: Callable[..., Page], crowd: Crowd) -> None:
     faults = []
     broken = crowd.token("fits", "Sofia Marin")[:-8] + "AAAAAAAA"
@@ -119,6 +120,7 @@ def test_before_and_after_a_call(visit: Callable[..., Page], crowd: Crowd) -> No
     assert faults == []
 
 
+@pytest.mark.soak
 def test_alone_in_a_call(visit: Callable[..., Page], crowd: Crowd) -> None:
     faults = []
     for name, path in {
@@ -138,6 +140,7 @@ def test_alone_in_a_call(visit: Callable[..., Page], crowd: Crowd) -> None:
     assert faults == []
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("phone", [False, True])
 def test_in_a_call(visit: Callable[..., Page], crowd: Crowd, room: str, phone: bool) -> None:
     crowd.join(room, [*NAMES[:3], LONG])

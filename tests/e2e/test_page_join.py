@@ -11,6 +11,7 @@ from crowd import Crowd
 from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
+from support.variants import variants
 from venue import Venue
 
 FIRST_LOAD_BYTES = 150_000
@@ -74,10 +75,8 @@ def test_what_was_chosen_is_remembered(visit: Callable[..., Page]) -> None:
 @pytest.mark.parametrize(
     ("locale", "direction", "button"),
     [
-        ("de-AT", "ltr", "Raum betreten"),
         ("ar-EG", "rtl", "الانضمام إلى الغرفة"),
-        ("fr", "ltr", "Rejoindre la salle"),
-        ("nl", "ltr", "Join room"),
+        *variants(("de-AT", "ltr", "Raum betreten"), ("fr", "ltr", "Rejoindre la salle"), ("nl", "ltr", "Join room")),
     ],
 )
 def test_the_page_speaks_the_readers_language(
@@ -93,6 +92,7 @@ def test_the_page_speaks_the_readers_language(
     expect(page.locator("#join-button")).to_have_text("Entrar en la sala")
 
 
+@pytest.mark.soak
 def test_days_are_written_as_in_the_readers_country(visit: Callable[..., Page]) -> None:
     script = "async () => (await import('/i18n/texts.js')).day(Date.UTC(2026, 10, 30, 12))"
     written = [visit("/?room=days", locale=locale).evaluate(script) for locale in ("en-US", "en-GB", "de-AT")]
@@ -124,7 +124,7 @@ def test_the_first_load_is_light(visit: Callable[..., Page], server: Server) -> 
     check_light(loaded, server, "en")
 
 
-@pytest.mark.parametrize("language", ["en", "ar"])  # Arabic has the largest file
+@pytest.mark.parametrize("language", ["en", *variants("ar")])  # Arabic has the largest file
 def test_a_link_straight_into_a_call_loads_as_little(
     visit: Callable[..., Page], server: Server, person: Callable[..., Person], language: str
 ) -> None:
@@ -216,6 +216,7 @@ def test_the_focus_is_where_one_goes_on(visit: Callable[..., Page], touch: bool,
     expect(page.locator("#join-button")).to_be_focused()
 
 
+@pytest.mark.soak
 def test_what_people_write_has_its_own_direction(
     visit: Callable[..., Page], person: Callable[..., Person], server: Server
 ) -> None:
@@ -273,6 +274,7 @@ def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], tou
     expect(page.locator("#join-will")).to_have_text("You’ll join muted, with your camera off.")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("straight", [False, True])
 def test_who_does_not_wait_for_the_question_gets_in_and_is_reminded(visit: Callable[..., Page], straight: bool) -> None:
     """Camera and microphone turn on once it is answered; until then their keys say why they do not."""
@@ -319,6 +321,7 @@ def test_the_microphone_in_use_is_the_one_that_is_shown(visit: Callable[..., Pag
 _COMES_BACK_JS = "document.dispatchEvent(new Event('visibilitychange'))"
 
 
+@pytest.mark.soak
 def test_the_preview_notices_what_changes_meanwhile(visit: Callable[..., Page], venue: Venue, room: str) -> None:
     """By itself after a while, and at once for whoever comes back to the tab."""
     venue.api("POST", "/rooms", {"room_id": room})

@@ -11,6 +11,7 @@ from people import Person
 from phone import PHONE
 from playwright.sync_api import Browser, Page, Route, expect
 from support.process import Server, eventually
+from support.variants import variants
 
 REQUESTS = 27
 TRANSFERRED_BYTES = 60_000
@@ -97,8 +98,10 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, bro
     context.close()
 
 
-@pytest.mark.parametrize("part", ["style.css", "main.js", "launch.js", "base/dom.js", "lang/en.js", "prejoin/join.js"])
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    "part", ["main.js", *variants("style.css", "launch.js", "base/dom.js", "lang/en.js", "prejoin/join.js")]
+)
+@pytest.mark.parametrize("times", [2, *variants(1)])
 def test_a_part_that_does_not_come_is_asked_for_again(server: Server, browser: Browser, part: str, times: int) -> None:
     """As when the network changes meanwhile: the page reloads itself once, then there is a button."""
     context = browser.new_context(**PHONE)
@@ -128,6 +131,7 @@ def test_a_page_whose_first_module_does_not_come_has_a_way_on(server: Server, br
     context.close()
 
 
+@pytest.mark.soak
 def test_a_link_into_a_call_asks_for_it_at_once(server: Server, person: Callable[..., Person]) -> None:
     alice = person(server, "alice")
     held, sizes = Held(alice.page), weigh(alice.page)

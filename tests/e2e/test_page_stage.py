@@ -37,6 +37,7 @@ def sofia(browser: Browser, server: Server, room: str, crowd: Crowd) -> Iterator
         context.close()
 
 
+@pytest.mark.soak
 def test_whoever_has_no_place_is_pinned_from_the_list(sofia: Any, crowd: Crowd, room: str) -> None:
     crowd.join(room, NAMES[:14])
     page = sofia()
@@ -65,6 +66,7 @@ def test_each_of_two_screens_can_be_reached(sofia: Any, crowd: Crowd, room: str)
     expect(page.locator(".tile.is-main .plate bdi")).to_have_text(name)
 
 
+@pytest.mark.soak
 def test_each_pin_button_has_a_name_of_its_own(sofia: Any, crowd: Crowd, room: str) -> None:
     crowd.join(room, NAMES[:3])
     page = sofia()
@@ -79,6 +81,7 @@ def look(shown: Locator) -> Image.Image:
     return Image.open(io.BytesIO(shown.screenshot(animations="disabled"))).convert("RGB")
 
 
+@pytest.mark.soak
 def test_switches_and_choices_show_their_state_in_forced_colours(sofia: Any) -> None:
     page = sofia(forced_colors="active")
     page.evaluate(_ACT_JS, ["settings"])

@@ -30,6 +30,7 @@ _HAPPENS_JS = """async (type) => {
 _HEARS_JS = "[...document.querySelectorAll('.tile:not(.is-self) video')].every((one) => !one.muted && !one.paused)"
 
 
+@pytest.mark.soak
 def test_a_camera_that_is_busy_can_be_tried_again(server: Server, person: People) -> None:
     alice = person(server, "alice")
     page = alice.page
@@ -79,6 +80,7 @@ def strict(playwright: Playwright) -> Iterator[Browser]:
         yield running
 
 
+@pytest.mark.soak
 def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
     server: Server, person: People, strict: Browser
 ) -> None:
@@ -98,6 +100,7 @@ def test_sound_that_the_browser_holds_back_is_heard_after_a_tap(
     listener.sees(alice)
 
 
+@pytest.mark.soak
 def test_a_picture_floats_above_other_windows_and_comes_back(server: Server, person: People) -> None:
     alice, bob = person(server, "alice", quiet=True).join("float"), person(server, "bob").join("float")
     alice.sees(bob)

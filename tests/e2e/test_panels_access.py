@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
@@ -52,6 +53,7 @@ def leave_dialog(page: Page) -> None:
     expect(page.locator("dialog[open]")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
     check, sofia, room = Checks(), person(server, "Sofia"), "Design review"
     page = sofia.page
@@ -123,6 +125,7 @@ def test_axe_finds_nothing_in_any_state(server: Server, crowd: Crowd, person: Ca
     assert "\n".join(check.found) == ""
 
 
+@pytest.mark.soak
 def test_controls_that_do_different_things_have_different_names(
     server: Server, crowd: Crowd, person: Callable[..., Person], room: str
 ) -> None:
@@ -161,6 +164,7 @@ LANGUAGES = ["de", "es", "fr", "ar"]
 _SPEAK_JS = "async (language) => (await import('/i18n/texts.js')).speak(language)"
 
 
+@pytest.mark.soak
 def test_axe_finds_nothing_in_the_other_languages(server: Server, crowd: Crowd, person: Callable[..., Person]) -> None:
     check, sofia, room = Checks(), person(server, "Sofia", quiet=True), "Langues"
     page = sofia.page

@@ -72,6 +72,7 @@ def give(page: Page, name: str, content: bytes) -> None:
     page.set_input_files("#chat-files", files)
 
 
+@pytest.mark.soak
 def test_only_web_addresses_become_links(server: Server, person: People) -> None:
     page = person(server, "alice").page
     page.goto(f"{server.url}/health")
@@ -141,6 +142,7 @@ def test_what_is_new_is_counted_and_marked(two: tuple[Person, Person]) -> None:
     expect(bob.page.get_by_text("New", exact=True)).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_who_comes_later_reads_what_was_written(server: Server, person: People, two: tuple[Person, Person]) -> None:
     alice, _ = two
     write(alice, "before carol came")

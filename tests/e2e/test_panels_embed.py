@@ -87,6 +87,7 @@ def test_the_documented_element_is_a_whole_call(site: str, server: Server, perso
     expect(bob.page.locator("video-room")).to_have_count(0)  # the documented page removes it then
 
 
+@pytest.mark.soak
 def test_the_element_passes_on_all_that_a_call_uses(site: str, server: Server, person: People) -> None:
     alice = person(server, "alice")
     alice.context.grant_permissions(["camera", "microphone", "clipboard-read", "clipboard-write"])
@@ -130,6 +131,7 @@ def test_a_site_that_is_not_allowed_is_told(site: str, start_server: Callable[..
     assert ended["code"] == "embedding_refused"
 
 
+@pytest.mark.soak
 def test_the_documented_page_on_the_protocol_alone(site: str, server: Server, person: People) -> None:
     alice, bob = person(server, "alice"), person(server, "bob")
     for one in (alice, bob):

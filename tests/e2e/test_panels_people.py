@@ -56,6 +56,7 @@ def manage(one: Person) -> Locator:
     return one.page.get_by_role("dialog", name="Manage the room")
 
 
+@pytest.mark.soak
 def test_the_list_says_who_is_how(go: Go) -> None:
     bob = go("bob", "states", quiet=False)
     carol = go("carol", "states", quiet=False)
@@ -138,6 +139,7 @@ def test_who_waits_at_the_door_is_admitted_or_not(go: Go) -> None:
     expect(alice.page.get_by_text("is waiting to join")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_what_the_server_refuses_is_told_in_the_readers_language(go: Go) -> None:
     bob = go("bob", "refuse")
     bob.page.evaluate("async () => (await import('/app/page.js')).page.actions.later()")
@@ -148,6 +150,7 @@ def test_what_the_server_refuses_is_told_in_the_readers_language(go: Go) -> None
     expect(bob.page.locator(".toast")).to_have_text(["Das hat nicht geklappt. Versuche es gleich noch einmal."])
 
 
+@pytest.mark.soak
 def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:
     alice, bob = go("alice", "end", moderate=True), go("bob", "end")
     manage(alice).get_by_role("switch", name="Lock the room").click()
@@ -163,6 +166,7 @@ def test_a_locked_room_and_the_end_for_everyone(go: Go) -> None:
         expect(one.page.get_by_role("heading", name="The meeting is over")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_the_preview_says_why_a_room_is_closed(
     server: Server, crowd: Crowd, person: Callable[..., Person], go: Go
 ) -> None:

@@ -6,9 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from people import Person
 from playwright.sync_api import expect
 from support.process import Server
+
+pytestmark = pytest.mark.soak
 
 People = Callable[..., Person]
 RATE = re.compile(r"[1-9]\d* kb/s|\d+\.\d Mb/s")

@@ -47,6 +47,7 @@ def flows(two: Two) -> float:
     return took_s
 
 
+@pytest.mark.soak
 def test_media_goes_on_when_a_router_forgets(two: Two, network: Relay) -> None:
     """Both come from other addresses then, and answer the server's check there."""
     alice, bob = two

@@ -161,6 +161,7 @@ def test_nothing_of_it_is_kept_for_the_next_call(alice: Person) -> None:
     assert page.evaluate(_KEPT_JS) is True
 
 
+@pytest.mark.soak
 def test_firefox_does_the_same(server: Server, room: str, person: Callable[..., Person], firefox: Firefox) -> None:
     page: Any = person(server, "fiona", on=firefox).join(room).page
     label = "document.querySelector('#mic-button').ariaLabel"

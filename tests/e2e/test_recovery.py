@@ -73,6 +73,7 @@ def back(two: Two, before: list[str | None]) -> None:
         assert one.others() == [other.name]
 
 
+@pytest.mark.soak
 def test_both_are_back_after_the_server_was_killed(server: Server, two: Two) -> None:
     before = [one.peer for one in two]
     for one in two:
@@ -87,6 +88,7 @@ def test_both_are_back_after_the_server_was_killed(server: Server, two: Two) -> 
         one.page.locator("#banner").wait_for(state="hidden")
 
 
+@pytest.mark.soak
 def test_both_are_back_after_a_restart_in_order(server: Server, two: Two) -> None:
     before = [one.peer for one in two]
     assert server.stop() == 0
@@ -94,6 +96,7 @@ def test_both_are_back_after_a_restart_in_order(server: Server, two: Two) -> Non
     back(two, before)
 
 
+@pytest.mark.soak
 def test_both_are_back_after_their_media_worker_died(server: Server, two: Two) -> None:
     before = [one.peer for one in two]
     for one in two:
@@ -133,6 +136,7 @@ def test_a_broken_websocket_is_resumed_and_nobody_notices(two: Two, wire: TcpWir
         one.page.click("#mic-button")
 
 
+@pytest.mark.soak
 def test_who_cannot_resume_joins_again_as_muted_as_before(two: Two, wire: TcpWire) -> None:
     alice, bob = two
     peer = alice.peer

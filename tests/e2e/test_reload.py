@@ -68,6 +68,7 @@ def test_a_reloaded_page_has_its_seat_again(house: House, room: str, person: Peo
     assert bob.page.evaluate("leaves") == []
 
 
+@pytest.mark.soak
 def test_who_comes_back_to_the_page_is_in_the_call_again(house: House, room: str, person: People) -> None:
     alice = house.enters(person(house.server, "alice"), room)
     bob = house.enters(person(house.server, "bob", quiet=True), room)

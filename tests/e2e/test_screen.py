@@ -10,6 +10,8 @@ import pytest
 from people import Person
 from support.process import Server, eventually
 
+pytestmark = pytest.mark.soak
+
 People = Callable[..., Person]
 
 _SCREEN_JS = """() => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from crowd import Crowd
 from firefox import Firefox
 from people import Person
@@ -92,6 +93,7 @@ def test_a_screen_is_shared_again_and_again_in_a_locked_room(server: Server, per
     shares_again(alice, others, lambda: alice.page.evaluate(_REPORTED_JS))
 
 
+@pytest.mark.soak
 def test_firefox_shares_a_screen_again_and_again(server: Server, person: People, room: str, firefox: Firefox) -> None:
     fiona, carl = person(server, "fiona", on=firefox, quiet=True), person(server, "carl", quiet=True).join(room)
     fiona.page.add_init_script(_SMALL_JS)

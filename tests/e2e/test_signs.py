@@ -114,6 +114,7 @@ def test_who_comes_and_leaves_is_told_with_a_sound(go: Go) -> None:
     expect(alice.page.locator("#announcer")).to_contain_text("bob left")
 
 
+@pytest.mark.soak
 def test_many_who_come_at_once_are_one_toast_without_a_sound(server: Server, person: Go) -> None:
     alice = person(server, "alice", quiet=True)
     alice.page.add_init_script(_SIGNS_JS)
@@ -130,6 +131,7 @@ def test_many_who_come_at_once_are_one_toast_without_a_sound(server: Server, per
     assert notes(alice) == []
 
 
+@pytest.mark.soak
 def test_a_message_is_previewed_counted_and_opens_the_chat(go: Go) -> None:
     alice, bob = go("alice", "signs-chat"), go("bob", "signs-chat")
     bob.page.evaluate("room.chat('Hello,\\n' + 'all '.repeat(100))")
@@ -149,6 +151,7 @@ def test_a_message_is_previewed_counted_and_opens_the_chat(go: Go) -> None:
     assert 880 not in notes(bob)
 
 
+@pytest.mark.soak
 def test_a_hidden_page_notifies_only_who_asked_for_it(go: Go) -> None:
     alice, bob = go("alice", "signs-away"), go("bob", "signs-away")
     hide(alice)
@@ -166,6 +169,7 @@ def test_a_hidden_page_notifies_only_who_asked_for_it(go: Go) -> None:
     expect(alice.page.locator("#chat-input")).to_be_focused()
 
 
+@pytest.mark.soak
 def test_a_refused_permission_turns_the_switch_off(server: Server, person: Go) -> None:
     alice = person(server, "alice", quiet=True).join("signs-refused")
     alice.page.evaluate("Notification.requestPermission = async () => 'denied'")
@@ -174,6 +178,7 @@ def test_a_refused_permission_turns_the_switch_off(server: Server, person: Go) -
     expect(alice.page.get_by_role("switch", name="Desktop notifications")).not_to_be_checked()
 
 
+@pytest.mark.soak
 def test_hands_are_told_in_their_order(go: Go) -> None:
     alice, bob, carol = (go(name, "signs-hands", settled=name == "alice") for name in ("alice", "bob", "carol"))
     eventually(lambda: any("carol joined" in text for text in alice.page.evaluate("toasts")), "all are here")
@@ -210,6 +215,7 @@ def test_a_knock_is_loud_stays_and_marks_the_title(go: Go) -> None:
     eventually(lambda: not alice.page.title().startswith("🔔"), "nobody waits any more")
 
 
+@pytest.mark.soak
 def test_a_knock_shows_in_full_screen_and_on_phones(go: Go, crowd: Crowd) -> None:
     alice = go("alice", "signs-full", moderate=True)
     crowd.join("signs-full", ["Amira"])
@@ -229,6 +235,7 @@ def test_a_knock_shows_in_full_screen_and_on_phones(go: Go, crowd: Crowd) -> Non
     expect(alice.page.get_by_role("menuitem", name="People, 1 waiting to join")).to_have_text("People 1")
 
 
+@pytest.mark.soak
 def test_sounds_can_be_turned_off(go: Go) -> None:
     alice = go("alice", "signs-mute")
     switch(alice, "Notification sounds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
 from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
 from people import FRAMES, People, Person
 from playwright.sync_api import Browser, expect
@@ -62,6 +63,7 @@ def test_who_speaks_has_a_ring_until_muted(server: Server, room: str, person: Pe
         expect(one.page.locator(f"{one.tile(alice)}.is-dominant")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_music_comes_in_stereo_and_voices_do_not(server: Server, room: str, person: People) -> None:
     alice, bob = person(server, "alice").join(room), person(server, "bob").join(room)
     bob.hears()
@@ -79,6 +81,7 @@ def test_music_comes_in_stereo_and_voices_do_not(server: Server, room: str, pers
     expect(bob.page.locator(".is-speaking")).to_have_count(0)
 
 
+@pytest.mark.soak
 def test_with_one_video_each_it_is_the_speakers(start_server: Callable[..., Server], person: People) -> None:
     server = start_server(LAST_N="1")
     alice, bob, carol = people = [person(server, name).join("team") for name in ("alice", "bob", "carol")]
@@ -99,6 +102,7 @@ def test_with_one_video_each_it_is_the_speakers(start_server: Callable[..., Serv
     bob.sees(alice)
 
 
+@pytest.mark.soak
 def test_of_twelve_people_four_are_seen_and_whoever_speaks_is_among_them(
     start_server: Callable[..., Server], browser: Browser, person: People
 ) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from people import Person
 from support.process import Server, eventually
+
+pytestmark = pytest.mark.soak
 
 People = Callable[..., Person]
 

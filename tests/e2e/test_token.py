@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
@@ -36,6 +37,7 @@ def test_a_link_with_a_token_leads_into_the_call(server: Server, person: People)
     assert issued["token"] not in server.output
 
 
+@pytest.mark.soak
 def test_who_only_watches_waits_for_somebody_to_send(start_server: Callable[..., Server], person: People) -> None:
     """Until then nothing is offered, so the deadline of the first offer must not end the visit."""
     server = start_server(join_s="0.5")

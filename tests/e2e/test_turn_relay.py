@@ -12,6 +12,7 @@ from firefox import Firefox
 from people import Person
 from support.process import Server, eventually, free_port
 from support.turn import coturn
+from support.variants import variants
 from wires import TcpWire
 
 People = Callable[..., Person]
@@ -62,7 +63,7 @@ def relayed(start_server: Callable[..., Server], tmp_path: Path) -> Callable[[st
     return running
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("transport", ["tcp", *variants("udp")])
 def test_two_see_and_hear_each_other_through_a_turn_server(
     relayed: Callable[[str], Any], person: People, firefox: Firefox, transport: str
 ) -> None:
@@ -78,6 +79,7 @@ def test_two_see_and_hear_each_other_through_a_turn_server(
         assert known["urls"] in (url, [url])
 
 
+@pytest.mark.soak
 def test_a_resumed_call_gets_another_path_with_its_new_credentials(
     relayed: Callable[[str], Any], person: People
 ) -> None:

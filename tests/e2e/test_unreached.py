@@ -77,6 +77,7 @@ def test_a_network_that_blocks_media_is_told_from_a_closed_server(walled: Walled
     assert f"For the network administrator: allow UDP to {HOST}:{server.port}." in said
 
 
+@pytest.mark.soak
 def test_media_that_is_lost_and_finds_no_other_way(walled: Walled, person: People) -> None:
     """The reason for the loss gives way to the reason why there is no way back."""
     server, relay = walled
@@ -91,6 +92,7 @@ def test_media_that_is_lost_and_finds_no_other_way(walled: Walled, person: Peopl
     assert alice.trouble == "unreached"
 
 
+@pytest.mark.soak
 def test_a_way_that_is_open_in_one_direction_only(walled: Walled, person: People) -> None:
     server, relay = walled
     shape(relay, ("up",), passes=True)
@@ -106,6 +108,7 @@ def test_a_way_that_is_open_in_one_direction_only(walled: Walled, person: People
     assert alice.peer == peer
 
 
+@pytest.mark.soak
 def test_an_address_that_only_the_server_can_reach(walled: Walled, person: People) -> None:
     server, _ = walled
     alice = person(server, "alice")
@@ -142,6 +145,7 @@ def hasty(start_server: Callable[..., Server]) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.soak
 def test_nobody_sees_somebody_without_media_join_and_leave_for_ever(hasty: Server, person: People) -> None:
     alice = person(hasty, "alice")
     alice.page.clock.install()

@@ -1,6 +1,7 @@
-"""Runs too long for the tests: calls between browsers over networks that lose packets or are narrow.
+"""Runs too long for `just test`: variants of what it covers, and calls over networks that lose packets or are narrow.
 
-    just soak                     two minutes for each, about twelve in all
+    just soak                     all of it, about half an hour
+    just soak --only variants     the tests that `just test` leaves out: every language, window, proxy; long searches
     just soak --seconds 20 --only narrow
     just soak --compare ws://127.0.0.1:9000/ws     the same through any server that speaks pion sfu-ws signalling
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def main() -> None:
         prog="just soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--only", choices=("loss", "narrow", "soon"))
+    parser.add_argument("--only", choices=("variants", "loss", "narrow", "soon"))
     parser.add_argument("--loss", type=float, action="append", help="share of 1; may be given more than once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compare", metavar="URL", help="its media must come from 127.0.0.1")
@@ -39,6 +41,8 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     problems: list[str] = []
+    if options.only in (None, "variants"):
+        problems += variants()
     if options.only in (None, "loss"):
         rows = found["loss"] = lossy(options)
         print(loss.table(rows), flush=True)
@@ -55,6 +59,12 @@ def main() -> None:
         options.json.write_text(json.dumps(found, indent=1))
     if problems:
         sys.exit("Goals that were missed:\n" + "\n".join(problems))
+
+
+def variants() -> list[str]:
+    """Runs the tests that are marked `soak`."""
+    command = [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadgroup", "-m", "soak"]
+    return ["tests of variants"] if subprocess.run(command, cwd=ROOT).returncode else []
 
 
 def lossy(options: argparse.Namespace) -> list[dict[str, Any]]:

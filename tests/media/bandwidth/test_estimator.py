@@ -98,6 +98,7 @@ def test_in_a_steady_state_probes_are_seldom() -> None:
     assert 0 < way.probes * TICK_S <= 60 / RETRY_MOST_S * (PROBE_S + TICK_S)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("checks", [False, True])
 @pytest.mark.parametrize(("bps", "wanted_bps"), [(160e3, 2500e3), (300e3, 2500e3), (20e6, 2500e3), (20e6, 0.0)])
 def test_after_ten_hours_it_still_finds_what_a_way_carries(bps: float, wanted_bps: float, checks: bool) -> None:
