@@ -81,11 +81,18 @@ function setUnread(count) {
 
 const scroll = () => log.parentElement;
 
-/** Keeps the newest line in view when a keyboard opens, or the composer grows with its draft or files. */
+/**
+ * Keeps the newest line in view when a keyboard opens, or the composer grows with its draft or files. Browsers tell of an earlier
+ * scroll after the size has changed and before they tell of that: then nobody has scrolled away.
+ */
 function watch(box) {
+  let height = box.clientHeight;
   watched = true;
-  box.addEventListener('scroll', () => (atEnd = isAtEnd(box)), { passive: true });
-  watchSize(box, () => atEnd && toEnd());
+  box.addEventListener('scroll', () => height === box.clientHeight && (atEnd = isAtEnd(box)), { passive: true });
+  watchSize(box, () => {
+    height = box.clientHeight;
+    if (atEnd) toEnd();
+  });
 }
 
 const isAtEnd = (box) => box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PX;

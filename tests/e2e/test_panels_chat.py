@@ -33,6 +33,12 @@ _END_JS = """() => {
     const foot = document.querySelector('.panel__foot:has(.composer)').getBoundingClientRect();
     return document.querySelector('#chat-log').lastElementChild.getBoundingClientRect().bottom <= foot.top + 1;
 }"""
+_SHRINK_JS = """() => {
+    const box = document.querySelector('#chat-log').parentElement;
+    box.scrollTop -= 1;
+    box.style.maxHeight = '200px';
+}"""
+"""In one frame the window gets lower and an earlier scroll is told of."""
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +114,7 @@ def test_the_newest_line_stays_in_view(two: tuple[Person, Person]) -> None:
     expect(last).to_be_in_viewport()
     page.route("**/files", lambda route: None)  # they go on for as long as the test
     for change in (
+        lambda: page.evaluate(_SHRINK_JS),
         lambda: page.set_viewport_size({"width": 1280, "height": 420}),
         lambda: page.fill("#chat-input", "a draft\nof\nmany\nlines"),
         lambda: [give(page, name, b"x") for name in ("one.txt", "two.txt")],
@@ -119,6 +126,7 @@ def test_the_newest_line_stays_in_view(two: tuple[Person, Person]) -> None:
     page.unroute("**/files")
     page.fill("#chat-input", "")
     page.set_viewport_size({"width": 1280, "height": 720})
+    page.evaluate("document.querySelector('#chat-log').parentElement.removeAttribute('style')")
 
 
 def test_what_is_new_is_counted_and_marked(two: tuple[Person, Person]) -> None:
