@@ -13,6 +13,7 @@ from urllib.parse import quote
 from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
 from sfu.calls.admission import verified
 from sfu.calls.chat import file_info
+from sfu.logs import quoted
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import NoCall, RoomChanged, RoomElsewhere, RoomNotFound, TokenError
 from sfu.store import Store
@@ -66,8 +67,11 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
+    """`about` says in the log what was changed, besides what the path names."""
+
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
 
 
 class Handlers:
@@ -96,7 +100,8 @@ class Handlers:
             "room_id": grant.room_id,
             "user_name": grant.user_name,
         }
-        return ApiResponse(body, {"Location": f"tokens/{grant.id}"})
+        about = {"issued": grant.id, "name": quoted(grant.user_name)}
+        return ApiResponse(body, {"Location": f"tokens/{grant.id}"}, about)
 
     async def list_tokens(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.tokens.list(
@@ -109,10 +114,10 @@ class Handlers:
         if token is None:
             raise TokenNotFound
         self._calls.end_token(token.id)
-        return ApiResponse()
+        room = quoted(f"{token.company_id}/{token.room_id}")
+        return ApiResponse(about={"room": room, "name": quoted(token.user_name)})
 
     async def inspect_token(self, call: ApiRequest) -> ApiResponse:
-        """A token of another company is reported like one with a wrong signature."""
         token, now = call.body["token"], self._clock()
         secret, recorded = None, None
         try:
@@ -145,7 +150,8 @@ class Handlers:
         judge = partial(_require, call.if_match)
         changed = await self._store.rooms.update(call.company.id, call.path["room_id"], call.body, judge=judge)
         self._calls.change_room(changed)
-        return await self._described(changed)
+        answer = await self._described(changed)
+        return ApiResponse(answer.body, answer.headers, {"changed": ",".join(sorted(call.body))})
 
     async def delete_room(self, call: ApiRequest) -> ApiResponse:
         judge = partial(_require, call.if_match)

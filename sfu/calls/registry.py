@@ -26,6 +26,7 @@ from sfu.metrics import Counters
 from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
 from sfu.rates import Rate, Rates, failures
 from sfu.refusals import TokenSignature, TooManyJoins
+from sfu.refused import Refused
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers
@@ -110,6 +111,7 @@ class Calls:
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
         """Limits guesses at tokens and secrets per address; None if limits are off."""
+        self.refused = Refused(trio.current_time)
         joins = JOINS if config.limits else ()
         self.joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in joins))
         """Limits joins without a token per address."""

@@ -143,6 +143,15 @@ def peek(token: str) -> str:
     return _kid(_header(token))
 
 
+def claimed(token: str) -> dict[str, str]:
+    """The `room`, after its company's id, and the `name` that a token claims, for the log. Nothing is verified."""
+    _, claims = _unverified(token)
+    found = [(claims or {}).get(name) for name in ("company_id", "room_id", "user_name")]
+    company_id, room_id, name = (value if isinstance(value, str) else "" for value in found)
+    said = {"room": "/".join(filter(None, (company_id, room_id))), "name": name}
+    return {key: value for key, value in said.items() if value}
+
+
 def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
     """Verifies a token and returns its grant. `secret` is that of the company from `peek`, None if it does not exist.
 
@@ -192,7 +201,10 @@ class Inspection:
 
 
 def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenError | None = None) -> Inspection:
-    """Explains why a token is or is not accepted now. `recorded`: the error for its database record, if any."""
+    """Explains why a token is or is not accepted now, to the company with `secret`; None: the token's is another.
+
+    `recorded`: the error for its database record, if any.
+    """
     header, claims = _unverified(token)
     try:
         found = decode(token, secret, now)
