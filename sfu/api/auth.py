@@ -14,18 +14,18 @@ from datetime import datetime
 
 import trio
 
-from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
+from sfu.api.refusals import ADVICE, ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.api.routes import Access, Route
 from sfu.calls.admission import verified
 from sfu.logs import quoted
 from sfu.rates import Rate
-from sfu.refusals import CompanyDisabled, Refusal, TokenRoom, TokenSignature
+from sfu.refusals import CompanyDisabled, Refusal, TokenMalformed, TokenRoom, TokenSignature
 from sfu.refused import Refused
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
-from sfu.tenancy.keys import is_api_key, visible_prefix
-from sfu.tenancy.tokens import claimed
+from sfu.tenancy.keys import is_api_key, seen, visible_prefix
+from sfu.tenancy.tokens import claimed, is_jwt
 
 log = logging.getLogger("sfu.api")
 
@@ -56,7 +56,7 @@ class Auth:
         credential = credential.strip() if scheme.lower() == "bearer" else ""
         try:
             if not credential:
-                raise ApiKeyMissing
+                raise ApiKeyMissing(f"The Authorization header is not `Bearer pk_…`. {ADVICE}" if header else "")
             return await self._caller(route.access, credential, room_id)
         except Refusal as refusal:
             who = {"room": room_id or ""} | claimed(credential)
@@ -70,12 +70,14 @@ class Auth:
             return await self._moderated(credential, room_id)
         company = await self._store.companies.by_api_key(credential)
         if company is None:
-            raise ApiKeyInvalid
+            raise ApiKeyInvalid("" if is_api_key(credential) else _mistaken(credential))
         if not company.is_active:
             raise CompanyDisabled
         return Caller(company, {"company": quoted(company.name), "key": company.key_prefix})
 
     async def _moderated(self, token: str, room_id: str | None) -> Caller:
+        if not is_jwt(token):
+            raise TokenMalformed(_mistaken(token))
         company, found = await verified(self._store, token, self._clock())
         refused = held_against(await self._store.tokens.get(company.id, found.id))
         if refused is not None:
@@ -85,6 +87,13 @@ class Auth:
         if not found.permissions.moderate:
             raise ModeratorRequired
         return Caller(company, {"company": quoted(company.name), "by": quoted(found.user_name), "token": found.id})
+
+
+def _mistaken(credential: str) -> str:
+    """The form that a credential has instead of a key's or token's, so that its sender sees what was mixed up."""
+    if is_jwt(credential):
+        return f"This is a token, not an API key. Tokens are not accepted here. {ADVICE}"
+    return f"The credential is {seen(credential)}. {ADVICE}"
 
 
 def _shown(credential: str) -> str:

@@ -8,6 +8,7 @@ in the database and not checked here.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -44,6 +45,11 @@ TOKEN_BYTES = 8192
 _LAST_SECOND = 253402300799
 """The last second of the year 9999, the maximum of datetime."""
 
+_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
+_FOREIGN = (
+    "The token was not made by this company: its key id (`kid`) is another's.",
+    "Inspect it with the API key of the company that made it, or make one with POST /api/v1/tokens.",
+)
 _NOBODY = secrets.token_bytes(32)
 """The secret to verify tokens of unknown companies with, so that they take as long to fail as others."""
 
@@ -143,6 +149,11 @@ def peek(token: str) -> str:
     return _kid(_header(token))
 
 
+def is_jwt(text: str) -> bool:
+    """Whether the text has the form of a token: three parts in base64url."""
+    return _JWT.fullmatch(text) is not None
+
+
 def claimed(token: str) -> dict[str, str]:
     """The `room`, after its company's id, and the `name` that a token claims, for the log. Nothing is verified."""
     _, claims = _unverified(token)
@@ -211,7 +222,9 @@ def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenErro
         if recorded is not None:
             raise recorded
     except TokenError as error:
-        return Inspection(False, error.code, str(error), error.advice, header, claims)
+        foreign = secret is None and isinstance(error, TokenSignature)
+        message, advice = _FOREIGN if foreign else (str(error), error.advice)
+        return Inspection(False, error.code, message, advice, header, claims)
     allowed = [name for name, yes in found.permissions.to_json().items() if yes]
     left = found.expires_at - now
     until = f"until {_clock(found.expires_at)}, {_span(left)} from now"

@@ -108,6 +108,7 @@ async def test_inspection_explains(rest: Rest, clock: Any, rival: Tenant) -> Non
     assert "alice may enter room team-meeting" in found["message"]
     theirs = (await rest("POST", "/tokens/inspect", {"token": token}, key=rival.key)).json
     assert (theirs["valid"], theirs["code"]) == (False, "token_signature")
+    assert theirs["message"].startswith("The token was not made by this company")
     clock.advance(3600 + 60)
     assert (await rest("POST", "/tokens/inspect", {"token": token})).json["code"] == "token_expired"
     assert (await rest("POST", "/tokens/inspect", {"token": "nonsense"})).json["code"] == "token_malformed"

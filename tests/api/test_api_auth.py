@@ -366,6 +366,32 @@ async def test_a_refusal_is_logged_once_a_minute_and_address(
     ]
 
 
+async def test_a_wrong_credential_is_told_what_it_is(rest: Rest, acme: Tenant, world: World) -> None:
+    """By the form only: an answer does not tell a key that was replaced from one that never was."""
+    token = str(world.credentials["moderator"])
+    said = {
+        "": "has no API key",
+        f"Basic {acme.key}": "is not `Bearer pk_…`",
+        acme.key: "is not `Bearer pk_…`",
+        token: "is a token, not an API key",
+        f"Bearer {acme.key[:20]}": "only the beginning of an API key: it has 20 characters, and an API key has 46",
+        f"Bearer {acme.key}x": "more than an API key: it has 47 characters",
+        f"Bearer '{acme.key}'": "is in quotes",
+        f"Bearer Bearer {acme.key}": "more than one word",
+        f"Bearer {acme.key[3:]}": "an API key without its `pk_`",
+        f"Bearer pk_{'.' * 43}": "a character that none has",
+        "Bearer secret": "no API key: these begin with `pk_`",
+        f"Bearer {WRONG}": "No company of this server has this API key",
+        f"Bearer {acme.key[:-4]}AAAA": "No company of this server has this API key",
+    }
+    for header, words in said.items():
+        for path in ("/rooms", f"/rooms/{ROOM}") if header != token else ("/rooms",):
+            reply = await rest("GET", path, key="", headers={"Authorization": header} if header else {})
+            assert reply.status == 401
+            assert words in reply.json["detail"], (header, path)
+            assert acme.key[3:20] not in reply.json["detail"]
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
