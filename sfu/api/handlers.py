@@ -310,6 +310,7 @@ def _participant(session: Session, person: Participant) -> dict[str, Any]:
         "user_name": person.name,
         "moderator": person.moderator,
         "hand": person.hand,
+        **asdict(session.drops),
         "tracks": tracks,
     }
 
@@ -328,7 +329,11 @@ def _line(line: Line) -> dict[str, Any]:
 
 def _session(session: Session) -> dict[str, Any]:
     names = ("id", "room_id", "user_name", "token_id", "peer_address", "connected_at", "last_seen_at")
-    return _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s")) | asdict(session.quality)
+    return (
+        _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s"))
+        | asdict(session.drops)
+        | asdict(session.quality)
+    )
 
 
 def _room_day(day: RoomDay) -> dict[str, Any]:

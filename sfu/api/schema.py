@@ -194,6 +194,11 @@ _SETTINGS: Mapping[str, Schema] = {
     },
     "metadata": {"$ref": "#/components/schemas/Metadata"},
 }
+_DROPS: Mapping[str, Schema] = {
+    "drops": _described(_COUNT, "How often the connection was lost, for example by a bad network or a reloaded page."),
+    "returns": _described(_COUNT, "How often the person came back after that."),
+    "last_drop": _described(_maybe(_STRING), "Why it was lost last, a code as in `leave_reason`; null: it never was."),
+}
 _ROOM: Mapping[str, Schema] = {
     "id": _ID,
     "room_id": _STRING,
@@ -279,6 +284,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         disconnected_at=_maybe(_TIME),
         leave_reason=_maybe(_STRING),
         duration_s=_maybe(_SECONDS),
+        **_DROPS,
         score_mean=_described(
             _maybe(_NUMBER),
             "Mean quality of the call, 1 (bad) to 4.4. Like the fields below, null until the "
@@ -299,6 +305,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         user_name=_STRING,
         moderator=_BOOLEAN,
         hand=_described(_COUNT, "When the hand was raised, in milliseconds since 1970; 0: it is down."),
+        **_DROPS,
         tracks={
             "type": "array",
             "items": _object(source=_STRING, kind={"type": "string", "enum": ["audio", "video"]}, muted=_BOOLEAN),

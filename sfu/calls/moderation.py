@@ -121,7 +121,8 @@ class Moderation:
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """The participants of the call, in order of arrival."""
-        return [(session.record, session.peer.described()) for session in self._in(company_id, room_id)]
+        here = self._in(company_id, room_id)
+        return [(replace(one.record, drops=one.drops.now), one.peer.described()) for one in here]
 
     def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
         """Mutes a source of a participant. False if the session is not in the call. Raises BadSource."""

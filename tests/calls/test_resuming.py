@@ -17,7 +17,7 @@ from test_moderation import moderate, moderator, until
 from trio_websocket import ConnectionClosed
 
 from sfu.calls.admission import utc_now
-from sfu.store.records import Session
+from sfu.store.records import Session, SessionDrops
 from sfu.tenancy import tokens
 
 LONG = settings(hold_s=60.0)
@@ -211,7 +211,7 @@ async def test_a_bare_client_has_no_way_back_and_is_gone_at_once(tmp_path: Path)
         assert server.counters.get("sfu_ends_total", code="left") == 1
 
 
-async def test_it_stays_one_session_and_resumes_are_counted(tmp_path: Path) -> None:
+async def test_it_stays_one_session_that_counts_its_drops(tmp_path: Path) -> None:
     async with running(tmp_path, settings(hold_s=60.0, max_peers=1)) as server, server.joined() as alice:
         await held(server, alice)
         assert (await server.refused("/ws?room=team"))["code"] == "room_full"
@@ -219,7 +219,7 @@ async def test_it_stays_one_session_and_resumes_are_counted(tmp_path: Path) -> N
             await last.send("leave")
             await last.expect_bye("left", 1000, rejoin=False)
         (record,) = await records(server)
-        assert (record.leave_reason, record.metadata) == ("left", {"resumes": 2})
+        assert (record.leave_reason, record.drops) == ("left", SessionDrops(2, 2, "unresponsive"))
         assert server.counters.get("sfu_resumes_total") == 2
 
 
