@@ -13,6 +13,7 @@ from urllib.parse import quote
 from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
 from sfu.calls.admission import verified
 from sfu.calls.chat import file_info
+from sfu.errors import Removed, SfuError
 from sfu.logs import quoted
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import NoCall, RoomChanged, RoomElsewhere, RoomNotFound, TokenError
@@ -119,12 +120,16 @@ class Handlers:
 
     async def inspect_token(self, call: ApiRequest) -> ApiResponse:
         token, now = call.body["token"], self._clock()
-        secret, recorded = None, None
+        secret: bytes | None = None
+        recorded: SfuError | None = None
         try:
             if tokens.peek(token) == call.company.id:
                 secret = self._store.companies.secret(call.company).reveal()
                 _, grant = await verified(self._store, token, now)
                 recorded = held_against(await self._store.tokens.get(call.company.id, grant.id))
+                who = (grant.company_id, grant.room_id, grant.user_name)
+                if recorded is None and await self._store.bans.holds(*who, token_id=grant.id, address=""):
+                    recorded = Removed()
         except TokenError:
             pass  # tokens.inspect finds the same error and explains it
         found = tokens.inspect(token, secret, now, recorded)

@@ -18,14 +18,13 @@ from typing import Any
 
 import jwt
 
-from sfu.errors import BadName
+from sfu.errors import BadName, SfuError
 from sfu.refusals import (
     BadValue,
     TokenAlgorithm,
     TokenAudience,
     TokenClaim,
     TokenCompany,
-    TokenError,
     TokenExpired,
     TokenLifetime,
     TokenMalformed,
@@ -45,6 +44,7 @@ TOKEN_BYTES = 8192
 _LAST_SECOND = 253402300799
 """The last second of the year 9999, the maximum of datetime."""
 
+_LIFT = "A moderator removed the holder. Lift the ban with DELETE /api/v1/rooms/{room_id}/bans/{ban_id}."
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
 _FOREIGN = (
     "The token was not made by this company: its key id (`kid`) is another's.",
@@ -211,19 +211,19 @@ class Inspection:
     claims: dict[str, Any] | None
 
 
-def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenError | None = None) -> Inspection:
+def inspect(token: str, secret: bytes | None, now: datetime, recorded: SfuError | None = None) -> Inspection:
     """Explains why a token is or is not accepted now, to the company with `secret`; None: the token's is another.
 
-    `recorded`: the error for its database record, if any.
+    `recorded`: the error of a join for what the database has about it, if any.
     """
     header, claims = _unverified(token)
     try:
         found = decode(token, secret, now)
         if recorded is not None:
             raise recorded
-    except TokenError as error:
+    except SfuError as error:
         foreign = secret is None and isinstance(error, TokenSignature)
-        message, advice = _FOREIGN if foreign else (str(error), error.advice)
+        message, advice = _FOREIGN if foreign else (str(error), getattr(error, "advice", _LIFT))
         return Inspection(False, error.code, message, advice, header, claims)
     allowed = [name for name, yes in found.permissions.to_json().items() if yes]
     left = found.expires_at - now

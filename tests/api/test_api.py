@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -101,7 +102,9 @@ async def test_a_revoked_token_ends_its_call_and_says_so(rest: Rest) -> None:
     assert inspected["advice"]
 
 
-async def test_inspection_explains(rest: Rest, clock: Any, rival: Tenant) -> None:
+async def test_inspection_explains(
+    rest: Rest, store: Store, clock: Any, acme: Tenant, rival: Tenant, issue: Callable[..., Any]
+) -> None:
     token = (await rest("POST", "/tokens", WANTED)).json["token"]
     found = (await rest("POST", "/tokens/inspect", {"token": token})).json
     assert (found["valid"], found["code"]) == (True, "valid")
@@ -109,8 +112,14 @@ async def test_inspection_explains(rest: Rest, clock: Any, rival: Tenant) -> Non
     theirs = (await rest("POST", "/tokens/inspect", {"token": token}, key=rival.key)).json
     assert (theirs["valid"], theirs["code"]) == (False, "token_signature")
     assert theirs["message"].startswith("The token was not made by this company")
-    clock.advance(3600 + 60)
-    assert (await rest("POST", "/tokens/inspect", {"token": token})).json["code"] == "token_expired"
+    grant, evil = await issue(acme.company, user_name="eve")
+    store.bans.add(await store.sessions.admit(grant, evil), until=grant.expires_at, by="max")
+    banned = (await rest("POST", "/tokens/inspect", {"token": evil})).json
+    assert (banned["valid"], banned["code"]) == (False, "removed")
+    assert "/bans/" in banned["advice"]
+    for later_s, code in ((3600 + 59, "valid"), (1, "token_expired")):  # as for a join
+        clock.advance(later_s)
+        assert (await rest("POST", "/tokens/inspect", {"token": token})).json["code"] == code
     assert (await rest("POST", "/tokens/inspect", {"token": "nonsense"})).json["code"] == "token_malformed"
 
 
