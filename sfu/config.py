@@ -311,7 +311,7 @@ class Config:
     head_s: float = _seconds(5.0, "Timeout for the head of an HTTP request.")
     body_bytes: int = _bytes(65536, 0, 1 << 24, "Longest body of an HTTP request.")
     keep_alive_s: float = _seconds(75.0, "How long an idle HTTP connection is kept open.")
-    join_s: float = _seconds(10.0, "Timeout from the connection to the first offer.")
+    join_s: float = _seconds(10.0, "Timeout from the connection to the first offer to somebody who may publish.")
     answer_s: float = _seconds(15.0, "Timeout for the answer to an offer.")
     ice_s: float = _seconds(15.0, "Timeout for ICE to find a media path.")
     dtls_s: float = _seconds(10.0, "Timeout for the DTLS handshake.")

@@ -237,8 +237,9 @@ class Session:
             log.info("away room=%r peer=%s", self.peer.room.key, self.peer.id)
 
     def broken(self) -> None:
-        """Holds the peer, if it had an offer and its client can resume; else waits for its page to be reloaded."""
-        if not (self._media.offered and self.peer.full):
+        """Holds the peer, if it had the offers it was to get and can resume; else waits for its page to be reloaded."""
+        lone = self._media.joined and not self.peer.permissions.publish  # offered nothing until somebody sends
+        if not (self.peer.full and (self._media.offered or lone)):
             self.away()
             return
         link, self._link = self._link, None
