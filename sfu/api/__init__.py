@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 import trio
 from quart import Blueprint, Response, request
@@ -21,6 +21,7 @@ from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
 from sfu.config import Config
+from sfu.errors import BadRequest
 from sfu.logs import AUDIT, line, quoted
 from sfu.metrics import Counters
 from sfu.rates import failures
@@ -79,6 +80,7 @@ def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitab
     handle: Callable[[ApiRequest], Awaitable[ApiResponse]] = getattr(handlers, route.name)
 
     async def view(**parts: object) -> Response:
+        _check_utf8(request.scope.get("raw_path", b""))
         path = {name: str(part) for name, part in parts.items()}
         headers = request.headers
         address = request.remote_addr or ""
@@ -94,6 +96,14 @@ def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitab
         return _respond(route, query, answer)
 
     return view
+
+
+def _check_utf8(raw_path: bytes) -> None:
+    """Raises BadRequest for a path whose names are no text: they would be taken for other names."""
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The path is not UTF-8.") from None
 
 
 def _object(caller: Caller, path: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, str]:

@@ -77,7 +77,9 @@ class Entry:
 def asked(target: str, subprotocols: Sequence[str]) -> Ask:
     """Parses the request's target and subprotocols. Raises BadRequest."""
     try:
-        query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16)
+        query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRequest("The query string is not UTF-8.") from None
     except ValueError:
         raise BadRequest("The query string cannot be parsed.") from None
     token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})

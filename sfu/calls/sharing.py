@@ -23,7 +23,7 @@ from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
-from sfu.errors import ConfigError, NotAllowed, SfuError
+from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
 from sfu.rates import Rate, place
 from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
@@ -127,9 +127,12 @@ class Sharing:
 
     async def _store_file(self, session: Seat, body: PacedBody) -> File:
         """Stores the file on disk and in the database. If it raises, the file is in neither."""
+        try:
+            name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="strict"))
+        except UnicodeDecodeError:
+            raise BadRequest("X-File-Name is not UTF-8.") from None
         file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:
-            name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="replace"))
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
             await self._store.files.add(session.peer.room.id, file, limit_bytes=self._config.room_files_bytes)
         except BaseException:

@@ -123,6 +123,11 @@ async def test_inspection_explains(
     assert (await rest("POST", "/tokens/inspect", {"token": "nonsense"})).json["code"] == "token_malformed"
 
 
+async def test_a_path_that_is_no_text_names_nothing(rest: Rest) -> None:
+    for path in ("/rooms/%ff", "/rooms/caf%e9/chat", "/users/%ed%a0%80/rooms"):
+        assert (await rest("GET", path)).code == "bad_request"
+
+
 async def test_tokens_are_listed_the_newest_first(rest: Rest, clock: Any) -> None:
     for name in ("alice", "bob", "carol"):
         await rest("POST", "/tokens", WANTED | {"user_name": name})
