@@ -324,8 +324,8 @@ class Config:
     )
     hold_s: float = _seconds(
         15.0,
-        "How long a peer whose WebSocket broke can resume. Its media continues. Pages try it after 1 to 3 seconds. A "
-        "reloaded page gets its seat back for as long, but at most 5 seconds.",
+        "How long a peer whose WebSocket broke can resume; pages try after 1 to 3 seconds. A reloaded page gets its "
+        "seat back for as long, up to 5 seconds.",
     )
     log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
 
