@@ -316,12 +316,8 @@ class Config:
     ice_s: float = _seconds(15.0, "Timeout for ICE to find a media path.")
     dtls_s: float = _seconds(10.0, "Timeout for the DTLS handshake.")
     send_s: float = _seconds(10.0, "Timeout for one WebSocket message or one write to an HTTP connection.")
-    ping_s: float = _seconds(
-        20.0, "Time between WebSocket pings. With SFU_PONG_S, it must be below the timeouts of proxies."
-    )
-    pong_s: float = _seconds(
-        10.0, "Timeout for the pong to a WebSocket ping, at least 3: a lost packet delays it by seconds.", low=3
-    )
+    ping_s: float = _seconds(20.0, "Time between WebSocket pings; plus SFU_PONG_S less than proxies' timeouts.")
+    pong_s: float = _seconds(10.0, "Timeout for the pong, at least 3: a lost packet delays it by seconds.", low=3)
     hold_s: float = _seconds(
         15.0,
         "How long a peer whose WebSocket broke can resume; pages try after 1 to 3 seconds. A reloaded page gets its "
