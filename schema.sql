@@ -156,3 +156,8 @@ CREATE INDEX sessions_guests ON sessions (disconnected_at) WHERE token_id IS NUL
 
 -- step 11: canonical names
 -- no statements: sfu/store/renaming.py renames rooms that older releases stored under another spelling
+
+-- step 12: lost connections
+ALTER TABLE sessions ADD COLUMN drops INTEGER NOT NULL DEFAULT 0;       -- how often the connection was lost …
+ALTER TABLE sessions ADD COLUMN returns INTEGER NOT NULL DEFAULT 0;     -- … and how often the person came back
+ALTER TABLE sessions ADD COLUMN last_drop TEXT;                         -- why it was lost last

@@ -24,7 +24,17 @@ SHARED = (
 )  # fmt: skip
 """What both planes import."""
 CONTROL: Layers = [
-    (*SHARED, "sfu.turn", "sfu.config", "sfu.settings_file", "sfu.rates", "sfu.metrics", "sfu.clock", "sfu.background"),
+    (
+        *SHARED,
+        "sfu.turn",
+        "sfu.config",
+        "sfu.settings_file",
+        "sfu.rates",
+        "sfu.metrics",
+        "sfu.clock",
+        "sfu.background",
+        "sfu.refused",
+    ),
     ("sfu.tenancy",),
     ("sfu.protocol",),
     ("sfu.store",),

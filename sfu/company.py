@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import logging
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sfu import settings_file
+from sfu import logs, settings_file
 from sfu.errors import BadName
 from sfu.refusals import BadValue, CompanyNotFound
 
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
     from sfu.store import Store
     from sfu.store.records import Company
 
-Command = Callable[["Store", argparse.Namespace], Awaitable[None]]
+Command = Callable[["Store", argparse.Namespace], Awaitable["Company | None"]]
+"""Returns the company that it changed, if any."""
 
 
 def add_parsers(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +30,7 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
     for name, (command, text) in COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
         settings_file.add_option(one)
-        one.set_defaults(company_command=command)
+        one.set_defaults(company_command=command, company_event=f"company_{name.replace('-', '_')}")
         if name != "list":
             one.add_argument("name", help="the company's name")
         if name == "create":
@@ -42,10 +46,32 @@ async def run(config: Config, options: argparse.Namespace) -> None:
     async with open_data(config, create=False) as store:
         await store.companies.ensure_default()
         command: Command = options.company_command
-        await command(store, options)
+        changed = await command(store, options)
+        if changed is not None:
+            _record(options.company_event, changed)
 
 
-async def _create(store: Store, options: argparse.Namespace) -> None:
+def _record(event: str, company: Company) -> None:
+    """Tells the log what was changed and by whom."""
+    about = {"company": logs.quoted(company.name), "id": company.id, "key": company.key_prefix}
+    logs.to_syslog(logs.AUDIT)
+    logging.getLogger(logs.AUDIT).info("%s", logs.line(event, **about, by=logs.quoted(_user()), client=_client()))
+
+
+def _user() -> str:
+    """Who runs this command: with sudo, whoever called sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        return str(os.getuid())
+
+
+def _client() -> str:
+    """The address that this shell's ssh connection comes from, if sshd says so."""
+    return os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+
+
+async def _create(store: Store, options: argparse.Namespace) -> Company:
     from sfu.tenancy.names import canonical
 
     try:
@@ -54,6 +80,7 @@ async def _create(store: Store, options: argparse.Namespace) -> None:
         raise BadValue(str(error)) from None
     company, key = await store.companies.create(name, options.tier)
     _show_key(company, key.reveal())
+    return company
 
 
 async def _list(store: Store, _options: argparse.Namespace) -> None:
@@ -67,24 +94,28 @@ async def _list(store: Store, _options: argparse.Namespace) -> None:
         print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-async def _rotate_key(store: Store, options: argparse.Namespace) -> None:
+async def _rotate_key(store: Store, options: argparse.Namespace) -> Company:
     company, key = await store.companies.rotate_key((await _named(store, options)).id)
     _show_key(company, key.reveal())
+    return company
 
 
-async def _rotate_secret(store: Store, options: argparse.Namespace) -> None:
+async def _rotate_secret(store: Store, options: argparse.Namespace) -> Company:
     company = await store.companies.rotate_secret((await _named(store, options)).id)
     print(f"Tokens of {company.name} issued until now are no longer accepted.")
+    return company
 
 
-async def _disable(store: Store, options: argparse.Namespace) -> None:
+async def _disable(store: Store, options: argparse.Namespace) -> Company:
     company = await store.companies.set_active((await _named(store, options)).id, active=False)
     print(f"{company.name} is disabled: its keys and tokens are refused, and its calls end.")
+    return company
 
 
-async def _enable(store: Store, options: argparse.Namespace) -> None:
+async def _enable(store: Store, options: argparse.Namespace) -> Company:
     company = await store.companies.set_active((await _named(store, options)).id, active=True)
     print(f"{company.name} is active.")
+    return company
 
 
 async def _named(store: Store, options: argparse.Namespace) -> Company:

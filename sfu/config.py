@@ -65,8 +65,8 @@ def _bytes(default: int, low: int, high: int, text: str) -> Any:
     return _setting(default, _whole(low, high), text, unit="bytes")
 
 
-def _seconds(default: float, text: str) -> Any:
-    return _setting(default, _decimal(0.1, 3600), text, unit="seconds")
+def _seconds(default: float, text: str, low: float = 0.1) -> Any:
+    return _setting(default, _decimal(low, 3600), text, unit="seconds")
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -311,17 +311,17 @@ class Config:
     head_s: float = _seconds(5.0, "Timeout for the head of an HTTP request.")
     body_bytes: int = _bytes(65536, 0, 1 << 24, "Longest body of an HTTP request.")
     keep_alive_s: float = _seconds(75.0, "How long an idle HTTP connection is kept open.")
-    join_s: float = _seconds(10.0, "Timeout from the connection to the first offer.")
+    join_s: float = _seconds(10.0, "Timeout from the connection to the first offer to somebody who may publish.")
     answer_s: float = _seconds(15.0, "Timeout for the answer to an offer.")
     ice_s: float = _seconds(15.0, "Timeout for ICE to find a media path.")
     dtls_s: float = _seconds(10.0, "Timeout for the DTLS handshake.")
     send_s: float = _seconds(10.0, "Timeout for one WebSocket message or one write to an HTTP connection.")
-    ping_s: float = _seconds(20.0, "Time between WebSocket pings.")
-    pong_s: float = _seconds(10.0, "Timeout for the pong to a WebSocket ping.")
+    ping_s: float = _seconds(20.0, "Time between WebSocket pings; plus SFU_PONG_S less than proxies' timeouts.")
+    pong_s: float = _seconds(10.0, "Timeout for the pong, at least 3: a lost packet delays it by seconds.", low=3)
     hold_s: float = _seconds(
         15.0,
-        "How long a peer whose WebSocket broke can resume. Its media continues. A reloaded page gets its seat back for "
-        "as long, but at most 5 seconds.",
+        "How long a peer whose WebSocket broke can resume; pages try after 1 to 3 seconds. A reloaded page gets its "
+        "seat back for as long, up to 5 seconds.",
     )
     log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
 

@@ -1,10 +1,14 @@
-"""A flood gate: caps how many messages of strangers are handled per second. Pure: the clock is an argument."""
+"""A flood gate caps how many messages of strangers are handled per second. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 
 WINDOW_S = 1.0
+FORMER_S = 40.0
+"""How long after a peer left its media may go on coming: a browser that was not told stops once its checks were not
+answered for 30 s (RFC 7675 section 5.1)."""
 
 
 class FloodGate:
@@ -34,3 +38,22 @@ class FloodGate:
             return False
         self._warned_s = now_s
         return True
+
+
+class Former:
+    """Sources that were somebody's until `for_s` ago. Memory is bounded: `most`, of which the oldest go first."""
+
+    __slots__ = ("_for_s", "_left_s", "_most")
+
+    def __init__(self, for_s: float = FORMER_S, most: int = 10_000) -> None:
+        self._for_s, self._most = for_s, most
+        self._left_s: OrderedDict[Hashable, float] = OrderedDict()
+
+    def add(self, source: Hashable, now_s: float) -> None:
+        self._left_s[source] = now_s
+        self._left_s.move_to_end(source)
+        if len(self._left_s) > self._most:
+            self._left_s.popitem(last=False)
+
+    def holds(self, source: Hashable, now_s: float) -> bool:
+        return now_s - self._left_s.get(source, -self._for_s) < self._for_s

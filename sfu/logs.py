@@ -9,9 +9,15 @@ import logging
 import os
 import sys
 import time
+from logging.handlers import SysLogHandler
 
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """Syslog's severities (RFC 5424 section 6.2.1) by level."""
+
+AUDIT = "sfu.audit"
+"""The logger of what API keys, moderators and commands changed: one line each."""
+QUOTED_CHARACTERS = 160
+"""Most characters of a text in a line, unless the caller wants more."""
 
 
 class _OneLine(logging.Formatter):
@@ -34,6 +40,31 @@ def to_stderr(level: str, more: str = "") -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level.upper())
+
+
+class _ToSyslog(SysLogHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 -- the name is logging's
+        """Nobody reads the system's log. Standard error has the line, too."""
+
+
+def to_syslog(logger: str, path: str = "/dev/log") -> None:
+    """Sends the lines of this logger to the system's log, too, if the system has one. In the journal: `-t sfu`."""
+    if not os.path.exists(path):
+        return
+    handler = _ToSyslog(path)
+    handler.ident = "sfu: "
+    handler.setFormatter(_OneLine("level=%(levelname)s logger=%(name)s %(message)s"))
+    logging.getLogger(logger).addHandler(handler)
+
+
+def line(event: str, /, **fields: object) -> str:
+    """A message of the log, `event key=value …`. A field without a value is left out; what people wrote is `quoted`."""
+    return " ".join([event, *(f"{name}={value}" for name, value in fields.items() if value not in (None, ""))])
+
+
+def quoted(text: str | None, most: int = QUOTED_CHARACTERS) -> str:
+    """Text that people chose, on one line and between quotes, cut after `most` characters. Empty text stays empty."""
+    return repr(text if len(text) <= most else text[:most] + "…") if text else ""
 
 
 def say(text: str, level: int) -> None:

@@ -13,7 +13,6 @@ from sfu.refusals import TooManyFailures, TooManyRequests
 
 FAILURES = 10
 FAILURES_S = 60.0
-TOLD_S = 60.0
 ADDRESSES = 10_000
 """Addresses kept in memory. Beyond that, the least recently counted one is forgotten."""
 
@@ -90,11 +89,6 @@ class Buckets:
         if len(self._buckets) > ADDRESSES:
             self._buckets.popitem(last=False)
         return bucket
-
-
-def told(clock: Callable[[], float]) -> Rate:
-    """The limit on lines in the log about one address, whose number strangers would otherwise determine."""
-    return Rate(1, TOLD_S, clock)
 
 
 def failures(clock: Callable[[], float]) -> Rate:

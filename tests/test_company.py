@@ -71,6 +71,17 @@ def test_a_company_is_disabled_and_enabled(company: Callable[..., Any]) -> None:
         assert re.search(rf"^Acme .* {state} ", company("list").stdout, re.M)
 
 
+def test_every_change_is_one_line_of_the_audit(company: Callable[..., Any]) -> None:
+    for command in ("create", "rotate-key", "rotate-secret", "disable", "enable", "list"):
+        done = company(command, *(["Acme & Söhne"] * (command != "list")))
+        said = [line.partition("logger=sfu.audit ")[2] for line in done.stderr.splitlines() if "sfu.audit" in line]
+        key = done.stdout.strip()[:11] if command in ("create", "rotate-key") else "pk_"
+        about = rf"company='Acme & Söhne' id=[0-9a-f-]{{36}} key={key}[\w-]* by='\w+'"
+        assert len(said) == (command != "list"), done.stderr
+        assert all(re.match(rf"company_{command.replace('-', '_')} {about}", line) for line in said), said
+        assert not KEY.search(done.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

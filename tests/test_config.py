@@ -51,6 +51,7 @@ ACCEPTED = [
 REFUSED = [
     ("HOST", "example.org", "address"),
     ("HOST", "127.0.0.1:80", "address"),
+    ("PONG_S", "2.9", "a number from 3 to 3600"),
     ("PORT", "0", "1 to 65535"),
     ("PORT", "65536", "1 to 65535"),
     ("PORT", "80.5", "1 to 65535"),

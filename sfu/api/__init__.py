@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 import trio
 from quart import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
 from sfu.api import openapi, tables
-from sfu.api.auth import Auth
+from sfu.api.auth import Auth, Caller
 from sfu.api.handlers import ApiRequest, ApiResponse, Calls, Handlers
 from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
 from sfu.config import Config
+from sfu.errors import BadRequest
+from sfu.logs import AUDIT, line, quoted
 from sfu.metrics import Counters
 from sfu.rates import failures
 from sfu.refusals import Refusal
@@ -29,6 +32,8 @@ from sfu.web.app import PROBLEM_TYPE, problem, public_dir
 from sfu.web.bodies import ENCODED_SLASH
 
 __all__ = ["Calls", "create_api"]
+
+audit = logging.getLogger(AUDIT)
 
 
 class _Name(BaseConverter):
@@ -75,17 +80,37 @@ def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitab
     handle: Callable[[ApiRequest], Awaitable[ApiResponse]] = getattr(handlers, route.name)
 
     async def view(**parts: object) -> Response:
+        _check_utf8(request.scope.get("raw_path", b""))
         path = {name: str(part) for name, part in parts.items()}
         headers = request.headers
         address = request.remote_addr or ""
-        caller = await auth.caller(route.access, headers.get("Authorization"), address, path.get("room_id"))
+        caller = await auth.caller(route, headers.get("Authorization"), address, path.get("room_id"))
         query = _query(route)
         body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
         answer = await handle(ApiRequest(caller.company, path, query, body, if_match))
+        if route.changes:
+            audit.info(
+                "%s", line(route.name, **_object(caller, path, body), **answer.about, **caller.by, client=address)
+            )
         return _respond(route, query, answer)
 
     return view
+
+
+def _check_utf8(raw_path: bytes) -> None:
+    """Raises BadRequest for a path whose names are no text: they would be taken for other names."""
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The path is not UTF-8.") from None
+
+
+def _object(caller: Caller, path: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, str]:
+    """What a request changed, for the log: the room, and the ids in the path."""
+    ids = {name.removesuffix("_id"): part for name, part in path.items() if name != "room_id"}
+    room_id = path.get("room_id") or body.get("room_id")
+    return ({"room": quoted(f"{caller.company.id}/{room_id}")} if room_id else {}) | ids
 
 
 def _fixed_view(route: Route, text: str) -> Callable[..., Awaitable[Response]]:

@@ -11,28 +11,31 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 import trio
 
-from sfu.api.refusals import ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
+from sfu.api.refusals import ADVICE, ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
+from sfu.api.routes import Access, Route
 from sfu.calls.admission import verified
-from sfu.rates import Rate, told
-from sfu.refusals import CompanyDisabled, TokenError, TokenRoom, TokenSignature
+from sfu.logs import quoted
+from sfu.rates import Rate
+from sfu.refusals import CompanyDisabled, Refusal, TokenMalformed, TokenRoom, TokenSignature
+from sfu.refused import Refused
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
-from sfu.tenancy.keys import is_api_key
+from sfu.tenancy.keys import is_api_key, seen, visible_prefix
+from sfu.tenancy.tokens import claimed, is_jwt
 
 log = logging.getLogger("sfu.api")
-
-Access = Literal["public", "key", "moderator"]
-"""`key`: an API key. `moderator`: an API key, or a token with `moderate` for the room in the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
+    """`by` identifies the sender in the log."""
+
     company: Company
+    by: dict[str, str]
 
 
 class Auth:
@@ -42,37 +45,39 @@ class Auth:
         self._store = store
         self._clock = clock
         self._failures = failures
-        self._tellings = told(trio.current_time)
+        self._refused = Refused(trio.current_time)
 
-    async def caller(self, access: Access, header: str | None, address: str, room_id: str | None) -> Caller:
+    async def caller(self, route: Route, header: str | None, address: str, room_id: str | None) -> Caller:
         """The sender of a request with this Authorization header from this address.
 
         Raises ApiKeyMissing, ApiKeyInvalid, CompanyDisabled, a TokenError, ModeratorRequired or TooManyFailures.
         """
         scheme, _, credential = (header or "").partition(" ")
-        credential = credential.strip()
-        if scheme.lower() != "bearer" or not credential:
-            raise ApiKeyMissing
+        credential = credential.strip() if scheme.lower() == "bearer" else ""
         try:
-            return Caller(await self._company(access, credential, room_id))
-        except (ApiKeyInvalid, TokenError) as refusal:
-            if self._tellings.allows(address):  # never with the key: it may be almost right
-                log.info("refused client=%s code=%s", address, refusal.code)
+            if not credential:
+                raise ApiKeyMissing(f"The Authorization header is not `Bearer pk_…`. {ADVICE}" if header else "")
+            return await self._caller(route.access, credential, room_id)
+        except Refusal as refusal:
+            who = {"room": room_id or ""} | claimed(credential)
+            self._refused.tell(log, refusal, address, **who, key=_shown(credential), request=route.name)
             if self._failures is not None and _is_guess(credential, refusal):
                 self._failures.take(address)
             raise
 
-    async def _company(self, access: Access, credential: str, room_id: str | None) -> Company:
+    async def _caller(self, access: Access, credential: str, room_id: str | None) -> Caller:
         if access == "moderator" and not credential.startswith("pk_"):
             return await self._moderated(credential, room_id)
         company = await self._store.companies.by_api_key(credential)
         if company is None:
-            raise ApiKeyInvalid
+            raise ApiKeyInvalid("" if is_api_key(credential) else _mistaken(credential))
         if not company.is_active:
             raise CompanyDisabled
-        return company
+        return Caller(company, {"company": quoted(company.name), "key": company.key_prefix})
 
-    async def _moderated(self, token: str, room_id: str | None) -> Company:
+    async def _moderated(self, token: str, room_id: str | None) -> Caller:
+        if not is_jwt(token):
+            raise TokenMalformed(_mistaken(token))
         company, found = await verified(self._store, token, self._clock())
         refused = held_against(await self._store.tokens.get(company.id, found.id))
         if refused is not None:
@@ -81,9 +86,21 @@ class Auth:
             raise TokenRoom
         if not found.permissions.moderate:
             raise ModeratorRequired
-        return company
+        return Caller(company, {"company": quoted(company.name), "by": quoted(found.user_name), "token": found.id})
 
 
-def _is_guess(credential: str, refusal: ApiKeyInvalid | TokenError) -> bool:
+def _mistaken(credential: str) -> str:
+    """The form that a credential has instead of a key's or token's, so that its sender sees what was mixed up."""
+    if is_jwt(credential):
+        return f"This is a token, not an API key. Tokens are not accepted here. {ADVICE}"
+    return f"The credential is {seen(credential)}. {ADVICE}"
+
+
+def _shown(credential: str) -> str:
+    """The part of an API key that may be shown, to find out whose it is. Empty for anything else."""
+    return visible_prefix(credential) if is_api_key(credential) else ""
+
+
+def _is_guess(credential: str, refusal: Refusal) -> bool:
     """Whether the credential could have been valid. A token or half a key in place of a key is a mistake, no guess."""
     return is_api_key(credential) if isinstance(refusal, ApiKeyInvalid) else isinstance(refusal, TokenSignature)

@@ -13,6 +13,8 @@ from urllib.parse import quote
 from sfu.api.refusals import BadField, BanNotFound, LineNotFound, ParticipantNotFound, TokenNotFound
 from sfu.calls.admission import verified
 from sfu.calls.chat import file_info
+from sfu.errors import Removed, SfuError
+from sfu.logs import quoted
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import NoCall, RoomChanged, RoomElsewhere, RoomNotFound, TokenError
 from sfu.store import Store
@@ -66,8 +68,11 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
+    """`about` says in the log what was changed, besides what the path names."""
+
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
 
 
 class Handlers:
@@ -96,7 +101,8 @@ class Handlers:
             "room_id": grant.room_id,
             "user_name": grant.user_name,
         }
-        return ApiResponse(body, {"Location": f"tokens/{grant.id}"})
+        about = {"issued": grant.id, "name": quoted(grant.user_name)}
+        return ApiResponse(body, {"Location": f"tokens/{grant.id}"}, about)
 
     async def list_tokens(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.tokens.list(
@@ -109,17 +115,21 @@ class Handlers:
         if token is None:
             raise TokenNotFound
         self._calls.end_token(token.id)
-        return ApiResponse()
+        room = quoted(f"{token.company_id}/{token.room_id}")
+        return ApiResponse(about={"room": room, "name": quoted(token.user_name)})
 
     async def inspect_token(self, call: ApiRequest) -> ApiResponse:
-        """A token of another company is reported like one with a wrong signature."""
         token, now = call.body["token"], self._clock()
-        secret, recorded = None, None
+        secret: bytes | None = None
+        recorded: SfuError | None = None
         try:
             if tokens.peek(token) == call.company.id:
                 secret = self._store.companies.secret(call.company).reveal()
                 _, grant = await verified(self._store, token, now)
                 recorded = held_against(await self._store.tokens.get(call.company.id, grant.id))
+                who = (grant.company_id, grant.room_id, grant.user_name)
+                if recorded is None and await self._store.bans.holds(*who, token_id=grant.id, address=""):
+                    recorded = Removed()
         except TokenError:
             pass  # tokens.inspect finds the same error and explains it
         found = tokens.inspect(token, secret, now, recorded)
@@ -145,7 +155,8 @@ class Handlers:
         judge = partial(_require, call.if_match)
         changed = await self._store.rooms.update(call.company.id, call.path["room_id"], call.body, judge=judge)
         self._calls.change_room(changed)
-        return await self._described(changed)
+        answer = await self._described(changed)
+        return ApiResponse(answer.body, answer.headers, {"changed": ",".join(sorted(call.body))})
 
     async def delete_room(self, call: ApiRequest) -> ApiResponse:
         judge = partial(_require, call.if_match)
@@ -304,6 +315,7 @@ def _participant(session: Session, person: Participant) -> dict[str, Any]:
         "user_name": person.name,
         "moderator": person.moderator,
         "hand": person.hand,
+        **asdict(session.drops),
         "tracks": tracks,
     }
 
@@ -322,7 +334,11 @@ def _line(line: Line) -> dict[str, Any]:
 
 def _session(session: Session) -> dict[str, Any]:
     names = ("id", "room_id", "user_name", "token_id", "peer_address", "connected_at", "last_seen_at")
-    return _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s")) | asdict(session.quality)
+    return (
+        _plain(session, (*names, "disconnected_at", "leave_reason", "duration_s"))
+        | asdict(session.drops)
+        | asdict(session.quality)
+    )
 
 
 def _room_day(day: RoomDay) -> dict[str, Any]:

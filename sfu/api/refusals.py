@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from sfu.refusals import Refusal
 
+ADVICE = "Send the API key as `Authorization: Bearer pk_…`."
+
 
 class ApiKeyMissing(Refusal):
     code, status = "api_key_missing", 401
-    default = "The request has no API key. Send it as `Authorization: Bearer pk_…`."
+    default = f"The request has no API key. {ADVICE}"
 
 
 class ApiKeyInvalid(Refusal):
     code, status = "api_key_invalid", 401
-    default = "The API key, `pk_…`, is not valid; tokens are not accepted here. `sfu company list` shows its beginning."
+    default = (
+        "No company of this server has this API key. `sfu company rotate-key` may have replaced it: `sfu company list` "
+        "shows the beginning of the current keys."
+    )
 
 
 class ModeratorRequired(Refusal):

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sfu.api.auth import Access
 from sfu.api.schema import DATE, Schema
 
 PREFIX = "/api/v1"
+
+Access = Literal["public", "key", "moderator"]
+"""`key`: an API key. `moderator`: an API key, or a token with `moderate` for the room in the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Route:
     not_found: bool = False
     conflict: bool = False
     content_type: str = "application/json"
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.method != "GET" and self.name != "inspect_token"
 
     @property
     def parameters(self) -> list[str]:

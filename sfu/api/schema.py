@@ -194,6 +194,12 @@ _SETTINGS: Mapping[str, Schema] = {
     },
     "metadata": {"$ref": "#/components/schemas/Metadata"},
 }
+_EXPIRY = _described(_TIME, "`exp` of the token. Clocks may differ, so it is accepted for another minute.")
+_DROPS: Mapping[str, Schema] = {
+    "drops": _described(_COUNT, "How often the connection was lost, for example by a bad network or a reloaded page."),
+    "returns": _described(_COUNT, "How often the person came back after that."),
+    "last_drop": _described(_maybe(_STRING), "Why it was lost last, a code as in `leave_reason`; null: it never was."),
+}
 _ROOM: Mapping[str, Schema] = {
     "id": _ID,
     "room_id": _STRING,
@@ -227,7 +233,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         user_name=_NAME,
         duration=_described(
             {"type": "integer", "minimum": 1, "maximum": 86400, "default": 3600},
-            "How long the token admits somebody, in seconds. It does not limit the length of the stay.",
+            "Seconds for which the token admits somebody, and a minute more. It does not limit the length of the stay.",
         ),
         permissions=_described(
             _object([], **{name: {**_BOOLEAN, "default": yes} for name, yes in _PERMISSION_NAMES.items()}),
@@ -235,7 +241,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         ),
         single_use=_described({**_BOOLEAN, "default": False}, "Valid for a single join."),
     ),
-    "IssuedToken": _object(token=_STRING, expires_at=_TIME, room_id=_STRING, user_name=_STRING),
+    "IssuedToken": _object(token=_STRING, expires_at=_EXPIRY, room_id=_STRING, user_name=_STRING),
     "InspectRequest": _object(["token"], token={"type": "string", "minLength": 1, "maxLength": 8192, "pattern": TEXT}),
     "Inspection": _object(
         valid=_BOOLEAN,
@@ -252,7 +258,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         permissions=_object(**dict.fromkeys(_PERMISSION_NAMES, _BOOLEAN)),
         single_use=_BOOLEAN,
         created_at=_TIME,
-        expires_at=_TIME,
+        expires_at=_EXPIRY,
         used_at=_maybe(_TIME),
         revoked_at=_maybe(_TIME),
     ),
@@ -279,6 +285,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         disconnected_at=_maybe(_TIME),
         leave_reason=_maybe(_STRING),
         duration_s=_maybe(_SECONDS),
+        **_DROPS,
         score_mean=_described(
             _maybe(_NUMBER),
             "Mean quality of the call, 1 (bad) to 4.4. Like the fields below, null until the "
@@ -299,6 +306,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         user_name=_STRING,
         moderator=_BOOLEAN,
         hand=_described(_COUNT, "When the hand was raised, in milliseconds since 1970; 0: it is down."),
+        **_DROPS,
         tracks={
             "type": "array",
             "items": _object(source=_STRING, kind={"type": "string", "enum": ["audio", "video"]}, muted=_BOOLEAN),

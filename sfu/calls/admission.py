@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
-from sfu.calls.rooms import EVERYTHING
+from sfu.calls.rooms import EVERYTHING, is_secret
 from sfu.config import Config
 from sfu.errors import BadRequest, RoomLocked
 from sfu.protocol.server_messages import RoomState
@@ -28,6 +28,8 @@ RESUME_SUBPROTOCOL = "resume."
 """Prefix of a subprotocol value that carries the secret of a session to resume. It must not be in the URL."""
 RETURN_SUBPROTOCOL = "return."
 """Prefix of a subprotocol value that carries the ticket of a session to continue. It must not be in the URL."""
+ROOM, NAME = "default", "guest"
+"""The room and the name of a request that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,9 @@ class Entry:
 def asked(target: str, subprotocols: Sequence[str]) -> Ask:
     """Parses the request's target and subprotocols. Raises BadRequest."""
     try:
-        query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16)
+        query = parse_qs(urlsplit(target).query, keep_blank_values=True, max_num_fields=16, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRequest("The query string is not UTF-8.") from None
     except ValueError:
         raise BadRequest("The query string cannot be parsed.") from None
     token = _one("tokens", {*query.get("token", []), *_values(subprotocols, TOKEN_SUBPROTOCOL)})
@@ -112,12 +116,24 @@ class Admission:
         self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
         self._keep_open_chat = config.keep_open_chat
 
+    def asker(self, target: str, subprotocols: Sequence[str]) -> dict[str, str]:
+        """What a request says of its sender, for the log: the parts of an Entry's key and its name, unverified."""
+        try:
+            ask = asked(target, subprotocols)
+        except BadRequest:
+            return {}
+        if ask.secret is not None:
+            return {"peer": ask.secret.partition(".")[0]} if is_secret(ask.secret) else {}
+        if ask.token is not None:
+            return {"room": ask.room or "", "name": ask.name or ""} | tokens.claimed(ask.token)
+        return {"room": f"{self._default.id}/{sought(ask.room or ROOM)}", "name": sought(ask.name or NAME)}
+
     async def identify(self, ask: Ask, address: str) -> Entry:
         """The person who asks. Raises TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
         if ask.token is None:
             if not self._allow_anonymous:
                 raise TokenRequired("This server can only be entered with a token.")
-            room, name = ask.room or "default", ask.name or "guest"
+            room, name = ask.room or ROOM, ask.name or NAME
             return Entry(
                 self._default.id,
                 canonical(room, "room name"),

@@ -24,8 +24,7 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.protocol.server_messages import ChatLine, encode
-from sfu.rates import told
-from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked, TooManyRequests
+from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
 from sfu.store.returns import ReturnOver
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
@@ -58,7 +57,6 @@ class Signaling:
         self._handshakes: set[trio.CancelScope] = set()
         self._returning: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # by session id
         self._stopping = False
-        self._tellings = told(trio.current_time)
         self._nursery: trio.Nursery | None = None
         self._stamp: object = None  # the database's stamp at the last query for revocations
         calls.workers.on_event, calls.workers.on_death = self._on_event, self._on_death
@@ -141,8 +139,8 @@ class Signaling:
                 log.exception("join_failed client=%s", connection.client)
             error = failure if isinstance(failure, SfuError) else SfuError()
             self.calls.counters.add("sfu_refused_total", code=error.code)
-            if not isinstance(error, TooManyRequests) or self._tellings.allows(connection.client):
-                log.info("refused client=%s code=%s", connection.client, error.code)
+            who = self.calls.admission.asker(connection.target, door.request.proposed_subprotocols)
+            self.calls.refused.tell(log, error, connection.client, **who)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, error)
             return

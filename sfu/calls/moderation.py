@@ -10,13 +10,17 @@ from sfu import errors
 from sfu.calls.admission import Entry
 from sfu.calls.registry import Calls, Seat
 from sfu.errors import SfuError
+from sfu.logs import AUDIT, line, quoted
 from sfu.protocol.client_messages import ChangeRoom, EndCall, Moderate
 from sfu.protocol.server_messages import Asked, Muted, Participant, RoomState
 from sfu.protocol.shared import MICROPHONE, SCREEN, SCREEN_AUDIO
 from sfu.refusals import RoomDeleted, TokenRevoked
 from sfu.store import records
 
-log = logging.getLogger("sfu.moderation")
+audit = logging.getLogger(AUDIT)
+
+RECORDED = {"remove": "remove_participant", "admit": "admit_participant", "refuse": "refuse_participant"}
+"""What moderators do that the log names, as the REST API calls it."""
 
 
 class Moderation:
@@ -34,7 +38,9 @@ class Moderation:
         entry = by.entry
         match message:
             case Moderate():
-                self._moderate(by, message)
+                name = self._moderate(by, message)
+                if message.action in RECORDED:
+                    self._record(RECORDED[message.action], by, peer=message.peer, name=quoted(name))
             case ChangeRoom(locked, lobby):
                 now = by.peer.room.state
                 changes = {"locked": locked, "lobby": lobby}
@@ -42,10 +48,17 @@ class Moderation:
                 if state != now:
                     self._hub.admission.store.rooms.set(entry.company_id, entry.room_id, locked=locked, lobby=lobby)
                     self._set(entry.key, state)
+                    self._record("change_room", by, locked=state.locked, lobby=state.lobby)
             case EndCall():
                 self.end_call(entry.company_id, entry.room_id)
+                self._record("end_call", by)
 
-    def _moderate(self, by: Seat, message: Moderate) -> None:
+    def _record(self, what: str, by: Seat, **more: object) -> None:
+        who = {"by": quoted(by.peer.name), "by_peer": by.peer.id, "client": by.entry.address}
+        audit.info("%s", line(what, room=quoted(by.entry.key), **more, **who))
+
+    def _moderate(self, by: Seat, message: Moderate) -> str:
+        """Returns the name of the person that the moderator acted on."""
         key, source = by.peer.room.key, message.source or MICROPHONE
         if message.action in ("admit", "refuse"):
             waiter = self._hub.lobby.find(key, message.peer)
@@ -55,7 +68,7 @@ class Moderation:
                 waiter.invite()
             else:
                 waiter.refuse(errors.LobbyRefused())
-            return
+            return waiter.entry.user_name
         session = self._hub.find(key, message.peer)
         if session is None:
             raise errors.UnknownPeer
@@ -68,6 +81,7 @@ class Moderation:
                 raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
                 self._remove(session, by.peer.name)
+        return session.peer.name
 
     # --- by the REST API ----------------------------------------------------------------------------------------------
 
@@ -86,8 +100,6 @@ class Moderation:
         """
         lobby = self._hub.lobby.waiting(f"{company_id}/{room_id}").waiting
         found = bool(lobby or self._in(company_id, room_id))
-        if found:
-            log.info("call_ended company=%s room=%r", company_id, room_id)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
         self._hub.admission.store.returns.expel(company_id, room_id, errors.CallEnded.code)
         return found
@@ -109,7 +121,8 @@ class Moderation:
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """The participants of the call, in order of arrival."""
-        return [(session.record, session.peer.described()) for session in self._in(company_id, room_id)]
+        here = self._in(company_id, room_id)
+        return [(replace(one.record, drops=one.drops.now), one.peer.described()) for one in here]
 
     def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
         """Mutes a source of a participant. False if the session is not in the call. Raises BadSource."""
@@ -150,7 +163,6 @@ class Moderation:
         """Bans the person until `Admission.banned_until` and ends all of their sessions in the room."""
         entry, admission = session.entry, self._hub.admission
         admission.store.bans.add(session.record, until=admission.banned_until(entry), by=by)
-        log.info("removed room=%r peer=%s", entry.key, session.peer.id)
         self._end(lambda other: other.key == entry.key and other.person == entry.person, errors.Removed())
 
     def _set(self, key: str, state: RoomState) -> None:

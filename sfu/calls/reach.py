@@ -13,6 +13,7 @@ from enum import IntEnum
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from sfu import bridge
+from sfu.logs import line, quoted
 from sfu.protocol.server_messages import Unreached, UnreachedCause
 
 log = logging.getLogger("sfu.calls")
@@ -81,11 +82,10 @@ class Reach:
         cause = self.cause(client, event.hosts, heard=event.heard)
         hosts = [host for host in event.hosts if scope_of(host) >= scope_of(client)] or event.hosts
         addresses = tuple(f"[{host}]:{event.port}" if ":" in host else f"{host}:{event.port}" for host in hosts)
-        log.log(
-            logging.WARNING if self._warns(cause) else logging.INFO,
-            "unreached room=%r peer=%s client=%s advertised=%s cause=%s advice=%r",
-            room, event.peer, client, ",".join(addresses), cause, _ADVICE[cause].format(port=event.port),
-        )  # fmt: skip
+        who = {"room": quoted(room), "peer": event.peer, "client": client, "advertised": ",".join(addresses)}
+        advice = repr(_ADVICE[cause].format(port=event.port))
+        level = logging.WARNING if self._warns(cause) else logging.INFO
+        log.log(level, "%s", line("unreached", **who, cause=cause, advice=advice))
         return Unreached(cause, addresses)
 
     def cause(self, client: str, hosts: Sequence[str], *, heard: bool) -> UnreachedCause:

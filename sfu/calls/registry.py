@@ -16,16 +16,19 @@ import trio
 from sfu import bridge, errors
 from sfu.calls.admission import Admission, Ask, Entry
 from sfu.calls.chat import Chat
+from sfu.calls.drops import Drops
 from sfu.calls.lobby import Lobby
 from sfu.calls.reach import Reach
 from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
 from sfu.errors import SfuError
+from sfu.logs import line, quoted
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
 from sfu.rates import Rate, Rates, failures
 from sfu.refusals import TokenSignature, TooManyJoins
+from sfu.refused import Refused
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers
@@ -50,12 +53,12 @@ class Seat(Protocol):
     peer: Peer
     entry: Entry
     record: records.Session
-    resumes: int
+    drops: Drops
     had_media: bool
 
     @property
-    def code(self) -> str:
-        """The error code it ended with, or `left`."""
+    def error(self) -> SfuError | None:
+        """Why it ended; None if the peer left by itself."""
 
     def send(self, text: str) -> None:
         """Queues one frame."""
@@ -110,6 +113,7 @@ class Calls:
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
         """Limits guesses at tokens and secrets per address; None if limits are off."""
+        self.refused = Refused(trio.current_time)
         joins = JOINS if config.limits else ()
         self.joins = Rates(*(Rate(count, per_s, trio.current_time, TooManyJoins) for count, per_s in joins))
         """Limits joins without a token per address."""
@@ -152,7 +156,7 @@ class Calls:
 
     def forget(self, session: Seat) -> None:
         """Removes the peer from its room and worker, tells the others, and closes its session in the database."""
-        peer, code = session.peer, session.code
+        peer, code = session.peer, "left" if session.error is None else session.error.code
         if self.seats.pop(peer.id, None) is None:
             return
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
@@ -160,12 +164,16 @@ class Calls:
         self.reach.left(peer.id)
         self.deliver(self.rooms.leave(peer, code))
         self.lobby.look_again(peer.room.key)
-        metadata = {**session.record.metadata, "resumes": session.resumes} if session.resumes else None
+        drops = session.drops.ended(session.error)
         began = session.had_media or code not in NO_VISIT
-        self.admission.store.sessions.close(session.record, code, metadata, peer.summary.record(), began=began)
+        self.admission.store.sessions.close(
+            session.record, code, quality=peer.summary.record(), drops=drops, began=began
+        )
         self.counters.add("sfu_ends_total", code=code)
         level = logging.WARNING if code in TROUBLES else logging.INFO
-        log.log(level, "left room=%r peer=%s name=%r reason=%s", peer.room.key, peer.id, peer.name, code)
+        who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name)}
+        trouble = {"drops": drops.drops, "last_drop": drops.last_drop} if drops.drops else {}
+        log.log(level, "%s", line("left", **who, reason=code, **trouble))
 
     def tell_lobby(self, session: Seat) -> None:
         """After a moderator joined or resumed: shows them the lobby, and the lobby that a moderator is present."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import trio
 from quart import Blueprint, Response, request
 
 from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
-from sfu.errors import Removed, RoomFull, RoomLocked
+from sfu.errors import Removed, RoomFull, RoomLocked, SfuError
 from sfu.rates import Rate
 from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TooManyJoins
 from sfu.store.tokens import held_against
 
 ASKS, ASKS_S = 120, 60.0
 """Most requests from one address in ASKS_S. An office may share one address, and each page asks every few seconds."""
-
-
 LOBBY = "lobby"
+
+log = logging.getLogger("sfu.calls")
 
 
 class RoomInfo:
@@ -37,8 +38,16 @@ class RoomInfo:
             self._rate.take(address)
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         bearer = [TOKEN_SUBPROTOCOL + token.strip()] if scheme.lower() == "bearer" else []
-        entry = await self._hub.identify(asked("/?" + request.query_string.decode("latin1"), bearer), address)
-        refused = await self._refused(entry)
+        target = "/?" + request.query_string.decode("latin1")
+        who = self._hub.admission.asker(target, bearer)
+        try:
+            entry = await self._hub.identify(asked(target, bearer), address)
+            refused = await self._refused(entry)
+        except SfuError as error:
+            self._hub.refused.tell(log, error, address, **who)
+            raise
+        if refused not in (None, LOBBY):  # the page waits until it would succeed, so no join is refused
+            self._hub.refused.tell(log, refused, address, **who)
         room = self._hub.rooms.rooms.get(entry.key)
         names = [peer.name for peer in room.peers.values()] if room is not None and refused is None else []
         body = {"name": entry.room_id, "participants": names, "open": refused is None, "refused": refused}

@@ -19,6 +19,7 @@ from sfu import bridge, errors
 from sfu.buckets import TokenBucket
 from sfu.calls.admission import Entry
 from sfu.calls.chat import now_ms
+from sfu.calls.drops import Drops
 from sfu.calls.media import Media
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls
@@ -83,7 +84,7 @@ class Session:
 
     def __init__(self, hub: Calls, moderation: Moderation, peer: Peer, entry: Entry, record: records.Session) -> None:
         self.peer, self.entry, self.record = peer, entry, record
-        self.resumes = 0
+        self.drops = Drops(record.drops)
         self._hub, self._config, self._moderation = hub, hub.config, moderation
         self._link: Link | None = None  # None while the peer is held, waiting for a resume
         self._ended = False
@@ -98,8 +99,8 @@ class Session:
         self._bad_messages = 0
 
     @property
-    def code(self) -> str:
-        return "left" if self._error is None else self._error.code
+    def error(self) -> SfuError | None:
+        return self._error
 
     def end(self, error: SfuError | None) -> None:
         """Ends this peer; None if it left by itself. The first reason wins. May be called from any task."""
@@ -173,7 +174,7 @@ class Session:
             raise errors.RateLimited
         link = self.connect(stream)
         self._scope.deadline = math.inf
-        self.resumes += 1
+        self.drops.came_back(errors.Unresponsive.code)
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms(), resumed=True))
         self._hub.tell_lobby(self)
         for message in self._insisted.values():
@@ -192,7 +193,7 @@ class Session:
         """Like `connect`, for a page that was loaded anew: it knows nothing of the call and has no media yet."""
         self._stop_media()
         self._end_in(self._config.join_s, errors.MediaUnavailable())
-        self.resumes += 1
+        self.drops.came_back(errors.PageGone.code)
         self._returned_s = trio.current_time()
         link = self.connect(stream)
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms()))
@@ -236,14 +237,16 @@ class Session:
             log.info("away room=%r peer=%s", self.peer.room.key, self.peer.id)
 
     def broken(self) -> None:
-        """Holds the peer, if it had an offer and its client can resume; else waits for its page to be reloaded."""
-        if not (self._media.offered and self.peer.full):
+        """Holds the peer, if it had the offers it was to get and can resume; else waits for its page to be reloaded."""
+        lone = self._media.joined and not self.peer.permissions.publish  # offered nothing until somebody sends
+        if not (self.peer.full and (self._media.offered or lone)):
             self.away()
             return
         link, self._link = self._link, None
         if link is not None:
             link.end(errors.Unresponsive())
         if not self._ended:
+            self.drops.lost(errors.Unresponsive.code)
             self._end_in(self._config.hold_s, errors.Unresponsive())
             self._media.command(bridge.Hold(self.peer.id, True))
             log.info("held room=%r peer=%s", self.peer.room.key, self.peer.id)

@@ -23,7 +23,7 @@ from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
-from sfu.errors import ConfigError, NotAllowed
+from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
 from sfu.rates import Rate, place
 from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
@@ -73,10 +73,23 @@ class Sharing:
         return files
 
     async def _send(self) -> Response:
-        session = self._sender()
+        session = self._hub.session_of(_secret())
+        try:
+            return await self._receive(self._entitled(session))
+        except SfuError as error:
+            self._tell(error, session)
+            raise
+
+    def _tell(self, error: SfuError, session: Seat | None, **more: str) -> None:
+        """Writes a refusal to the log."""
+        who = {} if session is None else {"room": session.entry.key, "name": session.peer.name, "peer": session.peer.id}
+        self._hub.refused.tell(log, error, request.remote_addr or "", **who, **more)
+
+    async def _receive(self, session: Seat) -> Response:
+        """Stores a file and tells everybody in the room."""
         upload = await self._place(self._uploads, {_address(): UPLOADS_FROM_ONE, session.peer.id: UPLOADS_OF_ONE})
         try:
-            file = await self._receive(session, cast("PacedBody", request.body))
+            file = await self._store_file(session, cast("PacedBody", request.body))
         except trio.TooSlowError:
             raise FileLate from None
         except OSError as error:
@@ -94,17 +107,14 @@ class Sharing:
     async def _place(self, transfers: Transfers, shares: dict[str, int]) -> Place:
         return await transfers.place(shares if self._config.limits else {})
 
-    def _sender(self) -> Seat:
-        """The session whose secret came with the request.
+    def _entitled(self, session: Seat | None) -> Seat:
+        """The session, if it may share files.
 
-        Raises SessionUnknown, NotAllowed or FilesOff if it may not share files, TooManyFailures or TooManyRequests.
+        Raises SessionUnknown, NotAllowed, FilesOff, TooManyFailures or TooManyRequests.
         """
         address = request.remote_addr or ""
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        secret = secret.strip() if scheme.lower() == "bearer" else ""
-        session = self._hub.session_of(secret)
         if session is None:
-            if self._hub.failures is not None and is_secret(secret):
+            if self._hub.failures is not None and is_secret(_secret()):
                 self._hub.failures.take(address)
             raise SessionUnknown
         if not session.entry.permissions.chat:
@@ -115,11 +125,14 @@ class Sharing:
             self._rate.take(address)
         return session
 
-    async def _receive(self, session: Seat, body: PacedBody) -> File:
+    async def _store_file(self, session: Seat, body: PacedBody) -> File:
         """Stores the file on disk and in the database. If it raises, the file is in neither."""
+        try:
+            name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="strict"))
+        except UnicodeDecodeError:
+            raise BadRequest("X-File-Name is not UTF-8.") from None
         file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:
-            name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="replace"))
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
             await self._store.files.add(session.peer.room.id, file, limit_bytes=self._config.room_files_bytes)
         except BaseException:
@@ -129,6 +142,13 @@ class Sharing:
         return file
 
     async def _fetch(self, file_id: str) -> Response:
+        try:
+            return await self._download(file_id)
+        except SfuError as error:
+            self._tell(error, None)
+            raise
+
+    async def _download(self, file_id: str) -> Response:
         file = await self._store.files.get(file_id)
         path = self._folder.path(file_id)
         if file is None or path is None:
@@ -153,6 +173,12 @@ async def _pieces(path: Path, download: Place) -> AsyncIterator[bytes]:
             await file.aclose()
     finally:
         download.give_back()
+
+
+def _secret() -> str:
+    """The secret of a session that came with the request; empty if there is none."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
 
 
 def _address() -> str:

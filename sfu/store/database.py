@@ -34,6 +34,9 @@ TRIES = 4
 REFUSED_S = 60.0
 """How long a refused statement counts in `Database.state`. Statements of users' actions recur more often than that."""
 
+CONNECT = "(connecting)"
+"""What the log says instead of a statement while there is no connection."""
+
 OPEN_S = 10.0
 MIGRATE_S = 600.0
 CLOSE_S = 5.0
@@ -196,15 +199,17 @@ class Database:
 
     async def _finish(self, work: Work[T], timeout_s: float, *, write: bool = True, whole: bool = False) -> T:
         """Runs `work` on a connection; if `whole`, as one transaction."""
-        said: list[str] = []
+        said = [CONNECT]
 
         async def once() -> T:
-            said.clear()
+            said[:] = [CONNECT]
             async with self._engine.connection(write=write) as connection:
                 if whole:
+                    said.append(self._engine.begin)
                     await connection.execute(self._engine.begin)
                 result = await work(Statements(connection, said, self._engine.lock_rows if whole else ""))
                 if whole:
+                    said.append("COMMIT")
                     await connection.execute("COMMIT")
                 return result
 
@@ -216,23 +221,23 @@ class Database:
                 if fault == "ours":
                     raise
                 if fault != "clash" or not left:
-                    self._failed(error, said, away=fault == "away", write=write)
+                    reason = _words(error) if str(error) else f"{_words(error)}: no answer within {timeout_s:g} s"
+                    self._failed(reason, said[-1], away=fault == "away", write=write)
                     raise DatabaseUnavailable from error
             else:
                 self._worked(said, write=write)
                 return result
         raise AssertionError("unreachable")
 
-    def _failed(self, error: Exception, said: Sequence[str], *, away: bool, write: bool) -> None:
+    def _failed(self, reason: str, sql: str, *, away: bool, write: bool) -> None:
         """Records a failure, and logs it once until it works again."""
-        sql = said[-1] if said else ""
         if away and self.available:
-            log.warning("database=away reason=%r sql=%r", _words(error), _start(sql))
+            log.warning("database=away reason=%r sql=%r", reason, _start(sql))
         if away:
             self._away.add(write)
         else:
             if sql not in self._refused:
-                log.warning("statement=refused reason=%r sql=%r", _words(error), _start(sql))
+                log.warning("statement=refused reason=%r sql=%r", reason, _start(sql))
             self._refused[sql] = trio.current_time()
 
     def _worked(self, said: Sequence[str], *, write: bool) -> None:

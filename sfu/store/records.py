@@ -197,6 +197,19 @@ class SessionQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionDrops:
+    """How often the connection of a session was lost, how often the person came back, and the code of the last loss."""
+
+    drops: int = 0
+    returns: int = 0
+    last_drop: str | None = None
+
+    @classmethod
+    def of(cls, row: Row) -> SessionDrops:
+        return cls(**{spec.name: row[spec.name] for spec in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One stay of one person in one room. `concurrency`: open sessions in the room at its start, including itself."""
 
@@ -215,6 +228,7 @@ class Session:
     concurrency: int
     metadata: dict[str, Any]
     quality: SessionQuality
+    drops: SessionDrops = SessionDrops()
 
     @classmethod
     def of(cls, row: Row) -> Session:
@@ -234,6 +248,7 @@ class Session:
             concurrency=row["concurrency"],
             metadata=json.loads(row["metadata"]),
             quality=SessionQuality.of(row),
+            drops=SessionDrops.of(row),
         )
 
 

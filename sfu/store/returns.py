@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sfu.errors import REJOIN_CLOSE_CODES, RoomFull, all_codes
+from sfu.errors import REJOIN_CLOSE_CODES, PageGone, RoomFull, all_codes
 from sfu.store import bans
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
@@ -123,7 +123,9 @@ class Returns:
     """
     REOPEN = f"""
         UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now,
-            server = :server, peer_address = :peer_address
+            server = :server, peer_address = :peer_address, returns = returns + 1,
+            drops = drops + CASE WHEN leave_reason IS NULL OR leave_reason = '{PageGone.code}' THEN 1 ELSE 0 END,
+            last_drop = COALESCE(leave_reason, '{SERVER_LOST}')
         WHERE id = :id AND {RETURNABLE}
         RETURNING *
     """

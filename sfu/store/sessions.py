@@ -14,7 +14,7 @@ from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TokenRev
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
-from sfu.store.records import RoomRules, Session, SessionQuality, json_text, utc
+from sfu.store.records import RoomRules, Session, SessionDrops, SessionQuality, json_text, utc
 from sfu.tenancy.keys import digest
 from sfu.tenancy.tokens import Grant
 
@@ -28,7 +28,7 @@ STRANGER_LOOKS = 5
 """For how many looks, a second apart, this server may not know an open session of its own."""
 
 CLOSE_UNSEEN = """
-    UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason,
+    UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason, drops = drops + 1, last_drop = :reason,
         duration_s = greatest(0, date_part('epoch', last_seen_at) - date_part('epoch', connected_at))
     WHERE disconnected_at IS NULL
 """
@@ -212,11 +212,12 @@ class Sessions:
         reason: str,
         metadata: Mapping[str, Any] | None = None,
         quality: SessionQuality = NOTHING_KNOWN,
+        drops: SessionDrops | None = None,
         *,
         began: bool = True,
     ) -> None:
-        """Queues the end of a session, as of now; never blocks. `metadata`, if given, replaces the session's. A session
-        that never `began` gives its single-use token back.
+        """Queues the end of a session, as of now; never blocks. `metadata` and `drops`, if given, replace the
+        session's. A session that never `began` gives its single-use token back.
 
         Raises BadValue for values that cannot be stored.
         """
@@ -231,6 +232,7 @@ class Sessions:
             reason=reason,
             metadata=None if metadata is None else json_text("metadata", metadata),
             **asdict(quality),
+            **asdict(drops or session.drops),
         )
         if not queued:
             log.error("session=%s leave=dropped reason=queue_full", session.id)
@@ -249,7 +251,7 @@ class Sessions:
             metadata = COALESCE(:metadata, metadata), score_mean = :score_mean, score_min = :score_min,
             loss_up = :loss_up, loss_down = :loss_down, jitter_up_ms = :jitter_up_ms,
             jitter_down_ms = :jitter_down_ms, round_trip_ms = :round_trip_ms, bytes_up = :bytes_up,
-            bytes_down = :bytes_down
+            bytes_down = :bytes_down, drops = :drops, returns = :returns, last_drop = :last_drop
         WHERE company_id = :company_id AND id = :id AND server = :server AND disconnected_at IS NULL
     """
 

@@ -23,10 +23,13 @@ T = TypeVar("T", str, bytes)
 KEY_BYTES = 32
 """Length of API keys, companies' secrets and the server key, as HS256 (RFC 7518 section 3.2) and AES-256 require."""
 
+KEY_CHARACTERS = 46
+"""Length of an API key as text: `pk_` and KEY_BYTES in base64url."""
+
 PREFIX_CHARACTERS = 11
 """`pk_` and 48 bits: enough to recognise a key, far too little to guess it."""
 
-_API_KEY = re.compile(r"pk_[A-Za-z0-9_-]{43}", re.ASCII)
+_API_KEY = re.compile(rf"pk_[A-Za-z0-9_-]{{{KEY_CHARACTERS - 3}}}", re.ASCII)
 _NO_PREFIX = "pk_" + 8 * "."
 _NO_HASH = 64 * "0"
 _NONCE_BYTES = 12
@@ -59,6 +62,20 @@ def new_signing_secret() -> Secret[bytes]:
 def is_api_key(text: str) -> bool:
     """Whether the text has the form of an API key."""
     return _API_KEY.fullmatch(text) is not None
+
+
+def seen(text: str) -> str:
+    """The form of a text that is no API key, for whoever sent it. It contains nothing of the text but its length."""
+    if {text[:1], text[-1:]} & {"'", '"', "`"}:
+        return "in quotes; send it without them"
+    if " " in text:
+        return "more than one word"
+    if not text.startswith("pk_"):
+        return "an API key without its `pk_`" if is_api_key(f"pk_{text}") else "no API key: these begin with `pk_`"
+    if len(text) == KEY_CHARACTERS:
+        return "no API key: it has a character that none has"
+    part = "only the beginning of an API key" if len(text) < KEY_CHARACTERS else "more than an API key"
+    return f"{part}: it has {len(text)} characters, and an API key has {KEY_CHARACTERS}"
 
 
 def visible_prefix(api_key: str) -> str:

@@ -8,6 +8,7 @@ in the database and not checked here.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import uuid
 from collections.abc import Mapping
@@ -17,14 +18,13 @@ from typing import Any
 
 import jwt
 
-from sfu.errors import BadName
+from sfu.errors import BadName, SfuError
 from sfu.refusals import (
     BadValue,
     TokenAlgorithm,
     TokenAudience,
     TokenClaim,
     TokenCompany,
-    TokenError,
     TokenExpired,
     TokenLifetime,
     TokenMalformed,
@@ -44,6 +44,12 @@ TOKEN_BYTES = 8192
 _LAST_SECOND = 253402300799
 """The last second of the year 9999, the maximum of datetime."""
 
+_LIFT = "A moderator removed the holder. Lift the ban with DELETE /api/v1/rooms/{room_id}/bans/{ban_id}."
+_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
+_FOREIGN = (
+    "The token was not made by this company: its key id (`kid`) is another's.",
+    "Inspect it with the API key of the company that made it, or make one with POST /api/v1/tokens.",
+)
 _NOBODY = secrets.token_bytes(32)
 """The secret to verify tokens of unknown companies with, so that they take as long to fail as others."""
 
@@ -143,6 +149,20 @@ def peek(token: str) -> str:
     return _kid(_header(token))
 
 
+def is_jwt(text: str) -> bool:
+    """Whether the text has the form of a token: three parts in base64url."""
+    return _JWT.fullmatch(text) is not None
+
+
+def claimed(token: str) -> dict[str, str]:
+    """The `room`, after its company's id, and the `name` that a token claims, for the log. Nothing is verified."""
+    _, claims = _unverified(token)
+    found = [(claims or {}).get(name) for name in ("company_id", "room_id", "user_name")]
+    company_id, room_id, name = (value if isinstance(value, str) else "" for value in found)
+    said = {"room": "/".join(filter(None, (company_id, room_id))), "name": name}
+    return {key: value for key, value in said.items() if value}
+
+
 def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
     """Verifies a token and returns its grant. `secret` is that of the company from `peek`, None if it does not exist.
 
@@ -191,15 +211,20 @@ class Inspection:
     claims: dict[str, Any] | None
 
 
-def inspect(token: str, secret: bytes | None, now: datetime, recorded: TokenError | None = None) -> Inspection:
-    """Explains why a token is or is not accepted now. `recorded`: the error for its database record, if any."""
+def inspect(token: str, secret: bytes | None, now: datetime, recorded: SfuError | None = None) -> Inspection:
+    """Explains why a token is or is not accepted now, to the company with `secret`; None: the token's is another.
+
+    `recorded`: the error of a join for what the database has about it, if any.
+    """
     header, claims = _unverified(token)
     try:
         found = decode(token, secret, now)
         if recorded is not None:
             raise recorded
-    except TokenError as error:
-        return Inspection(False, error.code, str(error), error.advice, header, claims)
+    except SfuError as error:
+        foreign = secret is None and isinstance(error, TokenSignature)
+        message, advice = _FOREIGN if foreign else (str(error), getattr(error, "advice", _LIFT))
+        return Inspection(False, error.code, message, advice, header, claims)
     allowed = [name for name, yes in found.permissions.to_json().items() if yes]
     left = found.expires_at - now
     until = f"until {_clock(found.expires_at)}, {_span(left)} from now"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -101,16 +102,30 @@ async def test_a_revoked_token_ends_its_call_and_says_so(rest: Rest) -> None:
     assert inspected["advice"]
 
 
-async def test_inspection_explains(rest: Rest, clock: Any, rival: Tenant) -> None:
+async def test_inspection_explains(
+    rest: Rest, store: Store, clock: Any, acme: Tenant, rival: Tenant, issue: Callable[..., Any]
+) -> None:
     token = (await rest("POST", "/tokens", WANTED)).json["token"]
     found = (await rest("POST", "/tokens/inspect", {"token": token})).json
     assert (found["valid"], found["code"]) == (True, "valid")
     assert "alice may enter room team-meeting" in found["message"]
     theirs = (await rest("POST", "/tokens/inspect", {"token": token}, key=rival.key)).json
     assert (theirs["valid"], theirs["code"]) == (False, "token_signature")
-    clock.advance(3600 + 60)
-    assert (await rest("POST", "/tokens/inspect", {"token": token})).json["code"] == "token_expired"
+    assert theirs["message"].startswith("The token was not made by this company")
+    grant, evil = await issue(acme.company, user_name="eve")
+    store.bans.add(await store.sessions.admit(grant, evil), until=grant.expires_at, by="max")
+    banned = (await rest("POST", "/tokens/inspect", {"token": evil})).json
+    assert (banned["valid"], banned["code"]) == (False, "removed")
+    assert "/bans/" in banned["advice"]
+    for later_s, code in ((3600 + 59, "valid"), (1, "token_expired")):  # as for a join
+        clock.advance(later_s)
+        assert (await rest("POST", "/tokens/inspect", {"token": token})).json["code"] == code
     assert (await rest("POST", "/tokens/inspect", {"token": "nonsense"})).json["code"] == "token_malformed"
+
+
+async def test_a_path_that_is_no_text_names_nothing(rest: Rest) -> None:
+    for path in ("/rooms/%ff", "/rooms/caf%e9/chat", "/users/%ed%a0%80/rooms"):
+        assert (await rest("GET", path)).code == "bad_request"
 
 
 async def test_tokens_are_listed_the_newest_first(rest: Rest, clock: Any) -> None:

@@ -209,6 +209,30 @@ async def test_every_route_with_the_right_key(rest: Rest, store: Store, acme: Te
         assert reply.status == route.status, (route.name, reply.body)
 
 
+async def test_every_change_is_one_line_of_the_audit(
+    rest: Rest, store: Store, acme: Tenant, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sfu.audit")
+    await furnish(store, acme, world)
+    by = f"company='Acme Ltd.' key={acme.key[:11]} client=127.0.0.1"
+    changing = [route.name for route in ROUTES if route.method != "GET" and route.name != "inspect_token"]
+    for route in ROUTES:
+        caplog.clear()
+        await ask(rest, route.name, world.token, f"bearer {acme.key}")
+        said = [record.getMessage() for record in caplog.records if record.name == "sfu.audit"]
+        assert [line.split()[0] for line in said] == [route.name] * (route.name in changing)
+        assert all(line.endswith(by) and f" room='{acme.company.id}/" in line for line in said), said
+        assert not any(acme.key in line or "=''" in line for line in said)
+        if route.name == "revoke_token":
+            assert f" token={world.token} " in said[0]
+            assert " name='alice' " in said[0]
+    caplog.clear()
+    await rest("POST", "/rooms", {"room_id": ROOM})
+    await ask(rest, "end_call", world.token, world.credentials["another room's"])  # refused: nothing was changed
+    await rest("DELETE", "/rooms/nowhere")
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["create_room"]
+
+
 def _settings() -> Any:
     from sfu.store.records import RoomSettings
 
@@ -313,8 +337,8 @@ async def test_nobody_forges_an_address_without_a_trusted_proxy(rest: Rest) -> N
     assert (await rest("GET", "/rooms", key=WRONG, headers={"X-Forwarded-For": "192.0.2.99"})).status == 429
 
 
-async def test_wrong_keys_are_logged_once_a_minute_and_address(
-    store: Store, clock: Any, acme: Tenant, caplog: pytest.LogCaptureFixture
+async def test_a_refusal_is_logged_once_a_minute_and_address(
+    store: Store, clock: Any, acme: Tenant, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     from ipaddress import ip_network
 
@@ -327,12 +351,45 @@ async def test_wrong_keys_are_logged_once_a_minute_and_address(
         await rest("GET", "/rooms/team", key="x.y.z", headers={"X-Forwarded-For": "192.0.2.3"})
         await rest("GET", "/rooms", key="", headers={"X-Forwarded-For": "192.0.2.4"})
         await rest("GET", "/rooms", key=acme.key, headers={"X-Forwarded-For": "192.0.2.5"})
-    said = [record.getMessage() for record in caplog.records if record.name == "sfu.api"]
+        for name in ("no moderator", "disabled company"):
+            token = str(world.credentials[name]).removeprefix("Bearer ")
+            await rest("GET", f"/rooms/{ROOM}", key=token, headers={"X-Forwarded-For": "192.0.2.6"})
+    said = [record.getMessage().partition(" detail=")[0] for record in caplog.records if record.name == "sfu.api"]
+    closed = str(world.credentials["disabled company"]).removeprefix("Bearer ")[:11]
     assert said == [
-        "refused client=192.0.2.1 code=api_key_invalid",
-        "refused client=192.0.2.2 code=api_key_invalid",
-        "refused client=192.0.2.3 code=token_malformed",
+        f"refused reason=api_key_invalid client=192.0.2.1 key={WRONG[:11]} request=list_rooms",
+        f"refused reason=api_key_invalid client=192.0.2.2 key={acme.key[:11]} request=list_rooms",
+        "refused reason=token_malformed room='team' client=192.0.2.3 request=get_room",
+        "refused reason=api_key_missing client=192.0.2.4 request=list_rooms",
+        f"refused reason=not_allowed room='{acme.company.id}/{ROOM}' name='alice' client=192.0.2.6 request=get_room",
+        f"refused reason=company_disabled room='{ROOM}' client=192.0.2.6 key={closed} request=get_room",
     ]
+
+
+async def test_a_wrong_credential_is_told_what_it_is(rest: Rest, acme: Tenant, world: World) -> None:
+    """By the form only: an answer does not tell a key that was replaced from one that never was."""
+    token = str(world.credentials["moderator"])
+    said = {
+        "": "has no API key",
+        f"Basic {acme.key}": "is not `Bearer pk_…`",
+        acme.key: "is not `Bearer pk_…`",
+        token: "is a token, not an API key",
+        f"Bearer {acme.key[:20]}": "only the beginning of an API key: it has 20 characters, and an API key has 46",
+        f"Bearer {acme.key}x": "more than an API key: it has 47 characters",
+        f"Bearer '{acme.key}'": "is in quotes",
+        f"Bearer Bearer {acme.key}": "more than one word",
+        f"Bearer {acme.key[3:]}": "an API key without its `pk_`",
+        f"Bearer pk_{'.' * 43}": "a character that none has",
+        "Bearer secret": "no API key: these begin with `pk_`",
+        f"Bearer {WRONG}": "No company of this server has this API key",
+        f"Bearer {acme.key[:-4]}AAAA": "No company of this server has this API key",
+    }
+    for header, words in said.items():
+        for path in ("/rooms", f"/rooms/{ROOM}") if header != token else ("/rooms",):
+            reply = await rest("GET", path, key="", headers={"Authorization": header} if header else {})
+            assert reply.status == 401
+            assert words in reply.json["detail"], (header, path)
+            assert acme.key[3:20] not in reply.json["detail"]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

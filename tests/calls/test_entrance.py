@@ -173,8 +173,9 @@ async def test_a_bad_name(tmp_path: Path, query: str) -> None:
 async def test_a_query_that_cannot_be_read(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         for full in (False, True):
-            problem = await server.refused("/ws?" + "a=1&" * 50, full=full)
-            assert (problem["status"], problem["code"]) == (400, "bad_request")
+            for query in ("a=1&" * 50, "room=%ff", "room=team&username=%e9ve", "room=%ed%a0%80"):
+                problem = await server.refused(f"/ws?{query}", full=full)
+                assert (problem["status"], problem["code"]) == (400, "bad_request")
 
 
 async def test_a_full_room(tmp_path: Path) -> None:

@@ -375,6 +375,62 @@ async def test_the_log_says_whose_session_it_was(
     assert f"peer={peer} name='Zoë' session={session.id} " in joined
 
 
+async def ask(server: Server, method: str, target: str, bearer: str = "") -> None:
+    headers = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {bearer}", "Content-Length": "0"}
+    if not bearer:
+        del headers["Authorization"]
+    assert (await request(server.port, method, target, headers)).status >= 200
+
+
+async def test_every_way_in_says_who_was_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sfu")
+    async with running(tmp_path, settings(max_peers=1)) as server, server.joined(name="Zoë"):
+        company, mine = server.default, server.default.id
+        await server.store.rooms.create(mine, "closed", RoomSettings(access="token"))
+        past = utc_now() - timedelta(hours=1)
+        late = await issued(server, company, user_name="Bob '\n left", now=past)
+        eves = await issued(server, company, user_name="eve", now=past)
+        silent = await issued(server, company, room_id="quiet", permissions=Permissions(chat=False))
+        async with server.connect(url(silent)) as bob:
+            secret = (await welcomed(bob))["session"]
+            unknown = f"{bob.peer}.{'x' * 32}"
+            told = [
+                (partial(server.refused, "/ws?room=team&username=ann"), f"room_full room='{mine}/team' name='ann'"),
+                (
+                    partial(server.refused, f"/ws?username={'n' * 256}"),
+                    f"bad_name room='{mine}/default' name='{'n' * 160}…'",
+                ),
+                (partial(server.refused, "/ws?room=closed"), f"token_required room='{mine}/closed' name='guest'"),
+                (partial(server.refused, url(late)), f"token_expired room='{mine}/team' name=\"Bob ' left\""),
+                (partial(server.refused, url(silent, room="other")), f"token_room room='{mine}/quiet' name='alice'"),
+                (partial(server.refused, "/ws?token=x.y.z&room=team"), "token_malformed room='team' client="),
+                (partial(server.refused, "/ws?" + "a=1&" * 50), "bad_request"),
+                (
+                    partial(server.refused, "/ws", origin="https://x.example"),
+                    f"origin_not_allowed room='{mine}/default' ",
+                ),
+                (partial(server.refused, "/ws", resume=unknown), f"session_gone client=127.0.0.1 peer={bob.peer}"),
+                (partial(ask, server, "GET", "/room-info?room=team"), f"room_full room='{mine}/team' name='guest'"),
+                (
+                    partial(ask, server, "GET", "/room-info", eves),
+                    f"token_expired room='{mine}/team' name='eve'",
+                ),
+                (
+                    partial(ask, server, "POST", "/files", secret),
+                    f"not_allowed room='{mine}/quiet' name='alice' client=",
+                ),
+                (partial(ask, server, "POST", "/files", unknown), "session_unknown"),
+                (partial(ask, server, "GET", "/files/x"), "file_not_found"),
+            ]
+            for asked, words in told:
+                caplog.clear()
+                await asked()
+                (said,) = [line for line in caplog.messages if line.startswith("refused ")] or [""]
+                assert said.startswith(f"refused reason={words}"), words
+                assert " client=127.0.0.1" in said
+                assert "=''" not in said
+
+
 async def test_who_cannot_be_taken_leaves_no_open_session(server: Server, acme: tuple[Company, str]) -> None:
     async with server.joined():
         server.signaling.stop()
@@ -401,7 +457,8 @@ async def test_one_address_that_joins_and_joins_is_told_to_wait(
         assert re.search(r"Try again in (\d+) s", problem["detail"])
         async with server.connect("/ws", resume=welcome["session"]) as again:
             await again.expect("welcome")
-        assert caplog.text.count("code=too_many_joins") == 1  # nor does the log grow with each
+        await server.refused("/ws?room=team&username=dave")
+        assert caplog.text.count("reason=too_many_joins") == 2  # of carol and dave: it does not grow with each try
         sessions = (await server.store.history.room_sessions(server.default.id, "team")).items
         assert {session.user_name for session in sessions} == {"alice", "bob"}  # a refusal leaves nothing behind
         for number in range(3):  # whoever has a token was counted by whoever issued it

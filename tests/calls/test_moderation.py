@@ -6,6 +6,7 @@ What has to outlive a restart runs on both engines; so do the store's own tests 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -498,7 +499,8 @@ async def test_taking_the_lobby_away_over_rest_lets_everybody_in(server: Server)
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_end_of_the_call_is_everybodys(server: Server) -> None:
+async def test_the_end_of_the_call_is_everybodys(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sfu.audit")
     async with (
         moderator(server) as mod,
         server.joined(name="bob") as bob,
@@ -521,6 +523,11 @@ async def test_the_end_of_the_call_is_everybodys(server: Server) -> None:
     await server.store.sessions.flush()
     ended = (await server.store.history.room_sessions(server.default.id, "team")).items
     assert {session.leave_reason for session in ended} == {"call_ended"}
+    by = f"by='mod' by_peer={mod.peer} client=127.0.0.1"
+    assert [line for line in caplog.messages if mod.peer in line] == [
+        f"change_room room='{server.key('team')}' locked=False lobby=True {by}",
+        f"end_call room='{server.key('team')}' {by}",
+    ]
 
 
 async def test_nobody_slips_past_a_lock(server: Server) -> None:

@@ -17,8 +17,9 @@ from test_moderation import moderate, moderator, until
 from trio_websocket import ConnectionClosed
 
 from sfu.calls.admission import utc_now
-from sfu.store.records import Session
+from sfu.store.records import Session, SessionDrops
 from sfu.tenancy import tokens
+from sfu.tenancy.tokens import Permissions
 
 LONG = settings(hold_s=60.0)
 SHORT = settings(hold_s=0.2)
@@ -211,7 +212,7 @@ async def test_a_bare_client_has_no_way_back_and_is_gone_at_once(tmp_path: Path)
         assert server.counters.get("sfu_ends_total", code="left") == 1
 
 
-async def test_it_stays_one_session_and_resumes_are_counted(tmp_path: Path) -> None:
+async def test_it_stays_one_session_that_counts_its_drops(tmp_path: Path) -> None:
     async with running(tmp_path, settings(hold_s=60.0, max_peers=1)) as server, server.joined() as alice:
         await held(server, alice)
         assert (await server.refused("/ws?room=team"))["code"] == "room_full"
@@ -219,8 +220,20 @@ async def test_it_stays_one_session_and_resumes_are_counted(tmp_path: Path) -> N
             await last.send("leave")
             await last.expect_bye("left", 1000, rejoin=False)
         (record,) = await records(server)
-        assert (record.leave_reason, record.metadata) == ("left", {"resumes": 2})
+        assert (record.leave_reason, record.drops) == ("left", SessionDrops(2, 2, "unresponsive"))
         assert server.counters.get("sfu_resumes_total") == 2
+
+
+async def test_a_viewer_who_was_offered_nothing_yet_goes_on_too(tmp_path: Path) -> None:
+    async with running(tmp_path, LONG, plan="mute") as server:
+        token = await issued(server, server.default, permissions=Permissions(publish=False))
+        async with server.connect("/ws", token=token) as alone:
+            alone.welcome = await alone.expect("welcome")
+            alone.peer = alone.welcome["peer"]
+            await held(server, alone)
+            async with resumed(server, alone) as again:
+                await again.send("chat", {"text": "still here"})
+                await again.expect("chat")
 
 
 async def test_a_token_for_one_use_is_not_used_again(tmp_path: Path) -> None:
@@ -234,8 +247,11 @@ async def test_a_token_for_one_use_is_not_used_again(tmp_path: Path) -> None:
                 assert (await again.expect("welcome"))["peer"] == alice.peer
 
 
-async def issued(server: Server, company: Any, *, single_use: bool = False) -> str:
-    grant = tokens.grant(company_id=company.id, room_id="team", user_name="alice", duration_s=600, now=utc_now())
+async def issued(
+    server: Server, company: Any, *, single_use: bool = False, permissions: Permissions | None = None
+) -> str:
+    who = {"company_id": company.id, "room_id": "team", "user_name": "alice", "permissions": permissions}
+    grant = tokens.grant(**who, duration_s=600, now=utc_now())
     token = tokens.encode(grant, server.store.companies.secret(company).reveal())
     await server.store.tokens.add(grant, token, single_use=single_use)
     return token

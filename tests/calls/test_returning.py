@@ -18,7 +18,7 @@ from support.rest_client import request
 from sfu.calls import websocket
 from sfu.calls.admission import utc_now
 from sfu.store import returns
-from sfu.store.records import Company, RoomSettings, Session
+from sfu.store.records import Company, RoomSettings, Session, SessionDrops
 from sfu.tenancy import tokens
 from sfu.tenancy.tokens import Permissions
 
@@ -128,7 +128,8 @@ async def test_a_reloaded_page_has_its_seat_again_and_others_see_nobody_leave(tm
             await leave(again)
         assert await bob.expect("left") == {"peer": alice.peer, "reason": "left"}
         (record,) = [one for one in await history(server) if one.user_name == "alice"]
-        assert (record.leave_reason, record.metadata) == ("left", {"resumes": 1})
+        why = "page_gone" if going is reload else "unresponsive"
+        assert (record.leave_reason, record.drops) == ("left", SessionDrops(1, 1, why))
 
 
 async def stays(server: Server, ticket: str) -> list[str]:
@@ -241,7 +242,8 @@ async def returns_past(server: Server, going: Going, barred: dict[str, bool]) ->
         assert again.welcome["name"] == "alice"
         await leave(again)
     (record,) = await history(server)
-    assert record.leave_reason == "left"
+    why = "page_gone" if going is reload else "unresponsive"
+    assert (record.leave_reason, record.drops) == ("left", SessionDrops(1, 1, why))
 
 
 async def test_who_was_admitted_from_a_lobby_need_not_wait_again(server: Server) -> None:

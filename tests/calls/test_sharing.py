@@ -100,6 +100,7 @@ async def test_who_may_not_share(server: Server, tmp_path: Path) -> None:
         for wrong in ("x", secret[:-1], secret + "x", alice.peer, alice.peer + "."):
             reply = await send(server, wrong, b"x")
             assert (reply.status, reply.code) == (401, "session_unknown"), wrong
+        assert (await send(server, secret, b"x", **{"X-File-Name": "caf%E9.png"})).code == "bad_request"
         await alice.send("leave")
         await alice.expect_bye("left", 1000, rejoin=False)
         assert (await send(server, secret, b"x")).code == "session_unknown"

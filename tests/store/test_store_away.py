@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -55,6 +56,7 @@ async def test_writes_fail_soon_and_work_again(patient: Store, away: Away, caplo
     assert patient.database.available
     said = [record.getMessage() for record in caplog.records if record.name == "sfu.store.database"]
     assert [line.split()[0] for line in said] == ["database=away", "database=back"]  # once, however many fail
+    assert re.search(r" reason=['\"].+['\"] sql='.+'$", said[0])
 
 
 async def test_leaves_wait_for_the_database(patient: Store, away: Away, clock: Any) -> None:

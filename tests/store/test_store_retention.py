@@ -181,6 +181,8 @@ async def test_an_older_databases_rooms_are_told_apart(tmp_path: Path, server_ke
     with closing(sqlite3.connect(file)) as connection:  # as the last release left it
         connection.executescript("""
             DROP INDEX rooms_unkept; DROP INDEX sessions_guests; ALTER TABLE rooms DROP COLUMN kept;
+            ALTER TABLE sessions DROP COLUMN drops; ALTER TABLE sessions DROP COLUMN returns;
+            ALTER TABLE sessions DROP COLUMN last_drop;
             DELETE FROM schema_steps WHERE step >= 10;
         """)
     async with open_store(f"sqlite:///{file}", server_key, clock=clock) as store:

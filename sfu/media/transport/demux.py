@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Container, Hashable, Iterable
 from typing import Generic, TypeVar
 
-from sfu.flood import FloodGate
+from sfu.flood import FloodGate, Former
 from sfu.media.transport.checks import is_response, named, parse_check
 from sfu.media.transport.handover import MARK_CHARS, Handed, Handover, Handovers
 from sfu.media.transport.ice import Agent
@@ -95,6 +95,7 @@ class UdpPort(Generic[T]):
         self._joins = joins
         self._stray = Stray()
         self._strangers = FloodGate(STRANGER_PER_S, STRANGERS_PER_S)
+        self._former = Former()
         self._counters = counters
         self._on_media = on_media
         self._agents: dict[str, tuple[Agent, T]] = {}
@@ -174,6 +175,9 @@ class UdpPort(Generic[T]):
         routes = self._routes.get(path.endpoint, {})
         for key in [key for key, route in routes.items() if route.agent is agent and route.path == path]:
             routes.pop(key).close()
+            self._former.add(key, time.monotonic())
+            if self._handovers.home is not None:  # what still comes, comes to worker 0
+                self._handovers.home.send(path, contested=True)
 
     def _receiver(self, endpoint: Endpoint) -> Receiver | PortableReceiver:
         which = endpoint.socket.family, endpoint.portable
@@ -210,7 +214,9 @@ class UdpPort(Generic[T]):
                 continue
             path, stray = CandidatePair(endpoint, handed.address), self._stray
             key, known = self._receiver(endpoint).key_of(handed.address), self._routes[endpoint]
-            if not handed.data:
+            if not handed.data and handed.contested:
+                self._former.add(key, time.monotonic())
+            elif not handed.data:
                 self._released(path, key, way)
             elif handed.data[0] < 4:
                 self._stun(path, key, handed.data, handed)
@@ -233,7 +239,7 @@ class UdpPort(Generic[T]):
     ) -> None:
         """Handles a datagram that is not media of a known peer. Its first byte tells STUN, DTLS and SRTP apart (RFC
         7983)."""
-        if route is None and self._floods(receiver, i):
+        if route is None and (self._comes_late(receiver, i) or self._floods(receiver, i)):
             return
         data = bytes(receiver.rows.row(i))
         if not 0 < len(data) <= MAX_DATAGRAM:
@@ -248,6 +254,13 @@ class UdpPort(Generic[T]):
             route.agent.dtls(data, route.path, time.monotonic())
         else:
             self._counters["gate_protocol"] += 1
+
+    def _comes_late(self, receiver: Receiver | PortableReceiver | Stray, i: int) -> bool:
+        """Whether to drop this datagram of a peer that has left. Its checks count: it may be coming back."""
+        if bytes(receiver.rows.row(i)[:1]) < b"\x04" or not self._former.holds(receiver.key(i), time.monotonic()):
+            return False
+        self._counters["gate_former"] += 1
+        return True
 
     def _floods(self, receiver: Receiver | PortableReceiver | Stray, i: int) -> bool:
         """Whether to drop this datagram, since strangers send too many: reading them all would cost peers their

@@ -25,7 +25,8 @@ _HEAD_BYTES = 1 + libc.NAME_BYTES
 
 class Handed(NamedTuple):
     """`local` is the address that it came to. `contested`: a peer of the other worker was heard at `address` recently.
-    Without `data` it means that `address` belongs to a peer of another worker from now on."""
+    Without `data` it means that `address` belongs to a peer of another worker from now on or, if contested, that a peer
+    of the other worker has left it."""
 
     local: str
     address: Address

@@ -253,21 +253,21 @@ def test_only_authentic_media_keeps_a_peer_alive() -> None:
     run(test)
 
 
-def test_an_unregistered_peer_is_a_stranger() -> None:
+def test_an_unregistered_peer_gets_nothing_more() -> None:
     async def test() -> None:
         async with opened() as port:
             agent, peer = port.agent(), port.sender()
             await port.prove(peer, agent)
             port.unregister(agent)
             peer.send(MEDIA)
-            await port.counted("gate_stranger", 1)
+            await port.counted("gate_former", 1)
             peer.send(bytes(check(agent.ufrag, agent.pwd)))
             await port.counted("gate_stun_refused", 1)
 
     run(test)
 
 
-def test_forgotten_addresses_are_strangers_again() -> None:
+def test_forgotten_addresses_are_nobodys_again() -> None:
     async def test() -> None:
         async with opened() as port:
             agent = port.agent()
@@ -278,7 +278,7 @@ def test_forgotten_addresses_are_strangers_again() -> None:
             assert len(agent.paths) == MAX_PATHS
             for peer in peers[1:3]:  # the oldest but the selected one
                 peer.send(MEDIA)
-            await port.counted("gate_stranger", 2)
+            await port.counted("gate_former", 2)
             for peer in (peers[0], *peers[3:]):
                 peer.send(MEDIA)
             await until(lambda: len(port.media) == MAX_PATHS, "media of every address that is known")

@@ -19,6 +19,7 @@ from support.ports import ALERT, MEDIA, Port, joined, opened, pairs, proof, shar
 
 from sfu import bridge
 from sfu.media.transport import demux
+from sfu.media.transport.demux import STRANGER_PER_S
 from sfu.media.transport.handover import MARK_CHARS, Handover, Handovers, mark
 from sfu.media.transport.ice import MAX_PATHS
 from sfu.media.transport.sockets import PORTABLE, CandidatePair, Endpoint
@@ -90,6 +91,33 @@ def test_strangers_reach_the_first_worker_only() -> None:
             for port in ports[1:]:
                 await port.counted("gate_stun_refused", 1)
                 assert port.counters["gate_stranger"] == 0
+
+    run(test)
+
+
+def test_who_was_a_peer_a_moment_ago_is_no_stranger(caplog: pytest.LogCaptureFixture) -> None:
+    """A browser that was dropped goes on sending for some seconds, to whichever worker the kernel then chooses."""
+
+    async def test() -> None:
+        async with sharing(3) as ports:
+            peers = [(port, port.agent(), port.sender()) for port in ports]
+            for port, agent, sock in peers:
+                await port.prove(sock, agent)
+                port.unregister(agent)
+            for count, (_, _, sock) in enumerate(peers, 1):
+                for n in range(2 * STRANGER_PER_S):
+                    sock.send((MEDIA, ALERT)[n % 2])
+                await ports[0].counted("gate_former", 2 * STRANGER_PER_S * count)
+            again = ports[1].agent()
+            await ports[1].prove(peers[2][2], again)  # a check is heard: the address may be another peer's by now
+            peers[2][2].send(MEDIA)
+            await until(lambda: ports[1].owners == [again], "its media")
+            assert not ports[0].counters["gate_flood"] + ports[0].counters["gate_stranger"]
+            assert not caplog.messages
+            stranger = ports[0].sender()
+            for _ in range(2 * STRANGER_PER_S):
+                stranger.send(MEDIA)
+            await until(lambda: "strangers_flood" in caplog.text, "a warning of a stranger")
 
     run(test)
 
