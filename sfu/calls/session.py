@@ -148,7 +148,7 @@ class Session:
             self.end(self._overdue)  # has no effect if it ended for another reason
         finally:
             self.end(SfuError())  # has an effect only if this task was cancelled
-            self._hub.forget(self)
+            self._guard(self._hub.forget, self)
             self.tell(bye(self._error))
             if self._link is not None:
                 self._link.end(self._error)

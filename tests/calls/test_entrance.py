@@ -536,6 +536,24 @@ async def test_a_fault_of_ours_ends_one_peer(
     assert [record.getMessage() for record in errors] == [f"peer_failed room={server.key('team')!r} peer={alice.peer}"]
 
 
+async def test_a_fault_of_ours_as_one_leaves_costs_nobody_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as server, server.joined(name="bob") as bob, server.joined() as alice:
+        await bob.expect("joined")
+        monkeypatch.setattr(server.rooms.peers[alice.peer], "summary", None)  # broken, which must not happen
+        await alice.send("leave")
+        await alice.expect_bye("left", 1000, rejoin=False)
+        await bob.expect("left")
+        await bob.send("chat", {"text": "still here"})
+        await bob.expect("chat")
+        async with server.joined(name="carol"):
+            await bob.expect("joined")
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == [
+        f"peer_failed room={server.key('team')!r} peer={alice.peer}"
+    ]
+
+
 async def test_a_worker_that_dies_sends_its_peers_to_rejoin(tmp_path: Path) -> None:
     async with running(tmp_path, settings(workers=2)) as server, server.joined("one") as alice:
         async with server.joined("two") as carol:
