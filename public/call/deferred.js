@@ -13,6 +13,7 @@ import './idle.js';
 import './keyboard.js';
 import '../panels/moderate.js';
 import '../stage/tile-keys.js';
+import '../stage/viewers.js';
 import './arrivals.js';
 import './notices.js';
 import './push-to-talk.js';

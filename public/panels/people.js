@@ -2,9 +2,9 @@
 
 import { button, element, face, icon, nameWith, put, setIcon } from '../base/dom.js';
 import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
-import { handPlaces } from '../app/hands.js';
 import { openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
+import { handPlaces, isViewer } from '../stage/seats.js';
 import { number, t, texts } from '../i18n/texts.js';
 import { closeToast } from '../ui/toasts.js';
 
@@ -31,12 +31,12 @@ export function panel() {
   return { body: [lobby, heading, list], foot: [invite, manage], shown };
 }
 
-/** All participants: you first, then moderators, then raised hands in order, then the rest by name. */
+/** All participants: you first, then moderators, then raised hands in order, then the rest by name, viewers last. */
 function everybody() {
   const { room, devices } = page;
   const tracks = new Map(['microphone', 'camera'].map((source) => [source, { muted: devices.status(source) !== 'on' }]));
-  const self = { peer: room.self, name: room.name, isSelf: true, hand: room.hand, moderator: moderates(), tracks };
-  const rank = ({ moderator, hand }) => (moderator ? 0 : hand ? 1 : 2);
+  const self = { peer: room.self, name: room.name, isSelf: true, hand: room.hand, moderator: moderates(), publish: !page.listens, tracks };
+  const rank = (one) => (one.moderator ? 0 : one.hand ? 1 : isViewer(one) ? 3 : 2);
   const others = [...room.participants.values()].sort((a, b) => rank(a) - rank(b) || (a.hand || 0) - (b.hand || 0) || a.name.localeCompare(b.name));
   return [self, ...others];
 }
@@ -44,7 +44,7 @@ function everybody() {
 function show() {
   if (!page.room?.self) return;
   const people = everybody();
-  const places = handPlaces();
+  const places = handPlaces(page.room);
   showLobby();
   put(headingText, t('people.in'));
   put(headingCount, number(people.length));
@@ -112,7 +112,9 @@ class Row {
     this.#one = { peer, name, isSelf: Boolean(isSelf) };
     this.box.dataset.peer = peer;
     const muted = !on(one, 'microphone');
-    const facts = [moderator && t('people.moderator'), place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !on(one, 'camera') && t('people.camera_off')];
+    const viewer = isViewer(one);
+    const role = [moderator && t('people.moderator'), viewer && t('people.viewer')];
+    const facts = [...role, place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
     put(this.#name, isSelf ? t('people.self', { name }) : name);
     this.#name.title = name;
     put(this.#how, facts.filter(Boolean).join(' · '));
