@@ -19,7 +19,6 @@ Object.assign(page.actions, {
     remember('sessionStorage', endKey(), '');
     page.show('join'); // first: what is hidden takes no focus
     join.showJoin({ room, name });
-    devices.wake();
     page.tell('devices');
   },
   async join(values) {

@@ -48,17 +48,6 @@ export async function enter({ room: roomName, name }) {
   if (page.room === room && room.state === 'idle') room.join();
 }
 
-/** Back closes what is open above the call, then leaves the call: the page stays, and one press rejoins. */
-async function back() {
-  if (history.state?.call) return;
-  if (!page.inCall) return page.actions.preview({ room: page.room.room, name: page.room.name });
-  const open = /** @type {HTMLDialogElement[]} */ ([...document.querySelectorAll('dialog[open]')]).at(-1);
-  if (!open && $('panel').hidden) return page.room.stepOut();
-  history.forward();
-  if (open) open.close();
-  else (await later()).panels.close();
-}
-
 const tellProblems = () => SOURCES.some((source) => isProblem(devices.status(source))) && page.actions.tellDevices();
 
 function stateChanged({ state, error }) {
@@ -143,7 +132,7 @@ devices.addEventListener('change', deviceChanged);
 $('copy-link').addEventListener('click', page.actions.copyLink);
 $('retry-button').addEventListener('click', () => page.room.join());
 const tryNow = () => page.inCall && page.room.join();
-addEventListener('popstate', back);
+addEventListener('popstate', async () => history.state?.call || (await later()).back());
 addEventListener('online', tryNow);
 navigator.connection?.addEventListener?.('change', tryNow);
 document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());

@@ -20,6 +20,7 @@ import './push-to-talk.js';
 import './interruptions.js';
 import './voice.js';
 
+export { back } from './back.js';
 export { deviceMenu, moreMenu, shortcuts, tileMenu } from './menus.js';
 export { copyLink, explain, retry, soundHeld, tellDevices } from './notices.js';
 export { panel, panels } from '../panels/panel.js';

@@ -12,6 +12,7 @@ const FULL_S = 10; // between two attempts to join a full room
 
 let lostAt = performance.now();
 let ticking = 0;
+let knocked = null; // the Room that was last in a lobby
 let answers = false; // whether the server answers HTTP requests although it accepts no calls
 
 const words = (facts) => waitingText(page.room.error, { ...facts, unreached: page.room.unreached, room: page.room.room });
@@ -78,7 +79,9 @@ function waitForPlace(room) {
 }
 
 function endingOf(room) {
-  const { code } = room.error;
+  const { code: said } = room.error;
+  const stopped = knocked === room ? 'lobby_left' : 'stopped';
+  const code = said === 'left' && room.self === null ? stopped : said;
   return { code, room: room.room, name: room.name, invited: Boolean(page.token), own: code === 'call_ended' && page.closed === room };
 }
 
@@ -93,6 +96,7 @@ function press(action) {
 
 page.on('state', stateChanged);
 page.follow('waiting', ({ room, attended }) => {
+  knocked = page.room;
   if (page.room.state === 'joining') hold({ key: 'lobby', title: t('wait.lobby.title', { room }), text: t(attended ? 'wait.lobby.text' : 'wait.lobby.nobody') });
 });
 addEventListener('offline', banner);

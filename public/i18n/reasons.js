@@ -65,6 +65,8 @@ export function troubleText(trouble, since_s) {
 const LINK = ['request', 'another_link'];
 const ENDS = {
   left: ['rejoin', 'another'],
+  stopped: ['join', 'another'], // the user did not wait any longer
+  lobby_left: ['ask', 'another'],
   bad_name: ['change', 'another'],
   no_webrtc: ['again'],
   token_expired: LINK,
@@ -78,13 +80,13 @@ const ENDS = {
   company_disabled: ['again', 'another'],
   removed: ['another'],
   room_locked: ['again', 'another'],
-  lobby_refused: ['another'],
+  lobby_refused: ['ask', 'another'],
   lobby_timeout: ['again', 'another'],
   not_allowed: LINK,
   uninvited: ['another'],
 };
 
-const JOINING = ['rejoin', 'again'];
+const JOINING = ['rejoin', 'join', 'ask', 'again'];
 
 /**
  * Why the call is over: { key, title, text, actions }; the first action is the most helpful one. `own`: the user ended it for
@@ -97,7 +99,7 @@ export function endText({ code, own = false, lost = false }, room) {
   return { key, title: t(`end.${key}.title`, { room }), text: texts.filter(Boolean).join(' '), actions: actions.filter((one) => !lost || !JOINING.includes(one)) };
 }
 
-/** What may help after an ending: 'rejoin' into the call, 'again' if the reason may be gone soon, or '' for neither. */
+/** The action that leads into the call after an ending, or '' if none can. 'again': the reason may be gone soon. */
 export function remedyOf(code) {
   const [first] = endText({ code }, '').actions;
   return JOINING.includes(first) ? first : '';

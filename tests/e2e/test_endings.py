@@ -14,6 +14,11 @@ pytestmark = pytest.mark.xdist_group("browser")
 
 People = Callable[..., Person]
 
+_COUNTED_JS = """
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.asked = 0;
+navigator.mediaDevices.getUserMedia = (wanted) => (window.asked++, open(wanted));
+"""
 _STORED_JS = "Object.entries(sessionStorage).flat().join(' ')"
 _MODERATE_JS = "([action, peer]) => window.room.send('moderate', { action, peer, source: null })"
 
@@ -69,6 +74,25 @@ def test_a_reload_shows_the_same_ending(venue: Venue, host: Person, alice: Perso
     assert token not in alice.page.evaluate(_STORED_JS)
 
 
+def test_a_link_that_cannot_be_used_asks_for_no_devices(
+    venue: Venue, server: Server, person: People, room: str
+) -> None:
+    page = person(server, "alice").page
+    page.add_init_script(_COUNTED_JS)
+    token, path = venue.token(room, "alice")
+    venue.api("DELETE", path)
+    page.goto(f"{server.url}/?token={token}")
+    assert ending(page, REVOKED)[2:] == ["Copy a message to send", "I have another link"]
+    assert page.evaluate("window.asked") == 0
+    venue.api("POST", "/rooms", {"room_id": room, "locked": True})
+    page.goto(f"{server.url}/?token={venue.token(room, 'alice')[0]}")
+    expect(page.locator("#join-button")).to_have_text("Check again")
+    assert page.evaluate("window.asked") == 0
+    venue.api("PUT", f"/rooms/{room}", {"locked": False})
+    page.click("#join-button")
+    expect(page.locator("#join-will")).to_have_text("You’ll join with your microphone and camera on.")
+
+
 def test_what_the_api_turns_off_no_moderator_did(venue: Venue, server: Server, person: People, room: str) -> None:
     alice = venue.enters(person(server, "alice"), room)
     eventually(lambda: alice.page.evaluate("window.room.connected"), "alice is heard")
@@ -84,8 +108,20 @@ def test_a_reload_lets_nobody_knock_again_who_was_declined(
     venue.opens(alice, venue.token(room, "alice")[0])
     host.page.click("#people-button")
     host.page.get_by_role("button", name="Decline").click()
-    stays(alice.page, "You were not let in")
+    assert stays(alice.page, "You were not let in")[2:] == ["Ask again", "Another room"]
     expect(host.page.locator(".lobby")).to_be_hidden()
+    alice.page.click("[data-act=ask]")
+    expect(host.page.locator(".lobby")).to_contain_text("alice")
+    alice.page.go_back()
+    assert ending(alice.page, "You stopped waiting")[1:] == [
+        f"You’re no longer in the lobby of {room}.",
+        "Ask again",
+        "Another room",
+    ]
+    expect(host.page.locator(".lobby")).to_be_hidden()
+    alice.page.click("[data-act=ask]")
+    host.page.get_by_role("button", name="Admit").click()
+    eventually(lambda: alice.peer, "alice is in the room")
 
 
 def test_who_left_has_a_way_back_after_a_reload(venue: Venue, alice: Person, room: str) -> None:
