@@ -1,4 +1,6 @@
 export default {
+  close: 'إغلاق',
+  again: 'إعادة المحاولة',
   not_now: 'ليس الآن',
   'more.link': 'نسخ رابط الغرفة',
   'more.full': 'ملء الشاشة',

@@ -1,4 +1,6 @@
 export default {
+  close: 'Schließen',
+  again: 'Erneut versuchen',
   not_now: 'Jetzt nicht',
   'more.link': 'Raumlink kopieren',
   'more.full': 'Vollbild',

@@ -1,4 +1,6 @@
 export default {
+  close: 'Close',
+  again: 'Try again',
   not_now: 'Not now',
   'more.link': 'Copy room link',
   'more.full': 'Full screen',

@@ -1,4 +1,6 @@
 export default {
+  close: 'Cerrar',
+  again: 'Reintentar',
   not_now: 'Ahora no',
   'more.link': 'Copiar el enlace de la sala',
   'more.full': 'Pantalla completa',

@@ -1,4 +1,6 @@
 export default {
+  close: 'Fermer',
+  again: 'Réessayer',
   not_now: 'Pas maintenant',
   'more.link': 'Copier le lien de la salle',
   'more.full': 'Plein écran',

@@ -4,7 +4,7 @@ import { button, element, face, icon, nameWith, put, setIcon } from '../base/dom
 import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
 import { openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
-import { handPlaces, isViewer } from '../stage/seats.js';
+import { handPlaces, isViewer, spokenNames } from '../stage/seats.js';
 import { number, t, texts } from '../i18n/texts.js';
 import { closeToast } from '../ui/toasts.js';
 
@@ -49,7 +49,8 @@ function show() {
   put(headingText, t('people.in'));
   put(headingCount, number(people.length));
   manage.hidden = !moderates();
-  arrange(list, rows, people, () => new Row(), (row, one) => row.show(one, places.get(one.peer)));
+  const spoken = spokenNames(page.room.participants.values());
+  arrange(list, rows, people, () => new Row(), (row, one) => row.show(one, places.get(one.peer), spoken.get(one.peer)));
 }
 
 function showLobby() {
@@ -58,7 +59,8 @@ function showLobby() {
   put(lobbyText, t('people.waiting'));
   put(admitAll.firstElementChild, t('people.admit_all'));
   admitAll.hidden = waiting.length < 2;
-  arrange(door, waiters, waiting, (one) => new Waiter(one), () => {});
+  const spoken = spokenNames(waiting);
+  arrange(door, waiters, waiting, (one) => new Waiter(one), (row, { peer, name }) => put(row.number, spoken.get(peer).slice(name.length)));
 }
 
 const on = ({ tracks }, source) => tracks.has(source) && !tracks.get(source).muted;
@@ -103,7 +105,7 @@ class Row {
     this.box.append(words, state, this.#more);
   }
 
-  show(one, place) {
+  show(one, place, spoken) {
     const { peer, name, isSelf, moderator } = one;
     if (this.#one.name !== name) {
       this.#face?.remove();
@@ -125,7 +127,7 @@ class Row {
     this.#voice.removeAttribute('aria-hidden');
     this.#voice.setAttribute('role', 'img');
     this.#voice.setAttribute('aria-label', t(muted ? 'people.muted' : 'people.unmuted'));
-    this.#more.title = t('people.more', { name });
+    this.#more.title = t('people.more', { name: spoken ?? name });
     this.#more.setAttribute('aria-label', this.#more.title);
     this.#more.classList.toggle('is-gone', !this.#items().length);
   }
@@ -135,23 +137,25 @@ class Row {
     const { stage } = page;
     const { peer, isSelf } = this.#one;
     const tiles = isSelf ? [] : [...stage.tiles].filter((tile) => tile.peer === peer);
-    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.label }), then: () => stage.pin(tile) }));
+    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.spoken }), then: () => stage.pin(tile) }));
     const more = itemsFor(this.#one);
     return pins.length && more.length ? [...pins, null, ...more] : [...pins, ...more];
   }
 
   #openMenu() {
-    openMenu(this.#more, this.#items(), { label: this.#one.name, who: this.#one.name });
+    openMenu(this.#more, this.#items(), { label: this.#more.title, who: this.#one.name });
   }
 }
 
 class Waiter {
   box = element('li', 'person');
+  number = element('span', 'unseen'); // spoken after a name that several people have
 
   constructor({ peer, name }) {
     const words = element('p', 'person__name');
     const who = element('bdi', 'cut', name);
     who.title = name;
+    who.append(this.number);
     words.append(who);
     const keys = [
       { key: 'people.decline', look: 'btn--plain', then: refuse },

@@ -297,15 +297,6 @@ export class Stage {
     }, VIEW_MS);
   }
 
-  // --- actions on a tile ---
-
-  /** Toggles picture-in-picture for a tile: by default the large one, or else that of the dominant speaker. */
-  async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
-    if (document.pictureInPictureElement) return document.exitPictureInPicture();
-    const { video } = tile?.seat.picture ? tile : ([...this.#tiles.values()].find((one) => one.seat.picture) ?? {});
-    await video?.requestPictureInPicture?.().catch(() => {});
-  }
-
   // --- keyboard: one tab stop for all tiles, arrow keys between them (tile-keys.js) ---
 
   #tab(keys) {

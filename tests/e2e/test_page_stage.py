@@ -75,6 +75,22 @@ def test_each_pin_button_has_a_name_of_its_own(sofia: Any, crowd: Crowd, room: s
     assert f"Pin {NAMES[0]}" in names
 
 
+def test_people_of_one_name_have_controls_of_different_names(sofia: Any, crowd: Crowd, room: str) -> None:
+    crowd.join(room, ["Ana", "ana"], no_camera=(0, 1))
+    page = sofia({"moderate": True})
+    page.evaluate("window.room.send('room', { lobby: true, locked: null })")
+    eventually(lambda: page.evaluate("window.room.settings.lobby"), "the lobby is on")
+    crowd.knock(room, ["Eva", "eva"])
+    page.keyboard.press("p")
+    names = [f"{action} {name}" for name in ("Eva", "eva (2)") for action in ("Decline", "Admit")]
+    names += [f"{action} {name}" for name in ("Ana", "ana (2)") for action in ("Pin", "More options for")]
+    names += ["More actions for Ana", "More actions for ana (2)"]
+    for name in names:
+        expect(page.get_by_role("button", name=name, exact=True)).to_have_count(1)
+    for name in ("Ana", "ana (2)"):
+        expect(page.get_by_role("article", name=f"{name}, muted, no video", exact=True)).to_have_count(1)
+
+
 def test_viewers_are_counted_and_have_no_tile(sofia: Any, crowd: Crowd, room: str) -> None:
     crowd.watch(room, NAMES[:12])
     page = sofia({"moderate": True})
