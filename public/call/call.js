@@ -8,7 +8,7 @@ import { Room } from '../protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from '../stage/stage.js';
 import { SERVER } from '../base/server.js';
-import { callKey, NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
+import { callKey, NAME_KEY, recall, remember, ticketKey, waitKey } from '../base/storage.js';
 import { more, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
@@ -39,7 +39,9 @@ export async function enter({ room: roomName, name }) {
   for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
   page.pass('call', { again });
-  page.show('call');
+  const wait = recall('sessionStorage', waitKey(roomName));
+  if (wait) later().then((parts) => page.room === room && parts.waitAgain(wait)); // there may be no call yet
+  else page.show('call');
   if (window.parent === window && !history.state?.call) history.pushState({ call: true }, ''); // in a frame, Back is the embedding page's
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellProblems), pause(PROMPT_MS)]);
@@ -60,6 +62,7 @@ function stateChanged({ state, error }) {
 function welcomed({ room, name }) {
   keep({ room, token: page.token, name, linked: page.room.settings.public });
   remember('sessionStorage', ticketKey(room), page.room.ticket);
+  remember('sessionStorage', waitKey(room), '');
   if (page.listens) devices.forbid();
   page.show('call');
 }
@@ -130,12 +133,7 @@ page.on('people', () => {
 });
 devices.addEventListener('change', deviceChanged);
 $('copy-link').addEventListener('click', page.actions.copyLink);
-$('retry-button').addEventListener('click', () => page.room.join());
-const tryNow = () => page.inCall && page.room.join();
 addEventListener('popstate', async () => history.state?.call || (await later()).back());
-addEventListener('online', tryNow);
-navigator.connection?.addEventListener?.('change', tryNow);
-document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());
 texts.addEventListener('change', () => page.changed());
 startBar();
 startShortcuts();

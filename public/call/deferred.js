@@ -22,6 +22,7 @@ import './voice.js';
 
 export { back } from './back.js';
 export { deviceMenu, moreMenu, shortcuts, tileMenu } from './menus.js';
+export { waitAgain } from './interruptions.js';
 export { copyLink, explain, retry, soundHeld, tellDevices } from './notices.js';
 export { panel, panels } from '../panels/panel.js';
 export { reactions } from './reactions.js';

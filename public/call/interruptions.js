@@ -5,10 +5,13 @@ import { keepEnd } from '../app/address.js';
 import { copy, countDown, press as pressEnding, showEnd, showEnding } from './ending.js';
 import { page } from '../app/page.js';
 import { SERVER } from '../base/server.js';
+import { remember, waitKey } from '../base/storage.js';
 import { blockedText, troubleText, waitingText } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
 const FULL_S = 10; // between two attempts to join a full room
+
+const KEPT = ['lobby', 'room_full', 'server_full', 'elsewhere']; // waits that probably go on after a reload
 
 let lostAt = performance.now();
 let ticking = 0;
@@ -58,10 +61,18 @@ function banner() {
 
 /** Before the first `welcome` there is no call to show: shows the reason instead, while the page keeps trying. */
 function hold(why) {
+  keepWait(why);
   page.show('end');
   const actions = { lobby: ['leave'], blocked: ['now', 'copy_admin', 'stop'] }[why.key] ?? ['now', 'stop'];
   showEnding({ ...why, actions }, press);
   if (why.key !== 'lobby') countDown(0);
+}
+
+const keepWait = (why) => remember('sessionStorage', waitKey(page.room.room), KEPT.includes(why.key) ? JSON.stringify(why) : '');
+
+/** Shows what this tab waited for before a reload, until the server tells more. */
+export function waitAgain(kept) {
+  if (page.inCall && page.room.self === null && knocked !== page.room) hold(JSON.parse(kept));
 }
 
 function end(error) {
@@ -74,7 +85,9 @@ function end(error) {
 function waitForPlace(room) {
   page.show('end');
   keepEnd({ name: room.name, token: page.token }); // a reload waits as well
-  showEnding({ ...words({ since_s: 0, answers, inCall: false }), actions: ['now', 'stop'] }, press);
+  const why = words({ since_s: 0, answers, inCall: false });
+  keepWait(why);
+  showEnding({ ...why, actions: ['now', 'stop'] }, press);
   countDown(FULL_S, () => page.actions.join(room));
 }
 
@@ -100,4 +113,9 @@ page.follow('waiting', ({ room, attended }) => {
   if (page.room.state === 'joining') hold({ key: 'lobby', title: t('wait.lobby.title', { room }), text: t(attended ? 'wait.lobby.text' : 'wait.lobby.nobody') });
 });
 addEventListener('offline', banner);
+$('retry-button').addEventListener('click', () => page.room.join());
+const tryNow = () => page.inCall && page.room.join();
+addEventListener('online', tryNow);
+navigator.connection?.addEventListener?.('change', tryNow);
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());
 if (page.room) stateChanged(page.room);

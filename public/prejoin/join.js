@@ -4,7 +4,7 @@ import { $, face, missing, put, styled } from '../base/dom.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
 import { roomInfo } from '../base/room-info.js';
-import { recall, ticketKey } from '../base/storage.js';
+import { recall, remember, ticketKey, waitKey } from '../base/storage.js';
 import { endText, remedyOf } from '../i18n/reasons.js';
 import { list, more, t, texts } from '../i18n/texts.js';
 
@@ -143,6 +143,7 @@ function submit(event) {
   const name = $('name-input').value.trim();
   complain('name-input', name ? null : t('join.name_missing'));
   complain('room-input', room ? null : t('join.room_missing'));
+  remember('sessionStorage', waitKey(room), '');
   if (room && name) page.actions.join({ room, name });
   else $(room ? 'name-input' : 'room-input').focus();
 }

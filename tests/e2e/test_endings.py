@@ -19,6 +19,11 @@ const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 window.asked = 0;
 navigator.mediaDevices.getUserMedia = (wanted) => (window.asked++, open(wanted));
 """
+_FRAMED_JS = """
+window.framed = false; // whether the call's frame was ever shown
+const look = () => (window.framed ||= document.getElementById('call-view')?.hidden === false);
+new MutationObserver(look).observe(document, { subtree: true, childList: true, attributeFilter: ['hidden'] });
+"""
 _STORED_JS = "Object.entries(sessionStorage).flat().join(' ')"
 _MODERATE_JS = "([action, peer]) => window.room.send('moderate', { action, peer, source: null })"
 
@@ -122,6 +127,19 @@ def test_a_reload_lets_nobody_knock_again_who_was_declined(
     alice.page.click("[data-act=ask]")
     host.page.get_by_role("button", name="Admit").click()
     eventually(lambda: alice.peer, "alice is in the room")
+
+
+def test_who_waits_sees_no_call_after_a_reload(venue: Venue, alice: Person, room: str) -> None:
+    venue.api("POST", "/rooms", {"room_id": room, "lobby": True})
+    venue.opens(alice, venue.token(room, "alice")[0])
+    expect(alice.page.locator("#end-title")).to_have_text(f"You are in the lobby of {room}")
+    alice.page.add_init_script(_FRAMED_JS)
+    alice.page.reload()
+    expect(alice.page.locator("#end-title")).to_have_text(f"You are in the lobby of {room}")
+    eventually(lambda: alice.page.evaluate("window.room?.state === 'joining'"), "alice asks again")
+    assert alice.page.evaluate("window.framed") is False
+    venue.api("PUT", f"/rooms/{room}", {"lobby": False})
+    expect(alice.page.locator("#call-view")).to_be_visible()
 
 
 def test_who_left_has_a_way_back_after_a_reload(venue: Venue, alice: Person, room: str) -> None:
