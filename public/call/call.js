@@ -29,12 +29,14 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // --- joining and leaving ---
 
-export async function enter({ room: roomName, name }) {
+export async function enter({ room: roomName, name, move = false }) {
+  const ticket = recall('sessionStorage', ticketKey(roomName));
+  const tabs = ticket && (await import('./tabs.js').catch(missing));
+  if (tabs && !(await tabs.goesOnHere(ticket, { room: roomName, name, move }))) return;
   const again = page.room?.room === roomName;
   const { token } = page;
   if (!token) remember('localStorage', NAME_KEY, name);
   keep({ room: roomName, token, name, linked: !token });
-  const ticket = recall('sessionStorage', ticketKey(roomName));
   const room = (page.room = window.room = new Room({ url: new URL('ws', SERVER), room: roomName, name, token, ticket }));
   for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));

@@ -17,6 +17,7 @@ import '../stage/viewers.js';
 import './arrivals.js';
 import './notices.js';
 import './push-to-talk.js';
+import './tabs.js';
 import './interruptions.js';
 import './voice.js';
 

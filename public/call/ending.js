@@ -3,7 +3,7 @@
 import { keepEnd } from '../app/address.js';
 import { $, button, put } from '../base/dom.js';
 import { roomInfo } from '../base/room-info.js';
-import { recall, ticketKey } from '../base/storage.js';
+import { recall, remember, ticketKey } from '../base/storage.js';
 import { copyText } from '../ui/here.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
@@ -14,6 +14,8 @@ const LABELS = {
   rejoin: 'act.rejoin',
   join: 'join.button',
   ask: 'act.ask',
+  move: 'act.move',
+  anew: 'act.anew',
   again: 'again',
   now: 'wait.now',
   stop: 'wait.stop',
@@ -61,10 +63,13 @@ export function press(action, ending) {
   else if (['another', 'another_link', 'stop'].includes(action)) {
     page.token = '';
     page.actions.preview({ room: '', name });
+  } else if (action === 'anew') {
+    remember('sessionStorage', ticketKey(room), '');
+    page.actions.preview({ room, name: '' });
   } else if (action === 'change') page.actions.preview({ room, name });
   else if (action === 'request') copy(t('act.request_text', { room, reason: endText(ending, room).title }), action);
   else if (code === 'no_webrtc') location.reload();
-  else page.actions.join({ room, name });
+  else page.actions.join({ room, name, move: action === 'move' });
 }
 
 /** Copies a text and confirms it in the button, since toasts exist only in the call. */

@@ -4,6 +4,7 @@ import { $, put, within } from '../base/dom.js';
 import { keepEnd } from '../app/address.js';
 import { copy, countDown, press as pressEnding, showEnd, showEnding } from './ending.js';
 import { page } from '../app/page.js';
+import { hasMoved } from './tabs.js';
 import { SERVER } from '../base/server.js';
 import { remember, waitKey } from '../base/storage.js';
 import { blockedText, troubleText, waitingText } from '../i18n/reasons.js';
@@ -94,7 +95,8 @@ function waitForPlace(room) {
 function endingOf(room) {
   const { code: said } = room.error;
   const stopped = knocked === room ? 'lobby_left' : 'stopped';
-  const code = said === 'left' && room.self === null ? stopped : said;
+  const left = hasMoved(room) ? 'moved' : room.self === null ? stopped : said;
+  const code = said === 'left' ? left : said;
   return { code, room: room.room, name: room.name, invited: Boolean(page.token), own: code === 'call_ended' && page.closed === room };
 }
 

@@ -67,6 +67,8 @@ const ENDS = {
   left: ['rejoin', 'another'],
   stopped: ['join', 'another'], // the user did not wait any longer
   lobby_left: ['ask', 'another'],
+  moved: ['move', 'another'],
+  other_tab: ['move', 'anew'],
   bad_name: ['change', 'another'],
   no_webrtc: ['again'],
   token_expired: LINK,
@@ -86,17 +88,18 @@ const ENDS = {
   uninvited: ['another'],
 };
 
-const JOINING = ['rejoin', 'join', 'ask', 'again'];
+const JOINING = ['rejoin', 'join', 'ask', 'move', 'again'];
 
 /**
  * Why the call is over: { key, title, text, actions }; the first action is the most helpful one. `own`: the user ended it for
- * everyone; `lost`: the user's invitation does not admit them again.
+ * everyone; `invited`: the user's name is their invitation's; `lost`: that does not admit them again.
  */
-export function endText({ code, own = false, lost = false }, room) {
+export function endText({ code, own = false, invited = false, lost = false }, room) {
   const key = code in ENDS ? code : code.startsWith('token') ? 'token' : 'other';
-  const actions = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
+  const all = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
+  const actions = all.filter((one) => (!lost || !JOINING.includes(one)) && (!invited || one !== 'anew'));
   const texts = [t(`end.${key}.${own ? 'own' : 'text'}`, { room }), lost && t('end.lost')];
-  return { key, title: t(`end.${key}.title`, { room }), text: texts.filter(Boolean).join(' '), actions: actions.filter((one) => !lost || !JOINING.includes(one)) };
+  return { key, title: t(`end.${key}.title`, { room }), text: texts.filter(Boolean).join(' '), actions };
 }
 
 /** The action that leads into the call after an ending, or '' if none can. 'again': the reason may be gone soon. */
