@@ -4,7 +4,6 @@
  */
 
 import { page } from '../app/page.js';
-import { showEnded } from './ended.js';
 
 const RELOAD_MS = 500; // until the lock of a page that is being reloaded is released
 const MOVE_MS = 5_000; // for another tab to leave the call
@@ -40,7 +39,7 @@ function letGo() {
 /** Whether the call of a ticket can go on in this tab; shows why if not. */
 export async function goesOnHere(ticket, { room, name, move }) {
   if (await keep(sessionOf(ticket), move)) return true;
-  await showEnded({ code: 'other_tab', room, name, invited: Boolean(page.token) });
+  page.actions.end({ code: 'other_tab', room, name, invited: Boolean(page.token) });
   return false;
 }
 

@@ -91,16 +91,10 @@ function showAnswer(answer) {
   if (recall('sessionStorage', ticketKey(of.room))) return showInside(null); // whoever was in the call may return to it
   if (!answer || answer.refusal === null) return; // what was said last still holds
   of.refusal = answer.refusal;
-  if (of.refusal && !remedyOf(of.refusal)) return end(of);
+  if (of.refusal && !remedyOf(of.refusal)) return page.actions.end({ code: of.refusal, room: of.room, name: $('name-input').value, invited: Boolean(page.token) });
   if (of.refusal) showReason(of.refusal);
   else showInside(answer.said);
   writeRefusal();
-}
-
-/** The link cannot be used any more. */
-async function end({ room, refusal }) {
-  const ended = await import('../call/ended.js').catch(missing);
-  await ended?.showEnded({ code: refusal, room, name: $('name-input').value, invited: Boolean(page.token) });
 }
 
 const WAITS = {
