@@ -19,12 +19,14 @@ Object.assign(page.actions, {
     remember('sessionStorage', endKey(), '');
     page.show('join'); // first: what is hidden takes no focus
     join.showJoin({ room, name });
-    devices.wake();
     page.tell('devices');
   },
   async join(values) {
     devices.permitted = !page.listens;
     (await import('./call/call.js').catch(missing))?.enter(values);
+  },
+  async end(ending) {
+    (await import('./call/ended.js').catch(missing))?.showEnded(ending);
   },
   async toggle(source) {
     const why = whyNot(source);
@@ -49,6 +51,6 @@ if (location.protocol !== 'https:') for (const lock of document.querySelectorAll
 const { room, name, token, ended, straight } = asked;
 page.token = token;
 if (token && !straight && !ended) keep({ room, token });
-if (ended) import('./call/ended.js').then(({ showEnded }) => showEnded(ended)).catch(missing);
+if (ended) page.actions.end(ended);
 else if (straight) page.actions.join({ room, name });
 else page.actions.preview({ room, name: name || recall('localStorage', NAME_KEY) });

@@ -180,7 +180,7 @@ export class Room extends EventTarget {
       this.#emit('bye', data);
       this.#link.lose(data.code, data.message, data.rejoin);
     } else if (event === 'joined') {
-      this.participants.set(data.peer, { hand: 0, moderator: false, ...data, tracks: new Map() });
+      this.participants.set(data.peer, { hand: 0, moderator: false, publish: true, ...data, tracks: new Map() });
       this.#emit('joined', data);
     } else if (event === 'left') {
       this.participants.delete(data.peer);
@@ -227,7 +227,7 @@ export class Room extends EventTarget {
     Object.assign(this, { self: peer, room, name, limits, permissions, settings: state, speakers: NOBODY });
     if (!resumed) this.hand = 0;
     this.participants = new Map(
-      participants.map((one) => [one.peer, { hand: 0, moderator: false, ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
+      participants.map((one) => [one.peer, { hand: 0, moderator: false, publish: true, ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
     );
     if (!resumed) this.#joinedAt = performance.now();
     this.#emit('welcome', { peer, room, name, resumed });

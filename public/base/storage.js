@@ -18,12 +18,13 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
   }
 }
 
-/** Storage keys: the name last used on this device; of this tab, the name, token and ticket with which a reload rejoins, and the ending that it shows again. */
+/** Storage keys: the name last used on this device; of this tab, the name, token and ticket with which a reload rejoins, and the ending or the wait that it shows again. */
 export const NAME_KEY = 'sfu.name';
 export const callKey = () => `sfu.call${location.pathname}${location.search}`;
 export const tokenKey = () => `sfu.token${location.pathname}${location.search}`;
 export const endKey = () => `sfu.end${location.pathname}${location.search}`;
 export const ticketKey = (room) => `sfu.ticket${location.pathname}${room}`;
+export const waitKey = (room) => `sfu.wait${location.pathname}${room}`;
 
 const CHOICES = 'sfu.choices';
 const USUAL = {

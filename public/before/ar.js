@@ -1,4 +1,7 @@
 export default {
+  look_again: 'إعادة البحث',
+  open_secure: 'فتح الصفحة الآمنة',
+  'key.flip': 'تبديل الكاميرا',
   preview: 'معاينة',
   'join.title': 'الانضمام إلى غرفة',
   'join.room': 'الغرفة',

@@ -1,4 +1,7 @@
 export default {
+  look_again: 'Erneut prüfen',
+  open_secure: 'Sichere Seite öffnen',
+  'key.flip': 'Kamera wechseln',
   preview: 'Vorschau',
   'join.title': 'Raum betreten',
   'join.room': 'Raum',

@@ -1,4 +1,7 @@
 export default {
+  look_again: 'Check again',
+  open_secure: 'Open the secure page',
+  'key.flip': 'Switch camera',
   preview: 'Preview',
   'join.title': 'Join a room',
   'join.room': 'Room',

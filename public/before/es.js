@@ -1,4 +1,7 @@
 export default {
+  look_again: 'Volver a buscar',
+  open_secure: 'Abrir la página segura',
+  'key.flip': 'Cambiar de cámara',
   preview: 'Vista previa',
   'join.title': 'Unirse a una sala',
   'join.room': 'Sala',

@@ -1,4 +1,7 @@
 export default {
+  look_again: 'Revérifier',
+  open_secure: 'Ouvrir la page sécurisée',
+  'key.flip': 'Changer de caméra',
   preview: 'Aperçu',
   'join.title': 'Rejoindre une salle',
   'join.room': 'Salle',

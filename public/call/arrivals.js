@@ -1,10 +1,10 @@
 /** Tells who comes, leaves and raises a hand. */
 
-import { handPlaces } from '../app/hands.js';
 import { page } from '../app/page.js';
 import { chime, Gathered, notify } from '../app/signs.js';
 import { t } from '../i18n/texts.js';
 import { panels } from '../panels/panel.js';
+import { handPlaces } from '../stage/seats.js';
 import { closeToast, say, toast } from '../ui/toasts.js';
 
 const FEW = 8; // others in the room up to whom coming and leaving makes a sound
@@ -37,7 +37,7 @@ function tell(kind, names) {
 /** `raised` are { peer, name }, in the order of their hands. */
 function tellHands(raised) {
   const [first] = raised;
-  const place = handPlaces().get(first.peer);
+  const place = handPlaces(page.room).get(first.peer);
   const names = raised.map(({ name }) => name);
   const text = raised.length === 1 && place > 1 ? t('signs.hand_place', { name: first.name, place }) : t('signs.hand', { names: few(names), count: names.length });
   say(text);
@@ -71,5 +71,5 @@ page.follow('hand', ({ peer, raised }) => {
   const person = page.room.participants.get(peer);
   if (raised && person) hands.add(peer, person);
   else hands.drop(peer);
-  if (!handPlaces().size) closeToast('hand');
+  if (!handPlaces(page.room).size) closeToast('hand');
 });

@@ -8,7 +8,7 @@ import { Room } from '../protocol.js';
 import { hold, startShortcuts } from './shortcuts.js';
 import { Stage } from '../stage/stage.js';
 import { SERVER } from '../base/server.js';
-import { callKey, NAME_KEY, recall, remember, ticketKey } from '../base/storage.js';
+import { callKey, NAME_KEY, recall, remember, ticketKey, waitKey } from '../base/storage.js';
 import { more, texts } from '../i18n/texts.js';
 import { isProblem } from '../i18n/words.js';
 
@@ -29,34 +29,27 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // --- joining and leaving ---
 
-export async function enter({ room: roomName, name }) {
+export async function enter({ room: roomName, name, move = false }) {
+  const ticket = recall('sessionStorage', ticketKey(roomName));
+  const tabs = ticket && (await import('./tabs.js').catch(missing));
+  if (tabs && !(await tabs.goesOnHere(ticket, { room: roomName, name, move }))) return;
   const again = page.room?.room === roomName;
   const { token } = page;
   if (!token) remember('localStorage', NAME_KEY, name);
   keep({ room: roomName, token, name, linked: !token });
-  const ticket = recall('sessionStorage', ticketKey(roomName));
   const room = (page.room = window.room = new Room({ url: new URL('ws', SERVER), room: roomName, name, token, ticket }));
   for (const type of TOLD) room.addEventListener(type, ({ detail }) => page.room === room && page.tell(type, detail));
   for (const type of NEWS) room.addEventListener(type, ({ detail }) => page.room === room && page.pass(type, detail));
   page.pass('call', { again });
-  page.show('call');
+  const wait = recall('sessionStorage', waitKey(roomName));
+  if (wait) later().then((parts) => page.room === room && parts.waitAgain(wait)); // there may be no call yet
+  else page.show('call');
   if (window.parent === window && !history.state?.call) history.pushState({ call: true }, ''); // in a frame, Back is the embedding page's
   page.changed();
   if (devices.resting) await Promise.race([devices.wake().then(tellProblems), pause(PROMPT_MS)]);
   if (devices.asking.length) later(); // it tells what the browser asks
   for (const source of SOURCES) send(source);
   if (page.room === room && room.state === 'idle') room.join();
-}
-
-/** Back closes what is open above the call, then leaves the call: the page stays, and one press rejoins. */
-async function back() {
-  if (history.state?.call) return;
-  if (!page.inCall) return page.actions.preview({ room: page.room.room, name: page.room.name });
-  const open = /** @type {HTMLDialogElement[]} */ ([...document.querySelectorAll('dialog[open]')]).at(-1);
-  if (!open && $('panel').hidden) return page.room.stepOut();
-  history.forward();
-  if (open) open.close();
-  else (await later()).panels.close();
 }
 
 const tellProblems = () => SOURCES.some((source) => isProblem(devices.status(source))) && page.actions.tellDevices();
@@ -71,6 +64,7 @@ function stateChanged({ state, error }) {
 function welcomed({ room, name }) {
   keep({ room, token: page.token, name, linked: page.room.settings.public });
   remember('sessionStorage', ticketKey(room), page.room.ticket);
+  remember('sessionStorage', waitKey(room), '');
   if (page.listens) devices.forbid();
   page.show('call');
 }
@@ -141,12 +135,7 @@ page.on('people', () => {
 });
 devices.addEventListener('change', deviceChanged);
 $('copy-link').addEventListener('click', page.actions.copyLink);
-$('retry-button').addEventListener('click', () => page.room.join());
-const tryNow = () => page.inCall && page.room.join();
-addEventListener('popstate', back);
-addEventListener('online', tryNow);
-navigator.connection?.addEventListener?.('change', tryNow);
-document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());
+addEventListener('popstate', async () => history.state?.call || (await later()).back());
 texts.addEventListener('change', () => page.changed());
 startBar();
 startShortcuts();

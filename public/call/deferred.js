@@ -13,13 +13,17 @@ import './idle.js';
 import './keyboard.js';
 import '../panels/moderate.js';
 import '../stage/tile-keys.js';
+import '../stage/viewers.js';
 import './arrivals.js';
 import './notices.js';
 import './push-to-talk.js';
+import './tabs.js';
 import './interruptions.js';
 import './voice.js';
 
+export { back } from './back.js';
 export { deviceMenu, moreMenu, shortcuts, tileMenu } from './menus.js';
+export { waitAgain } from './interruptions.js';
 export { copyLink, explain, retry, soundHeld, tellDevices } from './notices.js';
 export { panel, panels } from '../panels/panel.js';
 export { reactions } from './reactions.js';

@@ -2,8 +2,8 @@
 
 import { keepEnd } from '../app/address.js';
 import { $, button, put } from '../base/dom.js';
-import { roomInfo } from '../base/server.js';
-import { recall, ticketKey } from '../base/storage.js';
+import { roomInfo } from '../base/room-info.js';
+import { recall, remember, ticketKey } from '../base/storage.js';
 import { copyText } from '../ui/here.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
@@ -12,6 +12,10 @@ import { t } from '../i18n/texts.js';
 
 const LABELS = {
   rejoin: 'act.rejoin',
+  join: 'join.button',
+  ask: 'act.ask',
+  move: 'act.move',
+  anew: 'act.anew',
   again: 'again',
   now: 'wait.now',
   stop: 'wait.stop',
@@ -22,6 +26,8 @@ const LABELS = {
   copy_admin: 'act.copy_admin',
   leave: 'key.leave',
 };
+const ELSEWHERE = ['another', 'another_link']; // in a frame, the embedding page chooses the room
+const FRAMED = window.parent !== window;
 const ICONS = { request: 'copy', copy_admin: 'copy', again: 'again', now: 'again' };
 
 let ticking = 0;
@@ -36,29 +42,34 @@ export async function showEnd(ending) {
   const { code, room, name, invited } = ending;
   const { token } = page;
   const remedy = remedyOf(code);
-  const returns = !invited || recall('sessionStorage', ticketKey(room));
+  const asks = remedy && remedy !== 'again'; // a reload shows the ending again
+  const returns = recall('sessionStorage', ticketKey(room));
   const show = (lost) => {
-    keepEnd(remedy === 'again' ? { name, token } : { ending, token: remedy && !lost ? token : '' });
+    keepEnd(remedy === 'again' ? { name, token } : { ending, token: asks && !lost ? token : '' });
     showEnding(endText({ ...ending, lost }, room), (action) => press(action, ending));
   };
-  const lost = remedy === 'rejoin' && !returns && !token;
+  const lost = asks && invited && !returns && !token;
   page.show('end');
   show(lost);
-  if (remedy !== 'rejoin' || returns || lost) return;
-  const info = await roomInfo(room, token);
-  if (info?.said?.code?.startsWith('token') && shown === ending && !$('end-view').hidden) show(true); // expired, or for a single visit
+  if (!asks || returns || lost) return;
+  const refusal = (await roomInfo(room, token))?.refusal;
+  if (refusal && !remedyOf(refusal) && shown === ending && !$('end-view').hidden) show(true); // as for a link that has expired
 }
 
 /** Handles the buttons of an ending. */
 export function press(action, ending) {
   const { code, room, name } = ending;
-  if (['another', 'another_link', 'stop'].includes(action)) {
+  if (FRAMED && action === 'stop') showEnd({ ...ending, code: 'stopped' });
+  else if (['another', 'another_link', 'stop'].includes(action)) {
     page.token = '';
     page.actions.preview({ room: '', name });
+  } else if (action === 'anew') {
+    remember('sessionStorage', ticketKey(room), '');
+    page.actions.preview({ room, name: '' });
   } else if (action === 'change') page.actions.preview({ room, name });
   else if (action === 'request') copy(t('act.request_text', { room, reason: endText(ending, room).title }), action);
   else if (code === 'no_webrtc') location.reload();
-  else page.actions.join({ room, name });
+  else page.actions.join({ room, name, move: action === 'move' });
 }
 
 /** Copies a text and confirms it in the button, since toasts exist only in the call. */
@@ -68,7 +79,8 @@ export async function copy(text, action) {
 }
 
 /** Shows a reason from i18n/reasons.js with its actions; `act(name)` is called for the button pressed. */
-export function showEnding({ key, title, text, actions, tech = null }, act) {
+export function showEnding({ key, title, text, actions: all, tech = null }, act) {
+  const actions = all.filter((one) => !FRAMED || !ELSEWHERE.includes(one));
   clearInterval(ticking);
   put($('end-title'), title);
   put($('end-text'), text);

@@ -4,14 +4,19 @@ import { $, put, within } from '../base/dom.js';
 import { keepEnd } from '../app/address.js';
 import { copy, countDown, press as pressEnding, showEnd, showEnding } from './ending.js';
 import { page } from '../app/page.js';
+import { hasMoved } from './tabs.js';
 import { SERVER } from '../base/server.js';
+import { remember, waitKey } from '../base/storage.js';
 import { blockedText, troubleText, waitingText } from '../i18n/reasons.js';
 import { t } from '../i18n/texts.js';
 
 const FULL_S = 10; // between two attempts to join a full room
 
+const KEPT = ['lobby', 'room_full', 'server_full', 'elsewhere']; // waits that probably go on after a reload
+
 let lostAt = performance.now();
 let ticking = 0;
+let knocked = null; // the Room that was last in a lobby
 let answers = false; // whether the server answers HTTP requests although it accepts no calls
 
 const words = (facts) => waitingText(page.room.error, { ...facts, unreached: page.room.unreached, room: page.room.room });
@@ -57,10 +62,18 @@ function banner() {
 
 /** Before the first `welcome` there is no call to show: shows the reason instead, while the page keeps trying. */
 function hold(why) {
+  keepWait(why);
   page.show('end');
   const actions = { lobby: ['leave'], blocked: ['now', 'copy_admin', 'stop'] }[why.key] ?? ['now', 'stop'];
   showEnding({ ...why, actions }, press);
   if (why.key !== 'lobby') countDown(0);
+}
+
+const keepWait = (why) => remember('sessionStorage', waitKey(page.room.room), KEPT.includes(why.key) ? JSON.stringify(why) : '');
+
+/** Shows what this tab waited for before a reload, until the server tells more. */
+export function waitAgain(kept) {
+  if (page.inCall && page.room.self === null && knocked !== page.room) hold(JSON.parse(kept));
 }
 
 function end(error) {
@@ -73,12 +86,17 @@ function end(error) {
 function waitForPlace(room) {
   page.show('end');
   keepEnd({ name: room.name, token: page.token }); // a reload waits as well
-  showEnding({ ...words({ since_s: 0, answers, inCall: false }), actions: ['now', 'stop'] }, press);
+  const why = words({ since_s: 0, answers, inCall: false });
+  keepWait(why);
+  showEnding({ ...why, actions: ['now', 'stop'] }, press);
   countDown(FULL_S, () => page.actions.join(room));
 }
 
 function endingOf(room) {
-  const { code } = room.error;
+  const { code: said } = room.error;
+  const stopped = knocked === room ? 'lobby_left' : 'stopped';
+  const left = hasMoved(room) ? 'moved' : room.self === null ? stopped : said;
+  const code = said === 'left' ? left : said;
   return { code, room: room.room, name: room.name, invited: Boolean(page.token), own: code === 'call_ended' && page.closed === room };
 }
 
@@ -93,7 +111,13 @@ function press(action) {
 
 page.on('state', stateChanged);
 page.follow('waiting', ({ room, attended }) => {
+  knocked = page.room;
   if (page.room.state === 'joining') hold({ key: 'lobby', title: t('wait.lobby.title', { room }), text: t(attended ? 'wait.lobby.text' : 'wait.lobby.nobody') });
 });
 addEventListener('offline', banner);
+$('retry-button').addEventListener('click', () => page.room.join());
+const tryNow = () => page.inCall && page.room.join();
+addEventListener('online', tryNow);
+navigator.connection?.addEventListener?.('change', tryNow);
+document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && !page.room?.stalled && tryNow());
 if (page.room) stateChanged(page.room);

@@ -50,7 +50,7 @@ export function moreMenu() {
     ...(page.link ? [{ icon: 'link', label: t('more.link'), then: actions.copyLink }] : []),
     page.link ? { icon: 'qr', label: t('more.qr'), then: actions.invite } : { icon: 'link', label: t('link.invite'), then: actions.invite },
     ...(document.fullscreenEnabled ? [{ icon: 'expand', label: t(document.fullscreenElement ? 'more.leave_full' : 'more.full'), key: 'F', then: actions.fullScreen }] : []),
-    ...(document.pictureInPictureEnabled ? [{ icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => page.stage.pip() }] : []),
+    ...(document.pictureInPictureEnabled ? [{ icon: 'pip', label: t(document.pictureInPictureElement ? 'more.leave_pip' : 'more.pip'), then: () => pip() }] : []),
     null,
     ...Object.entries(PANELS)
       .filter(([, { key }]) => !key)
@@ -61,26 +61,36 @@ export function moreMenu() {
   openMenu($('more-button'), grid.childElementCount ? [grid, ...items] : items, { label: t('key.more'), className: 'menu--more' });
 }
 
+/** Toggles picture-in-picture for a tile: by default the large one, or else that of the main speaker. */
+async function pip(tile = null) {
+  if (document.pictureInPictureElement) return document.exitPictureInPicture();
+  const tiles = [...page.stage.tiles];
+  const marked = (mark) => tiles.find(({ element }) => element.matches(mark));
+  const wanted = tile ?? marked('.is-main') ?? marked('.is-dominant');
+  const { video } = wanted?.seat.picture ? wanted : (tiles.find(({ seat }) => seat.picture) ?? {});
+  await video?.requestPictureInPicture?.().catch(() => {});
+}
+
 const flipItem = () => ({ icon: 'flip', label: t('key.flip'), then: () => flip(page.devices) });
 
 /** The menu of a tile: actions on the tile, and moderation of the person it shows. */
 export function tileMenu(tile, anchor) {
   const { stage } = page;
   const items = [{ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin' : 'tile.pin'), then: () => stage.pin(tile) }];
-  if (document.pictureInPictureEnabled && tile.seat.picture) items.push({ icon: 'pip', label: t('more.pip'), then: () => stage.pip(tile) });
+  if (document.pictureInPictureEnabled && tile.seat.picture) items.push({ icon: 'pip', label: t('more.pip'), then: () => pip(tile) });
   const full = document.fullscreenElement === tile.element;
   const fill = () => (full ? document.exitFullscreen() : tile.element.requestFullscreen()).catch(() => {});
   if (document.fullscreenEnabled) items.push({ icon: 'expand', label: t(full ? 'more.leave_full' : 'more.full'), then: fill });
   if (!tile.isSelf) items.push(slider(tile));
   else if (tile.source === 'camera' && canFlip(page.devices)) items.push(flipItem());
   const more = itemsFor({ peer: tile.peer, name: tile.seat.name, isSelf: tile.isSelf });
-  openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: t('tile.more', { name: tile.seat.label }), who: tile.seat.label });
+  openMenu(anchor, more.length ? [...items, null, ...more] : items, { label: tile.moreKey.title, who: tile.seat.label });
 }
 
 function slider({ peer, seat }) {
   const row = element('label', 'menu__slider');
   const made = Object.assign(element('input'), { type: 'range', min: 0, max: 1, step: 0.05, value: page.stage.volumeOf(peer) });
-  made.setAttribute('aria-label', t('tile.volume', { name: seat.name }));
+  made.setAttribute('aria-label', t('tile.volume', { name: seat.spoken }));
   made.addEventListener('input', () => page.stage.setVolume(peer, Number(made.value)));
   made.addEventListener('keydown', (event) => event.key !== 'Escape' && event.stopPropagation());
   row.append(icon('volume'), made);

@@ -1,4 +1,4 @@
-/** Reactions: the menu, and the icon on the tile of the person who reacted. */
+/** Reactions: the menu, and the icon on the tile of the person who reacted, or beside the number of viewers, who have no tile. */
 
 import { $, element, icon } from '../base/dom.js';
 import { openMenu } from '../ui/overlay.js';
@@ -18,11 +18,12 @@ export function reactions() {
 
 function show({ peer, reaction }) {
   const tile = [...page.stage.tiles].find((one) => one.peer === peer && one.source === 'camera');
-  if (!tile || !REACTIONS.includes(reaction)) return;
-  tile.element.querySelector('.reaction')?.remove();
+  const box = tile?.element ?? $('viewers');
+  if (!REACTIONS.includes(reaction)) return;
+  box.querySelector('.reaction')?.remove();
   const sign = element('p', 'reaction');
   sign.append(icon(reaction), element('span', 'unseen', t(`react.${reaction}`)));
-  tile.element.append(sign);
+  box.append(sign);
   setTimeout(() => sign.remove(), SHOWN_MS);
 }
 

@@ -102,15 +102,15 @@ export class Devices extends EventTarget {
     return this.#asking;
   }
 
-  /** Turns sources on, with one permission prompt for all of them. Never rejects: status() tells the result. */
-  start(sources) {
+  /** Turns sources on, with one permission prompt for all of them, not before `first` has settled. Never rejects: status() tells the result. */
+  start(sources, first = null) {
     if (!this.permitted) return this.#work;
     for (const source of sources) {
       this.#wanted[source] = true;
       this.#problems[source] = null;
       this.#settle(source);
     }
-    this.#work = this.#work.then(() => this.#acquire(sources.filter((one) => this.#wanted[one] && !this.#tracks[one])));
+    this.#work = this.#work.then(() => first).then(() => this.#acquire(sources.filter((one) => this.#wanted[one] && !this.#tracks[one])));
     return this.#work;
   }
 
@@ -189,15 +189,15 @@ export class Devices extends EventTarget {
     if (this.canBlur) this.#tracks.camera.applyConstraints({ backgroundBlur: on }).catch(() => {}); // on failure the video stays as it was
   }
 
-  /** Turns on the sources that were on before rest(), or in the last call. */
-  wake() {
-    return this.permitted ? this.start(this.#resting.splice(0)) : this.#work;
+  /** Turns on the sources that were on before rest(), or in the last call, not before `first` has settled. */
+  wake(first = null) {
+    return this.permitted ? this.start(this.#resting.splice(0), first) : this.#work;
   }
 
   /** Releases all devices, and remembers for wake() which were on. */
   rest() {
     this.takeBack();
-    if (!this.#resting.length) this.#resting = INPUTS.filter((source) => this.status(source) === 'on');
+    if (!this.#resting.length) this.#resting = INPUTS.filter((source) => ['on', 'starting'].includes(this.status(source)));
     for (const source of INPUTS) {
       this.#wanted[source] = false;
       this.#drop(source);

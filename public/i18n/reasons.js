@@ -65,6 +65,10 @@ export function troubleText(trouble, since_s) {
 const LINK = ['request', 'another_link'];
 const ENDS = {
   left: ['rejoin', 'another'],
+  stopped: ['join', 'another'], // the user did not wait any longer
+  lobby_left: ['ask', 'another'],
+  moved: ['move', 'another'],
+  other_tab: ['move', 'anew'],
   bad_name: ['change', 'another'],
   no_webrtc: ['again'],
   token_expired: LINK,
@@ -78,26 +82,27 @@ const ENDS = {
   company_disabled: ['again', 'another'],
   removed: ['another'],
   room_locked: ['again', 'another'],
-  lobby_refused: ['another'],
+  lobby_refused: ['ask', 'another'],
   lobby_timeout: ['again', 'another'],
   not_allowed: LINK,
   uninvited: ['another'],
 };
 
-const JOINING = ['rejoin', 'again'];
+const JOINING = ['rejoin', 'join', 'ask', 'move', 'again'];
 
 /**
  * Why the call is over: { key, title, text, actions }; the first action is the most helpful one. `own`: the user ended it for
- * everyone; `lost`: the user's invitation does not admit them again.
+ * everyone; `invited`: the user's name is their invitation's; `lost`: that does not admit them again.
  */
-export function endText({ code, own = false, lost = false }, room) {
+export function endText({ code, own = false, invited = false, lost = false }, room) {
   const key = code in ENDS ? code : code.startsWith('token') ? 'token' : 'other';
-  const actions = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
+  const all = ENDS[code] ?? (key === 'token' ? LINK : ['rejoin', 'another']);
+  const actions = all.filter((one) => (!lost || !JOINING.includes(one)) && (!invited || one !== 'anew'));
   const texts = [t(`end.${key}.${own ? 'own' : 'text'}`, { room }), lost && t('end.lost')];
-  return { key, title: t(`end.${key}.title`, { room }), text: texts.filter(Boolean).join(' '), actions: actions.filter((one) => !lost || !JOINING.includes(one)) };
+  return { key, title: t(`end.${key}.title`, { room }), text: texts.filter(Boolean).join(' '), actions };
 }
 
-/** What may help after an ending: 'rejoin' into the call, 'again' if the reason may be gone soon, or '' for neither. */
+/** The action that leads into the call after an ending, or '' if none can. 'again': the reason may be gone soon. */
 export function remedyOf(code) {
   const [first] = endText({ code }, '').actions;
   return JOINING.includes(first) ? first : '';

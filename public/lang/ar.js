@@ -1,11 +1,6 @@
 export default {
-  close: 'إغلاق',
   you: 'أنت',
   copy: 'نسخ',
-
-  again: 'إعادة المحاولة',
-  look_again: 'إعادة البحث',
-  open_secure: 'فتح الصفحة الآمنة',
 
   // the bar
   'bar.label': 'عناصر التحكم في المكالمة',
@@ -59,5 +54,4 @@ export default {
   'settings.language': 'اللغة',
   'tile.pin_one': 'تثبيت {name}',
   'tile.unpin_one': 'إلغاء تثبيت {name}',
-  'key.flip': 'تبديل الكاميرا',
 };

@@ -1,11 +1,6 @@
 export default {
-  close: 'Schließen',
   you: 'Du',
   copy: 'Kopieren',
-
-  again: 'Erneut versuchen',
-  look_again: 'Erneut prüfen',
-  open_secure: 'Sichere Seite öffnen',
 
   // the bar
   'bar.label': 'Anrufsteuerung',
@@ -59,5 +54,4 @@ export default {
   'settings.language': 'Sprache',
   'tile.pin_one': '{name} anheften',
   'tile.unpin_one': '{name} lösen',
-  'key.flip': 'Kamera wechseln',
 };

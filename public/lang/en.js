@@ -1,11 +1,6 @@
 export default {
-  close: 'Close',
   you: 'You',
   copy: 'Copy',
-
-  again: 'Try again',
-  look_again: 'Check again',
-  open_secure: 'Open the secure page',
 
   // the bar
   'bar.label': 'Call controls',
@@ -59,5 +54,4 @@ export default {
   'settings.language': 'Language',
   'tile.pin_one': 'Pin {name}',
   'tile.unpin_one': 'Unpin {name}',
-  'key.flip': 'Switch camera',
 };

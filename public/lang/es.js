@@ -1,11 +1,6 @@
 export default {
-  close: 'Cerrar',
   you: 'Tú',
   copy: 'Copiar',
-
-  again: 'Reintentar',
-  look_again: 'Volver a buscar',
-  open_secure: 'Abrir la página segura',
 
   // the bar
   'bar.label': 'Controles de la llamada',
@@ -59,5 +54,4 @@ export default {
   'settings.language': 'Idioma',
   'tile.pin_one': 'Fijar {name}',
   'tile.unpin_one': 'Dejar de fijar {name}',
-  'key.flip': 'Cambiar de cámara',
 };

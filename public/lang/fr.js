@@ -1,11 +1,6 @@
 export default {
-  close: 'Fermer',
   you: 'Vous',
   copy: 'Copier',
-
-  again: 'Réessayer',
-  look_again: 'Revérifier',
-  open_secure: 'Ouvrir la page sécurisée',
 
   // the bar
   'bar.label': 'Commandes de l’appel',
@@ -59,5 +54,4 @@ export default {
   'settings.language': 'Langue',
   'tile.pin_one': 'Épingler {name}',
   'tile.unpin_one': 'Désépingler {name}',
-  'key.flip': 'Changer de caméra',
 };

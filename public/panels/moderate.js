@@ -6,6 +6,7 @@ import { page } from '../app/page.js';
 import { chime, Gathered, mark, notify, withdraw } from '../app/signs.js';
 import { panels } from './panel.js';
 import { number, t, texts } from '../i18n/texts.js';
+import { isViewer } from '../stage/seats.js';
 import { closeToast, hasToast, say, toast } from '../ui/toasts.js';
 
 const RINGS = 4;
@@ -59,10 +60,11 @@ export function itemsFor(/** @type {{ peer?: string, name?: string, isSelf?: boo
   const on = (source) => person.tracks.has(source) && !person.tracks.get(source).muted;
   const items = [];
   if (on('microphone')) items.push({ icon: 'microphone-off', label: t('moderate.mute'), then: () => act('mute', peer) });
-  else items.push({ icon: 'microphone', label: t('moderate.ask_unmute'), then: () => act('ask_unmute', peer) });
+  else if (!isViewer(person)) items.push({ icon: 'microphone', label: t('moderate.ask_unmute'), then: () => act('ask_unmute', peer) });
   if (on('camera')) items.push({ icon: 'camera-off', label: t('moderate.stop_video'), then: () => act('mute', peer, 'camera') });
   if (on('screen')) items.push({ icon: 'screen', label: t('moderate.stop_share'), then: () => act('mute', peer, 'screen') });
-  items.push(null, { icon: 'remove', label: t('moderate.remove'), bad: true, then: () => remove({ peer, name }) });
+  if (items.length) items.push(null);
+  items.push({ icon: 'remove', label: t('moderate.remove'), bad: true, then: () => remove({ peer, name }) });
   return items;
 }
 

@@ -2,9 +2,9 @@
 
 import { button, element, face, icon, nameWith, put, setIcon } from '../base/dom.js';
 import { admit, inLobby, itemsFor, moderates, openManage, refuse } from './moderate.js';
-import { handPlaces } from '../app/hands.js';
 import { openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
+import { handPlaces, isViewer, spokenNames } from '../stage/seats.js';
 import { number, t, texts } from '../i18n/texts.js';
 import { closeToast } from '../ui/toasts.js';
 
@@ -31,12 +31,12 @@ export function panel() {
   return { body: [lobby, heading, list], foot: [invite, manage], shown };
 }
 
-/** All participants: you first, then moderators, then raised hands in order, then the rest by name. */
+/** All participants: you first, then moderators, then raised hands in order, then the rest by name, viewers last. */
 function everybody() {
   const { room, devices } = page;
   const tracks = new Map(['microphone', 'camera'].map((source) => [source, { muted: devices.status(source) !== 'on' }]));
-  const self = { peer: room.self, name: room.name, isSelf: true, hand: room.hand, moderator: moderates(), tracks };
-  const rank = ({ moderator, hand }) => (moderator ? 0 : hand ? 1 : 2);
+  const self = { peer: room.self, name: room.name, isSelf: true, hand: room.hand, moderator: moderates(), publish: !page.listens, tracks };
+  const rank = (one) => (one.moderator ? 0 : one.hand ? 1 : isViewer(one) ? 3 : 2);
   const others = [...room.participants.values()].sort((a, b) => rank(a) - rank(b) || (a.hand || 0) - (b.hand || 0) || a.name.localeCompare(b.name));
   return [self, ...others];
 }
@@ -44,12 +44,13 @@ function everybody() {
 function show() {
   if (!page.room?.self) return;
   const people = everybody();
-  const places = handPlaces();
+  const places = handPlaces(page.room);
   showLobby();
   put(headingText, t('people.in'));
   put(headingCount, number(people.length));
   manage.hidden = !moderates();
-  arrange(list, rows, people, () => new Row(), (row, one) => row.show(one, places.get(one.peer)));
+  const spoken = spokenNames(page.room.participants.values());
+  arrange(list, rows, people, () => new Row(), (row, one) => row.show(one, places.get(one.peer), spoken.get(one.peer)));
 }
 
 function showLobby() {
@@ -58,7 +59,8 @@ function showLobby() {
   put(lobbyText, t('people.waiting'));
   put(admitAll.firstElementChild, t('people.admit_all'));
   admitAll.hidden = waiting.length < 2;
-  arrange(door, waiters, waiting, (one) => new Waiter(one), () => {});
+  const spoken = spokenNames(waiting);
+  arrange(door, waiters, waiting, (one) => new Waiter(one), (row, { peer, name }) => put(row.number, spoken.get(peer).slice(name.length)));
 }
 
 const on = ({ tracks }, source) => tracks.has(source) && !tracks.get(source).muted;
@@ -103,7 +105,7 @@ class Row {
     this.box.append(words, state, this.#more);
   }
 
-  show(one, place) {
+  show(one, place, spoken) {
     const { peer, name, isSelf, moderator } = one;
     if (this.#one.name !== name) {
       this.#face?.remove();
@@ -112,7 +114,9 @@ class Row {
     this.#one = { peer, name, isSelf: Boolean(isSelf) };
     this.box.dataset.peer = peer;
     const muted = !on(one, 'microphone');
-    const facts = [moderator && t('people.moderator'), place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !on(one, 'camera') && t('people.camera_off')];
+    const viewer = isViewer(one);
+    const role = [moderator && t('people.moderator'), viewer && t('people.viewer')];
+    const facts = [...role, place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
     put(this.#name, isSelf ? t('people.self', { name }) : name);
     this.#name.title = name;
     put(this.#how, facts.filter(Boolean).join(' · '));
@@ -123,7 +127,7 @@ class Row {
     this.#voice.removeAttribute('aria-hidden');
     this.#voice.setAttribute('role', 'img');
     this.#voice.setAttribute('aria-label', t(muted ? 'people.muted' : 'people.unmuted'));
-    this.#more.title = t('people.more', { name });
+    this.#more.title = t('people.more', { name: spoken ?? name });
     this.#more.setAttribute('aria-label', this.#more.title);
     this.#more.classList.toggle('is-gone', !this.#items().length);
   }
@@ -133,23 +137,25 @@ class Row {
     const { stage } = page;
     const { peer, isSelf } = this.#one;
     const tiles = isSelf ? [] : [...stage.tiles].filter((tile) => tile.peer === peer);
-    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.label }), then: () => stage.pin(tile) }));
+    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.spoken }), then: () => stage.pin(tile) }));
     const more = itemsFor(this.#one);
     return pins.length && more.length ? [...pins, null, ...more] : [...pins, ...more];
   }
 
   #openMenu() {
-    openMenu(this.#more, this.#items(), { label: this.#one.name, who: this.#one.name });
+    openMenu(this.#more, this.#items(), { label: this.#more.title, who: this.#one.name });
   }
 }
 
 class Waiter {
   box = element('li', 'person');
+  number = element('span', 'unseen'); // spoken after a name that several people have
 
   constructor({ peer, name }) {
     const words = element('p', 'person__name');
     const who = element('bdi', 'cut', name);
     who.title = name;
+    who.append(this.number);
     words.append(who);
     const keys = [
       { key: 'people.decline', look: 'btn--plain', then: refuse },

@@ -3,8 +3,8 @@
 import { $, face, missing, put, styled } from '../base/dom.js';
 import '../ui/languages.js';
 import { page } from '../app/page.js';
-import { roomInfo } from '../base/server.js';
-import { recall, ticketKey } from '../base/storage.js';
+import { roomInfo } from '../base/room-info.js';
+import { recall, remember, ticketKey, waitKey } from '../base/storage.js';
 import { endText, remedyOf } from '../i18n/reasons.js';
 import { list, more, t, texts } from '../i18n/texts.js';
 
@@ -14,7 +14,7 @@ const LOOK_MS = 15_000;
 const preview = import('./preview.js'); // joining does not wait for it
 await more('before');
 
-/** What the button does where a join leads elsewhere than into the room, by code; for all other refusals it checks again. */
+/** What the button does where a join leads elsewhere than into the room, by code; for other refusals that may end it checks again. */
 const BUTTONS = {
   lobby: 'join.button.lobby',
   room_full: 'join.button.room_full',
@@ -39,10 +39,8 @@ export function showJoin({ room, name }) {
   preview.then(({ showPreview }) => showPreview(), missing); // joining works without it
   showInside(null);
   clearInterval(looking);
-  if (asked.fixed) {
-    look();
-    looking = setInterval(() => document.hidden || look(), LOOK_MS);
-  }
+  if (asked.fixed) looking = setInterval(() => document.hidden || look(), LOOK_MS);
+  page.devices.wake(asked.fixed ? look() : null); // a link that cannot be used needs no devices
   const empty = ['room-input', 'name-input'].find((id) => !/** @type {HTMLInputElement} */ ($(id)).value);
   const typing = empty && matchMedia('(pointer: fine)').matches; // a phone's keyboard would cover the page
   $(typing ? empty : 'join-button').focus({ preventScroll: !typing });
@@ -64,7 +62,7 @@ function writeWill() {
   put($('join-will'), isRefused() ? '\u00a0' : t(`join.will.${key}`));
 }
 
-const isRefused = () => asked.refusal && !(asked.refusal in BUTTONS);
+const isRefused = () => Boolean(asked.refusal) && !(asked.refusal in BUTTONS);
 
 /** Adapts what the button says, and the promise below it. */
 function writeRefusal() {
@@ -74,18 +72,27 @@ function writeRefusal() {
 
 // --- who is in the room ---
 
+/** Shows what a join would lead to now. While the link cannot be used, the devices are off. */
 async function look() {
   const of = asked;
   const answer = await roomInfo(of.room, page.token);
-  if (of !== asked) return; // another room is asked for meanwhile
+  if (of !== asked || $('join-view').hidden) return; // another room is asked for meanwhile, or the user has joined
+  const before = isRefused();
+  showAnswer(answer);
+  if (isRefused() === before) return;
+  if (before) page.devices.wake();
+  else page.devices.rest();
+  page.tell('devices');
+}
+
+function showAnswer(answer) {
+  const of = asked;
   if (answer?.status === 404) clearInterval(looking); // the server does not offer this
   if (recall('sessionStorage', ticketKey(of.room))) return showInside(null); // whoever was in the call may return to it
-  const refused = page.token && [401, 403].includes(answer?.status);
-  if (!refused && answer?.status !== 200) return; // what was said last still holds
-  const { code = 'token', refused: held } = answer.said ?? {};
-  of.refusal = refused ? code : (held ?? '');
-  if (refused && !remedyOf(code)) clearInterval(looking); // it stays so
-  if (of.refusal) await showReason(of.refusal);
+  if (!answer || answer.refusal === null) return; // what was said last still holds
+  of.refusal = answer.refusal;
+  if (of.refusal && !remedyOf(of.refusal)) return page.actions.end({ code: of.refusal, room: of.room, name: $('name-input').value, invited: Boolean(page.token) });
+  if (of.refusal) showReason(of.refusal);
   else showInside(answer.said);
   writeRefusal();
 }
@@ -100,6 +107,7 @@ const WAITS = {
 /** What a join would lead to now, if not into the room. */
 async function showReason(code) {
   await more('late').catch(missing);
+  if (asked.refusal !== code) return;
   const own = WAITS[code]?.map((key) => t(key, { room: asked.room }));
   const { title, text } = own ? { title: own[0], text: own[1] } : endText({ code }, asked.room);
   $('inside').hidden = false;
@@ -129,6 +137,7 @@ function submit(event) {
   const name = $('name-input').value.trim();
   complain('name-input', name ? null : t('join.name_missing'));
   complain('room-input', room ? null : t('join.room_missing'));
+  remember('sessionStorage', waitKey(room), '');
   if (room && name) page.actions.join({ room, name });
   else $(room ? 'name-input' : 'room-input').focus();
 }

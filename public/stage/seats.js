@@ -1,28 +1,50 @@
-/** The seats on the stage: one for each participant and one for each shared screen. Sets mute handlers on the tracks. */
+/**
+ * The seats on the stage: one for each participant who may send, and one for each shared screen. Viewers, who may not, have a seat
+ * only if nobody else is there. Sets mute handlers on the tracks.
+ */
 
-import { t } from '../i18n/texts.js';
+import { number, t } from '../i18n/texts.js';
 import { pausedText } from '../i18n/words.js';
 
 const OF_SCREEN = /^screen(-audio)?$/;
 
 /**
- * @typedef {{ peer: string, source: string, name: string, label: string, sounds: MediaStreamTrack[], picture: MediaStreamTrack,
- *   key?: string, isSelf?: boolean, muted?: boolean, paused?: string, raised?: number, hand?: number }} Seat
+ * @typedef {{ peer: string, source: string, name: string, label: string, spoken?: string, sounds: MediaStreamTrack[], picture: MediaStreamTrack,
+ *   key?: string, isSelf?: boolean, muted?: boolean, paused?: string, hand?: number }} Seat
  */
+
+/** Whether a participant only watches and listens. */
+export const isViewer = ({ publish, tracks }) => !publish && !tracks.size;
+
+/** The position of each raised hand, starting at 1: peer → position. */
+export function handPlaces(room) {
+  const up = [{ peer: room.self, hand: room.hand }, ...room.participants.values()].filter(({ hand }) => hand).sort((a, b) => a.hand - b.hand);
+  return new Map(up.map(({ peer }, index) => [peer, index + 1]));
+}
+
+/** Names that sound different: peer → name, with a number from the second person of a name on. */
+export function spokenNames(people) {
+  const seen = {};
+  const spoken = (name, key) => ((seen[key] = (seen[key] ?? 0) + 1) > 1 ? `${name} (${number(seen[key])})` : name);
+  return new Map([...people].map(({ peer, name }) => [peer, spoken(name, name.toLowerCase())]));
+}
 
 /** All seats, your own last; without `me` you have none. `changed` is called when a video track mutes or unmutes. */
 export function seatsOf(room, me, changed) {
-  const seats = [...room.participants.values()].flatMap((person) => seatsOfOne(room, person, changed));
+  const people = [...room.participants.values()];
+  const senders = people.filter((person) => !isViewer(person));
+  const spoken = spokenNames(people);
+  const seats = (me || senders.length ? senders : people).flatMap((person) => seatsOfOne(room, person, spoken.get(person.peer), changed));
   const self = { peer: room.self ?? 'self', isSelf: true, name: room.name, sounds: [] };
   if (me?.screen) seats.push({ ...self, source: 'screen', label: t('tile.your_screen'), picture: me.screen });
-  if (me) seats.push({ ...self, source: 'camera', label: t('you'), picture: me.picture, muted: me.muted, raised: room.hand });
-  const line = seats.filter(({ raised }) => raised).sort((a, b) => a.raised - b.raised);
-  for (const seat of seats) Object.assign(seat, { key: `${seat.peer} ${seat.source}`, hand: line.indexOf(seat) + 1 });
+  if (me) seats.push({ ...self, source: 'camera', label: t('you'), picture: me.picture, muted: me.muted });
+  const hands = handPlaces(room);
+  for (const seat of seats) Object.assign(seat, { key: `${seat.peer} ${seat.source}`, hand: (seat.source === 'camera' && hands.get(seat.peer)) || 0 });
   return seats;
 }
 
 /** @returns {Seat[]} */
-function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
+function seatsOfOne(room, { peer, name, tracks }, spoken, changed) {
   const paused = (source) => (tracks.get(source)?.paused && !tracks.get(source).muted ? pausedText(tracks.get(source).paused) : null);
   const picture = (source) => {
     const track = tracks.get(source)?.muted || paused(source) ? null : room.media(peer, source);
@@ -34,13 +56,15 @@ function seatsOfOne(room, { peer, name, hand, tracks }, changed) {
   const of = (kind) => [...tracks].filter(([, track]) => track.kind === kind).map(([source]) => source);
   const sounds = (sources) => sources.map((source) => room.media(peer, source)).filter(Boolean);
   const others = of('video').filter((source) => source !== 'camera' && !tracks.get(source).muted); // a muted screen is one that is no longer shared
+  const screenOf = (one, source) => (source === 'screen' ? t('tile.screen', { name: one }) : t('tile.source', { name: one, source }));
   const screens = others.map((source) => ({
     ...{ peer, source, name, picture: picture(source), paused: paused(source) },
-    label: source === 'screen' ? t('tile.screen', { name }) : t('tile.source', { name, source }),
+    label: screenOf(name, source),
+    spoken: screenOf(spoken, source),
     sounds: source === 'screen' ? sounds(['screen-audio']) : [],
   }));
   const ownSounds = sounds(of('audio').filter((source) => !OF_SCREEN.test(source) || !others.includes('screen')));
   const microphone = tracks.get('microphone');
   const muted = !microphone || microphone.muted;
-  return [...screens, { peer, source: 'camera', name, label: name, sounds: ownSounds, muted, raised: hand, picture: picture('camera'), paused: paused('camera') }];
+  return [...screens, { peer, source: 'camera', name, label: name, spoken, sounds: ownSounds, muted, picture: picture('camera'), paused: paused('camera') }];
 }

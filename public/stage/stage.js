@@ -229,8 +229,9 @@ export class Stage {
     const area = { x: 0, y: 0, width, height };
     if (others.length < 2) {
       const of = new Map(others.map((key) => [key, area]));
-      for (const key of self) of.set(key, cornerPlace(choices.corner, width, height));
-      return { of, corner: self[0] };
+      const presents = !others.length && page.room.participants.size > 0; // all others are viewers
+      for (const key of self) of.set(key, presents ? area : cornerPlace(choices.corner, width, height));
+      return { of, corner: presents ? null : self[0] };
     }
     const all = this.#order.length;
     const fit = height < STRIP_PX ? Math.min(3, all) : seatsThatFit(all, width, height, gap);
@@ -294,15 +295,6 @@ export class Stage {
       this.#told = said;
       page.room.view?.(videos);
     }, VIEW_MS);
-  }
-
-  // --- actions on a tile ---
-
-  /** Toggles picture-in-picture for a tile: by default the large one, or else that of the dominant speaker. */
-  async pip(tile = this.#tiles.get(this.#main() ?? `${this.#speaker} camera`) ?? this.#tiles.get(this.#order[0])) {
-    if (document.pictureInPictureElement) return document.exitPictureInPicture();
-    const { video } = tile?.seat.picture ? tile : ([...this.#tiles.values()].find((one) => one.seat.picture) ?? {});
-    await video?.requestPictureInPicture?.().catch(() => {});
   }
 
   // --- keyboard: one tab stop for all tiles, arrow keys between them (tile-keys.js) ---

@@ -89,7 +89,7 @@ class Peer:
 
     def described(self) -> Participant:
         tracks = tuple(TrackInfo(source, kind, source in self.muted) for source, kind in self.tracks.items())
-        return Participant(self.id, self.name, tracks, self.hand, self.moderator)
+        return Participant(self.id, self.name, tracks, self.hand, self.moderator, self.permissions.publish)
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +176,8 @@ class Rooms:
         peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret, ticket)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
-        return peer, self.welcome(peer, now_ms) + _others(peer, Joined(peer.id, name, peer.moderator))
+        joined = Joined(peer.id, name, peer.moderator, permissions.publish)
+        return peer, self.welcome(peer, now_ms) + _others(peer, joined)
 
     def welcome(self, peer: Peer, now_ms: int, *, resumed: bool = False) -> Deliveries:
         """The whole state that the peer's client needs to begin, or to continue after it missed messages."""

@@ -27,13 +27,15 @@ class TrackInfo:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Somebody in the room, with what they publish. `hand`: 0, or since when it is up, in milliseconds since 1970."""
+    """Somebody in the room, with what they publish. `hand`: 0, or since when it is up, in milliseconds since 1970.
+    `publish`: they may send sound and video."""
 
     peer: str
     name: str
     tracks: tuple[TrackInfo, ...] = ()
     hand: int = 0
     moderator: bool = False
+    publish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Joined:
     peer: str
     name: str
     moderator: bool
+    publish: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,10 +59,11 @@ async def test_others_are_told_who_comes_what_they_publish_and_that_they_go(tmp_
         await alice.answer()
         await eventually(lambda: server.rooms.peers[alice.peer].tracks)
         async with server.joined(name="bob") as bob:
-            assert await alice.expect("joined") == {"peer": bob.peer, "name": "bob", "moderator": False}
+            joined = {"peer": bob.peer, "name": "bob", "moderator": False, "publish": True}
+            assert await alice.expect("joined") == joined
             tracks = [{"source": "microphone", "kind": "audio", "muted": False}]
             assert bob.welcome["participants"] == [
-                {"peer": alice.peer, "name": "alice", "tracks": tracks, "hand": 0, "moderator": False}
+                {"peer": alice.peer, "name": "alice", "tracks": tracks, "hand": 0, "moderator": False, "publish": True}
             ]
             await bob.answer()
             track = {"peer": bob.peer, "source": "microphone", "kind": "audio", "muted": False}

@@ -109,7 +109,7 @@ async def test_a_reloaded_page_has_its_seat_again_and_others_see_nobody_leave(tm
         server.joined(name="alice") as alice,
     ):
         await close(server, locked=True)
-        assert await bob.expect("joined") == {"peer": alice.peer, "name": "alice", "moderator": False}
+        assert await bob.expect("joined") == {"peer": alice.peer, "name": "alice", "moderator": False, "publish": True}
         assert (await bob.expect("room"))["locked"]  # the database is looked at every second
         await alice.answer()
         seen = {"peer": alice.peer, "source": "microphone", "kind": "audio", "muted": False}

@@ -74,6 +74,16 @@ def test_the_second_learns_who_is_there_and_the_first_who_comes() -> None:
     assert rooms.rooms["team"].worker == 0, "a room stays on its worker"
 
 
+def test_everybody_learns_who_may_not_publish() -> None:
+    rooms = Rooms(Config())
+    viewer = rooms.join("team", "viewer", full=True, pick=lambda: 0, permissions=Permissions(publish=False))[0]
+    later, deliveries = rooms.join("team", "later", full=True, pick=lambda: 0, permissions=Permissions(publish=False))
+    welcome = deliveries[0][1]
+    assert isinstance(welcome, Welcome)
+    assert welcome.participants == (Participant(viewer.id, "viewer", publish=False),)
+    assert told(deliveries[1:]) == [("viewer", Joined(later.id, "later", moderator=False, publish=False))]
+
+
 def test_ids_are_not_to_be_guessed() -> None:
     rooms = Rooms(Config(limits=False))
     ids = {join(rooms).id for _ in range(1000)}

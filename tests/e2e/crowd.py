@@ -162,6 +162,13 @@ class Crowd:
             some = names[first : first + AT_ONCE]
             eventually(lambda some=some: self.connected(some) == len(some), f"{len(some)} are in {room}", 40)  # type: ignore[misc]
 
+    def watch(self, room: str, names: list[str]) -> None:
+        """Lets people in who may send nothing; they receive nothing either."""
+        permissions = {"publish": False, "subscribe": False}
+        self.page.evaluate(
+            _JOIN_JS, [{"name": name, "token": self.token(room, name, permissions=permissions)} for name in names]
+        )
+
     def knock(self, room: str, names: list[str]) -> None:
         """Sends people to the door of a room with a lobby; they wait there, without a camera."""
         self.page.evaluate(_JOIN_JS, [{"name": name, "token": self.token(room, name)} for name in names])

@@ -99,6 +99,16 @@ def test_a_device_that_is_allowed_again_says_nothing_of_the_other(preview: Calla
     expect(page.locator("#camera-button.is-off")).to_have_count(0)
 
 
+def test_a_refusal_in_a_call_says_what_is_possible_there(preview: Callable[..., Page]) -> None:
+    page = preview(_DENY_JS % "")
+    page.fill("#name-input", "Sam")
+    page.get_by_role("button", name="Join room").click()
+    eventually(lambda: page.evaluate("window.room?.connected"), "in the room")
+    page.locator("#mic-button").click()
+    problem = page.locator(".toast", has_text="Your browser is blocking the camera and microphone.")
+    expect(problem).to_contain_text("Without them, you can watch, listen and chat.")
+
+
 def test_a_policy_that_keeps_the_page_from_the_camera(preview: Callable[..., Page]) -> None:
     def bar(route: Route) -> None:
         response = route.fetch()

@@ -228,7 +228,7 @@ def ends(host: Person, *guests: Person) -> None:
     host.page.get_by_role("dialog", name="End the call").get_by_role("button", name="End for everyone").click()
     reads(host, "The meeting is over", "You ended it for everyone.")
     for one in guests:
-        reads(one, "The meeting is over", "A moderator ended it for everyone.")
+        reads(one, "The meeting is over", "It was ended for everyone.")
 
 
 def is_history(team: Team) -> None:

@@ -57,6 +57,12 @@ def server(site: str) -> Iterator[Server]:
     running.close()
 
 
+_STAYS_JS = """
+document.querySelector('video-room').addEventListener('left', (event) => event.stopImmediatePropagation(), true)
+"""
+"""The documented page keeps the element when somebody leaves."""
+
+
 def frame(page: Page) -> Frame:
     """This server's page in the other site's."""
     return eventually(lambda: page.frames[1:], "the frame is there")[0]
@@ -104,6 +110,9 @@ def test_the_element_passes_on_all_that_a_call_uses(site: str, server: Server, p
     eventually(lambda: inner.evaluate("window.room?.connected"), "alice is in the call")
     inner.click("#copy-link")
     expect(inner.get_by_text("Link copied")).to_be_visible()
+    alice.page.evaluate(_STAYS_JS)
+    inner.click("#leave-button")
+    expect(inner.locator("#end-actions button")).to_have_text(["Rejoin"])  # the room is the site's choice
 
 
 def test_a_token_is_handed_over_and_stands_in_no_address(site: str, server: Server, person: People) -> None:

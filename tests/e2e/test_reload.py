@@ -93,11 +93,30 @@ def test_who_left_or_copies_the_tab_is_not(house: House, room: str, person: Peop
     twin.add_init_script(f"for (const [key, value] of {json.dumps(stored)}) sessionStorage.setItem(key, value)")
     twin.goto(alice.page.url)
     twin.click("#join-button")
-    expect(twin.locator("#end-title")).to_have_text("This link has already been used")
+    expect(twin.locator("#end-title")).to_have_text("You are in this call in another tab")
+    expect(twin.locator("#end-actions button")).to_have_text(["Move the call here"])
     assert alice.peer == peer
+    for page, other in ((twin, alice.page), (alice.page, twin)):
+        page.click("[data-act=move]")
+        eventually(lambda page=page: page.evaluate("window.room?.state === 'joined'"), "the call is in this tab")
+        assert page.evaluate("window.room.self") == peer
+        expect(other.locator("#end-title")).to_have_text("You moved this call to another tab")
     alice.page.click("#leave-button")
     expect(alice.page.locator("#end-view")).to_be_visible()
     assert alice.page.evaluate("(room) => sessionStorage.getItem(`sfu.ticket/${room}`)", room) is None
+
+
+def test_a_copy_of_a_tab_can_join_as_somebody_else_where_anybody_can(house: House, room: str, person: People) -> None:
+    alice = person(house.server, "alice", quiet=True).join(room)
+    stored = alice.page.evaluate("Object.entries(sessionStorage)")
+    twin = alice.context.new_page()
+    twin.add_init_script(f"for (const [key, value] of {json.dumps(stored)}) sessionStorage.setItem(key, value)")
+    twin.goto(alice.page.url)
+    twin.click("#join-button")
+    twin.click("[data-act=anew]")
+    twin.fill("#name-input", "Bob")
+    twin.click("#join-button")
+    expect(alice.page.locator(".tile:not(.is-self) .plate bdi")).to_have_text("Bob")
 
 
 def test_firefox_has_its_seat_again(house: House, room: str, person: People, firefox: Firefox) -> None:

@@ -17,7 +17,7 @@ from sfu.protocol.server_messages import SERVER_EVENTS
 PUBLIC = ROOT / "public"
 PROTOCOL = ("protocol.js", "client/connection.js")
 """The modules that know the server; the others know what these pass on."""
-OWN_CODES = {"left", "bad_name", "no_webrtc", "unreachable", "uninvited"}
+OWN_CODES = {"left", "bad_name", "no_webrtc", "unreachable", "uninvited", "stopped", "lobby_left", "moved", "other_tab"}
 """Reasons that the page finds itself."""
 
 texts = {path.relative_to(PUBLIC).as_posix(): path.read_text() for path in PUBLIC.rglob("*.js")}
