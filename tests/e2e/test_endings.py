@@ -97,6 +97,7 @@ def test_a_link_that_cannot_be_used_asks_for_no_devices(
     expect(page.locator("#join-will")).to_have_text("You’ll join with your microphone and camera on.")
 
 
+@pytest.mark.soak
 def test_what_the_api_turns_off_no_moderator_did(venue: Venue, server: Server, person: People, room: str) -> None:
     alice = venue.enters(person(server, "alice"), room)
     eventually(lambda: alice.page.evaluate("window.room.connected"), "alice is heard")

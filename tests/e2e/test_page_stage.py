@@ -77,6 +77,7 @@ def test_each_pin_button_has_a_name_of_its_own(sofia: Any, crowd: Crowd, room: s
     assert f"Pin {NAMES[0]}" in names
 
 
+@pytest.mark.soak
 def test_people_of_one_name_have_controls_of_different_names(sofia: Any, crowd: Crowd, room: str) -> None:
     crowd.join(room, ["Ana", "ana"], no_camera=(0, 1))
     page = sofia({"moderate": True})
@@ -117,6 +118,7 @@ def test_viewers_are_counted_and_have_no_tile(sofia: Any, crowd: Crowd, room: st
     expect(page.locator(".tile:not(.is-self) .plate bdi")).to_have_text("Kofi Mensah")
 
 
+@pytest.mark.soak
 def test_where_nobody_may_send_viewers_see_each_other(sofia: Any, crowd: Crowd, room: str) -> None:
     crowd.watch(room, NAMES[:2])
     page = sofia({"publish": False})

@@ -106,6 +106,7 @@ def test_who_left_or_copies_the_tab_is_not(house: House, room: str, person: Peop
     assert alice.page.evaluate("(room) => sessionStorage.getItem(`sfu.ticket/${room}`)", room) is None
 
 
+@pytest.mark.soak
 def test_a_copy_of_a_tab_can_join_as_somebody_else_where_anybody_can(house: House, room: str, person: People) -> None:
     alice = person(house.server, "alice", quiet=True).join(room)
     stored = alice.page.evaluate("Object.entries(sessionStorage)")
