@@ -12,7 +12,7 @@ from support.wire import joined
 
 from sfu.workers import SILENCE_S
 
-SHORT = {"ping_s": "1", "pong_s": "2.5", "hold_s": "2.5", "answer_s": "3", "ice_s": "3"}
+SHORT = {"ping_s": "1", "pong_s": "3", "hold_s": "2.5", "answer_s": "3", "ice_s": "3"}
 """Shorter than the pauses here, but longer than what of a pause counts."""
 
 

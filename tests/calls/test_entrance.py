@@ -519,7 +519,7 @@ async def test_media_that_failed(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         await alice.expect_bye("ice_timeout", 4408, rejoin=True)
         assert await bob.expect("left") == {"peer": alice.peer, "reason": "ice_timeout"}
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.endswith(f"peer={alice.peer} name='alice' reason=ice_timeout"), "an end that nobody wanted"
+    assert f"peer={alice.peer} name='alice' reason=ice_timeout" in warning, "an end that nobody wanted"
 
 
 async def test_a_fault_of_ours_ends_one_peer(

@@ -128,15 +128,21 @@ class Bidi:
 
     def ask(self, method: str, **parameters: Any) -> Any:
         """Carries out a command and returns its result."""
+        answer = self._answer(method, parameters)
+        if "NS_BINDING_ABORTED" in answer.get("message", ""):  # a navigation that soon follows another, at times
+            answer = self._answer(method, parameters)
+        assert answer["type"] == "success", f"{method}: {answer}"
+        return answer["result"]
+
+    def _answer(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         self._numbers += 1
         number = self._numbers
         message = json.dumps({"id": number, "method": method, "params": parameters})
         self._socket.sendall(self._protocol.send(TextMessage(message)))
         while number not in self._answers:
             self._receive()
-        answer = self._answers.pop(number)
-        assert answer["type"] == "success", f"{method}: {answer}"
-        return answer["result"]
+        answer: dict[str, Any] = self._answers.pop(number)
+        return answer
 
     def _receive(self) -> None:
         data = self._socket.recv(1 << 16)

@@ -84,16 +84,6 @@ def test_a_preview_comes_first_with_the_name_in_the_token(server: Server, crowd:
     eventually(lambda: alice.peer, "alice is in the room again")
 
 
-def test_a_link_that_is_no_longer_good_says_so_in_the_preview(server: Server, person: People) -> None:
-    key = server.company("Early House")
-    issued, headers = api(server, key, "POST", "/tokens", {"room_id": "team", "user_name": "alice", "duration": 60})
-    api(server, key, "DELETE", "/" + headers["Location"])
-    page = person(server, "alice", quiet=True).page
-    page.goto(f"{server.url}/?token={issued['token']}")
-    expect(page.locator("#inside")).to_contain_text("Your link was withdrawn")
-    expect(page.locator("#join-will")).to_have_text("")  # nobody goes in with it
-
-
 def test_who_only_watches_is_not_filmed(server: Server, crowd: Crowd, person: People) -> None:
     lena, talker = person(server, "lena"), person(server, "talker")
     page = lena.page

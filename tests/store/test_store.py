@@ -23,6 +23,7 @@ from sfu.refusals import (
     RoomChanged,
     RoomExists,
     RoomNotFound,
+    TokenError,
     TokenRevoked,
     TokenUnknown,
 )
@@ -526,7 +527,7 @@ async def test_no_key_secret_or_token_is_in_the_database_a_log_or_a_repr(
         token = tokens.encode(grant, secret.reveal())
         await store.tokens.add(grant, token, single_use=True)
         await store.sessions.admit(grant, token)
-        with pytest.raises(tokens.TokenError) as refused:
+        with pytest.raises(TokenError) as refused:
             await store.sessions.admit(grant, token)
         await store.tokens.revoke(company.id, grant.id)
         shown = f"{company} {key} {key!r} {secret} {first_key} {refused.value!r} {store}"
