@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 import psutil
+import pytest
 import wsproto
 from support.media_client import Client, Control, until
 from support.process import Server, workers
@@ -168,6 +169,7 @@ async def live(server: Server) -> None:
         await resident.leave()
 
 
+@pytest.mark.soak
 def test_coming_and_going_leaves_nothing_behind(start_server: Callable[..., Server]) -> None:
     server = start_server(limits="off", hold_s="0.1")
     asyncio.run(live(server))

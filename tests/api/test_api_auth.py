@@ -308,6 +308,7 @@ async def test_nobodys_failures_refuse_who_is_known(rest: Rest, acme: Tenant, wo
         assert status == 0 or reply.code == code
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("access", GUESSES)
 @pytest.mark.parametrize("credential", EXPECTED)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

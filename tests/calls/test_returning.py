@@ -14,6 +14,7 @@ import pytest
 import trio
 from support.control import Client, Server, eventually, running, settings
 from support.rest_client import request
+from support.variants import variants
 
 from sfu.calls import websocket
 from sfu.calls.admission import utc_now
@@ -225,7 +226,7 @@ async def test_who_does_not_answer_is_replaced(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("going", [reload, crash, give_up])
-@pytest.mark.parametrize("barred", [{"locked": True}, {"lobby": True}, {"locked": True, "lobby": True}])
+@pytest.mark.parametrize("barred", [{"locked": True, "lobby": True}, *variants({"locked": True}, {"lobby": True})])
 async def test_who_did_not_leave_returns_past_lock_and_lobby(
     tmp_path: Path, database_url: str, going: Going, barred: dict[str, bool]
 ) -> None:

@@ -67,6 +67,7 @@ def test_sound_is_redundant_between_those_who_know_that(server: Server, person: 
     assert "audio/red" not in carol.page.evaluate(_SOUND_JS)[1]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("codec", ["VP9", *variants("AV1", "H264")])
 def test_a_codec_that_everybody_can_show(server: Server, person: People, two: Two, codec: str) -> None:
     alice, bob = two

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
@@ -100,6 +101,7 @@ def test_a_room_without_a_link_offers_none(server: Server, crowd: Crowd, person:
         expect(other.locator("#end-title")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_a_room_with_a_link_offers_it(server: Server, person: Callable[..., Person]) -> None:
     alice = person(server, "alice", quiet=True).join("linked")
     page = alice.page

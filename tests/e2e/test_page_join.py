@@ -176,6 +176,7 @@ def test_a_link_that_is_no_token_says_what_to_do(visit: Callable[..., Page]) -> 
     assert "token" not in page.url
 
 
+@pytest.mark.soak
 def test_a_full_room_is_waited_for(start_server: Callable[..., Server], person: Callable[..., Person]) -> None:
     server = start_server(max_peers="1")
     alice, bob = (person(server, name, quiet=True) for name in ("alice", "bob"))

@@ -57,6 +57,7 @@ def test_media_goes_on_when_a_router_forgets(two: Two, network: Relay) -> None:
     assert (alice.peer, bob.peer) == before
 
 
+@pytest.mark.soak
 def test_media_takes_another_path_when_its_own_dies(two: Two, network: Relay) -> None:
     alice, bob = two
     peer = alice.peer

@@ -39,6 +39,7 @@ navigator.mediaDevices.getDisplayMedia = async (asked) => {
 """
 
 
+@pytest.mark.soak
 def test_a_moderator_ends_a_share(server: Server, crowd: Crowd, person: People) -> None:
     mod, alice = person(server, "mod", quiet=True), person(server, "alice", quiet=True)
     alice.page.add_init_script(CAPTURE_JS)

@@ -65,6 +65,7 @@ navigator.mediaDevices.getUserMedia = (wanted) => (window.asked.push(wanted), re
 """
 
 
+@pytest.mark.soak
 def test_a_preview_comes_first_with_the_name_in_the_token(server: Server, crowd: Crowd, person: People) -> None:
     alice = person(server, "alice")
     page = alice.page
@@ -84,6 +85,7 @@ def test_a_preview_comes_first_with_the_name_in_the_token(server: Server, crowd:
     eventually(lambda: alice.peer, "alice is in the room again")
 
 
+@pytest.mark.soak
 def test_who_only_watches_is_not_filmed(server: Server, crowd: Crowd, person: People) -> None:
     lena, talker = person(server, "lena"), person(server, "talker")
     page = lena.page

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.variants import variants
 
 from sfu.media.rtp.rtcp import transport_feedback
 from sfu.media.rtp.twcc import REPORT_PACKETS, TransportFeedback
@@ -177,7 +178,7 @@ def test_whatever_the_numbers_a_report_is_well_formed(rounds: list[list[tuple[in
 
 
 @pytest.mark.parametrize("step", [1, -1, 2, -2, 7, 239, 240, 241, 300, 1023, 1024, 4096, 0x7FFF, 0x8000, 0x8001])
-@pytest.mark.parametrize("gap_us", [1, 300, 70_000])
+@pytest.mark.parametrize("gap_us", [300, *variants(1, 70_000)])
 @pytest.mark.parametrize("before", [False, True])
 def test_a_report_fits_a_datagram(step: int, gap_us: int, before: bool) -> None:
     """However many packets a hostile publisher squeezes between two reports."""
