@@ -14,12 +14,13 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class TcpWire:
-    """A thread that passes on what arrives. Going down (`up = False`) resets every connection, and each new one."""
+    """A thread that passes on what arrives at `front`. Going down (`up = False`) resets every connection, and each new
+    one."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, front: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.up = True
         self._server = ("127.0.0.1", server_port)
-        self._front = socket.create_server(("127.0.0.1", 0))
+        self._front = socket.create_server(front)
         self._ways: dict[socket.socket, socket.socket] = {}  # whose data goes where
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._front, selectors.EVENT_READ)
