@@ -14,6 +14,13 @@ from wires import TcpWire
 
 People = Callable[..., Person]
 
+WIDE_BPS, NARROW_BPS = 20e6, 300e3
+"""Of Chromium's fake camera the three layers take about 130, 320 and 650 kbps."""
+_DELAY_JS = """async () => {
+    const reports = [...((await window.room.pc?.getStats())?.values() ?? [])];
+    return reports.find((one) => one.type === 'candidate-pair' && one.nominated)?.currentRoundTripTime ?? 0;
+}"""
+
 
 def in_call(*people: Person) -> None:
     for one in people:
@@ -21,6 +28,11 @@ def in_call(*people: Person) -> None:
             if other is not one:
                 one.sees(other)
         one.hears()
+
+
+def video(one: Person, name: str) -> int:
+    """A number of the report about the video that arrives."""
+    return max((int(report.get(name, 0)) for report in one.inbound("video")), default=0)
 
 
 def transports(server: Server) -> list[str]:
@@ -50,6 +62,23 @@ def blocked(start_server: Callable[..., Server]) -> Iterator[tuple[Server, TcpWi
     wire = TcpWire(server.port, (HOST, server.port))
     yield server, wire
     wire.close()
+
+
+def test_a_slow_connection_gets_a_smaller_picture_instead_of_a_late_one(
+    blocked: tuple[Server, TcpWire], person: People
+) -> None:
+    """TCP shows no loss, only delay."""
+    server, wire = blocked
+    wire.rate_bps = WIDE_BPS
+    alice = person(server, "alice", lines=720).join("slow")
+    bob = person(server, "bob", quiet=True).join("slow")
+    bob.sees(alice)
+    bob.shows(alice, 720)
+    eventually(lambda: video(bob, "frameHeight") > 180, "bob gets more than the smallest", 60)
+    wire.rate_bps = NARROW_BPS
+    eventually(lambda: video(bob, "frameHeight") == 180, "bob gets less", 60)
+    bob.moves(lambda: video(bob, "framesDecoded"), "sees it")
+    eventually(lambda: 0 < bob.page.evaluate(_DELAY_JS) < 0.5, "nothing waits any more", 60)
 
 
 def test_a_call_over_tcp_survives_its_connections(

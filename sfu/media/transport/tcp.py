@@ -3,9 +3,9 @@
 The control plane accepts the connections, reads the first frame of each and passes both on. Unless that frame is an
 authentic check, the connection is closed, so every connection here is a peer's.
 
-TCP delays what it cannot send, and a call has no use for late packets. So a connection has a queue with limits in time
-and bytes: past them, packets are refused as by a full kernel buffer, and video continues at a keyframe. A frame that
-was begun is completed.
+TCP delays what it cannot send, and a call has no use for late packets. So what waits is limited in time and bytes: past
+that, packets are refused as by a full kernel buffer, and video continues at a keyframe. Sound overtakes what waits. A
+frame that was begun is completed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Generic, NamedTuple
 
-from sfu.media.rtp.codecs import PAYLOAD_KINDS
+from sfu.media.rtp.codecs import PAYLOAD_KINDS, Kind
 from sfu.media.transport.gate import Gate, OnMedia, Route, T
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair, Wire
 
 READ_BYTES = 1 << 16
 """Read before the event loop may turn to something else."""
-UNSENT_BYTES = 1 << 14
+UNSENT_BYTES = 1 << 13
 """What the kernel holds of a connection beyond what is on its way (TCP_NOTSENT_LOWAT). The rest waits here, where it is
 known how long it waits."""
 WRITTEN = 64
@@ -36,7 +36,8 @@ _LENGTH_BYTES = 2
 
 
 class Limit(NamedTuple):
-    """Of a queue: no more is added once its first packet has waited `wait_s`, or past `n_bytes`."""
+    """No packet is added to a queue once its first one has waited `wait_s`, or if the connection has `n_bytes` that
+    wait."""
 
     wait_s: float
     n_bytes: int
@@ -46,6 +47,9 @@ VIDEO = Limit(0.4, 512 << 10)
 """A keyframe of 500 KB still fits."""
 REST = Limit(1.0, 576 << 10)
 """Sound, RTCP, DTLS and checks, of which there is little: they continue while video waits for a keyframe."""
+
+Queue = deque[tuple[float, bytes]]
+"""Frames, and when each was to be sent."""
 
 
 class Connection(Wire):
@@ -63,27 +67,31 @@ class Connection(Wire):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self.begun = b""  # of the next frame
         self._on_close = on_close
-        self._queue: deque[tuple[float, bytes]] = deque()  # frames, and when each was to be sent
-        self._queued_bytes = 0
+        self._unfinished = b""  # the rest of a frame that was begun
+        self._sound, self._others = Queue(), Queue()  # checks wait behind video, so their round trips show its queue
+        self._waiting_bytes = 0
 
     @property
     def closed(self) -> bool:
         return self.socket.fileno() < 0
 
     def put(self, data: bytes | memoryview, address: Address) -> None:
-        now_s = time.monotonic()
-        if self._queue:
-            limit = VIDEO if _is_video(data) else REST
-            if now_s - self._queue[0][0] > limit.wait_s or self._queued_bytes > limit.n_bytes:
-                raise BlockingIOError
+        now_s, kind = time.monotonic(), _kind(data)
+        queue, limit = self._sound if kind == "audio" else self._others, VIDEO if kind == "video" else REST
+        if self._waiting_bytes > limit.n_bytes or (queue and now_s - queue[0][0] > limit.wait_s):
+            raise BlockingIOError
         frame = len(data).to_bytes(_LENGTH_BYTES) + data
-        if not self._queue:
-            frame = frame[self._write([frame]) :]
-            if not frame:
+        if not self._waiting_bytes:
+            written = self._write([frame])
+            if written == len(frame):
                 return
             asyncio.get_running_loop().add_writer(self.socket, self._writable)
-        self._queue.append((now_s, frame))
-        self._queued_bytes += len(frame)
+            if written:
+                self._unfinished = frame[written:]
+                self._waiting_bytes = len(self._unfinished)
+                return
+        queue.append((now_s, frame))
+        self._waiting_bytes += len(frame)
 
     def _write(self, frames: list[bytes]) -> int:
         try:
@@ -92,20 +100,20 @@ class Connection(Wire):
             return 0
 
     def _writable(self) -> None:
-        queue = self._queue
+        waiting = islice(chain(self._sound, self._others), WRITTEN)
         try:
-            written = self._write([frame for _, frame in islice(queue, WRITTEN)])
+            written = self._write([self._unfinished, *(frame for _, frame in waiting)])
         except OSError:
             self.close()
             return
-        self._queued_bytes -= written
-        while written:
-            since_s, frame = queue.popleft()
-            if written < len(frame):
-                queue.appendleft((since_s, frame[written:]))
-                break
-            written -= len(frame)
-        if not queue:
+        self._waiting_bytes -= written
+        finished = min(written, len(self._unfinished))
+        self._unfinished, written = self._unfinished[finished:], written - finished
+        for queue in (self._sound, self._others):
+            while written > 0 and queue:
+                _, frame = queue.popleft()
+                self._unfinished, written = frame[written:], written - len(frame)
+        if not self._waiting_bytes:
             asyncio.get_running_loop().remove_writer(self.socket)
 
     def close(self) -> None:
@@ -113,13 +121,16 @@ class Connection(Wire):
         if not self.closed:
             asyncio.get_running_loop().remove_writer(self.socket)
             super().close()
-            self._queue.clear()
+            self._sound.clear()
+            self._others.clear()
             self._on_close(self)
 
 
-def _is_video(data: bytes | memoryview) -> bool:
-    """Whether this is RTP that is not sound (RFC 7983, RFC 5761 section 4)."""
-    return 128 <= data[0] < 192 and not 192 <= data[1] <= 223 and PAYLOAD_KINDS.get(data[1] & 0x7F) != "audio"
+def _kind(data: bytes | memoryview) -> Kind | None:
+    """What an RTP packet carries; None for anything else (RFC 7983, RFC 5761 section 4)."""
+    if not 128 <= data[0] < 192 or 192 <= data[1] <= 223:
+        return None
+    return PAYLOAD_KINDS.get(data[1] & 0x7F, "video")  # else RTX, which only video has
 
 
 class TooLongError(Exception):
