@@ -44,7 +44,7 @@ def transports(server: Server) -> list[str]:
 def test_a_browser_without_udp_is_in_a_call_and_knows_how(
     start_server: Callable[..., Server], person: People, policed: Browser
 ) -> None:
-    server = start_server(workers="2")
+    server = start_server("--self-signed", workers="2")
     bob = person(server, "bob").join("mixed")
     alice = person(server, "alice", on=policed).join("mixed")
     in_call(alice, bob)
