@@ -145,6 +145,11 @@ class Agent:
         return "tcp" if self.selected is not None and self.selected.endpoint.own else "udp"
 
     @property
+    def refused(self) -> int:
+        """Packets that the selected path was too slow for, where the server knows that."""
+        return self.selected.endpoint.refused if self.selected is not None else 0
+
+    @property
     def claim(self) -> bytes | None:
         """The transaction ID of the check whose answer would show that an address is no longer another peer's; None if
         there is none."""

@@ -26,9 +26,10 @@ T = TypeVar("T")
 
 class Wire:
     """The server's end of paths to peers. `address` is local. `portable`: recvmmsg and sendmmsg are not used. `own`:
-    only one address sends here."""
+    only one address sends here; then `refused` counts the packets that its path was too slow for."""
 
     own = False
+    refused = 0
 
     def __init__(self, sock: socket.socket, address: str, counters: dict[str, int], *, portable: bool) -> None:
         self.socket, self.fd = sock, sock.fileno()

@@ -79,6 +79,7 @@ class Connection(Wire):
         now_s, kind = time.monotonic(), _kind(data)
         queue, limit = self._sound if kind == "audio" else self._others, VIDEO if kind == "video" else REST
         if self._waiting_bytes > limit.n_bytes or (queue and now_s - queue[0][0] > limit.wait_s):
+            self.refused += 1
             raise BlockingIOError
         frame = len(data).to_bytes(_LENGTH_BYTES) + data
         if not self._waiting_bytes:

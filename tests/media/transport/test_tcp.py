@@ -435,6 +435,8 @@ def test_a_subscriber_that_stops_reading_harms_nobody_and_continues_at_a_keyfram
             (track,) = (t for t in worker.peers["one"].published.values() if t.source == "camera")
             assert track.down_tracks["tcp"].waiting
             assert connection._waiting_bytes < REST.n_bytes
+            await until(lambda: worker.peers["tcp"].subscriber.down.limited, "it is known to be slow")
+            assert not worker.peers["two"].subscriber.down.limited
             tcp.ice.reads.set()
             await until(lambda: not connection._waiting_bytes, "it has read")
             await one.send_rtp("camera", sent & 0x7FFF, KEYFRAME, timestamp=sent)
