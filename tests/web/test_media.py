@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import ssl
 import sys
 from collections.abc import Callable
@@ -196,6 +198,24 @@ async def test_a_connection_that_was_passed_on_takes_no_slot(
         assert statuses(await server.talk(LAST)) == [200]
         for stream in streams:
             await stream.aclose()
+
+
+async def test_a_worker_that_does_not_take_them(worker: tuple[str, ...]) -> None:
+    """What waits for it is bounded. Then connections are closed, and taken again once it reads."""
+    async with serving(local(workers=1, limits=False), worker=worker) as server, contextlib.AsyncExitStack() as stack:
+        pid = int(server.workers.advertised[0])
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            while not server.failures("media_unknown"):
+                stream = await stack.enter_async_context(await connected(server))
+                await stream.send_all(FIRST)
+                await trio.testing.wait_all_tasks_blocked()
+            assert await read_all(stream) == b""
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        first = await stack.enter_async_context(await connected(server))
+        await first.send_all(FIRST)
+        assert await passed_on(first, message()) == pid
 
 
 async def test_many_at_once_reach_the_worker(worker: tuple[str, ...]) -> None:

@@ -48,6 +48,10 @@ VIDEO = Limit(0.4, 512 << 10)
 REST = Limit(1.0, 576 << 10)
 """Sound, RTCP, DTLS and checks, of which there is little: they continue while video waits for a keyframe."""
 
+STUCK_S = 10.0
+"""A connection is closed once its first packet has waited this long: each attempt to continue costs the publisher a
+keyframe. A browser that is still there connects again."""
+
 Queue = deque[tuple[float, bytes]]
 """Frames, and when each was to be sent."""
 
@@ -78,7 +82,11 @@ class Connection(Wire):
     def put(self, data: bytes | memoryview, address: Address) -> None:
         now_s, kind = time.monotonic(), _kind(data)
         queue, limit = self._sound if kind == "audio" else self._others, VIDEO if kind == "video" else REST
-        if self._waiting_bytes > limit.n_bytes or (queue and now_s - queue[0][0] > limit.wait_s):
+        waits_s = now_s - queue[0][0] if queue else 0.0
+        if waits_s > STUCK_S:
+            self.close()
+            raise BrokenPipeError
+        if self._waiting_bytes > limit.n_bytes or waits_s > limit.wait_s:
             self.refused += 1
             raise BlockingIOError
         frame = len(data).to_bytes(_LENGTH_BYTES) + data
@@ -124,6 +132,7 @@ class Connection(Wire):
             super().close()
             self._sound.clear()
             self._others.clear()
+            self._unfinished, self._waiting_bytes = b"", 0
             self._on_close(self)
 
 

@@ -477,7 +477,8 @@ def test_every_worker_has_a_mark_of_its_own() -> None:
     assert all(len(one) == MARK_CHARS and one.isalnum() and one.isascii() for one in marks)
 
 
-def test_a_worker_that_is_alone_has_none() -> None:
-    alone = Handovers()
-    assert alone.mark == mark(0)
-    assert alone.home is alone.to("anybody") is alone.to("") is None
+def test_a_worker_that_is_alone_hands_nothing_over() -> None:
+    for index in (0, 3):  # where workers cannot share a port, each is alone
+        alone = Handovers(index)
+        assert alone.mark == mark(index)
+        assert alone.home is alone.to("anybody") is alone.to("") is alone.to(mark(1)) is None

@@ -16,6 +16,7 @@ from support.ports import ALERT, MEDIA, Port, opened, proof
 from support.tcp import Door, TcpClient, TcpIce, door, frame
 
 from sfu import bridge
+from sfu.media.transport import tcp
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import READ_BATCH
 from sfu.media.transport.sockets import MAX_DATAGRAM
@@ -368,6 +369,34 @@ def test_what_waits_too_long_lets_nothing_follow() -> None:
             connection.put(MEDIA, ())
             while await caller.receive() != MEDIA:
                 pass
+
+    run(test)
+
+
+def test_a_connection_that_is_stuck_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its peer may have another one."""
+    monkeypatch.setattr(tcp, "STUCK_S", 0.5)
+
+    async def test() -> None:
+        async with both() as (port, entrance), Caller(entrance) as caller, Caller(entrance) as second:
+            agent = port.agent()
+            await caller.prove(agent)
+            caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            connection = selected(agent)
+            fill(connection, [])
+
+            def closed() -> bool:
+                connection.send(MEDIA, ())
+                return connection.closed
+
+            await until(closed, "closed")
+            assert not agent.paths
+            refused = connection.refused
+            with pytest.raises(OSError, match="descriptor"):
+                connection.put(MEDIA, ())
+            assert connection.refused == refused
+            await second.prove(agent)
+            assert selected(agent) is not connection
 
     run(test)
 
