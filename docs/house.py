@@ -21,6 +21,7 @@ Layers = list[tuple[str, ...]]
 
 SHARED = (
     "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.interfaces", "sfu.logs",
+    "sfu.stun",
 )  # fmt: skip
 """What both planes import."""
 CONTROL: Layers = [

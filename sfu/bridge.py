@@ -39,7 +39,8 @@ class Configure(Message, frozen=True):
     `advertise` replaces the bound addresses in candidates; empty means what is bound. `last_n` is how many videos a
     peer gets at most, 0 for all. `limits`: what a peer may send is bounded. Where workers share the port, `handovers`
     are the files of the Unix datagram sockets between worker 0 and the others: worker 0's to each, or another's to
-    worker 0. `joins`: others of them may have the port already.
+    worker 0. `joins`: others of them may have the port already. `connections` is the file of a Unix datagram socket
+    that brings media connections, -1 for none; `tcp_port` is in the candidates for these, 0 for none.
     """
 
     port: int
@@ -54,6 +55,8 @@ class Configure(Message, frozen=True):
     index: int = 0
     handovers: tuple[int, ...] = ()
     joins: bool = False
+    connections: int = -1
+    tcp_port: int = 0
 
 
 class Join(Message, frozen=True):
@@ -167,10 +170,11 @@ class Candidate(Message, frozen=True):
 
 
 class Connected(Message, frozen=True):
-    """DTLS is up; `address` is where the peer's media comes from."""
+    """DTLS is up; `address` is where the peer's media comes from, and `transport` what it comes over."""
 
     peer: str
     address: str
+    transport: Literal["udp", "tcp"] = "udp"
 
 
 class Unreached(Message, frozen=True):

@@ -87,6 +87,10 @@ def _decimal(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _switch(default: bool, text: str) -> Any:
+    return _setting(default, _choice({"on": True, "off": False}), text, shown="on" if default else "off")
+
+
 def _choice(accepted: Mapping[str, Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         if text.lower() not in accepted:
@@ -209,6 +213,9 @@ class Config:
     port: int = _setting(
         8080, _whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port."
     )
+    tcp_port: int | None = _setting(
+        None, _whole(0, 65535), "TCP port to which browsers send media if UDP is blocked. 0: none.", shown="SFU_PORT"
+    )
     public_ip: tuple[str, ...] = _setting(
         (), _public_ip, "Addresses to which browsers send media, comma-separated.", shown="every address listened on"
     )
@@ -219,11 +226,9 @@ class Config:
         (), _networks, "Proxies whose forwarding headers are trusted, comma-separated.", shown="none"
     )
     base_path: str = _setting(
-        "",
-        _base_path,
-        "Path at which a proxy serves the rooms, such as /meet, if the proxy passes it on.",
+        "", _base_path, "Path at which a proxy serves the rooms, such as /meet, if the proxy passes it on.",
         shown="none",
-    )
+    )  # fmt: skip
     tls_cert: Path | None = _setting(
         None, _file, "PEM file of a certificate with its chain. If set, the server speaks https only.", shown="none"
     )
@@ -253,17 +258,12 @@ class Config:
         "", _text, "Name of this server, unique among those that share a database.", shown="host name and port"
     )
     heartbeat_s: float = _seconds(10.0, "Interval at which ongoing sessions are recorded in the database.")
-    allow_anonymous: bool = _setting(
-        True, _choice({"on": True, "off": False}), "off: every join needs a token.", shown="on"
-    )
+    allow_anonymous: bool = _switch(True, "off: every join needs a token.")
     workers: int = _setting(
         max(1, _cores() - 1), _whole(1, 256), "Number of media workers.", shown="cores - 1, at least 1"
     )
-    limits: bool = _setting(
-        True,
-        _choice({"on": True, "off": False}),
-        "off: no rate limits, no maxima of peers and tracks. For load tests; needs a loopback SFU_HOST.",
-        shown="on",
+    limits: bool = _switch(
+        True, "off: no rate limits, no maxima of peers and tracks. For load tests; needs a loopback SFU_HOST."
     )
     max_load: float = _setting(
         0.85, _decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores"
@@ -280,24 +280,16 @@ class Config:
         86_400, _whole(0, 315_360_000), "How long chat is kept, unless the room sets its own time. 0: not at all.",
         unit="seconds",
     )  # fmt: skip
-    keep_open_chat: bool = _setting(
-        False,
-        _choice({"on": True, "off": False}),
-        "on: chat and files outlive the call also in rooms that anyone can enter by name.",
-        shown="off",
+    keep_open_chat: bool = _switch(
+        False, "on: chat and files outlive the call also in rooms that anyone can enter by name."
     )
     history_days: int = _setting(
-        365,
-        _whole(0, 36_500),
-        "How long ended sessions and expired tokens are kept. 0: forever.",
-        unit="days",
+        365, _whole(0, 36_500), "How long ended sessions and expired tokens are kept. 0: forever.", unit="days"
     )
     guest_history_days: int = _setting(
-        30,
-        _whole(0, 36_500),
-        "How long ended sessions without a token are kept, if that is shorter. 0: as long as others.",
-        unit="days",
-    )
+        30, _whole(0, 36_500), "How long ended sessions without a token are kept, if that is shorter. 0: as long as "
+        "others.", unit="days",
+    )  # fmt: skip
     file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.")
     room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Most space for the files of one room.")
     files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Most space for the files of all rooms.")
@@ -370,6 +362,11 @@ class Config:
     def udp_ports(self) -> range:
         """The media workers' UDP ports: one if they can share it, else one each."""
         return range(self.port, self.port + (1 if SHARED_UDP else self.workers))
+
+    @property
+    def public_tcp_port(self) -> int:
+        """The TCP port in ICE candidates, 0 if there are none for TCP."""
+        return self.port if self.tcp_port is None else self.tcp_port
 
     @property
     def loopback(self) -> bool:

@@ -182,7 +182,9 @@ class AnswerTimeout(SfuError):
 
 class IceTimeout(SfuError):
     code, close_code = "ice_timeout", 4408
-    default = "No media path to the server could be found: UDP is blocked, or the server advertises a wrong address."
+    default = (
+        "No media path to the server could be found: a firewall blocks it, or the server advertises a wrong address."
+    )
 
 
 class DtlsFailed(SfuError):

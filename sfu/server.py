@@ -92,7 +92,8 @@ async def _serve(
                 await nursery.start(sharing.run)
                 tls = _tls(config, self_signed, workers.advertised)
                 nursery.start_soon(_renew, tls, hang_ups)
-                edge_serve = partial(edge.serve, tls=tls, stop=stop)
+                adopt = workers.adopt if config.public_tcp_port else None
+                edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
                 _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()

@@ -23,6 +23,7 @@ from sfu import bridge
 from sfu.config import ANY_HOST, Config
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.metrics import Counters
+from sfu.stun import MARK_CHARS, mark
 
 log = logging.getLogger("sfu.workers")
 
@@ -60,6 +61,7 @@ class _Worker:
     ready: bool = False
     port: int = 0  # UDP; 0 until the first Ready
     handovers: list[socket.socket] = field(default_factory=list)  # its ends of the socket pairs to other workers
+    connections: list[socket.socket] = field(default_factory=list)  # a pair through which it gets media connections
     peers: int = 0
     advertised: tuple[str, ...] = ()
     commands: trio.MemorySendChannel[bridge.Command] | None = None
@@ -82,6 +84,7 @@ class Workers:
         self._counters = counters
         self._command = command
         self._workers = [_Worker(index) for index in range(config.workers)]
+        self._marked = {mark(worker.index): worker for worker in self._workers}
 
     @property
     def ready(self) -> bool:
@@ -141,7 +144,7 @@ class Workers:
         Raises ConfigError if a worker fails its first start. No child process outlives it.
         """
         try:
-            with self._share_port():
+            with self._open_pairs():
                 async with trio.open_nursery() as nursery:
                     for worker in self._workers:
                         nursery.start_soon(self._supervise, worker)
@@ -154,13 +157,31 @@ class Workers:
                 refused = refused.exceptions[0]
             raise refused or group from None
 
-    @contextlib.contextmanager
-    def _share_port(self) -> Iterator[None]:
-        """Opens a socket pair between the first worker and each other one, if they share a UDP port.
+    def adopt(self, ufrag: str, fd: int, message: bytes) -> bool:
+        """Passes a media connection, and the check that was read from it, to the worker of this ufrag.
 
-        Workers hand datagrams for each other's peers over through these. The pairs survive restarts of workers.
+        False if there is none, or if it does not read. The caller keeps its own descriptor of the connection.
+        """
+        worker = self._marked.get(ufrag[:MARK_CHARS])
+        if worker is None or not worker.ready:
+            return False
+        try:
+            socket.send_fds(worker.connections[0], [message], [fd])
+        except OSError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _open_pairs(self) -> Iterator[None]:
+        """Opens the socket pairs of the workers, which survive restarts of these: one to each worker, for media
+        connections, and one between the first worker and each other one, if they share a UDP port.
+
+        Workers hand datagrams for each other's peers over through the latter.
         """
         first, *others = self._workers
+        for worker in self._workers:
+            worker.connections += socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            worker.connections[0].setblocking(False)
         for worker in others if len(self._config.udp_ports) == 1 else ():
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             first.handovers.append(ours)
@@ -169,8 +190,10 @@ class Workers:
             yield
         finally:
             for worker in self._workers:
-                while worker.handovers:
-                    worker.handovers.pop().close()
+                for sock in (*worker.handovers, *worker.connections):
+                    sock.close()
+                worker.handovers.clear()
+                worker.connections.clear()
 
     def _configure(self, worker: _Worker) -> bridge.Configure:
         config, first = self._config, self._workers[0]
@@ -188,6 +211,8 @@ class Workers:
             index=worker.index,
             handovers=tuple(sock.fileno() for sock in worker.handovers),
             joins=bool(worker.handovers) and first.started.is_set(),
+            connections=worker.connections[1].fileno(),
+            tcp_port=config.public_tcp_port,
         )
 
     async def _supervise(self, worker: _Worker) -> None:
@@ -214,7 +239,7 @@ class Workers:
                     process = await trio.lowlevel.open_process(
                         [*self._command, str(fd)],
                         stdin=subprocess.DEVNULL,
-                        pass_fds=(fd, *(sock.fileno() for sock in worker.handovers)),
+                        pass_fds=(fd, worker.connections[1].fileno(), *(sock.fileno() for sock in worker.handovers)),
                         env=_environment(),
                         start_new_session=True,  # a terminal's signals, such as Ctrl-C, go to the control plane only
                     )

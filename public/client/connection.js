@@ -232,8 +232,8 @@ export class Link {
       this.#reached = true;
       this.#hears();
       this.#on.connected();
-    } else if (state === 'failed' && !this.#reached) this.#mediaFailed();
-    else if (state === 'failed') this.#deaf();
+    } else if (state === 'failed' && this.#reached) this.#deaf();
+    else if (state === 'failed' && ['connected', 'completed'].includes(this.#pc.iceConnectionState)) this.#mediaFailed(); // without a path, the server tells why
     else if (state === 'disconnected') this.#after('silent', DISCONNECTED_MS, () => this.#deaf());
   }
 

@@ -353,6 +353,9 @@ export default {
   'stats.verdict.poor': 'اتصال ضعيف',
   'stats.verdict.recovering': 'الاتصال يتحسن',
   'stats.verdict.weak': 'جيد، مع نقطة ضعيفة واحدة',
+  'stats.way.relay': 'الاتصال عبر خادم ترحيل.',
+  'stats.way.tcp': 'الاتصال عبر TCP.',
+  'stats.way.udp': 'الاتصال عبر UDP.',
   'stats.your_side': 'فُقد في الطريق إليك',
   'stats.your_upload': 'فُقد في الطريق منك',
 };

@@ -353,6 +353,9 @@ export default {
   'stats.verdict.poor': 'Schlechte Verbindung',
   'stats.verdict.recovering': 'Die Verbindung verbessert sich',
   'stats.verdict.weak': 'Gut, mit einer schwachen Stelle',
+  'stats.way.relay': 'Verbunden über einen Relay-Server.',
+  'stats.way.tcp': 'Verbunden über TCP.',
+  'stats.way.udp': 'Verbunden über UDP.',
   'stats.your_side': 'Verlust auf dem Weg zu dir',
   'stats.your_upload': 'Verlust auf dem Weg von dir',
 };

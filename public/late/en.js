@@ -353,6 +353,9 @@ export default {
   'stats.verdict.poor': 'Poor connection',
   'stats.verdict.recovering': 'Connection is recovering',
   'stats.verdict.weak': 'Good, with one weak link',
+  'stats.way.relay': 'Connected through a relay server.',
+  'stats.way.tcp': 'Connected over TCP.',
+  'stats.way.udp': 'Connected over UDP.',
   'stats.your_side': 'Lost on the way to you',
   'stats.your_upload': 'Lost on the way from you',
 };

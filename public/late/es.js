@@ -353,6 +353,9 @@ export default {
   'stats.verdict.poor': 'Mala conexión',
   'stats.verdict.recovering': 'La conexión está mejorando',
   'stats.verdict.weak': 'Buena, con un punto débil',
+  'stats.way.relay': 'Conexión a través de un servidor de retransmisión.',
+  'stats.way.tcp': 'Conexión por TCP.',
+  'stats.way.udp': 'Conexión por UDP.',
   'stats.your_side': 'Pérdida en el camino hacia ti',
   'stats.your_upload': 'Pérdida en el camino desde ti',
 };

@@ -353,6 +353,9 @@ export default {
   'stats.verdict.poor': 'Mauvaise connexion',
   'stats.verdict.recovering': 'La connexion s’améliore',
   'stats.verdict.weak': 'Bonne, avec un point faible',
+  'stats.way.relay': 'Connexion via un serveur relais.',
+  'stats.way.tcp': 'Connexion en TCP.',
+  'stats.way.udp': 'Connexion en UDP.',
   'stats.your_side': 'Pertes vers vous',
   'stats.your_upload': 'Pertes depuis vous',
 };

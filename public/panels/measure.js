@@ -12,14 +12,17 @@ export class Meter {
   #past = new Map(); // stream id → samples { at, bytes, packets, lost }
   #rids = new Map(); // outbound report id → { at, bytes }
 
-  /** Takes one sample: { rtt_ms, streams }, sent streams first. `rtt_ms` is null while there is no media path. */
+  /**
+   * Takes one sample: { rtt_ms, way, streams }, sent streams first. `way` is 'udp', 'tcp' or 'relay' (TURN). Both are null while
+   * there is no media path.
+   */
   async read(pc) {
     const reports = await pc.getStats();
     const all = [...reports.values()];
     const tracks = new Map(pc.getTransceivers().map(({ mid, sender, receiver }) => [mid, { sent: sender.track, received: receiver.track }]));
     const streams = [...this.#outbound(all, reports, tracks), ...this.#inbound(all, reports, tracks)];
     for (const id of this.#past.keys()) if (!streams.some((one) => one.id === id)) this.#past.delete(id);
-    return { rtt_ms: roundTrip(all, reports), streams };
+    return { ...path(all, reports), streams };
   }
 
   #inbound(all, reports, tracks) {
@@ -90,10 +93,12 @@ function described(one, reports) {
   };
 }
 
-function roundTrip(all, reports) {
+function path(all, reports) {
   const transport = all.find(({ type }) => type === 'transport');
   const pair = reports.get(transport?.selectedCandidatePairId) ?? all.find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded');
-  return pair?.currentRoundTripTime === undefined ? null : pair.currentRoundTripTime * 1000;
+  if (pair?.currentRoundTripTime === undefined) return { rtt_ms: null, way: null };
+  const local = reports.get(pair.localCandidateId);
+  return { rtt_ms: pair.currentRoundTripTime * 1000, way: local?.candidateType === 'relay' ? 'relay' : local?.protocol ?? null };
 }
 
 const BAD = { loss: 0.05, rtt_ms: 400 };

@@ -57,7 +57,7 @@ function stop() {
 
 async function show() {
   const { pc } = page.room;
-  const now = pc ? await meter.read(pc) : { rtt_ms: null, streams: [] };
+  const now = pc ? await meter.read(pc) : { rtt_ms: null, way: null, streams: [] };
   now.streams = now.streams.map((stream) => ({ ...stream, ...ownerOf(stream) })).filter(({ title }) => title);
   latest = now;
   showVerdict(now);
@@ -96,7 +96,7 @@ function showVerdict(now) {
   put(verdictTitle, t(`stats.verdict.${found}`));
   const worst = Math.max(0, ...now.streams.map(({ loss }) => loss ?? 0));
   const facts = found === 'none' ? t('stats.no_media') : t(worst ? 'stats.facts' : 'stats.facts_lossless', { rtt: ms(now.rtt_ms), loss: percent(worst) });
-  put(verdictText, [cause(quality?.cause), facts].filter(Boolean).join(' '));
+  put(verdictText, [cause(quality?.cause), facts, now.way && t(`stats.way.${now.way}`)].filter(Boolean).join(' '));
 }
 
 /** The text for the cause of bad quality in the server's `quality` event, if there is one. */

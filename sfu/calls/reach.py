@@ -30,8 +30,9 @@ _ADVICE: dict[UnreachedCause, str] = {
     "address": "Set SFU_PUBLIC_IP to an address of this server that the client can send to.",
     "server": "Open UDP port {port} in the firewall, and set SFU_PUBLIC_IP if clients reach this server at another "
     "address.",
-    "network": "Media of others arrives, so the network of this client probably blocks UDP: a TURN server helps "
-    "(SFU_TURN_URLS). If the client is in the same network as this server, add the address there to SFU_PUBLIC_IP.",
+    "network": "Media of others arrives, so the network of this client probably blocks UDP, and TCP except to known "
+    "ports: a TURN server helps (SFU_TURN_URLS), and so may port 443 (SFU_TCP_PORT). If the client is in the same "
+    "network as this server, add the address there to SFU_PUBLIC_IP.",
     "partial": "Packets of this client arrive, but a firewall drops what follows: allow UDP port {port} in both "
     "directions.",
 }

@@ -367,10 +367,10 @@ class Session:
                 self._media_failed(_CODES.get(code, SfuError)(message))
             case bridge.Unreached():
                 self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
-            case bridge.Connected(_, address):
+            case bridge.Connected(_, address, over):
                 self.had_media = True
                 hub.reach.connected(peer.id, address)
-                log.info("connected room=%r peer=%s address=%s", peer.room.key, peer.id, address)
+                log.info("connected room=%r peer=%s address=%s transport=%s", peer.room.key, peer.id, address, over)
 
     def _media_failed(self, error: SfuError) -> None:
         """Ends the session, unless the page just went away: a browser then closes the media before the WebSocket."""

@@ -41,6 +41,7 @@ from sfu.media.transport import libc
 from sfu.media.transport.demux import UdpPort
 from sfu.media.transport.dtls import Certificate
 from sfu.media.transport.handover import Handover, Handovers
+from sfu.media.transport.tcp import TcpPort
 
 log = logging.getLogger("sfu.media")
 
@@ -87,9 +88,10 @@ class Worker:
         self.rooms: dict[str, Room[Peer]] = {}
         self.counters: dict[str, int] = defaultdict(int)  # no Counter, whose item assignment is slower
         ways = [Handover(socket.socket(fileno=fd), self.counters) for fd in configure.handovers]
-        self.udp = UdpPort(
-            self.counters, Ingress(self.counters).forward, Handovers(configure.index, ways), joins=configure.joins
-        )
+        forward = Ingress(self.counters).forward
+        self.udp = UdpPort(self.counters, forward, Handovers(configure.index, ways), joins=configure.joins)
+        passed = socket.socket(fileno=configure.connections) if configure.connections >= 0 else None
+        self.tcp = TcpPort(self.udp, self.counters, forward, passed) if passed is not None else None
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
@@ -114,8 +116,7 @@ class Worker:
         if not self.udp.endpoints:
             raise OSError(errno.EADDRNOTAVAIL, "no interface has an address yet")
         before = set(self.shared.candidates)
-        advertised = enumerate(self.shared.advertised)
-        self.shared.candidates = [sdp.candidate_line(i, host, self.udp.port) for i, host in advertised]
+        self.shared.candidates = sdp.candidate_lines(self.shared.advertised, self.udp.port, config.tcp_port)
         return [line for line in self.shared.candidates if line not in before]
 
     def handle(self, command: bridge.Command) -> None:
@@ -249,6 +250,7 @@ class Worker:
             "packets_in_per_s": (now.packets_in - last.packets_in) / passed_s,
             "packets_out_per_s": (now.packets_out - last.packets_out) / passed_s,
             "peers": len(self.peers),
+            "peers_over_tcp": sum(peer.agent.transport == "tcp" for peer in self.peers.values()),
             "rooms": len(self.rooms),
             "tracks": sum(one.flows for peer in self.peers.values() for one in peer.published.values()),
             "uptime_seconds": now.wall_s - self._started_s,
@@ -310,6 +312,8 @@ class Worker:
     def close(self) -> None:
         for peer in list(self.peers.values()):
             peer.close()
+        if self.tcp is not None:
+            self.tcp.close()
         self.udp.close()
 
 

@@ -1,9 +1,9 @@
-"""One TCP listener for both protocols: HTTP (hypercorn and the Quart app) and the WebSocket at /ws (trio-websocket).
+"""One TCP listener for HTTP (hypercorn and the Quart app), the WebSocket at /ws (trio-websocket), and media.
 
-hypercorn reads every connection until its parser meets an upgrade at /ws, in the first request or a later one (proxies
-reuse connections). Then trio-websocket takes over, and the request head is replayed to it. A misbehaving client affects
-only its own connection: each head is checked before hypercorn or Quart act on it, each read and write has a deadline,
-and exceptions of a connection stay in its task.
+The first byte tells media from HTTP and TLS (media.py). hypercorn reads every other connection until its parser meets
+an upgrade at /ws, in the first request or a later one (proxies reuse connections). Then trio-websocket takes over, and
+the request head is replayed to it. A misbehaving client affects only its own connection: each head is checked before
+hypercorn or Quart act on it, each read and write has a deadline, and exceptions of a connection stay in its task.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import trio
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
 from sfu.rates import place
+from sfu.web import media
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
@@ -61,15 +62,17 @@ async def serve(
     *,
     tls: Tls | None,
     stop: trio.Event,
+    adopt: media.Adopt | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `config.host` and `config.port` until `stop`, then up to GRACE_S longer.
 
     Its start value are the TCP listeners. Raises ConfigError if it cannot listen. `signaling` must end its WebSockets
-    on stop: connections that are still open after GRACE_S are cancelled and closed.
+    on stop: connections that are still open after GRACE_S are cancelled and closed. `adopt` takes media connections;
+    without it there are none.
     """
     listeners = await listen(config)
-    edge = _Edge(Http(config, app, counters), signaling, tls)
+    edge = _Edge(Http(config, app, counters), signaling, tls, adopt)
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
@@ -113,11 +116,12 @@ _PORT_ERRORS = {
 class _Edge:
     """All open connections."""
 
-    def __init__(self, http: Http, signaling: Signaling, tls: Tls | None) -> None:
+    def __init__(self, http: Http, signaling: Signaling, tls: Tls | None, adopt: media.Adopt | None) -> None:
         self._http = http
         self._signaling = signaling
-        self._tls = tls
+        self._tls, self._adopt = tls, adopt
         self._open: set[trio.socket.SocketType] = set()
+        self._opening: set[trio.CancelScope] = set()  # of connections that have sent nothing yet, or a part of a check
         n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
         config = http.config
         share = max(1, n // SHARE) if config.limits else n + 1
@@ -216,23 +220,48 @@ class _Edge:
             self._refusing -= 1
 
     async def _converse(self, transport: trio.SocketStream, slot: Slot) -> None:
+        deadline = trio.current_time() + self._http.config.head_s
+        if self._adopt is not None and await self._is_media(transport.socket, self._adopt, deadline):
+            return
         stream: TcpStream = transport
         if self._tls is not None:
             stream = trio.SSLStream(transport, self._tls.context, server_side=True, https_compatible=True)
             try:
-                with trio.fail_after(self._http.config.head_s):
+                with trio.fail_at(deadline):
                     await stream.do_handshake()
             except (*GONE, trio.TooSlowError):
                 self._http.failed("tls")
                 return
-        connection = Connection(self._http, stream, slot)
+            deadline = trio.current_time() + self._http.config.head_s
+        connection = Connection(self._http, stream, slot, deadline)
         await connection.run()
         if connection.upgraded is not None:
             await self._signaling(connection.upgraded)
 
+    async def _is_media(self, sock: trio.socket.SocketType, adopt: media.Adopt, deadline: float) -> bool:
+        """Whether the client begins a media connection, which then is passed to its worker. In any case the caller
+        closes this process's end of it."""
+        begun, check = False, None
+        with trio.CancelScope(deadline=deadline) as scope:
+            self._opening.add(scope)
+            try:
+                begun = await media.begins(sock)
+                check = await media.read_check(sock) if begun else None
+            except OSError:
+                raise trio.BrokenResourceError from None
+            finally:
+                self._opening.discard(scope)
+        if begun and check is None:
+            self._http.failed("media_head")
+        elif check is not None and not adopt(check[0], sock.fileno(), check[1]):
+            self._http.failed("media_unknown")
+        return begun
+
     async def drain(self) -> None:
         """Closes idle keep-alive connections at once and returns when the last connection has ended."""
         await self._http.context.terminated.set()
+        for scope in self._opening:
+            scope.cancel()
         while self._open:
             self._ended = trio.Event()
             await self._ended.wait()

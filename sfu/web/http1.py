@@ -97,12 +97,13 @@ class Connection(TCPServer):
 
     protocol: _Protocol  # type: ignore[assignment]
 
-    def __init__(self, http: Http, stream: TcpStream, slot: Slot) -> None:
+    def __init__(self, http: Http, stream: TcpStream, slot: Slot, deadline: float) -> None:
+        """The first head must be complete at `deadline`."""
         self.paced = PacedStream(stream, http.config, http.counters)
         super().__init__(http.app, http.hypercorn, http.context, {}, self.paced)  # type: ignore[arg-type]
         self.upgraded: Upgraded | None = None
         self._http = http
-        self._transport, self._slot = stream, slot
+        self._transport, self._slot, self._deadline = stream, slot, deadline
         self._reading = trio.CancelScope()
         self._over = False  # reading has ended: hypercorn must not wait for another request
 
@@ -165,7 +166,7 @@ class Connection(TCPServer):
 
         Raises _UpgradeError or _RefusedError.
         """
-        deadline = trio.current_time() + self._http.config.head_s
+        deadline = self._deadline
         while True:
             with trio.move_on_at(deadline) as head:
                 data = await self.paced.receive_some(READ_BYTES)

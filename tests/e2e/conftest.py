@@ -38,6 +38,13 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
         yield running
 
 
+@pytest.fixture
+def policed(playwright: Playwright) -> Iterator[Browser]:
+    """A browser whose administrator does not let WebRTC send UDP."""
+    with launch(playwright, FAKE_DEVICES, "--force-webrtc-ip-handling-policy=disable_non_proxied_udp") as running:
+        yield running
+
+
 @pytest.fixture(scope="package")
 def firefox() -> Iterator[Firefox]:
     """The other engine; it is started once, since that takes it seconds."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
-from people import FAKE_DEVICES, Person, launch
-from playwright.sync_api import Browser, Playwright, expect
+from people import Person
+from playwright.sync_api import Browser, expect
 from support.process import Server, eventually
 from support.relay import CLEAN, HOST, SILENT, Direction, Relay
 
@@ -122,18 +122,13 @@ def test_an_address_that_only_the_server_can_reach(walled: Walled, person: Peopl
     assert "SFU_PUBLIC_IP" in warning
 
 
-@pytest.fixture
-def policed(playwright: Playwright) -> Iterator[Browser]:
-    """A browser whose administrator does not let WebRTC send UDP."""
-    with launch(playwright, FAKE_DEVICES, "--force-webrtc-ip-handling-policy=disable_non_proxied_udp") as running:
-        yield running
-
-
-def test_a_browser_that_sends_no_udp(server: Server, person: People, policed: Browser) -> None:
+def test_a_browser_that_sends_no_udp(walled: Walled, person: People, policed: Browser) -> None:
+    """And finds no way over TCP either."""
+    server, _ = walled
     alice = person(server, "alice", on=policed).join("policed")
     said = told(alice)
     assert "This browser doesn’t send audio and video over UDP." in said
-    assert f"let WebRTC in this browser send UDP to 127.0.0.1:{server.port}." in said
+    assert f"let WebRTC in this browser send UDP to {HOST}:{server.port}." in said
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 
 from aioice import stun
 
-from sfu.media.transport.demux import Route, UdpPort
+from sfu.media.transport.demux import UdpPort
+from sfu.media.transport.gate import Route
 from sfu.media.transport.handover import Handover, Handovers
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import Rows

@@ -188,6 +188,7 @@ async def serving(
                 counters,
                 tls=Tls(tls[0]) if tls else None,
                 stop=server.stop,
+                adopt=workers.adopt,
                 task_status=task_status,
             )
             server.ended.set()

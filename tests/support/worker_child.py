@@ -8,6 +8,8 @@ first Join with what is no event; `silent` is ready but never reports.
 A working one offers at Join and Publish. An answer starts a microphone track the first time. An answer that is `do:`
 and a JSON list of [event, fields] makes it send those instead; `do:commands` makes it offer an SDP that is the JSON of
 the commands it got; `flood:` and [peer, offers, bytes] makes it send that many offers of that length to a peer.
+
+It writes its process's number to a media connection, then the message that came with it, then what it reads from it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +32,7 @@ SDP = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\
 STATS_S = 0.1
 TAKEN = 40_000
 """The port where any will do."""
+PID_BYTES = 8
 
 
 class Child:
@@ -47,6 +51,8 @@ class Child:
         self.commands.append((type(command).__name__, msgspec.structs.asdict(command)))
         match command:
             case bridge.Configure():
+                connections = socket.socket(fileno=command.connections)
+                asyncio.get_running_loop().add_reader(connections, self.take_connection, connections)
                 await self.send(bridge.Ready(command.port or TAKEN, ("127.0.0.1",), (str(os.getpid()),)))
             case bridge.Join(peer):
                 if self.mode == "garbled":
@@ -74,6 +80,11 @@ class Child:
                 self.publishing.add(peer)
                 await self.send(bridge.Track(peer, "microphone", "audio"))
 
+    def take_connection(self, connections: socket.socket) -> None:
+        message, files, _, _ = socket.recv_fds(connections, 2000, 1)
+        for file in files:
+            threading.Thread(target=echo, args=(socket.socket(fileno=file), message), daemon=True).start()
+
     async def offer(self, peer: str) -> None:
         if self.mode != "mute":
             send = {str(mid): source for mid, source in enumerate(self.sources[peer])}
@@ -83,6 +94,14 @@ class Child:
         while True:
             await asyncio.sleep(STATS_S)
             await self.send(bridge.Stats({}, {"commands": float(len(self.commands))}))
+
+
+def echo(connection: socket.socket, message: bytes) -> None:
+    with connection:
+        connection.setblocking(True)
+        connection.sendall(str(os.getpid()).encode().ljust(PID_BYTES) + message)
+        while data := connection.recv(2000):
+            connection.sendall(data)
 
 
 async def serve(mode: str) -> None:

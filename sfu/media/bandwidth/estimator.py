@@ -168,6 +168,11 @@ class BandwidthEstimator:
             return self._full(now_s)
         return False
 
+    def refused(self, now_s: float) -> None:
+        """The path took less than was sent, so the server dropped video itself."""
+        self._suspect(max(LEAST_BPS, SHARE * self.sent_bps), now_s)
+        self._full(now_s)
+
     def loss(self, fraction: float, now_s: float) -> bool:
         """Takes the smoothed loss of a down track from a receiver report. True if that lowers `allowed_bps`."""
         before, self._loss, self._constant = self._loss, fraction, min(self._constant, fraction)

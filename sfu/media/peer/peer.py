@@ -61,7 +61,7 @@ class Peer(Transport):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def enter(self) -> None:
-        """Called once: makes the peer reachable by UDP, adds it to its room, and has its first offer sent."""
+        """Called once: makes the peer reachable, adds it to its room, and has its first offer sent."""
         self.shared.udp.register(self.agent, self.demuxer)
         self.room.peers[self.id] = self
         self.room.arrange()
@@ -142,7 +142,8 @@ class Peer(Transport):
         self.outgoing = dtls.outgoing
         self.room.check_codecs()  # the codecs that it can show count from now on
         assert self.agent.selected is not None
-        self.shared.emit(bridge.Connected(self.id, str(self.agent.selected.address[0])))
+        address = str(self.agent.selected.address[0])
+        self.shared.emit(bridge.Connected(self.id, address, self.agent.transport))
         self.attach()
 
     def _forget_unreached(self) -> None:

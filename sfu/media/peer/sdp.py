@@ -118,10 +118,21 @@ def _extmap(extension: tuple[int, str]) -> str:
     return "a=extmap:{} {}".format(*extension)
 
 
-def candidate_line(index: int, address: str, port: int) -> str:
-    """A UDP host candidate (RFC 8839 section 5.1); a lower index is preferred (RFC 8445 section 5.1.2)."""
-    priority = 126 << 24 | (65535 - index) << 8 | 255
-    return f"candidate:{index + 1} 1 udp {priority} {address} {port} typ host"
+def candidate_lines(addresses: Iterable[str], udp_port: int, tcp_port: int) -> list[str]:
+    """Host candidates for UDP (RFC 8839 section 5.1), then for TCP (RFC 6544 section 4.5), unless `tcp_port` is 0.
+
+    The first address is preferred (RFC 8445 section 5.1.2), and UDP before TCP (RFC 6544 section 4.2).
+    """
+    hosts = list(enumerate(addresses))
+    lines = [f"candidate:{i + 1} 1 udp {_priority(126, 65535 - i)} {host} {udp_port} typ host" for i, host in hosts]
+    for i, host in hosts if tcp_port else ():
+        priority = _priority(99, 4 << 13 | 8191 - i)  # direction preference of a passive host candidate
+        lines.append(f"candidate:{i + 1001} 1 tcp {priority} {host} {tcp_port} typ host tcptype passive")
+    return lines
+
+
+def _priority(type_preference: int, local_preference: int) -> int:
+    return type_preference << 24 | local_preference << 8 | 255
 
 
 def build_offer(session: int, version: int, transport: Transport, sections: Sequence[Section]) -> str:

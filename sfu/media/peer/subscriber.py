@@ -58,7 +58,7 @@ class Subscriber:
         self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
         self._viewed: set[Video] = set()  # videos that there were when the page told
         self.limit_bps: float | None = None  # what its downlink allows, while more is wanted
-        self._probed = 0
+        self._probed = self._refused = 0
         self._allocated_s = 0.0
         self._settled: list[Settled] = []  # all videos, if nothing more is wanted until one changes
 
@@ -129,6 +129,10 @@ class Subscriber:
             return
         down.sent(sum(map(_sent_bytes, down_tracks)) + me.rtx_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
+        if me.agent.refused != self._refused:
+            self._refused = me.agent.refused
+            if self._refused:  # else it is on another path
+                down.refused(now_s)
         if down.asks(now_s):
             me.agent.measure_rtt(now_s)
         if probe := down.probe_bytes(passed_s, now_s):

@@ -248,12 +248,12 @@ class SendGroup:
         return max(0, int(libc.sendmmsg(self._endpoint.fd, messages + s * k, k, 0)))
 
     def _send_each(self, k: int) -> Sequence[Failure]:
-        """Sends packet by packet, where there is no sendmmsg."""
+        """Sends packet by packet, where there is no sendmmsg, and over TCP."""
         rows, counters, failures = self._send_buffers.rows, self._send_buffers.counters, []
         for s, (down_track, address) in enumerate(zip(self._down_tracks, self._addresses, strict=True)):
             for j in range(k):
                 try:
-                    self._endpoint.socket.sendto(rows.row(s * k + j), address)
+                    self._endpoint.put(rows.row(s * k + j), address)
                 except BlockingIOError:
                     counters["send_buffer_full"] += 1
                     failures.append(Failure(down_track, j))

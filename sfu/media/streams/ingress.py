@@ -22,7 +22,7 @@ from sfu.media.transport.srtp import Context, Packet, unprotect
 
 if TYPE_CHECKING:
     from sfu.media.streams.rtp_stream import RtpStream
-    from sfu.media.transport.demux import Route
+    from sfu.media.transport.gate import Route
 
 HEAD = "!BBHIIIBHBI"
 """Fields of a packet: the header's first and second byte, sequence number, timestamp and SSRC; the extension's profile

@@ -10,16 +10,14 @@ same one. A pair that is full drops datagrams: STUN sends again.
 from __future__ import annotations
 
 import socket
-import string
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 from sfu.media.transport import libc
 from sfu.media.transport.rows import READ_BATCH
 from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair
+from sfu.stun import MARK_CHARS, mark
 
-MARK_CHARS = 2
-_CHARS = string.ascii_letters + string.digits
 _HEAD_BYTES = 1 + libc.NAME_BYTES
 
 
@@ -68,8 +66,8 @@ class Handovers:
 
     def __init__(self, index: int = 0, ways: Sequence[Handover] = ()) -> None:
         self.index, self.ways = index, ways
-        self.mark = mark(index) if ways else ""
-        self.home = ways[0] if index else None
+        self.mark = mark(index)
+        self.home = ways[0] if index and ways else None
         self._by_mark: dict[Hashable, Handover] = {mark(k): way for k, way in enumerate(ways, 1)} if not index else {}
 
     def to(self, name: str) -> Handover | None:
@@ -79,8 +77,3 @@ class Handovers:
         if self.home is not None:
             return self.home if named != self.mark else None
         return self._by_mark.get(named)
-
-
-def mark(index: int) -> str:
-    """The prefix of a worker's ufrags, in ice-chars."""
-    return _CHARS[index // len(_CHARS)] + _CHARS[index % len(_CHARS)]

@@ -13,16 +13,18 @@ An Agent is also the ICE transport that aiortc's RTCDtlsTransport runs on (`role
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from aioice import stun
 
 from sfu.buckets import TokenBucket
-from sfu.media.transport.checks import Signed, answers
 from sfu.media.transport.sockets import CandidatePair
+from sfu.stun import Signed, answers
 
 MAX_PATHS = 32
 """Addresses remembered per peer, the oldest forgotten first: a phone that changes networks uses a handful."""
@@ -102,6 +104,12 @@ class Agent:
             return None
         return self.paths.pop(0 if self.paths[0] != self.selected else 1)
 
+    def lose(self, path: CandidatePair) -> None:
+        """The connection that this path was has ended. The next check from elsewhere moves media there."""
+        self.paths = [one for one in self.paths if one != path]
+        if path == self.selected:
+            self._path_seen_s = -math.inf
+
     def restart(self) -> str | None:
         """Makes new credentials (RFC 8445 section 9, RFC 8839 section 4.4.1.1.1). Those in use remain valid until a
         pair is nominated with the new ones, and so does the path. Returns the ufrag of an unfinished restart that this
@@ -130,6 +138,16 @@ class Agent:
     def _forget(self, ufrag: str) -> None:
         self.passwords.pop(ufrag, None)
         self.remote.pop(ufrag, None)
+
+    @property
+    def transport(self) -> Literal["udp", "tcp"]:
+        """What media comes and goes over."""
+        return "tcp" if self.selected is not None and self.selected.endpoint.own else "udp"
+
+    @property
+    def refused(self) -> int:
+        """Packets that the selected path was too slow for, where the server knows that."""
+        return self.selected.endpoint.refused if self.selected is not None else 0
 
     @property
     def claim(self) -> bytes | None:

@@ -1,7 +1,8 @@
-"""Bound UDP sockets and batched reads. demux.py decides which peer a datagram belongs to."""
+"""Sockets that reach peers, and batched reads of UDP. gate.py decides whose a datagram is."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Hashable, Mapping
@@ -23,8 +24,38 @@ Address = tuple[Any, ...]
 T = TypeVar("T")
 
 
-class Endpoint:
-    """One bound socket. `portable`: recvmmsg and sendmmsg are not used. `joins`: other sockets may have the port
+class Wire:
+    """The server's end of paths to peers. `address` is local. `portable`: recvmmsg and sendmmsg are not used. `own`:
+    only one address sends here; then `refused` counts the packets that its path was too slow for."""
+
+    own = False
+    refused = 0
+
+    def __init__(self, sock: socket.socket, address: str, counters: dict[str, int], *, portable: bool) -> None:
+        self.socket, self.fd = sock, sock.fileno()
+        self.address, self.portable = address, portable
+        self._counters = counters
+
+    def put(self, data: bytes | memoryview, address: Address) -> None:
+        """Sends one datagram. Raises BlockingIOError if there is no room for it now, OSError if there is no way."""
+        self.socket.sendto(data, address)
+
+    def send(self, data: bytes | memoryview, address: Address) -> None:
+        """Sends one datagram, or none: a full buffer or a vanished route is counted, never waited for."""
+        try:
+            self.put(data, address)
+        except BlockingIOError:
+            self._counters["send_buffer_full"] += 1
+        except OSError:
+            self._counters["send_failed"] += 1
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.socket)
+        self.socket.close()
+
+
+class Endpoint(Wire):
+    """One bound UDP socket. `portable`: recvmmsg and sendmmsg are not used. `joins`: other sockets may have the port
     already, if they share it. `peer`: the socket is connected to this address, so it receives from nowhere else, except
     what came before it was connected; it can send anywhere."""
 
@@ -39,11 +70,10 @@ class Endpoint:
         peer: Address | None = None,
     ) -> None:
         """Raises OSError if the address and port are not available."""
-        self.address = address
-        self.portable = libc.lib is None or PORTABLE in os.environ if portable is None else portable
+        if portable is None:
+            portable = libc.lib is None or PORTABLE in os.environ
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM)
-        self.fd = self.socket.fileno()
+        super().__init__(socket.socket(family, socket.SOCK_DGRAM), address, counters, portable=portable)
         try:
             if family == socket.AF_INET6:
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -58,20 +88,10 @@ class Endpoint:
         except OSError:
             self.socket.close()
             raise
-        self._counters = counters
 
     def share(self) -> None:
         """From now on other sockets that join may have the same address and port. They must belong to the same user."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-
-    def send(self, data: bytes | memoryview, address: Address) -> None:
-        """Sends one datagram, or none: a full kernel buffer or a vanished route is counted, never waited for."""
-        try:
-            self.socket.sendto(data, address)
-        except BlockingIOError:
-            self._counters["send_buffer_full"] += 1
-        except OSError:
-            self._counters["send_failed"] += 1
 
 
 def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
@@ -87,7 +107,7 @@ def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
 class CandidatePair(NamedTuple):
     """A path to a peer: the local socket that it reached, and its own address in the socket module's form."""
 
-    endpoint: Endpoint
+    endpoint: Wire
     address: Address
 
 

@@ -208,6 +208,21 @@ def test_only_delays_tell_that_a_way_is_jammed() -> None:
     assert down.jammed
 
 
+def test_what_the_server_had_to_drop_is_congestion() -> None:
+    """TCP tells no loss, and what waits for it is no more than may wait."""
+    way = Way(5e6)
+    down = way.run(20, 2500e3)
+    before_bps = down.allowed_bps
+    down.refused(way.now_s)
+    assert down.allowed_bps == pytest.approx(SHARE * 2500e3, rel=0.1)
+    assert down.allowed_bps < before_bps
+    assert down.limited
+    assert down.jammed
+    lower_bps = down.allowed_bps
+    down.refused(way.now_s)
+    assert down.allowed_bps == lower_bps, "once for what waits already"
+
+
 def test_losses_alone_leave_a_small_picture() -> None:
     down = BandwidthEstimator()
     for second in range(60):

@@ -31,7 +31,7 @@ from sfu.media.peer import peer
 from sfu.media.peer.peer import SILENT_S
 from sfu.media.rtp import rtcp
 from sfu.media.streams.reception import TRIES
-from sfu.media.transport.demux import Route
+from sfu.media.transport.gate import Route
 from sfu.media.transport.ice import PROVE_S
 
 BOTH = {"microphone", "camera"}

@@ -21,7 +21,7 @@ from sfu.media.peer.sdp import (
     Stream,
     Transport,
     build_offer,
-    candidate_line,
+    candidate_lines,
     parse_answer,
 )
 from sfu.media.rtp import codecs
@@ -34,7 +34,7 @@ CAMERA = Section("video", "sendonly", Stream(2222, "bob", "bob-camera"))
 SUBSCRIBE = [*PUBLISH, MICROPHONE, CAMERA]
 REUSE = [*PUBLISH, Section("audio", "inactive"), Section("video", "inactive")]
 OFFERS = {"publish": PUBLISH, "bare": PUBLISH, "subscribe": SUBSCRIBE, "bare-subscribe": SUBSCRIBE, "reuse": REUSE}
-TRANSPORT = Transport("ufragufr", "p" * 24, ":".join(["AB"] * 32), [candidate_line(0, "127.0.0.1", 9999)])
+TRANSPORT = Transport("ufragufr", "p" * 24, ":".join(["AB"] * 32), candidate_lines(["127.0.0.1"], 9999, 0))
 
 sections = st.lists(
     st.one_of(
@@ -200,16 +200,29 @@ def test_an_inactive_section_keeps_its_layers(direction: codecs.Direction, simul
     assert f"a={direction}" in lines
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::7"])
-def test_candidates(address: str) -> None:
-    lines = [candidate_line(i, address, 8080) for i in range(3)]
+ADDRESSES = ["127.0.0.1", "192.0.2.1", "::1", "2001:db8::7"]
+
+
+def test_candidates() -> None:
+    lines = candidate_lines(ADDRESSES, 8080, 443)
     parsed = [Candidate.from_sdp(line.removeprefix("candidate:")) for line in lines]
-    assert [(c.host, c.port, c.type, c.transport, c.component) for c in parsed] == [
-        (address, 8080, "host", "udp", 1)
-    ] * 3
+    assert [(c.host, c.port, c.type, c.transport, c.component, c.tcptype) for c in parsed] == [
+        *((address, 8080, "host", "udp", 1, None) for address in ADDRESSES),
+        *((address, 443, "host", "tcp", 1, "passive") for address in ADDRESSES),
+    ]
     assert [c.priority for c in parsed] == sorted({c.priority for c in parsed}, reverse=True)
-    assert len({c.foundation for c in parsed}) == 3
+    assert parsed[4].priority == 1671430143
+    assert len({c.foundation for c in parsed}) == 8
     assert all(0 < c.priority < 2**31 for c in parsed)
+
+
+def test_a_new_address_changes_no_earlier_candidate() -> None:
+    """The lines that are new are told to clients."""
+    assert set(candidate_lines(ADDRESSES[:2], 8080, 443)) < set(candidate_lines(ADDRESSES, 8080, 443))
+
+
+def test_without_a_port_for_tcp_there_is_no_candidate_for_it() -> None:
+    assert candidate_lines(ADDRESSES, 8080, 0) == candidate_lines(ADDRESSES, 8080, 443)[:4]
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Scene:
         self.events: list[bridge.Event] = []
         self.asked = 0
         counters: Any = {"packets_probe": 0}
-        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(measure_rtt=self._ask))
+        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(measure_rtt=self._ask, refused=0))
         self.room: Any = SimpleNamespace(rank={})
         self.counters = counters
         shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)

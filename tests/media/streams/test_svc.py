@@ -23,7 +23,7 @@ from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.ingress import Ingress, RtpDemuxer
 from sfu.media.streams.svc import LAYERS, ScalableStream
 from sfu.media.transport import libc
-from sfu.media.transport.demux import Route
+from sfu.media.transport.gate import Route
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.transport.sockets import Endpoint

@@ -9,7 +9,7 @@ from support.media_client import LOOPBACKS, check, run, until
 from support.ports import ALERT, CLIENT_HELLO, MEDIA, Port, opened, proof
 
 from sfu.interfaces import interface_addresses
-from sfu.media.transport import demux, ice
+from sfu.media.transport import gate, ice
 from sfu.media.transport.ice import DTLS_QUEUE, MAX_PATHS
 from sfu.media.transport.sockets import MAX_DATAGRAM
 
@@ -206,7 +206,7 @@ def test_forged_sources_make_nobody_forget_an_address() -> None:
 
 def test_an_address_that_is_silent_is_whoever_comes_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client needs no proof against a peer that is no longer there, only that it is at its address itself."""
-    monkeypatch.setattr(demux, "HELD_S", 0.0)
+    monkeypatch.setattr(gate, "HELD_S", 0.0)
 
     async def test() -> None:
         async with opened() as port:

@@ -18,11 +18,12 @@ from support.media_client import LOOPBACKS, Client, ProcessControl, check, clien
 from support.ports import ALERT, MEDIA, Port, joined, opened, pairs, proof, sharing
 
 from sfu import bridge
-from sfu.media.transport import demux
-from sfu.media.transport.demux import STRANGER_PER_S
-from sfu.media.transport.handover import MARK_CHARS, Handover, Handovers, mark
+from sfu.media.transport import gate
+from sfu.media.transport.gate import STRANGER_PER_S
+from sfu.media.transport.handover import Handover, Handovers
 from sfu.media.transport.ice import MAX_PATHS
 from sfu.media.transport.sockets import PORTABLE, CandidatePair, Endpoint
+from sfu.stun import MARK_CHARS, mark
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares a port by sender")
 
@@ -232,7 +233,7 @@ def test_an_address_goes_over_to_another_workers_peer(
 ) -> None:
     """Where the one before was heard lately, by the answer to a check; there, and back."""
     if silent:
-        monkeypatch.setattr(demux, "HELD_S", 0.0)
+        monkeypatch.setattr(gate, "HELD_S", 0.0)
 
     async def test() -> None:
         async with sharing(3) as ports:
@@ -504,7 +505,8 @@ def test_every_worker_has_a_mark_of_its_own() -> None:
     assert all(len(one) == MARK_CHARS and one.isalnum() and one.isascii() for one in marks)
 
 
-def test_a_worker_that_is_alone_has_none() -> None:
-    alone = Handovers()
-    assert alone.mark == ""
-    assert alone.home is alone.to("anybody") is alone.to("") is None
+def test_a_worker_that_is_alone_hands_nothing_over() -> None:
+    for index in (0, 3):  # where workers cannot share a port, each is alone
+        alone = Handovers(index)
+        assert alone.mark == mark(index)
+        assert alone.home is alone.to("anybody") is alone.to("") is alone.to(mark(1)) is None

@@ -11,7 +11,6 @@ from aioice import stun
 from support.media_client import check, run
 
 from sfu.media.streams.ingress import RtpDemuxer
-from sfu.media.transport.checks import parse_check
 from sfu.media.transport.ice import (
     ASKED,
     DTLS_QUEUE,
@@ -23,6 +22,7 @@ from sfu.media.transport.ice import (
     Agent,
 )
 from sfu.media.transport.sockets import CandidatePair, Endpoint
+from sfu.stun import parse_check
 
 PWD = "passwordpasswordpassword"
 NOW_S = 100.0

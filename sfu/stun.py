@@ -1,11 +1,13 @@
 """STUN messages of connectivity checks (RFC 8489), read no further than necessary. Pure.
 
-Anyone may send any number of them, of any content: a general parser takes two milliseconds for some.
+Anyone may send any number of them, of any content: a general parser takes two milliseconds for some. A ufrag begins
+with the mark of its worker, so whoever receives a check knows which worker to pass it to.
 """
 
 from __future__ import annotations
 
 import hmac
+import string
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,11 +16,19 @@ LOOKED_AT = 8
 ATTRIBUTES = 16
 """Attributes read at most in all; browsers send up to nine."""
 
+MARK_CHARS = 2
+_CHARS = string.ascii_letters + string.digits
+
 _HEAD = 20
 _BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 _COOKIE = b"\x21\x12\xa4\x42"
 _USERNAME, _INTEGRITY, _USE_CANDIDATE = 0x0006, 0x0008, 0x0025
 _INTEGRITY_BYTES = 20
+
+
+def mark(index: int) -> str:
+    """The prefix of a worker's ufrags, in ice-chars."""
+    return _CHARS[index // len(_CHARS)] + _CHARS[index % len(_CHARS)]
 
 
 class Signed(NamedTuple):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.media_client import check
 
-from sfu.media.transport.checks import ATTRIBUTES, LOOKED_AT, Signed, answers, named, parse_check
+from sfu.stun import ATTRIBUTES, LOOKED_AT, Signed, answers, named, parse_check
 
 PWD = "passwordpasswordpassword"
 
