@@ -184,3 +184,8 @@ def test_the_document_lists_every_setting() -> None:
         default = f"{setting.default} {setting.unit}".strip()
         expected.append(f"| `{setting.variable}` | {default} | {setting.help} |")
     assert rows == expected
+
+
+@pytest.mark.parametrize(("given", "port"), [({}, 9000), ({"SFU_TCP_PORT": "443"}, 443), ({"SFU_TCP_PORT": "0"}, 0)])
+def test_media_over_tcp_has_the_port_of_the_page_unless_told_otherwise(given: dict[str, str], port: int) -> None:
+    assert Config.from_env({"SFU_PORT": "9000"} | given).public_tcp_port == port
