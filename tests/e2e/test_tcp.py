@@ -64,6 +64,7 @@ def blocked(start_server: Callable[..., Server]) -> Iterator[tuple[Server, TcpWi
     wire.close()
 
 
+@pytest.mark.soak
 def test_a_slow_connection_gets_a_smaller_picture_instead_of_a_late_one(
     blocked: tuple[Server, TcpWire], person: People
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_slow_connection_gets_a_smaller_picture_instead_of_a_late_one(
     eventually(lambda: 0 < bob.page.evaluate(_DELAY_JS) < 0.5, "nothing waits any more", 60)
 
 
+@pytest.mark.soak
 def test_a_call_over_tcp_survives_its_connections(
     blocked: tuple[Server, TcpWire], person: People, firefox: Firefox
 ) -> None:
