@@ -18,7 +18,7 @@ export function remember(/** @type {'localStorage' | 'sessionStorage'} */ storag
   }
 }
 
-/** Storage keys: the name last used on this device; of this tab, the name, token and ticket with which a reload rejoins, and the ending or the wait that it shows again. */
+/** Storage keys: the last name of this device; of this tab, with what a reload rejoins, and the ending or the wait that it shows. */
 export const NAME_KEY = 'sfu.name';
 export const callKey = () => `sfu.call${location.pathname}${location.search}`;
 export const tokenKey = () => `sfu.token${location.pathname}${location.search}`;

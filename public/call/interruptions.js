@@ -48,7 +48,7 @@ function banner() {
   const { room } = page;
   if (!page.inCall) return;
   const away = room.error; // kept after rejoining until media flows: until then nothing may be heard yet
-  const since_s = Math.round((performance.now() - lostAt) / 1000);
+  const since_s = Math.max(1, Math.round((performance.now() - lostAt) / 1000));
   const trouble = room.state === 'joined' ? room.trouble : null;
   const missing = () => (away ? words({ since_s, answers, inCall: room.self !== null }) : trouble && troubleText(trouble, since_s));
   const why = trouble === 'unreached' ? blockedText(room.unreached) : missing();

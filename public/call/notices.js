@@ -14,13 +14,24 @@ const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 's
 const ASKED_MS = 2_000; // from a permission prompt to its toast: most prompts are answered or seen at once
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
+const standing = new Map(); // toasts that are untrue once one of their sources is on, by id
+
+function deviceToast(id, sources, text, options) {
+  standing.set(id, sources);
+  toast(id, text, options);
+}
+
+page.on('devices', () => {
+  for (const [id, sources] of standing) if (sources.some((source) => page.devices.status(source) === 'on')) closeToast(id);
+});
+
 /** Shows the problems of microphone and camera, or of one of them, as toasts. */
 export function tellDevices(of = ['microphone', 'camera']) {
   if (!page.inCall) return;
   const { devices } = page;
   for (const { text, action, sources, insecure } of deviceProblems(devices.status('microphone'), devices.status('camera'))) {
     if (!of.some((source) => sources.includes(source))) continue; // it may work by now
-    toast('devices', text, { action: insecure ? secureLink() : action && { label: action, then: () => retry(sources) } });
+    deviceToast('devices', sources, text, { action: insecure ? secureLink() : action && { label: action, then: () => retry(sources) } });
   }
 }
 
@@ -59,8 +70,8 @@ export function soundHeld() {
 function followDevices() {
   const on = (type, then) => page.devices.addEventListener(type, ({ detail }) => page.inCall && then(detail));
   const source = { microphone: 'microphone', camera: 'camera' };
-  on('lost', (of) => toast('lost', t(`device.gone.${of.source}`), { icon: `${of.source}-off`, action: { label: t('look_again'), then: () => retry([of.source]) } }));
-  on('found', (of) => toast('found', t(`device.found.${of.source}`), { icon: of.source, action: { label: t('device.turn_on'), then: () => retry([of.source]) } }));
+  on('lost', (of) => deviceToast('lost', [of.source], t(`device.gone.${of.source}`), { icon: `${of.source}-off`, action: { label: t('look_again'), then: () => retry([of.source]) } }));
+  on('found', (of) => deviceToast('found', [of.source], t(`device.found.${of.source}`), { icon: of.source, action: { label: t('device.turn_on'), then: () => retry([of.source]) } }));
   on('now', (of) => toast('now', t(`device.now.${of.source}`, { label: of.label }), { icon: source[of.source] }));
   on('plugged', (of) =>
     toast('now', t(`device.new.${of.source}`, { label: of.label }), {
@@ -88,10 +99,11 @@ page.follow('error', ({ code }) => {
 });
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;
-  const then = () => page.devices.start([source === 'camera' ? 'camera' : 'microphone']);
+  const of = source === 'camera' ? 'camera' : 'microphone';
+  const then = () => page.devices.start([of]);
   const text = t('hint.asked', { name });
   notify('asked', text);
-  toast('asked', text, { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
+  deviceToast('asked', [of], text, { icon: 'microphone-off', ask: true, action: { label: t('key.unmute'), then } });
 });
 page.follow('mute', ({ peer, source, muted, by }) => {
   const { devices, room } = page;

@@ -233,7 +233,7 @@ export class Link {
       this.#hears();
       this.#on.connected();
     } else if (state === 'failed' && this.#reached) this.#deaf();
-    else if (state === 'failed' && ['connected', 'completed'].includes(this.#pc.iceConnectionState)) this.#mediaFailed(); // without a path, the server tells why
+    else if (state === 'failed' && ['connected', 'completed'].includes(this.#pc.iceConnectionState)) this.#mediaFailed(); // else the server tells why
     else if (state === 'disconnected') this.#after('silent', DISCONNECTED_MS, () => this.#deaf());
   }
 

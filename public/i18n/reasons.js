@@ -48,10 +48,10 @@ export function waitingText(error, { since_s, answers, unreached, room, inCall }
 
 /** Why there is no media path, by the server's event `unreached`; without it, only that there is none. */
 export function blockedText(unreached) {
-  const { cause = '', addresses = [] } = unreached ?? {};
+  const { cause = '', addresses = [], tcp = false } = unreached ?? {};
   const of = (key) => (has(key) ? t(key, { addresses: list(addresses.slice(0, SHOWN)) }) : '');
   const text = [t('wait.blocked.text'), of(`wait.blocked.${cause}`)].filter(Boolean).join(' ');
-  return { key: 'blocked', title: t('wait.blocked.title'), text, tech: of(`wait.blocked.admin.${cause}`) || null };
+  return { key: 'blocked', title: t('wait.blocked.title'), text, tech: (tcp && of(`wait.blocked.admin.${cause}_tcp`)) || of(`wait.blocked.admin.${cause}`) || null };
 }
 
 /** Texts by `Room.trouble`, which tells what is under repair. They claim that media flows, or not, only if that was measured. */

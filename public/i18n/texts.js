@@ -78,7 +78,7 @@ function shown(value) {
 
 export const number = (value, options) => create('NumberFormat', options).format(value);
 export const list = (names) => form('ListFormat').format(names.map(shown));
-export const clock = (ms) => form('DateTimeFormat', { hour: '2-digit', minute: '2-digit' }).format(ms);
+export const clock = (ms) => form('DateTimeFormat', { hour: 'numeric', minute: '2-digit' }).format(ms);
 export const day = (ms) => create('DateTimeFormat', { weekday: 'long', day: 'numeric', month: 'long' }).format(ms);
 
 /** A duration such as 24:08 or 1:02:09. */

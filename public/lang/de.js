@@ -30,7 +30,7 @@ export default {
   'stage.joining': 'Wird verbunden',
   'stage.alone': 'Nur du',
   'stage.people': { one: '{count} Person', other: '{count} Personen' },
-  'invite.title': 'Außer dir ist noch niemand hier',
+  'invite.title': 'Außer dir ist niemand hier',
   'invite.text': 'Teile diesen Link mit allen, die du einladen möchtest.',
   'invite.private': 'Hier brauchen alle eine eigene Einladung. Wenn noch jemand dazukommen soll, frag die Person, die dich eingeladen hat.',
   'invite.moderator': 'Hier brauchen alle eine eigene Einladung. Wenn noch jemand dazukommen soll, nutze die Website oder App, von der du deinen Link hast.',

@@ -142,6 +142,7 @@ export default {
   'wait.blocked.partial': 'يصل جزء من البيانات فقط. قد يكون جدار حماية أو شبكة VPN يمنع الباقي.',
   'wait.blocked.browser': 'لا يرسل هذا المتصفح الصوت والفيديو عبر UDP. قد تمنعه شبكة VPN أو إضافة أو سياسة مؤسستك.',
   'wait.blocked.admin.network': 'لمسؤول الشبكة: اسمح بـ UDP إلى {addresses}.',
+  'wait.blocked.admin.network_tcp': 'لمسؤول الشبكة: اسمح بـ UDP أو TCP إلى {addresses}.',
   'wait.blocked.admin.server': 'لمسؤول الخادم: اسمح بـ UDP إلى {addresses}. إذا كان للخادم عنوان عام آخر، فاضبط SFU_PUBLIC_IP عليه.',
   'wait.blocked.admin.address': 'لمسؤول الخادم: اضبط SFU_PUBLIC_IP على العنوان العام بدلًا من {addresses}.',
   'wait.blocked.admin.partial': 'للمسؤول: اسمح بـ UDP من {addresses} وإليها.',

@@ -142,6 +142,7 @@ export default {
   'wait.blocked.partial': 'Nur ein Teil der Daten kommt an. Eine Firewall oder ein VPN verwirft möglicherweise den Rest.',
   'wait.blocked.browser': 'Dieser Browser sendet Audio und Video nicht über UDP. Ein VPN, eine Erweiterung oder eine Richtlinie deiner Organisation verhindert es möglicherweise.',
   'wait.blocked.admin.network': 'Für die Netzwerkadministration: UDP zu {addresses} freigeben.',
+  'wait.blocked.admin.network_tcp': 'Für die Netzwerkadministration: UDP oder TCP zu {addresses} freigeben.',
   'wait.blocked.admin.server': 'Für die Serveradministration: UDP zu {addresses} freigeben. Hat der Server eine andere öffentliche Adresse, SFU_PUBLIC_IP darauf setzen.',
   'wait.blocked.admin.address': 'Für die Serveradministration: SFU_PUBLIC_IP auf die öffentliche Adresse setzen, statt {addresses}.',
   'wait.blocked.admin.partial': 'Für die Administration: UDP von und zu {addresses} freigeben.',

@@ -142,6 +142,7 @@ export default {
   'wait.blocked.partial': 'Only part of the data arrives. A firewall or VPN may be dropping the rest.',
   'wait.blocked.browser': 'This browser doesn’t send audio and video over UDP. A VPN, an extension or an organization’s policy may prevent it.',
   'wait.blocked.admin.network': 'For the network administrator: allow UDP to {addresses}.',
+  'wait.blocked.admin.network_tcp': 'For the network administrator: allow UDP or TCP to {addresses}.',
   'wait.blocked.admin.server': 'For the server administrator: allow UDP to {addresses}. If the server has another public address, set SFU_PUBLIC_IP to it.',
   'wait.blocked.admin.address': 'For the server administrator: set SFU_PUBLIC_IP to the public address instead of {addresses}.',
   'wait.blocked.admin.partial': 'For the administrator: allow UDP to and from {addresses}.',

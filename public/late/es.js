@@ -142,6 +142,7 @@ export default {
   'wait.blocked.partial': 'Solo llega una parte de los datos. Es posible que un firewall o una VPN descarte el resto.',
   'wait.blocked.browser': 'Este navegador no envía audio ni vídeo por UDP. Es posible que lo impida una VPN, una extensión o una política de tu organización.',
   'wait.blocked.admin.network': 'Para el administrador de la red: permitir UDP hacia {addresses}.',
+  'wait.blocked.admin.network_tcp': 'Para el administrador de la red: permitir UDP o TCP hacia {addresses}.',
   'wait.blocked.admin.server': 'Para el administrador del servidor: permitir UDP hacia {addresses}. Si el servidor tiene otra dirección pública, indicarla en SFU_PUBLIC_IP.',
   'wait.blocked.admin.address': 'Para el administrador del servidor: indicar en SFU_PUBLIC_IP la dirección pública en lugar de {addresses}.',
   'wait.blocked.admin.partial': 'Para el administrador: permitir UDP desde y hacia {addresses}.',

@@ -142,6 +142,7 @@ export default {
   'wait.blocked.partial': 'Seule une partie des données arrive. Un pare-feu ou un VPN rejette peut-être le reste.',
   'wait.blocked.browser': 'Ce navigateur n’envoie pas l’audio et la vidéo en UDP. Un VPN, une extension ou une règle de votre organisation l’en empêche peut-être.',
   'wait.blocked.admin.network': 'Pour l’administrateur réseau : autoriser l’UDP vers {addresses}.',
+  'wait.blocked.admin.network_tcp': 'Pour l’administrateur réseau : autoriser l’UDP ou le TCP vers {addresses}.',
   'wait.blocked.admin.server': 'Pour l’administrateur du serveur : autoriser l’UDP vers {addresses}. Si le serveur a une autre adresse publique, l’indiquer dans SFU_PUBLIC_IP.',
   'wait.blocked.admin.address': 'Pour l’administrateur du serveur : indiquer dans SFU_PUBLIC_IP l’adresse publique au lieu de {addresses}.',
   'wait.blocked.admin.partial': 'Pour l’administrateur : autoriser l’UDP depuis et vers {addresses}.',

@@ -130,11 +130,14 @@ function showInside(info) {
 
 // --- the form ---
 
+const isLink = (text) => /^https?:\/\/./i.test(text);
+
 function submit(event) {
   event.preventDefault();
   if (isRefused()) return void look();
   const room = $('room-input').value.trim();
   const name = $('name-input').value.trim();
+  if (isLink(room)) return void location.assign(room); // an invitation that was pasted
   complain('name-input', name ? null : t('join.name_missing'));
   complain('room-input', room ? null : t('join.room_missing'));
   remember('sessionStorage', waitKey(room), '');

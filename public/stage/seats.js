@@ -1,7 +1,4 @@
-/**
- * The seats on the stage: one for each participant who may send, and one for each shared screen. Viewers, who may not, have a seat
- * only if nobody else is there. Sets mute handlers on the tracks.
- */
+/** The seats on the stage: one for each participant who may send, and for each screen. Viewers have one only if nobody else is there. Sets mute handlers on the tracks. */
 
 import { number, t } from '../i18n/texts.js';
 import { pausedText } from '../i18n/words.js';

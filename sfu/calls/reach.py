@@ -30,9 +30,9 @@ _ADVICE: dict[UnreachedCause, str] = {
     "address": "Set SFU_PUBLIC_IP to an address of this server that the client can send to.",
     "server": "Open UDP port {port} in the firewall, and set SFU_PUBLIC_IP if clients reach this server at another "
     "address.",
-    "network": "Media of others arrives, so the network of this client probably blocks UDP, and TCP except to known "
-    "ports: a TURN server helps (SFU_TURN_URLS), and so may port 443 (SFU_TCP_PORT). If the client is in the same "
-    "network as this server, add the address there to SFU_PUBLIC_IP.",
+    "network": "Media of others arrives, so the network of this client probably blocks UDP{tcp}: a TURN server helps "
+    "(SFU_TURN_URLS), and so may port 443 (SFU_TCP_PORT). If the client is in the same network as this server, add the "
+    "address there to SFU_PUBLIC_IP.",
     "partial": "Packets of this client arrive, but a firewall drops what follows: allow UDP port {port} in both "
     "directions.",
 }
@@ -62,17 +62,18 @@ def scope_of(address: str) -> Scope:
 
 
 class Reach:
-    """Remembers from where media paths came about."""
+    """Remembers from where media paths came about. `tcp_port` takes media over TCP, 0 if none does."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], tcp_port: int) -> None:
+        self._clock, self._tcp_port = clock, tcp_port
         self._here: dict[str, Scope] = {}  # by peer
         self._left_s: dict[Scope, float] = {}  # when the last peer of each scope left
         self._warned_s: dict[str, float] = {}  # by cause
 
-    def connected(self, peer: str, address: str) -> None:
-        """The peer has a media path from `address`."""
-        self._here[peer] = scope_of(address)
+    def connected(self, peer: str, address: str, transport: str) -> None:
+        """The peer has a media path from `address`. One over TCP says nothing about the UDP port."""
+        if transport == "udp":
+            self._here[peer] = scope_of(address)
 
     def left(self, peer: str) -> None:
         if (scope := self._here.pop(peer, None)) is not None:
@@ -84,10 +85,11 @@ class Reach:
         hosts = [host for host in event.hosts if scope_of(host) >= scope_of(client)] or event.hosts
         addresses = tuple(f"[{host}]:{event.port}" if ":" in host else f"{host}:{event.port}" for host in hosts)
         who = {"room": quoted(room), "peer": event.peer, "client": client, "advertised": ",".join(addresses)}
-        advice = repr(_ADVICE[cause].format(port=event.port))
+        tcp = ", and TCP except to known ports" if self._tcp_port else ", and media over TCP is off"
+        advice = repr(_ADVICE[cause].format(port=event.port, tcp=tcp))
         level = logging.WARNING if self._warns(cause) else logging.INFO
         log.log(level, "%s", line("unreached", **who, cause=cause, advice=advice))
-        return Unreached(cause, addresses)
+        return Unreached(cause, addresses, tcp=event.port == self._tcp_port)
 
     def cause(self, client: str, hosts: Sequence[str], *, heard: bool) -> UnreachedCause:
         """`heard`: the client's packets arrive. `hosts` are advertised."""

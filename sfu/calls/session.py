@@ -369,7 +369,7 @@ class Session:
                 self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
             case bridge.Connected(_, address, over):
                 self.had_media = True
-                hub.reach.connected(peer.id, address)
+                hub.reach.connected(peer.id, address, over)
                 log.info("connected room=%r peer=%s address=%s transport=%s", peer.room.key, peer.id, address, over)
 
     def _media_failed(self, error: SfuError) -> None:

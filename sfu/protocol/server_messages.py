@@ -279,10 +279,11 @@ class Waiting:
 @dataclass(frozen=True, slots=True)
 class Unreached:
     """No media path to you is up a few seconds after your answer; the search goes on. `addresses` are those of the
-    server's candidates, with port."""
+    server's candidates, with UDP port; `tcp` tells that media can reach them over TCP, too."""
 
     cause: UnreachedCause
     addresses: tuple[str, ...]
+    tcp: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -505,7 +505,7 @@ async def test_media_that_finds_no_path(tmp_path: Path, caplog: pytest.LogCaptur
     async with running(tmp_path) as server, server.joined(name="bob") as bob, server.joined() as alice:
         await bob.expect("joined")
         await alice.do(lost)
-        assert await alice.expect("unreached") == {"cause": "server", "addresses": ["10.0.0.5:8080"]}
+        assert await alice.expect("unreached") == {"cause": "server", "addresses": ["10.0.0.5:8080"], "tcp": False}
         await bob.do(("Connected", {"address": "127.0.0.1"}), lost)
         assert (await bob.expect("unreached"))["cause"] == "network"
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]

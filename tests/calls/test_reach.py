@@ -25,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def reach(clock: Clock) -> Reach:
-    return Reach(clock)
+    return Reach(clock, 8080)
 
 
 PUBLIC, CLIENT = "203.0.113.9", "198.51.100.7"
@@ -76,9 +76,9 @@ def test_private_addresses_told_to_a_client_from_further_away(
 
 
 def test_whether_others_are_reached_tells_the_server_from_the_network(reach: Reach, clock: Clock) -> None:
-    reach.connected("a", "127.0.0.1")  # shows nothing about the internet
+    reach.connected("a", "127.0.0.1", "udp")  # shows nothing about the internet
     assert reach.cause(CLIENT, (PUBLIC,), heard=False) == "server"
-    reach.connected("b", "198.51.100.8")
+    reach.connected("b", "198.51.100.8", "udp")
     assert reach.cause(CLIENT, (PUBLIC,), heard=False) == "network"
     assert reach.cause("192.168.1.9", (PUBLIC,), heard=False) == "network"
     clock.now_s += 2 * RECENT_S
@@ -91,8 +91,27 @@ def test_whether_others_are_reached_tells_the_server_from_the_network(reach: Rea
     assert reach.cause(CLIENT, (PUBLIC,), heard=False) == "server"
 
 
+def test_media_over_tcp_says_nothing_about_the_udp_port(reach: Reach) -> None:
+    reach.connected("b", "198.51.100.8", "tcp")
+    assert reach.cause(CLIENT, (PUBLIC,), heard=False) == "server"
+    reach.left("b")
+    assert reach.cause(CLIENT, (PUBLIC,), heard=False) == "server"
+
+
+@pytest.mark.parametrize(
+    ("tcp_port", "told", "said"), [(8080, True, "except"), (443, False, "except"), (0, False, "TCP is off")]
+)
+def test_tcp_is_named_where_media_can_take_it(
+    clock: Clock, caplog: pytest.LogCaptureFixture, tcp_port: int, told: bool, said: str
+) -> None:
+    reach = Reach(clock, tcp_port)
+    reach.connected("b", "198.51.100.8", "udp")
+    assert unreached(reach, PUBLIC) == Unreached("network", (f"{PUBLIC}:8080",), told)
+    assert said in caplog.text
+
+
 def test_a_client_that_is_heard_is_reached_in_part(reach: Reach) -> None:
-    reach.connected("b", "198.51.100.8")
+    reach.connected("b", "198.51.100.8", "udp")
     assert reach.cause(CLIENT, ("10.0.0.5",), heard=True) == "partial"
 
 
@@ -102,7 +121,7 @@ def unreached(reach: Reach, *hosts: str, heard: bool = False) -> Unreached:
 
 def test_the_warning_names_both_ends_and_the_setting(reach: Reach, caplog: pytest.LogCaptureFixture) -> None:
     told = unreached(reach, "10.0.0.5", "fd00::1")
-    assert told == Unreached("address", ("10.0.0.5:8080", "[fd00::1]:8080"))
+    assert told == Unreached("address", ("10.0.0.5:8080", "[fd00::1]:8080"), tcp=True)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     for named in (CLIENT, "advertised=10.0.0.5:8080,[fd00::1]:8080", "peer=p", "room='c/team'", "SFU_PUBLIC_IP"):

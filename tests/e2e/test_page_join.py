@@ -56,6 +56,14 @@ def test_one_field_and_one_button(visit: Callable[..., Page]) -> None:
     eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "in the room")
 
 
+def test_a_link_in_place_of_a_name_is_opened(visit: Callable[..., Page]) -> None:
+    page = visit("/")
+    page.fill("#name-input", "Sofia")
+    page.fill("#room-input", page.url + "?room=pasted")
+    page.press("#room-input", "Enter")
+    expect(page.locator("#join-title")).to_have_text("pasted")
+
+
 def test_what_was_chosen_is_remembered(visit: Callable[..., Page]) -> None:
     page = visit("/?room=remember")
     expect(page.locator("#preview-video")).to_be_visible()
@@ -267,7 +275,7 @@ def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], tou
     expect(problem).to_contain_text("Your browser is asking for access to your camera and microphone.")
     expect(problem).to_contain_text(where)
     expect(problem.locator(".ask")).to_be_visible()
-    expect(page.locator("#join-will")).to_have_text("You can join now. Your devices turn on once you allow them.")
+    expect(page.locator("#join-will")).to_have_text("Your devices turn on once you allow them.")
     for source in ("microphone", "camera"):
         expect(page.locator(f"#join-{source} option")).to_have_text("Waiting for permission")
     page.evaluate("window.answer('NotAllowedError')")

@@ -84,7 +84,7 @@ def test_the_way_in_is_usable_two_round_trips_after_the_link(server: Server, bro
     held.release(but="/prejoin/preview.js")
     page.click("#join-button")
     expect(page.locator("#name-hint")).to_have_text("Enter your name so that others know who you are.")
-    expect(page.locator("#join-will")).to_have_text("You can join now. Your devices turn on when they’re ready.")
+    expect(page.locator("#join-will")).to_have_text("Your devices turn on when they’re ready.")
     expect(page.locator("#preview-video")).to_be_hidden()
     for source in ("camera", "microphone"):
         page.click(f".puck[data-toggle={source}]")

@@ -74,7 +74,7 @@ def test_a_network_that_blocks_media_is_told_from_a_closed_server(walled: Walled
     alice = person(server, "alice").join("blocked")
     said = told(alice)
     assert "It works for others, so a firewall or VPN on your side is the likely cause." in said
-    assert f"For the network administrator: allow UDP to {HOST}:{server.port}." in said
+    assert f"For the network administrator: allow UDP or TCP to {HOST}:{server.port}." in said
 
 
 @pytest.mark.soak
