@@ -39,7 +39,7 @@ STATES = (
     "08006", "0A000", "25006", "28000", "40001", "40003", "40P01", "42501", "42703", "42P01", "53100", "53200", "53300",
     "55P03", "57014", "57P01", "58030", "P0001", "XX000", "XX001", "ZZ999",
 )  # fmt: skip
-AWAY = ("locked", "read_only", "08006", "25006", "28000", "53100", "53200", "53300", "57P01", "58030")
+AWAY = ("locked", "read_only", "08006", "25006", "28000", "53200", "53300", "57P01", "58030")
 """The others are statements refused by a database that answers."""
 
 Break = Callable[[], AbstractContextManager[None]]
