@@ -32,9 +32,18 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
         settings_file.add_option(one)
         one.set_defaults(company_command=command, company_event=f"company_{name.replace('-', '_')}")
         if name != "list":
-            one.add_argument("name", help="the company's name")
+            one.add_argument("name", type=_text, help="the company's name")
         if name == "create":
             one.add_argument("--tier", choices=("free", "pro", "enterprise"), default="free")
+
+
+def _text(argument: str) -> str:
+    """An argument as it is. Refuses bytes that are no text, which a name would lose."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not UTF-8") from None
+    return argument
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
