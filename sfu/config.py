@@ -249,7 +249,7 @@ class Config:
         shown="the key in SFU_SERVER_KEY_FILE", secret=True,
     )  # fmt: skip
     server_key_file: Path | None = _setting(
-        None, _path, "File of the server key, created if it does not exist.", shown="server.key beside the database"
+        None, _path, "File of the server key, made at the first start.", shown="server.key beside the database"
     )
     turn_urls: tuple[str, ...] = _setting(
         (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none"

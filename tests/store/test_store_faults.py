@@ -212,15 +212,20 @@ async def until_seen(store: Store, company: Company, clock: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "mended", "words"),
+    ("broken", "mended", "words", "state"),
     [
-        ("PRAGMA max_page_count = 1", "PRAGMA max_page_count = 100000", "full"),  # as many pages as there are
-        ("PRAGMA query_only = ON", "PRAGMA query_only = OFF", "readonly"),
+        (
+            "PRAGMA max_page_count = 1",
+            "PRAGMA max_page_count = 100000",
+            "full",
+            "refused",
+        ),  # as many pages as there are
+        ("PRAGMA query_only = ON", "PRAGMA query_only = OFF", "readonly", "away"),
     ],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_file_that_takes_no_more_keeps_what_waits(
-    store: Store, company: Company, broken: str, mended: str, words: str
+    store: Store, company: Company, broken: str, mended: str, words: str, state: str
 ) -> None:
     team = await room(store, company)
     await store.database.run(broken)
@@ -230,7 +235,7 @@ async def test_a_file_that_takes_no_more_keeps_what_waits(
     with pytest.raises(DatabaseUnavailable) as refused:
         await store.lines.flush()
     assert words in str(refused.value.__cause__)
-    assert (len(store.lines), store.database.available) == (200, False)
+    assert (len(store.lines), store.database.state) == (200, state)
     await store.database.run(mended)
     await store.lines.flush()
     assert len(await store.database.read("SELECT id FROM chat_lines")) == 200
