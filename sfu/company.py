@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sfu import logs, settings_file
-from sfu.errors import BadName
+from sfu.errors import BadName, ConfigError
 from sfu.refusals import BadValue, CompanyNotFound
 
 if TYPE_CHECKING:
@@ -32,9 +32,18 @@ def add_parsers(parser: argparse.ArgumentParser) -> None:
         settings_file.add_option(one)
         one.set_defaults(company_command=command, company_event=f"company_{name.replace('-', '_')}")
         if name != "list":
-            one.add_argument("name", help="the company's name")
+            one.add_argument("name", type=_text, help="the company's name")
         if name == "create":
             one.add_argument("--tier", choices=("free", "pro", "enterprise"), default="free")
+
+
+def _text(argument: str) -> str:
+    """An argument as it is. Refuses bytes that are no text, which a name would lose."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not UTF-8") from None
+    return argument
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
@@ -78,15 +87,22 @@ async def _create(store: Store, options: argparse.Namespace) -> Company:
         name = canonical(options.name, "company's name")
     except BadName as error:
         raise BadValue(str(error)) from None
+    await store.companies.check_key()
     company, key = await store.companies.create(name, options.tier)
     _show_key(company, key.reveal())
     return company
 
 
 async def _list(store: Store, _options: argparse.Namespace) -> None:
+    try:
+        await store.companies.check_key()
+    except ConfigError as error:
+        logs.say(f"sfu: {error}", logging.WARNING)
     rows = [("NAME", "KEY", "TIER", "STATE", "SINCE", "ID")]
     for company in await store.companies.list():
         state = "active" if company.is_active else "disabled"
+        if not store.companies.opens(company):
+            state += ", needs rotate-secret"
         since = company.created_at.date().isoformat()
         rows.append((company.name, company.key_prefix + "…", company.tier, state, since, company.id))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -101,7 +117,10 @@ async def _rotate_key(store: Store, options: argparse.Namespace) -> Company:
 
 
 async def _rotate_secret(store: Store, options: argparse.Namespace) -> Company:
-    company = await store.companies.rotate_secret((await _named(store, options)).id)
+    before = await _named(store, options)
+    company = await store.companies.rotate_secret(before.id)
+    if not store.companies.opens(before):
+        print("Another server key sealed the last secret. Servers need the key of this command now.", file=sys.stderr)
     print(f"Tokens of {company.name} issued until now are no longer accepted.")
     return company
 

@@ -69,10 +69,10 @@ def _seconds(default: float, text: str, low: float = 0.1) -> Any:
     return _setting(default, _decimal(low, 3600), text, unit="seconds")
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
+def _whole(low: int, high: int, *others: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not _DECIMAL.fullmatch(text) or "." in text or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
+        if not _DECIMAL.fullmatch(text) or "." in text or not (low <= int(text) <= high or int(text) in others):
+            raise ValueError(" or ".join([*map(str, others), f"a whole number from {low} to {high}"]))
         return int(text)
 
     return parse
@@ -214,7 +214,10 @@ class Config:
         8080, _whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port."
     )
     tcp_port: int | None = _setting(
-        None, _whole(0, 65535), "TCP port to which browsers send media if UDP is blocked. 0: none.", shown="SFU_PORT"
+        None,
+        _whole(1024, 65535, 0, 80, 443),
+        "TCP port for media where UDP is blocked. 0: none.",
+        shown="SFU_PORT",
     )
     public_ip: tuple[str, ...] = _setting(
         (), _public_ip, "Addresses to which browsers send media, comma-separated.", shown="every address listened on"
@@ -246,7 +249,7 @@ class Config:
         shown="the key in SFU_SERVER_KEY_FILE", secret=True,
     )  # fmt: skip
     server_key_file: Path | None = _setting(
-        None, _path, "File of the server key, created if it does not exist.", shown="server.key beside the database"
+        None, _path, "File of the server key, made at the first start.", shown="server.key beside the database"
     )
     turn_urls: tuple[str, ...] = _setting(
         (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none"

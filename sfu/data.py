@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.store import Store, open_store
+from sfu.store import Store, has_companies, open_store
 from sfu.store.engines import parse_url
 from sfu.tenancy.keys import ServerKey
 
@@ -18,14 +19,17 @@ DATABASE, KEY = "sfu.db", "server.key"
 UNLIMITED = 1_000_000_000
 
 
-def open_data(config: Config, *, create: bool = True) -> AbstractAsyncContextManager[Store]:
+@asynccontextmanager
+async def open_data(config: Config, *, create: bool = True) -> AsyncIterator[Store]:
     """The store of this server, created at the first start. Raises ConfigError or DatabaseUnavailable.
 
     Without `create`, the server must have made it already, and nothing is left that the server could not write.
     """
-    if not create:
+    if create:
+        await _check_key_kept(config)
+    else:
         _check_made(config)
-    return open_store(
+    async with open_store(
         database_url(config),
         server_key(config),
         server=config.server_name or f"{socket.gethostname()}:{config.port}",
@@ -36,7 +40,8 @@ def open_data(config: Config, *, create: bool = True) -> AbstractAsyncContextMan
         guest_days=config.guest_history_days,
         keep_open_chat=config.keep_open_chat,
         create=create,
-    )
+    ) as store:
+        yield store
 
 
 def described(config: Config) -> str:
@@ -64,6 +69,31 @@ def _key_file(config: Config) -> Path:
         return config.server_key_file
     file = _sqlite_file(config)
     return (file.parent if file else config.data_dir) / KEY
+
+
+async def _check_key_kept(config: Config) -> None:
+    """Raises ConfigError, with the way out, if the key file was lost: a new key would not fit the database."""
+    file = _key_file(config)
+    if config.server_key or not _missing(file) or not await has_companies(database_url(config)) or not _missing(file):
+        return
+    raise ConfigError(
+        f"There is no server key at {file}, and the database has companies whose secrets such a key sealed. Put the "
+        "file back, or name it with SFU_SERVER_KEY_FILE, or set the key with SFU_SERVER_KEY. If it is lost, make a new "
+        f"one, `(umask 077; openssl rand -base64 32 > {file}; chown --reference={file.parent} {file})`, and give each "
+        "company a new secret, which ends its tokens: `sfu company list` shows them, and `sfu company rotate-secret "
+        "NAME` does it."
+    )
+
+
+def _missing(file: Path) -> bool:
+    """Whether there is no such file. One that is only out of reach is not missing."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _sqlite_file(config: Config) -> Path | None:
@@ -96,7 +126,7 @@ def _owner(file: Path, what: str, variables: str) -> int:
         raise ConfigError(
             f"There is no {what} at {file}. `sfu serve` makes it at its first start. If the server runs with other "
             f"settings, give them to this command as well ({variables} with an absolute path, or --env-file FILE); "
-            "if it runs as another user, use sudo."
+            "if it runs as another user, use sudo. If it is lost, `sfu serve` says what to do."
         ) from None
 
 

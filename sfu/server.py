@@ -63,6 +63,7 @@ async def _serve(
     rooms = Rooms(config)
     workers = Workers(config, counters)
     default = await store.companies.ensure_default()
+    await store.companies.check_key()
     calls = Calls(config, rooms, workers, counters, Admission(config, store, default))
     moderation = Moderation(calls)
     signaling = Signaling(calls, moderation)

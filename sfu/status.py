@@ -16,7 +16,7 @@ from sfu.workers import Workers
 
 MESSAGES = {
     "ok": "The server accepts calls.",
-    "refused": "The database refuses statements, which the log names. Ongoing calls are not affected, joins may fail.",
+    "refused": "The database refuses statements, as the log says. Ongoing calls are not affected, joins may fail.",
     "away": "The database is unavailable. Ongoing calls are not affected, but nobody can join until it is back.",
 }
 """The message of a server that is ready, by the state of its database."""

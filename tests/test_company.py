@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def test_every_change_is_one_line_of_the_audit(company: Callable[..., Any]) -> N
         (("create", "default"), "A company 'default' already exists."),
         (("create", " \n"), "The company's name is empty"),
         (("rotate-key", "Nobody"), "There is no company 'Nobody'."),
+        (("create", "bad\udcff"), "company create: error: argument name: it is not UTF-8"),
+        (("disable", "default\udcff"), "company disable: error: argument name: it is not UTF-8"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_2(
@@ -96,7 +99,7 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
 ) -> None:
     done = company(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.search(rf"^sfu: {re.escape(words)}", done.stderr, re.M)
+    assert re.search(rf"^sfu:? {re.escape(words)}", done.stderr, re.M)
     assert "Traceback" not in done.stderr
 
 
@@ -118,11 +121,21 @@ def test_settings_that_cannot_be_used(settings: dict[str, str], words: str, tmp_
 
 
 def test_another_server_key_is_refused(company: Callable[..., Any], tmp_path: Path) -> None:
+    company("create", "Acme")
     (tmp_path / "data" / "server.key").unlink()
     server_key(Config(data_dir=tmp_path / "data"))
-    done = company("list")
-    assert done.returncode == 2
+    done = company("create", "Other")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "The server key does not fit this database" in done.stderr
+    assert "SFU_SERVER_KEY" in done.stderr
+    for name in ("Acme", "default"):
+        listed = company("list")
+        assert listed.returncode == 0
+        assert re.search(rf"^{name} .* active, needs rotate-secret", listed.stdout, re.M)
+        assert f"`sfu company rotate-secret {name}`" in company("create", "Other").stderr
+        assert company("rotate-secret", name).returncode == 0
+    assert "needs" not in company("list").stdout
+    assert company("create", "Other").returncode == 0
 
 
 @pytest.mark.parametrize("command", ["list", "create", *variants("rotate-key", "rotate-secret", "disable", "enable")])
@@ -201,6 +214,24 @@ def test_the_first_start_tells_how_to_get_a_key(server: Server) -> None:
     before = server.output
     server.start()
     assert "sfu company rotate-key" not in server.output.removeprefix(before)
+
+
+def test_a_lost_server_key_is_said_and_not_replaced(server: Server) -> None:
+    server.stop()
+    key = Path(server.env["SFU_DATA_DIR"]) / "server.key"
+    key.unlink()
+    refused = sfu("serve", env=server.env)
+    assert refused.returncode == 2
+    assert f"sfu: There is no server key at {key}, " in refused.stderr
+    assert not key.exists()
+    (command,) = re.findall(r"`(\(.*?\))`", refused.stderr)
+    subprocess.run(["sh", "-c", command], check=True)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    refused = sfu("serve", env=server.env)
+    assert refused.returncode == 2
+    (command,) = re.findall(r"`sfu (company rotate-secret .*?)`", refused.stderr)
+    assert sfu(*command.split(), env=server.env).returncode == 0
+    server.start()
 
 
 def test_after_a_crash_sessions_end_when_they_were_last_seen(server: Server) -> None:

@@ -68,11 +68,12 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """`about` says in the log what was changed, besides what the path names."""
+    """`about` says in the log what was changed, besides what the path names; nothing is logged unless `changed`."""
 
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
+    changed: bool = True
 
 
 class Handlers:
@@ -111,12 +112,14 @@ class Handlers:
         return ApiResponse({"items": [_token(token) for token in page.items], "next": page.next})
 
     async def revoke_token(self, call: ApiRequest) -> ApiResponse:
+        before = await self._store.tokens.get(call.company.id, call.path["token_id"])
         token = await self._store.tokens.revoke(call.company.id, call.path["token_id"])
         if token is None:
             raise TokenNotFound
         self._calls.end_token(token.id)
         room = quoted(f"{token.company_id}/{token.room_id}")
-        return ApiResponse(about={"room": room, "name": quoted(token.user_name)})
+        about = {"room": room, "name": quoted(token.user_name)}
+        return ApiResponse(about=about, changed=before is None or before.revoked_at is None)
 
     async def inspect_token(self, call: ApiRequest) -> ApiResponse:
         token, now = call.body["token"], self._clock()
@@ -190,17 +193,24 @@ class Handlers:
         return ApiResponse({"items": [_participant(session, person) for session, person in present]})
 
     async def remove_participant(self, call: ApiRequest) -> ApiResponse:
+        about = self._person(call)
         if not self._calls.remove(call.company.id, call.path["room_id"], call.path["session_id"]):
             await self._check_here(call)
             raise ParticipantNotFound
-        return ApiResponse()
+        return ApiResponse(about=about)
 
     async def mute_participant(self, call: ApiRequest) -> ApiResponse:
         room_id, session_id = call.path["room_id"], call.path["session_id"]
         if not self._calls.mute(call.company.id, room_id, session_id, call.body["source"]):
             await self._check_here(call)
             raise ParticipantNotFound
-        return ApiResponse()
+        return ApiResponse(about=self._person(call) | {"source": call.body["source"]})
+
+    def _person(self, call: ApiRequest) -> dict[str, str]:
+        """The participant whose session the path names, for the log."""
+        present = self._calls.participants(call.company.id, call.path["room_id"])
+        names = [person.name for session, person in present if session.id == call.path["session_id"]]
+        return {"name": quoted(names[0])} if names else {}
 
     async def end_call(self, call: ApiRequest) -> ApiResponse:
         await self._room(call)

@@ -19,7 +19,12 @@ from sfu.store import records
 
 audit = logging.getLogger(AUDIT)
 
-RECORDED = {"remove": "remove_participant", "admit": "admit_participant", "refuse": "refuse_participant"}
+RECORDED = {
+    "mute": "mute_participant",
+    "remove": "remove_participant",
+    "admit": "admit_participant",
+    "refuse": "refuse_participant",
+}
 """What moderators do that the log names, as the REST API calls it."""
 
 
@@ -40,7 +45,9 @@ class Moderation:
             case Moderate():
                 name = self._moderate(by, message)
                 if message.action in RECORDED:
-                    self._record(RECORDED[message.action], by, peer=message.peer, name=quoted(name))
+                    source = (message.source or MICROPHONE) if message.action == "mute" else None
+                    about = {"peer": message.peer, "name": quoted(name), "source": source}
+                    self._record(RECORDED[message.action], by, **about)
             case ChangeRoom(locked, lobby):
                 now = by.peer.room.state
                 changes = {"locked": locked, "lobby": lobby}

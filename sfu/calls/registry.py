@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import trio
@@ -172,7 +172,7 @@ class Calls:
         self.counters.add("sfu_ends_total", code=code)
         level = logging.WARNING if code in TROUBLES else logging.INFO
         who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name)}
-        trouble = {"drops": drops.drops, "last_drop": drops.last_drop} if drops.drops else {}
+        trouble = asdict(drops) if drops.drops else {}
         log.log(level, "%s", line("left", **who, reason=code, **trouble))
 
     def tell_lobby(self, session: Seat) -> None:

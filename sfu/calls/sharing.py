@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,8 @@ FILES, FILES_S = 20, 60.0
 SHOWN = ("image/png", "image/jpeg", "image/gif", "image/webp", "audio/", "video/", "text/plain", "application/pdf")
 """Media types that are served as uploaded, since browsers execute nothing in them. Others are served as OCTETS."""
 HEADERS = {"Content-Security-Policy": "default-src 'none'; sandbox", "Cross-Origin-Resource-Policy": "same-origin"}
+_ENCODED = re.compile("(?:[^%?]|%[0-9A-Fa-f]{2})*")
+"""A percent-encoded name. It has no `?`: the bytes that are not ASCII arrive as one (TO_ASCII of sfu.web.http1)."""
 
 log = logging.getLogger("sfu.sharing")
 
@@ -127,10 +130,7 @@ class Sharing:
 
     async def _store_file(self, session: Seat, body: PacedBody) -> File:
         """Stores the file on disk and in the database. If it raises, the file is in neither."""
-        try:
-            name = clean_file_name(unquote(request.headers.get("X-File-Name", ""), errors="strict"))
-        except UnicodeDecodeError:
-            raise BadRequest("X-File-Name is not UTF-8.") from None
+        name = clean_file_name(_decoded(request.headers.get("X-File-Name", "")))
         file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
@@ -173,6 +173,16 @@ async def _pieces(path: Path, download: Place) -> AsyncIterator[bytes]:
             await file.aclose()
     finally:
         download.give_back()
+
+
+def _decoded(name: str) -> str:
+    """The name that a header has in percent-encoded UTF-8. Raises BadRequest for what would become another name."""
+    try:
+        if _ENCODED.fullmatch(name):
+            return unquote(name, errors="strict")
+    except UnicodeDecodeError:
+        pass
+    raise BadRequest("X-File-Name is not percent-encoded UTF-8, such as caf%C3%A9.png.")
 
 
 def _secret() -> str:

@@ -29,7 +29,7 @@ from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
 from sfu.tenancy.keys import ServerKey
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "has_companies", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,15 @@ async def open_store(
             yield store
         finally:
             await _write_what_is_left({"leaves": leaves, "rulings": rulings, "lines": lines})
+
+
+async def has_companies(url: str) -> bool:
+    """Whether the database at this URL has companies, and so secrets that a server key sealed.
+
+    Its schema is migrated first. Raises ConfigError or DatabaseUnavailable.
+    """
+    async with open_database(url, {RENAMING: rename}) as database:
+        return await database.read_one(Companies.DEFAULT) is not None
 
 
 async def _write_what_is_left(queues: Mapping[str, Later]) -> None:

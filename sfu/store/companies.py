@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Callable
 from datetime import datetime
 
+from sfu.errors import ConfigError
 from sfu.refusals import CompanyExists, CompanyNotFound
 from sfu.store.database import Database, Row
 from sfu.store.records import Company, Tier, canonical_id
 from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
 
 DEFAULT_NAME = "default"
+NAMED = 5
+"""Most companies that a message names."""
 
 
 class Companies:
@@ -32,17 +36,25 @@ class Companies:
     DEFAULT = "SELECT * FROM companies WHERE is_default"
 
     async def ensure_default(self) -> Company:
-        """The company of anonymous rooms, created at the first start. Nobody knows its first API key: use `rotate_key`.
-
-        Raises ConfigError if the server key is not the one this database was created with.
-        """
+        """The company of anonymous rooms, made at the first start. Nobody knows its first API key: use `rotate_key`."""
         row = await self._database.read_one(self.DEFAULT)
         if row is None:
             await self._add(DEFAULT_NAME, "free", is_default=True)
             row = await self._database.read_one(self.DEFAULT)
-        company = _found(row)
-        self.secret(company)
-        return company
+        return _found(row)
+
+    async def check_key(self) -> None:
+        """Raises ConfigError, with the way out, unless the server key opens the secret of every company."""
+        if closed := [company.name for company in await self.list() if not self.opens(company)]:
+            raise ConfigError(_misfit(closed))
+
+    def opens(self, company: Company) -> bool:
+        """Whether the server key opens the secret of this company."""
+        try:
+            self.secret(company)
+        except ConfigError:
+            return False
+        return True
 
     LIST = "SELECT * FROM companies ORDER BY name"
 
@@ -135,6 +147,18 @@ class Companies:
             now=self._clock(),
         )
         return (Company.of(row) if row else None), api_key
+
+
+def _misfit(names: list[str]) -> str:
+    """What to do about these companies, whose secrets the server key does not open."""
+    commands = [f"`sfu company rotate-secret {shlex.quote(name)}`" for name in names[:NAMED]]
+    more = f" and the same for {len(names) - NAMED} more, which `sfu company list` shows" if names[NAMED:] else ""
+    return (
+        "The server key does not fit this database: another one sealed the secrets of "
+        f"{', '.join(map(repr, names[:NAMED]))}{f' and {len(names) - NAMED} more' if more else ''}. Set that key with "
+        "SFU_SERVER_KEY, or its file with SFU_SERVER_KEY_FILE. If it is lost, give each of these companies a new "
+        f"secret, which ends its tokens: {', '.join(commands)}{more}."
+    )
 
 
 def _found(row: Row | None) -> Company:

@@ -37,6 +37,12 @@ REFUSED_S = 60.0
 CONNECT = "(connecting)"
 """What the log says instead of a statement while there is no connection."""
 
+MESSAGES: Mapping[str, str] = {
+    "refused": "The database refuses this at the moment. The server's log says why.",
+    "full": "The database cannot store this: its disk is full.",
+}
+"""What DatabaseUnavailable says for faults of a database that answers."""
+
 OPEN_S = 10.0
 MIGRATE_S = 600.0
 CLOSE_S = 5.0
@@ -222,8 +228,8 @@ class Database:
                     raise
                 if fault != "clash" or not left:
                     reason = _words(error) if str(error) else f"{_words(error)}: no answer within {timeout_s:g} s"
-                    self._failed(reason, said[-1], away=fault == "away", write=write)
-                    raise DatabaseUnavailable from error
+                    self._failed(reason, _culprit(said), away=fault == "away", write=write)
+                    raise DatabaseUnavailable(MESSAGES.get(fault, "")) from error
             else:
                 self._worked(said, write=write)
                 return result
@@ -252,6 +258,11 @@ class Database:
 
 def _words(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def _culprit(said: Sequence[str]) -> str:
+    """The statement that failed. A COMMIT fails because of what it commits."""
+    return said[-2] if said[-1] == "COMMIT" else said[-1]
 
 
 def _start(sql: str) -> str:

@@ -45,10 +45,10 @@ STEPS = 100_000
 READERS = 2
 POOL = 10
 
-Fault = Literal["ours", "clash", "refused", "away"]
+Fault = Literal["ours", "clash", "refused", "full", "away"]
 """The cause of an error. `ours`: our values or our code, so retrying does not help. `clash`: two transactions conflict;
-a retry may succeed at once. `refused`, `away`: the database refuses this statement or does not answer; a retry may
-succeed later."""
+a retry may succeed at once. `refused`, `full`, `away`: the database refuses this statement, for example since its disk
+is full, or does not answer; a retry may succeed later. Reads and small writes still work on a full disk."""
 
 OPEN_ERRORS = (TimeoutError, OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What `Engine.open` raises if there is no database at the URL, or if it denies access."""
@@ -184,6 +184,8 @@ class SQLite:
             return "away" if isinstance(error, OSError) else "refused" if type(error) is _NO_CODE else "ours"
         if code & 0xFF in _SQLITE_OURS and code != sqlite3.SQLITE_CONSTRAINT_TRIGGER:  # our schema has no triggers
             return "ours"
+        if code & 0xFF == sqlite3.SQLITE_FULL:
+            return "full"
         return "away" if code & 0xFF in _SQLITE_AWAY else "refused"
 
 
@@ -206,7 +208,6 @@ _SQLITE_AWAY = {
     sqlite3.SQLITE_INTERRUPT,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_NOTADB,
@@ -351,6 +352,7 @@ _POSTGRESQL_FAULTS: dict[str, Fault] = {
     "40001": "clash",  # not serializable
     "40P01": "clash",  # deadlock
     "53": "away",  # resources
+    "53100": "full",  # disk full
     "54": "ours",  # limits
     "57": "away",  # operator
     "57014": "refused",  # statement cancelled

@@ -10,15 +10,12 @@ from datetime import datetime
 from itertools import accumulate
 from typing import Any
 
-from sfu.refusals import RoomExists, RoomNotFound
+from sfu.refusals import RoomDeleted, RoomExists, RoomNotFound
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 from sfu.store.returns import EXPEL, returnable_since
-
-ROOM_DELETED = "room_deleted"
-"""The leave reason of sessions that ended because their room was deleted."""
 
 PAGE_METADATA = 1 << 18
 """Most characters of metadata in a page of rooms, unless one room has more."""
@@ -200,8 +197,8 @@ class Rooms:
             await self._current(statements, key, judge)
             await statements.run(self.DELETE, **key)
             await statements.lock(self.OPEN_SESSIONS, **key)
-            await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=ROOM_DELETED)
-            await statements.run(EXPEL, **key, reason=ROOM_DELETED, since=returnable_since(now))
+            await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=RoomDeleted.code)
+            await statements.run(EXPEL, **key, reason=RoomDeleted.code, since=returnable_since(now))
             await statements.run(self.REVOKE_TOKENS, **key, now=now)
             await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.DELETE_FILES, **key)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sfu.errors import Replaced, RoomFull
-from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TokenRevoked
+from sfu.refusals import CompanyDisabled, RoomDeleted, RoomElsewhere, TokenRequired, TokenRevoked
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
 from sfu.store.later import Later
@@ -245,15 +245,17 @@ class Sessions:
         """The number of leaves not yet written to the database."""
         return len(self._leaves)
 
-    CLOSE = """
-        UPDATE sessions SET disconnected_at = :at, last_seen_at = :at, leave_reason = :reason,
+    CLOSE = f"""
+        UPDATE sessions SET disconnected_at = :at, last_seen_at = :at,
+            leave_reason = CASE WHEN leave_reason = '{RoomDeleted.code}' THEN leave_reason ELSE :reason END,
             duration_s = greatest(0, CAST(:at_s AS DOUBLE PRECISION) - date_part('epoch', connected_at)),
             metadata = COALESCE(:metadata, metadata), score_mean = :score_mean, score_min = :score_min,
             loss_up = :loss_up, loss_down = :loss_down, jitter_up_ms = :jitter_up_ms,
             jitter_down_ms = :jitter_down_ms, round_trip_ms = :round_trip_ms, bytes_up = :bytes_up,
             bytes_down = :bytes_down, drops = :drops, returns = :returns, last_drop = :last_drop
-        WHERE company_id = :company_id AND id = :id AND server = :server AND disconnected_at IS NULL
-    """
+        WHERE company_id = :company_id AND id = :id AND server = :server
+            AND (disconnected_at IS NULL OR leave_reason IN ('{RoomDeleted.code}', '{SERVER_LOST}'))
+    """  # only the server that has the session knows how it went, so it also completes what others closed
 
     GIVE_BACK = """
         UPDATE tokens SET used_at = NULL

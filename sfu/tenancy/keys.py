@@ -157,8 +157,7 @@ class ServerKey:
             return Secret(self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], owner.encode()))
         except (InvalidTag, ValueError):
             raise ConfigError(
-                "The server key does not fit this database: it cannot decrypt a company's secret. "
-                "Set the key that the database was created with, or give the company a new secret."
+                "The server key does not fit this database: it cannot decrypt a company's secret."
             ) from None
 
 

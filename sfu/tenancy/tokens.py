@@ -31,6 +31,7 @@ from sfu.refusals import (
     TokenNotYetValid,
     TokenSignature,
 )
+from sfu.tenancy.keys import is_api_key
 from sfu.tenancy.names import NAME_CHARACTERS, canonical
 
 ALGORITHM = "HS256"
@@ -245,6 +246,8 @@ class _Utf8(json.JSONEncoder):
 
 
 def _header(token: str) -> dict[str, Any]:
+    if is_api_key(token.strip()):
+        raise TokenMalformed("This is an API key, not a token. Keep it secret: your server gets tokens with it.")
     if not token.isascii() or len(token) > TOKEN_BYTES:
         raise TokenMalformed
     try:

@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 
 from sfu.rates import place
 
@@ -34,6 +34,17 @@ class Proxies:
 
     networks: Sequence[IPv4Network | IPv6Network]
     _warned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.trusts_everybody:
+            log.warning("proxies=everybody hint=%r", _EVERYBODY)
+
+    @property
+    def trusts_everybody(self) -> bool:
+        """Whether the networks cover all addresses of IPv4 or of IPv6, so that anybody can forge an address."""
+        four = collapse_addresses([one for one in self.networks if isinstance(one, IPv4Network)])
+        six = collapse_addresses([one for one in self.networks if isinstance(one, IPv6Network)])
+        return any(one.prefixlen == 0 for one in four) or any(one.prefixlen == 0 for one in six)
 
     def trusts(self, address: str) -> bool:
         """Whether `address`, an IP address, is a proxy's."""
@@ -68,6 +79,7 @@ class Proxies:
 
 
 _HINT = "If this is your proxy, name its address in SFU_TRUSTED_PROXIES."
+_EVERYBODY = "SFU_TRUSTED_PROXIES trusts every address, so anybody can forge theirs: name your proxies only."
 
 
 def _entries(headers: Headers, parameter: str) -> list[str]:

@@ -160,7 +160,8 @@ async def test_what_no_moderator_can_do(server: Server) -> None:
 # --- mute and ask -----------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server) -> None:
+async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sfu.audit")
     async with (
         moderator(server) as mod,
         server.joined(name="bob") as bob,
@@ -176,6 +177,9 @@ async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server) -> N
         assert told == [muted, *[muted | {"by": ""}] * 2]
         await moderate(mod, "mute", bob.peer, "camera")  # before there is a picture
         assert (await until(bob, "mute"))["source"] == "camera"
+        about = f"mute_participant room='{server.key('team')}' peer={bob.peer} name='bob'"
+        by = f"by='mod' by_peer={mod.peer} client=127.0.0.1"
+        assert caplog.messages == [f"{about} source={source} {by}" for source in ("microphone", "camera")]
         await moderate(mod, "ask_unmute", bob.peer)
         assert await bob.expect("asked") == {"name": "mod", "source": "microphone"}
         await bob.send("mute", {"source": "microphone", "muted": False})
@@ -438,7 +442,8 @@ async def rest(server: Server, method: str, path: str, key: str, body: Any = Non
     return await request(server.port, method, "/api/v1" + path, headers, raw)
 
 
-async def test_the_api_does_it_too(server: Server) -> None:
+async def test_the_api_does_it_too(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sfu.audit")
     key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
     async with server.joined(name="bob") as bob, server.joined(name="eve") as eve:
         await bob.answer()
@@ -458,6 +463,11 @@ async def test_the_api_does_it_too(server: Server) -> None:
         assert (reply.status, reply.code) == (400, "bad_source")
         assert (await rest(server, "DELETE", paths[0].replace("team", "other"), key)).code == "participant_not_found"
         assert (await rest(server, "DELETE", paths[1], key)).status == 204
+        done = [line for line in caplog.messages if "_participant " in line]
+        assert [(line.split()[0], " name='" in line) for line in done] == [
+            ("mute_participant", True),
+            ("remove_participant", True),
+        ]
         assert (await until(eve, "bye"))["code"] == "removed"
         assert (await server.refused("/ws?room=team&username=eve"))["code"] == "removed"
         (ban,) = (await rest(server, "GET", "/rooms/team/bans", key)).json["items"]

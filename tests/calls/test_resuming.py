@@ -212,7 +212,8 @@ async def test_a_bare_client_has_no_way_back_and_is_gone_at_once(tmp_path: Path)
         assert server.counters.get("sfu_ends_total", code="left") == 1
 
 
-async def test_it_stays_one_session_that_counts_its_drops(tmp_path: Path) -> None:
+async def test_it_stays_one_session_that_counts_its_drops(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sfu.calls")
     async with running(tmp_path, settings(hold_s=60.0, max_peers=1)) as server, server.joined() as alice:
         await held(server, alice)
         assert (await server.refused("/ws?room=team"))["code"] == "room_full"
@@ -221,6 +222,8 @@ async def test_it_stays_one_session_that_counts_its_drops(tmp_path: Path) -> Non
             await last.expect_bye("left", 1000, rejoin=False)
         (record,) = await records(server)
         assert (record.leave_reason, record.drops) == ("left", SessionDrops(2, 2, "unresponsive"))
+        (said,) = [line for line in caplog.messages if line.startswith("left ")]
+        assert said.endswith(" reason=left drops=2 returns=2 last_drop=unresponsive")
         assert server.counters.get("sfu_resumes_total") == 2
 
 

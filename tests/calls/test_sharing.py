@@ -30,7 +30,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield started
 
 
-async def send(server: Server, secret: str, body: bytes, **headers: str) -> Reply:
+async def send(server: Server, secret: str, body: bytes, **headers: Any) -> Reply:
     fields = {"Host": "x", "Connection": "close", "Authorization": f"Bearer {secret}"}
     fields |= {"Content-Length": str(len(body)), "Content-Type": "image/png", "X-File-Name": "caf%C3%A9.png"}
     return await request(server.port, "POST", "/files", fields | headers, body)
@@ -100,7 +100,8 @@ async def test_who_may_not_share(server: Server, tmp_path: Path) -> None:
         for wrong in ("x", secret[:-1], secret + "x", alice.peer, alice.peer + "."):
             reply = await send(server, wrong, b"x")
             assert (reply.status, reply.code) == (401, "session_unknown"), wrong
-        assert (await send(server, secret, b"x", **{"X-File-Name": "caf%E9.png"})).code == "bad_request"
+        for name in (b"caf%E9.png", "café.png".encode(), b"caf\xe9.png", b"50%.png", b"%zz.png", b"%C3%A9\xc3\xa9"):
+            assert (await send(server, secret, b"x", **{"X-File-Name": name})).code == "bad_request", name
         await alice.send("leave")
         await alice.expect_bye("left", 1000, rejoin=False)
         assert (await send(server, secret, b"x")).code == "session_unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable
@@ -126,12 +127,17 @@ async def test_companies_are_listed_by_name(store: Store, company: Company, othe
 async def test_another_server_key_is_noticed(database_url: str, server_key: ServerKey) -> None:
     async with open_store(database_url, server_key) as store:
         await store.companies.ensure_default()
+        await store.companies.create("It's Acme")
+        await store.companies.check_key()
     async with open_store(database_url, ServerKey(bytes(32))) as store:
-        with pytest.raises(ConfigError, match="server key does not fit"):
-            await store.companies.ensure_default()
-        (company,) = await store.companies.list()  # and a new secret is the way out
-        await store.companies.rotate_secret(company.id)
-        await store.companies.ensure_default()
+        closed = await store.companies.list()
+        assert len(closed) == 2
+        for company in closed:
+            with pytest.raises(ConfigError, match="server key does not fit") as refused:
+                await store.companies.check_key()
+            assert f"sfu company rotate-secret {shlex.quote(company.name)}`" in str(refused.value)
+            await store.companies.rotate_secret(company.id)  # the way out
+        await store.companies.check_key()
 
 
 async def test_a_sealed_secret_opens_for_its_own_company_only(store: Store, company: Company, other: Company) -> None:

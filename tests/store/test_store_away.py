@@ -59,6 +59,29 @@ async def test_writes_fail_soon_and_work_again(patient: Store, away: Away, caplo
     assert re.search(r" reason=['\"].+['\"] sql='.+'$", said[0])
 
 
+async def test_a_full_disk_is_said_once_until_there_is_room(
+    tmp_path: Path, server_key: ServerKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What needs no room, as the probe, still works on a full disk: it is not taken for the end of the trouble."""
+    caplog.set_level("INFO", "sfu.store.database")
+    async with open_store(f"sqlite:///{tmp_path}/sfu.db", server_key) as store:
+        company = await store.companies.ensure_default()
+        caplog.clear()
+        await store.database.run("PRAGMA max_page_count = 1")  # it grows no more
+        for number in range(200):
+            with suppress(DatabaseUnavailable):
+                await store.rooms.create(company.id, f"room-{number}", RoomSettings(description="x" * 2000))
+        for number in range(3):
+            with pytest.raises(DatabaseUnavailable, match="its disk is full"):
+                await store.rooms.create(company.id, f"more-{number}", RoomSettings(description="x" * 2000))
+            await store.database.probe()
+            assert store.database.state == "refused"
+        await store.database.run("PRAGMA max_page_count = 1000000")
+        await store.rooms.create(company.id, "team", RoomSettings(description="x" * 2000))
+        assert store.database.state == "ok"
+    assert [line.split()[0] for line in caplog.messages] == ["statement=refused", "statement=works"]
+
+
 async def test_leaves_wait_for_the_database(patient: Store, away: Away, clock: Any) -> None:
     company = await patient.companies.ensure_default()
     async with trio.open_nursery() as nursery:

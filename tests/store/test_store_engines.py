@@ -51,7 +51,7 @@ def postgresql(state: str) -> BaseException:
         (sqlite3.SQLITE_IOERR_FSYNC, "away"),
         (sqlite3.SQLITE_CORRUPT_VTAB, "away"),
         (sqlite3.SQLITE_NOTADB, "away"),
-        (sqlite3.SQLITE_FULL, "away"),
+        (sqlite3.SQLITE_FULL, "full"),
         (sqlite3.SQLITE_CANTOPEN_ISDIR, "away"),
         (sqlite3.SQLITE_INTERRUPT, "away"),
         (sqlite3.SQLITE_ERROR, "refused"),

@@ -28,7 +28,7 @@ from sfu.refusals import (
     TokenUsed,
 )
 from sfu.store import Store, open_store
-from sfu.store.records import Company, RoomSettings, Session, SessionQuality
+from sfu.store.records import Company, RoomSettings, Session, SessionDrops, SessionQuality
 from sfu.store.servers import LOOK_S, LOOKS
 from sfu.store.sessions import STRANGER_LOOKS
 from sfu.tenancy import tokens
@@ -254,6 +254,26 @@ async def test_the_first_leave_counts(store: Store, company: Company, clock: Any
     await store.sessions.flush()
     closed = await stored(store, session)
     assert (closed.leave_reason, closed.duration_s, closed.metadata) == ("ice_timeout", 0, {"a": 1})
+
+
+async def test_a_leave_completes_what_others_closed(
+    store: Store, company: Company, database_url: str, server_key: ServerKey, clock: Any
+) -> None:
+    """Only the server that has the session knows how it went, whoever closes it first."""
+    quality, drops = SessionQuality(score_mean=4.0, bytes_up=7), SessionDrops(2, 1, "unresponsive")
+    deleted = await store.sessions.admit_anonymous(company.id, "team", "alice")
+    lost = await store.sessions.admit_anonymous(company.id, "other", "bob")
+    await store.rooms.delete(company.id, "team")
+    async with open_store(database_url, server_key, server="b", clock=clock) as second:
+        clock.advance(1000)
+        assert await second.sessions.close_stale() == 1
+    for session, reason in ((deleted, "page_gone"), (lost, "left")):
+        store.sessions.close(session, reason, {"a": 1}, quality, drops)
+    await store.sessions.flush()
+    for session, reason in ((deleted, "room_deleted"), (lost, "left")):
+        closed = await stored(store, session)
+        assert (closed.leave_reason, closed.quality, closed.drops) == (reason, quality, drops)
+        assert (closed.duration_s, closed.metadata) == (1000, {"a": 1})
 
 
 async def test_a_clock_set_back_makes_no_negative_duration(store: Store, company: Company, clock: Any) -> None:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.errors import BadName
-from sfu.refusals import BadValue, TokenError, TokenRevoked
+from sfu.refusals import BadValue, TokenError, TokenMalformed, TokenRevoked
 from sfu.tenancy import tokens
+from sfu.tenancy.keys import new_api_key
 from sfu.tenancy.names import canonical, sought
 from sfu.tenancy.tokens import Permissions
 
@@ -140,6 +141,15 @@ REFUSED = {
     f"no {claim}": (signed(without=claim), "token_claim")
     for claim in ("sub", "jti", "company_id", "room_id", "user_name", "permissions", "iat", "nbf", "exp")
 }
+
+
+@pytest.mark.parametrize("around", ["{}", " {}\n"])
+def test_an_api_key_in_place_of_a_token_is_called_one(around: str) -> None:
+    key = new_api_key().reveal()
+    with pytest.raises(TokenMalformed, match="This is an API key, not a token") as refused:
+        tokens.peek(around.format(key))
+    assert key not in str(refused.value)
+    assert "API key" in tokens.inspect(key, SECRET, NOW).message
 
 
 @pytest.mark.parametrize(("token", "code"), REFUSED.values(), ids=REFUSED)

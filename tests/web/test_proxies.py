@@ -5,6 +5,7 @@ from ipaddress import ip_network
 import pytest
 from support.serving import LAST, UPGRADE, local, serving
 
+from sfu.config import Config
 from sfu.web import proxies
 from sfu.web.proxies import Proxies
 
@@ -181,3 +182,19 @@ def test_strangers_cannot_fill_the_log_with_proxies(caplog: pytest.LogCaptureFix
     for number in range(200):
         strict.client(f"2001:db8:0:{number:x}::1", False, [(b"x-forwarded-for", b"203.0.113.9")])
     assert len(caplog.messages) == proxies.WARNED
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        ("", 0),
+        ("10.0.0.0/8, ::1", 0),
+        ("0.0.0.0/0", 1),
+        ("10.0.0.1, ::/0", 1),
+        ("0.0.0.0/1, 128.0.0.0/1", 1),
+        ("0.0.0.0/0, ::/0", 1),
+    ],
+)
+def test_trust_in_everybody_is_warned_of(networks: str, said: int, caplog: pytest.LogCaptureFixture) -> None:
+    Proxies(Config.from_env({"SFU_TRUSTED_PROXIES": networks}).trusted_proxies)
+    assert [line.split()[0] for line in caplog.messages] == ["proxies=everybody"] * said
