@@ -188,8 +188,8 @@ class Page:
         self.listeners.append(listener)
 
     def add_init_script(self, script: str) -> None:
-        """Runs a script before those of each document that this page loads from now on."""
-        declared = f"() => {{ {script} }}"
+        """Runs a script before those of each document that this page loads from now on, if that has an origin."""
+        declared = f"() => {{ if (origin !== 'null') {{ {script} }} }}"
         self._firefox.ask("script.addPreloadScript", functionDeclaration=declared, contexts=[self._context])
 
     def goto(self, url: str) -> None:

@@ -228,4 +228,5 @@ class People:
         people, self.here = self.here, []
         for one in people:
             one.context.close()
-        assert [f"{one.name}: {problem}" for one in people for problem in one.problems] == []
+        problems = [f"{one.name}: {problem}" for one in people for problem in one.problems]
+        assert not problems, problems

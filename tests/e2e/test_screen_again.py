@@ -97,6 +97,6 @@ def test_a_screen_is_shared_again_and_again_in_a_locked_room(server: Server, per
 @pytest.mark.soak
 def test_firefox_shares_a_screen_again_and_again(server: Server, person: People, room: str, firefox: Firefox) -> None:
     fiona, carl = person(server, "fiona", on=firefox, quiet=True), person(server, "carl", quiet=True).join(room)
-    fiona.page.add_init_script(_SMALL_JS)
     fiona.join(room)
+    fiona.page.evaluate(f"void (() => {{ {_SMALL_JS} }})()")
     shares_again(fiona, [carl], lambda: fiona.page.evaluate(_REPORTED_JS))

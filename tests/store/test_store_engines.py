@@ -81,7 +81,7 @@ def test_what_a_code_of_sqlite_means(code: int, fault: str) -> None:
         ("25P03", "away"),
         ("28P01", "away"),
         ("3D000", "away"),
-        ("53100", "away"),
+        ("53100", "full"),
         ("53300", "away"),
         ("57P01", "away"),
         ("57P03", "away"),
