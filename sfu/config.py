@@ -368,8 +368,9 @@ class Config:
 
     @property
     def public_tcp_port(self) -> int:
-        """The TCP port in ICE candidates, 0 if there are none for TCP."""
-        return self.port if self.tcp_port is None else self.tcp_port
+        """The TCP port in ICE candidates, 0 for none: below 1024, browsers send media to ports 80 and 443 only."""
+        reached = self.port if self.port >= 1024 or self.port in (80, 443) else 0
+        return reached if self.tcp_port is None else self.tcp_port
 
     @property
     def loopback(self) -> bool:

@@ -192,6 +192,11 @@ def test_the_document_lists_every_setting() -> None:
     assert rows == expected
 
 
+@pytest.mark.parametrize(("port", "offered"), [(80, 80), (81, 0), (443, 443), (1023, 0), (1024, 1024)])
+def test_media_over_tcp_is_offered_where_browsers_send_it(port: int, offered: int) -> None:
+    assert Config.from_env({"SFU_PORT": str(port)}).public_tcp_port == offered
+
+
 @pytest.mark.parametrize(("given", "port"), [({}, 9000), ({"SFU_TCP_PORT": "443"}, 443), ({"SFU_TCP_PORT": "0"}, 0)])
 def test_media_over_tcp_has_the_port_of_the_page_unless_told_otherwise(given: dict[str, str], port: int) -> None:
     assert Config.from_env({"SFU_PORT": "9000"} | given).public_tcp_port == port

@@ -230,3 +230,12 @@ class People:
             one.context.close()
         problems = [f"{one.name}: {problem}" for one in people for problem in one.problems]
         assert not problems, problems
+
+
+def in_call(*people: Person) -> None:
+    """Waits until each of them sees all others and hears somebody."""
+    for one in people:
+        for other in people:
+            if other is not one:
+                one.sees(other)
+        one.hears()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from firefox import Firefox
-from people import Person
+from people import Person, in_call
 from playwright.sync_api import Browser, expect
 from support.process import Server, eventually
 from support.relay import HOST
@@ -20,14 +20,6 @@ _DELAY_JS = """async () => {
     const reports = [...((await window.room.pc?.getStats())?.values() ?? [])];
     return reports.find((one) => one.type === 'candidate-pair' && one.nominated)?.currentRoundTripTime ?? 0;
 }"""
-
-
-def in_call(*people: Person) -> None:
-    for one in people:
-        for other in people:
-            if other is not one:
-                one.sees(other)
-        one.hears()
 
 
 def video(one: Person, name: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from firefox import Firefox
-from people import Person
+from people import Person, in_call
 from support.process import Server, eventually, free_port
 from support.turn import coturn
 from support.variants import variants
@@ -39,14 +39,6 @@ def path(one: Person) -> dict[str, Any]:
     """The candidate in use (W3C webrtc-stats, RTCIceCandidateStats)."""
     found: dict[str, Any] = eventually(lambda: one.page.evaluate(_PATH_JS), f"{one.name} has a path")
     return found
-
-
-def in_call(*people: Person) -> None:
-    for one in people:
-        for other in people:
-            if other is not one:
-                one.sees(other)
-        one.hears()
 
 
 @pytest.fixture
