@@ -68,7 +68,7 @@ def _record(event: str, company: Company) -> None:
 
 
 def _user() -> str:
-    """Who runs this command: with sudo, whoever called sudo."""
+    """The user of this command; under sudo, the one that called it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in containers

@@ -1,4 +1,4 @@
-"""Lines in the log about refusals: why, where, who and from which address.
+"""Lines in the log about refusals: the reason, room, person and address of each.
 
 Whoever is refused determines how many there are, so one address gets a limited number, and no line twice in a minute.
 """
@@ -18,7 +18,7 @@ DETAIL_CHARACTERS = 240
 
 
 class Refused:
-    """Writes the lines. `room` and `name` are those that were asked for, by whoever had a right to them or had none."""
+    """Writes the lines. `room` and `name` are what the client asked for, even without a right to it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._lines, self._same = Rate(LINES, LINES_S, clock), Rate(1, LINES_S, clock)
