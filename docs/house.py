@@ -28,6 +28,7 @@ CONTROL: Layers = [
     (
         *SHARED,
         "sfu.turn",
+        "sfu.values",
         "sfu.config",
         "sfu.settings_file",
         "sfu.rates",
@@ -44,8 +45,8 @@ CONTROL: Layers = [
     ("sfu.calls",),
     ("sfu.api",),
     ("sfu.status", "sfu.data"),
-    ("sfu.company", "sfu.coturn"),
     ("sfu.server",),
+    ("sfu.commands",),
     ("sfu.__main__",),
 ]
 MEDIA: Layers = [

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import trio
 
-from sfu import __version__, company, coturn, logs, settings_file
+from sfu import __version__, logs, settings_file
 from sfu.clock import AwakeClock
+from sfu.commands import company, coturn_config, serve
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
@@ -27,6 +28,8 @@ log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
+COMMANDS = (serve, company, coturn_config)
+"""The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""
 
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(_parser(), sys.argv[1:] if arguments is None else arguments)
     status = 0
     try:
-        trio.run(options.command, _prepare(options), options, clock=AwakeClock())
+        trio.run(options.command.run, _prepare(options), options, clock=AwakeClock())
     except* (ConfigError, Refusal) as group:
         logs.say(f"sfu: {_first(group)}", logging.ERROR)
         status = REFUSED
@@ -64,7 +67,7 @@ def _prepare(options: argparse.Namespace) -> Config:
         raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on. Start it without.")
     named, options.env_file = "env_file" in options, _settings_file(options)
     warnings = settings_file.add(options.env_file, os.environ, strict=named) if options.env_file else []
-    config = Config.from_env(os.environ, omit=frozenset() if options.command is _serve else SERVER_FILES)
+    config = Config.from_env(os.environ, omit=frozenset() if options.command is serve else SERVER_FILES)
     logs.to_stderr(config.log_level)
     for warning in [*warnings, *unknown(os.environ)]:
         log.warning("%s", warning)
@@ -78,13 +81,7 @@ def _settings_file(options: argparse.Namespace) -> Path | None:
     A server without the option takes nothing from the service's file: it may run beside the service.
     """
     named: Path | None = getattr(options, "env_file", None)
-    return named if named or options.command is _serve else settings_file.default()
-
-
-async def _serve(config: Config, options: argparse.Namespace) -> None:
-    from sfu.server import serve  # this import takes half a second; other commands and errors need not wait for it
-
-    await serve(config, self_signed=options.self_signed, env_file=options.env_file)
+    return named if named or options.command is serve else settings_file.default()
 
 
 def _raise_open_files() -> None:
@@ -107,26 +104,18 @@ def _parser() -> argparse.ArgumentParser:
     settings_file.add_option(parser)
     parser.add_argument("--version", action="version", version=f"sfu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    serving = commands.add_parser(
-        "serve", help="run the server", description="Runs the server.", epilog=table, formatter_class=raw
-    )
-    serving.add_argument(
-        "--self-signed", action="store_true", help="serve https with a new self-signed certificate, to try phones"
-    )
-    settings_file.add_option(serving)
-    serving.set_defaults(command=_serve)
-    companies = commands.add_parser(
-        "company", help="create, list and change companies and their API keys", allow_abbrev=False
-    )
-    companies.set_defaults(command=company.run)
-    company.add_parsers(companies)
-    relay = commands.add_parser(
-        "coturn-config",
-        help="print the configuration of a TURN server",
-        description="Prints a turnserver.conf for coturn as the TURN server of SFU_TURN_URLS, with SFU_TURN_SECRET.",
-    )
-    settings_file.add_option(relay)
-    relay.set_defaults(command=coturn.run)
+    for command in COMMANDS:
+        one = commands.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=command.DESCRIPTION,
+            epilog=table if command is serve else None,
+            formatter_class=raw if command is serve else argparse.HelpFormatter,
+            allow_abbrev=False,
+        )
+        settings_file.add_option(one)
+        command.add_arguments(one)
+        one.set_defaults(command=command)
     return parser
 
 

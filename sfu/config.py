@@ -7,22 +7,17 @@ compares the two.
 from __future__ import annotations
 
 import difflib
-import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from sfu import turn
+from sfu import turn, values
 from sfu.errors import ConfigError
 
 PREFIX = "SFU_"
-ANY_HOST = "*"
-"""The `host` that means every IPv4 and IPv6 address of every interface."""
 SHARED_UDP = sys.platform == "linux"
 """Whether media workers can share a UDP port. Other systems deliver a datagram to an arbitrary one of the sockets."""
 
@@ -30,9 +25,6 @@ SERVER_FILES = frozenset({"SFU_TLS_CERT", "SFU_TLS_KEY"})
 """Settings of files that only the server reads. Other commands may have no right to read them."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
-_BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,182 +54,61 @@ def _setting(
 
 
 def _bytes(default: int, low: int, high: int, text: str) -> Any:
-    return _setting(default, _whole(low, high), text, unit="bytes")
+    return _setting(default, values.whole(low, high), text, unit="bytes")
 
 
 def _seconds(default: float, text: str, low: float = 0.1) -> Any:
-    return _setting(default, _decimal(low, 3600), text, unit="seconds")
-
-
-def _whole(low: int, high: int, *others: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not _DECIMAL.fullmatch(text) or "." in text or not (low <= int(text) <= high or int(text) in others):
-            raise ValueError(" or ".join([*map(str, others), f"a whole number from {low} to {high}"]))
-        return int(text)
-
-    return parse
-
-
-def _decimal(low: float, high: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        if not _DECIMAL.fullmatch(text) or not low <= float(text) <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
-        return float(text)
-
-    return parse
+    return _setting(default, values.decimal(low, 3600), text, unit="seconds")
 
 
 def _switch(default: bool, text: str) -> Any:
-    return _setting(default, _choice({"on": True, "off": False}), text, shown="on" if default else "off")
-
-
-def _choice(accepted: Mapping[str, Any]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        if text.lower() not in accepted:
-            raise ValueError(" or ".join(accepted))
-        return accepted[text.lower()]
-
-    return parse
-
-
-def _items(text: str) -> Iterator[str]:
-    return (item for item in (part.strip() for part in text.split(",")) if item)
-
-
-def _host(text: str) -> str:
-    if text == ANY_HOST:
-        return text
-    try:
-        return str(ip_address("127.0.0.1" if text == "localhost" else text.strip("[]")))
-    except ValueError:
-        raise ValueError("an IPv4 or IPv6 address of this machine, localhost, or * for every address") from None
-
-
-def _public_ip(text: str) -> tuple[str, ...]:
-    accepted = "IPv4 or IPv6 addresses without port, separated by commas"
-    found = []
-    for item in _items(text):
-        try:
-            address = ip_address(item)
-        except ValueError:
-            raise ValueError(f"{accepted}; {item!r} is not one") from None
-        if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
-            raise ValueError(f"{accepted}; nobody can send to {item!r}")
-        found.append(str(address))
-    return tuple(dict.fromkeys(found))
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    """Origins as browsers send them (RFC 6454 section 6.2): scheme and host in lower case, no default port, no path."""
-    found = []
-    for item in _items(text):
-        parts = urlsplit(item.lower())
-        default_port = {"http": 80, "https": 443}.get(parts.scheme)
-        try:
-            port, host = parts.port, parts.hostname
-        except ValueError:
-            port, host = None, None
-        more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-        if default_port is None or not host or more or not item.isascii():
-            raise ValueError(f"origins such as https://example.org, separated by commas; {item!r} is not one")
-        host = f"[{host}]" if ":" in host else host
-        found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default_port) else ""))
-    return tuple(dict.fromkeys(found))
-
-
-def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    found = []
-    for item in _items(text):
-        try:
-            found.append(ip_network(item))
-        except ValueError:
-            raise ValueError(
-                f"addresses or networks such as 10.0.0.0/8, comma-separated; {item!r} is not one"
-            ) from None
-    return tuple(found)
-
-
-def _base_path(text: str) -> str:
-    path = text.rstrip("/")
-    if path and (not _BASE_PATH.fullmatch(path) or {".", ".."} & set(path.split("/"))):
-        raise ValueError("a path such as /meet, of letters, digits and . _ ~ -")
-    return path
-
-
-def _file(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise ValueError("the path of an existing file")
-    if not os.access(path, os.R_OK):
-        raise ValueError("the path of a file that this user may read")
-    return path
-
-
-def _path(text: str) -> Path:
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:
-        path = Path()
-    if not path.is_absolute() or "\0" in text:
-        raise ValueError("an absolute path (it need not exist)")
-    return path
-
-
-def _data_dir() -> Path:
-    """The default folder: systemd's state directory of a service, root's, or a user's (XDG Base Directory)."""
-    if of_service := os.environ.get("STATE_DIRECTORY"):
-        return Path(of_service.split(":")[0])  # a service may have several
-    if os.geteuid() == 0:
-        return Path("/var/lib/sfu")
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return Path(state if os.path.isabs(state) else "~/.local/state").expanduser() / "sfu"
-
-
-def _text(text: str) -> str:
-    if not text.isprintable() or len(text) > 255:
-        raise ValueError("up to 255 printable characters")
-    return text
-
-
-def _cores() -> int:
-    """Cores this process may use. macOS has no CPU affinity, so there it is all cores."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return _setting(default, values.choice({"on": True, "off": False}), text, shown="on" if default else "off")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting. `Config()` has the defaults; `sfu serve` uses `from_env`."""
 
-    host: str = _setting(ANY_HOST, _host, "Address to listen on: * for all, 0.0.0.0 for all IPv4, :: for all IPv6.")
+    host: str = _setting(
+        values.ANY_HOST, values.host, "Address to listen on: * for all, 0.0.0.0 for all IPv4, :: for all IPv6."
+    )
     port: int = _setting(
-        8080, _whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port."
+        8080, values.whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port."
     )
     tcp_port: int | None = _setting(
         None,
-        _whole(1024, 65535, 0, 80, 443),
+        values.whole(1024, 65535, 0, 80, 443),
         "TCP port for media where UDP is blocked. 0: none.",
         shown="SFU_PORT",
     )
     public_ip: tuple[str, ...] = _setting(
-        (), _public_ip, "Addresses to which browsers send media, comma-separated.", shown="every address listened on"
+        (),
+        values.public_ip,
+        "Addresses to which browsers send media, comma-separated.",
+        shown="every address listened on",
     )
     allowed_origins: tuple[str, ...] = _setting(
-        (), _origins, "Other sites' origins whose pages may connect or embed a call, comma-separated.", shown="none"
+        (),
+        values.origins,
+        "Other sites' origins whose pages may connect or embed a call, comma-separated.",
+        shown="none",
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
-        (), _networks, "Proxies whose forwarding headers are trusted, comma-separated.", shown="none"
+        (), values.networks, "Proxies whose forwarding headers are trusted, comma-separated.", shown="none"
     )
     base_path: str = _setting(
-        "", _base_path, "Path at which a proxy serves the rooms, such as /meet, if the proxy passes it on.",
+        "", values.base_path, "Path at which a proxy serves the rooms, such as /meet, if the proxy passes it on.",
         shown="none",
     )  # fmt: skip
     tls_cert: Path | None = _setting(
-        None, _file, "PEM file of a certificate with its chain. If set, the server speaks https only.", shown="none"
+        None,
+        values.file,
+        "PEM file of a certificate with its chain. If set, the server speaks https only.",
+        shown="none",
     )
-    tls_key: Path | None = _setting(None, _file, "PEM file of the certificate's private key.", shown="none")
+    tls_key: Path | None = _setting(None, values.file, "PEM file of the certificate's private key.", shown="none")
     data_dir: Path = _setting(
-        _data_dir, _path, "Folder for the database, the server key and shared files.",
+        values.data_dir, values.path, "Folder for the database, the server key and shared files.",
         shown="~/.local/state/sfu, for root /var/lib/sfu",
     )  # fmt: skip
     database_url: str = _setting(
@@ -249,7 +120,7 @@ class Config:
         shown="the key in SFU_SERVER_KEY_FILE", secret=True,
     )  # fmt: skip
     server_key_file: Path | None = _setting(
-        None, _path, "File of the server key, made at the first start.", shown="server.key beside the database"
+        None, values.path, "File of the server key, made at the first start.", shown="server.key beside the database"
     )
     turn_urls: tuple[str, ...] = _setting(
         (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none"
@@ -258,50 +129,57 @@ class Config:
         "", turn.parse_secret, "Secret of the TURN servers, coturn's static-auth-secret.", shown="none", secret=True
     )
     server_name: str = _setting(
-        "", _text, "Name of this server, unique among those that share a database.", shown="host name and port"
+        "", values.text, "Name of this server, unique among those that share a database.", shown="host name and port"
     )
     heartbeat_s: float = _seconds(10.0, "Interval at which ongoing sessions are recorded in the database.")
     allow_anonymous: bool = _switch(True, "off: every join needs a token.")
     workers: int = _setting(
-        max(1, _cores() - 1), _whole(1, 256), "Number of media workers.", shown="cores - 1, at least 1"
+        max(1, values.cores() - 1), values.whole(1, 256), "Number of media workers.", shown="cores - 1, at least 1"
     )
     limits: bool = _switch(
         True, "off: no rate limits, no maxima of peers and tracks. For load tests; needs a loopback SFU_HOST."
     )
     max_load: float = _setting(
-        0.85, _decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores"
+        0.85, values.decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores"
     )
-    max_peers: int = _setting(100, _whole(1, 10_000), "Most peers in a room created without a maximum of its own.")
-    max_tracks: int = _setting(8, _whole(2, 64), "Most tracks one peer may publish.")
-    max_waiting: int = _setting(50, _whole(1, 1000), "Most people waiting in the lobby of one room.")
+    max_peers: int = _setting(
+        100, values.whole(1, 10_000), "Most peers in a room created without a maximum of its own."
+    )
+    max_tracks: int = _setting(8, values.whole(2, 64), "Most tracks one peer may publish.")
+    max_waiting: int = _setting(50, values.whole(1, 1000), "Most people waiting in the lobby of one room.")
     lobby_s: float = _seconds(600.0, "Longest wait in a lobby.")
     ban_s: int = _setting(
-        43_200, _whole(1, 31_536_000), "How long a removed participant who joined without a token is kept out.",
+        43_200, values.whole(1, 31_536_000), "How long a removed participant who joined without a token is kept out.",
         unit="seconds",
     )  # fmt: skip
     chat_kept_s: int = _setting(
-        86_400, _whole(0, 315_360_000), "How long chat is kept, unless the room sets its own time. 0: not at all.",
+        86_400, values.whole(0, 315_360_000), "How long chat is kept, unless the room sets its own time. 0: not at "
+        "all.",
         unit="seconds",
     )  # fmt: skip
     keep_open_chat: bool = _switch(
         False, "on: chat and files outlive the call also in rooms that anyone can enter by name."
     )
     history_days: int = _setting(
-        365, _whole(0, 36_500), "How long ended sessions and expired tokens are kept. 0: forever.", unit="days"
+        365, values.whole(0, 36_500), "How long ended sessions and expired tokens are kept. 0: forever.", unit="days"
     )
     guest_history_days: int = _setting(
-        30, _whole(0, 36_500), "How long ended sessions without a token are kept, if that is shorter. 0: as long as "
-        "others.", unit="days",
+        30, values.whole(0, 36_500), "How long ended sessions without a token are kept, if that is shorter. 0: as long "
+        "as others.", unit="days",
     )  # fmt: skip
     file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.")
     room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Most space for the files of one room.")
     files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Most space for the files of all rooms.")
-    last_n: int = _setting(16, _whole(0, 10_000), "Most videos sent to one peer: those of the last speakers. 0: all.")
-    max_candidates: int = _setting(32, _whole(1, 1000), "Most ICE candidates from one peer.")
+    last_n: int = _setting(
+        16, values.whole(0, 10_000), "Most videos sent to one peer: those of the last speakers. 0: all."
+    )
+    max_candidates: int = _setting(32, values.whole(1, 1000), "Most ICE candidates from one peer.")
     message_bytes: int = _bytes(65536, 1024, 1 << 24, "Longest WebSocket message.")
     section_bytes: int = _bytes(4096, 512, 65536, "Longest SDP answer, per media section of its offer.")
-    messages_per_s: int = _setting(20, _whole(1, 10_000), "Most WebSocket messages from one peer.", unit="per second")
-    messages_burst: int = _setting(60, _whole(1, 10_000), "Most WebSocket messages from one peer at once.")
+    messages_per_s: int = _setting(
+        20, values.whole(1, 10_000), "Most WebSocket messages from one peer.", unit="per second"
+    )
+    messages_burst: int = _setting(60, values.whole(1, 10_000), "Most WebSocket messages from one peer at once.")
     head_bytes: int = _bytes(16384, 1024, 1 << 20, "Longest head of an HTTP request.")
     head_s: float = _seconds(5.0, "Timeout for the head of an HTTP request.")
     body_bytes: int = _bytes(65536, 0, 1 << 24, "Longest body of an HTTP request.")
@@ -318,7 +196,9 @@ class Config:
         "How long a peer whose WebSocket broke can resume; pages try after 1 to 3 seconds. A reloaded page gets its "
         "seat back for as long, up to 5 seconds.",
     )
-    log_level: str = _setting("info", _choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.")
+    log_level: str = _setting(
+        "info", values.choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error."
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], omit: Set[str] = frozenset()) -> Config:
@@ -326,7 +206,7 @@ class Config:
 
         Raises ConfigError with the variable's name, its value and what is accepted.
         """
-        values = {}
+        given = {}
         for spec in fields(cls):
             variable = _variable(spec.name)
             text = env.get(variable, "").strip()
@@ -335,11 +215,11 @@ class Config:
             if "\n" in text:  # not quoted here, since it may be a password's
                 raise ConfigError(f"{variable} has more than one line. In a settings file, a quote may not be closed.")
             try:
-                values[spec.name] = spec.metadata["parse"](text)
+                given[spec.name] = spec.metadata["parse"](text)
             except ValueError as error:
                 shown = f"={text!r}" if spec.repr else ""
                 raise ConfigError(f"{variable}{shown} is not accepted: it must be {error}.") from None
-        config = cls(**values)
+        config = cls(**given)
         config._check()
         return config
 
@@ -375,7 +255,7 @@ class Config:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host != ANY_HOST and ip_address(self.host).is_loopback
+        return self.host != values.ANY_HOST and ip_address(self.host).is_loopback
 
 
 def settings() -> list[Setting]:

@@ -20,10 +20,11 @@ import anyio
 import trio
 
 from sfu import bridge
-from sfu.config import ANY_HOST, Config
+from sfu.config import Config
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.metrics import Counters
 from sfu.stun import MARK_CHARS, mark
+from sfu.values import ANY_HOST
 
 log = logging.getLogger("sfu.workers")
 

@@ -6,10 +6,14 @@ import argparse
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from sfu.config import ANY_HOST, Config
+from sfu.config import Config
 from sfu.errors import ConfigError
 from sfu.interfaces import interface_addresses
 from sfu.turn import TurnUrl, parse_url
+from sfu.values import ANY_HOST
+
+NAME, HELP = "coturn-config", "print the configuration of a TURN server"
+DESCRIPTION = "Prints a turnserver.conf for coturn as the TURN server of SFU_TURN_URLS, with SFU_TURN_SECRET."
 
 FIXED = """\
 # Only UDP, and only to this server: nobody can use the relay for anything else.
@@ -35,6 +39,10 @@ cert=/etc/coturn/fullchain.pem
 pkey=/etc/coturn/privkey.pem
 no-tlsv1
 no-tlsv1_1"""
+
+
+def add_arguments(_parser: argparse.ArgumentParser) -> None:
+    """It has none."""
 
 
 async def run(config: Config, _options: argparse.Namespace) -> None:

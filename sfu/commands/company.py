@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from sfu.store import Store
     from sfu.store.records import Company
 
+NAME, HELP = "company", "create, list and change companies and their API keys"
+DESCRIPTION = "Creates, lists and changes companies and their API keys."
+
 Command = Callable[["Store", argparse.Namespace], Awaitable["Company | None"]]
 """Returns the company that it changed, if any."""
 
 
-def add_parsers(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands of `sfu company`."""
-    settings_file.add_option(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (command, text) in COMMANDS.items():
         one = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)

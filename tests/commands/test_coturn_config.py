@@ -11,8 +11,8 @@ from support import debian
 from support.process import environment, free_port, sfu
 from support.turn import coturn
 
+from sfu.commands.coturn_config import turnserver_conf
 from sfu.config import Config
-from sfu.coturn import turnserver_conf
 from sfu.errors import ConfigError
 from sfu.turn import credentials
 

@@ -1,0 +1,152 @@
+"""Values of settings: each function takes the text of a variable and returns its value.
+
+It raises ValueError with a description of what is accepted. `whole`, `decimal` and `choice` make such functions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ANY_HOST = "*"
+"""The `host` that means every IPv4 and IPv6 address of every interface."""
+
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
+_BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+
+
+def whole(low: int, high: int, *others: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not _DECIMAL.fullmatch(text) or "." in text or not (low <= int(text) <= high or int(text) in others):
+            raise ValueError(" or ".join([*map(str, others), f"a whole number from {low} to {high}"]))
+        return int(text)
+
+    return parse
+
+
+def decimal(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not _DECIMAL.fullmatch(text) or not low <= float(text) <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
+
+
+def choice(accepted: Mapping[str, Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if text.lower() not in accepted:
+            raise ValueError(" or ".join(accepted))
+        return accepted[text.lower()]
+
+    return parse
+
+
+def items(text: str) -> Iterator[str]:
+    return (item for item in (part.strip() for part in text.split(",")) if item)
+
+
+def host(text: str) -> str:
+    if text == ANY_HOST:
+        return text
+    try:
+        return str(ip_address("127.0.0.1" if text == "localhost" else text.strip("[]")))
+    except ValueError:
+        raise ValueError("an IPv4 or IPv6 address of this machine, localhost, or * for every address") from None
+
+
+def public_ip(text: str) -> tuple[str, ...]:
+    accepted = "IPv4 or IPv6 addresses without port, separated by commas"
+    found = []
+    for item in items(text):
+        try:
+            address = ip_address(item)
+        except ValueError:
+            raise ValueError(f"{accepted}; {item!r} is not one") from None
+        if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
+            raise ValueError(f"{accepted}; nobody can send to {item!r}")
+        found.append(str(address))
+    return tuple(dict.fromkeys(found))
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454 section 6.2): scheme and host in lower case, no default port, no path."""
+    found = []
+    for item in items(text):
+        parts = urlsplit(item.lower())
+        default_port = {"http": 80, "https": 443}.get(parts.scheme)
+        try:
+            port, host = parts.port, parts.hostname
+        except ValueError:
+            port, host = None, None
+        more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+        if default_port is None or not host or more or not item.isascii():
+            raise ValueError(f"origins such as https://example.org, separated by commas; {item!r} is not one")
+        host = f"[{host}]" if ":" in host else host
+        found.append(f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, default_port) else ""))
+    return tuple(dict.fromkeys(found))
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = []
+    for item in items(text):
+        try:
+            found.append(ip_network(item))
+        except ValueError:
+            raise ValueError(
+                f"addresses or networks such as 10.0.0.0/8, comma-separated; {item!r} is not one"
+            ) from None
+    return tuple(found)
+
+
+def base_path(text: str) -> str:
+    path = text.rstrip("/")
+    if path and (not _BASE_PATH.fullmatch(path) or {".", ".."} & set(path.split("/"))):
+        raise ValueError("a path such as /meet, of letters, digits and . _ ~ -")
+    return path
+
+
+def file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError("the path of an existing file")
+    if not os.access(path, os.R_OK):
+        raise ValueError("the path of a file that this user may read")
+    return path
+
+
+def path(text: str) -> Path:
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        path = Path()
+    if not path.is_absolute() or "\0" in text:
+        raise ValueError("an absolute path (it need not exist)")
+    return path
+
+
+def data_dir() -> Path:
+    """The default folder: systemd's state directory of a service, root's, or a user's (XDG Base Directory)."""
+    if of_service := os.environ.get("STATE_DIRECTORY"):
+        return Path(of_service.split(":")[0])  # a service may have several
+    if os.geteuid() == 0:
+        return Path("/var/lib/sfu")
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return Path(state if os.path.isabs(state) else "~/.local/state").expanduser() / "sfu"
+
+
+def text(text: str) -> str:
+    if not text.isprintable() or len(text) > 255:
+        raise ValueError("up to 255 printable characters")
+    return text
+
+
+def cores() -> int:
+    """Cores this process may use. macOS has no CPU affinity, so there it is all cores."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
