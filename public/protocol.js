@@ -9,10 +9,8 @@
  * With `token` instead of `room` and `name`, the server takes both from the token. With `ticket`, kept from a Room of a page
  * that was reloaded, the server continues that session if it can.
  *
- * A Room keeps itself joined. If the WebSocket breaks while media flows, the session is resumed; if the media path fails, ICE
- * is restarted. Meanwhile the peer stays in the room, and `trouble` tells what is under repair. If the repair fails, the Room
- * reconnects with increasing pauses and publishes the same tracks again. Mute states are kept in any case. Only leave() and a
- * `bye` without rejoin end it.
+ * A Room keeps itself joined: it resumes a broken WebSocket, restarts ICE if media fails, and else joins anew, with the same
+ * tracks and mute states. `trouble` tells what is under repair. Only leave() and a `bye` without rejoin end it.
  *
  * docs/embedding.md lists its state and its events.
  */
@@ -24,6 +22,7 @@ const STEADY_MS = 10_000; // a connection that lasted this long resets the recon
 const PAUSE_MS = { first: 500, last: 5_000 };
 const PATHLESS = { codes: ['ice_timeout', 'dtls_failed'], pause_ms: 10_000, tries: 3 }; // others see every attempt as a join and a leave, so there are few
 const NOBODY = { dominant: null, speaking: [] };
+const participant = ({ tracks = [], ...one }) => ({ hand: 0, ...one, tracks: new Map(tracks.map((track) => [track.source, { ...track, paused: null }])) });
 const PASSED_ON = new Set(['chat', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
 
 export class Room extends EventTarget {
@@ -180,7 +179,7 @@ export class Room extends EventTarget {
       this.#emit('bye', data);
       this.#link.lose(data.code, data.message, data.rejoin);
     } else if (event === 'joined') {
-      this.participants.set(data.peer, { hand: 0, moderator: false, publish: true, ...data, tracks: new Map() });
+      this.participants.set(data.peer, participant(data));
       this.#emit('joined', data);
     } else if (event === 'left') {
       this.participants.delete(data.peer);
@@ -201,12 +200,12 @@ export class Room extends EventTarget {
     } else if (event === 'track_ended') {
       person?.tracks.delete(data.source);
       this.#remap(new Map([...this.#media].filter(([, one]) => one.peer !== data.peer || one.source !== data.source)));
-    } else if (event === 'speakers') {
-      this.speakers = data;
-      this.#emit('speakers', data);
-    } else if (event === 'quality') {
-      this.quality = data;
-      this.#emit('quality', data);
+    } else if (event === 'speakers' || event === 'quality') {
+      this[event] = data;
+      this.#emit(event, data);
+    } else if (event === 'connection') {
+      if (person) person.lost = data.lost;
+      this.#emit('connection', data);
     } else if (event === 'hand') {
       if (data.peer === this.self) this.hand = data.raised;
       else if (person) person.hand = data.raised;
@@ -226,9 +225,7 @@ export class Room extends EventTarget {
     const before = this.participants;
     Object.assign(this, { self: peer, room, name, limits, permissions, settings: state, speakers: NOBODY });
     if (!resumed) this.hand = 0;
-    this.participants = new Map(
-      participants.map((one) => [one.peer, { hand: 0, moderator: false, publish: true, ...one, tracks: new Map(one.tracks.map((track) => [track.source, { ...track, paused: null }])) }]),
-    );
+    this.participants = new Map(participants.map((one) => [one.peer, participant(one)]));
     if (!resumed) this.#joinedAt = performance.now();
     this.#emit('welcome', { peer, room, name, resumed });
     if (resumed) this.#catchUp(before);

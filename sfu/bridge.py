@@ -177,6 +177,13 @@ class Connected(Message, frozen=True):
     transport: Literal["udp", "tcp"] = "udp"
 
 
+class Lost(Message, frozen=True):
+    """Nothing has come from the peer for a while, or (`lost` is false) something comes again."""
+
+    peer: str
+    lost: bool
+
+
 class Unreached(Message, frozen=True):
     """No media path to the peer is up a while after its answer. `heard`: its connectivity checks arrive. `hosts` and
     UDP `port` are advertised."""
@@ -287,7 +294,7 @@ class Stats(Message, frozen=True):
 
 
 Event = (
-    Ready | Fatal | Offer | Candidate | Connected | Unreached | Track | TrackEnded | Paused | Layers | Speakers
+    Ready | Fatal | Offer | Candidate | Connected | Lost | Unreached | Track | TrackEnded | Paused | Layers | Speakers
     | Quality | Refused | Failed | Gone | Stats
 )  # fmt: skip
 

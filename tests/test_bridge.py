@@ -33,6 +33,7 @@ EVENTS: list[bridge.Event] = [
     bridge.Offer("p1", "v=0\r\n", {"0": "microphone"}, {"2": bridge.Origin("p2", "camera")}),
     bridge.Candidate("p1", "candidate:1 1 udp 1 192.0.2.1 9 typ host", "0"),
     bridge.Connected("p1", "192.0.2.1"),
+    bridge.Lost("p1", True),
     bridge.Unreached("p1", True, ("192.0.2.1", "2001:db8::1"), 8080),
     bridge.Track("p1", "camera", "video"),
     bridge.TrackEnded("p1", "camera"),

@@ -10,6 +10,7 @@ export default {
   'more.shortcuts': 'اختصارات لوحة المفاتيح',
   'link.copied': 'تم نسخ الرابط',
   'link.show': 'لا يسمح متصفحك بالنسخ. إليك الرابط: {link}',
+  'tile.paused.lost': 'انقطع الاتصال',
   'tile.volume': 'مستوى صوت {name} لديك فقط',
   'react.thumbs_up': 'موافق',
   'react.heart': 'شكرًا',

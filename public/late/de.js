@@ -10,6 +10,7 @@ export default {
   'more.shortcuts': 'Tastenkürzel',
   'link.copied': 'Link kopiert',
   'link.show': 'Dein Browser erlaubt kein Kopieren. Hier ist der Link: {link}',
+  'tile.paused.lost': 'Verbindung unterbrochen',
   'tile.volume': 'Lautstärke von {name}, nur für dich',
   'react.thumbs_up': 'Zustimmung',
   'react.heart': 'Danke',

@@ -10,6 +10,7 @@ export default {
   'more.shortcuts': 'Keyboard shortcuts',
   'link.copied': 'Link copied',
   'link.show': 'Your browser doesn’t allow copying. Here is the link: {link}',
+  'tile.paused.lost': 'Connection lost',
   'tile.volume': '{name}’s volume, for you only',
   'react.thumbs_up': 'Agree',
   'react.heart': 'Thanks',

@@ -10,6 +10,7 @@ export default {
   'more.shortcuts': 'Atajos de teclado',
   'link.copied': 'Enlace copiado',
   'link.show': 'Tu navegador no permite copiar. Este es el enlace: {link}',
+  'tile.paused.lost': 'Conexión perdida',
   'tile.volume': 'Volumen de {name}, solo para ti',
   'react.thumbs_up': 'De acuerdo',
   'react.heart': 'Gracias',

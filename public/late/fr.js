@@ -10,6 +10,7 @@ export default {
   'more.shortcuts': 'Raccourcis clavier',
   'link.copied': 'Lien copié',
   'link.show': 'Votre navigateur n’autorise pas la copie. Voici le lien : {link}',
+  'tile.paused.lost': 'Connexion perdue',
   'tile.volume': 'Volume de {name}, pour vous seulement',
   'react.thumbs_up': 'D’accord',
   'react.heart': 'Merci',

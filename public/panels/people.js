@@ -6,6 +6,7 @@ import { openMenu } from '../ui/overlay.js';
 import { page } from '../app/page.js';
 import { handPlaces, isViewer, spokenNames } from '../stage/seats.js';
 import { number, t, texts } from '../i18n/texts.js';
+import { pausedText } from '../i18n/words.js';
 import { closeToast } from '../ui/toasts.js';
 
 const lobby = element('section', 'lobby');
@@ -116,7 +117,7 @@ class Row {
     const muted = !on(one, 'microphone');
     const viewer = isViewer(one);
     const role = [moderator && t('people.moderator'), viewer && t('people.viewer')];
-    const facts = [...role, place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
+    const facts = [one.lost && pausedText('lost'), ...role, place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
     put(this.#name, isSelf ? t('people.self', { name }) : name);
     this.#name.title = name;
     put(this.#how, facts.filter(Boolean).join(' · '));

@@ -41,8 +41,11 @@ export function seatsOf(room, me, changed) {
 }
 
 /** @returns {Seat[]} */
-function seatsOfOne(room, { peer, name, tracks }, spoken, changed) {
-  const paused = (source) => (tracks.get(source)?.paused && !tracks.get(source).muted ? pausedText(tracks.get(source).paused) : null);
+function seatsOfOne(room, { peer, name, tracks, lost }, spoken, changed) {
+  const paused = (source) => {
+    const { paused: reason, muted: off } = tracks.get(source) ?? {};
+    return lost || (reason && !off) ? pausedText(lost ? 'lost' : reason) : null;
+  };
   const picture = (source) => {
     const track = tracks.get(source)?.muted || paused(source) ? null : room.media(peer, source);
     if (!track) return null;

@@ -226,7 +226,7 @@ class Signaling:
 
     async def _join(self, door: Door, connection: Upgraded, entry: Entry, invited: bool) -> Link:
         self._check_worker(entry)
-        joining = Joining(entry)
+        joining = Joining(entry, invited)
         self.calls.joining.add(joining)
         try:
             record, rules = await self.calls.admission.admit(entry, invited=invited)

@@ -177,7 +177,7 @@ class Moderation:
         self._hub.deliver(self._hub.rooms.change(key, state))
         if state.locked:
             self._hub.stop_joining(
-                lambda entry: entry.key == key and not entry.permissions.moderate, errors.RoomLocked()
+                lambda entry: entry.key == key and not entry.permissions.moderate, errors.RoomLocked(), invited=False
             )
         if not state.lobby:
             self._hub.lobby.open(key)

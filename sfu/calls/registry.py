@@ -94,9 +94,13 @@ class Seat(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Joining:
-    """A pending join. `error` is set if it must fail, for example because the token is revoked during the join."""
+    """A pending join. `error` is set if it must fail, for example because the token is revoked during the join.
+
+    `invited` people, who were admitted from the lobby or return to their session, pass lock and lobby.
+    """
 
     entry: Entry
+    invited: bool = False
     error: SfuError | None = None
 
 
@@ -127,10 +131,10 @@ class Calls:
         session = self.seats.get(peer_id)
         return session if session is not None and session.peer.room.key == key else None
 
-    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError) -> None:
-        """Makes pending joins of these people fail with `error`."""
+    def stop_joining(self, who: Callable[[Entry], bool], error: SfuError, *, invited: bool = True) -> None:
+        """Makes pending joins of these people fail with `error`; those of `invited` people only if told."""
         for joining in self.joining:
-            if who(joining.entry):
+            if who(joining.entry) and (invited or not joining.invited):
                 joining.error = joining.error or error
 
     def session_of(self, secret: str) -> Seat | None:

@@ -21,6 +21,7 @@ from sfu.protocol.server_messages import (
     EVENT_OF,
     ChatDeleted,
     ChatLine,
+    Connection,
     FileInfo,
     HandRaised,
     History,
@@ -61,8 +62,8 @@ class Peer:
     `room_id` is the room's id as its client knows it. `secret` is known to its client only, which proves with it that
     it is this peer; `ticket` is what its client returns with after a reload. `tracks` are the published tracks by
     source. `muted` holds every muted source, published or not: a mute may arrive before the answer that starts the
-    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `quality` is the last quality report to its
-    client, `summary` the quality of its whole session so far.
+    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `lost`: nothing comes from it. `quality` is
+    the last quality report to its client, `summary` the quality of its whole session so far.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Peer:
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     hand: int = 0
+    lost: bool = False
     quality: Quality = field(default_factory=Quality)
     summary: Summary = field(default_factory=Summary)
 
@@ -89,7 +91,7 @@ class Peer:
 
     def described(self) -> Participant:
         tracks = tuple(TrackInfo(source, kind, source in self.muted) for source, kind in self.tracks.items())
-        return Participant(self.id, self.name, tracks, self.hand, self.moderator, self.permissions.publish)
+        return Participant(self.id, self.name, tracks, self.hand, self.moderator, self.permissions.publish, self.lost)
 
 
 @dataclass(slots=True, eq=False)
@@ -227,7 +229,15 @@ class Rooms:
         peer.room.scores.pop(peer.id, None)
         peer.summary.restart()
         peer.quality = Quality()
-        return [one for source in list(peer.tracks) for one in self.track_ended(peer, source)]
+        ended = [one for source in list(peer.tracks) for one in self.track_ended(peer, source)]
+        return ended + self.lost(peer, True)
+
+    def lost(self, peer: Peer, lost: bool) -> Deliveries:
+        """Nothing comes from the peer any more, or something comes again."""
+        if peer.lost == lost:
+            return []
+        peer.lost = lost
+        return _others(peer, Connection(peer.id, lost))
 
     def track(self, peer: Peer, source: str, kind: Kind) -> Deliveries:
         """The peer began to publish a track."""

@@ -196,6 +196,8 @@ class Session:
         self.drops.came_back(errors.PageGone.code)
         self._returned_s = trio.current_time()
         link = self.connect(stream)
+        if not self.peer.permissions.publish:  # who may get no offer, and so no media path, for a long time
+            self._hub.deliver(self._hub.rooms.lost(self.peer, False))
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms()))
         if self.peer.hand:
             self.tell(HandRaised(self.peer.id, self.peer.hand))
@@ -365,11 +367,14 @@ class Session:
                 self._refuse(_CODES.get(code, SfuError)(message))
             case bridge.Failed(_, code, message):
                 self._media_failed(_CODES.get(code, SfuError)(message))
+            case bridge.Lost(_, lost):
+                hub.deliver(hub.rooms.lost(peer, lost))
             case bridge.Unreached():
                 self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
             case bridge.Connected(_, address, over):
                 self.had_media = True
                 hub.reach.connected(peer.id, address, over)
+                hub.deliver(hub.rooms.lost(peer, False))
                 log.info("connected room=%r peer=%s address=%s transport=%s", peer.room.key, peer.id, address, over)
 
     def _media_failed(self, error: SfuError) -> None:

@@ -36,6 +36,7 @@ class Participant:
     hand: int = 0
     moderator: bool = False
     publish: bool = True
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,14 @@ class ChatDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class Connection:
+    """Nothing comes from a peer any more (`lost`), or something comes again."""
+
+    peer: str
+    lost: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HandRaised:
     """Somebody raised their hand, at `raised` in milliseconds since 1970, or took it down (0)."""
 
@@ -305,8 +314,8 @@ class Bye:
 
 ServerMessage = (
     Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
-    | Quality | ChatLine | History | ChatDeleted | HandRaised | Reacted | Asked | RoomState | Lobby | Unreached
-    | Error | Bye
+    | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState | Lobby
+    | Unreached | Error | Bye
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -326,6 +335,7 @@ SERVER_EVENTS: dict[str, type] = {
     "chat": ChatLine,
     "history": History,
     "chat_deleted": ChatDeleted,
+    "connection": Connection,
     "hand": HandRaised,
     "reaction": Reacted,
     "asked": Asked,

@@ -63,7 +63,15 @@ async def test_others_are_told_who_comes_what_they_publish_and_that_they_go(tmp_
             assert await alice.expect("joined") == joined
             tracks = [{"source": "microphone", "kind": "audio", "muted": False}]
             assert bob.welcome["participants"] == [
-                {"peer": alice.peer, "name": "alice", "tracks": tracks, "hand": 0, "moderator": False, "publish": True}
+                {
+                    "peer": alice.peer,
+                    "name": "alice",
+                    "tracks": tracks,
+                    "hand": 0,
+                    "moderator": False,
+                    "publish": True,
+                    "lost": False,
+                }
             ]
             await bob.answer()
             track = {"peer": bob.peer, "source": "microphone", "kind": "audio", "muted": False}

@@ -73,7 +73,15 @@ async def test_a_peer_whose_connection_broke_is_still_there_and_goes_on(tmp_path
         async with resumed(server, alice) as again:
             tracks = [{"source": "microphone", "kind": "audio", "muted": True}]
             assert again.welcome["participants"] == [
-                {"peer": bob.peer, "name": "bob", "tracks": tracks, "hand": 0, "moderator": False, "publish": True}
+                {
+                    "peer": bob.peer,
+                    "name": "bob",
+                    "tracks": tracks,
+                    "hand": 0,
+                    "moderator": False,
+                    "publish": True,
+                    "lost": False,
+                }
             ]
             assert [line["text"] for line in (await again.expect("history"))["lines"]] == ["while she is away"]
             assert again.welcome["room"] == "team"

@@ -17,7 +17,10 @@ from support.rest_client import request
 from support.variants import variants
 
 from sfu.calls import websocket
-from sfu.calls.admission import utc_now
+from sfu.calls.admission import Entry, utc_now
+from sfu.calls.registry import Joining
+from sfu.calls.rooms import EVERYTHING
+from sfu.errors import RoomLocked
 from sfu.store import returns
 from sfu.store.records import Company, RoomSettings, Session, SessionDrops
 from sfu.tenancy import tokens
@@ -124,6 +127,9 @@ async def test_a_reloaded_page_has_its_seat_again_and_others_see_nobody_leave(tm
             assert await again.expect("hand") == {"peer": alice.peer, "raised": raised}
             assert (await again.expect("offer"))["type"] == "offer"  # of media that begins anew
             assert await bob.expect("track_ended") == {"peer": alice.peer, "source": "microphone"}
+            assert await bob.expect("connection") == {"peer": alice.peer, "lost": True}
+            await again.do(("Connected", {"address": "127.0.0.1"}))
+            assert await bob.expect("connection") == {"peer": alice.peer, "lost": False}
             await again.answer()
             assert (await bob.expect("track"))["peer"] == alice.peer
             await leave(again)
@@ -169,6 +175,7 @@ async def test_of_several_returns_at_once_one_gets_the_seat(tmp_path: Path, data
             await bob.expect("joined")
             ticket = alice.welcome["ticket"]
             await reload(alice)
+        assert (await bob.expect("connection"))["lost"]
         if not hold_s:
             await bob.expect("left")
         assert await stays(server, ticket) == ["replaced"] * 3
@@ -188,6 +195,7 @@ async def test_a_seat_is_not_kept_for_long_after_a_page_went(tmp_path: Path) -> 
     ):
         await bob.expect("joined")
         await reload(alice)
+        assert await bob.expect("connection") == {"peer": alice.peer, "lost": True}
         assert await bob.expect("left") == {"peer": alice.peer, "reason": "page_gone"}
 
 
@@ -245,6 +253,18 @@ async def returns_past(server: Server, going: Going, barred: dict[str, bool]) ->
     (record,) = await history(server)
     why = "page_gone" if going is reload else "unresponsive"
     assert (record.leave_reason, record.drops) == ("left", SessionDrops(1, 1, why))
+
+
+async def test_a_lock_while_somebody_returns_keeps_out_strangers_only(server: Server) -> None:
+    calls, who = server.signaling.calls, (server.default.id, "team")
+    returns, comes = (
+        Joining(Entry(*who, name, EVERYTHING, "127.0.0.1"), invited=name == "alice") for name in ("alice", "eve")
+    )
+    calls.joining |= {returns, comes}
+    async with server.joined(name="bob") as bob:
+        await close(server, locked=True)
+        assert (await bob.expect("room"))["locked"]
+        assert (returns.error, type(comes.error)) == (None, RoomLocked)
 
 
 async def test_who_was_admitted_from_a_lobby_need_not_wait_again(server: Server) -> None:

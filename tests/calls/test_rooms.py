@@ -19,6 +19,7 @@ from sfu.protocol.server_messages import (
     Cause,
     ChatDeleted,
     ChatLine,
+    Connection,
     Direction,
     HandRaised,
     History,
@@ -267,6 +268,18 @@ def test_a_hand_stays_up_until_it_is_taken_down() -> None:
     assert [one.hand for one in deliveries[0][1].participants] == [5, 0]
     assert told(rooms.hand(alice, 0))[0] == ("alice", HandRaised(alice.id, 0))
     assert told(rooms.hand(alice, 0)) == [("alice", HandRaised(alice.id, 0))]
+
+
+def test_others_see_whose_connection_is_lost() -> None:
+    rooms = Rooms(Config())
+    alice, bob = join(rooms), join(rooms, name="bob")
+    assert told(rooms.lost(alice, True)) == [("bob", Connection(alice.id, True))]
+    assert told(rooms.lost(alice, True)) == []
+    _, deliveries = rooms.join("team", "carol", full=True, pick=lambda: 0)
+    assert isinstance(deliveries[0][1], Welcome)
+    assert [one.lost for one in deliveries[0][1].participants] == [True, False]
+    assert ("bob", Connection(alice.id, False)) in told(rooms.lost(alice, False))
+    assert ("alice", Connection(bob.id, True)) in told(rooms.fall_silent(bob)), "its page went away"
 
 
 def test_a_room_is_told_how_it_is_set() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -75,6 +76,27 @@ def test_a_network_that_blocks_media_is_told_from_a_closed_server(walled: Walled
     said = told(alice)
     assert "It works for others, so a firewall or VPN on your side is the likely cause." in said
     assert f"For the network administrator: allow UDP or TCP to {HOST}:{server.port}." in said
+
+
+def test_others_see_whose_connection_is_lost_and_that_it_is_back(walled: Walled, person: People) -> None:
+    """Long before the server gives the person up."""
+    server, relay = walled
+    shape(relay, BOTH, passes=True)
+    alice, bob = person(server, "alice").join("lost"), person(server, "bob", quiet=True).join("lost")
+    bob.sees(alice)
+    peer = alice.peer
+    shape(relay, BOTH, passes=False)
+    tile = bob.page.locator(bob.tile(alice))
+    expect(tile.locator(".why")).to_have_text("Connection lost")
+    expect(tile).to_have_attribute("aria-label", re.compile("^alice, .*connection lost"))
+    bob.page.keyboard.press("p")
+    row = bob.page.locator(f'.person[data-peer="{peer}"]')
+    expect(row).to_contain_text("Connection lost")
+    shape(relay, BOTH, passes=True)
+    expect(tile.locator(".why")).to_have_text("")
+    expect(row).not_to_contain_text("Connection lost")
+    bob.sees(alice)
+    assert alice.peer == peer
 
 
 @pytest.mark.soak

@@ -31,6 +31,9 @@ from sfu.media.transport.transport import Transport
 
 log = logging.getLogger("sfu.media")
 
+LOST_S = 7.0
+"""After this long without a packet the others in the room are told. Firefox checks consent every 4 to 6 seconds
+(RFC 7675 section 5.1), and sends nothing else if it has nothing to send."""
 SILENT_S = 30.0
 """Without a check or authentic media for this long the peer is gone (RFC 7675 section 5.1 uses the same time)."""
 
@@ -58,6 +61,7 @@ class Peer(Transport):
         self._dtls: Dtls | None = None
         self._closed = False
         self._unreached: asyncio.TimerHandle | None = None
+        self._lost = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def enter(self) -> None:
@@ -165,8 +169,15 @@ class Peer(Transport):
                 stream.request_keyframe()
 
     def check_liveness(self, now_s: float) -> None:
-        if self.outgoing is not None and now_s - self.agent.last_seen_s > SILENT_S:
+        """Ends a peer that has been silent for long; before that, tells that its connection is lost, or is back."""
+        silent_s = now_s - self.agent.last_seen_s
+        if self.outgoing is None:
+            return
+        if silent_s > SILENT_S:
             self.fail(MediaLost())
+        elif (lost := silent_s > LOST_S) != self._lost:
+            self._lost = lost
+            self.shared.emit(bridge.Lost(self.id, lost))
 
     def slept(self, pause_s: float) -> None:
         """This process was stopped for `pause_s`, which does not count as silence of the peer."""

@@ -28,7 +28,7 @@ from support.media_client import (
 
 from sfu import bridge
 from sfu.media.peer import peer
-from sfu.media.peer.peer import SILENT_S
+from sfu.media.peer.peer import LOST_S, SILENT_S
 from sfu.media.rtp import rtcp
 from sfu.media.streams.reception import TRIES
 from sfu.media.transport.gate import Route
@@ -155,6 +155,24 @@ def test_a_client_that_went_silent() -> None:
             assert control.pending(bridge.Failed, "a") == []
             peer.check_liveness(seen_s + SILENT_S + 1)
             await failed(control, "a", "media_lost")
+
+    run(test)
+
+
+def test_others_are_told_of_a_client_that_is_silent_and_of_its_return() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a"):
+            peer = control.worker.peers["a"]
+            seen_s = peer.agent.last_seen_s
+            peer.check_liveness(seen_s + LOST_S)
+            assert control.pending(bridge.Lost, "a") == []
+            for silent_s in (LOST_S + 1, LOST_S + 2):
+                peer.check_liveness(seen_s + silent_s)
+            assert await control.event(bridge.Lost, "a") == bridge.Lost("a", True)
+            peer.agent.last_seen_s = seen_s + LOST_S + 3
+            peer.check_liveness(seen_s + LOST_S + 3)
+            assert await control.event(bridge.Lost, "a") == bridge.Lost("a", False)
+            assert control.pending(bridge.Lost, "a") == []
 
     run(test)
 
