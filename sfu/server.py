@@ -24,9 +24,11 @@ from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
+from sfu.control import Control
 from sfu.data import open_data
 from sfu.errors import ConfigError
 from sfu.metrics import Counters
+from sfu.operations import Operations
 from sfu.status import create_status
 from sfu.store import Store
 from sfu.store.records import Company
@@ -93,11 +95,18 @@ async def _serve(
                 await nursery.start(sharing.run)
                 tls = _tls(config, self_signed, workers.advertised)
                 nursery.start_soon(_renew, tls, hang_ups)
+                await nursery.start(_control(config, calls, tls).run)
                 adopt = workers.adopt if config.public_tcp_port else None
                 edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
                 _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()
+
+
+def _control(config: Config, calls: Calls, tls: Tls | None) -> Control:
+    control = Control(config.data_dir)
+    Operations(config, calls, lambda: tls.context if tls else None).register(control)
+    return control
 
 
 async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import logging
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sfu import logs, settings_file
+from sfu import logs, settings_file, users
+from sfu.commands import output
 from sfu.errors import BadName, ConfigError
 from sfu.refusals import BadValue, CompanyNotFound
 
@@ -66,20 +65,9 @@ def _record(event: str, company: Company) -> None:
     """Tells the log what was changed and by whom."""
     about = {"company": logs.quoted(company.name), "id": company.id, "key": company.key_prefix}
     logs.to_syslog(logs.AUDIT)
-    logging.getLogger(logs.AUDIT).info("%s", logs.line(event, **about, by=logs.quoted(_user()), client=_client()))
-
-
-def _user() -> str:
-    """The user of this command; under sudo, the one that called it."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        return str(os.getuid())
-
-
-def _client() -> str:
-    """The address that this shell's ssh connection comes from, if sshd says so."""
-    return os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+    logging.getLogger(logs.AUDIT).info(
+        "%s", logs.line(event, **about, by=logs.quoted(users.caller()), client=users.caller_address())
+    )
 
 
 async def _create(store: Store, options: argparse.Namespace) -> Company:
@@ -107,9 +95,7 @@ async def _list(store: Store, _options: argparse.Namespace) -> None:
             state += ", needs rotate-secret"
         since = company.created_at.date().isoformat()
         rows.append((company.name, company.key_prefix + "…", company.tier, state, since, company.id))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    output.print_table(rows)
 
 
 async def _rotate_key(store: Store, options: argparse.Namespace) -> Company:

@@ -1,0 +1,30 @@
+"""When the certificate expires that a TLS context presents."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from sfu.web.certificate import expires_at
+from sfu.web.tls import self_signed, self_signed_context, server_context
+
+
+def test_it_is_that_of_the_files(tmp_path: Path) -> None:
+    cert, key = self_signed(["meet.example.org"])
+    (tmp_path / "cert.pem").write_bytes(cert)
+    (tmp_path / "key.pem").write_bytes(key)
+    context = server_context(tmp_path / "cert.pem", tmp_path / "key.pem")
+    assert expires_at(context) == x509.load_pem_x509_certificate(cert).not_valid_after_utc
+
+
+def test_it_is_that_of_a_certificate_in_memory() -> None:
+    until = expires_at(self_signed_context(["localhost"]))
+    assert until is not None
+    assert 390 < (until - datetime.now(UTC)).days < 398
+
+
+def test_without_a_certificate_there_is_none() -> None:
+    assert expires_at(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) is None
