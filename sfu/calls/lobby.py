@@ -70,6 +70,11 @@ class Lobby:
         return server_messages.Lobby(tuple(server_messages.Waiter(one.id, one.entry.user_name) for one in waiters))
 
     @property
+    def keys(self) -> list[str]:
+        """The keys of the rooms that people wait for."""
+        return list(self._rooms)
+
+    @property
     def count(self) -> int:
         """How many people wait, in all rooms."""
         return sum(map(len, self._rooms.values()))

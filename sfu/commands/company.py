@@ -8,10 +8,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sfu import logs, settings_file, users
+from sfu import logs, settings_file
+from sfu.audit import record_command
 from sfu.commands import output
 from sfu.errors import BadName, ConfigError
-from sfu.refusals import BadValue, CompanyNotFound
+from sfu.refusals import BadValue
 
 if TYPE_CHECKING:
     from sfu.config import Config
@@ -33,18 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         settings_file.add_option(one)
         one.set_defaults(company_command=command, company_event=f"company_{name.replace('-', '_')}")
         if name != "list":
-            one.add_argument("name", type=_text, help="the company's name")
+            one.add_argument("name", type=output.text, help="the company's name")
         if name == "create":
             one.add_argument("--tier", choices=("free", "pro", "enterprise"), default="free")
-
-
-def _text(argument: str) -> str:
-    """An argument as it is. Refuses bytes that are no text, which a name would lose."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("it is not UTF-8") from None
-    return argument
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
@@ -58,16 +50,8 @@ async def run(config: Config, options: argparse.Namespace) -> None:
         command: Command = options.company_command
         changed = await command(store, options)
         if changed is not None:
-            _record(options.company_event, changed)
-
-
-def _record(event: str, company: Company) -> None:
-    """Tells the log what was changed and by whom."""
-    about = {"company": logs.quoted(company.name), "id": company.id, "key": company.key_prefix}
-    logs.to_syslog(logs.AUDIT)
-    logging.getLogger(logs.AUDIT).info(
-        "%s", logs.line(event, **about, by=logs.quoted(users.caller()), client=users.caller_address())
-    )
+            about = {"company": logs.quoted(changed.name), "id": changed.id, "key": changed.key_prefix}
+            record_command(options.company_event, **about)
 
 
 async def _create(store: Store, options: argparse.Namespace) -> Company:
@@ -126,12 +110,9 @@ async def _enable(store: Store, options: argparse.Namespace) -> Company:
 
 
 async def _named(store: Store, options: argparse.Namespace) -> Company:
-    from sfu.tenancy.names import sought
+    from sfu.store.places import company_named
 
-    company = await store.companies.by_name(sought(options.name)) or await store.companies.by_name(options.name)
-    if company is None:
-        raise CompanyNotFound(f"There is no company {options.name!r}. `sfu company list` shows all companies.")
-    return company
+    return await company_named(store, options.name)
 
 
 def _show_key(company: Company, key: str) -> None:

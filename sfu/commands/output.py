@@ -15,6 +15,22 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
+def add_room(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument ROOM."""
+    parser.add_argument(
+        "room", metavar="ROOM", type=text, help="the room's name, COMPANY/ROOM for a company's, or a link into the room"
+    )
+
+
+def text(argument: str) -> str:
+    """An argument as it is. Refuses bytes that are no text, which a name would lose."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("it is not UTF-8") from None
+    return argument
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
@@ -54,6 +70,11 @@ def shown_duration(seconds: float) -> str:
         elif parts:
             break
     return " ".join(parts[:2])
+
+
+def shown_share(share: float | None) -> str:
+    """A fraction in percent; `-` if it is unknown."""
+    return "-" if share is None else f"{share:.1%}"
 
 
 def count(number: int, one: str, many: str) -> str:

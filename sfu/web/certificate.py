@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from datetime import datetime
 
 from cryptography import x509
 
@@ -26,7 +25,11 @@ def presented(context: ssl.SSLContext) -> x509.Certificate | None:
     return x509.load_der_x509_certificate(found) if found else None
 
 
-def expires_at(context: ssl.SSLContext) -> datetime | None:
-    """When the certificate expires (UTC)."""
-    found = presented(context)
-    return found.not_valid_after_utc if found else None
+def names_of(certificate: x509.Certificate) -> list[str]:
+    """The DNS names that the certificate is for, as they can stand in a URL: no wildcards."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    names = found.value.get_values_for_type(x509.DNSName)
+    return [name for name in names if "*" not in name and name != "localhost"]
