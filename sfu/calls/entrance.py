@@ -23,7 +23,7 @@ from sfu.calls.registry import Calls, Joining
 from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
-from sfu.logs import line
+from sfu.logs import begin_request, line
 from sfu.protocol.server_messages import ChatLine, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
@@ -64,6 +64,7 @@ class Signaling:
 
     async def serve(self, connection: Upgraded) -> None:
         """Runs one WebSocket until it ends and closes its stream. Raises only Cancelled."""
+        begin_request()
         try:
             async with trio.open_nursery() as nursery:  # trio-websocket's reader lives here
                 request = await self._handshake(nursery, connection)

@@ -44,11 +44,10 @@ class Moderation:
         entry = by.entry
         match message:
             case Moderate():
-                name = self._moderate(by, message)
+                whom = self._moderate(by, message)
                 if message.action in RECORDED:
                     source = (message.source or MICROPHONE) if message.action == "mute" else None
-                    about = {"peer": message.peer, "name": quoted(name), "source": source}
-                    self._record(RECORDED[message.action], by, **about)
+                    self._record(RECORDED[message.action], by, peer=message.peer, **whom, source=source)
             case ChangeRoom(locked, lobby):
                 now = by.peer.room.state
                 changes = {"locked": locked, "lobby": lobby}
@@ -65,17 +64,17 @@ class Moderation:
         who = {"by": quoted(by.peer.name), "by_peer": by.peer.id, "client": by.entry.address}
         audit.info("%s", line(what, room=quoted(by.entry.key), **more, **who))
 
-    def _moderate(self, by: Seat, message: Moderate) -> str:
-        """Returns the name of the person that the moderator acted on."""
+    def _moderate(self, by: Seat, message: Moderate) -> dict[str, str]:
+        """Returns the name and session of the person that the moderator acted on, for the log."""
         key, source = by.peer.room.key, message.source or MICROPHONE
         if message.action in ("admit", "refuse"):
             if message.action == "refuse":
-                return self.refuse_waiting(key, message.peer)
+                return {"name": quoted(self.refuse_waiting(key, message.peer))}
             waiter = self._hub.lobby.find(key, message.peer)
             if waiter is None:
                 raise errors.UnknownPeer("This person no longer waits.")
             waiter.invite()
-            return waiter.entry.user_name
+            return {"name": quoted(waiter.entry.user_name)}
         session = self._hub.find(key, message.peer)
         if session is None:
             raise errors.UnknownPeer
@@ -88,7 +87,7 @@ class Moderation:
                 raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
                 self.remove_person(session, by.peer.name)
-        return session.peer.name
+        return {"name": session.who["name"], "session": session.record.id}
 
     # --- by the REST API ----------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class Seat(Protocol):
     path: dict[str, str]
     """How its media comes: `transport` and `address`; empty before it does."""
     who: dict[str, str]
-    """The session in lines of the log: `room`, `peer`, `name` and `session`."""
+    """The session in lines of the log: `room`, `peer`, `name`, `session`, and the `request_id` of its join."""
 
     @property
     def connected(self) -> bool:

@@ -27,7 +27,7 @@ from sfu.calls.rooms import Peer
 from sfu.calls.summary import observe
 from sfu.calls.websocket import Link
 from sfu.errors import REJOIN_CLOSE_CODES, SfuError, all_codes
-from sfu.logs import line, quoted
+from sfu.logs import line, quoted, request_id
 from sfu.protocol.client_messages import (
     Answer,
     ChangeRoom,
@@ -96,6 +96,7 @@ class Session:
         self.had_media = False
         self.path: dict[str, str] = {}
         self.who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name), "session": record.id}
+        self.who["request_id"] = request_id()
         self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._bucket = TokenBucket(hub.config.messages_per_s, hub.config.messages_burst)

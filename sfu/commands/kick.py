@@ -18,7 +18,9 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `sfu kick`."""
     output.add_room(parser)
-    parser.add_argument("name", type=output.text, help="the person's name, or an id that `sfu participants` shows")
+    parser.add_argument(
+        "name", metavar="PERSON", type=output.text, help="the person's name, or an id that `sfu participants` shows"
+    )
     parser.add_argument("--no-ban", action="store_true", help="let them come back")
 
 

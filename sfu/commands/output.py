@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+
+_DURATION = re.compile(r"([0-9]{1,6})(s|min|m|h|d)?", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +33,14 @@ def text(argument: str) -> str:
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError("it is not UTF-8") from None
     return argument
+
+
+def duration(argument: str) -> int:
+    """A duration in seconds: a number with s, m, h or d after it."""
+    found = _DURATION.fullmatch(argument.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("it must be a time such as 90s, 15m, 8h or 1d")
+    return int(found[1]) * _SECONDS[found[2] or ""]
 
 
 def print_json(value: Any) -> None:

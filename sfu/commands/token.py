@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -27,14 +26,12 @@ DESCRIPTION = (
     "Makes a token and prints the link with it. The link lets one person into the room, under the name and with the "
     "rights in the token. It works until it expires, and after `sfu company rotate-secret` no longer."
 )
-ROLES = {
+ROLES: dict[str, dict[str, bool]] = {
     "participant": {},
     "moderator": {"moderate": True},
     "viewer": {"publish": False},
 }
 """Permissions by role; those that are missing keep their default."""
-_DURATION = re.compile(r"([0-9]{1,6})(s|min|m|h|d)?", re.ASCII)
-_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,20 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_room(parser)
     parser.add_argument("--name", type=output.text, default="guest", help="the person's name (default: guest)")
     parser.add_argument("--role", choices=ROLES, default="participant", help="a viewer sends no audio or video")
-    parser.add_argument("--ttl", type=duration, default=3600, metavar="TIME", help="90s, 15m, 8h, 1d (default: 1h)")
+    parser.add_argument(
+        "--ttl", type=output.duration, default=3600, metavar="TIME", help="90s, 15m, 8h, 1d (default: 1h)"
+    )
     parser.add_argument("--once", action="store_true", help="the token works for a single join")
     parser.add_argument("--company", type=output.text, help="whose room it is (default: the default company's)")
     parser.add_argument("--url", type=_url, help="the address of the page, such as https://meet.example.org")
     parser.add_argument("--bare", action="store_true", help="print the token instead of the link")
     output.add_json(parser)
-
-
-def duration(text: str) -> int:
-    """A duration in seconds: a number with s, m, h or d after it."""
-    found = _DURATION.fullmatch(text.strip())
-    if not found:
-        raise argparse.ArgumentTypeError("it must be a time such as 90s, 15m, 8h or 1d")
-    return int(found[1]) * _SECONDS[found[2] or ""]
 
 
 def _url(text: str) -> str:
