@@ -99,7 +99,7 @@ async def _words(config: Config, parser: argparse.ArgumentParser, before: Sequen
     if last.startswith("-"):
         return [name for name, action in parser._option_string_actions.items() if action.help != argparse.SUPPRESS]
     if commands := _commands(parser):
-        return commands
+        return () if given else commands
     places = [action for action in parser._actions if not action.option_strings]
     if len(given) >= len(places):
         return ()

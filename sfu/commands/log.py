@@ -63,7 +63,7 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
     async with open_data(config, create=False) as store:
         companies = {company.id: company for company in await store.companies.list()}
-        sessions = await _sessions(store, sought(options.name), options)
+        sessions = await _sessions(store, companies, sought(options.name), options)
     relays = await relay_addresses(config.turn_urls)
     if options.json:
         output.print_json([_plain(session, companies, relays) for session in sessions])
@@ -74,14 +74,21 @@ async def run(config: Config, options: argparse.Namespace) -> None:
         print("\n".join(_story(session, companies, relays)))
 
 
-async def _sessions(store: Store, name: str, options: argparse.Namespace) -> Sequence[Session]:
+async def _sessions(
+    store: Store, companies: Iterable[str], name: str, options: argparse.Namespace
+) -> Sequence[Session]:
+    """The last sessions of this name in all companies, or in the room of the options, in the order of time."""
     from sfu.store.places import place
 
-    where = {}
+    room_id = ""
     if options.room:
         company, room_id = await place(store, options.room)
-        where = {"company_id": company.id, "room_id": room_id}
-    return await store.history.person(name, since=options.since, limit=options.limit, **where)
+        companies = [company.id]
+    found: list[Session] = []
+    for company_id in companies:
+        limits = {"since": options.since, "limit": options.limit}
+        found += await store.history.person(company_id, name, room_id=room_id, **limits)
+    return sorted(found, key=lambda session: session.connected_at)[-options.limit :]
 
 
 def _story(session: Session, companies: Mapping[str, Company], relays: set[str]) -> Iterable[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from sfu.refusals import BadCursor
 from sfu.store.database import Database
@@ -13,7 +13,7 @@ ANALYTICS_S = 30.0
 
 
 class History:
-    """History. Every method but `person` sees the rooms and people of one company only."""
+    """History. Every method sees the rooms and people of one company only."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,23 +51,30 @@ class History:
 
     PERSON = """
         SELECT * FROM sessions
-        WHERE lower(user_name) = lower(CAST(:name AS TEXT)) AND connected_at >= :since
-            AND (CAST(:company_id AS TEXT) = '' OR CAST(company_id AS TEXT) = :company_id)
+        WHERE company_id = :company_id AND day >= :day AND connected_at >= :since
+            AND lower(user_name) = lower(CAST(:name AS TEXT))
             AND (CAST(:room_id AS TEXT) = '' OR room_id = :room_id)
         ORDER BY connected_at DESC, id DESC LIMIT :count
     """
 
     async def person(
-        self, name: str, *, since: datetime, company_id: str = "", room_id: str = "", limit: int = 100
+        self, company_id: str, name: str, *, since: datetime, room_id: str = "", limit: int = 100
     ) -> tuple[Session, ...]:
-        """The last sessions of people with this name, in any case, oldest first; of all companies and rooms, or one.
+        """The last sessions of people with this name, newest first, in all rooms or one.
 
-        For operators, who see every company.
+        Upper and lower case are the same, in SQLite for ASCII only.
         """
         rows = await self._database.read(
-            self.PERSON, ANALYTICS_S, name=name, since=since, company_id=company_id, room_id=room_id, count=limit
+            self.PERSON,
+            ANALYTICS_S,
+            company_id=company_id,
+            name=name,
+            day=since.astimezone(UTC).date(),
+            since=since,
+            room_id=room_id,
+            count=limit,
         )
-        return tuple(Session.of(row) for row in reversed(rows))
+        return tuple(Session.of(row) for row in rows)
 
     USER_ROOMS = """
         SELECT mine.room_id, mine.since, COALESCE(r.name, '') AS name, (
