@@ -19,16 +19,28 @@ import trio
 
 from sfu import __version__, logs, settings_file
 from sfu.clock import AwakeClock
-from sfu.commands import company, coturn_config, serve
+from sfu.commands import (
+    company,
+    completion,
+    coturn_config,
+    end,
+    kick,
+    log,
+    participants,
+    rooms,
+    serve,
+    status,
+    token,
+)
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
 
-log = logging.getLogger("sfu")
+_log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
-COMMANDS = (serve, company, coturn_config)
+COMMANDS = (serve, status, rooms, participants, kick, end, log, token, company, coturn_config, completion)
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""
@@ -68,9 +80,9 @@ def _prepare(options: argparse.Namespace) -> Config:
     named, options.env_file = "env_file" in options, _settings_file(options)
     warnings = settings_file.add(options.env_file, os.environ, strict=named) if options.env_file else []
     config = Config.from_env(os.environ, omit=frozenset() if options.command is serve else SERVER_FILES)
-    logs.to_stderr(config.log_level)
+    logs.to_stderr(config.log_level, config.log_format)
     for warning in [*warnings, *unknown(os.environ)]:
-        log.warning("%s", warning)
+        _log.warning("%s", warning)
     _raise_open_files()
     return config
 
@@ -92,7 +104,7 @@ def _raise_open_files() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError) as error:  # macOS refuses more than its kernel allows, even if the limit says more
-        log.warning("open_files_limited soft=%d wanted=%d error=%r", soft, wanted, str(error))
+        _log.warning("open_files_limited soft=%d wanted=%d error=%r", soft, wanted, str(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sfu", description="A server for video rooms.", epilog=table, formatter_class=raw, allow_abbrev=False
     )
+    parser.set_defaults(parser=parser)
     settings_file.add_option(parser)
     parser.add_argument("--version", action="version", version=f"sfu {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

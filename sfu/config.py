@@ -199,6 +199,9 @@ class Config:
     log_level: str = _setting(
         "info", values.choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error."
     )
+    log_format: str = _setting(
+        "text", values.choice({"text": "text", "json": "json"}), "Lines of the log: text, or json: an object per line."
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], omit: Set[str] = frozenset()) -> Config:

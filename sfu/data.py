@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sfu import users
 from sfu.config import Config
 from sfu.errors import ConfigError
 from sfu.store import Store, has_companies, open_store
@@ -32,7 +32,7 @@ async def open_data(config: Config, *, create: bool = True) -> AsyncIterator[Sto
     async with open_store(
         database_url(config),
         server_key(config),
-        server=config.server_name or f"{socket.gethostname()}:{config.port}",
+        server=server_name(config),
         heartbeat_s=config.heartbeat_s,
         max_participants=config.max_peers if config.limits else UNLIMITED,
         chat_kept_s=config.chat_kept_s,
@@ -42,6 +42,11 @@ async def open_data(config: Config, *, create: bool = True) -> AsyncIterator[Sto
         create=create,
     ) as store:
         yield store
+
+
+def server_name(config: Config) -> str:
+    """The name of this server among those that share its database."""
+    return config.server_name or f"{socket.gethostname()}:{config.port}"
 
 
 def described(config: Config) -> str:
@@ -107,8 +112,8 @@ def _check_made(config: Config) -> None:
         owner = _owner(file, "database", "SFU_DATA_DIR or SFU_DATABASE_URL")
         if os.geteuid() not in (0, owner):  # SQLite makes files beside this one; root's get this one's owner
             raise ConfigError(
-                f"The database {file} belongs to another user, {_user_name(owner)}. Run the command as that user or as "
-                "root, for example with sudo."
+                f"The database {file} belongs to another user, {users.name_of(owner)}. Run the command as that user or "
+                "as root, for example with sudo."
             )
     if not config.server_key:
         _owner(_key_file(config), "server key", "SFU_SERVER_KEY or SFU_SERVER_KEY_FILE")
@@ -128,10 +133,3 @@ def _owner(file: Path, what: str, variables: str) -> int:
             f"settings, give them to this command as well ({variables} with an absolute path, or --env-file FILE); "
             "if it runs as another user, use sudo. If it is lost, `sfu serve` says what to do."
         ) from None
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -24,9 +24,12 @@ from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
+from sfu.control import Control
 from sfu.data import open_data
 from sfu.errors import ConfigError
+from sfu.links import page_urls
 from sfu.metrics import Counters
+from sfu.operations import Operations
 from sfu.status import create_status
 from sfu.store import Store
 from sfu.store.records import Company
@@ -93,11 +96,18 @@ async def _serve(
                 await nursery.start(sharing.run)
                 tls = _tls(config, self_signed, workers.advertised)
                 nursery.start_soon(_renew, tls, hang_ups)
+                await nursery.start(_control(config, calls, moderation, tls).run)
                 adopt = workers.adopt if config.public_tcp_port else None
                 edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
                 _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()
+
+
+def _control(config: Config, calls: Calls, moderation: Moderation, tls: Tls | None) -> Control:
+    control = Control(config.data_dir)
+    Operations(config, calls, moderation, lambda: tls.context if tls else None).register(control)
+    return control
 
 
 async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
@@ -153,8 +163,7 @@ def _announce(
     command, given = _command(), settings_file.option(env_file)
     secure = self_signed or config.tls_cert is not None
     others = [address for address in addresses if not ip_address(address).is_loopback]
-    hosts = others if config.host in others else ["localhost", *others]
-    urls = [f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{config.port}" for host in hosts]
+    urls = page_urls(config, addresses, secure=secure)
     first, last = config.udp_ports[0], config.udp_ports[-1]
     ports = f"{first}" if last == first else f"{first}-{last}"
     rows = [("Open", url) for url in urls]

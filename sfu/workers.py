@@ -31,7 +31,8 @@ log = logging.getLogger("sfu.workers")
 COMMAND = (sys.executable, "-m", "sfu.media.worker")
 INHERITED = (
     "PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_*", "PYTHON*", "LD_*", "DYLD_*", "MALLOC_*", "GLIBC_TUNABLES",
-    "OPENSSL_CONF", "JOURNAL_STREAM", "SFU_LOG_LEVEL", "SFU_PORTABLE_UDP",
+    "OPENSSL_CONF", "JOURNAL_STREAM", "SFU_LOG_LEVEL", "SFU_LOG_FORMAT",
+    "SFU_PORTABLE_UDP",
 )  # fmt: skip
 """Environment variables that a worker inherits. It parses untrusted packets, so it must not see keys or passwords."""
 UNLIMITED = 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from support.process import ROOT, Server, environment, eventually, free_port, run, sfu, workers
+from support.rest_client import request
+from support.wire import joined
 
 from sfu import __version__
 from sfu.config import settings
@@ -229,6 +232,24 @@ def test_lines_in_the_journal_have_priorities() -> None:
         server.close()
     assert {("<7>", "DEBUG", "sfu.media"), ("<6>", "INFO", "sfu")} <= set(lines)
     assert {prefix for prefix, *_ in lines} == {"<6>", "<7>"}
+
+
+async def test_the_log_is_json_if_asked_for(start_server: Callable[..., Server]) -> None:
+    """Of the server and its media workers, with one request id for what belongs to one request."""
+    server = start_server(log_format="json", log_level="debug")
+    async with joined(server.url, "alice"):
+        pass
+    refused = await request(server.port, "GET", "/api/v1/rooms", {"Host": "localhost", "Connection": "close"})
+    request_id = refused.headers["x-request-id"]
+    assert server.stop() == 0
+    lines = [json.loads(text) for text in server.output.splitlines() if text.startswith("{")]
+    assert "time=" not in server.output
+    assert {"sfu", "sfu.media", "sfu.calls"} <= {one["logger"] for one in lines}
+    entered, left = ([one for one in lines if one.get("event") == event] for event in ("joined", "left"))
+    for name in ("room", "peer", "name", "session", "request_id"):
+        assert entered[0][name] == left[0][name]
+    assert entered[0]["name"] == "alice"
+    assert [one["reason"] for one in lines if one.get("request_id") == request_id] == ["api_key_missing"]
 
 
 def test_warnings_and_refusals_at_the_start_have_priorities_in_the_journal() -> None:

@@ -113,6 +113,7 @@ class Admission:
     def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
         self.store, self.clock = store, clock
         self._allow_anonymous, self._default = config.allow_anonymous, default
+        self.default_id = default.id
         self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
         self._keep_open_chat = config.keep_open_chat
 

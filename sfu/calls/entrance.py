@@ -23,6 +23,7 @@ from sfu.calls.registry import Calls, Joining
 from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
+from sfu.logs import begin_request, line
 from sfu.protocol.server_messages import ChatLine, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
@@ -63,6 +64,7 @@ class Signaling:
 
     async def serve(self, connection: Upgraded) -> None:
         """Runs one WebSocket until it ends and closes its stream. Raises only Cancelled."""
+        begin_request()
         try:
             async with trio.open_nursery() as nursery:  # trio-websocket's reader lives here
                 request = await self._handshake(nursery, connection)
@@ -109,7 +111,7 @@ class Signaling:
         for session in self.calls.sessions():
             if (reason := ended.get(session.record.id)) is not None:
                 error = ENDED.get(reason, errors.CallEnded)()
-                log.info("ended room=%r peer=%s reason=%s", session.entry.key, session.peer.id, reason)
+                log.info("%s", line("ended", **session.who, reason=reason))
                 session.end(error)
                 if isinstance(error, RoomDeleted):
                     self.calls.lobby.refuse(partial(_enters, session.entry.key), error)
@@ -181,7 +183,7 @@ class Signaling:
             raise errors.SessionGone
         link = session.resume(connection.stream)
         self.calls.counters.add("sfu_resumes_total")
-        log.info("resumed room=%r peer=%s client=%s", session.peer.room.key, session.peer.id, connection.client)
+        log.info("%s", line("resumed", **session.who, client=connection.client))
         return link
 
     async def _return(self, ask: Ask, ticket: str, door: Door, connection: Upgraded) -> Link | None:
@@ -214,7 +216,7 @@ class Signaling:
             seat = self.calls.seat_of(session_id)  # it may have ended meanwhile
         if seat is not None:
             link = seat.restart(connection.stream)
-            log.info("returned room=%r peer=%s client=%s", seat.peer.room.key, seat.peer.id, connection.client)
+            log.info("%s", line("returned", **seat.who, client=connection.client))
             return link
         entry = await self.calls.admission.returner(ask, session_id, connection.client)
         if entry is None:
@@ -282,8 +284,7 @@ class Signaling:
         session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
         assert self._nursery is not None
         self._nursery.start_soon(session.run)
-        who = (entry.key, peer.id, peer.name, record.id)
-        log.info("joined room=%r peer=%s name=%r session=%s client=%s full=%s", *who, connection.client, door.full)
+        log.info("%s", line("joined", **session.who, client=connection.client, full=door.full))
         link = session.connect(connection.stream)
         self.calls.deliver(deliveries)
         self.calls.tell_lobby(session)

@@ -69,6 +69,16 @@ class Lobby:
         waiters = self._rooms.get(key, {}).values()
         return server_messages.Lobby(tuple(server_messages.Waiter(one.id, one.entry.user_name) for one in waiters))
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the rooms that people wait for."""
+        return list(self._rooms)
+
+    @property
+    def count(self) -> int:
+        """How many people wait, in all rooms."""
+        return sum(map(len, self._rooms.values()))
+
     def find(self, key: str, waiter_id: str) -> Waiter | None:
         return self._rooms.get(key, {}).get(waiter_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
 from sfu import errors
 from sfu.calls.admission import Entry
@@ -43,11 +44,10 @@ class Moderation:
         entry = by.entry
         match message:
             case Moderate():
-                name = self._moderate(by, message)
+                whom = self._moderate(by, message)
                 if message.action in RECORDED:
                     source = (message.source or MICROPHONE) if message.action == "mute" else None
-                    about = {"peer": message.peer, "name": quoted(name), "source": source}
-                    self._record(RECORDED[message.action], by, **about)
+                    self._record(RECORDED[message.action], by, peer=message.peer, **whom, source=source)
             case ChangeRoom(locked, lobby):
                 now = by.peer.room.state
                 changes = {"locked": locked, "lobby": lobby}
@@ -64,18 +64,17 @@ class Moderation:
         who = {"by": quoted(by.peer.name), "by_peer": by.peer.id, "client": by.entry.address}
         audit.info("%s", line(what, room=quoted(by.entry.key), **more, **who))
 
-    def _moderate(self, by: Seat, message: Moderate) -> str:
-        """Returns the name of the person that the moderator acted on."""
+    def _moderate(self, by: Seat, message: Moderate) -> dict[str, str]:
+        """Returns the name and session of the person that the moderator acted on, for the log."""
         key, source = by.peer.room.key, message.source or MICROPHONE
         if message.action in ("admit", "refuse"):
+            if message.action == "refuse":
+                return {"name": quoted(self.refuse_waiting(key, message.peer))}
             waiter = self._hub.lobby.find(key, message.peer)
             if waiter is None:
                 raise errors.UnknownPeer("This person no longer waits.")
-            if message.action == "admit":
-                waiter.invite()
-            else:
-                waiter.refuse(errors.LobbyRefused())
-            return waiter.entry.user_name
+            waiter.invite()
+            return {"name": quoted(waiter.entry.user_name)}
         session = self._hub.find(key, message.peer)
         if session is None:
             raise errors.UnknownPeer
@@ -87,8 +86,8 @@ class Moderation:
             case "remove" if session is by:
                 raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
-                self._remove(session, by.peer.name)
-        return session.peer.name
+                self.remove_person(session, by.peer.name)
+        return {"name": session.who["name"], "session": session.record.id}
 
     # --- by the REST API ----------------------------------------------------------------------------------------------
 
@@ -142,7 +141,7 @@ class Moderation:
         """Removes and bans a participant. False if the session is not in the call."""
         found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
         for session in found:
-            self._remove(session, "")
+            self.remove_person(session)
         return bool(found)
 
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
@@ -166,11 +165,22 @@ class Moderation:
         if source == SCREEN and SCREEN_AUDIO in session.peer.tracks:
             self._mute(session, SCREEN_AUDIO, by)
 
-    def _remove(self, session: Seat, by: str) -> None:
-        """Bans the person until `Admission.banned_until` and ends all of their sessions in the room."""
+    def remove_person(self, session: Seat, by: str = "", *, ban: bool = True) -> datetime | None:
+        """Ends all sessions of this person in the room, and bans them until the time that it returns."""
         entry, admission = session.entry, self._hub.admission
-        admission.store.bans.add(session.record, until=admission.banned_until(entry), by=by)
+        until = admission.banned_until(entry) if ban else None
+        if until is not None:
+            admission.store.bans.add(session.record, until=until, by=by)
         self._end(lambda other: other.key == entry.key and other.person == entry.person, errors.Removed())
+        return until
+
+    def refuse_waiting(self, key: str, waiter_id: str) -> str:
+        """Refuses somebody in the lobby of the room `key`; returns their name. Raises UnknownPeer."""
+        waiter = self._hub.lobby.find(key, waiter_id)
+        if waiter is None:
+            raise errors.UnknownPeer("This person no longer waits.")
+        waiter.refuse(errors.LobbyRefused())
+        return waiter.entry.user_name
 
     def _set(self, key: str, state: RoomState) -> None:
         """Applies a room state, also to people who are joining right now."""

@@ -8,12 +8,12 @@ client, whether others' media does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from sfu import bridge
-from sfu.logs import line, quoted
+from sfu.logs import line
 from sfu.protocol.server_messages import Unreached, UnreachedCause
 
 log = logging.getLogger("sfu.calls")
@@ -79,16 +79,19 @@ class Reach:
         if (scope := self._here.pop(peer, None)) is not None:
             self._left_s[scope] = self._clock()
 
-    def unreached(self, event: bridge.Unreached, room: str, client: str) -> Unreached:
-        """Logs that there is no media path to the peer at `client`, and returns what to tell the peer."""
+    def unreached(self, event: bridge.Unreached, who: Mapping[str, str], client: str) -> Unreached:
+        """Logs that there is no media path to the peer at `client`, and returns what to tell the peer.
+
+        `who` has the fields of the log that say who it is.
+        """
         cause = self.cause(client, event.hosts, heard=event.heard)
         hosts = [host for host in event.hosts if scope_of(host) >= scope_of(client)] or event.hosts
         addresses = tuple(f"[{host}]:{event.port}" if ":" in host else f"{host}:{event.port}" for host in hosts)
-        who = {"room": quoted(room), "peer": event.peer, "client": client, "advertised": ",".join(addresses)}
+        about = {**who, "client": client, "advertised": ",".join(addresses)}
         tcp = ", and TCP except to known ports" if self._tcp_port else ", and media over TCP is off"
         advice = repr(_ADVICE[cause].format(port=event.port, tcp=tcp))
         level = logging.WARNING if self._warns(cause) else logging.INFO
-        log.log(level, "%s", line("unreached", **who, cause=cause, advice=advice))
+        log.log(level, "%s", line("unreached", **about, cause=cause, advice=advice))
         return Unreached(cause, addresses, tcp=event.port == self._tcp_port)
 
     def cause(self, client: str, hosts: Sequence[str], *, heard: bool) -> UnreachedCause:

@@ -23,7 +23,7 @@ from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
 from sfu.errors import SfuError
-from sfu.logs import line, quoted
+from sfu.logs import line
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
 from sfu.rates import Rate, Rates, failures
@@ -55,6 +55,14 @@ class Seat(Protocol):
     record: records.Session
     drops: Drops
     had_media: bool
+    path: dict[str, str]
+    """How its media comes: `transport` and `address`; empty before it does."""
+    who: dict[str, str]
+    """The session in lines of the log: `room`, `peer`, `name`, `session`, and the `request_id` of its join."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether its client has a WebSocket now."""
 
     @property
     def error(self) -> SfuError | None:
@@ -171,13 +179,12 @@ class Calls:
         drops = session.drops.ended(session.error)
         began = session.had_media or code not in NO_VISIT
         self.admission.store.sessions.close(
-            session.record, code, quality=peer.summary.record(), drops=drops, began=began
+            session.record, code, session.path or None, peer.summary.record(), drops, began=began
         )
         self.counters.add("sfu_ends_total", code=code)
         level = logging.WARNING if code in TROUBLES else logging.INFO
-        who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name)}
         trouble = asdict(drops) if drops.drops else {}
-        log.log(level, "%s", line("left", **who, reason=code, **trouble))
+        log.log(level, "%s", line("left", **session.who, reason=code, **trouble))
 
     def tell_lobby(self, session: Seat) -> None:
         """After a moderator joined or resumed: shows them the lobby, and the lobby that a moderator is present."""

@@ -99,7 +99,8 @@ class Room:
     """A room with at least one peer. `peers` is by id, in order of arrival; the media of all is on one worker.
 
     `id` is the database's: a room that was deleted and one made later under the same key have different ones.
-    `version` is that of its settings in the database from which `state` was made.
+    `version` is that of its settings in the database from which `state` was made. `since_ms` is when the call began (ms
+    since 1970).
     `scores` are the current quality scores of peers that send or receive media. `lines` are the last chat lines, if
     chat is kept; `said_ms` is the time of the last line.
     """
@@ -109,6 +110,7 @@ class Room:
     state: RoomState = field(default_factory=RoomState)
     id: str = ""
     version: int = 0
+    since_ms: int = 0
     peers: dict[str, Peer] = field(default_factory=dict)
     speakers: Speakers = field(default_factory=Speakers)
     scores: dict[str, float] = field(default_factory=dict)  # by peer id
@@ -171,7 +173,7 @@ class Rooms:
         """
         room = self.rooms.get(key)
         if room is None or room.id != id:
-            room = self.rooms[key] = Room(key, pick(), state, id)
+            room = self.rooms[key] = Room(key, pick(), state, id, since_ms=now_ms)
             room.lines.extend(earlier)
         peer_id = new_id()
         secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"

@@ -27,6 +27,7 @@ from sfu.calls.rooms import Peer
 from sfu.calls.summary import observe
 from sfu.calls.websocket import Link
 from sfu.errors import REJOIN_CLOSE_CODES, SfuError, all_codes
+from sfu.logs import line, quoted, request_id
 from sfu.protocol.client_messages import (
     Answer,
     ChangeRoom,
@@ -93,6 +94,9 @@ class Session:
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
         self._returned_s = -math.inf if entry.continues is None else trio.current_time()
         self.had_media = False
+        self.path: dict[str, str] = {}
+        self.who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name), "session": record.id}
+        self.who["request_id"] = request_id()
         self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._bucket = TokenBucket(hub.config.messages_per_s, hub.config.messages_burst)
@@ -101,6 +105,10 @@ class Session:
     @property
     def error(self) -> SfuError | None:
         return self._error
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None
 
     def end(self, error: SfuError | None) -> None:
         """Ends this peer; None if it left by itself. The first reason wins. May be called from any task."""
@@ -236,7 +244,7 @@ class Session:
         elif not self._ended:
             self._stop_media()
             self._end_in(self._away_s, errors.PageGone())
-            log.info("away room=%r peer=%s", self.peer.room.key, self.peer.id)
+            self._say("away")
 
     def broken(self) -> None:
         """Holds the peer, if it had the offers it was to get and can resume; else waits for its page to be reloaded."""
@@ -251,7 +259,7 @@ class Session:
             self.drops.lost(errors.Unresponsive.code)
             self._end_in(self._config.hold_s, errors.Unresponsive())
             self._media.command(bridge.Hold(self.peer.id, True))
-            log.info("held room=%r peer=%s", self.peer.room.key, self.peer.id)
+            self._say("held")
 
     def receive(self, frame: str | bytes) -> None:
         if self._ended:
@@ -266,8 +274,11 @@ class Session:
         try:
             act(what)
         except Exception:
-            log.exception("peer_failed room=%r peer=%s", self.peer.room.key, self.peer.id)
+            log.exception("%s", line("peer_failed", **self.who))
             self.end(SfuError())
+
+    def _say(self, event: str, **fields: object) -> None:
+        log.info("%s", line(event, **self.who, **fields))
 
     def _pays(self) -> bool:
         """Takes one frame, or one resume, from the rate limit; false if it is exhausted."""
@@ -370,12 +381,12 @@ class Session:
             case bridge.Lost(_, lost):
                 hub.deliver(hub.rooms.lost(peer, lost))
             case bridge.Unreached():
-                self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
+                self.tell(hub.reach.unreached(event, self.who, self.entry.address))
             case bridge.Connected(_, address, over):
-                self.had_media = True
+                self.had_media, self.path = True, {"transport": over, "address": address}
                 hub.reach.connected(peer.id, address, over)
                 hub.deliver(hub.rooms.lost(peer, False))
-                log.info("connected room=%r peer=%s address=%s transport=%s", peer.room.key, peer.id, address, over)
+                self._say("connected", **self.path)
 
     def _media_failed(self, error: SfuError) -> None:
         """Ends the session, unless the page just went away: a browser then closes the media before the WebSocket."""

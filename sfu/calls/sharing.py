@@ -85,7 +85,16 @@ class Sharing:
 
     def _tell(self, error: SfuError, session: Seat | None, **more: str) -> None:
         """Writes a refusal to the log."""
-        who = {} if session is None else {"room": session.entry.key, "name": session.peer.name, "peer": session.peer.id}
+        who = (
+            {}
+            if session is None
+            else {
+                "room": session.entry.key,
+                "name": session.peer.name,
+                "peer": session.peer.id,
+                "session": session.record.id,
+            }
+        )
         self._hub.refused.tell(log, error, request.remote_addr or "", **who, **more)
 
     async def _receive(self, session: Seat) -> Response:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import logging
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sfu import logs, settings_file
+from sfu.audit import record_command
+from sfu.commands import output
 from sfu.errors import BadName, ConfigError
-from sfu.refusals import BadValue, CompanyNotFound
+from sfu.refusals import BadValue
 
 if TYPE_CHECKING:
     from sfu.config import Config
@@ -34,18 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         settings_file.add_option(one)
         one.set_defaults(company_command=command, company_event=f"company_{name.replace('-', '_')}")
         if name != "list":
-            one.add_argument("name", type=_text, help="the company's name")
+            one.add_argument("name", type=output.text, help="the company's name")
         if name == "create":
             one.add_argument("--tier", choices=("free", "pro", "enterprise"), default="free")
-
-
-def _text(argument: str) -> str:
-    """An argument as it is. Refuses bytes that are no text, which a name would lose."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("it is not UTF-8") from None
-    return argument
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
@@ -59,27 +50,8 @@ async def run(config: Config, options: argparse.Namespace) -> None:
         command: Command = options.company_command
         changed = await command(store, options)
         if changed is not None:
-            _record(options.company_event, changed)
-
-
-def _record(event: str, company: Company) -> None:
-    """Tells the log what was changed and by whom."""
-    about = {"company": logs.quoted(company.name), "id": company.id, "key": company.key_prefix}
-    logs.to_syslog(logs.AUDIT)
-    logging.getLogger(logs.AUDIT).info("%s", logs.line(event, **about, by=logs.quoted(_user()), client=_client()))
-
-
-def _user() -> str:
-    """The user of this command; under sudo, the one that called it."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        return str(os.getuid())
-
-
-def _client() -> str:
-    """The address that this shell's ssh connection comes from, if sshd says so."""
-    return os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
+            about = {"company": logs.quoted(changed.name), "id": changed.id, "key": changed.key_prefix}
+            record_command(options.company_event, **about)
 
 
 async def _create(store: Store, options: argparse.Namespace) -> Company:
@@ -107,9 +79,7 @@ async def _list(store: Store, _options: argparse.Namespace) -> None:
             state += ", needs rotate-secret"
         since = company.created_at.date().isoformat()
         rows.append((company.name, company.key_prefix + "…", company.tier, state, since, company.id))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    output.print_table(rows)
 
 
 async def _rotate_key(store: Store, options: argparse.Namespace) -> Company:
@@ -140,12 +110,9 @@ async def _enable(store: Store, options: argparse.Namespace) -> Company:
 
 
 async def _named(store: Store, options: argparse.Namespace) -> Company:
-    from sfu.tenancy.names import sought
+    from sfu.store.places import company_named
 
-    company = await store.companies.by_name(sought(options.name)) or await store.companies.by_name(options.name)
-    if company is None:
-        raise CompanyNotFound(f"There is no company {options.name!r}. `sfu company list` shows all companies.")
-    return company
+    return await company_named(store, options.name)
 
 
 def _show_key(company: Company, key: str) -> None:

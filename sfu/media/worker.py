@@ -372,7 +372,7 @@ def _raise_open_files() -> None:
 
 def main() -> None:
     level = os.environ.get("SFU_LOG_LEVEL", "").strip().upper() or "INFO"  # the control plane has checked it
-    logs.to_stderr(level, "pid=%(process)d ")
+    logs.to_stderr(level, os.environ.get("SFU_LOG_FORMAT", "").strip().lower(), f"pid={os.getpid()} ")
     hurry()
     _raise_open_files()
     for signum in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal reach the whole group

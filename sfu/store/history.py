@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 from sfu.refusals import BadCursor
 from sfu.store.database import Database
@@ -47,6 +47,33 @@ class History:
     async def participants(self, company_id: str, room_id: str) -> tuple[Session, ...]:
         """The open sessions in a room, in order of arrival."""
         rows = await self._database.read(self.PARTICIPANTS, company_id=company_id, room_id=room_id)
+        return tuple(Session.of(row) for row in rows)
+
+    PERSON = """
+        SELECT * FROM sessions
+        WHERE company_id = :company_id AND day >= :day AND connected_at >= :since
+            AND lower(user_name) = lower(CAST(:name AS TEXT))
+            AND (CAST(:room_id AS TEXT) = '' OR room_id = :room_id)
+        ORDER BY connected_at DESC, id DESC LIMIT :count
+    """
+
+    async def person(
+        self, company_id: str, name: str, *, since: datetime, room_id: str = "", limit: int = 100
+    ) -> tuple[Session, ...]:
+        """The last sessions of people with this name, newest first, in all rooms or one.
+
+        Upper and lower case are the same, in SQLite for ASCII only.
+        """
+        rows = await self._database.read(
+            self.PERSON,
+            ANALYTICS_S,
+            company_id=company_id,
+            name=name,
+            day=since.astimezone(UTC).date(),
+            since=since,
+            room_id=room_id,
+            count=limit,
+        )
         return tuple(Session.of(row) for row in rows)
 
     USER_ROOMS = """

@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from sfu.errors import SfuError, UpgradeRequired
+from sfu.logs import begin_request, request_id
 from sfu.metrics import Counters
 from sfu.web.bodies import StreamingConnection, StreamingRequest
 from sfu.web.preload import Preloads
@@ -137,8 +138,13 @@ def create_app(config: Config, counters: Counters) -> QuartTrio:
         response.headers["Connection"] = "Upgrade"
         return response
 
+    @app.before_request
+    async def identify() -> None:
+        begin_request()
+
     @app.after_request
     async def protect(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id()
         for name, value in headers.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Cache-Control", "no-cache")

@@ -116,7 +116,7 @@ def test_a_client_that_is_heard_is_reached_in_part(reach: Reach) -> None:
 
 
 def unreached(reach: Reach, *hosts: str, heard: bool = False) -> Unreached:
-    return reach.unreached(bridge.Unreached("p", heard, hosts, 8080), "c/team", CLIENT)
+    return reach.unreached(bridge.Unreached("p", heard, hosts, 8080), {"room": "'c/team'", "peer": "p"}, CLIENT)
 
 
 def test_the_warning_names_both_ends_and_the_setting(reach: Reach, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ def video(one: Person, name: str) -> int:
 def transports(server: Server) -> list[str]:
     """Of the peers that were connected, in order."""
     lines = [line for line in server.output.splitlines() if " connected room=" in line]
-    return [line.rpartition("transport=")[2] for line in lines]
+    return [line.rpartition("transport=")[2].split()[0] for line in lines]
 
 
 def test_a_browser_without_udp_is_in_a_call_and_knows_how(

@@ -21,12 +21,14 @@ COTURN = (
 PACKAGES = {
     "nginx": ("nginx", "nginx-common"),
     "caddy": ("caddy",),
+    "fish": ("fish", "fish-common", "libpcre2-32-0"),
+    "zsh": ("zsh", "zsh-common"),
     "turnserver": COTURN,
     "turnutils_uclient": COTURN,
 }
 """By program: the package that has it, and what that needs and a system may not have."""
 UNPACKED = ROOT / ".venv" / "packages"
-PATH = f"{UNPACKED}/usr/sbin:{UNPACKED}/usr/bin"
+PATH = f"{UNPACKED}/usr/sbin:{UNPACKED}/usr/bin:{UNPACKED}/bin"
 
 
 def program(command: str) -> str:
