@@ -19,15 +19,16 @@ import { Link } from './client/connection.js';
 import { GIVEN_UP } from './client/socket.js';
 
 const STEADY_MS = 10_000; // a connection that lasted this long resets the reconnection pauses
-const PAUSE_MS = { first: 500, last: 5_000 };
+const PAUSE_MS = { first: 500, last: 5_000, told: 60_000 }; // told: the longest that the server may ask for
 const PATHLESS = { codes: ['ice_timeout', 'dtls_failed'], pause_ms: 10_000, tries: 3 }; // others see every attempt as a join and a leave, so there are few
 const NOBODY = { dominant: null, speaking: [] };
 const participant = ({ tracks = [], ...one }) => ({ hand: 0, ...one, tracks: new Map(tracks.map((track) => [track.source, { ...track, paused: null }])) });
-const PASSED_ON = new Set(['chat', 'error', 'waiting', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
+const PASSED_ON = new Set(['chat', 'error', 'waiting', 'draining', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
 
 export class Room extends EventTarget {
   state = 'idle';
   error = null;
+  retryAt = 0;
   self = null;
   limits = null;
   participants = new Map();
@@ -177,7 +178,7 @@ export class Room extends EventTarget {
     }
     else if (event === 'bye') {
       this.#emit('bye', data);
-      this.#link.lose(data.code, data.message, data.rejoin);
+      this.#link.lose(data.code, data.message, data.rejoin, data.retry_after_s);
     } else if (event === 'joined') {
       this.participants.set(data.peer, participant(data));
       this.#emit('joined', data);
@@ -258,9 +259,14 @@ export class Room extends EventTarget {
     if (steady) this.#tries = 0;
     const pathless = PATHLESS.codes.includes(error.code);
     if (pathless) this.#pathless++;
+    const told = Math.min(PAUSE_MS.told, (error.retry_after_s ?? 0) * 1000);
     const pause = pathless ? PATHLESS.pause_ms * this.#pathless : Math.min(PAUSE_MS.last, PAUSE_MS.first * 2 ** this.#tries++);
+    const wait = told ? told * (1 + Math.random() / 4) : pause * (0.75 + Math.random() / 2); // never sooner than told
+    if (!this.stalled) {
+      this.retryAt = performance.now() + wait;
+      this.#timer = setTimeout(() => this.join(), wait);
+    }
     this.#change('waiting');
-    if (!this.stalled) this.#timer = setTimeout(() => this.join(), pause * (0.75 + Math.random() / 2));
   }
 
   #end(error, ticket = '') {

@@ -73,11 +73,13 @@ def _left_behind() -> bool:
 def _prepare(options: argparse.Namespace) -> Config:
     """Prepares the process: reads the settings, sets up logging, raises the limit on open files.
 
-    Sets `options.env_file` to the settings file that was read, or to None.
+    Sets `options.env_file` to the settings file that was read, or to None, and `options.env` to the environment
+    without it.
     """
     if not __debug__:
         raise ConfigError("Python's -O (or PYTHONOPTIMIZE) removes checks the server relies on. Start it without.")
     named, options.env_file = "env_file" in options, _settings_file(options)
+    options.env = dict(os.environ)
     warnings = settings_file.add(options.env_file, os.environ, strict=named) if options.env_file else []
     config = Config.from_env(os.environ, omit=frozenset() if options.command is serve else SERVER_FILES)
     logs.to_stderr(config.log_level, config.log_format)

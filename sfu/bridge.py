@@ -120,13 +120,20 @@ class View(Message, frozen=True):
     videos: tuple[Shown, ...]
 
 
+class LogLevel(Message, frozen=True):
+    """The level to log at from now on, such as `debug`."""
+
+    level: str
+
+
 class Leave(Message, frozen=True):
     """The peer is gone. The worker answers with Gone, also for an unknown peer; then the same id may join again."""
 
     peer: str
 
 
-Command = Configure | Join | Answer | Publish | Unpublish | Mute | View | RestartIce | Hold | Leave
+PeerCommand = Answer | Publish | Unpublish | Mute | View | RestartIce | Hold | Leave
+Command = Configure | LogLevel | Join | PeerCommand
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 

@@ -36,38 +36,48 @@ class Setting:
     default: str
     unit: str
     help: str
+    live: bool
+    secret: bool
 
 
 def _setting(
-    default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", shown: str = "", secret: bool = False
+    default: Any,
+    parse: Callable[[str], Any],
+    text: str,
+    *,
+    unit: str = "",
+    shown: str = "",
+    secret: bool = False,
+    live: bool = False,
 ) -> Any:
     """A field of Config. `parse` raises ValueError with a description of what is accepted.
 
     A callable `default` is called by each Config. `shown` replaces the default in help texts; a `secret` value is left
-    out of the repr.
+    out of the repr. A `live` setting can change while the server runs: its readers read it from the Config each time.
     """
     shown = shown or (f"{default:g}" if isinstance(default, float) else str(default))
-    about = {"parse": parse, "unit": unit, "help": text, "shown": shown}
+    about = {"parse": parse, "unit": unit, "help": text, "shown": shown, "live": live}
     if callable(default):
         return field(default_factory=default, metadata=about)
     return field(default=default, repr=not secret, metadata=about)
 
 
-def _bytes(default: int, low: int, high: int, text: str) -> Any:
-    return _setting(default, values.whole(low, high), text, unit="bytes")
+def _bytes(default: int, low: int, high: int, text: str, *, live: bool = False) -> Any:
+    return _setting(default, values.whole(low, high), text, unit="bytes", live=live)
 
 
-def _seconds(default: float, text: str, low: float = 0.1) -> Any:
-    return _setting(default, values.decimal(low, 3600), text, unit="seconds")
+def _seconds(default: float, text: str, low: float = 0.1, *, live: bool = False) -> Any:
+    return _setting(default, values.decimal(low, 3600), text, unit="seconds", live=live)
 
 
-def _switch(default: bool, text: str) -> Any:
-    return _setting(default, values.choice({"on": True, "off": False}), text, shown="on" if default else "off")
+def _switch(default: bool, text: str, *, live: bool = False) -> Any:
+    shown = "on" if default else "off"
+    return _setting(default, values.choice({"on": True, "off": False}), text, shown=shown, live=live)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting. `Config()` has the defaults; `sfu serve` uses `from_env`."""
+    """Every setting. `Config()` has the defaults; `sfu serve` uses `from_env`. Only `adopt` changes one."""
 
     host: str = _setting(
         values.ANY_HOST, values.host, "Address to listen on: * for all, 0.0.0.0 for all IPv4, :: for all IPv6."
@@ -92,6 +102,7 @@ class Config:
         values.origins,
         "Other sites' origins whose pages may connect or embed a call, comma-separated.",
         shown="none",
+        live=True,
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         (), values.networks, "Proxies whose forwarding headers are trusted, comma-separated.", shown="none"
@@ -123,16 +134,17 @@ class Config:
         None, values.path, "File of the server key, made at the first start.", shown="server.key beside the database"
     )
     turn_urls: tuple[str, ...] = _setting(
-        (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none"
+        (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none", live=True
     )
     turn_secret: str = _setting(
-        "", turn.parse_secret, "Secret of the TURN servers, coturn's static-auth-secret.", shown="none", secret=True
-    )
+        "", turn.parse_secret, "Secret of the TURN servers, coturn's static-auth-secret.", shown="none", secret=True,
+        live=True,
+    )  # fmt: skip
     server_name: str = _setting(
         "", values.text, "Name of this server, unique among those that share a database.", shown="host name and port"
     )
     heartbeat_s: float = _seconds(10.0, "Interval at which ongoing sessions are recorded in the database.")
-    allow_anonymous: bool = _switch(True, "off: every join needs a token.")
+    allow_anonymous: bool = _switch(True, "off: every join needs a token.", live=True)
     workers: int = _setting(
         max(1, values.cores() - 1), values.whole(1, 256), "Number of media workers.", shown="cores - 1, at least 1"
     )
@@ -140,17 +152,18 @@ class Config:
         True, "off: no rate limits, no maxima of peers and tracks. For load tests; needs a loopback SFU_HOST."
     )
     max_load: float = _setting(
-        0.85, values.decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores"
-    )
+        0.85, values.decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores",
+        live=True,
+    )  # fmt: skip
     max_peers: int = _setting(
         100, values.whole(1, 10_000), "Most peers in a room created without a maximum of its own."
     )
     max_tracks: int = _setting(8, values.whole(2, 64), "Most tracks one peer may publish.")
-    max_waiting: int = _setting(50, values.whole(1, 1000), "Most people waiting in the lobby of one room.")
-    lobby_s: float = _seconds(600.0, "Longest wait in a lobby.")
+    max_waiting: int = _setting(50, values.whole(1, 1000), "Most people waiting in the lobby of one room.", live=True)
+    lobby_s: float = _seconds(600.0, "Longest wait in a lobby.", live=True)
     ban_s: int = _setting(
         43_200, values.whole(1, 31_536_000), "How long a removed participant who joined without a token is kept out.",
-        unit="seconds",
+        unit="seconds", live=True,
     )  # fmt: skip
     chat_kept_s: int = _setting(
         86_400, values.whole(0, 315_360_000), "How long chat is kept, unless the room sets its own time. 0: not at "
@@ -167,37 +180,57 @@ class Config:
         30, values.whole(0, 36_500), "How long ended sessions without a token are kept, if that is shorter. 0: as long "
         "as others.", unit="days",
     )  # fmt: skip
-    file_bytes: int = _bytes(10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.")
-    room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Most space for the files of one room.")
+    file_bytes: int = _bytes(
+        10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.", live=True
+    )
+    room_files_bytes: int = _bytes(209_715_200, 0, 1 << 40, "Most space for the files of one room.", live=True)
     files_bytes: int = _bytes(2_147_483_648, 0, 1 << 44, "Most space for the files of all rooms.")
     last_n: int = _setting(
         16, values.whole(0, 10_000), "Most videos sent to one peer: those of the last speakers. 0: all."
     )
-    max_candidates: int = _setting(32, values.whole(1, 1000), "Most ICE candidates from one peer.")
+    max_candidates: int = _setting(32, values.whole(1, 1000), "Most ICE candidates from one peer.", live=True)
     message_bytes: int = _bytes(65536, 1024, 1 << 24, "Longest WebSocket message.")
-    section_bytes: int = _bytes(4096, 512, 65536, "Longest SDP answer, per media section of its offer.")
+    section_bytes: int = _bytes(4096, 512, 65536, "Longest SDP answer, per media section of its offer.", live=True)
     messages_per_s: int = _setting(
         20, values.whole(1, 10_000), "Most WebSocket messages from one peer.", unit="per second"
     )
     messages_burst: int = _setting(60, values.whole(1, 10_000), "Most WebSocket messages from one peer at once.")
     head_bytes: int = _bytes(16384, 1024, 1 << 20, "Longest head of an HTTP request.")
-    head_s: float = _seconds(5.0, "Timeout for the head of an HTTP request.")
+    head_s: float = _seconds(5.0, "Timeout for the head of an HTTP request.", live=True)
     body_bytes: int = _bytes(65536, 0, 1 << 24, "Longest body of an HTTP request.")
     keep_alive_s: float = _seconds(75.0, "How long an idle HTTP connection is kept open.")
-    join_s: float = _seconds(10.0, "Timeout from the connection to the first offer to somebody who may publish.")
+    join_s: float = _seconds(
+        10.0, "Timeout from the connection to the first offer to somebody who may publish.", live=True
+    )
     answer_s: float = _seconds(15.0, "Timeout for the answer to an offer.")
     ice_s: float = _seconds(15.0, "Timeout for ICE to find a media path.")
     dtls_s: float = _seconds(10.0, "Timeout for the DTLS handshake.")
     send_s: float = _seconds(10.0, "Timeout for one WebSocket message or one write to an HTTP connection.")
-    ping_s: float = _seconds(20.0, "Time between WebSocket pings; plus SFU_PONG_S less than proxies' timeouts.")
-    pong_s: float = _seconds(10.0, "Timeout for the pong, at least 3: a lost packet delays it by seconds.", low=3)
+    ping_s: float = _seconds(
+        20.0, "Time between WebSocket pings; plus SFU_PONG_S less than proxies' timeouts.", live=True
+    )
+    pong_s: float = _seconds(
+        10.0, "Timeout for the pong, at least 3: a lost packet delays it by seconds.", low=3, live=True
+    )
     hold_s: float = _seconds(
         15.0,
         "How long a peer whose WebSocket broke can resume; pages try after 1 to 3 seconds. A reloaded page gets its "
         "seat back for as long, up to 5 seconds.",
+        live=True,
+    )
+    drain_s: float = _setting(
+        5.0, values.decimal(0, 86_400), "How long calls go on after SIGTERM; new ones do not begin. 0: not at all.",
+        unit="seconds", live=True,
+    )  # fmt: skip
+    metrics: tuple[str, int] | None = _setting(
+        None, values.endpoint, "Address and port that serve /metrics instead of SFU_PORT, such as 127.0.0.1:9090.",
+        shown="SFU_PORT, for this machine only",
+    )  # fmt: skip
+    metrics_token: str = _setting(
+        "", values.token, "Bearer token for /metrics, from wherever it is asked.", shown="none", secret=True, live=True
     )
     log_level: str = _setting(
-        "info", values.choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error."
+        "info", values.choice({level: level for level in LOG_LEVELS}), "debug, info, warning or error.", live=True
     )
     log_format: str = _setting(
         "text", values.choice({"text": "text", "json": "json"}), "Lines of the log: text, or json: an object per line."
@@ -244,6 +277,15 @@ class Config:
                 "port of its own, and the last would be above 65535."
             )
 
+    def adopt(self, new: Config) -> set[str]:
+        """Takes over the live settings of `new`, in place, since everybody holds this object. Returns those that
+        differed, by attribute."""
+        live = [spec.name for spec in fields(Config) if spec.metadata["live"]]
+        changed = {name for name in live if getattr(self, name) != getattr(new, name)}
+        for name in changed:
+            object.__setattr__(self, name, getattr(new, name))
+        return changed
+
     @property
     def udp_ports(self) -> range:
         """The media workers' UDP ports: one if they can share it, else one each."""
@@ -263,10 +305,12 @@ class Config:
 
 def settings() -> list[Setting]:
     """The settings table, in the order of Config."""
-    return [
-        Setting(_variable(spec.name), spec.name, spec.metadata["shown"], spec.metadata["unit"], spec.metadata["help"])
-        for spec in fields(Config)
-    ]
+    found = []
+    for spec in fields(Config):
+        about = spec.metadata
+        names, secret = (_variable(spec.name), spec.name), not spec.repr
+        found.append(Setting(*names, about["shown"], about["unit"], about["help"], about["live"], secret))
+    return found
 
 
 def unknown(env: Mapping[str, str]) -> list[str]:

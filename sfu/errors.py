@@ -18,6 +18,8 @@ class SfuError(Exception):
     status = 500
     close_code = 1011
     default = "The server met an unexpected condition."
+    retry_after_s: int | None = None
+    """When to try again, if that is known: for `bye`, and for the Retry-After header (RFC 9110 section 10.2.3)."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.default)
@@ -152,7 +154,8 @@ class CallEnded(SfuError):
 
 class ServerFull(SfuError):
     code, status, close_code = "server_full", 503, 1013
-    default = "The server is full. Try again later."
+    default = "The server is full. Try again in a few seconds."
+    retry_after_s = 10
 
 
 class TooManyConnections(SfuError):
@@ -225,6 +228,16 @@ class SessionGone(SfuError):
 class Replaced(SfuError):
     code, close_code = "replaced", 4409
     default = "Another connection has taken over this session."
+
+
+class ServerDraining(SfuError):
+    """The server begins no call any more, since it stops when its running calls have ended, or soon."""
+
+    code, status, close_code = "server_draining", 503, 1013
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"The server restarts soon and begins no more calls. Try again in {retry_after_s} s.")
+        self.retry_after_s = retry_after_s
 
 
 class ServerStopping(SfuError):

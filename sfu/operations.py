@@ -107,7 +107,7 @@ class Operations:
             "server": server_name(self._config),
             "process": os.getpid(),
             "since": self._since,
-            "state": "ready" if hub.workers.ready else "starting",
+            "state": hub.life.phase if hub.life.draining or hub.workers.ready else "starting",
             "database": {"state": store.database.state, "place": described(self._config)},
             "rooms": len(hub.rooms.rooms),
             "participants": len(hub.rooms.peers),
@@ -129,7 +129,7 @@ class Operations:
                 {
                     "worker": index,
                     "ready": hub.workers.is_ready(index),
-                    "load": round(hub.workers.load(index), 3),
+                    "load": round(hub.workers.capacity.load(index), 3),
                     "rooms": len(rooms),
                     "participants": sum(len(room.peers) for room in rooms),
                 }

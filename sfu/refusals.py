@@ -18,12 +18,9 @@ class DatabaseUnavailable(Refusal):
     code, status, close_code = "database_unavailable", 503, 1013
     default = "The database does not answer. Try again in a few seconds."
     retry_after_s = 5
-    """For the Retry-After header (RFC 9110 section 10.2.3)."""
 
 
 class TooManyRequests(Refusal):
-    """`retry_after_s` goes into the Retry-After header (RFC 9110 section 10.2.3)."""
-
     code, status = "too_many_requests", 429
     default = "This address sent too many requests."
 

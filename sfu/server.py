@@ -7,14 +7,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 import trio
 
-from sfu import __version__, settings_file
+from sfu import __version__, settings_file, systemd
 from sfu.api import create_api
 from sfu.calls.admission import Admission
 from sfu.calls.entrance import Signaling
@@ -27,12 +27,16 @@ from sfu.config import Config
 from sfu.control import Control
 from sfu.data import open_data
 from sfu.errors import ConfigError
+from sfu.lifecycle import Lifecycle
 from sfu.links import page_urls
 from sfu.metrics import Counters
 from sfu.operations import Operations
-from sfu.status import create_status
+from sfu.reload import Reload
+from sfu.status import Status, create_metrics, create_status
+from sfu.stopping import Stopping
 from sfu.store import Store
 from sfu.store.records import Company
+from sfu.systemd import Notifier
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.tls import Tls, self_signed_context, server_context
@@ -40,97 +44,132 @@ from sfu.workers import Workers
 
 log = logging.getLogger("sfu")
 
+REPORT_S = 5.0
+"""How often systemd is told what goes on; more often if its watchdog wants that."""
+ANSWERS_S = 3.0
+"""A media worker answers if its last report, one a second, is no older than this."""
+
 RELOADS, RELOAD_S = 60, 1.0
 """How many times to try to load a renewed certificate, and the time between two tries."""
 
 
-async def serve(config: Config, *, self_signed: bool, env_file: Path | None = None) -> None:
-    """Runs the server until SIGTERM or SIGINT. `env_file` is the settings file that its hints name.
+async def serve(
+    config: Config, *, self_signed: bool, env_file: Path | None = None, env: Mapping[str, str] | None = None
+) -> None:
+    """Runs the server until SIGTERM or SIGINT. `env_file` is the settings file that its hints name and that SIGHUP
+    reads again, over the variables of `env`.
 
     Raises ConfigError or DatabaseUnavailable, bare or in an exception group, if it cannot start.
     """
     if self_signed and config.tls_cert:
         raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: omit one of them.")
-    for listener in await edge.listen(config):  # a start that is bound to fail must not upgrade the database
-        await listener.aclose()
-    with trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
+    for metrics in (False, True) if config.metrics else (False,):  # a start that must fail upgrades no database
+        for listener in await edge.listen(config, metrics=metrics):
+            await listener.aclose()
+    with Notifier.from_env(os.environ) as notifier, trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
         async with open_data(config) as store:
-            await _serve(config, store, self_signed, env_file, hang_ups)
+            default = await store.companies.ensure_default()
+            await store.companies.check_key()
+            server = _Server(config, store, default, notifier)
+            await server.run(hang_ups, self_signed=self_signed, env_file=env_file, env=env or {})
     log.info("stopped")
 
 
-async def _serve(
-    config: Config, store: Store, self_signed: bool, env_file: Path | None, hang_ups: AsyncIterator[int]
-) -> None:
-    counters = Counters()
-    rooms = Rooms(config)
-    workers = Workers(config, counters)
-    default = await store.companies.ensure_default()
-    await store.companies.check_key()
-    calls = Calls(config, rooms, workers, counters, Admission(config, store, default))
-    moderation = Moderation(calls)
-    signaling = Signaling(calls, moderation)
-    app = create_app(config, counters)
-    app.register_blueprint(create_status(rooms, workers, counters, store))
-    app.register_blueprint(create_api(config, store, moderation, counters))
-    sharing = Sharing(calls, config.data_dir / FOLDER)
-    app.register_blueprint(sharing.routes())
-    app.register_blueprint(RoomInfo(calls).routes())
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        starting = trio.CancelScope()
+class _Server:
+    """The parts of a running server."""
 
-        def end() -> None:
-            store.stop()
-            signaling.stop()
-            stop.set()
-            starting.cancel()
+    def __init__(self, config: Config, store: Store, default: Company, notifier: Notifier) -> None:
+        self._config, self._store, self._default, self._notifier = config, store, default, notifier
+        self._counters, self._life = Counters(), Lifecycle(trio.current_time)
+        rooms = Rooms(config)
+        self._workers = Workers(config, self._counters)
+        admission = Admission(config, store, default)
+        calls = Calls(config, rooms, self._workers, self._counters, admission, self._life)
+        moderation = Moderation(calls)
+        self._control = Control(config.data_dir)
+        Operations(config, calls, moderation, lambda: self._tls.context if self._tls else None).register(self._control)
+        self._signaling = Signaling(calls, moderation)
+        self._sharing = Sharing(calls, config.data_dir / FOLDER)
+        status = Status(rooms, self._workers, self._counters, self._life, store)
+        self._app = create_app(config, self._counters)
+        self._app.register_blueprint(create_status(status))
+        self._app.register_blueprint(create_api(config, store, moderation, self._counters))
+        self._app.register_blueprint(self._sharing.routes())
+        self._app.register_blueprint(RoomInfo(calls).routes())
+        self._metrics_app = create_app(config, self._counters, page=False) if config.metrics else self._app
+        own = self._metrics_app is not self._app
+        self._metrics_app.register_blueprint(create_metrics(config, status, own=own))
+        self._stop, self._starting = trio.Event(), trio.CancelScope()
+        self._tls: Tls | None = None
 
-        await nursery.start(_watch_signals, end)
-        async with trio.open_nursery() as listening:
-            with starting:
-                await nursery.start(workers.run)
-                # only after the UDP ports are bound: an accidental second start must not close the first's sessions
-                await nursery.start(store.run, config.heartbeat_s, counters)
-                await nursery.start(signaling.run)
-                await nursery.start(sharing.run)
-                tls = _tls(config, self_signed, workers.advertised)
-                nursery.start_soon(_renew, tls, hang_ups)
-                await nursery.start(_control(config, calls, moderation, tls).run)
-                adopt = workers.adopt if config.public_tcp_port else None
-                edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
-                await listening.start(edge_serve, config, app, signaling.serve, counters)
-                _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
-        nursery.cancel_scope.cancel()
+    async def run(
+        self, hang_ups: AsyncIterator[int], *, self_signed: bool, env_file: Path | None, env: Mapping[str, str]
+    ) -> None:
+        """Runs until a signal ends it."""
+        config, workers = self._config, self._workers
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Stopping(config, self._signaling, self._notifier, self._end).run)
+            async with trio.open_nursery() as listening:
+                with self._starting:
+                    await nursery.start(workers.run)
+                    # only after the UDP ports are bound: an accidental second start must not close the first's sessions
+                    await nursery.start(self._store.run, config.heartbeat_s, self._counters)
+                    await nursery.start(self._signaling.run)
+                    await nursery.start(self._sharing.run)
+                    self._tls = _tls(config, self_signed, workers.advertised)
+                    await nursery.start(self._control.run)
+                    await self._listen(listening)
+                    reload = Reload(config, env_file, env, workers)
+                    nursery.start_soon(self._follow_hang_ups, hang_ups, reload)
+                    self._life.started()
+                    nursery.start_soon(self._report)
+                    _announce(config, workers.advertised, self._default, self_signed=self_signed, env_file=env_file)
+            nursery.cancel_scope.cancel()
+
+    def _end(self) -> None:
+        self._store.stop()
+        self._signaling.stop()
+        self._stop.set()
+        self._starting.cancel()
+
+    async def _listen(self, nursery: trio.Nursery) -> None:
+        config, counters = self._config, self._counters
+        adopt = self._workers.adopt if config.public_tcp_port else None
+        main = partial(edge.serve, tls=self._tls, stop=self._stop, adopt=adopt)
+        await nursery.start(main, config, self._app, self._signaling.serve, counters)
+        if config.metrics:
+            other = partial(edge.serve, tls=None, stop=self._stop, metrics=True)
+            await nursery.start(other, config, self._metrics_app, _no_signaling, counters)
+
+    async def _report(self) -> None:
+        """Tells systemd that the server is ready, and then what goes on. Its watchdog is fed as long as this loop runs
+        and a media worker answers; the supervisor (workers.py) deals with single workers that do not."""
+        notifier, rooms = self._notifier, self._signaling.calls.rooms
+        notifier.tell(systemd.READY)
+        while True:
+            if self._life.phase == "ready":
+                notifier.tell(systemd.status(rooms.described()))
+            if notifier.watchdog_s and self._workers.answering(ANSWERS_S):
+                notifier.tell(systemd.WATCHDOG)
+            await trio.sleep(min(REPORT_S, notifier.watchdog_s / 3 or REPORT_S))
+
+    async def _follow_hang_ups(self, hang_ups: AsyncIterator[int], settings: Reload) -> None:
+        """Reloads settings and certificate on each SIGHUP, which also a closing terminal sends."""
+        async with trio.open_nursery() as nursery:
+            loading = trio.CancelScope()
+            async for _ in hang_ups:
+                self._notifier.tell(*systemd.reloading())
+                settings.reload()
+                if self._tls is not None and self._tls.files is not None:
+                    loading.cancel()
+                    loading = trio.CancelScope()
+                    nursery.start_soon(_reload, self._tls, loading)
+                self._notifier.tell(systemd.READY)
 
 
-def _control(config: Config, calls: Calls, moderation: Moderation, tls: Tls | None) -> Control:
-    control = Control(config.data_dir)
-    Operations(config, calls, moderation, lambda: tls.context if tls else None).register(control)
-    return control
-
-
-async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatus[None]) -> None:
-    """The first signal calls `end`; the second exits the process at once. Media workers exit when the bridge closes."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        received = await anext(signals)
-        log.info("stopping signal=%s", signal.Signals(received).name)
-        end()
-        received = await anext(signals)
-        log.warning("stopping_at_once signal=%s", signal.Signals(received).name)
-        os._exit(128 + received)
-
-
-async def _renew(tls: Tls | None, hang_ups: AsyncIterator[int]) -> None:
-    """Reloads the certificate on each SIGHUP. A SIGHUP from a closing terminal does not end the server either."""
-    async with trio.open_nursery() as nursery:
-        reloading = trio.CancelScope()
-        async for _ in hang_ups:
-            if tls is not None and tls.files is not None:
-                reloading.cancel()
-                reloading = trio.CancelScope()
-                nursery.start_soon(_reload, tls, reloading)
+async def _no_signaling(connection: edge.Upgraded) -> None:
+    """Closes a WebSocket where there are none."""
+    await trio.aclose_forcefully(connection.stream)
 
 
 async def _reload(tls: Tls, scope: trio.CancelScope) -> None:

@@ -1,16 +1,21 @@
-"""Monitoring: `/health` for probes, `/metrics` for Prometheus."""
+"""Monitoring: `/health`, `/livez` and `/readyz` for probes, `/metrics` for Prometheus."""
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 from quart import Blueprint, Response, request
 
 from sfu.bridge import Stats
 from sfu.calls.rooms import Rooms
+from sfu.config import Config
+from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters, family
+from sfu.refusals import Refusal
 from sfu.store import Store
 from sfu.workers import Workers
 
@@ -18,50 +23,129 @@ MESSAGES = {
     "ok": "The server accepts calls.",
     "refused": "The database refuses statements, as the log says. Ongoing calls are not affected, joins may fail.",
     "away": "The database is unavailable. Ongoing calls are not affected, but nobody can join until it is back.",
+    "starting": "The media workers are starting.",
+    "draining": "The server restarts soon. Ongoing calls go on until then and can be joined; no others begin.",
+    "stopping": "The server is stopping.",
 }
-"""The message of a server that is ready, by the state of its database."""
+"""The message of each phase of the server and, while it is ready, of each state of its database."""
+FORWARDED = ("Forwarded", "X-Forwarded-For")
+"""Headers of requests that came through a proxy (`sfu/web/proxies.py`): they are not this machine's own."""
 
 
-def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None) -> Blueprint:
-    """The blueprint for `/health` and `/metrics`."""
+class MetricsClosed(Refusal):
+    code, status = "metrics_closed", 403
+    default = (
+        "/metrics answers only requests from this machine. Set SFU_METRICS_TOKEN to ask from elsewhere with a bearer "
+        "token, or SFU_METRICS to serve it on an address of its own."
+    )
+
+
+class MetricsToken(Refusal):
+    code, status = "metrics_token", 401
+    default = "/metrics needs the token of SFU_METRICS_TOKEN, as `Authorization: Bearer …`."
+
+
+class Status:
+    """What there is to tell about this server. Without `store` there is no database to tell about."""
+
+    def __init__(
+        self, rooms: Rooms, workers: Workers, counters: Counters, life: Lifecycle, store: Store | None = None
+    ) -> None:
+        self.rooms, self.workers, self.counters, self.life, self.store = rooms, workers, counters, life, store
+
+    @property
+    def phase(self) -> str:
+        """The phase, `starting` also while no media worker is up; `ok` for a server that is ready."""
+        ended = self.life.phase in ("draining", "stopping")
+        return self.life.phase if ended else "ok" if self.workers.ready else "starting"
+
+    @property
+    def database(self) -> str:
+        return "ok" if self.store is None else self.store.database.state
+
+    @property
+    def message(self) -> str:
+        return MESSAGES[self.database if self.phase == "ok" else self.phase]
+
+
+def create_status(status: Status) -> Blueprint:
+    """The blueprint for the probes: whether the process lives, whether it takes calls, and how it is."""
     routes = Blueprint("status", __name__)
+
+    @routes.get("/livez")
+    async def live() -> Response:
+        return _json({"status": "ok"})
+
+    @routes.get("/readyz")
+    async def ready() -> Response:
+        reason = status.phase if status.phase != "ok" else f"database_{status.database}"
+        joinable = reason == "database_ok"
+        body = {"status": "ok" if joinable else reason, "message": status.message}
+        return _json(body, 200 if joinable else 503)
 
     @routes.get("/health")
     async def health() -> Response:
-        ready, database = workers.ready, "ok" if store is None else store.database.state
         body = {
-            "status": "ok" if ready else "starting",
-            "message": MESSAGES[database] if ready else "The media workers are starting.",
+            "status": status.phase,
+            "message": status.message,
             "timestamp": _now(),
-            "peers": len(rooms.peers),
-            "database": database,
+            "peers": len(status.rooms.peers),
+            "database": status.database,
         }
-        return _json(body, 200 if ready else 503)
+        return _json(body, 503 if status.phase == "starting" else 200)
+
+    return routes
+
+
+def create_metrics(config: Config, status: Status, *, own: bool = False) -> Blueprint:
+    """The blueprint for `/metrics`, on an address of its `own` or on that of the page."""
+    routes = Blueprint("metrics", __name__)
 
     @routes.get("/metrics")
     async def metrics() -> Response:
+        if config.metrics_token:
+            _check_token(config.metrics_token)
+        elif not (own or _from_here()):
+            raise MetricsClosed
         # text/plain comes first, so that it answers `*/*` and the list of types that Prometheus sends
         if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
             return _json(
                 {
-                    "active_connections": len(rooms.peers),
-                    "total_connections_created": rooms.created,
-                    "rooms_active": len(rooms.rooms),
+                    "active_connections": len(status.rooms.peers),
+                    "total_connections_created": status.rooms.created,
+                    "rooms_active": len(status.rooms.rooms),
                     "timestamp": _now(),
                 }
             )
-        text = _state_text(rooms, workers, store) + counters.render() + _worker_text(workers.stats)
+        text = _state_text(status) + status.counters.render() + _worker_text(status.workers.stats)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
 
 
-def _state_text(rooms: Rooms, workers: Workers, store: Store | None) -> str:
-    rows = [
+def _check_token(token: str) -> None:
+    """Raises MetricsToken unless the request has this token."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+        raise MetricsToken
+
+
+def _from_here() -> bool:
+    """Whether the request comes from this machine, and from no proxy on it."""
+    forwarded = any(name in request.headers for name in FORWARDED)
+    return not forwarded and ip_address(request.remote_addr or "::").is_loopback
+
+
+def _state_text(status: Status) -> str:
+    rooms, workers, store, capacity = status.rooms, status.workers, status.store, status.workers.capacity
+    rows: list[tuple[str, str, str, float]] = [
         ("sfu_peers", "gauge", "Peers in rooms now.", len(rooms.peers)),
         ("sfu_rooms", "gauge", "Rooms with at least one peer.", len(rooms.rooms)),
         ("sfu_peers_created_total", "counter", "Peers that joined a room since start.", rooms.created),
         ("sfu_ready", "gauge", "1 when peers can join: a media worker is ready.", int(workers.ready)),
+        ("sfu_draining", "gauge", "1 while calls go on but none begins.", int(status.life.draining)),
+        ("sfu_control_lag_seconds", "gauge", "Lasting lag of the control plane's event loop.", capacity.control_lag_s),
+        ("sfu_cpu_steal_ratio", "gauge", "Lasting share of processor time that the hypervisor takes.", capacity.steal),
     ]
     if store is not None:
         up, unwritten = int(store.database.state == "ok"), store.sessions.unwritten

@@ -17,6 +17,7 @@ ANY_HOST = "*"
 """The `host` that means every IPv4 and IPv6 address of every interface."""
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,255}", re.ASCII)
 _BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
@@ -58,6 +59,22 @@ def host(text: str) -> str:
         return str(ip_address("127.0.0.1" if text == "localhost" else text.strip("[]")))
     except ValueError:
         raise ValueError("an IPv4 or IPv6 address of this machine, localhost, or * for every address") from None
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """An address and a port. The address is one that `host` accepts."""
+    where, _, port = text.rpartition(":")
+    try:
+        return host(where), whole(1, 65535)(port)
+    except ValueError:
+        raise ValueError("an address and a port, such as 127.0.0.1:9090, [::1]:9090 or *:9090") from None
+
+
+def token(text: str) -> str:
+    """A bearer token (RFC 6750 section 2.1), too long to be guessed."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("16 to 255 letters, digits or - . _ ~ + / =")
+    return text
 
 
 def public_ip(text: str) -> tuple[str, ...]:

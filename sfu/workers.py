@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import anyio
 import trio
 
 from sfu import bridge
+from sfu.capacity import Capacity
 from sfu.config import Config
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.metrics import Counters
@@ -47,6 +49,8 @@ EXIT_S = 2.0
 """Time to exit after the bridge was closed, and again after SIGTERM; SIGKILL follows."""
 STABLE_S = 10.0
 """A worker that lived this long is restarted at once. One that died sooner is restarted at once only the first time."""
+FULL_S = 60.0
+"""Least time between two lines in the log about a full server."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
 """Delay before the second restart in a row; it doubles with each further one, up to RETRY_MAX_S."""
 
@@ -65,6 +69,7 @@ class _Worker:
     handovers: list[socket.socket] = field(default_factory=list)  # its ends of the socket pairs to other workers
     connections: list[socket.socket] = field(default_factory=list)  # a pair through which it gets media connections
     peers: int = 0
+    heard_at: float = -math.inf
     advertised: tuple[str, ...] = ()
     commands: trio.MemorySendChannel[bridge.Command] | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -82,16 +87,22 @@ class Workers:
         self.on_event: Callable[[int, bridge.Event], None] = lambda worker, event: None
         self.on_death: Callable[[int], None] = lambda worker: None
         self.stats = [bridge.Stats() for _ in range(config.workers)]
+        self.capacity = Capacity(config, trio.current_time)
         self._config = config
         self._counters = counters
         self._command = command
         self._workers = [_Worker(index) for index in range(config.workers)]
         self._marked = {mark(worker.index): worker for worker in self._workers}
+        self._full_at = -math.inf
 
     @property
     def ready(self) -> bool:
         """Whether peers can join: at least one worker is up."""
         return any(worker.ready for worker in self._workers)
+
+    def answering(self, within_s: float) -> bool:
+        """Whether a worker has sent something within that time."""
+        return any(worker.ready and trio.current_time() - worker.heard_at <= within_s for worker in self._workers)
 
     @property
     def advertised(self) -> list[str]:
@@ -104,30 +115,35 @@ class Workers:
     def pick(self) -> int:
         """The worker for a new room: the least loaded (rounded to a tenth), among equals the one with fewest peers.
 
-        Raises MediaUnavailable while none is up, ServerFull if even that one is overloaded.
+        Raises MediaUnavailable while none is up, ServerFull if none can take another peer.
         """
         ready = [worker for worker in self._workers if worker.ready]
         if not ready:
             raise MediaUnavailable
-        index = min(ready, key=lambda worker: (round(self.load(worker.index), 1), worker.peers)).index
+        loads = {worker: self.capacity.expected_load(worker.index) for worker in ready}
+        ready.sort(key=lambda worker: (round(loads[worker], 1), worker.peers))
+        free = (worker for worker in ready if not self.capacity.objection(worker.index))
+        index = next(free, ready[0]).index
         self.admit(index)
         return index
 
-    def load(self, worker: int) -> float:
-        """The fraction of a core that the worker used in the last seconds."""
-        return self.stats[worker].gauges.get("load", 0.0)
-
     def admit(self, worker: int) -> None:
         """Raises ServerFull if one more peer would overload the worker, to the detriment of all calls on it."""
-        if self._config.limits and self.load(worker) > self._config.max_load:
-            raise ServerFull
+        if not (objection := self.capacity.objection(worker)):
+            return
+        if trio.current_time() - self._full_at > FULL_S:
+            self._full_at = trio.current_time()
+            log.warning("server_full worker=%d peers=%d %s", worker, self._workers[worker].peers, objection)
+        raise ServerFull
 
-    def place(self, worker: int) -> None:
+    def place(self, worker: int, peer: str) -> None:
         """Counts one more peer on the worker; `release` undoes it."""
         self._workers[worker].peers += 1
+        self.capacity.joined(worker, peer)
 
-    def release(self, worker: int) -> None:
+    def release(self, worker: int, peer: str) -> None:
         self._workers[worker].peers -= 1
+        self.capacity.left(worker, peer)
 
     def send(self, worker: int, command: bridge.Command) -> None:
         """Queues a command. For a dead worker it is dropped (its peers are told to rejoin); a stuck one is killed."""
@@ -148,6 +164,7 @@ class Workers:
         try:
             with self._open_pairs():
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.capacity.measure)
                     for worker in self._workers:
                         nursery.start_soon(self._supervise, worker)
                     for worker in self._workers:
@@ -269,7 +286,8 @@ class Workers:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_write, channel, commands)
                     async for event in channel.receive():
-                        worker.scope.deadline = trio.current_time() + SILENCE_S
+                        worker.heard_at = trio.current_time()
+                        worker.scope.deadline = worker.heard_at + SILENCE_S
                         self._handle(worker, event)
                     nursery.cancel_scope.cancel()
         except* Exception:  # a message that does not decode is a bug of the worker; it ends that worker only
@@ -278,6 +296,7 @@ class Workers:
         finally:
             was_ready, worker.ready = worker.ready, False
             self.stats[worker.index] = bridge.Stats()
+            self.capacity.restarted(worker.index)
             worker.commands.close()
             worker.commands = None
         if worker.scope.cancelled_caught:
@@ -296,7 +315,9 @@ class Workers:
             case bridge.Fatal():
                 worker.why = event.message
             case bridge.Stats():
-                self.stats[worker.index] = event
+                self.stats[worker.index], gauges = event, event.gauges
+                lag_s = gauges.get("loop_lag_us_max", 0.0) / 1e6
+                self.capacity.worker_reported(worker.index, gauges.get("load", 0.0), lag_s)
             case _:
                 self.on_event(worker.index, event)
 

@@ -47,6 +47,11 @@ ACCEPTED = [
     ("MAX_PEERS", "7", 7),
     ("MESSAGES_PER_S", "5", 5),
     ("HEAD_S", "0.5", 0.5),
+    ("DRAIN_S", "0", 0.0),
+    ("METRICS", "127.0.0.1:9090", ("127.0.0.1", 9090)),
+    ("METRICS", "[::1]:9090", ("::1", 9090)),
+    ("METRICS", "*:9090", ("*", 9090)),
+    ("METRICS_TOKEN", "0123456789abcdef", "0123456789abcdef"),
     ("JOIN_S", "30", 30.0),
     ("LOG_LEVEL", "DEBUG", "debug"),
 ]
@@ -79,6 +84,7 @@ REFUSED = [
     ("TRUSTED_PROXIES", "10.0.0.1/8", "'10.0.0.1/8' is not one"),
     ("TRUSTED_PROXIES", "*", "'*' is not one"),
     ("TLS_CERT", "/nonexistent.pem", "existing file"),
+    *(("METRICS", text, "such as 127.0.0.1:9090") for text in ("9090", "127.0.0.1", "127.0.0.1:0", "example.org:9090")),
     ("TURN_URLS", "turn:a.example,trun:b.example", "'trun:b.example' is not one"),
     *(("TURN_URLS", f"turn:{rest}", "is not one") for rest in ("", "//a", "a b", "a/b", "a?transport=tls", "u:p@a")),
     *(("TURN_URLS", f"turn:a.example:{port}", "has a port that browsers refuse") for port in (0, 25, 444, 65536)),
@@ -114,6 +120,13 @@ def test_refused_with_name_value_and_what_is_accepted(name: str, text: str, reas
         Config.from_env({f"SFU_{name}": text})
     assert str(refusal.value).startswith(f"SFU_{name}={text!r} is not accepted: it must be ")
     assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["short", "0123456789 abcdef", "0123456789abcdef,x", "é" * 20])
+def test_a_token_that_is_refused_is_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match="SFU_METRICS_TOKEN is not accepted: it must be 16 to 255") as refusal:
+        Config.from_env({"SFU_METRICS_TOKEN": text})
+    assert text not in str(refusal.value)
 
 
 @given(st.sampled_from([setting.variable for setting in settings()]), st.text())

@@ -319,12 +319,15 @@ def test_a_signal_during_the_start_ends_it() -> None:
     assert b"Traceback" not in output[1]
 
 
-def test_the_second_signal_ends_it_at_once(server: Server) -> None:
+@pytest.mark.parametrize(("drain_s", "first"), [("0", "stopping"), ("600", "draining")])
+def test_the_second_signal_ends_it_at_once(start_server: Callable[..., Server], drain_s: str, first: str) -> None:
+    """Also where somebody delays an end in order."""
+    server = start_server(drain_s=drain_s)
     with socket.create_connection(("127.0.0.1", server.port)) as mute:
         mute.sendall(UPGRADE)  # and never answers a close frame, so that an end in order takes seconds
         eventually(lambda: server.get("/health")["peers"] == 1, "the peer is in")
         psutil.Process(server.pid).terminate()
-        eventually(lambda: "stopping signal=SIGTERM" in server.output, "the first signal is seen")
+        eventually(lambda: f"{first} signal=SIGTERM" in server.output, "the first signal is seen")
         assert server.stop(signal.SIGINT) == 128 + signal.SIGINT
 
 

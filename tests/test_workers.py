@@ -150,13 +150,13 @@ async def test_where_they_cannot_share_each_has_its_port(
 async def test_a_new_room_goes_to_the_worker_with_the_fewest_peers(tmp_path: Path) -> None:
     async with running(tmp_path, workers=2) as found:
         first = found.pick()
-        found.place(first)
+        found.place(first, "a")
         assert found.pick() == 1 - first
-        found.place(1 - first)
-        found.place(1 - first)
+        found.place(1 - first, "b")
+        found.place(1 - first, "c")
         assert found.pick() == first
-        found.release(1 - first)
-        found.release(1 - first)
+        found.release(1 - first, "b")
+        found.release(1 - first, "c")
         assert found.pick() == 1 - first
 
 
@@ -332,18 +332,50 @@ async def test_the_real_worker(caplog: pytest.LogCaptureFixture) -> None:
     assert "worker_ready worker=0" in caplog.text
 
 
-def test_a_new_room_goes_where_the_least_is_done() -> None:
+def loaded(found: Workers, *loads: float, lag_s: float = 0.0) -> None:
+    """The workers report these loads, once each."""
+    for worker, load in enumerate(loads):
+        found._handle(found._workers[worker], bridge.Stats({}, {"load": load, "loop_lag_us_max": lag_s * 1e6}))
+
+
+async def test_a_new_room_goes_where_the_least_is_done(caplog: pytest.LogCaptureFixture) -> None:
     workers = Workers(Config(workers=3, max_load=0.8), Counters())
     for worker in workers._workers:
         worker.ready = True
-    workers.stats[:] = [bridge.Stats({}, {"load": load}) for load in (0.5, 0.2, 0.21)]
-    workers.place(1)
+    loaded(workers, 0.5, 0.2, 0.21)
+    workers.place(1, "d")
     assert workers.pick() == 2  # as loaded as the other, to a tenth, with fewer peers
-    workers.stats[:] = [bridge.Stats({}, {"load": load}) for load in (0.9, 0.81, 0.95)]
-    with pytest.raises(ServerFull):
-        workers.pick()
+    loaded(workers, 0.9, 0.82, 0.95)
+    for _ in range(2):
+        with pytest.raises(ServerFull) as full:
+            workers.pick()
+        assert full.value.retry_after_s
     with pytest.raises(ServerFull):
         workers.admit(0)
+    assert caplog.messages == ["server_full worker=1 peers=1 load=0.83 most=0.80 steal=0.00"], "once a minute"
     unlimited = Workers(Config(host="127.0.0.1", workers=1, limits=False), Counters())
-    unlimited.stats[:] = [bridge.Stats({}, {"load": 1.0})]
+    loaded(unlimited, 1.0)
     unlimited.admit(0)
+
+
+async def test_a_new_room_goes_past_a_worker_that_runs_late() -> None:
+    workers = Workers(Config(workers=2), Counters())
+    for worker in workers._workers:
+        worker.ready = True
+    loaded(workers, 0.1, 0.5)
+    for _ in range(10):
+        loaded(workers, 0.1, lag_s=1.0)  # only the first
+    assert workers.pick() == 1
+    with pytest.raises(ServerFull):
+        workers.admit(0)
+
+
+async def test_it_is_known_whether_a_worker_answers(tmp_path: Path) -> None:
+    async with running(tmp_path, "silent,ready") as found:
+        assert found.answering(DEADLINE_S)
+        heard_at = trio.current_time()
+        await eventually(lambda: trio.current_time() > heard_at + 0.2)
+        assert not found.answering(0.1)
+    async with running(tmp_path) as found:
+        for _ in range(3):
+            await eventually(lambda: found.answering(0.15))

@@ -17,7 +17,7 @@ const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones sta
 const PICTURE_MS = 10_000; // how long deferred.js waits for the first remote video
 const TOLD = ['state', 'speakers', 'quality']; // current state; all other events are also queued for modules that load later
 const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'connection', 'hand', 'room'];
-const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting'];
+const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting', 'draining'];
 const OPENED = ['deviceMenu', 'invite', 'moreMenu', 'panel', 'reactions', 'settings', 'shortcuts', 'tileMenu'];
 const DONE = ['copyLink', 'explain', 'retry', 'soundHeld', 'tellDevices'];
 

@@ -101,15 +101,15 @@ export function showEnding({ key, title, text, actions: all, tech = null }, act)
   $('end-title').focus();
 }
 
-/** Counts down beside the actions, then calls `then`. With 0 seconds it shows that an attempt is under way. */
-export function countDown(seconds, then) {
+/** Counts down beside the actions, then calls `then`. With 0 seconds it shows that an attempt is under way. `all` is the whole pause. */
+export function countDown(seconds, then, all = seconds) {
   clearInterval(ticking);
   $('end-wait').hidden = false;
   const until = performance.now() + seconds * 1000;
   const tick = () => {
     const left_s = (until - performance.now()) / 1000;
     put($('end-countdown'), left_s > 0 ? t('wait.again_in', { count: Math.ceil(left_s) }) : t('wait.trying'));
-    $('end-progress').style.setProperty('--part', String(seconds ? Math.min(1, 1 - left_s / seconds) : 1));
+    $('end-progress').style.setProperty('--part', String(seconds > 0 ? Math.min(1, 1 - left_s / all) : 1));
     if (left_s > 0) return;
     clearInterval(ticking);
     then?.();

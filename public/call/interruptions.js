@@ -12,8 +12,11 @@ import { t } from '../i18n/texts.js';
 
 const FULL_S = 10; // between two attempts to join a full room
 
-const KEPT = ['lobby', 'room_full', 'server_full', 'elsewhere']; // waits that probably go on after a reload
+const KEPT = ['lobby', 'room_full', 'server_full', 'draining', 'elsewhere']; // waits that probably go on after a reload
 
+const COUNTED_S = 7; // a pause that is long enough for a countdown
+
+let counted = { at: 0, all_s: 0 }; // the Room.retryAt that is counted down to, and the whole pause before it
 let lostAt = performance.now();
 let ticking = 0;
 let knocked = null; // the Room that was last in a lobby
@@ -66,7 +69,14 @@ function hold(why) {
   page.show('end');
   const actions = { lobby: ['leave'], blocked: ['now', 'copy_admin', 'stop'] }[why.key] ?? ['now', 'stop'];
   showEnding({ ...why, actions }, press);
-  if (why.key !== 'lobby') countDown(0);
+  if (why.key !== 'lobby') countToNextTry(page.room);
+}
+
+/** Counts down to the next attempt, if the pause is a long one; the server may have told when to try again. */
+function countToNextTry({ state, retryAt }) {
+  const left_s = state === 'waiting' ? (retryAt - performance.now()) / 1000 : 0;
+  if (counted.at !== retryAt) counted = { at: retryAt, all_s: left_s };
+  countDown(counted.all_s < COUNTED_S ? 0 : left_s, undefined, counted.all_s);
 }
 
 const keepWait = (why) => remember('sessionStorage', waitKey(page.room.room), KEPT.includes(why.key) ? JSON.stringify(why) : '');

@@ -7,10 +7,11 @@ import { copyText } from '../ui/here.js';
 import { page } from '../app/page.js';
 import { notify } from '../app/signs.js';
 import { deviceProblems } from '../i18n/reasons.js';
-import { has, t } from '../i18n/texts.js';
+import { clock, has, t } from '../i18n/texts.js';
 import { clearToasts, closeToast, toast } from '../ui/toasts.js';
 
 const STOPPED = { microphone: 'microphone-off', camera: 'camera-off', screen: 'screen' }; // sources that a moderator can stop, with their icons
+const SOON_S = 90; // a restart within this time is announced without its time
 const ASKED_MS = 2_000; // from a permission prompt to its toast: most prompts are answered or seen at once
 const QUIET_ERRORS = new Set(['bad_candidate', 'too_many_candidates', 'unexpected_answer', 'bad_source', 'chat_too_long']);
 
@@ -97,6 +98,11 @@ page.follow('error', ({ code }) => {
   const key = `error.${code}`;
   if (!QUIET_ERRORS.has(code)) toast('error', t(has(key) ? key : 'error.other'), { icon: 'warning' });
 });
+page.follow('draining', ({ in_s: inS }) => {
+  const text = inS < SOON_S ? t('hint.draining_soon') : t('hint.draining', { time: clock(Date.now() + inS * 1000) });
+  toast('draining', text, { icon: 'warning', brief: false });
+});
+page.follow('welcome', () => closeToast('draining')); // if the server still drains, it says so again
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;
   const of = source === 'camera' ? 'camera' : 'microphone';

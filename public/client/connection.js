@@ -121,10 +121,10 @@ export class Link {
     else if (this.#secret && (this.#deafSince || !this.#reached)) this.#restart();
   }
 
-  lose(code, message, rejoin = true) {
+  lose(code, message, rejoin = true, retry_after_s = null) {
     if (this.#closed) return;
     this.close(GIVEN_UP);
-    this.#on.lost({ code, message, rejoin });
+    this.#on.lost({ code, message, rejoin, retry_after_s });
   }
 
   close(code) {

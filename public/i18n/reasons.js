@@ -21,6 +21,7 @@ const SHOWN = 3; // addresses of the server
 
 const WAITING = {
   server_stopping: 'server_stopping',
+  server_draining: 'draining',
   media_restarted: 'media',
   media_unavailable: 'media',
   database_unavailable: 'database',

@@ -20,6 +20,7 @@ const BUTTONS = {
   room_full: 'join.button.room_full',
   room_elsewhere: 'join.button.room_full',
   too_many_joins: 'join.button.room_full',
+  server_draining: 'join.button.room_full',
 };
 
 let asked = { room: '', fixed: false, refusal: '' }; // `refusal`: the code that a join would be refused with now
@@ -102,6 +103,7 @@ const WAITS = {
   room_full: ['wait.room_full.title', 'join.full.text'],
   room_elsewhere: ['wait.elsewhere.title', 'join.elsewhere.text'],
   too_many_joins: ['wait.joins.title', 'wait.joins.text'],
+  server_draining: ['wait.draining.title', 'wait.draining.text'],
 };
 
 /** What a join would lead to now, if not into the room. */

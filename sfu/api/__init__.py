@@ -185,7 +185,6 @@ def _refuse(refusal: Refusal) -> Response:
     response.headers["Cache-Control"] = "no-store"
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="sfu"'  # RFC 9110 section 15.5.2
-    retry_after_s = getattr(refusal, "retry_after_s", None)
-    if retry_after_s is not None:
-        response.headers["Retry-After"] = str(retry_after_s)
+    if refusal.retry_after_s is not None:
+        response.headers["Retry-After"] = str(refusal.retry_after_s)
     return response

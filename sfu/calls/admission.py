@@ -112,10 +112,8 @@ class Admission:
 
     def __init__(self, config: Config, store: Store, default: Company, clock: Callable[[], datetime] = utc_now) -> None:
         self.store, self.clock = store, clock
-        self._allow_anonymous, self._default = config.allow_anonymous, default
+        self._config, self._default = config, default
         self.default_id = default.id
-        self._ban_s, self._chat_kept_s = config.ban_s, config.chat_kept_s
-        self._keep_open_chat = config.keep_open_chat
 
     def asker(self, target: str, subprotocols: Sequence[str]) -> dict[str, str]:
         """What a request says of its sender, for the log: the parts of an Entry's key and its name, unverified."""
@@ -132,7 +130,7 @@ class Admission:
     async def identify(self, ask: Ask, address: str) -> Entry:
         """The person who asks. Raises TokenError, CompanyDisabled, BadName or DatabaseUnavailable."""
         if ask.token is None:
-            if not self._allow_anonymous:
+            if not self._config.allow_anonymous:
                 raise TokenRequired("This server can only be entered with a token.")
             room, name = ask.room or ROOM, ask.name or NAME
             return Entry(
@@ -155,7 +153,7 @@ class Admission:
         session, token = found
         who = (session.company_id, session.room_id, session.user_name)
         if token is None:
-            return Entry(*who, EVERYTHING, address, continues=session) if self._allow_anonymous else None
+            return Entry(*who, EVERYTHING, address, continues=session) if self._config.allow_anonymous else None
         times = (token.created_at, token.created_at, token.expires_at)
         grant = tokens.Grant(token.id, *who, token.permissions, *times)
         return Entry(*who, token.permissions, address, grant, continues=session)
@@ -204,16 +202,16 @@ class Admission:
 
     def state(self, company_id: str, room_id: str, rules: RoomRules | Room) -> RoomState:
         """The room's state as the participants see it."""
-        kept_s = self._chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
-        anonymous = self._allow_anonymous and company_id == self._default.id and rules.access == "open"
-        cleared = anonymous and kept_s > 0 and rules.chat_kept_s is None and not self._keep_open_chat
+        kept_s = self._config.chat_kept_s if rules.chat_kept_s is None else rules.chat_kept_s
+        anonymous = self._config.allow_anonymous and company_id == self._default.id and rules.access == "open"
+        cleared = anonymous and kept_s > 0 and rules.chat_kept_s is None and not self._config.keep_open_chat
         return RoomState(rules.locked, rules.lobby, rules.files, kept_s, anonymous, cleared)
 
     def banned_until(self, entry: Entry) -> datetime:
         """When the ban of a removed person ends: when their token can no longer be used, or after SFU_BAN_S."""
         if entry.grant is not None:
             return entry.grant.expires_at + timedelta(seconds=tokens.LEEWAY_S)
-        return self.clock() + timedelta(seconds=self._ban_s)
+        return self.clock() + timedelta(seconds=self._config.ban_s)
 
     def seconds_left(self, entry: Entry) -> float | None:
         """Time left to enter: until the token's leeway ends, whenever the person came. None: no limit."""

@@ -24,7 +24,7 @@ from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.logs import begin_request, line
-from sfu.protocol.server_messages import ChatLine, encode
+from sfu.protocol.server_messages import ChatLine, Draining, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
 from sfu.store.returns import ReturnOver
@@ -54,7 +54,6 @@ class Signaling:
 
     def __init__(self, calls: Calls, moderation: Moderation) -> None:
         self.calls, self.moderation = calls, moderation
-        self._origins = frozenset(filter(None, map(origin_of, calls.config.allowed_origins)))
         self._handshakes: set[trio.CancelScope] = set()
         self._returning: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()  # by session id
         self._stopping = False
@@ -79,6 +78,13 @@ class Signaling:
             log.exception("connection_failed client=%s", connection.client)
         finally:
             await trio.aclose_forcefully(connection.stream)  # ws.aclose() does not, after 1009 or if the peer is silent
+
+    def drain(self) -> None:
+        """The server drains: tells everybody in a call, and refuses those who wait for a call to begin."""
+        calls = self.calls
+        message = Draining(calls.life.seconds_left)
+        calls.deliver([(peer, message) for peer in calls.rooms.peers.values() if peer.takes(message)])
+        calls.lobby.refuse(lambda entry: entry.key not in calls.rooms.rooms, calls.life.refusal())
 
     def stop(self) -> None:
         """Ends every peer with ServerStopping and admits nobody else."""
@@ -159,7 +165,7 @@ class Signaling:
         """
         if self._stopping:
             raise errors.ServerStopping
-        check_origin(connection, self._origins)
+        check_origin(connection, frozenset(filter(None, map(origin_of, self.calls.config.allowed_origins))))
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
@@ -237,7 +243,8 @@ class Signaling:
                 self._check_wanted(joining)
                 return self._enter(door, connection, entry, record, rules, earlier)
             except BaseException as error:  # also a cancellation: the database has opened the session already
-                self.calls.admission.store.sessions.close(record, getattr(error, "code", SfuError.code))
+                code, began = getattr(error, "code", SfuError.code), entry.continues is not None
+                self.calls.admission.store.sessions.close(record, code, began=began)
                 raise
         finally:
             self.calls.joining.discard(joining)
@@ -248,11 +255,15 @@ class Signaling:
             raise joining.error or errors.ServerStopping()
 
     def _check_worker(self, entry: Entry) -> None:
-        """Raises MediaUnavailable or ServerFull, so that a join bound to fail does not use up a token."""
+        """Raises ServerDraining, MediaUnavailable or ServerFull: a join bound to fail must not use up a token."""
         room = self.calls.rooms.rooms.get(entry.key)
+        if room is None and self.calls.life.draining:
+            raise self.calls.life.refusal()
         if not (self.calls.workers.ready if room is None else self.calls.workers.is_ready(room.worker)):
             raise errors.MediaUnavailable  # if the room's worker died, its peers are being told to rejoin
-        if room is not None:
+        if room is None:
+            self.calls.workers.pick()
+        else:
             self.calls.workers.admit(room.worker)
 
     def _enter(
@@ -280,13 +291,14 @@ class Signaling:
             ticket=self.calls.admission.store.returns.ticket(record.id) if door.full else "",
         )
         peer.room.version = max(peer.room.version, rules.version)
-        self.calls.workers.place(peer.room.worker)
+        self.calls.workers.place(peer.room.worker, peer.id)
         session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
         assert self._nursery is not None
         self._nursery.start_soon(session.run)
         log.info("%s", line("joined", **session.who, client=connection.client, full=door.full))
         link = session.connect(connection.stream)
         self.calls.deliver(deliveries)
+        self.calls.tell_drain(session)
         self.calls.tell_lobby(session)
         return link
 
@@ -323,8 +335,8 @@ async def _refuse(door: Door, error: SfuError | None) -> None:
         if door.ws is not None or error is None:
             return
         headers = {"Content-Type": PROBLEM_TYPE, "Connection": "close"} | SECURITY_HEADERS
-        if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
-            headers["Retry-After"] = str(retry_after_s)
+        if error.retry_after_s is not None:
+            headers["Retry-After"] = str(error.retry_after_s)
         await door.request.reject(
             error.status,
             extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],

@@ -23,9 +23,10 @@ from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
 from sfu.errors import SfuError
+from sfu.lifecycle import Lifecycle
 from sfu.logs import line
 from sfu.metrics import Counters
-from sfu.protocol.server_messages import Asked, Muted, ServerMessage, encode
+from sfu.protocol.server_messages import Asked, Draining, Muted, ServerMessage, encode
 from sfu.rates import Rate, Rates, failures
 from sfu.refusals import TokenSignature, TooManyJoins
 from sfu.refused import Refused
@@ -114,10 +115,16 @@ class Joining:
 
 class Calls:
     def __init__(
-        self, config: Config, rooms: Rooms, workers: Workers, counters: Counters, admission: Admission
+        self,
+        config: Config,
+        rooms: Rooms,
+        workers: Workers,
+        counters: Counters,
+        admission: Admission,
+        life: Lifecycle,
     ) -> None:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
-        self.admission = admission
+        self.admission, self.life = admission, life
         self.chat = Chat(rooms, admission.store, limits=config.limits)
         self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
         self.reach = Reach(trio.current_time, config.public_tcp_port)
@@ -172,7 +179,7 @@ class Calls:
         if self.seats.pop(peer.id, None) is None:
             return
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
-        self.workers.release(peer.room.worker)
+        self.workers.release(peer.room.worker, peer.id)
         self.reach.left(peer.id)
         self.deliver(self.rooms.leave(peer, code))
         self.lobby.look_again(peer.room.key)
@@ -185,6 +192,16 @@ class Calls:
         level = logging.WARNING if code in TROUBLES else logging.INFO
         trouble = asdict(drops) if drops.drops else {}
         log.log(level, "%s", line("left", **session.who, reason=code, **trouble))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is in a call or joins one."""
+        return not self.seats and not self.joining
+
+    def tell_drain(self, session: Seat) -> None:
+        """Tells a participant who came, or came back, when the server stops, if it does."""
+        if self.life.draining:
+            session.tell(Draining(self.life.seconds_left))
 
     def tell_lobby(self, session: Seat) -> None:
         """After a moderator joined or resumed: shows them the lobby, and the lobby that a moderator is present."""

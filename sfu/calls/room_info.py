@@ -10,7 +10,7 @@ from quart import Blueprint, Response, request
 
 from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
-from sfu.errors import Removed, RoomFull, RoomLocked, SfuError
+from sfu.errors import Removed, RoomFull, RoomLocked, ServerDraining, SfuError
 from sfu.rates import Rate
 from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TooManyJoins
 from sfu.store.tokens import held_against
@@ -72,6 +72,8 @@ class RoomInfo:
                 self._hub.joins.check(entry.address)
             except TooManyJoins as refusal:
                 return refusal.code
+        if self._hub.life.draining and entry.key not in self._hub.rooms.rooms:
+            return ServerDraining.code
         token_id = None if entry.grant is None else entry.grant.id
         who = (entry.company_id, entry.room_id, entry.user_name)
         if await self._store.bans.holds(*who, token_id=token_id, address=entry.address):

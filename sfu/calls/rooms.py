@@ -144,10 +144,12 @@ class Rooms:
         self.rooms: dict[str, Room] = {}
         self.peers: dict[str, Peer] = {}
         self.created = 0
-        self._limits = Limits(
-            CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s, config.file_bytes
-        )
-        self._turn_urls, self._turn_secret = config.turn_urls, config.turn_secret
+        self._config = config
+
+    def described(self) -> str:
+        """How much is going on, for people: `3 people in 1 room`."""
+        people, rooms = len(self.peers), len(self.rooms)
+        return f"{people} {'person' if people == 1 else 'people'} in {rooms} {'room' if rooms == 1 else 'rooms'}"
 
     def join(
         self,
@@ -192,7 +194,7 @@ class Rooms:
             peer.room_id,
             peer.name,
             participants,
-            self._limits,
+            self._limits(),
             peer.permissions,
             room.state,
             peer.secret,
@@ -212,9 +214,12 @@ class Rooms:
         return deliveries
 
     def _ice_servers(self, peer: Peer, now_ms: int) -> tuple[IceServer, ...]:
-        if not self._turn_urls:
-            return ()
-        return (IceServer(self._turn_urls, *turn.credentials(self._turn_secret, peer.id, now_ms // 1000)),)
+        urls, secret = self._config.turn_urls, self._config.turn_secret
+        return (IceServer(urls, *turn.credentials(secret, peer.id, now_ms // 1000)),) if urls else ()
+
+    def _limits(self) -> Limits:
+        config = self._config
+        return Limits(CHAT_BYTES, config.max_tracks, config.message_bytes, config.messages_per_s, config.file_bytes)
 
     def leave(self, peer: Peer, reason: str) -> Deliveries:
         """Removes the peer, and the room with its last peer. `reason` is an error code or `left`. Idempotent."""

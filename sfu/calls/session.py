@@ -184,6 +184,7 @@ class Session:
         self._scope.deadline = math.inf
         self.drops.came_back(errors.Unresponsive.code)
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms(), resumed=True))
+        self._hub.tell_drain(self)
         self._hub.tell_lobby(self)
         for message in self._insisted.values():
             self.tell(message)
@@ -209,6 +210,7 @@ class Session:
         self._hub.deliver(self._hub.rooms.welcome(self.peer, now_ms()))
         if self.peer.hand:
             self.tell(HandRaised(self.peer.id, self.peer.hand))
+        self._hub.tell_drain(self)
         self._hub.tell_lobby(self)
         return link
 
@@ -401,4 +403,5 @@ def bye(error: SfuError | None) -> Bye:
     """The last event to a client: why it ended, or that it left by itself (None)."""
     if error is None:
         return Bye("left", "You left the room.", rejoin=False)
-    return Bye(error.code, str(error), rejoin=error.close_code in REJOIN_CLOSE_CODES)
+    rejoin = error.close_code in REJOIN_CLOSE_CODES
+    return Bye(error.code, str(error), rejoin, error.retry_after_s if rejoin else None)

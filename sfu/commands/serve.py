@@ -21,4 +21,4 @@ async def run(config: Config, options: argparse.Namespace) -> None:
     """Runs the server until it is stopped. Raises ConfigError or DatabaseUnavailable if it cannot start."""
     from sfu.server import serve  # this import takes half a second
 
-    await serve(config, self_signed=options.self_signed, env_file=options.env_file)
+    await serve(config, self_signed=options.self_signed, env_file=options.env_file, env=options.env)

@@ -123,6 +123,10 @@ class Worker:
         """Carries out one command. A client's mistake becomes a Refused event; an internal error ends the peer."""
         if isinstance(command, bridge.Configure):
             raise TypeError("configured twice")
+        if isinstance(command, bridge.LogLevel):
+            logging.getLogger().setLevel(command.level.upper())
+            log.debug("log_level level=%s", command.level)
+            return
         if isinstance(command, bridge.Join):
             room = self.rooms.setdefault(command.room, Room(command.room, self.shared.config.last_n))
             self.peers[command.peer] = Peer(command, room, self.shared)
@@ -133,7 +137,7 @@ class Worker:
         if isinstance(command, bridge.Leave):
             self.emit(bridge.Gone(command.peer))
 
-    def _try(self, command: bridge.Command, peer: Peer) -> None:
+    def _try(self, command: bridge.PeerCommand, peer: Peer) -> None:
         try:
             self._carry_out(command, peer)
         except SfuError as error:
@@ -141,7 +145,7 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - it must not harm the rest of the room
             self._end(peer, error)
 
-    def _carry_out(self, command: bridge.Command, peer: Peer) -> None:
+    def _carry_out(self, command: bridge.PeerCommand, peer: Peer) -> None:
         match command:
             case bridge.Answer():
                 peer.negotiation.answer(command.sdp)

@@ -304,18 +304,27 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """The server stops in `in_s` seconds, or when its last call has ended, and begins no more calls."""
+
+    in_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
-    """The server ends the connection and closes after this; `rejoin` tells whether trying again can help."""
+    """The server ends the connection and closes after this; `rejoin` tells whether trying again can help, and
+    `retry_after_s` when, if the server knows."""
 
     code: str
     message: str
     rejoin: bool
+    retry_after_s: int | None = None
 
 
 ServerMessage = (
     Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
     | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState | Lobby
-    | Unreached | Error | Bye
+    | Unreached | Draining | Error | Bye
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -342,6 +351,7 @@ SERVER_EVENTS: dict[str, type] = {
     "room": RoomState,
     "lobby": Lobby,
     "unreached": Unreached,
+    "draining": Draining,
     "error": Error,
     "bye": Bye,
 }

@@ -112,17 +112,35 @@ def public_dir() -> Path:
     return root / "public"
 
 
-def create_app(config: Config, counters: Counters) -> QuartTrio:
-    """The application for `edge.serve`: the page's files and the error handlers. Blueprints add the rest."""
+def create_app(config: Config, counters: Counters, *, page: bool = True) -> QuartTrio:
+    """The application for `edge.serve`: the error handlers and, unless there is to be no `page`, its files. Blueprints
+    add the rest."""
     app = QuartTrio("sfu", static_folder=None)
     app.request_class, app.asgi_http_class = StreamingRequest, StreamingConnection
     app.config["MAX_CONTENT_LENGTH"] = config.body_bytes
     app.config["BODY_TIMEOUT"] = config.send_s
     app.url_map.merge_slashes = False  # its redirects would repeat the client's Host header
-    _add_files(app, public_dir())
     _add_errors(app, counters)
-    headers = page_headers(config.allowed_origins)
+    if page:
+        _add_page(app, config, counters)
 
+    @app.before_request
+    async def identify() -> None:
+        begin_request()
+
+    @app.after_request
+    async def protect(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id()
+        for name, value in page_headers(config.allowed_origins).items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-cache")
+        return response
+
+    return app
+
+
+def _add_page(app: QuartTrio, config: Config, counters: Counters) -> None:
+    _add_files(app, public_dir())
     if config.base_path:
         _add_redirect(app, config.base_path)
 
@@ -137,20 +155,6 @@ def create_app(config: Config, counters: Counters) -> QuartTrio:
         response.headers["Upgrade"] = "websocket"
         response.headers["Connection"] = "Upgrade"
         return response
-
-    @app.before_request
-    async def identify() -> None:
-        begin_request()
-
-    @app.after_request
-    async def protect(response: Response) -> Response:
-        response.headers["X-Request-Id"] = request_id()
-        for name, value in headers.items():
-            response.headers.setdefault(name, value)
-        response.headers.setdefault("Cache-Control", "no-cache")
-        return response
-
-    return app
 
 
 class _File:
@@ -238,4 +242,9 @@ def _add_errors(app: QuartTrio, counters: Counters) -> None:
 
 
 def _refuse(error: SfuError) -> Response:
-    return Response(problem(error.status, str(error), error.code), error.status, content_type=PROBLEM_TYPE)
+    response = Response(problem(error.status, str(error), error.code), error.status, content_type=PROBLEM_TYPE)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="sfu"'  # RFC 9110 section 15.5.2
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response

@@ -63,15 +63,17 @@ async def serve(
     tls: Tls | None,
     stop: trio.Event,
     adopt: media.Adopt | None = None,
+    metrics: bool = False,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves on `config.host` and `config.port` until `stop`, then up to GRACE_S longer.
+    """Serves on `config.host` and `config.port`, or for `metrics` on `config.metrics`, until `stop`, then up to GRACE_S
+    longer.
 
     Its start value are the TCP listeners. Raises ConfigError if it cannot listen. `signaling` must end its WebSockets
     on stop: connections that are still open after GRACE_S are cancelled and closed. `adopt` takes media connections;
     without it there are none.
     """
-    listeners = await listen(config)
+    listeners = await listen(config, metrics=metrics)
     edge = _Edge(Http(config, app, counters), signaling, tls, adopt)
     async with trio.open_nursery() as connections:
         try:
@@ -88,28 +90,31 @@ async def serve(
             connections.cancel_scope.cancel()
 
 
-async def listen(config: Config) -> list[trio.SocketListener]:
-    """Listeners for `config.host`. `*` means IPv4 and IPv6, whichever this machine has. Raises ConfigError."""
-    port, found, missing = config.port, list[trio.SocketListener](), OSError()
-    for host in ("0.0.0.0", "::") if config.host == "*" else (config.host,):
+async def listen(config: Config, *, metrics: bool = False) -> list[trio.SocketListener]:
+    """Listeners for `config.host`, or for `config.metrics`. `*` means IPv4 and IPv6, whichever this machine has. Raises
+    ConfigError."""
+    where, port = config.metrics if metrics and config.metrics else (config.host, config.port)
+    of_host, of_port = ("SFU_METRICS", "SFU_METRICS") if metrics else ("SFU_HOST", "SFU_PORT")
+    found, missing = list[trio.SocketListener](), OSError()
+    for host in ("0.0.0.0", "::") if where == "*" else (where,):
         try:
             found += await trio.open_tcp_listeners(port, host=host)
         except socket.gaierror as error:
-            raise ConfigError(f"SFU_HOST: {host} is not an address of this machine ({error.strerror}).") from None
+            raise ConfigError(f"{of_host}: {host} is not an address of this machine ({error.strerror}).") from None
         except OSError as error:
             if error.errno in _PORT_ERRORS:
-                raise ConfigError(_PORT_ERRORS[error.errno].format(port=port)) from None
+                raise ConfigError(_PORT_ERRORS[error.errno].format(of=of_port, port=port)) from None
             missing = error
         else:
             port = port or found[0].socket.getsockname()[1]  # port 0: both families use the port the first one got
     if not found:
-        raise ConfigError(f"SFU_HOST: cannot listen on {config.host} port {port} ({missing.strerror}).")
+        raise ConfigError(f"{of_host}: cannot listen on {where} port {port} ({missing.strerror}).")
     return found
 
 
 _PORT_ERRORS = {
-    errno.EADDRINUSE: "SFU_PORT: TCP port {port} is in use. Stop the program that uses it, or set another SFU_PORT.",
-    errno.EACCES: "SFU_PORT: this user may not listen on TCP port {port}. Set SFU_PORT to 1024 or above.",
+    errno.EADDRINUSE: "{of}: TCP port {port} is in use. Stop the program that uses it, or set another {of}.",
+    errno.EACCES: "{of}: this user may not listen on TCP port {port}. Set {of} to 1024 or above.",
 }
 
 

@@ -299,7 +299,8 @@ class _Protocol(H11Protocol):
 def refusal(error: SfuError) -> bytes:
     """A complete HTTP response for a connection that is refused before any request was read."""
     body = problem(error.status, str(error), error.code).encode()
-    fields = [f"{name}: {value}" for name, value in _fields(body).items()]
+    again = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    fields = [f"{name}: {value}" for name, value in (_fields(body) | again).items()]
     line = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
     return "\r\n".join([line, *fields, "", ""]).encode() + body
 

@@ -580,6 +580,21 @@ async def test_a_worker_that_dies_sends_its_peers_to_rejoin(tmp_path: Path) -> N
             assert again.welcome["participants"] == []
 
 
+async def test_a_full_server_tells_when_to_try_again(tmp_path: Path) -> None:
+    """Whoever just joined counts, since their media is not in the load yet."""
+    async with running(tmp_path, settings(max_load=0.1)) as server, server.joined() as alice:
+        for number in range(60):
+            server.workers.place(0, str(number))
+        for room in ("team", "another"):
+            async with server.client(room, "bob") as bob:
+                goodbye = await bob.expect("bye")
+            assert (goodbye["code"], goodbye["rejoin"], goodbye["retry_after_s"]) == ("server_full", True, 10)
+        problem = await server.refused("/ws?room=team")
+        assert (problem["status"], problem["code"]) == (503, "server_full")
+        await alice.send("chat", {"text": "not concerned"})
+        await alice.expect("chat")
+
+
 async def test_a_server_that_stops(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined() as alice, server.client("other", full=False) as bare:
         await bare.expect("offer")

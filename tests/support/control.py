@@ -28,9 +28,10 @@ from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
 from sfu.data import UNLIMITED
+from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
-from sfu.status import create_status
+from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store, open_store
 from sfu.store.records import Company
 from sfu.tenancy.keys import ServerKey
@@ -250,10 +251,14 @@ async def running(
     async with memory as store, trio.open_nursery() as nursery:
         default = await store.companies.ensure_default()
         admission = Admission(config, store, default)
-        calls = Calls(config, rooms, workers, counters, admission)
+        life = Lifecycle(trio.current_time)
+        life.started()
+        calls = Calls(config, rooms, workers, counters, admission, life)
         signaling = Signaling(calls, Moderation(calls))
         app, stop = create_app(config, counters), trio.Event()
-        app.register_blueprint(create_status(rooms, workers, counters, store))
+        status = Status(rooms, workers, counters, life, store)
+        app.register_blueprint(create_status(status))
+        app.register_blueprint(create_metrics(config, status))
         app.register_blueprint(create_api(config, store, signaling.moderation, counters))
         sharing = Sharing(calls, folder / FOLDER)
         app.register_blueprint(sharing.routes())

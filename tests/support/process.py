@@ -109,6 +109,7 @@ class Server:
         self._command, self._folder = [*program, "serve", *options], folder
         self.data = tempfile.TemporaryDirectory(prefix="sfu-data-")  # lives as long as this, too
         usual = {"host": "127.0.0.1", "port": str(self.port), "workers": "1", "data_dir": self.data.name}
+        usual["drain_s"] = "0"  # whoever is still in a call when a test stops its server does not delay that
         self.env = environment(**usual | settings)
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 -- lives as long as this; close() ends it
 
@@ -163,9 +164,13 @@ class Server:
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Asks the process to end and returns its exit status."""
+        self.send(signum)
+        return self.ended()
+
+    def send(self, signum: int) -> None:
+        """Sends the process a signal."""
         assert self.process is not None
         self.process.send_signal(signum)
-        return self._ended()
 
     def kill(self) -> None:
         """Ends the process as a crash or the kernel would; its workers notice by themselves."""
@@ -175,11 +180,12 @@ class Server:
         """Whatever state the test left: no process, no open file."""
         if self.process is not None:
             self.process.kill()
-            self._ended()
+            self.ended()
         self._output.close()
         self.data.cleanup()
 
-    def _ended(self) -> int:
+    def ended(self) -> int:
+        """The exit status of a process that is about to end."""
         assert self.process is not None
         try:
             return self.process.wait(STOP_S)

@@ -16,9 +16,10 @@ from quart_trio import QuartTrio
 from sfu.api import create_api
 from sfu.calls.rooms import Rooms
 from sfu.config import Config
+from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters
 from sfu.protocol.server_messages import Participant
-from sfu.status import create_status
+from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session
 from sfu.web import edge
@@ -100,7 +101,9 @@ async def serving(store: Store, clock: Callable[[], Any], **changes: Any) -> Asy
     config = Config(**{"host": "127.0.0.1", "port": 0, **changes})
     counters, rooms, calls = Counters(), Rooms(config), Calls()
     app = create_app(config, counters)
-    app.register_blueprint(create_status(rooms, Workers(config, counters), counters, store))
+    status = Status(rooms, Workers(config, counters), counters, Lifecycle(trio.current_time), store)
+    app.register_blueprint(create_status(status))
+    app.register_blueprint(create_metrics(config, status))
     app.register_blueprint(create_api(config, store, calls, counters, clock))
     stop = trio.Event()
 

@@ -19,8 +19,9 @@ from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from sfu.calls.rooms import Rooms
 from sfu.config import Config
+from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters
-from sfu.status import create_status
+from sfu.status import Status, create_metrics, create_status
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.tls import Tls
@@ -49,6 +50,7 @@ class Server:
     rooms: Rooms
     workers: Workers
     app: QuartTrio
+    life: Lifecycle
     port: int = 0
     listeners: list[trio.SocketListener] = field(default_factory=list)
     stop: trio.Event = field(default_factory=trio.Event)
@@ -171,11 +173,13 @@ async def serving(
     many connections are to end by an exception that nobody handled.
     """
     config = config or local()
-    counters, rooms = Counters(), Rooms(config)
+    counters, rooms, life = Counters(), Rooms(config), Lifecycle(trio.current_time)
     workers = Workers(config, counters, worker or ())
     app = create_app(config, counters)
-    app.register_blueprint(create_status(rooms, workers, counters))
-    server = Server(counters, rooms, workers, app)
+    status = Status(rooms, workers, counters, life)
+    app.register_blueprint(create_status(status))
+    app.register_blueprint(create_metrics(config, status))
+    server = Server(counters, rooms, workers, app, life)
     server.client_tls = tls[1] if tls else None
     _add_routes(server)
     async with trio.open_nursery() as nursery:

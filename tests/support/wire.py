@@ -16,21 +16,35 @@ DEADLINE_S = 20.0
 
 
 @asynccontextmanager
-async def joined(url: str, name: str = "alice", context: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
-    """In the room `team` of the server at `url` (http or https), with its welcome and its first offer read."""
+async def joined(
+    url: str, name: str = "alice", context: ssl.SSLContext | None = None, *, room: str = "team"
+) -> AsyncIterator[Wire]:
+    """In a room of the server at `url` (http or https), with its welcome and its first offer read."""
+    async with connected(url, name, context, room=room) as wire:
+        await wire.expect("welcome")
+        await wire.expect("offer")
+        yield wire
+
+
+async def refused(url: str, name: str = "alice", *, room: str = "team") -> Any:
+    """What the server says goodbye with to somebody who wants to join."""
+    async with connected(url, name, None, room=room) as wire:
+        return await wire.expect("bye")
+
+
+@asynccontextmanager
+async def connected(url: str, name: str, context: ssl.SSLContext | None, *, room: str) -> AsyncIterator[Wire]:
+    """With an open WebSocket from which nothing is read yet."""
     parts = urlsplit(url)
     host, port = str(parts.hostname), int(parts.port or 0)
     stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
-    resource = f"/ws?room=team&username={name}"
+    resource = f"/ws?room={room}&username={name}"
     try:
         if parts.scheme == "https":
             stream = trio.SSLStream(stream, context or ssl.create_default_context(), server_hostname=host)
         async with trio.open_nursery() as nursery:
             ws = await wrap_client_stream(nursery, stream, f"{host}:{port}", resource, subprotocols=["sfu.v1"])
-            wire = Wire(ws)
-            await wire.expect("welcome")
-            await wire.expect("offer")
-            yield wire
+            yield Wire(ws)
             with trio.move_on_after(DEADLINE_S):
                 await ws.aclose()
             nursery.cancel_scope.cancel()
@@ -39,8 +53,11 @@ async def joined(url: str, name: str = "alice", context: ssl.SSLContext | None =
 
 
 class Wire:
+    """`passed` has the events that came before those that were expected."""
+
     def __init__(self, ws: WebSocketConnection) -> None:
         self.ws = ws
+        self.passed: list[str] = []
 
     async def expect(self, event: str) -> Any:
         """The data of the next event of this kind; fails when the server says goodbye before."""
@@ -50,6 +67,7 @@ class Wire:
                 if frame["event"] == event:
                     return frame["data"]
                 assert frame["event"] != "bye", frame
+                self.passed.append(frame["event"])
 
     async def talks(self, text: str) -> None:
         """What it writes comes back as the room's line: the server works for it."""

@@ -647,6 +647,7 @@ async def test_a_full_server_says_so_and_has_room_again(monkeypatch: pytest.Monk
             refused = await server.talk(GET)
             assert statuses(refused) == [503]
             assert b'"code": "server_full"' in refused
+            assert b"\r\nRetry-After: 10\r\n" in refused
             assert server.failures("full") == server.counters.get("sfu_refused_total", code="server_full") == 1
         await until(lambda: trio.lowlevel.current_statistics().io_statistics.tasks_waiting_read <= 2)
         assert await server.alive()
