@@ -52,9 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     try:
         trio.run(options.command.run, _prepare(options), options, clock=AwakeClock())
+        sys.stdout.flush()
     except* (ConfigError, Refusal) as group:
         logs.say(f"sfu: {_first(group)}", logging.ERROR)
         status = REFUSED
+    except* BrokenPipeError:  # as of `sfu rooms | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except* KeyboardInterrupt:  # Ctrl-C before the signal handlers were installed
         status = 128 + signal.SIGINT
     if _left_behind():

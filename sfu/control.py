@@ -216,7 +216,8 @@ async def ask(
         try:
             with trio.fail_after(REQUEST_S):
                 _check(msgspec.json.decode(await lines.receive(), type=Hello), path)
-                await lines.send(Request(command, arguments, users.caller(), users.caller_address()))
+                with contextlib.suppress(trio.BrokenResourceError):  # it may have failed without a request
+                    await lines.send(Request(command, arguments, users.caller(), users.caller_address()))
             while True:
                 with trio.fail_after(ANSWER_S):
                     answer = msgspec.json.decode(await lines.receive(), type=Answer)

@@ -30,8 +30,8 @@ from sfu.refusals import DatabaseUnavailable, NoCall, Refusal
 from sfu.relays import relay_addresses, shown_path
 from sfu.web.certificate import names_of, presented
 
-AMBIGUOUS = 10
-"""Most matches that a refusal names."""
+SHOWN = 10
+"""Most people or rooms that a refusal names."""
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -187,8 +187,10 @@ class Operations:
                 raise PersonAmbiguous(_which(asked.who, [f"{waiter.peer} (waiting)" for waiter in waiters]))
             return self._refuse(here, waiters[0], call)
         if not seats:
+            names = sorted({seat.peer.name for seat in self._seats(here)} | {waiter.name for waiter in here.waiting})
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             raise PersonNotFound(
-                f"Nobody in {here.name} is called {asked.who!r}. `sfu participants` shows who is there."
+                f"Nobody in {here.name} is called {asked.who!r}. There are {', '.join(names[:SHOWN])}{more}."
             )
         if len({seat.entry.person for seat in seats}) > 1:
             raise PersonAmbiguous(_which(asked.who, [f"{seat.peer.id} ({seat.entry.address})" for seat in seats]))
@@ -246,7 +248,7 @@ class Operations:
             if len(found) > 1:
                 names = found if len({here.name for here in found}) == len(found) else []
                 shown = [here.name for here in names] or [here.key for here in found]
-                raise RoomAmbiguous(f"{asked.text!r} may be {' or '.join(shown[:AMBIGUOUS])}. Name one of them.")
+                raise RoomAmbiguous(f"{asked.text!r} may be {' or '.join(shown[:SHOWN])}. Name one of them.")
             if found:
                 return found[0]
         raise NoCall(f"Nobody is in a room {asked.text!r} on this server. `sfu rooms` shows those with people.")
@@ -267,8 +269,8 @@ def _same(name: str, text: str) -> bool:
 
 
 def _which(who: str, ids: list[str]) -> str:
-    more = f" and {len(ids) - AMBIGUOUS} more" if len(ids) > AMBIGUOUS else ""
-    return f"Several people are called {who!r}: {', '.join(ids[:AMBIGUOUS])}{more}. Give the id of one instead."
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return f"Several people are called {who!r}: {', '.join(ids[:SHOWN])}{more}. Give the id of one instead."
 
 
 def _room(here: _Here) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from support.rest_client import request
 from support.wire import joined
 
 from sfu import __version__
+from sfu.__main__ import COMMANDS
 from sfu.config import settings
 
 LOG_LINE = re.compile(r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=[A-Z]+ logger=sfu\S* \S")
@@ -73,6 +75,23 @@ def test_a_command_without_a_database_does_not_wait_for_its_modules() -> None:
     done = run("-X", "importtime", "-m", "sfu", "--help")
     assert done.returncode == 0
     assert not re.findall(r"\| +((?:sqlalchemy|databases|quart|hypercorn)\S*)", done.stderr)
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    command = [sys.executable, "-m", "sfu", "completion", "bash"]
+    with open(theirs, "wb") as closed:
+        done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=closed, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_manual_and_explains_itself(command: Any) -> None:
+    assert f"sfu {command.NAME}" in (ROOT / "docs" / "operating.md").read_text()
+    done = sfu(command.NAME, "--help")
+    assert done.returncode == 0
+    assert command.DESCRIPTION[:20] in done.stdout
 
 
 def test_optimised_python_is_refused() -> None:

@@ -18,6 +18,7 @@ from support.operating import Place, placed
 
 from sfu import users
 from sfu.control import Control, Declined, ask
+from sfu.logs import fields
 from sfu.operations import Operations
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ async def test_a_kick_removes_bans_and_is_in_the_audit(
         await place.server.store.rulings.flush()
         refused = await place.server.refused("/ws?room=team&username=Eve")
         assert refused["code"] == "removed"
-        with pytest.raises(Declined, match="Nobody in team is called 'Eve'"):
+        with pytest.raises(Declined, match=r"Nobody in team is called 'Eve'\. There are alice\."):
             await ask(place.config, "kick", room="team", who="Eve")
 
 
@@ -251,3 +252,28 @@ async def test_it_works_while_the_database_is_away(tmp_path: Path, away: Away, d
             assert [room["room"] for room in await ask(place.config, "rooms")] == ["team"]
             assert (await ask(place.config, "kick", room="team", who="Eve"))["sessions"] == 1
             await eve.expect_bye("removed", 4403, rejoin=False)
+
+
+async def test_each_line_about_somebody_says_who_and_which_session(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the join over a lost connection to the end; what others did to them, too."""
+    caplog.set_level(logging.INFO)
+    async with place.joined(await place.acme(), "team", "Eve", moderate=True) as eve:
+        seat = place.server.signaling.calls.seats[eve.peer]
+        await eve.expect("offer")
+        await eve.do(
+            ("Connected", {"address": "203.0.113.7", "transport": "udp"}),
+            ("Unreached", {"heard": True, "hosts": ["127.0.0.1"], "port": 8080}),
+        )
+        await eve.expect("unreached")
+        await trio.aclose_forcefully(eve.ws._stream)
+        await eventually(lambda: not seat.connected)
+        await ask(place.config, "kick", room="Acme/team", who="Eve")
+        await eventually(lambda: not place.server.rooms.peers)
+    lines = [(message.split()[0], fields(message)) for message in caplog.messages if eve.peer in message]
+    assert {"joined", "connected", "unreached", "held", "remove_participant", "left"} <= {event for event, _ in lines}
+    for event, found in lines:
+        who = (found["room"], found["peer"], found["name"], found["session"])
+        assert who == (seat.entry.key, eve.peer, "Eve", seat.record.id), event
+        assert event == "remove_participant" or found["request_id"] == seat.who["request_id"]

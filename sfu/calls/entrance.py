@@ -23,7 +23,7 @@ from sfu.calls.registry import Calls, Joining
 from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
-from sfu.logs import begin_request, line
+from sfu.logs import begin_request, line, quoted
 from sfu.protocol.server_messages import ChatLine, Draining, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
@@ -143,11 +143,12 @@ class Signaling:
         except GONE:
             raise
         except Exception as failure:
+            who = self.calls.admission.asker(connection.target, door.request.proposed_subprotocols)
             if not isinstance(failure, SfuError):
-                log.exception("join_failed client=%s", connection.client)
+                about = {name: quoted(text) for name, text in who.items()}
+                log.exception("%s", line("join_failed", **about, client=connection.client))
             error = failure if isinstance(failure, SfuError) else SfuError()
             self.calls.counters.add("sfu_refused_total", code=error.code)
-            who = self.calls.admission.asker(connection.target, door.request.proposed_subprotocols)
             self.calls.refused.tell(log, error, connection.client, **who)
             with trio.move_on_after(CLOSE_S):
                 await _refuse(door, error)

@@ -25,6 +25,7 @@ from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
 from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
+from sfu.logs import line, quoted
 from sfu.rates import Rate, place
 from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
@@ -105,7 +106,7 @@ class Sharing:
         except trio.TooSlowError:
             raise FileLate from None
         except OSError as error:
-            log.error("file_not_written error=%r", error)
+            log.error("%s", line("file_not_written", **session.who, error=quoted(str(error))))
             raise FilesFull("The server cannot store the file.") from None
         finally:
             upload.give_back()

@@ -19,6 +19,7 @@ from sfu.errors import ConfigError
 from sfu.refusals import Refusal
 
 if TYPE_CHECKING:
+    from sfu.store.records import Company
     from sfu.tenancy.tokens import Grant
 
 NAME, HELP = "token", "print a link that lets one person into a room"
@@ -76,21 +77,22 @@ async def run(config: Config, options: argparse.Namespace) -> None:
         await store.tokens.add(grant, token, single_use=options.once)
     about = {"room": logs.quoted(f"{company.id}/{room_id}"), "name": logs.quoted(grant.user_name), "issued": grant.id}
     record_command("issue_token", company=logs.quoted(company.name), **about)
-    _print(options, grant, token, company.name, await _urls(config, options.url))
+    _print(options, grant, token, company, await _urls(config, options.url))
 
 
-def _print(options: argparse.Namespace, grant: Grant, token: str, company: str, urls: Sequence[str]) -> None:
+def _print(options: argparse.Namespace, grant: Grant, token: str, company: Company, urls: Sequence[str]) -> None:
     """Prints only the link, or the token, to standard output, for scripts."""
     from sfu.links import room_link
 
     links = [room_link(url, token=token) for url in urls]
     if options.json:
-        about = {"company": company, "room_id": grant.room_id, "name": grant.user_name, "id": grant.id}
+        about = {"company": company.name, "room_id": grant.room_id, "name": grant.user_name, "id": grant.id}
         expires = {"expires_at": grant.expires_at.isoformat().replace("+00:00", "Z")}
         output.print_json(about | expires | {"link": links[0], "links": links, "token": token})
         return
+    room = grant.room_id if company.is_default else f"{company.name}/{grant.room_id}"
     print(
-        f"For {grant.user_name}, {options.role}, in {company}/{grant.room_id}, until "
+        f"For {grant.user_name}, {options.role}, in {room}, until "
         f"{output.shown_time(grant.expires_at)} UTC{', for a single join' if options.once else ''}:",
         file=sys.stderr,
     )

@@ -177,7 +177,8 @@ async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server, capl
         assert told == [muted, *[muted | {"by": ""}] * 2]
         await moderate(mod, "mute", bob.peer, "camera")  # before there is a picture
         assert (await until(bob, "mute"))["source"] == "camera"
-        about = f"mute_participant room='{server.key('team')}' peer={bob.peer} name='bob'"
+        session = server.signaling.calls.seats[bob.peer].record.id
+        about = f"mute_participant room='{server.key('team')}' peer={bob.peer} name='bob' session={session}"
         by = f"by='mod' by_peer={mod.peer} client=127.0.0.1"
         assert caplog.messages == [f"{about} source={source} {by}" for source in ("microphone", "camera")]
         await moderate(mod, "ask_unmute", bob.peer)

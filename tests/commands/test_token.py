@@ -59,7 +59,7 @@ async def test_the_link_lets_one_person_in(
     await offline.run("token", *options, "--url", "https://meet.example.org/meet/")
     out, err = capsys.readouterr()
     assert re.fullmatch(r"https://meet\.example\.org/meet/\?token=[\w.-]+\n", out)
-    assert f"in {company}/{room}, until " in err
+    assert f"in {'' if company == 'default' else 'Acme/'}{room}, until " in err
     key = f"{acme.id if company == 'Acme' else offline.server.default.id}/{room}"
     assert await entered(offline, out.strip()) == (key, name, permissions)
 
