@@ -271,6 +271,12 @@ class Config:
                 f"SFU_LIMITS=off is not accepted while SFU_HOST is {self.host!r}: without limits the server must "
                 "listen on loopback only, for example with SFU_HOST=127.0.0.1."
             )
+        if (
+            self.metrics
+            and self.metrics[1] == self.port
+            and (self.metrics[0] == self.host or values.ANY_HOST in (self.metrics[0], self.host))
+        ):
+            raise ConfigError(f"SFU_METRICS has the address and port of the pages, {self.port}: set another port.")
         if self.udp_ports[-1] > 65535:
             raise ConfigError(
                 f"SFU_PORT={self.port} is not accepted with {self.workers} workers (SFU_WORKERS): each needs a UDP "

@@ -16,15 +16,16 @@ log = logging.getLogger("sfu")
 
 
 class Reload:
-    """`config` is what the server runs with, `file` what `--env-file` named, `env` the environment without the file."""
+    """`config` is what the server runs with, `named` what `--env-file` named, `env` the environment without it."""
 
-    def __init__(self, config: Config, file: Path | None, env: Mapping[str, str], workers: Workers) -> None:
-        self._config, self._file, self._env, self._workers = config, file, env, workers
+    def __init__(self, config: Config, named: Path | None, env: Mapping[str, str], workers: Workers) -> None:
+        self._config, self._workers = config, workers
+        self._file, self._env = settings_file.source(named, env)
 
     def reload(self) -> None:
         """Reads the file and logs every difference. If the file is wrong, everything stays as it is."""
         if self._file is None:
-            log.info("settings_kept reason=%r", "the server was started without --env-file")
+            log.info("settings_kept reason=%r", "the server was started without a settings file")
             return
         env = dict(self._env)
         try:

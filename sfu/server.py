@@ -158,13 +158,16 @@ class _Server:
         async with trio.open_nursery() as nursery:
             loading = trio.CancelScope()
             async for _ in hang_ups:
-                self._notifier.tell(*systemd.reloading())
+                running = self._life.phase == "ready"  # a reload is no longer systemd's business once it stops
+                if running:
+                    self._notifier.tell(*systemd.reloading())
                 settings.reload()
                 if self._tls is not None and self._tls.files is not None:
                     loading.cancel()
                     loading = trio.CancelScope()
                     nursery.start_soon(_reload, self._tls, loading)
-                self._notifier.tell(systemd.READY)
+                if running:
+                    self._notifier.tell(systemd.READY)
 
 
 async def _no_signaling(connection: edge.Upgraded) -> None:

@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import shlex
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from sfu.config import PREFIX, unknown
@@ -106,6 +106,20 @@ def default() -> Path | None:
     A process that systemd started has its settings already, and may have no right to read them from the file.
     """
     return DEFAULT if "STATE_DIRECTORY" not in os.environ and os.path.lexists(DEFAULT) else None
+
+
+def source(named: Path | None, env: Mapping[str, str]) -> tuple[Path | None, dict[str, str]]:
+    """The settings file that a server can read again, if there is one, and the variables that did not come from it.
+
+    `env` is the environment without the `named` file. That of a service already has what systemd read from DEFAULT.
+    """
+    if named is not None or "STATE_DIRECTORY" not in env or not os.path.lexists(DEFAULT):
+        return named, dict(env)
+    try:
+        from_file, _ = read(DEFAULT)
+    except ConfigError:  # said when it is read again
+        from_file = {}
+    return DEFAULT, {name: value for name, value in env.items() if from_file.get(name) != value}
 
 
 def option(used: Path | None) -> str:

@@ -122,6 +122,14 @@ def test_refused_with_name_value_and_what_is_accepted(name: str, text: str, reas
     assert reason in str(refusal.value)
 
 
+@pytest.mark.parametrize("metrics", ["*:8080", "10.0.0.1:8080", "127.0.0.1:8080"])
+def test_metrics_have_a_port_of_their_own(metrics: str) -> None:
+    with pytest.raises(ConfigError, match="SFU_METRICS has the address and port of the pages, 8080"):
+        Config.from_env({"SFU_METRICS": metrics} | ({} if metrics[0] != "*" else {"SFU_HOST": "10.0.0.1"}))
+    Config.from_env({"SFU_METRICS": "127.0.0.1:8080", "SFU_HOST": "10.0.0.1"})
+    Config.from_env({"SFU_METRICS": "*:8081"})
+
+
 @pytest.mark.parametrize("text", ["short", "0123456789 abcdef", "0123456789abcdef,x", "é" * 20])
 def test_a_token_that_is_refused_is_not_shown(text: str) -> None:
     with pytest.raises(ConfigError, match="SFU_METRICS_TOKEN is not accepted: it must be 16 to 255") as refusal:

@@ -102,7 +102,7 @@ def test_a_wrong_file_changes_nothing_and_the_environment_takes_precedence(
 
 
 def test_without_a_file_it_says_why_nothing_changes(server: Server) -> None:
-    assert "the server was started without --env-file" in hang_up(server, "settings_kept")
+    assert "the server was started without a settings file" in hang_up(server, "settings_kept")
     assert server.stop() == 0
 
 

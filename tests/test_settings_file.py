@@ -296,3 +296,20 @@ def test_what_root_leaves_belongs_to_the_user_of_the_server(tmp_path: Path) -> N
             return owners()
 
     assert trio.run(before_the_end) == {(name, 65534) for name in ("server.key", "sfu.db", "sfu.db-shm", "sfu.db-wal")}
+
+
+def test_a_service_finds_its_settings_again_in_the_file_that_systemd_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings_file, "DEFAULT", file := tmp_path / "sfu.env")
+    env = {"SFU_HOLD_S": "7", "SFU_PORT": "80", "PATH": "/bin"}
+    service = env | {"STATE_DIRECTORY": "/var/lib/sfu"}
+    assert settings_file.source(None, service) == (None, service), "there is no file"
+    file.write_text("SFU_HOLD_S=7\nSFU_PORT=8080\nSFU_LOBBY_S=5\n")
+    rest = {name: value for name, value in service.items() if name != "SFU_HOLD_S"}
+    assert settings_file.source(None, service) == (file, rest), "the port is from elsewhere, such as the unit"
+    assert settings_file.source(None, env) == (None, env), "a server that is started by hand takes nothing from there"
+    named = tmp_path / "other.env"
+    assert settings_file.source(named, service) == (named, service)
+    file.write_text("SFU_HOLD_S='7\nSFU_PORT=8080\n")
+    assert settings_file.source(None, service) == (file, service), "it is wrong, as the next reading says"

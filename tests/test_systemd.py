@@ -97,6 +97,9 @@ async def test_a_server_tells_its_life(tmp_path: Path) -> None:
             eventually(lambda: "EXTEND_TIMEOUT_USEC=30000000" in manager.told[began:], "it asks for time again")
             assert any(": 1 person in 1 room" in line for line in manager.told[began:])
             assert "STATUS=Stopping" not in manager.told
+            os.kill(server.pid, signal.SIGHUP)
+            eventually(lambda: server.output.count("settings_kept") == 2, "it reloads")
+            assert manager.told.count("READY=1") == 2, "but is not what systemd calls ready"
         assert server.stop() == 0
         assert "STATUS=Stopping" in manager.told
     finally:

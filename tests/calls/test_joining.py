@@ -222,6 +222,50 @@ async def test_a_join_that_finds_no_media_uses_up_no_token(server: Server, issue
     assert (await server.refused(url(token)))["code"] == "token_used"
 
 
+async def test_a_server_that_drains_begins_no_call_and_uses_up_no_token(
+    server: Server, issue: Issue, acme: tuple[Company, str]
+) -> None:
+    token, life = await issue(single_use=True), server.signaling.calls.life
+    await server.store.rooms.create(server.default.id, "closed", RoomSettings(lobby=True))
+    async with server.joined("other") as alice, server.client("closed", "bob") as bob:
+        await bob.expect("waiting")
+        life.drain(600)
+        server.signaling.drain()
+        assert (await alice.expect("draining"))["in_s"] == 600
+        await bob.expect_bye("server_draining", 1013, rejoin=True)
+        async with server.connect(url(token)) as client:
+            await client.expect_bye("server_draining", 1013, rejoin=True)
+        async with server.connect("/ws", resume=alice.welcome["session"]) as again:
+            assert (await again.expect("welcome"))["resumed"]
+            assert (await again.expect("draining"))["in_s"] <= 600, "it may not have arrived before"
+            server.signaling.stop()
+            while (await again.receive())[0] != "bye":
+                pass
+    await server.store.sessions.flush()
+    assert not (await server.store.history.room_sessions(acme[0].id, "team")).items, "the token was not used"
+
+
+async def test_a_join_that_the_drain_overtakes_uses_up_no_token(
+    server: Server, issue: Issue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, life, admission = await issue(single_use=True), server.signaling.calls.life, server.signaling.calls.admission
+    admit = admission.admit
+
+    async def slowly(entry: Any, *, invited: bool) -> Any:
+        found = await admit(entry, invited=invited)
+        life.drain(600)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(admission, "admit", slowly)
+        async with server.connect(url(token)) as client:
+            await client.expect_bye("server_draining", 1013, rejoin=True)
+    await server.store.sessions.flush()
+    life.phase = "ready"  # as after the restart
+    async with server.connect(url(token)) as client:
+        await welcomed(client)
+
+
 async def test_nobody_more_than_the_room_takes(server: Server, issue: Issue, acme: tuple[Company, str]) -> None:
     await server.store.rooms.create(acme[0].id, "team", RoomSettings(max_participants=3))
     entered, codes, done = [], [], trio.Event()
