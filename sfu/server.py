@@ -32,13 +32,11 @@ from sfu.store import Store
 from sfu.store.records import Company
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.web.tls import Tls, self_signed_context, server_context
+from sfu.web.certificate import Certificate
+from sfu.web.tls import Tls, self_signed_context
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu")
-
-RELOADS, RELOAD_S = 60, 1.0
-"""How many times to try to load a renewed certificate, and the time between two tries."""
 
 
 async def serve(config: Config, *, self_signed: bool, env_file: Path | None = None) -> None:
@@ -68,7 +66,6 @@ async def _serve(
     moderation = Moderation(calls)
     signaling = Signaling(calls, moderation)
     app = create_app(config, counters)
-    app.register_blueprint(create_status(rooms, workers, counters, store))
     app.register_blueprint(create_api(config, store, moderation, counters))
     sharing = Sharing(calls, config.data_dir / FOLDER)
     app.register_blueprint(sharing.routes())
@@ -92,7 +89,11 @@ async def _serve(
                 await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
                 tls = _tls(config, self_signed, workers.advertised)
-                nursery.start_soon(_renew, tls, hang_ups)
+                certificate = Certificate(tls, counters) if tls else None
+                nursery.start_soon(_hang_ups, certificate, hang_ups)
+                if certificate is not None:
+                    nursery.start_soon(certificate.run)
+                app.register_blueprint(create_status(rooms, workers, counters, store, certificate))
                 adopt = workers.adopt if config.public_tcp_port else None
                 edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
@@ -112,37 +113,18 @@ async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatu
         os._exit(128 + received)
 
 
-async def _renew(tls: Tls | None, hang_ups: AsyncIterator[int]) -> None:
+async def _hang_ups(certificate: Certificate | None, hang_ups: AsyncIterator[int]) -> None:
     """Reloads the certificate on each SIGHUP. A SIGHUP from a closing terminal does not end the server either."""
-    async with trio.open_nursery() as nursery:
-        reloading = trio.CancelScope()
-        async for _ in hang_ups:
-            if tls is not None and tls.files is not None:
-                reloading.cancel()
-                reloading = trio.CancelScope()
-                nursery.start_soon(_reload, tls, reloading)
-
-
-async def _reload(tls: Tls, scope: trio.CancelScope) -> None:
-    """Reloads the certificate, and retries for a while: of two files being renewed, only one may be written yet."""
-    with scope:
-        for attempt in range(RELOADS):
-            try:
-                tls.reload()
-            except ConfigError as error:
-                if attempt == 0:
-                    log.warning("certificate_kept reason=%r", str(error))
-                await trio.sleep(RELOAD_S)
-            else:
-                log.info("certificate_renewed")
-                return
+    async for _ in hang_ups:
+        if certificate is not None:
+            certificate.reload()
 
 
 def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | None:
     if self_signed:
         return Tls(self_signed_context(["localhost", *addresses]))
     if config.tls_cert and config.tls_key:
-        return Tls(server_context(config.tls_cert, config.tls_key), (config.tls_cert, config.tls_key))
+        return Tls.of_files(config.tls_cert, config.tls_key)
     return None
 
 

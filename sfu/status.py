@@ -12,6 +12,7 @@ from sfu.bridge import Stats
 from sfu.calls.rooms import Rooms
 from sfu.metrics import Counters, family
 from sfu.store import Store
+from sfu.web.certificate import Certificate
 from sfu.workers import Workers
 
 MESSAGES = {
@@ -22,7 +23,13 @@ MESSAGES = {
 """The message of a server that is ready, by the state of its database."""
 
 
-def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Store | None = None) -> Blueprint:
+def create_status(
+    rooms: Rooms,
+    workers: Workers,
+    counters: Counters,
+    store: Store | None = None,
+    certificate: Certificate | None = None,
+) -> Blueprint:
     """The blueprint for `/health` and `/metrics`."""
     routes = Blueprint("status", __name__)
 
@@ -50,7 +57,8 @@ def create_status(rooms: Rooms, workers: Workers, counters: Counters, store: Sto
                     "timestamp": _now(),
                 }
             )
-        text = _state_text(rooms, workers, store) + counters.render() + _worker_text(workers.stats)
+        text = _state_text(rooms, workers, store) + (certificate.metrics() if certificate else "")
+        text += counters.render() + _worker_text(workers.stats)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes
