@@ -23,17 +23,15 @@ from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import FOLDER, Sharing
-from sfu.config import Config
+from sfu.config import HTTPS_PORT, Config
 from sfu.data import open_data
-from sfu.errors import ConfigError
 from sfu.metrics import Counters
 from sfu.status import create_status
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.web.certificate import Certificate
-from sfu.web.tls import Tls, self_signed_context
+from sfu.web.https import Https, check_https, open_https
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu")
@@ -44,9 +42,9 @@ async def serve(config: Config, *, self_signed: bool, env_file: Path | None = No
 
     Raises ConfigError or DatabaseUnavailable, bare or in an exception group, if it cannot start.
     """
-    if self_signed and config.tls_cert:
-        raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: omit one of them.")
-    for listener in await edge.listen(config):  # a start that is bound to fail must not upgrade the database
+    check_https(config, self_signed=self_signed)
+    needed = await edge.listen(config) + (await edge.listen_plain(config) if config.redirect_port else [])
+    for listener in needed:  # a start that is bound to fail must not upgrade the database
         await listener.aclose()
     with trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
         async with open_data(config) as store:
@@ -88,16 +86,19 @@ async def _serve(
                 await nursery.start(store.run, config.heartbeat_s, counters)
                 await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
-                tls = _tls(config, self_signed, workers.advertised)
-                certificate = Certificate(tls, counters) if tls else None
-                nursery.start_soon(_hang_ups, certificate, hang_ups)
-                if certificate is not None:
-                    nursery.start_soon(certificate.run)
+                hosts = ["localhost", *workers.advertised] if self_signed else ()
+                secure = await open_https(config, counters, hosts)
+                nursery.start_soon(_hang_ups, secure, hang_ups)
+                certificate = secure.certificate if secure else None
                 app.register_blueprint(create_status(rooms, workers, counters, store, certificate))
                 adopt = workers.adopt if config.public_tcp_port else None
-                edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
+                edge_serve = partial(edge.serve, tls=secure.tls if secure else None, stop=stop, adopt=adopt)
+                if secure is not None:
+                    edge_serve = partial(edge_serve, challenges=secure.challenges, plain=secure.plain)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
-                _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
+                if secure is not None:
+                    nursery.start_soon(secure.run, counters)
+                _announce(config, workers.advertised, default, secure, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()
 
 
@@ -113,36 +114,37 @@ async def _watch_signals(end: Callable[[], None], *, task_status: trio.TaskStatu
         os._exit(128 + received)
 
 
-async def _hang_ups(certificate: Certificate | None, hang_ups: AsyncIterator[int]) -> None:
-    """Reloads the certificate on each SIGHUP. A SIGHUP from a closing terminal does not end the server either."""
+async def _hang_ups(secure: Https | None, hang_ups: AsyncIterator[int]) -> None:
+    """Takes up the certificate on each SIGHUP. A SIGHUP from a closing terminal does not end the server either."""
     async for _ in hang_ups:
-        if certificate is not None:
-            certificate.reload()
-
-
-def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | None:
-    if self_signed:
-        return Tls(self_signed_context(["localhost", *addresses]))
-    if config.tls_cert and config.tls_key:
-        return Tls.of_files(config.tls_cert, config.tls_key)
-    return None
+        if secure is not None:
+            secure.hang_up()
 
 
 def _announce(
-    config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool, env_file: Path | None
+    config: Config,
+    addresses: Sequence[str],
+    default: Company,
+    https: Https | None,
+    *,
+    self_signed: bool,
+    env_file: Path | None,
 ) -> None:
     """Prints the URLs to open, the ports that must be reachable, and what will not work."""
     command, given = _command(), settings_file.option(env_file)
-    secure = self_signed or config.tls_cert is not None
+    secure = https is not None
     others = [address for address in addresses if not ip_address(address).is_loopback]
-    hosts = others if config.host in others else ["localhost", *others]
-    urls = [f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{config.port}" for host in hosts]
+    hosts = list(config.tls_domain) or (others if config.host in others else ["localhost", *others])
+    port = "" if secure and config.port == HTTPS_PORT else f":{config.port}"
+    urls = [f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}{port}" for host in hosts]
     first, last = config.udp_ports[0], config.udp_ports[-1]
     ports = f"{first}" if last == first else f"{first}-{last}"
     rows = [("Open", url) for url in urls]
     rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
     if self_signed:
         rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
+    elif https is not None and https.missing:
+        rows.append(("Note", "The certificate is not here yet: browsers show a warning until it is. The log tells."))
     elif others and not secure and not config.trusted_proxies:
         rows.append(("Note", "Over http, browsers allow camera and microphone on localhost only."))
         rows.append(("", f"For a phone, start with: {command} serve --self-signed{given}"))

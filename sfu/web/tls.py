@@ -20,6 +20,9 @@ from sfu.errors import ConfigError
 SELF_SIGNED_DAYS = 397
 """Apple's systems reject server certificates that are valid for more than 398 days, whoever signed them."""
 
+COMMON_NAME_CHARACTERS = 64
+"""The longest common name (RFC 5280, ub-common-name)."""
+
 
 @dataclass(slots=True)
 class Tls:
@@ -106,8 +109,12 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 def self_signed_context(hosts: Sequence[str]) -> ssl.SSLContext:
-    """A context with a new self-signed certificate for `hosts`. Its key is on disk only during this call."""
-    cert, key = self_signed(hosts)
+    """A context with a new self-signed certificate for `hosts`."""
+    return temporary_context(*self_signed(hosts))
+
+
+def temporary_context(cert: bytes, key: bytes) -> ssl.SSLContext:
+    """A context with this certificate and key (PEM), which are on disk only during this call."""
     with tempfile.TemporaryDirectory(prefix="sfu-") as folder:  # mode 0700
         paths = Path(folder, "cert.pem"), Path(folder, "key.pem")
         for path, content in zip(paths, (cert, key), strict=True):
@@ -115,12 +122,15 @@ def self_signed_context(hosts: Sequence[str]) -> ssl.SSLContext:
         return server_context(*paths)
 
 
-def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
-    """A new certificate and key (PEM) for host names and IP addresses. The first becomes the common name."""
+def self_signed(hosts: Sequence[str], *critical: x509.ExtensionType) -> tuple[bytes, bytes]:
+    """A new certificate and key (PEM) for host names and IP addresses. The first becomes the common name.
+
+    `critical` are more extensions, which whoever checks the certificate must understand.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:COMMON_NAME_CHARACTERS])])
     now = datetime.now(UTC)
-    cert = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -131,8 +141,10 @@ def self_signed(hosts: Sequence[str]) -> tuple[bytes, bytes]:
         .add_extension(x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
     )
+    for extension in critical:
+        builder = builder.add_extension(extension, critical=True)
+    cert = builder.sign(key, hashes.SHA256())
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     return cert.public_bytes(serialization.Encoding.PEM), key.private_bytes(serialization.Encoding.PEM, pkcs8, plain)
 

@@ -21,6 +21,8 @@ COTURN = (
 PACKAGES = {
     "nginx": ("nginx", "nginx-common"),
     "caddy": ("caddy",),
+    "pebble": ("pebble",),
+    "pebble-challtestsrv": ("pebble",),
     "turnserver": COTURN,
     "turnutils_uclient": COTURN,
 }

@@ -11,9 +11,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from support.authority import certificate
+from support.call import calling
 from support.process import Server, eventually
 from support.wire import joined
 
@@ -45,19 +44,17 @@ def renewed(server: Server) -> int:
     return server.output.count("certificate_renewed")
 
 
-async def test_files_that_change_are_taken_up_in_a_call(
+def test_files_that_change_are_taken_up_in_a_call(
     start_server: Callable[..., Server], pem: Callable[[], ssl.SSLContext], files: dict[str, str]
 ) -> None:
     old = pem()
     server = start_server(**files)
-    assert " event=" not in server.output
     assert "certificate names=localhost,127.0.0.1 days_left=39" in server.output
-    async with joined(server.url, "alice", old) as alice:
+    with calling(server.url, "alice", "bob", context=old) as call:
         new = pem()  # each written over itself
         eventually(lambda: renewed(server) == 1, "the change was noticed")
-        async with joined(server.url, "bob", new) as bob:
-            await alice.talks("the old connection lives")
-            await bob.talks("and so does the new one")
+        with calling(server.url, "carol", context=new):
+            call.goes_on()
     assert "certificate_kept" not in server.output
 
 
@@ -103,22 +100,13 @@ async def test_files_that_do_not_fit_are_named_and_the_certificate_is_kept(
     assert len(warnings) == 2, "the files are not tried again before they change"
 
 
-def expiring(days: float) -> tuple[bytes, bytes]:
-    """A certificate for 90 days that has so many left."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name, end = x509.Name([]), now + timedelta(days=days)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, end - timedelta(days=90), end)
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
-    cert = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return cert, key.private_bytes(serialization.Encoding.PEM, pkcs8, plain)
-
-
 def test_the_log_and_a_metric_tell_the_days_left(
     start_server: Callable[..., Server], files: dict[str, str], tmp_path: Path
 ) -> None:
     def write(days: float) -> None:
-        for name, content in zip(("cert", "key"), expiring(days), strict=True):
+        end = datetime.now(UTC) + timedelta(days=days)
+        made = certificate(["localhost"], end - timedelta(days=90), end)
+        for name, content in zip(("key", "cert"), made, strict=True):
             (tmp_path / f"{name}.pem").write_bytes(content)
 
     def metric() -> str:
