@@ -102,7 +102,7 @@ class Authority:
             if kind == TLS:
                 answers.present(domain, answer)
             else:
-                answers.answers[body.chall.encode("token")] = answer
+                answers.publish(body.chall.encode("token"), answer)
             found.append((body, response))
         for body, response in found:
             client.answer_challenge(body, response)

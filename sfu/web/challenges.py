@@ -35,21 +35,26 @@ class IssueFailed(Exception):
 
 
 class Challenges:
-    """`answers`: the content of files for HTTP-01, by token."""
+    """`answers`: the content of files for HTTP-01, by token. Each change makes new dictionaries, since another thread
+    makes them."""
 
     def __init__(self) -> None:
         self.answers: dict[str, str] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}  # for TLS-ALPN-01, by domain
 
+    def publish(self, token: str, answer: str) -> None:
+        """Has a file ready for HTTP-01."""
+        self.answers = self.answers | {token: answer}
+
     def present(self, domain: str, answer: str) -> None:
-        """Has a certificate for `domain` ready whose extension has the digest of `answer` (RFC 8737 section 3)."""
+        """Has a certificate ready for TLS-ALPN-01, with the digest of `answer` (RFC 8737 section 3)."""
         digest = hashlib.sha256(answer.encode()).digest()
         octets = bytes((0x04, len(digest))) + digest  # an OCTET STRING in DER
         extension = x509.UnrecognizedExtension(IDENTIFIER, octets)
         context = temporary_context(*self_signed([domain], extension))
         context.set_alpn_protocols([PROTOCOL])
         context.sni_callback = self._choose
-        self._contexts[domain] = context
+        self._contexts = self._contexts | {domain: context}
 
     def clear(self) -> None:
         """Forgets all answers."""

@@ -14,7 +14,6 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -81,7 +80,7 @@ async def serve(
     without it there are none. `plain` are listeners for http only, beside https, and `challenges` what it answers.
     """
     listeners = await listen(config)
-    edge = _Edge(Http(config, app, counters, tls=tls), signaling, tls, adopt, challenges or Challenges())
+    edge = _Edge(Http(config, app, counters, tls), signaling, tls, adopt, challenges or Challenges())
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
@@ -127,6 +126,8 @@ async def _listen(host: str, port: int, setting: str) -> list[trio.SocketListene
             raise ConfigError(f"SFU_HOST: {one} is not an address of this machine ({error.strerror}).") from None
         except OSError as error:
             if error.errno in _PORT_ERRORS:
+                for listener in found:
+                    await listener.aclose()
                 raise ConfigError(_PORT_ERRORS[error.errno].format(port=port, setting=setting)) from None
             missing = error
         else:
@@ -151,9 +152,7 @@ class _Edge:
     ) -> None:
         self._http, self._signaling = http, signaling
         self._tls, self._adopt, self._challenges = tls, adopt, challenges
-        redirect = Redirect(challenges, http.config.tls_domain, http.config.port)
-        outside = replace(http.config, base_path="")  # a link keeps the path it has
-        self._plain = Http(outside, redirect, http.counters, signaling=False)
+        self._plain = http.outside(Redirect(challenges, http.config.tls_domain, http.config.port))
         self._open: set[trio.socket.SocketType] = set()
         self._opening: set[trio.CancelScope] = set()  # of connections that have sent nothing yet, or a part of a check
         n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
@@ -319,7 +318,6 @@ class _Edge:
     async def drain(self) -> None:
         """Closes idle keep-alive connections at once and returns when the last connection has ended."""
         await self._http.context.terminated.set()
-        await self._plain.context.terminated.set()
         for scope in self._opening:
             scope.cancel()
         while self._open:

@@ -10,6 +10,8 @@ import logging
 import math
 import re
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -57,18 +59,10 @@ TO_ASCII = bytes(range(128)) + b"?" * 128
 class Http:
     """State shared by all connections. Without `signaling`, requests for a WebSocket are the app's, like all others."""
 
-    def __init__(
-        self,
-        config: Config,
-        app: ASGIFramework,
-        counters: Counters,
-        *,
-        tls: Tls | None = None,
-        signaling: bool = True,
-    ) -> None:
+    def __init__(self, config: Config, app: ASGIFramework, counters: Counters, tls: Tls | None = None) -> None:
         self.config = config
         self.counters = counters
-        self.tls, self.signaling = tls, signaling
+        self.tls, self.signaling = tls, True
         self.proxies = Proxies(config.trusted_proxies)
         self.context = WorkerContext(None)
         self.app = wrap_app(app, 0, "asgi")
@@ -77,6 +71,13 @@ class Http:
         self.hypercorn.h11_max_incomplete_size = config.head_bytes
         self.hypercorn.include_server_header = False
         self.hypercorn.errorlog = log
+
+    def outside(self, app: ASGIFramework) -> Http:
+        """The same for an app that sees requests as they came in, below any path, and gets no WebSockets."""
+        other = copy(self)
+        other.app, other.signaling = wrap_app(app, 0, "asgi"), False
+        other.config = replace(self.config, base_path="")
+        return other
 
     def transport_security(self, host: str) -> list[tuple[bytes, bytes]]:
         """The header that makes browsers insist on https for a host (RFC 6797), where it has a certificate for good.

@@ -36,7 +36,7 @@ log = logging.getLogger("sfu.tls")
 
 T = TypeVar("T")
 EARLIEST = "0001-01-01T00:00:00+00:00"
-USELESS = "The new certificate is for other domains, or due for renewal already. Is the clock of this machine right?"
+USELESS = "The new certificate is for other domains, or its time is over for the most part."
 RELOAD = "`systemctl reload sfu` (SIGHUP) tries again at once."
 FOLDER, CERTIFICATE, ATTEMPTS = "acme", "certificate.pem", "attempts.json"
 DUE, LATEST = 2 / 3, 5 / 6
@@ -54,7 +54,7 @@ JITTER = 0.25
 """Up to this share is added to a pause, since many servers may wait for the same authority."""
 LIMITED = timedelta(hours=1)
 """Least pause after the authority said that a limit is reached."""
-DETAIL_CHARACTERS = 400
+DETAIL_CHARACTERS, HINT_CHARACTERS = 400, 1000
 LOOKUP_S = 5.0
 CHALLENGE_PORTS = {"http-01": 80, "tls-alpn-01": 443}
 NO_CHECK = {"unreachable", "untrusted", "storage", "timeout", "unexpected", "serverInternal", "accountDoesNotExist"}
@@ -72,6 +72,7 @@ HINTS = {
     "unreachable": "Let this machine reach {directory}: check its name servers and firewall.",
     "untrusted": "For an authority of your own, name the PEM file of its root in SFU_ACME_CA_FILE.",
     "storage": "Let this user write to {folder}, and check the disk.",
+    "useless": "Check the clock of this machine, and that this user may write to {folder}.",
     "no_challenge": "Choose another authority with SFU_ACME_DIRECTORY.",
 }
 SAME = {
@@ -195,48 +196,65 @@ class Renewal:
         fields = {"domains": self._domains, "challenge": kind, "directory": self._config.acme_directory}
         log.info("%s", line("certificate_ordered", **fields))
         try:
-            self._keep(replace(before, others=before.others + 1), _brief(before.others + before.checks))
+            begun = replace(before, others=before.others + 1, asked=False)
+            self._keep(begun, _brief(before.others + before.checks))
             pem = await self._in_thread(
                 lambda authority: authority.issue(self._config.tls_domain, kind, self._challenges)
             )
+            self._write(pem)
+        except IssueFailed as error:
+            await self._failed(error, kind, before)
+        except OSError as error:
+            await self._failed(IssueFailed("storage", str(error)), kind, before)
+        else:
+            taken_up()
+            if self._renewed_at(None) <= datetime.now(UTC):
+                await self._failed(IssueFailed("useless", USELESS), kind, before)
+            else:
+                self._forget()
+
+    def _write(self, pem: bytes) -> None:
+        """Keeps the certificate. Raises IssueFailed if it cannot be used or kept: both cost the authority one."""
+        try:
             temporary_context(pem, pem)
             write_private(self._file, pem)
-        except (IssueFailed, ConfigError, OSError) as error:
-            self._failed(error, kind, before, await _resolved(self._config.tls_domain))
-            return
-        taken_up()
-        if self._renewed_at(None) <= datetime.now(UTC):
-            self._failed(IssueFailed("unexpected", USELESS), kind, before)
-        else:
-            self._forget()
+        except (ConfigError, OSError) as error:
+            raise IssueFailed("useless", str(error)) from error
 
-    def _failed(self, error: Exception, kind: str, before: Attempts, resolved: str = "") -> None:
+    async def _failed(self, error: IssueFailed, kind: str, before: Attempts) -> None:
         """Says what went wrong and what helps, and sets the pause."""
-        code, now = getattr(error, "code", "storage" if isinstance(error, OSError) else "unexpected"), datetime.now(UTC)
-        retry_at: datetime | None = getattr(error, "retry_at", None)
-        if code in NO_CHECK:
-            now_tried, pause = replace(before, others=before.others + 1), _brief(before.others)
-        else:
-            now_tried = replace(before, checks=before.checks + 1, others=0)
-            doubled = before.checks + 1 - len(self._kinds)  # each kind is tried once before
-            pause = BRIEF if doubled < 0 and retry_at is None else min(PAUSE * 2.0 ** min(doubled, 20), LONGEST_PAUSE)
-        if code == "rateLimited":
-            now_tried, pause = before, LIMITED
-        asked = retry_at is not None or code == "rateLimited"
-        pause = max(pause * random.uniform(1, 1 + JITTER), (retry_at or now) - now)
-        hint = HINTS.get(SAME.get(code, code), "").format(
+        now_tried, pause = self._next(error, before)
+        until = datetime.now(UTC) + pause
+        hint = HINTS.get(SAME.get(error.code, error.code), "").format(
             domains=self._domains, port=CHALLENGE_PORTS[kind], directory=self._config.acme_directory, folder=self.folder
         )
         try:
-            self._keep(replace(now_tried, asked=asked), pause)
+            self._keep(now_tried, pause)
         except OSError as unwritten:
             log.warning("attempt_not_kept error=%r", unwritten)
         fields = {
-            "domains": self._domains, "challenge": kind, "code": code, "days_left": days_left(self.tls),
-            "hint": quoted(" ".join(filter(None, (hint, "" if asked else RELOAD))), 1000),
-            "detail": quoted(str(error), DETAIL_CHARACTERS), "resolves_to": resolved, "next_try": shown(now + pause),
+            "domains": self._domains, "challenge": kind, "code": error.code, "days_left": days_left(self.tls),
+            "hint": quoted(" ".join(filter(None, (hint, "" if now_tried.asked else RELOAD))), HINT_CHARACTERS),
+            "detail": quoted(error.detail, DETAIL_CHARACTERS), "next_try": shown(until),
+            "resolves_to": await _resolved(self._config.tls_domain),
         }  # fmt: skip
         log.warning("%s", line("certificate_failed", **fields))
+
+    def _next(self, error: IssueFailed, before: Attempts) -> tuple[Attempts, timedelta]:
+        """What to remember of a failure, and the pause after it."""
+        if error.code == "rateLimited":
+            now_tried, pause = before, LIMITED
+        elif error.code in NO_CHECK:
+            now_tried, pause = replace(before, others=before.others + 1), _brief(before.others)
+        else:
+            now_tried = replace(before, checks=before.checks + 1, others=0)
+            doubled = now_tried.checks - len(self._kinds)  # each kind is tried once before
+            pause = BRIEF if doubled < 0 else min(PAUSE * 2.0 ** min(doubled, 20), LONGEST_PAUSE)
+        if error.code == "useless":
+            pause = LONGEST_PAUSE
+        wanted = (error.retry_at - datetime.now(UTC)) if error.retry_at else timedelta(0)
+        asked = error.retry_at is not None or error.code == "rateLimited"
+        return replace(now_tried, asked=asked), max(pause * random.uniform(1, 1 + JITTER), wanted)
 
     def _read(self) -> Attempts:
         """What is known of earlier runs. Other settings may work at once, unless the authority asked for a pause."""

@@ -111,19 +111,24 @@ def certificate(names: list[str], begin: datetime, end: datetime) -> tuple[bytes
     made = x509.CertificateBuilder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody")]), x509.Name([]))
     made = made.public_key(key.public_key()).serial_number(1).not_valid_before(begin).not_valid_after(end)
     made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=True)
+    made = made.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
     cert = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, pkcs8, plain), cert
 
 
 class _Limited(BaseHTTPRequestHandler):
-    """An authority that knows everybody and refuses every order for 30 hours. (pebble has no limits.)"""
+    """An authority that knows everybody, wants every certificate renewed, and refuses every order for 30 hours.
+    (Debian's pebble has no limits and no wishes.)"""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         base = f"https://{self.headers['Host']}"
-        self._answer(200, {name: f"{base}/{name}" for name in ("newNonce", "newAccount", "newOrder")})
+        if self.path.startswith("/renewalInfo/"):
+            self._answer(200, {"suggestedWindow": {"start": "2020-01-01T00:00:00Z", "end": "2020-01-02T00:00:00Z"}})
+            return
+        self._answer(200, {name: f"{base}/{name}" for name in ("newNonce", "newAccount", "newOrder", "renewalInfo")})
 
     def do_HEAD(self) -> None:
         self._answer(200, None)

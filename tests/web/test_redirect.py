@@ -94,7 +94,7 @@ async def test_what_cannot_be_redirected_is_refused(tmp_path: Path) -> None:
 async def test_a_port_of_its_own_answers_challenges_and_redirects_the_rest(tmp_path: Path) -> None:
     port, challenges = free_port(), Challenges()
     plain = await edge.listen_plain(local(redirect_port=port))
-    challenges.answers[TOKEN] = f"{TOKEN}.thumbprint"
+    challenges.publish(TOKEN, f"{TOKEN}.thumbprint")
     async with serving(
         local(port=free_port()), certificate=signed(tmp_path), challenges=challenges, plain=plain
     ) as server:

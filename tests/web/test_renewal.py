@@ -9,7 +9,9 @@ import signal
 import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from support.authority import DOMAIN, Authority, certificate, limited, served, unverified
@@ -97,11 +99,11 @@ def test_a_certificate_comes_by_tls_where_only_the_port_of_https_is_open(
     assert answer.status == 200
 
 
-def put(server_data: Path, authority: Authority, pem: bytes) -> None:
-    """Has the server's folder hold a certificate as of an earlier run."""
-    slug = authority.settings["acme_directory"].removeprefix("https://").replace("/", "-").replace(":", "-")
-    (server_data / FOLDER / slug).mkdir(parents=True, mode=0o700)
-    (server_data / FOLDER / slug / "certificate.pem").write_bytes(pem)
+def put(data: Path, directory: str, pem: bytes) -> None:
+    """Has a server's folder hold a certificate as of an earlier run with this authority."""
+    folder = data / FOLDER / directory.removeprefix("https://").replace("/", "-").replace(":", "-")
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "certificate.pem").write_bytes(pem)
 
 
 def due_in(seconds: float, days: int = 90) -> bytes:
@@ -114,7 +116,7 @@ def due_in(seconds: float, days: int = 90) -> bytes:
 def test_it_is_renewed_in_a_call_and_nobody_leaves(
     authority: Authority, start: Callable[..., Server], tmp_path: Path
 ) -> None:
-    put(tmp_path / "data", authority, due_in(25))
+    put(tmp_path / "data", authority.settings["acme_directory"], due_in(25))
     server = start(authority, data_dir=str(tmp_path / "data"), redirect_port=str(authority.http))
     assert "certificate names=meet.example.org days_left=30.0" in server.output
     with calling(server.url, "alice", "bob", context=unverified()) as call:
@@ -184,16 +186,18 @@ def test_each_kind_of_challenge_is_tried_before_the_first_long_pause(
     assert datetime.fromisoformat(next_try) > datetime.now(UTC) + timedelta(minutes=3)
 
 
-def test_another_server_at_the_port_is_recognized(
-    authority: Authority, start: Callable[..., Server], start_server: Callable[..., Server]
-) -> None:
-    other = start_server(port=str(authority.http))
-    server = start(authority, port=str(free_port()), redirect_port=str(free_port()))
-    eventually(lambda: lines(server, "certificate_failed"), "the check failed")
+def test_another_server_at_the_port_is_recognized(authority: Authority, start: Callable[..., Server]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", authority.http), SimpleHTTPRequestHandler) as other:
+        (answering := Thread(target=other.serve_forever)).start()
+        try:
+            server = start(authority, port=str(free_port()), redirect_port=str(free_port()))
+            eventually(lambda: lines(server, "certificate_failed"), "the check failed")
+        finally:
+            other.shutdown()
+            answering.join()
     line = lines(server, "certificate_failed")[0]
     assert re.search(r"challenge=http-01 code=(unauthorized|incorrectResponse)", line)
     assert "open TCP port 80" in line
-    assert other.ready()
 
 
 def test_a_limit_of_the_authority_is_kept_over_restarts_and_signals(
@@ -217,6 +221,19 @@ def test_a_limit_of_the_authority_is_kept_over_restarts_and_signals(
         os.kill(server.pid, signal.SIGHUP)
         assert server.get("/health")["status"] == "ok"
         assert asked() == orders
+
+
+def test_the_authority_may_want_a_certificate_renewed_sooner(
+    start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """As after a mistake of its own (RFC 9773). The current one stays while it refuses."""
+    with limited(tmp_path) as (settings, asked):
+        put(tmp_path / "data", settings["acme_directory"], due_in(30 * 86_400))
+        server = start_server(**settings, redirect_port="0", data_dir=str(tmp_path / "data"))
+        line = eventually(lambda: lines(server, "certificate_failed"), "it was refused")[0]
+    assert asked() == 1
+    assert "code=rateLimited days_left=60.0" in line
+    assert "level=WARNING logger=sfu.tls certificate_failed" in line
 
 
 def test_a_data_folder_that_takes_no_files_costs_no_certificate(
