@@ -66,7 +66,11 @@ class Authority:
         }  # fmt: skip
         file.write_text(json.dumps({"pebble": settings}))
         names = ("-dns01", f"127.0.0.1:{self._dns}", "-management", f"127.0.0.1:{self._names}", "-defaultIPv6", "")
-        none = [word for kind in ("http01", "https01", "tlsalpn01") for word in (f"-{kind}", "")]
+        usage = subprocess.run(
+            [program("pebble-challtestsrv"), "-h"], capture_output=True, text=True, check=False
+        ).stderr
+        kinds = ["http01", "https01", "tlsalpn01"] + ["doh"] * (" -doh " in usage)  # newer ones have that, too
+        none = [word for kind in kinds for word in (f"-{kind}", "")]
         self._run("pebble-challtestsrv", *names, *none, port=self._names)
         self._run("pebble", "-config", str(file), "-dnsserver", f"127.0.0.1:{self._dns}", port=self._port)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from support.authority import certificate
-from support.process import free_port
+from support.process import ROOT, free_port, run
 from support.serving import GET, UPGRADE, Server, local, read_all, serving, statuses
 
 from sfu.errors import ConfigError
@@ -146,3 +146,28 @@ async def test_a_port_that_cannot_be_had_is_named(caplog: pytest.LogCaptureFixtu
     assert f"redirect_port_closed port={port}" in record.getMessage()
     assert "in use" in record.getMessage()
     assert await edge.listen_plain(local(port=443)) == []
+
+
+STRANGER = """
+import os, trio
+from sfu.config import Config
+from sfu.errors import ConfigError
+from sfu.web import edge
+
+async def main():
+    try:
+        await edge.listen_plain(Config(host="127.0.0.1", port=8443, redirect_port=80))
+    except ConfigError as error:
+        print(error)
+
+if os.getuid() == 0:
+    os.setuid(65534)
+trio.run(main)
+"""
+
+
+def test_a_user_without_the_right_to_a_low_port_is_led_to_it() -> None:
+    said = run("-c", STRANGER).stdout
+    assert "SFU_REDIRECT_PORT: this user may not listen on TCP port 80." in said
+    assert "Ports below 1024" in said
+    assert "### Ports below 1024\n" in (ROOT / "docs" / "operating.md").read_text()

@@ -138,6 +138,7 @@ def test_an_authority_that_is_down_is_asked_again(authority: Authority, start: C
     assert "code=unreachable" in line
     assert "Connection refused" in line
     assert "Let this machine reach https://localhost:" in line
+    assert b"\nsfu_certificate_days_left 0\n" in ask(server.port, "/metrics", DOMAIN, unverified()).read()
     authority.start()
     os.kill(server.pid, signal.SIGHUP)
     eventually(lambda: has_certificate(server), "it came")
