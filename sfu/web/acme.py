@@ -175,6 +175,8 @@ class Authority:
             )
         elif isinstance(error, errors.IssuanceError):
             found = error.error
+        elif isinstance(error, errors.ARIError):
+            found = error.__cause__
         match found:
             case IssueFailed():
                 return found
@@ -183,12 +185,6 @@ class Authority:
                 if code == "accountDoesNotExist":
                     self._keep(self._account() | {"uri": ""})
                 return IssueFailed(code, found.detail or found.title or code, self._retry_at)
-            case errors.ARIError():
-                return (
-                    self._failed(found.__cause__)
-                    if isinstance(found.__cause__, Exception)
-                    else IssueFailed("unexpected", repr(found))
-                )
             case errors.TimeoutError():
                 return IssueFailed("timeout", f"The authority did not finish within {ORDER_S} s.")
             case requests.exceptions.SSLError():
