@@ -52,7 +52,7 @@ CONTROL: Layers = [
     ("sfu.workers",),
     ("sfu.calls",),
     ("sfu.api",),
-    ("sfu.status", "sfu.data", "sfu.operations", "sfu.stopping", "sfu.reload"),
+    ("sfu.status", "sfu.data", "sfu.operations", "sfu.stopping", "sfu.reload", "sfu.banner"),
     ("sfu.server",),
     ("sfu.commands",),
     ("sfu.__main__",),

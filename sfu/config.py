@@ -18,10 +18,11 @@ from sfu import turn, values
 from sfu.errors import ConfigError
 
 PREFIX = "SFU_"
+HTTP_PORT, HTTPS_PORT = 80, 443
 SHARED_UDP = sys.platform == "linux"
 """Whether media workers can share a UDP port. Other systems deliver a datagram to an arbitrary one of the sockets."""
 
-SERVER_FILES = frozenset({"SFU_TLS_CERT", "SFU_TLS_KEY"})
+SERVER_FILES = frozenset({"SFU_TLS_CERT", "SFU_TLS_KEY", "SFU_ACME_CA_FILE"})
 """Settings of files that only the server reads. Other commands may have no right to read them."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -83,8 +84,9 @@ class Config:
         values.ANY_HOST, values.host, "Address to listen on: * for all, 0.0.0.0 for all IPv4, :: for all IPv6."
     )
     port: int = _setting(
-        8080, values.whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port."
-    )
+        8080, values.whole(1, 65535), "TCP and UDP port. Except on Linux, each further worker uses the next UDP port.",
+        shown="8080; with SFU_TLS_DOMAIN 443",
+    )  # fmt: skip
     tcp_port: int | None = _setting(
         None,
         values.whole(1024, 65535, 0, 80, 443),
@@ -118,6 +120,30 @@ class Config:
         shown="none",
     )
     tls_key: Path | None = _setting(None, values.file, "PEM file of the certificate's private key.", shown="none")
+    tls_domain: tuple[str, ...] = _setting(
+        (), values.domains, "Domains for which the server gets a certificate by itself, comma-separated. With it, it "
+        "speaks https only.", shown="none",
+    )  # fmt: skip
+    acme_directory: str = _setting(
+        "https://acme-v02.api.letsencrypt.org/directory", values.https_url,
+        "Authority from which SFU_TLS_DOMAIN gets its certificate: the URL of its ACME directory.",
+        shown="Let's Encrypt",
+    )  # fmt: skip
+    acme_mail: str = _setting(
+        "", values.mail, "Address for the authority's messages about the certificate.", shown="none"
+    )
+    acme_ca_file: Path | None = _setting(
+        None, values.file, "PEM file with the root of an authority of your own, to trust its SFU_ACME_DIRECTORY.",
+        shown="public ones",
+    )  # fmt: skip
+    redirect_port: int | None = _setting(
+        None, values.whole(1, 65535, 0), "TCP port that redirects http to https, and where the authority looks. 0: "
+        "none.", shown="none; with SFU_TLS_DOMAIN 80",
+    )  # fmt: skip
+    hsts_days: int = _setting(
+        180, values.whole(0, 3650), "How long browsers insist on https, once they were here (HSTS). 0: not at all.",
+        unit="days",
+    )  # fmt: skip
     data_dir: Path = _setting(
         values.data_dir, values.path, "Folder for the database, the server key and shared files.",
         shown="~/.local/state/sfu, for root /var/lib/sfu",
@@ -255,6 +281,8 @@ class Config:
             except ValueError as error:
                 shown = f"={text!r}" if spec.repr else ""
                 raise ConfigError(f"{variable}{shown} is not accepted: it must be {error}.") from None
+        if "tls_domain" in given:
+            given.setdefault("port", HTTPS_PORT)
         config = cls(**given)
         config._check()
         return config
@@ -266,6 +294,8 @@ class Config:
             if getattr(self, given) and not getattr(self, missing):
                 names = f"{_variable(given)} is set but {_variable(missing)} is not"
                 raise ConfigError(f"{names}: both are needed, or neither.")
+        if self.tls_domain and self.tls_cert:
+            raise ConfigError("SFU_TLS_DOMAIN and SFU_TLS_CERT exclude each other: omit one of them.")
         if not self.limits and not self.loopback:
             raise ConfigError(
                 f"SFU_LIMITS=off is not accepted while SFU_HOST is {self.host!r}: without limits the server must "
@@ -302,6 +332,17 @@ class Config:
         """The TCP port in ICE candidates, 0 for none: below 1024, browsers send media to ports 80 and 443 only."""
         reached = self.port if self.port >= 1024 or self.port in (80, 443) else 0
         return reached if self.tcp_port is None else self.tcp_port
+
+    @property
+    def secure(self) -> bool:
+        """Whether the settings have the server speak https."""
+        return bool(self.tls_cert or self.tls_domain)
+
+    @property
+    def plain_port(self) -> int:
+        """The TCP port of plain http beside https, 0 for none."""
+        default = HTTP_PORT if self.tls_domain and self.port != HTTP_PORT else 0
+        return default if self.redirect_port is None else self.redirect_port
 
     @property
     def loopback(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from sfu.logs import quoted
 from sfu.protocol.server_messages import Waiter
 from sfu.refusals import DatabaseUnavailable, NoCall, Refusal
 from sfu.relays import relay_addresses, shown_path
-from sfu.web.certificate import names_of, presented
+from sfu.web.tls import Tls, names_of
 
 SHOWN = 10
 """Most people or rooms that a refusal names."""
@@ -78,11 +77,9 @@ class _Here:
 
 
 class Operations:
-    """`tls` returns the TLS context of new connections, None for http."""
+    """`tls` returns what TLS offers new connections, None for http."""
 
-    def __init__(
-        self, config: Config, calls: Calls, moderation: Moderation, tls: Callable[[], ssl.SSLContext | None]
-    ) -> None:
+    def __init__(self, config: Config, calls: Calls, moderation: Moderation, tls: Callable[[], Tls | None]) -> None:
         self._config, self._calls, self._moderation, self._tls = config, calls, moderation, tls
         self._since = datetime.now(UTC)
         self._companies: dict[str, str] = {}  # names by id, as last read
@@ -98,10 +95,10 @@ class Operations:
     # --- what there is ------------------------------------------------------------------------------------------------
 
     async def _status(self, _asked: Nothing, _call: Call) -> dict[str, Any]:
-        hub, context = self._calls, self._tls()
+        hub, tls = self._calls, self._tls()
         store = hub.admission.store
-        certificate = presented(context) if context else None
-        names = names_of(certificate) if certificate else []
+        leaf = tls.leaf if tls else None
+        names = [name for name in names_of(leaf) if "*" not in name and name != "localhost"] if leaf else []
         return {
             "version": __version__,
             "server": server_name(self._config),
@@ -112,11 +109,11 @@ class Operations:
             "rooms": len(hub.rooms.rooms),
             "participants": len(hub.rooms.peers),
             "waiting": hub.lobby.count,
-            "urls": page_urls(self._config, hub.workers.advertised, names, secure=context is not None),
+            "urls": page_urls(self._config, hub.workers.advertised, names, secure=tls is not None),
             "addresses": hub.workers.advertised,
             "udp_ports": list(self._config.udp_ports),
             "tcp_port": self._config.public_tcp_port or None,
-            "certificate_until": certificate and certificate.not_valid_after_utc,
+            "certificate_until": leaf and leaf.not_valid_after_utc,
             "max_load": self._config.max_load if self._config.limits else None,
             "workers": self._workers(),
         }

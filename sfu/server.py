@@ -1,21 +1,19 @@
-"""The server: connects its parts, handles signals, prints the startup banner."""
+"""The server: connects its parts and runs them until a signal ends it."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import trio
 
-from sfu import __version__, settings_file, systemd
+from sfu import systemd
 from sfu.api import create_api
+from sfu.banner import announce
 from sfu.calls.admission import Admission
 from sfu.calls.entrance import Signaling
 from sfu.calls.moderation import Moderation
@@ -26,9 +24,7 @@ from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
 from sfu.control import Control
 from sfu.data import open_data
-from sfu.errors import ConfigError
 from sfu.lifecycle import Lifecycle
-from sfu.links import page_urls
 from sfu.metrics import Counters
 from sfu.operations import Operations
 from sfu.reload import Reload
@@ -39,7 +35,7 @@ from sfu.store.records import Company
 from sfu.systemd import Notifier
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.web.tls import Tls, self_signed_context, server_context
+from sfu.web.https import Https, check_https, open_https
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu")
@@ -48,9 +44,6 @@ REPORT_S = 5.0
 """How often systemd is told what goes on; more often if its watchdog wants that."""
 ANSWERS_S = 3.0
 """A media worker answers if its last report, one a second, is no older than this."""
-
-RELOADS, RELOAD_S = 60, 1.0
-"""How many times to try to load a renewed certificate, and the time between two tries."""
 
 
 async def serve(
@@ -61,11 +54,11 @@ async def serve(
 
     Raises ConfigError or DatabaseUnavailable, bare or in an exception group, if it cannot start.
     """
-    if self_signed and config.tls_cert:
-        raise ConfigError("--self-signed and SFU_TLS_CERT exclude each other: omit one of them.")
-    for metrics in (False, True) if config.metrics else (False,):  # a start that must fail upgrades no database
-        for listener in await edge.listen(config, metrics=metrics):
-            await listener.aclose()
+    check_https(config, self_signed=self_signed)
+    needed = await edge.listen(config) + (await edge.listen_plain(config) if config.redirect_port else [])
+    needed += await edge.listen(config, metrics=True) if config.metrics else []
+    for listener in needed:  # a start that is bound to fail must not upgrade the database
+        await listener.aclose()
     with Notifier.from_env(os.environ) as notifier, trio.open_signal_receiver(signal.SIGHUP) as hang_ups:
         async with open_data(config) as store:
             default = await store.companies.ensure_default()
@@ -87,10 +80,11 @@ class _Server:
         calls = Calls(config, rooms, self._workers, self._counters, admission, self._life)
         moderation = Moderation(calls)
         self._control = Control(config.data_dir)
-        Operations(config, calls, moderation, lambda: self._tls.context if self._tls else None).register(self._control)
+        Operations(config, calls, moderation, lambda: self._https.tls if self._https else None).register(self._control)
         self._signaling = Signaling(calls, moderation)
         self._sharing = Sharing(calls, config.data_dir / FOLDER)
-        status = Status(rooms, self._workers, self._counters, self._life, store)
+        certificate = lambda: self._https.certificate if self._https else None  # noqa: E731
+        status = Status(rooms, self._workers, self._counters, self._life, store, certificate)
         self._app = create_app(config, self._counters)
         self._app.register_blueprint(create_status(status))
         self._app.register_blueprint(create_api(config, store, moderation, self._counters))
@@ -100,7 +94,7 @@ class _Server:
         own = self._metrics_app is not self._app
         self._metrics_app.register_blueprint(create_metrics(config, status, own=own))
         self._stop, self._starting = trio.Event(), trio.CancelScope()
-        self._tls: Tls | None = None
+        self._https: Https | None = None
 
     async def run(
         self, hang_ups: AsyncIterator[int], *, self_signed: bool, env_file: Path | None, env: Mapping[str, str]
@@ -116,14 +110,17 @@ class _Server:
                     await nursery.start(self._store.run, config.heartbeat_s, self._counters)
                     await nursery.start(self._signaling.run)
                     await nursery.start(self._sharing.run)
-                    self._tls = _tls(config, self_signed, workers.advertised)
+                    hosts = ["localhost", *workers.advertised] if self_signed else ()
+                    self._https = await open_https(config, self._counters, hosts)
                     await nursery.start(self._control.run)
                     await self._listen(listening)
+                    if self._https is not None:
+                        nursery.start_soon(self._https.run, self._counters)
                     reload = Reload(config, env_file, env, workers)
                     nursery.start_soon(self._follow_hang_ups, hang_ups, reload)
                     self._life.started()
                     nursery.start_soon(self._report)
-                    _announce(config, workers.advertised, self._default, self_signed=self_signed, env_file=env_file)
+                    announce(config, workers.advertised, self._default, self._https, self_signed, env_file)
             nursery.cancel_scope.cancel()
 
     def _end(self) -> None:
@@ -135,10 +132,12 @@ class _Server:
     async def _listen(self, nursery: trio.Nursery) -> None:
         config, counters = self._config, self._counters
         adopt = self._workers.adopt if config.public_tcp_port else None
-        main = partial(edge.serve, tls=self._tls, stop=self._stop, adopt=adopt)
+        main = partial(edge.serve, stop=self._stop, adopt=adopt)
+        if (https := self._https) is not None:
+            main = partial(main, tls=https.tls, challenges=https.challenges, plain=https.plain)
         await nursery.start(main, config, self._app, self._signaling.serve, counters)
         if config.metrics:
-            other = partial(edge.serve, tls=None, stop=self._stop, metrics=True)
+            other = partial(edge.serve, stop=self._stop, metrics=True)
             await nursery.start(other, config, self._metrics_app, _no_signaling, counters)
 
     async def _report(self) -> None:
@@ -155,87 +154,17 @@ class _Server:
 
     async def _follow_hang_ups(self, hang_ups: AsyncIterator[int], settings: Reload) -> None:
         """Reloads settings and certificate on each SIGHUP, which also a closing terminal sends."""
-        async with trio.open_nursery() as nursery:
-            loading = trio.CancelScope()
-            async for _ in hang_ups:
-                running = self._life.phase == "ready"  # a reload is no longer systemd's business once it stops
-                if running:
-                    self._notifier.tell(*systemd.reloading())
-                settings.reload()
-                if self._tls is not None and self._tls.files is not None:
-                    loading.cancel()
-                    loading = trio.CancelScope()
-                    nursery.start_soon(_reload, self._tls, loading)
-                if running:
-                    self._notifier.tell(systemd.READY)
+        async for _ in hang_ups:
+            running = self._life.phase == "ready"  # a reload is no longer systemd's business once it stops
+            if running:
+                self._notifier.tell(*systemd.reloading())
+            settings.reload()
+            if self._https is not None:
+                self._https.hang_up()
+            if running:
+                self._notifier.tell(systemd.READY)
 
 
 async def _no_signaling(connection: edge.Upgraded) -> None:
     """Closes a WebSocket where there are none."""
     await trio.aclose_forcefully(connection.stream)
-
-
-async def _reload(tls: Tls, scope: trio.CancelScope) -> None:
-    """Reloads the certificate, and retries for a while: of two files being renewed, only one may be written yet."""
-    with scope:
-        for attempt in range(RELOADS):
-            try:
-                tls.reload()
-            except ConfigError as error:
-                if attempt == 0:
-                    log.warning("certificate_kept reason=%r", str(error))
-                await trio.sleep(RELOAD_S)
-            else:
-                log.info("certificate_renewed")
-                return
-
-
-def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | None:
-    if self_signed:
-        return Tls(self_signed_context(["localhost", *addresses]))
-    if config.tls_cert and config.tls_key:
-        return Tls(server_context(config.tls_cert, config.tls_key), (config.tls_cert, config.tls_key))
-    return None
-
-
-def _announce(
-    config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool, env_file: Path | None
-) -> None:
-    """Prints the URLs to open, the ports that must be reachable, and what will not work."""
-    command, given = _command(), settings_file.option(env_file)
-    secure = self_signed or config.tls_cert is not None
-    others = [address for address in addresses if not ip_address(address).is_loopback]
-    urls = page_urls(config, addresses, secure=secure)
-    first, last = config.udp_ports[0], config.udp_ports[-1]
-    ports = f"{first}" if last == first else f"{first}-{last}"
-    rows = [("Open", url) for url in urls]
-    rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
-    if self_signed:
-        rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
-    elif others and not secure and not config.trusted_proxies:
-        rows.append(("Note", "Over http, browsers allow camera and microphone on localhost only."))
-        rows.append(("", f"For a phone, start with: {command} serve --self-signed{given}"))
-    if default.created_at == default.updated_at:  # its key was never rotated, so nobody knows it
-        shows = f"shows one for the REST API, {urls[0]}/api/v1/docs"
-        rows.append(("API key", f"{command} company rotate-key {default.name}{given}   {shows}"))
-    lines, shown = [f"sfu {__version__} is ready. Stop it with Ctrl-C."], ""
-    for label, text in rows:
-        lines.append(f"  {label if label != shown else '':7} {text}")
-        shown = label
-    try:
-        print("\n".join(lines), flush=True)
-    except OSError:  # standard output was closed, with its terminal or pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _command() -> str:
-    """What to type to run this program: its name if the shell finds it, else its path."""
-    program = Path(sys.argv[0]).absolute()
-    if program.name != "sfu" or shutil.which("sfu") == str(program):
-        return "sfu"
-    folder = Path.cwd()
-    if folder == Path("/") or not program.is_relative_to(
-        folder
-    ):  # a service starts in /, its operator's shell does not
-        return str(program)
-    return str(program.relative_to(folder))

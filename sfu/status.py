@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -17,6 +17,7 @@ from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters, family
 from sfu.refusals import Refusal
 from sfu.store import Store
+from sfu.web.certificate import Certificate
 from sfu.workers import Workers
 
 MESSAGES = {
@@ -46,12 +47,20 @@ class MetricsToken(Refusal):
 
 
 class Status:
-    """What there is to tell about this server. Without `store` there is no database to tell about."""
+    """What there is to tell about this server. Without `store` there is no database to tell about, and without
+    `certificate`, which is asked each time, none of https."""
 
     def __init__(
-        self, rooms: Rooms, workers: Workers, counters: Counters, life: Lifecycle, store: Store | None = None
+        self,
+        rooms: Rooms,
+        workers: Workers,
+        counters: Counters,
+        life: Lifecycle,
+        store: Store | None = None,
+        certificate: Callable[[], Certificate | None] = lambda: None,
     ) -> None:
         self.rooms, self.workers, self.counters, self.life, self.store = rooms, workers, counters, life, store
+        self.certificate = certificate
 
     @property
     def phase(self) -> str:
@@ -117,7 +126,9 @@ def create_metrics(config: Config, status: Status, *, own: bool = False) -> Blue
                     "timestamp": _now(),
                 }
             )
-        text = _state_text(status) + status.counters.render() + _worker_text(status.workers.stats)
+        certificate = status.certificate()
+        text = _state_text(status) + (certificate.metrics() if certificate else "")
+        text += status.counters.render() + _worker_text(status.workers.stats)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
     return routes

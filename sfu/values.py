@@ -18,6 +18,8 @@ ANY_HOST = "*"
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,255}", re.ASCII)
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.ASCII)
+_MAIL = re.compile(r"[!-~]{1,64}@[!-~]{1,255}", re.ASCII)
 _BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
@@ -119,6 +121,29 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
                 f"addresses or networks such as 10.0.0.0/8, comma-separated; {item!r} is not one"
             ) from None
     return tuple(found)
+
+
+def domains(text: str) -> tuple[str, ...]:
+    """Host names in lower case (RFC 1123), of which an authority can check that they lead to this server."""
+    found = [item.lower().rstrip(".") for item in items(text)]
+    for item in found:
+        if not _DOMAIN.fullmatch(item):
+            more = " (in the xn-- form)" if not item.isascii() else ""
+            raise ValueError(f"domains such as meet.example.org, separated by commas; {item!r} is not one{more}")
+    return tuple(dict.fromkeys(found))
+
+
+def https_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or not text.isascii() or not text.isprintable() or "@" in text:
+        raise ValueError("a URL such as https://acme.example.org/directory")
+    return text
+
+
+def mail(text: str) -> str:
+    if not _MAIL.fullmatch(text) or "," in text:
+        raise ValueError("one mail address, such as admin@example.org")
+    return text
 
 
 def base_path(text: str) -> str:

@@ -42,6 +42,9 @@ ACCEPTED = [
     ("BASE_PATH", "/", ""),
     ("BASE_PATH", "/meet/", "/meet"),
     ("BASE_PATH", "/a/b_c.d~e-f", "/a/b_c.d~e-f"),
+    ("ACME_DIRECTORY", "https://ca.example:9000/acme/directory", "https://ca.example:9000/acme/directory"),
+    ("ACME_MAIL", "admin@example.org", "admin@example.org"),
+    ("REDIRECT_PORT", "0", 0),
     ("WORKERS", "3", 3),
     ("LIMITS", "ON", True),
     ("MAX_PEERS", "7", 7),
@@ -59,6 +62,12 @@ ACCEPTED = [
 REFUSED = [
     ("HOST", "example.org", "address"),
     ("HOST", "127.0.0.1:80", "address"),
+    ("TLS_DOMAIN", "*.example.org", "domains such as meet.example.org"),
+    ("TLS_DOMAIN", "192.0.2.1", "domains such as meet.example.org"),
+    ("TLS_DOMAIN", "localhost", "domains such as meet.example.org"),
+    ("TLS_DOMAIN", "bücher.example", "xn-- form"),
+    ("ACME_DIRECTORY", "http://ca.example/directory", "https://"),
+    ("ACME_MAIL", "a@example.org,b@example.org", "one mail address"),
     ("PONG_S", "2.9", "a number from 3 to 3600"),
     ("PORT", "0", "1 to 65535"),
     ("TCP_PORT", "81", "0 or 80 or 443 or a whole number from 1024 to 65535"),
@@ -154,6 +163,31 @@ def test_tls_needs_both_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=f"^{given_} is set but {missing} is not"):
             Config.from_env({given_: str(file)})
     assert Config.from_env({"SFU_TLS_CERT": str(file), "SFU_TLS_KEY": str(file)}).tls_key == file
+
+
+@pytest.mark.parametrize(
+    ("given", "port", "plain"),
+    [
+        ({}, 443, 80),
+        ({"SFU_PORT": "8443"}, 8443, 80),
+        ({"SFU_PORT": "80"}, 80, 0),
+        ({"SFU_REDIRECT_PORT": "0"}, 443, 0),
+        ({"SFU_REDIRECT_PORT": "8080"}, 443, 8080),
+    ],
+)
+def test_a_domain_takes_the_ports_of_the_web_unless_told_otherwise(
+    given: dict[str, str], port: int, plain: int
+) -> None:
+    found = Config.from_env({"SFU_TLS_DOMAIN": "Meet.example.org, xn--bcher-kva.example."} | given)
+    assert found.tls_domain == ("meet.example.org", "xn--bcher-kva.example")
+    assert (found.port, found.plain_port) == (port, plain)
+    assert (Config.from_env({}).port, Config.from_env({}).plain_port) == (8080, 0)
+
+
+def test_a_domain_and_a_certificate_exclude_each_other() -> None:
+    files = {"SFU_TLS_CERT": __file__, "SFU_TLS_KEY": __file__}
+    with pytest.raises(ConfigError, match="SFU_TLS_DOMAIN and SFU_TLS_CERT exclude each other"):
+        Config.from_env({"SFU_TLS_DOMAIN": "meet.example.org"} | files)
 
 
 def test_turn_needs_urls_and_the_secret() -> None:

@@ -53,6 +53,8 @@ def test_help_lists_every_setting(arguments: tuple[str, ...]) -> None:
         ((), {"limits": "off", "host": "*"}, "SFU_LIMITS=off is not accepted while SFU_HOST is '*'"),
         (("--self-signed",), {"tls_cert": __file__, "tls_key": __file__}, "--self-signed and SFU_TLS_CERT exclude"),
         ((), {"tls_cert": __file__, "tls_key": __file__}, f"SFU_TLS_CERT={__file__!r}"),
+        (("--self-signed",), {"tls_domain": "meet.example.org"}, "--self-signed and SFU_TLS_DOMAIN exclude"),
+        ((), {"redirect_port": "8081"}, "SFU_REDIRECT_PORT needs https"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_status_2(options: tuple[str, ...], wrong: dict[str, str], words: str) -> None:

@@ -9,55 +9,12 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import trio
 from support.process import ROOT, Server, environment, eventually, free_port, workers
 from support.wire import joined
-
-from sfu.web.tls import self_signed
-
-
-@pytest.fixture
-def pem(tmp_path: Path) -> Callable[[], ssl.SSLContext]:
-    """Writes a new certificate and its key into tmp_path; returns a client's context that trusts it alone."""
-
-    def write() -> ssl.SSLContext:
-        cert, key = self_signed(["localhost", "127.0.0.1"])
-        (tmp_path / "cert.pem").write_bytes(cert)
-        (tmp_path / "key.pem").write_bytes(key)
-        return ssl.create_default_context(cadata=cert.decode())
-
-    return write
-
-
-async def test_a_hang_up_takes_up_the_renewed_certificate(
-    start_server: Callable[..., Server], pem: Callable[[], ssl.SSLContext], tmp_path: Path
-) -> None:
-    old = pem()
-    server = start_server(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem"))
-    async with joined(server.url, "alice", old) as alice:
-        new = pem()
-        (key := tmp_path / "key.pem").rename(tmp_path / "later.pem")
-        key.write_text("not yet")
-        os.kill(server.pid, signal.SIGHUP)
-        for often in (1, 2):  # whoever asks again is told again, and what looks for the files meanwhile starts over
-            eventually(lambda often=often: server.output.count("certificate_kept") == often, "the files do not fit")
-            if often == 1:
-                os.kill(server.pid, signal.SIGHUP)
-        async with joined(server.url, "bob", old):
-            pass
-        (tmp_path / "later.pem").rename(key)
-        eventually(lambda: "certificate_renewed" in server.output, "it was looked at again")
-        async with joined(server.url, "carol", new):
-            await alice.talks("still here")
-    warnings = [line for line in server.output.splitlines() if "certificate_kept" in line]
-    assert len(warnings) == 2
-    assert all("level=WARNING" in warning and str(key) in warning for warning in warnings)
-    assert server.output.count("certificate_renewed") == 1
-    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--self-signed",)], ids=["http", "self-signed"])

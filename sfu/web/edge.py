@@ -1,6 +1,7 @@
 """One TCP listener for HTTP (hypercorn and the Quart app), the WebSocket at /ws (trio-websocket), and media.
 
-The first byte tells media from HTTP and TLS (media.py). hypercorn reads every other connection until its parser meets
+The first byte tells media (media.py), TLS and HTTP apart. Where the server speaks https, plain http is answered with
+redirects (redirect.py), here and on a port of its own. hypercorn reads every other connection until its parser meets
 an upgrade at /ws, in the first request or a later one (proxies reuse connections). Then trio-websocket takes over, and
 the request head is replayed to it. A misbehaving client affects only its own connection: each head is checked before
 hypercorn or Quart act on it, each read and write has a deadline, and exceptions of a connection stay in its task.
@@ -12,8 +13,8 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -21,7 +22,9 @@ from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
 from sfu.rates import place
 from sfu.web import media
+from sfu.web.challenges import Challenges
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
+from sfu.web.redirect import Redirect
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -50,7 +53,10 @@ SPARE_FILES = 128
 """Open files reserved for everything that is not a connection."""
 GRACE_S = 5.0
 """How long running requests and WebSockets may take to end once the server stops. (Docker kills after 10.)"""
+TLS_HANDSHAKE = b"\x16"
+"""The first byte of a TLS connection (RFC 8446 section 5.1)."""
 
+T = TypeVar("T")
 Signaling = Callable[[Upgraded], Awaitable[None]]
 
 
@@ -64,6 +70,8 @@ async def serve(
     stop: trio.Event,
     adopt: media.Adopt | None = None,
     metrics: bool = False,
+    challenges: Challenges | None = None,
+    plain: Sequence[trio.SocketListener] = (),
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `config.host` and `config.port`, or for `metrics` on `config.metrics`, until `stop`, then up to GRACE_S
@@ -71,15 +79,17 @@ async def serve(
 
     Its start value are the TCP listeners. Raises ConfigError if it cannot listen. `signaling` must end its WebSockets
     on stop: connections that are still open after GRACE_S are cancelled and closed. `adopt` takes media connections;
-    without it there are none.
+    without it there are none. `plain` are listeners for http only, beside https, and `challenges` what it answers.
     """
     listeners = await listen(config, metrics=metrics)
-    edge = _Edge(Http(config, app, counters), signaling, tls, adopt)
+    edge = _Edge(Http(config, app, counters, tls), signaling, tls, adopt, challenges or Challenges())
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
-                    accepting.start_soon(edge.accept, listener, connections)
+                    accepting.start_soon(edge.accept, listener, connections, edge.converse)
+                for listener in plain:
+                    accepting.start_soon(edge.accept, listener, connections, edge.redirect)
                 task_status.started(listeners)
                 await stop.wait()
                 accepting.cancel_scope.cancel()
@@ -93,38 +103,64 @@ async def serve(
 async def listen(config: Config, *, metrics: bool = False) -> list[trio.SocketListener]:
     """Listeners for `config.host`, or for `config.metrics`. `*` means IPv4 and IPv6, whichever this machine has. Raises
     ConfigError."""
-    where, port = config.metrics if metrics and config.metrics else (config.host, config.port)
-    of_host, of_port = ("SFU_METRICS", "SFU_METRICS") if metrics else ("SFU_HOST", "SFU_PORT")
+    if metrics and config.metrics:
+        return await _listen(*config.metrics, "SFU_METRICS", "SFU_METRICS")
+    return await _listen(config.host, config.port, "SFU_HOST", "SFU_PORT")
+
+
+async def listen_plain(config: Config) -> list[trio.SocketListener]:
+    """Listeners for plain http beside https, if the settings want any. Raises ConfigError.
+
+    The default port is nice to have: if it cannot be used, the log says why.
+    """
+    try:
+        return (
+            await _listen(config.host, config.plain_port, "SFU_HOST", "SFU_REDIRECT_PORT") if config.plain_port else []
+        )
+    except ConfigError as error:
+        if config.redirect_port is not None:
+            raise
+        log.warning("redirect_port_closed port=%d reason=%r", config.plain_port, str(error))
+        return []
+
+
+async def _listen(host: str, port: int, of_host: str, of_port: str) -> list[trio.SocketListener]:
+    """`of_host` and `of_port` are the settings that errors name."""
     found, missing = list[trio.SocketListener](), OSError()
-    for host in ("0.0.0.0", "::") if where == "*" else (where,):
+    for one in ("0.0.0.0", "::") if host == "*" else (host,):
         try:
-            found += await trio.open_tcp_listeners(port, host=host)
+            found += await trio.open_tcp_listeners(port, host=one)
         except socket.gaierror as error:
-            raise ConfigError(f"{of_host}: {host} is not an address of this machine ({error.strerror}).") from None
+            raise ConfigError(f"{of_host}: {one} is not an address of this machine ({error.strerror}).") from None
         except OSError as error:
             if error.errno in _PORT_ERRORS:
+                for listener in found:
+                    await listener.aclose()
                 raise ConfigError(_PORT_ERRORS[error.errno].format(of=of_port, port=port)) from None
             missing = error
         else:
             port = port or found[0].socket.getsockname()[1]  # port 0: both families use the port the first one got
     if not found:
-        raise ConfigError(f"{of_host}: cannot listen on {where} port {port} ({missing.strerror}).")
+        raise ConfigError(f"{of_host}: cannot listen on {host} port {port} ({missing.strerror}).")
     return found
 
 
 _PORT_ERRORS = {
     errno.EADDRINUSE: "{of}: TCP port {port} is in use. Stop the program that uses it, or set another {of}.",
-    errno.EACCES: "{of}: this user may not listen on TCP port {port}. Set {of} to 1024 or above.",
+    errno.EACCES: "{of}: this user may not listen on TCP port {port}. Set {of} to 1024 or above, or let the user have "
+    'it: see "Ports below 1024" in docs/operating.md.',
 }
 
 
 class _Edge:
     """All open connections."""
 
-    def __init__(self, http: Http, signaling: Signaling, tls: Tls | None, adopt: media.Adopt | None) -> None:
-        self._http = http
-        self._signaling = signaling
-        self._tls, self._adopt = tls, adopt
+    def __init__(
+        self, http: Http, signaling: Signaling, tls: Tls | None, adopt: media.Adopt | None, challenges: Challenges
+    ) -> None:
+        self._http, self._signaling = http, signaling
+        self._tls, self._adopt, self._challenges = tls, adopt, challenges
+        self._plain = http.outside(Redirect(challenges, http.config.tls_domain, http.config.port))
         self._open: set[trio.socket.SocketType] = set()
         self._opening: set[trio.CancelScope] = set()  # of connections that have sent nothing yet, or a part of a check
         n = min(CONNECTIONS, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES))
@@ -135,8 +171,10 @@ class _Edge:
         self._refusing = 0
         self._ended = trio.Event()
 
-    async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
-        """Accepts connections until cancelled.
+    async def accept(
+        self, listener: trio.SocketListener, connections: trio.Nursery, converse: Callable[..., Awaitable[None]]
+    ) -> None:
+        """Accepts connections until cancelled, and serves each by `converse`.
 
         A connection beyond the arrival rate is closed here, at a hundredth of the cost of a task. The kernel queues up
         to 4,096 connections, and one that arrives after a flood waits for all of them.
@@ -154,7 +192,7 @@ class _Edge:
                 if self._floods(address[0]):
                     sock.close()
                 else:
-                    connections.start_soon(self._serve, trio.SocketStream(sock))
+                    connections.start_soon(self._serve, trio.SocketStream(sock), converse)
 
     def _floods(self, address: str) -> bool:
         now_s = trio.current_time()
@@ -170,13 +208,13 @@ class _Edge:
             log.warning("connections_flood address=%s", address)
         return True
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: trio.SocketStream, converse: Callable[..., Awaitable[None]]) -> None:
         try:
-            await self.handle(stream)
+            await self.handle(stream, converse)
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def handle(self, stream: trio.SocketStream) -> None:
+    async def handle(self, stream: trio.SocketStream, converse: Callable[..., Awaitable[None]]) -> None:
         """Serves one connection until it ends; raises only Cancelled. The caller closes the stream."""
         scope, sock = trio.CancelScope(), stream.socket
 
@@ -195,7 +233,7 @@ class _Edge:
         self._open.add(sock)
         try:
             with scope:
-                await self._converse(stream, slot)
+                await converse(stream, slot)
         except* GONE:
             self._http.failed("lost")
         except* Exception as group:
@@ -224,43 +262,66 @@ class _Edge:
         finally:
             self._refusing -= 1
 
-    async def _converse(self, transport: trio.SocketStream, slot: Slot) -> None:
+    async def converse(self, transport: trio.SocketStream, slot: Slot) -> None:
+        """Serves a connection to the server's port: media, TLS or plain http."""
         deadline = trio.current_time() + self._http.config.head_s
-        if self._adopt is not None and await self._is_media(transport.socket, self._adopt, deadline):
-            return
-        stream: TcpStream = transport
-        if self._tls is not None:
-            stream = trio.SSLStream(transport, self._tls.context, server_side=True, https_compatible=True)
-            try:
-                with trio.fail_at(deadline):
-                    await stream.do_handshake()
-            except (*GONE, trio.TooSlowError):
-                self._http.failed("tls")
+        stream: TcpStream | None = transport
+        if self._adopt is not None or self._tls is not None:
+            first = await self._begun(deadline, self._first(transport.socket)) or b""
+            if self._adopt is not None and media.begins(first):
+                self._pass_on(transport.socket, await self._begun(deadline, media.read_check(transport.socket)))
                 return
-            deadline = trio.current_time() + self._http.config.head_s
+            if self._tls is not None:
+                if first not in (b"", TLS_HANDSHAKE):
+                    await self.redirect(transport, slot)
+                    return
+                stream = await self._secured(transport, self._tls, deadline)
+                deadline = trio.current_time() + self._http.config.head_s
+        if stream is None:
+            return
         connection = Connection(self._http, stream, slot, deadline)
         await connection.run()
         if connection.upgraded is not None:
             await self._signaling(connection.upgraded)
 
-    async def _is_media(self, sock: trio.socket.SocketType, adopt: media.Adopt, deadline: float) -> bool:
-        """Whether the client begins a media connection, which then is passed to its worker. In any case the caller
-        closes this process's end of it."""
-        begun, check = False, None
+    async def redirect(self, transport: trio.SocketStream, slot: Slot) -> None:
+        """Serves a connection that speaks plain http where the server speaks https."""
+        await Connection(self._plain, transport, slot, trio.current_time() + self._http.config.head_s).run()
+
+    async def _begun(self, deadline: float, what: Coroutine[Any, Any, T]) -> T | None:
+        """What a connection begins with. None if it is not there at the deadline or when the server stops."""
         with trio.CancelScope(deadline=deadline) as scope:
             self._opening.add(scope)
             try:
-                begun = await media.begins(sock)
-                check = await media.read_check(sock) if begun else None
+                return await what
             except OSError:
                 raise trio.BrokenResourceError from None
             finally:
                 self._opening.discard(scope)
-        if begun and check is None:
+        return None
+
+    async def _first(self, sock: trio.socket.SocketType) -> bytes:
+        """The first byte, or none at the end. Consumes nothing."""
+        return await sock.recv(1, socket.MSG_PEEK)
+
+    def _pass_on(self, sock: trio.socket.SocketType, check: tuple[str, bytes] | None) -> None:
+        """Passes a media connection to its worker. The caller closes this process's end of it."""
+        if check is None or self._adopt is None:
             self._http.failed("media_head")
-        elif check is not None and not adopt(check[0], sock.fileno(), check[1]):
+        elif not self._adopt(check[0], sock.fileno(), check[1]):
             self._http.failed("media_unknown")
-        return begun
+
+    async def _secured(self, transport: trio.SocketStream, tls: Tls, deadline: float) -> TcpStream | None:
+        """The connection after its TLS handshake; None if that failed, or was all that the client wanted."""
+        challenge = await self._begun(deadline, self._challenges.context(transport.socket))
+        stream = trio.SSLStream(transport, challenge or tls.context, server_side=True, https_compatible=True)
+        try:
+            with trio.fail_at(deadline):
+                await stream.do_handshake()
+        except (*GONE, trio.TooSlowError):
+            self._http.failed("tls")
+            return None
+        return stream if challenge is None else None
 
     async def drain(self) -> None:
         """Closes idle keep-alive connections at once and returns when the last connection has ended."""

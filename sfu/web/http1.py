@@ -10,6 +10,8 @@ import logging
 import math
 import re
 from collections.abc import Iterable
+from copy import copy
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +35,11 @@ from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
 if TYPE_CHECKING:
-    from quart_trio import QuartTrio
+    from hypercorn.typing import ASGIFramework
 
     from sfu.config import Config
     from sfu.metrics import Counters
+    from sfu.web.tls import Tls
 
 log = logging.getLogger("sfu.http")
 
@@ -44,6 +47,7 @@ LINGER_S = 1.0
 """How long to read on after a response to an incomplete request: closing with unread data resets the connection, and
 the client may lose the response."""
 
+DAY_S = 86_400
 HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
 ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -53,11 +57,12 @@ TO_ASCII = bytes(range(128)) + b"?" * 128
 
 
 class Http:
-    """State shared by all connections."""
+    """State shared by all connections. Without `signaling`, requests for a WebSocket are the app's, like all others."""
 
-    def __init__(self, config: Config, app: QuartTrio, counters: Counters) -> None:
+    def __init__(self, config: Config, app: ASGIFramework, counters: Counters, tls: Tls | None = None) -> None:
         self.config = config
         self.counters = counters
+        self.tls, self.signaling = tls, True
         self.proxies = Proxies(config.trusted_proxies)
         self.context = WorkerContext(None)
         self.app = wrap_app(app, 0, "asgi")
@@ -66,6 +71,24 @@ class Http:
         self.hypercorn.h11_max_incomplete_size = config.head_bytes
         self.hypercorn.include_server_header = False
         self.hypercorn.errorlog = log
+
+    def outside(self, app: ASGIFramework) -> Http:
+        """The same for an app that sees requests as they came in, below any path, and gets no WebSockets."""
+        other = copy(self)
+        other.app, other.signaling = wrap_app(app, 0, "asgi"), False
+        other.config = replace(self.config, base_path="")
+        return other
+
+    def transport_security(self, host: str) -> list[tuple[bytes, bytes]]:
+        """The header that makes browsers insist on https for a host (RFC 6797), where it has a certificate for good.
+
+        An address or localhost is no name for good, and browsers ignore it there (section 8.1.1).
+        """
+        labels = host.partition(":")[0].rstrip(".").lower().split(".")
+        domain = len(labels) > 1 and labels[-1][:1].isalpha() and labels[-1] != "localhost"
+        if self.tls is None or not self.tls.of_authority or not domain:
+            return []
+        return [(b"strict-transport-security", b"max-age=%d" % (self.config.hsts_days * DAY_S))]
 
     def failed(self, kind: str) -> None:
         """Counts a failed connection."""
@@ -240,7 +263,8 @@ class _Protocol(H11Protocol):
         slot: Slot,
     ) -> None:
         super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
-        self._settings, self._counters, self._proxies = http.config, http.counters, http.proxies
+        self._settings, self._counters, self._proxies, self._http = http.config, http.counters, http.proxies, http
+        self._host = ""  # of the last request
         self._peer, self._secure, self._slot = peer, secure, slot
         self.connection._receive_buffer = _Lines()
 
@@ -254,13 +278,14 @@ class _Protocol(H11Protocol):
         for wrong, status, detail in _faults(event, self._settings):
             if wrong:
                 raise _RefusedError(status, detail, with_body=with_body)
+        self._host = next((value.decode() for name, value in event.headers if name == b"host"), "")
         address, self.ssl = self._proxies.client(self._peer[0], self._secure, event.headers)
         self.client = (address, 0)
         try:
             self._slot.asked(address)
         except TooManyConnections as error:
             raise _RefusedError(error.status, str(error), code=error.code, with_body=with_body) from None
-        if _is_upgrade(event):
+        if self._http.signaling and _is_upgrade(event):
             raise _UpgradeError(_readable(event))
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -282,6 +307,8 @@ class _Protocol(H11Protocol):
     async def _send_h11_event(self, event: Any) -> None:
         if isinstance(event, h11.Response):
             self._counters.add("sfu_http_requests_total", status=str(event.status_code))
+            if self._secure and (more := self._http.transport_security(self._host)):
+                event = h11.Response(status_code=event.status_code, headers=[*event.headers, *more])
         await super()._send_h11_event(event)
 
     async def refuse(self, refused: _RefusedError) -> None:

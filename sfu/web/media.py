@@ -6,7 +6,6 @@ request or TLS handshake. Only the first frame is read here; the worker that the
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 import trio
@@ -22,9 +21,8 @@ Adopt = Callable[[str, int, bytes], bool]
 it. False if there is no such worker, or if it cannot take more of them now."""
 
 
-async def begins(sock: trio.socket.SocketType) -> bool:
-    """Whether the client begins with a frame. Waits for its first byte, and consumes nothing."""
-    first = await sock.recv(1, socket.MSG_PEEK)
+def begins(first: bytes) -> bool:
+    """Whether a client that sends this byte first, or none, begins with a frame."""
     return first != b"" and first[0] <= MOST >> 8
 
 

@@ -23,6 +23,8 @@ PACKAGES = {
     "caddy": ("caddy",),
     "fish": ("fish", "fish-common", "libpcre2-32-0"),
     "zsh": ("zsh", "zsh-common"),
+    "pebble": ("pebble",),
+    "pebble-challtestsrv": ("pebble",),
     "turnserver": COTURN,
     "turnutils_uclient": COTURN,
 }

@@ -102,8 +102,9 @@ class Server:
         folder: Path = ROOT,
         **settings: str,
     ) -> None:
-        self.port = free_port()
-        self.scheme = "https" if "--self-signed" in options or "tls_cert" in settings else "http"
+        self.port = int(settings.get("port", 0)) or free_port()
+        secure = "--self-signed" in options or {"tls_cert", "tls_domain"} & settings.keys()
+        self.scheme = "https" if secure else "http"
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self._command, self._folder = [*program, "serve", *options], folder

@@ -24,6 +24,7 @@ from sfu.metrics import Counters
 from sfu.status import Status, create_metrics, create_status
 from sfu.web import edge
 from sfu.web.app import create_app
+from sfu.web.challenges import Challenges
 from sfu.web.tls import Tls
 from sfu.workers import Workers
 
@@ -164,13 +165,17 @@ async def serving(
     *,
     signaling: Callable[[edge.Upgraded], Awaitable[None]] | None = None,
     tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+    certificate: Tls | None = None,
+    challenges: Challenges | None = None,
+    plain: Sequence[trio.SocketListener] = (),
     worker: Sequence[str] | None = None,
     bugs: int = 0,
 ) -> AsyncIterator[Server]:
     """A running server, with a few routes that the real app lacks.
 
-    `tls` is the server's and the client's context, `worker` the command of media workers that are to run, `bugs` how
-    many connections are to end by an exception that nobody handled.
+    `tls` is the server's and the client's context; with a `certificate` the client trusts everybody. `worker` is the
+    command of media workers that are to run, `bugs` how many connections are to end by an exception that nobody
+    handled.
     """
     config = config or local()
     counters, rooms, life = Counters(), Rooms(config), Lifecycle(trio.current_time)
@@ -180,7 +185,7 @@ async def serving(
     app.register_blueprint(create_status(status))
     app.register_blueprint(create_metrics(config, status))
     server = Server(counters, rooms, workers, app, life)
-    server.client_tls = tls[1] if tls else None
+    server.client_tls = tls[1] if tls else ssl._create_unverified_context() if certificate else None
     _add_routes(server)
     async with trio.open_nursery() as nursery:
 
@@ -190,7 +195,9 @@ async def serving(
                 server.app,
                 signaling or partial(echo, server),
                 counters,
-                tls=Tls(tls[0]) if tls else None,
+                tls=Tls(tls[0]) if tls else certificate,
+                challenges=challenges,
+                plain=plain,
                 stop=server.stop,
                 adopt=workers.adopt,
                 task_status=task_status,

@@ -81,7 +81,7 @@ def test_a_self_signed_context_leaves_no_key_behind(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_renewed_certificate_is_for_new_connections(files: tuple[Path, Path]) -> None:
-    tls = Tls(server_context(*files), files)
+    tls = Tls.of_files(*files)
     before, old = tls.context, trusting(files[0].read_bytes())
     cert, key = self_signed(HOSTS)
     files[0].write_bytes(cert)
@@ -92,6 +92,7 @@ def test_a_renewed_certificate_is_for_new_connections(files: tuple[Path, Path]) 
     files[1].write_bytes(key)
     tls.reload()
     assert handshake(tls.context, trusting(cert), HOSTS[0]).version()
+    assert tls.leaf == x509.load_pem_x509_certificate(cert)
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(tls.context, old, HOSTS[0])
 
