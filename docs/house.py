@@ -48,6 +48,7 @@ CONTROL: Layers = [
     ("sfu.calls",),
     ("sfu.api",),
     ("sfu.status", "sfu.data", "sfu.operations"),
+    ("sfu.doctor",),
     ("sfu.server",),
     ("sfu.commands",),
     ("sfu.__main__",),
@@ -59,7 +60,7 @@ MEDIA: Layers = [
     ("sfu.media.bandwidth",),
     ("sfu.media.streams",),
     ("sfu.media.peer",),
-    ("sfu.media.priority", "sfu.media.worker"),
+    ("sfu.media.priority", "sfu.media.worker", "sfu.media.probe"),
 ]
 PAGE: Layers = [
     ("lang", "before", "late"),
@@ -67,7 +68,7 @@ PAGE: Layers = [
     ("i18n", "protocol"),
     ("devices", "ui"),
     ("app",),
-    ("stage", "panels", "prejoin"),
+    ("stage", "panels", "prejoin", "phone"),
     ("call",),
     ("launch",),
     ("main", "docs", "embed"),

@@ -19,7 +19,7 @@ import trio
 
 from sfu import __version__, logs, settings_file
 from sfu.clock import AwakeClock
-from sfu.commands import company, coturn_config, serve, status
+from sfu.commands import company, coturn_config, doctor, serve, status
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
@@ -28,7 +28,7 @@ log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
-COMMANDS = (serve, status, company, coturn_config)
+COMMANDS = (serve, doctor, status, company, coturn_config)
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(_parser(), sys.argv[1:] if arguments is None else arguments)
     status = 0
     try:
-        trio.run(options.command.run, _prepare(options), options, clock=AwakeClock())
+        status = trio.run(options.command.run, _prepare(options), options, clock=AwakeClock()) or 0
     except* (ConfigError, Refusal) as group:
         logs.say(f"sfu: {_first(group)}", logging.ERROR)
         status = REFUSED

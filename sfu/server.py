@@ -26,6 +26,7 @@ from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
 from sfu.control import Control
 from sfu.data import open_data
+from sfu.doctor.server import add_doctor
 from sfu.errors import ConfigError
 from sfu.metrics import Counters
 from sfu.operations import Operations
@@ -34,6 +35,7 @@ from sfu.store import Store
 from sfu.store.records import Company
 from sfu.web import edge
 from sfu.web.app import create_app
+from sfu.web.proxies import Seen
 from sfu.web.tls import Tls, self_signed_context, server_context
 from sfu.workers import Workers
 
@@ -95,17 +97,19 @@ async def _serve(
                 await nursery.start(sharing.run)
                 tls = _tls(config, self_signed, workers.advertised)
                 nursery.start_soon(_renew, tls, hang_ups)
-                await nursery.start(_control(config, calls, tls).run)
+                seen = Seen()
+                await nursery.start(_control(config, calls, tls, seen).run)
                 adopt = workers.adopt if config.public_tcp_port else None
-                edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
+                edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt, seen=seen)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
                 _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()
 
 
-def _control(config: Config, calls: Calls, tls: Tls | None) -> Control:
+def _control(config: Config, calls: Calls, tls: Tls | None, seen: Seen) -> Control:
     control = Control(config.data_dir)
     Operations(config, calls, lambda: tls.context if tls else None).register(control)
+    add_doctor(control, calls, seen, secure=tls is not None)
     return control
 
 

@@ -22,6 +22,7 @@ from sfu.flood import FloodGate
 from sfu.rates import place
 from sfu.web import media
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
+from sfu.web.proxies import Seen
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -63,16 +64,17 @@ async def serve(
     tls: Tls | None,
     stop: trio.Event,
     adopt: media.Adopt | None = None,
+    seen: Seen | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `config.host` and `config.port` until `stop`, then up to GRACE_S longer.
 
     Its start value are the TCP listeners. Raises ConfigError if it cannot listen. `signaling` must end its WebSockets
     on stop: connections that are still open after GRACE_S are cancelled and closed. `adopt` takes media connections;
-    without it there are none.
+    without it there are none. `seen` notes the senders of forwarding headers.
     """
     listeners = await listen(config)
-    edge = _Edge(Http(config, app, counters), signaling, tls, adopt)
+    edge = _Edge(Http(config, app, counters, seen or Seen()), signaling, tls, adopt)
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:

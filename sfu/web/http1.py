@@ -28,7 +28,7 @@ from hypercorn.utils import wrap_app
 from sfu.errors import SfuError, TooManyConnections
 from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.bodies import STREAMED
-from sfu.web.proxies import Proxies, members
+from sfu.web.proxies import Proxies, Seen, members
 from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -55,10 +55,10 @@ TO_ASCII = bytes(range(128)) + b"?" * 128
 class Http:
     """State shared by all connections."""
 
-    def __init__(self, config: Config, app: QuartTrio, counters: Counters) -> None:
+    def __init__(self, config: Config, app: QuartTrio, counters: Counters, seen: Seen) -> None:
         self.config = config
         self.counters = counters
-        self.proxies = Proxies(config.trusted_proxies)
+        self.proxies = Proxies(config.trusted_proxies, seen)
         self.context = WorkerContext(None)
         self.app = wrap_app(app, 0, "asgi")
         self.hypercorn = hypercorn.Config()
