@@ -36,10 +36,15 @@ class Leg {
   #pcs = {};
   #work = Promise.resolve();
   #relayed = false;
+  #name;
+  #iceServers;
+  #tell;
   #track;
 
   constructor(name, iceServers, tell, track) {
-    Object.assign(this, { name, iceServers, tell });
+    this.#name = name;
+    this.#iceServers = iceServers;
+    this.#tell = tell;
     this.#track = track;
   }
 
@@ -47,19 +52,19 @@ class Leg {
   async run() {
     const began = performance.now();
     const gone = () => Math.round(performance.now() - began);
-    this.tell('join', { leg: this.name, publish: true });
-    this.tell('join', { leg: this.name, publish: false }); // it gets its offer once the picture arrives at the server
+    this.#tell('join', { leg: this.#name, publish: true });
+    this.#tell('join', { leg: this.#name, publish: false }); // it gets its offer once the picture arrives at the server
     let came = 0;
     while (!came && gone() < LEG_MS) {
       await new Promise((then) => setTimeout(then, LOOK_MS));
       came = this.#pcs.false ? await packets(this.#pcs.false).catch(() => 0) : 0;
     }
-    return { leg: this.name, ok: came > 0, stage: this.#stage(), ms: gone() };
+    return { leg: this.#name, ok: came > 0, stage: this.#stage(), ms: gone() };
   }
 
   #stage() {
     if (this.#pcs.true?.connectionState === 'connected') return 'media';
-    return this.name === 'relay' && !this.#relayed ? 'gather' : 'ice';
+    return this.#name === 'relay' && !this.#relayed ? 'gather' : 'ice';
   }
 
   offered(publish, sdp) {
@@ -67,17 +72,17 @@ class Leg {
   }
 
   async #answer(publish, sdp) {
-    const policy = this.name === 'relay' ? 'relay' : 'all';
-    const pc = (this.#pcs[publish] ??= new RTCPeerConnection({ iceServers: this.iceServers, iceTransportPolicy: policy, bundlePolicy: 'max-bundle' }));
+    const policy = this.#name === 'relay' ? 'relay' : 'all';
+    const pc = (this.#pcs[publish] ??= new RTCPeerConnection({ iceServers: this.#iceServers, iceTransportPolicy: policy, bundlePolicy: 'max-bundle' }));
     pc.onicecandidate = ({ candidate }) => void (this.#relayed ||= candidate?.candidate.includes(' typ relay') ?? false);
-    await pc.setRemoteDescription({ type: 'offer', sdp: only(sdp, this.name === 'tcp' ? 'tcp' : 'udp') });
+    await pc.setRemoteDescription({ type: 'offer', sdp: only(sdp, this.#name === 'tcp' ? 'tcp' : 'udp') });
     const video = publish && pc.getTransceivers().find((one) => one.receiver.track.kind === 'video');
     if (video) {
       await video.sender.replaceTrack(this.#track);
       video.direction = 'sendonly';
     }
     await pc.setLocalDescription(await pc.createAnswer());
-    this.tell('answer', { leg: this.name, publish, sdp: pc.localDescription.sdp });
+    this.#tell('answer', { leg: this.#name, publish, sdp: pc.localDescription.sdp });
   }
 
   close() {

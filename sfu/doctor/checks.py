@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfu.doctor import calls, certificate, database, machine, network, settings
+from sfu.doctor import calls, certificate, database, machine, nat, network, settings
 from sfu.doctor.finding import Check
 
 CALL_S, CAPACITY_S = 60.0, 60.0
@@ -16,6 +16,7 @@ CHECKS = (
     Check("database", "whether the database is there, of this release, writable and fast", database.database, 30.0),
     Check("ports", "who has the server's ports", network.ports),
     Check("addresses", "the addresses that browsers send media to", network.addresses),
+    Check("nat", "which address the outside sees", nat.nat),
     Check("certificate", "names, days, chain and key of the certificate", certificate.certificate),
     Check("dns", "whether the domain leads to this server", network.dns),
     Check("proxies", "forwarding headers of proxies", settings.proxies),
@@ -27,4 +28,3 @@ CHECKS = (
     Check("turn", "the same through the TURN servers", calls.call("relay"), CALL_S),
     Check("capacity", "how many rooms this machine carries", calls.capacity, CAPACITY_S),
 )
-"""NAT is a part of `addresses`."""
