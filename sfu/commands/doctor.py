@@ -134,7 +134,7 @@ async def _phone(context: Context, options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"url": url, "lasts_s": lasts_s, "hints": hints}), flush=True)
             return
-        print(phone.qr(url))
+        print(phone.qr(url, coloured=sys.stdout.isatty()))
         print(f"Scan the code, or open {url}\nIt is valid for {lasts_s / 60:.0f} minutes; Ctrl-C ends it at once.")
         for hint in hints:
             print(textwrap.fill(hint, 100, initial_indent="- ", subsequent_indent="  "))

@@ -75,7 +75,7 @@ async def domains(context: Context) -> list[str]:
         found = await _found(context)
     except (ConfigError, OSError):
         return []
-    return [name for name in _dns_names(found[0]) if not name.startswith("*.")] if found else []
+    return [name for name in _dns_names(found[0]) if "." in name and not name.startswith("*.")] if found else []
 
 
 Found = tuple[x509.Certificate, ssl.SSLCertVerificationError | None]

@@ -83,13 +83,15 @@ def _most_public(addresses: Sequence[str]) -> str:
     return ranked[0]
 
 
-def qr(url: str) -> str:
-    """A QR code for a terminal."""
+def qr(url: str, *, coloured: bool = False) -> str:
+    """A QR code for a terminal, in block characters that stand for light modules. `coloured`: white on black, since not
+    every scanner reads the negative that a terminal with dark text would show."""
     import segno
 
     out = io.StringIO()
     segno.make(url, error="m", micro=False).terminal(out, compact=True)
-    return out.getvalue()
+    lines = out.getvalue().splitlines()
+    return "\n".join(f"\033[97;40m{line}\033[0m" if coloured else line for line in lines)
 
 
 async def watch(

@@ -73,6 +73,7 @@ def legs(page: Page) -> dict[str, tuple[str, str]]:
 def test_everything_open(start_server: Callable[..., Server], browser: Browser) -> None:
     server = start_server("--self-signed")
     with terminal(server) as running, phone(browser, running.invitation["url"]) as page:
+        assert running.invitation["url"].startswith(f"https://127.0.0.1:{server.port}/phone.html#"), "not localhost"
         expect(page.locator("#verdict")).to_have_text("Calls work from this device.")
         shown = legs(page)
         assert [shown[name][0] for name in ("signalling", "udp", "tcp", "relay")] == ["ok", "ok", "ok", "off"]
