@@ -53,6 +53,7 @@ CONTROL: Layers = [
     ("sfu.calls",),
     ("sfu.api",),
     ("sfu.status", "sfu.data", "sfu.operations", "sfu.stopping", "sfu.reload", "sfu.banner"),
+    ("sfu.doctor",),
     ("sfu.server",),
     ("sfu.commands",),
     ("sfu.__main__",),
@@ -64,7 +65,7 @@ MEDIA: Layers = [
     ("sfu.media.bandwidth",),
     ("sfu.media.streams",),
     ("sfu.media.peer",),
-    ("sfu.media.priority", "sfu.media.worker"),
+    ("sfu.media.priority", "sfu.media.worker", "sfu.media.probe"),
 ]
 PAGE: Layers = [
     ("lang", "before", "late"),
@@ -72,7 +73,7 @@ PAGE: Layers = [
     ("i18n", "protocol"),
     ("devices", "ui"),
     ("app",),
-    ("stage", "panels", "prejoin"),
+    ("stage", "panels", "prejoin", "phone"),
     ("call",),
     ("launch",),
     ("main", "docs", "embed"),

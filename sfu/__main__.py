@@ -23,6 +23,7 @@ from sfu.commands import (
     company,
     completion,
     coturn_config,
+    doctor,
     end,
     kick,
     log,
@@ -40,7 +41,7 @@ _log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
-COMMANDS = (serve, status, rooms, participants, kick, end, log, token, company, coturn_config, completion)
+COMMANDS = (serve, doctor, status, rooms, participants, kick, end, log, token, company, coturn_config, completion)
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parsed(_parser(), sys.argv[1:] if arguments is None else arguments)
     status = 0
     try:
-        trio.run(options.command.run, _prepare(options), options, clock=AwakeClock())
+        status = trio.run(options.command.run, _prepare(options), options, clock=AwakeClock()) or 0
         sys.stdout.flush()
     except* (ConfigError, Refusal) as group:
         logs.say(f"sfu: {_first(group)}", logging.ERROR)

@@ -372,3 +372,15 @@ def unknown(env: Mapping[str, str]) -> list[str]:
 
 def _variable(attribute: str) -> str:
     return PREFIX + attribute.upper()
+
+
+def as_texts(config: Config) -> dict[str, str]:
+    """The value of each setting as text, by variable; without secrets, and without files that only the server reads."""
+    shown = [spec for spec in fields(Config) if spec.repr and _variable(spec.name) not in SERVER_FILES]
+    return {_variable(spec.name): _text(getattr(config, spec.name)) for spec in shown}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)

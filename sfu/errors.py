@@ -225,6 +225,11 @@ class SessionGone(SfuError):
     default = "The session cannot be resumed because it has ended. Join again."
 
 
+class ProbeGone(SfuError):
+    code, status, close_code = "probe_gone", 410, 4403
+    default = "This link to a connection test is not valid any more. `sfu doctor --phone` makes a new one."
+
+
 class Replaced(SfuError):
     code, close_code = "replaced", 4409
     default = "Another connection has taken over this session."

@@ -24,6 +24,7 @@ from sfu.calls.sharing import FOLDER, Sharing
 from sfu.config import Config
 from sfu.control import Control
 from sfu.data import open_data
+from sfu.doctor.server import add_doctor
 from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters
 from sfu.operations import Operations
@@ -36,6 +37,7 @@ from sfu.systemd import Notifier
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.https import Https, check_https, open_https
+from sfu.web.proxies import Seen
 from sfu.workers import Workers
 
 log = logging.getLogger("sfu")
@@ -95,6 +97,7 @@ class _Server:
         self._metrics_app.register_blueprint(create_metrics(config, status, own=own))
         self._stop, self._starting = trio.Event(), trio.CancelScope()
         self._https: Https | None = None
+        self._seen = Seen()
 
     async def run(
         self, hang_ups: AsyncIterator[int], *, self_signed: bool, env_file: Path | None, env: Mapping[str, str]
@@ -112,6 +115,7 @@ class _Server:
                     await nursery.start(self._sharing.run)
                     hosts = ["localhost", *workers.advertised] if self_signed else ()
                     self._https = await open_https(config, self._counters, hosts)
+                    add_doctor(self._control, self._signaling.calls, self._seen, secure=self._https is not None)
                     await nursery.start(self._control.run)
                     await self._listen(listening)
                     if self._https is not None:
@@ -132,7 +136,7 @@ class _Server:
     async def _listen(self, nursery: trio.Nursery) -> None:
         config, counters = self._config, self._counters
         adopt = self._workers.adopt if config.public_tcp_port else None
-        main = partial(edge.serve, stop=self._stop, adopt=adopt)
+        main = partial(edge.serve, stop=self._stop, adopt=adopt, seen=self._seen)
         if (https := self._https) is not None:
             main = partial(main, tls=https.tls, challenges=https.challenges, plain=https.plain)
         await nursery.start(main, config, self._app, self._signaling.serve, counters)

@@ -76,8 +76,8 @@ def parse_secret(text: str) -> str:
     return text
 
 
-def credentials(secret: str, peer: str, now_s: int) -> tuple[str, str]:
-    """A username and its password, valid for CREDENTIALS_S from now on."""
-    username = f"{now_s + CREDENTIALS_S}:{peer}"
+def credentials(secret: str, peer: str, now_s: int, lifetime_s: int = CREDENTIALS_S) -> tuple[str, str]:
+    """A username and its password, valid for `lifetime_s` from now on."""
+    username = f"{now_s + lifetime_s}:{peer}"
     mac = hmac.digest(secret.encode(), username.encode(), "sha1")
     return username, base64.b64encode(mac).decode()

@@ -19,6 +19,7 @@ from sfu.background import repeat
 from sfu.calls.admission import Ask, Entry, LobbyFirst, asked
 from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
+from sfu.calls.probes import probe_secret
 from sfu.calls.registry import Calls, Joining
 from sfu.calls.session import Session, bye
 from sfu.calls.websocket import CLOSE_S, Door, Link
@@ -93,6 +94,7 @@ class Signaling:
             scope.cancel()
         for session in self.calls.seats.values():
             session.end(errors.ServerStopping())
+        self.calls.probes.stop()
         self.calls.lobby.refuse(lambda _: True, errors.ServerStopping())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -167,6 +169,8 @@ class Signaling:
         if self._stopping:
             raise errors.ServerStopping
         check_origin(connection, frozenset(filter(None, map(origin_of, self.calls.config.allowed_origins))))
+        if (probe := probe_secret(door.request.proposed_subprotocols)) is not None:
+            return self.calls.probes.connect(probe, connection)
         ask = asked(connection.target, door.request.proposed_subprotocols)
         if ask.secret is not None:
             return self._resume(ask.secret, connection, door.full)
@@ -310,8 +314,11 @@ class Signaling:
         session = self.calls.seats.get(getattr(event, "peer", ""))
         if session is not None:
             session.post(event)
+        else:
+            self.calls.probes.post(event)
 
     def _on_death(self, worker: int) -> None:
+        self.calls.probes.lost(worker)
         for session in self.calls.seats.values():
             if session.peer.room.worker == worker:
                 session.end(errors.MediaRestarted())

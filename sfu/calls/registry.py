@@ -18,6 +18,7 @@ from sfu.calls.admission import Admission, Ask, Entry
 from sfu.calls.chat import Chat
 from sfu.calls.drops import Drops
 from sfu.calls.lobby import Lobby
+from sfu.calls.probes import Probes
 from sfu.calls.reach import Reach
 from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
@@ -128,6 +129,7 @@ class Calls:
         self.chat = Chat(rooms, admission.store, limits=config.limits)
         self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
         self.reach = Reach(trio.current_time, config.public_tcp_port)
+        self.probes = Probes(config, workers)
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None

@@ -24,6 +24,7 @@ from sfu.rates import place
 from sfu.web import media
 from sfu.web.challenges import Challenges
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
+from sfu.web.proxies import Seen
 from sfu.web.redirect import Redirect
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
@@ -72,6 +73,7 @@ async def serve(
     metrics: bool = False,
     challenges: Challenges | None = None,
     plain: Sequence[trio.SocketListener] = (),
+    seen: Seen | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves on `config.host` and `config.port`, or for `metrics` on `config.metrics`, until `stop`, then up to GRACE_S
@@ -80,9 +82,11 @@ async def serve(
     Its start value are the TCP listeners. Raises ConfigError if it cannot listen. `signaling` must end its WebSockets
     on stop: connections that are still open after GRACE_S are cancelled and closed. `adopt` takes media connections;
     without it there are none. `plain` are listeners for http only, beside https, and `challenges` what it answers.
+    `seen` notes the senders of forwarding headers.
     """
     listeners = await listen(config, metrics=metrics)
-    edge = _Edge(Http(config, app, counters, tls), signaling, tls, adopt, challenges or Challenges())
+    http = Http(config, app, counters, seen or Seen(), tls)
+    edge = _Edge(http, signaling, tls, adopt, challenges or Challenges())
     async with trio.open_nursery() as connections:
         try:
             async with trio.open_nursery() as accepting:

@@ -30,7 +30,7 @@ from hypercorn.utils import wrap_app
 from sfu.errors import SfuError, TooManyConnections
 from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.bodies import STREAMED
-from sfu.web.proxies import Proxies, members
+from sfu.web.proxies import Proxies, Seen, members
 from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -59,11 +59,13 @@ TO_ASCII = bytes(range(128)) + b"?" * 128
 class Http:
     """State shared by all connections. Without `signaling`, requests for a WebSocket are the app's, like all others."""
 
-    def __init__(self, config: Config, app: ASGIFramework, counters: Counters, tls: Tls | None = None) -> None:
+    def __init__(
+        self, config: Config, app: ASGIFramework, counters: Counters, seen: Seen, tls: Tls | None = None
+    ) -> None:
         self.config = config
         self.counters = counters
         self.tls, self.signaling = tls, True
-        self.proxies = Proxies(config.trusted_proxies)
+        self.proxies = Proxies(config.trusted_proxies, seen)
         self.context = WorkerContext(None)
         self.app = wrap_app(app, 0, "asgi")
         self.hypercorn = hypercorn.Config()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
@@ -28,11 +29,39 @@ WARNED = 16
 """Most addresses to warn about. Strangers can send forwarding headers, too."""
 
 
+SEEN, SEEN_S = 16, 3600.0
+"""Most addresses to remember of each kind, and for how long."""
+
+
+@dataclass
+class Seen:
+    """Who sent forwarding headers lately, for `sfu doctor`: by address, and when it last did."""
+
+    believed: dict[str, float] = field(default_factory=dict)
+    ignored: dict[str, float] = field(default_factory=dict)
+
+    def note(self, address: str, *, trusted: bool) -> None:
+        """Remembers the address, in place of the one that was silent for the longest time."""
+        seen, now_s = self.believed if trusted else self.ignored, time.monotonic()
+        seen.pop(address, None)
+        if len(seen) >= SEEN:
+            del seen[next(iter(seen))]
+        seen[address] = now_s
+
+    def lately(self, *, trusted: bool) -> tuple[str, ...]:
+        """The addresses of the last SEEN_S, the last one last."""
+        since_s = time.monotonic() - SEEN_S
+        return tuple(
+            address for address, at_s in (self.believed if trusted else self.ignored).items() if at_s > since_s
+        )
+
+
 @dataclass
 class Proxies:
     """The proxies in `networks`."""
 
     networks: Sequence[IPv4Network | IPv6Network]
+    seen: Seen = field(default_factory=Seen)
     _warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -55,7 +84,10 @@ class Proxies:
         """The client's address, and whether it used https. `peer` and `secure` are those of the connection."""
         headers = list(headers)
         senders, schemes = (_entries(headers, parameter) for parameter in ("for", "proto"))
-        if not self.trusts(peer):
+        trusted = self.trusts(peer)
+        if senders or schemes:
+            self.seen.note(peer, trusted=trusted)
+        if not trusted:
             if senders or schemes:
                 self._warn(peer)
             return peer, secure

@@ -15,7 +15,7 @@ from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.web.preload import ALWAYS, VIEWS, reachable
 
 PUBLIC = ROOT / "public"
-FOLDERS = ("lang", "before", "late")
+FOLDERS = ("lang", "before", "late", "phone")
 LANGUAGES = sorted(path.stem for path in (PUBLIC / "lang").glob("*.js"))
 MILLIONS = {"es", "fr"}
 """Languages whose plural form `many` is for millions only."""
@@ -24,9 +24,9 @@ const words = {};
 for (const name of %s) {
     const plurals = new Intl.PluralRules(name).resolvedOptions().pluralCategories;
     const files = await Promise.all(%s.map((folder) => import(`./public/${folder}/${name}.js`)));
-    const [lang, before, late] = files.map((file) => file.default);
+    const [lang, before, late, phone] = files.map((file) => file.default);
     const first = { join: { ...lang, ...before }, call: lang };
-    words[name] = { plurals, first, texts: { ...lang, ...before, ...late } };
+    words[name] = { plurals, first, texts: { ...lang, ...before, ...late, ...phone } };
 }
 out(words);
 """
@@ -68,7 +68,11 @@ def used(path: Path) -> set[str]:
     return set(keys)
 
 
-@pytest.mark.parametrize("path", sorted([*PUBLIC.glob("*.js"), PUBLIC / "index.html"]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*PUBLIC.glob("*.js"), *PUBLIC.glob("phone/*.js"), *PUBLIC.glob("*.html")]),
+    ids=lambda path: path.name,
+)
 def test_every_text_that_is_named_exists(words: dict[str, Any], path: Path) -> None:
     assert used(path) <= set(words["en"]["texts"])
 
