@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from sfu import __version__, settings_file
+from sfu.addresses import Addresses
 from sfu.api import create_api
 from sfu.calls.admission import Admission
 from sfu.calls.entrance import Signaling
@@ -87,6 +88,7 @@ async def _serve(
         async with trio.open_nursery() as listening:
             with starting:
                 await nursery.start(workers.run)
+                await nursery.start(workers.addresses.run)
                 # only after the UDP ports are bound: an accidental second start must not close the first's sessions
                 await nursery.start(store.run, config.heartbeat_s, counters)
                 await nursery.start(signaling.run)
@@ -96,7 +98,7 @@ async def _serve(
                 adopt = workers.adopt if config.public_tcp_port else None
                 edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)
                 await listening.start(edge_serve, config, app, signaling.serve, counters)
-                _announce(config, workers.advertised, default, self_signed=self_signed, env_file=env_file)
+                _announce(config, workers.addresses, default, self_signed=self_signed, env_file=env_file)
         nursery.cancel_scope.cancel()
 
 
@@ -146,19 +148,19 @@ def _tls(config: Config, self_signed: bool, addresses: Sequence[str]) -> Tls | N
     return None
 
 
-def _announce(
-    config: Config, addresses: Sequence[str], default: Company, *, self_signed: bool, env_file: Path | None
-) -> None:
+def _announce(config: Config, media: Addresses, default: Company, *, self_signed: bool, env_file: Path | None) -> None:
     """Prints the URLs to open, the ports that must be reachable, and what will not work."""
     command, given = _command(), settings_file.option(env_file)
     secure = self_signed or config.tls_cert is not None
+    addresses = [one.address for one in media.advertised]
     others = [address for address in addresses if not ip_address(address).is_loopback]
     hosts = others if config.host in others else ["localhost", *others]
     urls = [f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{config.port}" for host in hosts]
     first, last = config.udp_ports[0], config.udp_ports[-1]
     ports = f"{first}" if last == first else f"{first}-{last}"
     rows = [("Open", url) for url in urls]
-    rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
+    rows.append(("Ports", f"TCP {config.port} and UDP {ports}"))
+    rows += [("Media", text) for text in media.explain()]
     if self_signed:
         rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
     elif others and not secure and not config.trusted_proxies:

@@ -62,10 +62,11 @@ def scope_of(address: str) -> Scope:
 
 
 class Reach:
-    """Remembers from where media paths came about. `tcp_port` takes media over TCP, 0 if none does."""
+    """Remembers from where media paths came about. `tcp_port` takes media over TCP, 0 if none does. `seen` is the
+    address that a STUN server sees this server at, if that is not advertised, else empty."""
 
-    def __init__(self, clock: Callable[[], float], tcp_port: int) -> None:
-        self._clock, self._tcp_port = clock, tcp_port
+    def __init__(self, clock: Callable[[], float], tcp_port: int, seen: Callable[[], str] = str) -> None:
+        self._clock, self._tcp_port, self._seen = clock, tcp_port, seen
         self._here: dict[str, Scope] = {}  # by peer
         self._left_s: dict[Scope, float] = {}  # when the last peer of each scope left
         self._warned_s: dict[str, float] = {}  # by cause
@@ -79,16 +80,16 @@ class Reach:
         if (scope := self._here.pop(peer, None)) is not None:
             self._left_s[scope] = self._clock()
 
-    def unreached(self, event: bridge.Unreached, room: str, client: str) -> Unreached:
+    def unreached(self, event: bridge.Unreached, room: str, name: str, client: str) -> Unreached:
         """Logs that there is no media path to the peer at `client`, and returns what to tell the peer."""
         cause = self.cause(client, event.hosts, heard=event.heard)
         hosts = [host for host in event.hosts if scope_of(host) >= scope_of(client)] or event.hosts
         addresses = tuple(f"[{host}]:{event.port}" if ":" in host else f"{host}:{event.port}" for host in hosts)
-        who = {"room": quoted(room), "peer": event.peer, "client": client, "advertised": ",".join(addresses)}
+        who = {"room": quoted(room), "peer": event.peer, "name": quoted(name), "client": client}
         tcp = ", and TCP except to known ports" if self._tcp_port else ", and media over TCP is off"
         advice = repr(_ADVICE[cause].format(port=event.port, tcp=tcp))
         level = logging.WARNING if self._warns(cause) else logging.INFO
-        log.log(level, "%s", line("unreached", **who, cause=cause, advice=advice))
+        log.log(level, "%s", line("unreached", **who, advertised=",".join(addresses), cause=cause, advice=advice))
         return Unreached(cause, addresses, tcp=event.port == self._tcp_port)
 
     def cause(self, client: str, hosts: Sequence[str], *, heard: bool) -> UnreachedCause:
@@ -100,7 +101,9 @@ class Reach:
             return "address"
         since_s = self._clock() - RECENT_S
         recent = {*self._here.values(), *(other for other, left_s in self._left_s.items() if left_s > since_s)}
-        return "network" if any(other >= scope for other in recent) else "server"
+        if any(other >= scope for other in recent):
+            return "network"
+        return "address" if scope is Scope.INTERNET and self._seen() else "server"
 
     def _warns(self, cause: str) -> bool:
         now_s = self._clock()

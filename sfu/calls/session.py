@@ -326,6 +326,7 @@ class Session:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
                 hub.deliver(hub.chat.say(self.entry, peer, text))
             case RestartIce():
+                hub.workers.addresses.doubt()
                 self._media.command(bridge.RestartIce(peer.id))
             case Hand(raised):
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
@@ -366,7 +367,8 @@ class Session:
             case bridge.Failed(_, code, message):
                 self._media_failed(_CODES.get(code, SfuError)(message))
             case bridge.Unreached():
-                self.tell(hub.reach.unreached(event, peer.room.key, self.entry.address))
+                hub.workers.addresses.doubt()
+                self.tell(hub.reach.unreached(event, peer.room.key, peer.name, self.entry.address))
             case bridge.Connected(_, address, over):
                 self.had_media = True
                 hub.reach.connected(peer.id, address, over)

@@ -102,7 +102,7 @@ class Server:
         folder: Path = ROOT,
         **settings: str,
     ) -> None:
-        self.port = free_port()
+        self.port = int(settings.get("port", 0)) or free_port()
         self.scheme = "https" if "--self-signed" in options or "tls_cert" in settings else "http"
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
