@@ -1,0 +1,36 @@
+"""A call in each of the networks of cases.py, or the sentence that says why there is none."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser
+
+from net.cases import CASES, PRIVATE, SERVER, SERVER6, TAKEN, Case
+from net.lab import Lab
+from net.trial import attempt
+
+TOLD = {"nat-missing": (PRIVATE,), "nat-wrong": (TAKEN,), "nat-wrong-stun": (TAKEN,), "nat-stun": (SERVER, PRIVATE)}
+"""Candidates, where they are not the server's one public address."""
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case.name, marks=() if case.cheap else pytest.mark.soak) for case in CASES]
+)
+def test_a_call_or_the_reason_why_there_is_none(lab: Lab, browsers: tuple[Browser, Browser], case: Case) -> None:
+    found = attempt(lab, case, *browsers)
+    assert found.happened == case.expect
+    assert found.told == TOLD.get(case.name, (SERVER6 if SERVER6 in case.page else SERVER,))
+    assert found.joins == 1, "the others saw nobody come twice"
+    if case.calls:
+        assert not found.warnings
+        return
+    assert found.sentence
+    assert found.told[0] in found.advice
+    unreached = [line for line in found.warnings if " unreached " in line]
+    for line in unreached:
+        assert f"cause={case.expect}" in line
+        assert f"advertised={found.told[0]}:8080" in line
+        assert "advice=" in line
+    assert any("name='alice'" in line or "name='bob'" in line for line in unreached)
+    if "stun" in case.settings:
+        assert any(f"SFU_PUBLIC_IP={SERVER}" in line for line in found.warnings)
