@@ -115,7 +115,11 @@ class Addresses:
             while True:
                 await _next(news)
                 before = self.advertised, self._locals
-                self.read()
+                try:
+                    self.read()
+                except OSError as error:
+                    log.warning("addresses_unknown error=%s", error)
+                    continue
                 self.tell(self.listen)
                 if (self.advertised, self._locals) != before:
                     self._log_change(before[0])
@@ -138,7 +142,9 @@ class Addresses:
             servers = await _resolve(host, port)
             if servers and hosts:
                 self.tell(AskMapping(hosts, servers))
-            elif not servers:
+            else:
+                self._answered.set()  # nothing to wait for
+            if not servers:
                 self._warn("unresolved", f"The name {host} has no address now: check SFU_STUN and the DNS.")
             await trio.sleep(LEAST_S)
             with trio.move_on_after(ASK_S):
@@ -206,7 +212,7 @@ async def _next(news: socket.socket | None) -> None:
 async def _resolve(host: str, port: int) -> tuple[tuple[str, int], ...]:
     """One IPv4 and one IPv6 address of the server, those that it has. The resolver runs in a thread."""
     found: list[tuple[str, int]] = []
-    with contextlib.suppress(OSError), trio.move_on_after(RESOLVE_S):
+    with contextlib.suppress(OSError, UnicodeError), trio.move_on_after(RESOLVE_S):
         for *_, address in await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
             text = str(address[0])
             if not any((":" in text) == (":" in other) for other, _ in found):

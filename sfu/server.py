@@ -93,7 +93,7 @@ async def _serve(
                 await nursery.start(store.run, config.heartbeat_s, counters)
                 await nursery.start(signaling.run)
                 await nursery.start(sharing.run)
-                tls = _tls(config, self_signed, workers.advertised)
+                tls = _tls(config, self_signed, [one.address for one in workers.addresses.advertised])
                 nursery.start_soon(_renew, tls, hang_ups)
                 adopt = workers.adopt if config.public_tcp_port else None
                 edge_serve = partial(edge.serve, tls=tls, stop=stop, adopt=adopt)

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import trio
 from support.namespaces import Machine, ServerOn, skip_without_namespaces
 from support.process import Server, eventually
 from support.stun_server import StunServer
 
+from sfu import addresses
 from sfu.addresses import Addresses, Advertised
 from sfu.bridge import AskMapping, Listen, Mapping
 from sfu.config import Config
 
 SERVER, PORT = "192.0.2.3", 8080
+PATIENCE_S = 20.0
 
 
 class Told(Addresses):
@@ -103,6 +106,32 @@ def machine() -> Iterator[Machine]:
     made.address("docker0", "172.17.0.1/16")
     yield made
     made.close()
+
+
+async def test_where_changes_are_not_told_they_are_looked_for(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "changes", lambda: None)
+    monkeypatch.setattr(addresses, "POLL_S", 0.01)
+    found = Told(host="*", stun=None)
+    with machine.within():
+        found.read()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(found.run)
+            machine.ip("addr add 10.0.1.6/24 dev eth0")
+            with trio.fail_after(PATIENCE_S):
+                while not any(isinstance(told, Listen) and "10.0.1.6" in told.advertise for told in found.commands):  # noqa: ASYNC110 -- nothing announces it
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_name_that_nobody_knows_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
+    found = Told(stun=("a..invalid", 3478))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(found.run)
+        nursery.cancel_scope.cancel()
+    assert "a..invalid has no address now" in caplog.text
+    assert found.commands == []
 
 
 def changes_logged(server: Server) -> list[str]:

@@ -32,10 +32,12 @@ class Listening:
         """Binds the addresses that are wanted. Raises OSError if the port is taken, or if there is no address at
         all."""
         shared, hosts = self._shared, self._shared.listen.hosts
-        shared.udp.open(hosts, shared.config.port or shared.udp.port)
+        try:
+            shared.udp.open(hosts, shared.config.port or shared.udp.port)
+        finally:
+            shared.candidates = sdp.candidate_lines(shared.advertised, shared.udp.port, shared.config.tcp_port)
         if not shared.udp.endpoints:
             raise OSError(errno.EADDRNOTAVAIL, f"this machine does not have {' or '.join(hosts) or 'an address'} yet")
-        shared.candidates = sdp.candidate_lines(shared.advertised, shared.udp.port, shared.config.tcp_port)
 
     def change(self, listen: bridge.Listen) -> None:
         """Takes other addresses. New candidates are trickled to all peers (RFC 8838). Those whose path may have ended
