@@ -50,8 +50,13 @@ def table(rows: list[Row]) -> str:
     for case, found in rows:
         said = WAYS.get(found.happened, f"“{found.sentence.removeprefix(SAID_ALWAYS)} {found.advice}”")
         lines.append(f"| {case.about[0].upper()}{case.about[1:]} | {said} | {found.seconds:.1f} s |")
-    busy = f"{os.getloadavg()[0]:.0f} processes wanted its {os.cpu_count()} cores"
-    return "\n".join([*lines, "", f"Measured on a machine where {busy}."]) + "\n"
+    return "\n".join([*lines, "", where()]) + "\n"
+
+
+def where() -> str:
+    """The machine of a measurement, for a document."""
+    load, cores = os.getloadavg()[0], os.cpu_count()
+    return f"Measured on a machine with {cores} cores and a load of {load:.0f}."
 
 
 def missed(rows: list[Row]) -> list[str]:

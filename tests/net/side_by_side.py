@@ -25,6 +25,7 @@ from support.process import workers  # noqa: E402
 
 from net.cases import CASES, SERVER  # noqa: E402
 from net.lab import Lab  # noqa: E402
+from net.report import where  # noqa: E402
 
 NARROW = "rate 1mbit burst 6kb latency 300ms"
 """tc-tbf(8): a way that queues for up to 300 ms, then drops."""
@@ -93,7 +94,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         cost = f"{row['cpu_us_per_forward']:.1f} µs" if row["cpu_us_per_forward"] else "–"
         delays = [f"{row[f'delay_ms_{part}']:.1f} ms" if row[f"delay_ms_{part}"] else "–" for part in ("p50", "p99")]
         lines.append(f"| {row['load']} | {row['way']} | {cost} | {' | '.join(delays)} | {row['loss_percent']:.1f} % |")
-    return "\n".join(lines) + "\n"
+    control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    return "\n".join([*lines, "", f"{where()} Its TCP has the congestion control `{control}`."]) + "\n"
 
 
 if __name__ == "__main__":
