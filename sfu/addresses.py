@@ -31,8 +31,8 @@ LEAST_S = 10.0
 FIRST_ANSWER_S = 1.5
 """How long the start waits for the first answer, so that the first candidates are complete."""
 RESOLVE_S = 10.0
-POLL_S = 10.0
-"""How often interfaces are read where the system does not tell of changes."""
+POLL_S, AGAIN_S = 10.0, 60.0
+"""How often interfaces are read where the system does not tell of changes, and where it does."""
 SETTLE_S = 0.3
 """Changes come in groups: an address goes, another one comes."""
 
@@ -109,21 +109,20 @@ class Addresses:
             task_status.started()
 
     async def _follow(self) -> None:
-        """Tells the workers whenever an address came or went, and has the STUN server asked again. Those that an
-        earlier call left, since they were not ready, get another chance with each."""
+        """Tells the workers whenever an address came or went, and has the STUN server asked again. Addresses that they
+        could not take yet get another chance each time, the first one as soon as no change is missed."""
         with changes() or contextlib.nullcontext() as news:
             while True:
-                await _next(news)
                 before = self.advertised, self._locals
                 try:
                     self.read()
                 except OSError as error:
                     log.warning("addresses_unknown error=%s", error)
-                    continue
                 self.tell(self.listen)
                 if (self.advertised, self._locals) != before:
                     self._log_change(before[0])
                     self._ask_now.set()
+                await _next(news)
 
     def _log_change(self, before: Sequence[Advertised]) -> None:
         if self.advertised != before:
@@ -198,12 +197,13 @@ class Addresses:
 
 
 async def _next(news: socket.socket | None) -> None:
-    """Waits for a change, or for POLL_S where none is told."""
+    """Waits for a change, or until it is time to look for one."""
     if news is None:
         await trio.sleep(POLL_S)
         return
-    await trio.lowlevel.wait_readable(news)
-    await trio.sleep(SETTLE_S)
+    with trio.move_on_after(AGAIN_S):
+        await trio.lowlevel.wait_readable(news)
+        await trio.sleep(SETTLE_S)
     with contextlib.suppress(OSError):  # the queue is empty, or overflowed, which is a change as well
         while news.recv(65536):
             pass

@@ -131,7 +131,7 @@ async def test_a_name_that_nobody_knows_is_no_obstacle(caplog: pytest.LogCapture
         await nursery.start(found.run)
         nursery.cancel_scope.cancel()
     assert "a..invalid has no address now" in caplog.text
-    assert found.commands == []
+    assert not any(isinstance(command, AskMapping) for command in found.commands)
 
 
 def changes_logged(server: Server) -> list[str]:
