@@ -74,4 +74,4 @@ def missed(rows: list[Row]) -> list[str]:
 def write(rows: list[Row], document: Path = DOCUMENT) -> None:
     """Replaces the table in the document."""
     text = document.read_text()
-    document.write_text(_TABLE.sub(lambda _: table(rows), text))
+    document.write_text(_TABLE.sub(lambda _: table(rows), text, count=1))

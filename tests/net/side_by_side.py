@@ -46,7 +46,7 @@ def main() -> None:
     print(text)
     if options.write:
         document = ROOT / "docs" / "reach.md"
-        document.write_text(_TABLE.sub(lambda _: text, document.read_text()))
+        document.write_text(_TABLE.sub(lambda _: text, document.read_text(), count=1))
 
 
 def measure() -> Iterator[dict[str, Any]]:
