@@ -20,13 +20,13 @@ Layers = list[tuple[str, ...]]
 """From the ground up. A module imports from layers below its own, and from its own layer."""
 
 SHARED = (
-    "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.interfaces", "sfu.logs",
-    "sfu.stun",
+    "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.logs", "sfu.stun",
 )  # fmt: skip
 """What both planes import."""
 CONTROL: Layers = [
     (
         *SHARED,
+        "sfu.interfaces",
         "sfu.turn",
         "sfu.values",
         "sfu.config",
@@ -49,7 +49,7 @@ CONTROL: Layers = [
     ("sfu.protocol",),
     ("sfu.store",),
     ("sfu.web",),
-    ("sfu.workers",),
+    ("sfu.addresses", "sfu.workers"),
     ("sfu.calls",),
     ("sfu.api",),
     ("sfu.status", "sfu.data", "sfu.operations", "sfu.stopping", "sfu.reload", "sfu.banner"),
@@ -65,7 +65,7 @@ MEDIA: Layers = [
     ("sfu.media.bandwidth",),
     ("sfu.media.streams",),
     ("sfu.media.peer",),
-    ("sfu.media.priority", "sfu.media.worker", "sfu.media.probe"),
+    ("sfu.media.listening", "sfu.media.priority", "sfu.media.worker", "sfu.media.probe"),
 ]
 PAGE: Layers = [
     ("lang", "before", "late"),

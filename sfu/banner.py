@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from sfu import __version__, settings_file
+from sfu.addresses import Addresses
 from sfu.config import Config
 from sfu.links import page_urls
 from sfu.store.records import Company
@@ -18,7 +18,7 @@ from sfu.web.https import Https
 
 def announce(
     config: Config,
-    addresses: Sequence[str],
+    media: Addresses,
     default: Company,
     https: Https | None,
     self_signed: bool,
@@ -26,13 +26,14 @@ def announce(
 ) -> None:
     """Prints the URLs to open, the ports that must be reachable, and what will not work."""
     command, given = _command(), settings_file.option(env_file)
-    secure = https is not None
+    secure, addresses = https is not None, [one.address for one in media.advertised]
     others = [address for address in addresses if not ip_address(address).is_loopback]
     urls = page_urls(config, addresses, config.tls_domain, secure=secure)
     first, last = config.udp_ports[0], config.udp_ports[-1]
     ports = f"{first}" if last == first else f"{first}-{last}"
     rows = [("Open", url) for url in urls]
-    rows.append(("Ports", f"TCP {config.port} and UDP {ports}, with media at {', '.join(addresses)}"))
+    rows.append(("Ports", f"TCP {config.port} and UDP {ports}"))
+    rows += [("Media", text) for text in media.explain()]
     if self_signed:
         rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
     elif https is not None and https.missing:

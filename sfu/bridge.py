@@ -35,12 +35,11 @@ class Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 class Configure(Message, frozen=True):
     """First command: where to listen and what to advertise. The worker answers Ready or exits.
 
-    `hosts` are the local addresses to bind one UDP socket each to; empty means every address of every interface.
-    `advertise` replaces the bound addresses in candidates; empty means what is bound. `last_n` is how many videos a
-    peer gets at most, 0 for all. `limits`: what a peer may send is bounded. Where workers share the port, `handovers`
-    are the files of the Unix datagram sockets between worker 0 and the others: worker 0's to each, or another's to
-    worker 0. `joins`: others of them may have the port already. `connections` is the file of a Unix datagram socket
-    that brings media connections, -1 for none; `tcp_port` is in the candidates for these, 0 for none.
+    `hosts` and `advertise` are those of a first Listen. `last_n` is how many videos a peer gets at most, 0 for all.
+    `limits`: what a peer may send is bounded. Where workers share the port, `handovers` are the files of the Unix
+    datagram sockets between worker 0 and the others: worker 0's to each, or another's to worker 0. `joins`: others of
+    them may have the port already. `connections` is the file of a Unix datagram socket that brings media connections,
+    -1 for none; `tcp_port` is in the candidates for these, 0 for none.
     """
 
     port: int
@@ -57,6 +56,26 @@ class Configure(Message, frozen=True):
     joins: bool = False
     connections: int = -1
     tcp_port: int = 0
+
+
+class Listen(Message, frozen=True):
+    """Where to listen and what to advertise from now on; Ready follows if that is a change.
+
+    `hosts` are the local addresses to bind one UDP socket each to. One that is not ready yet (IPv6 first looks for
+    duplicates) is left for the next Listen. `advertise` are the addresses in candidates, the preferred ones first; a
+    local one counts only once it is bound. Empty means what is bound.
+    """
+
+    hosts: tuple[str, ...]
+    advertise: tuple[str, ...]
+
+
+class AskMapping(Message, frozen=True):
+    """Ask these STUN servers (address and port), by UDP, from which address the media of each of `hosts` comes. A
+    Mapping follows for each host and server of the same family."""
+
+    hosts: tuple[str, ...]
+    servers: tuple[tuple[str, int], ...]
 
 
 class Join(Message, frozen=True):
@@ -133,13 +152,13 @@ class Leave(Message, frozen=True):
 
 
 PeerCommand = Answer | Publish | Unpublish | Mute | View | RestartIce | Hold | Leave
-Command = Configure | LogLevel | Join | PeerCommand
+Command = Configure | LogLevel | Listen | AskMapping | Join | PeerCommand
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------
 
 
 class Ready(Message, frozen=True):
-    """The worker listens on UDP `port` at `addresses`, and advertises `advertised`."""
+    """The worker listens on UDP `port` at `addresses`, and advertises `advertised`. Sent again when that changes."""
 
     port: int
     addresses: tuple[str, ...]
@@ -150,6 +169,16 @@ class Fatal(Message, frozen=True):
     """The worker cannot start and exits; `message` names what to change."""
 
     message: str
+
+
+class Mapping(Message, frozen=True):
+    """A STUN server saw the media of the local address `host` come from `address` and `port`; without an answer, they
+    are empty and 0."""
+
+    host: str
+    server: str
+    address: str
+    port: int
 
 
 class Origin(NamedTuple):
@@ -301,8 +330,8 @@ class Stats(Message, frozen=True):
 
 
 Event = (
-    Ready | Fatal | Offer | Candidate | Connected | Lost | Unreached | Track | TrackEnded | Paused | Layers | Speakers
-    | Quality | Refused | Failed | Gone | Stats
+    Ready | Fatal | Mapping | Offer | Candidate | Connected | Lost | Unreached | Track | TrackEnded | Paused | Layers
+    | Speakers | Quality | Refused | Failed | Gone | Stats
 )  # fmt: skip
 
 COMMANDS = msgspec.json.Decoder[Command](Command)

@@ -97,8 +97,13 @@ class Config:
         (),
         values.public_ip,
         "Addresses to which browsers send media, comma-separated.",
-        shown="every address listened on",
+        shown="those of the interfaces",
     )
+    stun: tuple[str, int] | None = _setting(
+        None, values.stun_server, "STUN server that tells the public address behind a NAT, such as "
+        "stun.example.org:3478.",
+        shown="none",
+    )  # fmt: skip
     allowed_origins: tuple[str, ...] = _setting(
         (),
         values.origins,

@@ -109,6 +109,7 @@ class _Server:
             async with trio.open_nursery() as listening:
                 with self._starting:
                     await nursery.start(workers.run)
+                    await nursery.start(workers.addresses.run)
                     # only after the UDP ports are bound: an accidental second start must not close the first's sessions
                     await nursery.start(self._store.run, config.heartbeat_s, self._counters)
                     await nursery.start(self._signaling.run)
@@ -124,7 +125,7 @@ class _Server:
                     nursery.start_soon(self._follow_hang_ups, hang_ups, reload)
                     self._life.started()
                     nursery.start_soon(self._report)
-                    announce(config, workers.advertised, self._default, self._https, self_signed, env_file)
+                    announce(config, workers.addresses, self._default, self._https, self_signed, env_file)
             nursery.cancel_scope.cancel()
 
     def _end(self) -> None:

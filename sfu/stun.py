@@ -1,4 +1,5 @@
-"""STUN messages of connectivity checks (RFC 8489), read no further than necessary. Pure.
+"""STUN messages (RFC 8489) of connectivity checks, and of the question what our address looks like. Read no further
+than necessary. Pure.
 
 Anyone may send any number of them, of any content: a general parser takes two milliseconds for some. A ufrag begins
 with the mark of its worker, so whoever receives a check knows which worker to pass it to.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hmac
 import string
 from collections.abc import Iterator
+from ipaddress import ip_address
 from typing import NamedTuple
 
 LOOKED_AT = 8
@@ -22,7 +24,9 @@ _CHARS = string.ascii_letters + string.digits
 _HEAD = 20
 _BINDING_REQUEST, _BINDING_RESPONSE = b"\x00\x01", b"\x01\x01"
 _COOKIE = b"\x21\x12\xa4\x42"
-_USERNAME, _INTEGRITY, _USE_CANDIDATE = 0x0006, 0x0008, 0x0025
+_USERNAME, _INTEGRITY, _XOR_MAPPED, _USE_CANDIDATE = 0x0006, 0x0008, 0x0020, 0x0025
+_ADDRESS_BYTES = {1: 4, 2: 16}
+"""Length of an address by its family (RFC 8489 section 14.1)."""
 _INTEGRITY_BYTES = 20
 
 
@@ -76,6 +80,30 @@ def answers(data: bytes, transaction_id: bytes, pwd: str) -> bool:
         return False
     found = _signed(data)
     return found is not None and found.verify(pwd)
+
+
+def question(transaction_id: bytes) -> bytes:
+    """A binding request that asks a STUN server from which address it came (RFC 8489 section 6.1)."""
+    return _BINDING_REQUEST + bytes(2) + _COOKIE + transaction_id
+
+
+def mapped_address(data: bytes) -> tuple[str, int] | None:
+    """The address and port in the response to a `question` (RFC 8489 section 14.2), None in any other message. Its
+    transaction ID is not looked at."""
+    if not is_response(data) or int.from_bytes(data[2:4], "big") != len(data) - _HEAD:
+        return None
+    for kind, at, length in _attributes(data, ATTRIBUTES):
+        if kind == _XOR_MAPPED:
+            value = data[at : at + length]
+            if length < 4 or len(value) != length or length != 4 + _ADDRESS_BYTES.get(value[1], 0):
+                return None
+            port = int.from_bytes(_xor(value[2:4], _COOKIE), "big")
+            return str(ip_address(_xor(value[4:], data[4:_HEAD]))), port
+    return None
+
+
+def _xor(data: bytes, key: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(data, key, strict=False))
 
 
 def _is(data: bytes, kind: bytes) -> bool:

@@ -20,6 +20,10 @@ _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?", re.ASCII)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,255}", re.ASCII)
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.ASCII)
 _MAIL = re.compile(r"[!-~]{1,64}@[!-~]{1,255}", re.ASCII)
+STUN_PORT = 3478
+_STUN_SERVER = re.compile(
+    r"(?:(?P<name>[a-zA-Z0-9](?:[\w.-]*\w)?)|(?P<address>\[[0-9a-fA-F:.]+\]))(?::(?P<port>\d{1,5}))?", re.ASCII
+)
 _BASE_PATH = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 
 
@@ -91,6 +95,15 @@ def public_ip(text: str) -> tuple[str, ...]:
             raise ValueError(f"{accepted}; nobody can send to {item!r}")
         found.append(str(address))
     return tuple(dict.fromkeys(found))
+
+
+def stun_server(text: str) -> tuple[str, int]:
+    """Name or address, and port (RFC 7064 without its scheme)."""
+    found = _STUN_SERVER.fullmatch(text)
+    port = int(found["port"] or STUN_PORT) if found is not None else 0
+    if found is None or not 0 < port < 65536:
+        raise ValueError("a name or address, with or without a port, such as stun.example.org:3478")
+    return found["name"] or host(found["address"]), port
 
 
 def origins(text: str) -> tuple[str, ...]:

@@ -21,12 +21,12 @@ import anyio
 import trio
 
 from sfu import bridge
+from sfu.addresses import Addresses
 from sfu.capacity import Capacity
 from sfu.config import Config
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.metrics import Counters
 from sfu.stun import MARK_CHARS, mark
-from sfu.values import ANY_HOST
 
 log = logging.getLogger("sfu.workers")
 
@@ -80,7 +80,8 @@ class Workers:
     """All media workers of this server.
 
     `on_event` gets a worker's index and an event about a room or peer, `on_death` the index of a worker whose peers
-    must rejoin. Both are called synchronously and must not raise. `stats` holds the last Stats of each worker.
+    must rejoin. Both are called synchronously and must not raise. `stats` holds the last Stats of each worker. They
+    listen where `addresses` says; its `run` keeps that up to date.
     """
 
     def __init__(self, config: Config, counters: Counters, command: Sequence[str] = COMMAND) -> None:
@@ -88,6 +89,7 @@ class Workers:
         self.on_death: Callable[[int], None] = lambda worker: None
         self.stats = [bridge.Stats() for _ in range(config.workers)]
         self.capacity = Capacity(config, trio.current_time)
+        self.addresses = Addresses(config)
         self._config = config
         self._counters = counters
         self._command = command
@@ -161,6 +163,8 @@ class Workers:
 
         Raises ConfigError if a worker fails its first start. No child process outlives it.
         """
+        self.addresses.tell = self._tell
+        self.addresses.read()
         try:
             with self._open_pairs():
                 async with trio.open_nursery() as nursery:
@@ -175,6 +179,11 @@ class Workers:
             while isinstance(refused, BaseExceptionGroup):
                 refused = refused.exceptions[0]
             raise refused or group from None
+
+    def _tell(self, command: bridge.Listen | bridge.AskMapping) -> None:
+        """Only the first worker can ask: what comes from an address without a peer reaches it."""
+        for worker in self._workers if isinstance(command, bridge.Listen) else self._workers[:1]:
+            self.send(worker.index, command)
 
     def adopt(self, ufrag: str, fd: int, message: bytes) -> bool:
         """Passes a media connection, and the check that was read from it, to the worker of this ufrag.
@@ -219,8 +228,8 @@ class Workers:
         port = config.port and config.port + worker.index
         return bridge.Configure(
             port=first.port or config.port if worker.handovers else port,
-            hosts=() if config.host == ANY_HOST else (config.host,),
-            advertise=config.public_ip,
+            hosts=self.addresses.listen.hosts,
+            advertise=self.addresses.listen.advertise,
             max_tracks=config.max_tracks if config.limits else UNLIMITED,
             last_n=config.last_n if config.limits else 0,
             answer_s=config.answer_s,
@@ -308,10 +317,13 @@ class Workers:
     def _handle(self, worker: _Worker, event: bridge.Event) -> None:
         match event:
             case bridge.Ready():
+                if not worker.ready:
+                    addresses = ",".join(event.addresses)
+                    log.info("worker_ready worker=%d udp_port=%d addresses=%s", worker.index, event.port, addresses)
                 worker.ready, worker.advertised, worker.port = True, event.advertised, event.port
                 worker.started.set()
-                addresses = ",".join(event.addresses)
-                log.info("worker_ready worker=%d udp_port=%d addresses=%s", worker.index, event.port, addresses)
+            case bridge.Mapping():
+                self.addresses.on_mapping(event)
             case bridge.Fatal():
                 worker.why = event.message
             case bridge.Stats():

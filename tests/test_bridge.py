@@ -17,6 +17,8 @@ from sfu import bridge
 
 COMMANDS: list[bridge.Command] = [
     bridge.Configure(8080, ("127.0.0.1", "::1"), ("203.0.113.7",), 8, 16, 15.0, 15.0, 10.0, True),
+    bridge.Listen(("10.0.0.5", "::1"), ("203.0.113.7", "10.0.0.5")),
+    bridge.AskMapping(("10.0.0.5",), (("192.0.2.3", 3478),)),
     bridge.Join("p1", "room", True, True, False),
     bridge.Answer("p1", "v=0\r\n"),
     bridge.Publish("p1", "screen", "video"),
@@ -30,6 +32,7 @@ COMMANDS: list[bridge.Command] = [
 EVENTS: list[bridge.Event] = [
     bridge.Ready(8080, ("127.0.0.1",), ("203.0.113.7",)),
     bridge.Fatal("Cannot listen."),
+    bridge.Mapping("10.0.0.5", "192.0.2.3", "203.0.113.7", 8080),
     bridge.Offer("p1", "v=0\r\n", {"0": "microphone"}, {"2": bridge.Origin("p2", "camera")}),
     bridge.Candidate("p1", "candidate:1 1 udp 1 192.0.2.1 9 typ host", "0"),
     bridge.Connected("p1", "192.0.2.1"),

@@ -31,6 +31,9 @@ ACCEPTED = [
     ("TCP_PORT", "1024", 1024),
     ("PUBLIC_IP", "203.0.113.9", ("203.0.113.9",)),
     ("PUBLIC_IP", "203.0.113.9, 2001:DB8::1,203.0.113.9,", ("203.0.113.9", "2001:db8::1")),
+    ("STUN", "stun.example.org", ("stun.example.org", 3478)),
+    ("STUN", "192.0.2.3:19302", ("192.0.2.3", 19302)),
+    ("STUN", "[2001:DB8::1]:3478", ("2001:db8::1", 3478)),
     ("ALLOWED_ORIGINS", "https://Example.org", ("https://example.org",)),
     (
         "ALLOWED_ORIGINS",
@@ -84,6 +87,8 @@ REFUSED = [
     ("PUBLIC_IP", "0.0.0.0", "nobody can send to"),
     ("PUBLIC_IP", "224.0.0.1", "nobody can send to"),
     ("PUBLIC_IP", "fe80::1%eth0", "nobody can send to"),
+    *(("STUN", text, "stun.example.org:3478") for text in ("stun:a.example", "a.example:0", "a:65536", "a b", "::1")),
+    ("STUN", "[::g]", "a name or address"),
     ("ALLOWED_ORIGINS", "example.org", "'example.org' is not one"),
     ("ALLOWED_ORIGINS", "*", "'*' is not one"),
     ("ALLOWED_ORIGINS", "https://example.org/page", "is not one"),

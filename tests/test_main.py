@@ -123,7 +123,8 @@ def test_start_says_where_and_ends_in_order(server: Server) -> None:
     lines = server.output
     assert f"sfu {__version__} is ready." in lines
     assert f"http://localhost:{server.port}\n" in lines
-    assert f"TCP {server.port} and UDP {server.port}, with media at 127.0.0.1\n" in lines
+    assert f"TCP {server.port} and UDP {server.port}\n" in lines
+    assert "Media   at 127.0.0.1 (lo)\n" in lines
     assert "Note" not in lines
     assert server.stop() == 0
     assert "level=ERROR" not in server.output
@@ -135,7 +136,7 @@ def test_start_says_where_and_ends_in_order(server: Server) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each media process has a port")
 def test_one_port_is_enough_and_one_servers_only(start_server: Callable[..., Server]) -> None:
     server = start_server(workers="3")
-    assert f"TCP {server.port} and UDP {server.port}, with media at" in server.output
+    assert f"TCP {server.port} and UDP {server.port}\n" in server.output
     processes = workers(server.pid)
     sockets = [sock for process in processes for sock in process.net_connections("udp")]
     assert [sock.laddr.port for sock in sockets] == [server.port] * 3

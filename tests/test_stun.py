@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.media_client import check
 
-from sfu.stun import ATTRIBUTES, LOOKED_AT, Signed, answers, named, parse_check
+from sfu.stun import ATTRIBUTES, LOOKED_AT, Signed, answers, mapped_address, named, parse_check, question
 
 PWD = "passwordpasswordpassword"
 
@@ -176,3 +176,31 @@ def test_a_changed_check_is_not_believed(choose: st.DataObject) -> None:
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_cut_checks_never_raise(start: int, end: int) -> None:
     read(bytes(check("ufrag", PWD))[start:end])
+
+
+# --- what a STUN server saw -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", [("203.0.113.9", 8080), ("2001:db8::9", 65535)])
+def test_the_address_that_a_server_saw(address: tuple[str, int]) -> None:
+    request = stun.parse_message(question(b"transaction!"))
+    assert (request.message_method, request.message_class) == (stun.Method.BINDING, stun.Class.REQUEST)
+    response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, request.transaction_id)
+    response.attributes["SOFTWARE"] = "a server"
+    response.attributes["XOR-MAPPED-ADDRESS"] = address
+    assert mapped_address(bytes(response)) == address
+    assert mapped_address(bytes(response)[:-1]) is None
+    assert mapped_address(bytes(request)) is None
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\0\1", b"\0\1\0\0", b"\0\3" + bytes(6), b"\0\1" + bytes(18), b"\0\2" + bytes(6), bytes(8)]
+)
+def test_an_address_that_is_none(value: bytes) -> None:
+    assert mapped_address(message(attribute(0x20, value), kind=0x101)) is None
+
+
+@given(st.binary(max_size=60))
+def test_anything_for_an_answer(data: bytes) -> None:
+    found = mapped_address(b"\x01\x01" + len(data).to_bytes(2) + b"\x21\x12\xa4\x42" + b"transaction!" + data)
+    assert found is None or 0 <= found[1] < 65536

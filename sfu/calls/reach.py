@@ -62,10 +62,11 @@ def scope_of(address: str) -> Scope:
 
 
 class Reach:
-    """Remembers from where media paths came about. `tcp_port` takes media over TCP, 0 if none does."""
+    """Remembers from where media paths came about. `tcp_port` takes media over TCP, 0 if none does. `seen` is the
+    address that a STUN server sees this server at, if that is not advertised, else empty."""
 
-    def __init__(self, clock: Callable[[], float], tcp_port: int) -> None:
-        self._clock, self._tcp_port = clock, tcp_port
+    def __init__(self, clock: Callable[[], float], tcp_port: int, seen: Callable[[], str] = str) -> None:
+        self._clock, self._tcp_port, self._seen = clock, tcp_port, seen
         self._here: dict[str, Scope] = {}  # by peer
         self._left_s: dict[Scope, float] = {}  # when the last peer of each scope left
         self._warned_s: dict[str, float] = {}  # by cause
@@ -103,7 +104,9 @@ class Reach:
             return "address"
         since_s = self._clock() - RECENT_S
         recent = {*self._here.values(), *(other for other, left_s in self._left_s.items() if left_s > since_s)}
-        return "network" if any(other >= scope for other in recent) else "server"
+        if any(other >= scope for other in recent):
+            return "network"
+        return "address" if scope is Scope.INTERNET and self._seen() else "server"
 
     def _warns(self, cause: str) -> bool:
         now_s = self._clock()

@@ -128,7 +128,7 @@ class Calls:
         self.admission, self.life = admission, life
         self.chat = Chat(rooms, admission.store, limits=config.limits)
         self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
-        self.reach = Reach(trio.current_time, config.public_tcp_port)
+        self.reach = Reach(trio.current_time, config.public_tcp_port, lambda: workers.addresses.contradiction)
         self.probes = Probes(config, workers)
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}

@@ -341,6 +341,7 @@ class Session:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")
                 hub.deliver(hub.chat.say(self.entry, peer, text))
             case RestartIce():
+                hub.workers.addresses.doubt()
                 self._media.command(bridge.RestartIce(peer.id))
             case Hand(raised):
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
@@ -383,6 +384,7 @@ class Session:
             case bridge.Lost(_, lost):
                 hub.deliver(hub.rooms.lost(peer, lost))
             case bridge.Unreached():
+                hub.workers.addresses.doubt()
                 self.tell(hub.reach.unreached(event, self.who, self.entry.address))
             case bridge.Connected(_, address, over):
                 self.had_media, self.path = True, {"transport": over, "address": address}

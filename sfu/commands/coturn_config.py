@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from sfu.addresses import Addresses
 from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.interfaces import interface_addresses
 from sfu.turn import TurnUrl, parse_url
-from sfu.values import ANY_HOST
 
 NAME, HELP = "coturn-config", "print the configuration of a TURN server"
 DESCRIPTION = "Prints a turnserver.conf for coturn as the TURN server of SFU_TURN_URLS, with SFU_TURN_SECRET."
@@ -91,5 +90,7 @@ def _port(urls: Sequence[TurnUrl], scheme: str) -> int | None:
 
 def _advertised(config: Config) -> Sequence[str]:
     """The addresses that browsers send media to; loopback only if there is no other."""
-    found = config.public_ip or interface_addresses(() if config.host == ANY_HOST else (config.host,))
+    addresses = Addresses(config)
+    addresses.read()
+    found = [one.address for one in addresses.advertised]
     return [address for address in found if not ip_address(address).is_loopback] or found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import os
@@ -25,9 +24,8 @@ import anyio
 
 from sfu import bridge, logs
 from sfu.errors import SfuError
-from sfu.interfaces import interface_addresses
 from sfu.media.bandwidth.lastn import Video
-from sfu.media.peer import sdp
+from sfu.media.listening import Listening
 from sfu.media.peer.peer import Peer
 from sfu.media.peer.quality import QUALITY_S, uploads
 from sfu.media.peer.room import Room
@@ -63,8 +61,6 @@ LOAD_WEIGHT = 0.3
 FULL_COLLECTION_S, FULL_COLLECTION_PEERS = 30.0, 25
 """A full garbage collection runs this long after the last one if peers have left, or as soon as FULL_COLLECTION_PEERS
 have: what they held is megabytes."""
-ADDRESSES_S = 10.0
-"""How often the interfaces are read again, for addresses that appear after the start."""
 
 
 class Usage(NamedTuple):
@@ -95,8 +91,9 @@ class Worker:
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
-            SendBuffers(self.counters), candidates=[],
+            SendBuffers(self.counters), bridge.Listen(configure.hosts, configure.advertise), candidates=[],
         )  # fmt: skip
+        self.listening = Listening(self.shared, self.peers)
         self._measuring = asyncio.Event()
         self._last, self._load = Usage.now(self.counters), 0.0
         self._started_s = self._last.wall_s
@@ -108,17 +105,6 @@ class Worker:
             self._forget(event.peer)
         self.outbox.put_nowait(event)
 
-    def listen(self) -> list[str]:
-        """Binds the addresses that the interfaces have now; returns the new candidates. Raises OSError if the port is
-        taken, or if there is no address at all."""
-        config = self.shared.config
-        self.udp.open(interface_addresses(config.hosts), config.port or self.udp.port, config.hosts)
-        if not self.udp.endpoints:
-            raise OSError(errno.EADDRNOTAVAIL, "no interface has an address yet")
-        before = set(self.shared.candidates)
-        self.shared.candidates = sdp.candidate_lines(self.shared.advertised, self.udp.port, config.tcp_port)
-        return [line for line in self.shared.candidates if line not in before]
-
     def handle(self, command: bridge.Command) -> None:
         """Carries out one command. A client's mistake becomes a Refused event; an internal error ends the peer."""
         if isinstance(command, bridge.Configure):
@@ -126,6 +112,12 @@ class Worker:
         if isinstance(command, bridge.LogLevel):
             logging.getLogger().setLevel(command.level.upper())
             log.debug("log_level level=%s", command.level)
+            return
+        if isinstance(command, bridge.Listen):
+            self.listening.change(command)
+            return
+        if isinstance(command, bridge.AskMapping):
+            self.listening.ask(command)
             return
         if isinstance(command, bridge.Join):
             room = self.rooms.setdefault(command.room, Room(command.room, self.shared.config.last_n))
@@ -299,20 +291,6 @@ class Worker:
         pause_us = int((time.perf_counter() - began_s) * 1e6)
         self.counters["gc_pause_us_max"] = max(self.counters["gc_pause_us_max"], pause_us)
 
-    async def watch_addresses(self) -> None:
-        """Binds addresses that interfaces get later, and trickles them to all peers (RFC 8838)."""
-        while True:
-            await asyncio.sleep(ADDRESSES_S)
-            try:
-                new = self.listen()
-            except OSError as error:
-                log.warning("address_unusable error=%s", error)
-                continue
-            for line in new:
-                log.info("address_new candidate=%r", line)
-                for peer in self.peers:
-                    self.emit(bridge.Candidate(peer, line, "0"))
-
     def close(self) -> None:
         for peer in list(self.peers.values()):
             peer.close()
@@ -330,7 +308,7 @@ async def serve(sock: socket.socket) -> None:
         return
     worker = Worker(configure)
     try:
-        worker.listen()
+        worker.listening.open()
     except OSError as error:
         await channel.send(bridge.Fatal(f"Cannot listen: {error}. Free the port or set SFU_PORT to another."))
         return
@@ -338,7 +316,7 @@ async def serve(sock: socket.socket) -> None:
     gc.freeze()
     gc.disable()  # `_report` collects
     log.debug("loop=%s batches=%s", type(asyncio.get_running_loop()).__module__, libc.lib is not None)
-    worker.emit(bridge.Ready(worker.udp.port, tuple(worker.udp.endpoints), worker.shared.advertised))
+    worker.emit(worker.listening.ready)
 
     async def send_events() -> None:
         with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # the reader sees the end too
@@ -348,7 +326,7 @@ async def serve(sock: socket.socket) -> None:
 
     try:
         async with anyio.create_task_group() as tasks:
-            for task in (send_events, worker.tick, worker.measure, worker.watch_addresses):
+            for task in (send_events, worker.tick, worker.measure):
                 tasks.start_soon(task)
             async for command in commands:
                 worker.handle(command)

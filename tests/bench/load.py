@@ -107,6 +107,7 @@ class StampedReceiver(Receiver):
 class Wire:
     """The client's socket: what DTLS needs of an ICE transport, then counting."""
 
+    KIND = "udp"
     role = "controlling"
     receiver = StampedReceiver()
 
@@ -114,7 +115,7 @@ class Wire:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, 33 if os.geteuid() == 0 else socket.SO_RCVBUF, 4 << 20)
         self.socket.setsockopt(socket.SOL_SOCKET, StampedReceiver.SO_TIMESTAMPNS, 1)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind(("", 0))
         self.socket.setblocking(False)
         self.fd = self.socket.fileno()
         self.server: Any = None
@@ -125,6 +126,12 @@ class Wire:
         self.delays: list[float] = []
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         asyncio.get_running_loop().add_reader(self.fd, self._readable)
+
+    async def open(self) -> None:
+        """`server` is known."""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendto(data, self.server)
 
     def _readable(self) -> None:
         receiver = self.receiver
@@ -158,7 +165,7 @@ class Wire:
             response = stun.Message(stun.Method.BINDING, stun.Class.RESPONSE, transaction_id=request.transaction_id)
             response.attributes["XOR-MAPPED-ADDRESS"] = address
             response.add_message_integrity(PWD.encode())
-            self.socket.sendto(bytes(response), address)
+            self.send(bytes(response))
 
     async def check(self, ufrag: str, pwd: str) -> None:
         while not self.proved.is_set():
@@ -172,19 +179,49 @@ class Wire:
             "USERNAME": f"{ufrag}:{UFRAG}", "PRIORITY": 1853693695, "ICE-CONTROLLING": 1, "USE-CANDIDATE": None,
         }  # fmt: skip
         request.add_message_integrity(pwd.encode())
-        self.socket.sendto(bytes(request), self.server)
+        self.send(bytes(request))
 
     async def _recv(self) -> bytes:
         return await self._inbox.get()
 
     async def _send(self, data: bytes) -> None:
-        self.socket.sendto(data, self.server)
+        self.send(data)
+
+
+class TcpWire(Wire):
+    """The client's connection, for a peer whose network blocks UDP (RFC 6544, RFC 4571)."""
+
+    KIND = "tcp"
+
+    def __init__(self) -> None:
+        super().__init__()
+        asyncio.get_running_loop().remove_reader(self.fd)
+        self.socket.close()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        reader, self._writer = await asyncio.open_connection(*self.server)
+        self._reading = asyncio.ensure_future(self._read(reader))
+
+    def send(self, data: bytes) -> None:
+        assert self._writer is not None
+        self._writer.write(len(data).to_bytes(2) + data)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            size = int.from_bytes(await reader.readexactly(2))
+            data = await reader.readexactly(size)
+            if not 128 <= data[0] < 192:
+                self._other(data, self.server)
+            elif not 192 <= data[1] <= 223:
+                self._media(memoryview(data), 0, size, time.time())
 
 
 class Peer:
-    def __init__(self, room: str, name: str, publishes: bool) -> None:
+    def __init__(self, room: str, name: str, publishes: bool, tcp: bool) -> None:
         self.room, self.name, self.publishes = room, name, publishes
-        self.wire, self.signalling = Wire(), Signalling()
+        self.wire, self.signalling = TcpWire() if tcp else Wire(), Signalling()
         self.ssrc = secrets.randbelow(1 << 32) or 1
         self.began_s = time.time()
         self.sent = 0
@@ -203,7 +240,8 @@ class Peer:
             self._candidate(json.loads(data).get("candidate") or "")
 
     def _candidate(self, line: str) -> None:
-        found = re.search(r"candidate:\S+ 1 udp \d+ (127\.\S+|\d+\.\d+\.\d+\.\d+) (\d+) typ host", line, re.IGNORECASE)
+        line_of = rf"candidate:\S+ 1 {self.wire.KIND} \d+ (127\.\S+|\d+\.\d+\.\d+\.\d+) (\d+) typ host"
+        found = re.search(line_of, line, re.IGNORECASE)
         if found and self.wire.server is None:
             self.wire.server = found[1], int(found[2])
 
@@ -242,6 +280,7 @@ class Peer:
         assert pwd is not None
         for line in sdp.splitlines():
             self._candidate(line)
+        await self.wire.open()
         await self.wire.check(ufrag[1], pwd[1])
         dtls = RTCDtlsTransport(self.wire, [CERTIFICATE])  # type: ignore[arg-type]
         dtls._srtp_profiles = PROFILES
@@ -270,7 +309,7 @@ class Peer:
                 head = struct.pack("!BBHII", 0x80, 96 | (i == n - 1) << 7, self._seq, self._ts, self.ssrc)
                 payload = bytes([0x10 if i == 0 else 0, 1]) + bytes(10) + struct.pack("!d", time.time())
                 data = head + payload + rest[: PAYLOAD - len(payload) - (i < n // 2)]
-                self.wire.socket.sendto(self._tx.protect(data), self.wire.server)
+                self.wire.send(self._tx.protect(data))
                 self._seq = (self._seq + 1) & 0xFFFF
                 self.sent += 1
 
@@ -296,7 +335,7 @@ async def measure(a: argparse.Namespace) -> dict[str, Any]:
     rate = {"pps": 20.0}  # a trickle while joining: some servers announce a track with its first packet
     for room in range(a.rooms):
         for i in range(a.peers):
-            peer = Peer(f"bench-{a.label}-{room}", f"u{i}", i < a.pubs)
+            peer = Peer(f"bench-{a.label}-{room}", f"u{i}", i < a.pubs, a.tcp and i >= a.pubs)
             peers.append(peer)
             await peer.join(a.url)
             if peer.publishes:
@@ -345,6 +384,7 @@ def main() -> None:
     for name, seconds in (("pps", 300.0), ("seconds", 3.0), ("pause", 0.05), ("setup", 20.0)):
         parser.add_argument(f"--{name}", type=float, default=seconds)
     parser.add_argument("--pid", type=int, action="append", default=[])
+    parser.add_argument("--tcp", action="store_true", help="those who do not publish get their media over TCP")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(measure(parser.parse_args()))), flush=True)
 

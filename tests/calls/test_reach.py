@@ -116,7 +116,9 @@ def test_a_client_that_is_heard_is_reached_in_part(reach: Reach) -> None:
 
 
 def unreached(reach: Reach, *hosts: str, heard: bool = False) -> Unreached:
-    return reach.unreached(bridge.Unreached("p", heard, hosts, 8080), {"room": "'c/team'", "peer": "p"}, CLIENT)
+    return reach.unreached(
+        bridge.Unreached("p", heard, hosts, 8080), {"room": "'c/team'", "peer": "p", "name": "'Al ice'"}, CLIENT
+    )
 
 
 def test_the_warning_names_both_ends_and_the_setting(reach: Reach, caplog: pytest.LogCaptureFixture) -> None:
@@ -124,7 +126,8 @@ def test_the_warning_names_both_ends_and_the_setting(reach: Reach, caplog: pytes
     assert told == Unreached("address", ("10.0.0.5:8080", "[fd00::1]:8080"), tcp=True)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    for named in (CLIENT, "advertised=10.0.0.5:8080,[fd00::1]:8080", "peer=p", "room='c/team'", "SFU_PUBLIC_IP"):
+    who = "room='c/team' peer=p name='Al ice'"
+    for named in (CLIENT, "advertised=10.0.0.5:8080,[fd00::1]:8080", who, "SFU_PUBLIC_IP"):
         assert named in record.getMessage()
 
 
@@ -137,3 +140,11 @@ def test_warnings_are_as_rare_as_their_causes(reach: Reach, clock: Clock, caplog
     warning, info = logging.WARNING, logging.INFO
     assert [record.levelno for record in caplog.records] == [warning, info, warning, warning]
     assert all("8080" in record.getMessage() for record in caplog.records)
+
+
+def test_an_address_that_a_stun_server_contradicts_is_named(clock: Clock) -> None:
+    reach = Reach(clock, 8080, lambda: PUBLIC)
+    assert reach.cause(CLIENT, ("203.0.113.77",), heard=False) == "address"
+    assert reach.cause("192.168.1.9", ("203.0.113.77",), heard=False) == "server", "who is near may have another way"
+    reach.connected("b", "198.51.100.8", "udp")
+    assert reach.cause(CLIENT, ("203.0.113.77",), heard=False) == "network", "others reach it there"

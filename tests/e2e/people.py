@@ -85,8 +85,9 @@ def camera_script(lines: int = LINES) -> str:
     return f"({_OPENS_JS})({lines})"
 
 
-def launch(playwright: Playwright, *arguments: str) -> Browser:
-    """The Chromium this machine has; the test is skipped where there is none."""
+def launch(playwright: Playwright, *arguments: str, machine: Callable[[str], str] = str) -> Browser:
+    """The Chromium this machine has; the test is skipped where there is none. `machine` makes of its executable one
+    that runs elsewhere."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         pytest.skip("no Chromium is installed")
@@ -98,7 +99,7 @@ def launch(playwright: Playwright, *arguments: str) -> Browser:
         "--autoplay-policy=no-user-gesture-required",
         f"--host-resolver-rules=MAP {HERE} 127.0.0.1",
     ]
-    return playwright.chromium.launch(executable_path=found, args=[*flags, *arguments])
+    return playwright.chromium.launch(executable_path=machine(found), args=[*flags, *arguments])
 
 
 class Person:

@@ -9,7 +9,6 @@ import sys
 import threading
 from fractions import Fraction
 
-import msgspec
 import psutil
 import pytest
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
@@ -467,15 +466,14 @@ def test_stats_count_and_come_every_second() -> None:
     run(test)
 
 
-def test_new_addresses_are_trickled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "ADDRESSES_S", 0.01)
-
+def test_new_addresses_are_trickled() -> None:
     async def test() -> None:
         async with local_worker() as control, clients(control, "a") as (a,):
-            watching = asyncio.ensure_future(control.worker.watch_addresses())
-            msgspec.structs.force_setattr(control.worker.shared.config, "hosts", ("127.0.0.1", "127.0.0.2"))
+            await control.send(bridge.Listen(("127.0.0.1", "127.0.0.2", "192.0.2.1"), ()))
             event = await control.event(bridge.Candidate, "a")
             assert event.mid == "0"
+            told = await control.event(bridge.Ready)
+            assert told.addresses == told.advertised == ("127.0.0.1", "127.0.0.2")
             for held in (True, False):  # it may have been lost
                 await control.send(bridge.Hold("a", held))
             assert await control.event(bridge.Candidate, "a") == event
@@ -485,8 +483,36 @@ def test_new_addresses_are_trickled(monkeypatch: pytest.MonkeyPatch) -> None:
             await a.ice.check()
             b = await Client(control, "b").join()
             assert event.candidate in (await b.next_offer()).sdp
-            watching.cancel()
-            await asyncio.wait([watching])
+
+    run(test)
+
+
+def test_only_bound_addresses_of_this_machine_are_advertised() -> None:
+    async def test() -> None:
+        async with local_worker() as control:
+            advertise = ("203.0.113.9", "192.0.2.1", "127.0.0.2")
+            await control.send(bridge.Listen(("127.0.0.1", "127.0.0.2", "192.0.2.1"), advertise))
+            assert (await control.event(bridge.Ready)).advertised == ("203.0.113.9", "127.0.0.2")
+            await control.send(bridge.Listen(("127.0.0.1", "127.0.0.2", "192.0.2.1"), advertise))
+            assert not control.pending(bridge.Ready), "nothing has changed"
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        bridge.Listen(("127.0.0.2",), ("127.0.0.2", "203.0.113.9")),  # the address of the path is gone
+        bridge.Listen(("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "203.0.113.10")),  # a NAT has another address
+    ],
+)
+def test_a_path_that_may_have_ended_is_looked_for_again(then: bridge.Listen) -> None:
+    async def test() -> None:
+        places = {"hosts": ("127.0.0.1", "127.0.0.2"), "advertise": ("127.0.0.1", "203.0.113.9")}
+        async with local_worker(**places) as control, clients(control, "a") as (a,):
+            before = a.server()
+            await control.send(then)
+            await until(lambda: a.server() != before, "new credentials are offered")
 
     run(test)
 

@@ -3,6 +3,7 @@
     just soak                     all of it, about half an hour
     just soak --only variants     the tests that `just test` leaves out: every language, window, proxy; long searches
     just soak --seconds 20 --only narrow
+    just soak --only net          the table of docs/reach.md: a call in each kind of network, with times; needs root
     just soak --compare ws://127.0.0.1:9000/ws     the same through any server that speaks pion sfu-ws signalling
 
 Exits with 1 where a goal was missed.
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
 from elsewhere import site  # noqa: E402
+from net import report  # noqa: E402
 
 from tests.soak import loss, narrow, soon  # noqa: E402
 
@@ -33,7 +35,7 @@ def main() -> None:
         prog="just soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--only", choices=("variants", "loss", "narrow", "soon"))
+    parser.add_argument("--only", choices=("variants", "loss", "narrow", "soon", "net"))
     parser.add_argument("--loss", type=float, action="append", help="share of 1; may be given more than once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compare", metavar="URL", help="its media must come from 127.0.0.1")
@@ -55,6 +57,10 @@ def main() -> None:
         rows = found["soon"] = soon.run(TIMES)
         print(soon.table(rows))
         problems += soon.missed(rows)
+    if options.only == "net":  # without times, the variants have it
+        tried = report.run()
+        print(report.table(tried))
+        problems += report.missed(tried)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     if problems:

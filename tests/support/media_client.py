@@ -186,7 +186,7 @@ async def beside(*work: Any) -> AsyncIterator[None]:
 async def local_worker(**changes: Any) -> AsyncIterator[LocalControl]:
     """A worker on this loop: what `serve` runs, without the process."""
     worker = Worker(configure(**changes))
-    worker.listen()
+    worker.listening.open()
     control = LocalControl(worker)
     try:
         async with beside(control.pump(), worker.tick(), worker.measure()):

@@ -23,10 +23,13 @@ class Shared:
     emit: Callable[[bridge.Event], None]
     counters: dict[str, int]
     send_buffers: SendBuffers
+    listen: bridge.Listen
     candidates: list[str]
     out: Packet = field(default_factory=Packet)  # scratch; filled, encrypted and sent without awaiting
 
     @property
     def advertised(self) -> tuple[str, ...]:
         """The addresses in the candidates, all with the port `udp.port`."""
-        return self.config.advertise or tuple(self.udp.endpoints)
+        bound, wanted = self.udp.endpoints, self.listen
+        told = tuple(one for one in wanted.advertise if one in bound or one not in wanted.hosts)
+        return told or tuple(bound)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Container, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 
 from sfu.media.transport.gate import Gate, OnMedia, Route, T
 from sfu.media.transport.handover import Handed, Handover, Handovers
@@ -48,11 +48,11 @@ class UdpPort(Gate[T]):
         self._on_media = on_media
         self._receivers: dict[tuple[int, bool], Receiver | PortableReceiver] = {}
 
-    def open(self, addresses: Iterable[str], port: int, named: Container[str] = ()) -> list[str]:
+    def open(self, addresses: Iterable[str], port: int) -> list[str]:
         """Binds addresses that are not bound yet and closes those that are no longer wanted; returns the new ones.
 
         Port 0 takes a free one, the same for all. Raises OSError naming the address that cannot be bound. An address
-        that is not in `named` and not ready yet (IPv6 first looks for duplicates) is left for the next call instead.
+        that is not ready yet (IPv6 first looks for duplicates) is left for the next call instead.
         """
         wanted, new = list(addresses), []
         for address in wanted:
@@ -61,7 +61,7 @@ class UdpPort(Gate[T]):
             try:
                 endpoint = self._bind(address, port or self.port)
             except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL and address not in named:
+                if error.errno == errno.EADDRNOTAVAIL:
                     continue
                 raise OSError(error.errno, f"{address} UDP port {port or self.port}: {error.strerror}") from None
             self.port = endpoint.socket.getsockname()[1]
@@ -85,6 +85,7 @@ class UdpPort(Gate[T]):
         return endpoint
 
     def close(self) -> None:
+        self.questions.close()
         for endpoint in self.endpoints.values():
             self._close_endpoint(endpoint)
         self.endpoints.clear()
@@ -96,6 +97,7 @@ class UdpPort(Gate[T]):
         endpoint.close()
         for route in self._routes.pop(endpoint).values():
             route.close()
+            route.agent.lose(route.path)
 
     def _receiver(self, endpoint: Wire) -> Receiver | PortableReceiver:
         which = endpoint.socket.family, endpoint.portable

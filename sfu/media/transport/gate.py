@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from sfu.flood import FloodGate, Former
 from sfu.media.transport.handover import Handed, Handover, Handovers
 from sfu.media.transport.ice import Agent
+from sfu.media.transport.mapping import Questions
 from sfu.media.transport.rows import Rows
 from sfu.media.transport.sockets import MAX_DATAGRAM, Address, CandidatePair, Wire
 from sfu.stun import MARK_CHARS, is_response, named, parse_check
@@ -73,6 +74,7 @@ class Gate(Generic[T]):
     """The peers of a worker by ufrag and by address. `handovers` lead to the workers that share its port."""
 
     def __init__(self, counters: dict[str, int], handovers: Handovers) -> None:
+        self.questions = Questions()
         self._handovers = handovers
         self._strangers = FloodGate(STRANGER_PER_S, STRANGERS_PER_S)
         self._former = Former()
@@ -189,8 +191,10 @@ class Gate(Generic[T]):
                     self._claims[agent.claim] = found
 
     def _answered(self, path: CandidatePair, key: Hashable, data: bytes, now_s: float, *, handed: bool) -> bool:
-        """Takes a response to a check of this worker, or passes it on if the check was another worker's; False if it is
-        neither."""
+        """Takes a response to a check or a question of this worker, or passes it on if the check was another worker's;
+        False if it is neither."""
+        if self.questions.on_response(data, path.address):
+            return True
         claim = self._claims.get(data[8:20])
         if claim is not None:
             proved = claim[0].handle_response(data, path, now_s)
