@@ -60,8 +60,13 @@ def _interfaces() -> Iterable[tuple[str, str]]:
             yield adapter.name, ip.ip if isinstance(ip.ip, str) else ip.ip[0]
 
 
+def is_bridge(interface: str) -> bool:
+    """Whether an interface of this name leads to containers and virtual machines of this machine only."""
+    return _BRIDGES.fullmatch(interface) is not None
+
+
 def _is_inner(local: Local) -> bool:
-    return ipaddress.ip_address(local.address).is_loopback or _BRIDGES.fullmatch(local.interface) is not None
+    return ipaddress.ip_address(local.address).is_loopback or is_bridge(local.interface)
 
 
 def _rank(local: Local) -> tuple[bool, bool, bool, bool, int]:

@@ -14,7 +14,7 @@ from sfu.calls.reach import Scope, scope_of
 from sfu.config import Config
 from sfu.doctor import certificate, process
 from sfu.doctor.finding import Context, Finding, Run, failed, note, ok, skipped
-from sfu.interfaces import interface_addresses
+from sfu.interfaces import local_addresses
 from sfu.turn import parse_url
 
 PATH_S = 8.0
@@ -129,7 +129,7 @@ def _fix(leg: Leg, path: dict[str, Any], outcome: _Outcome) -> str:
             "this server's UDP port must be open."
         )
     advice = f"Open {leg.upper()} {path['port']} in the firewall of this machine and of the provider."
-    if path["host"] in interface_addresses(()):
+    if path["host"] in {local.address for local in local_addresses(())}:
         return advice
     return (
         f"{advice} {path['host']} is not on this machine: correct SFU_PUBLIC_IP if it is wrong. Some routers let a "

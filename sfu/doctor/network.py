@@ -13,11 +13,8 @@ from sfu.calls.reach import Scope, scope_of
 from sfu.doctor import certificate
 from sfu.doctor.finding import Context, Finding, failed, note, ok, skipped
 from sfu.doctor.sockets import Bound, Protocol, bound, family, named, overlaps
-from sfu.interfaces import interface_addresses
+from sfu.interfaces import is_bridge, local_addresses, useful
 from sfu.values import ANY_HOST
-
-BRIDGES = ("docker", "br-", "virbr", "podman", "cni", "lxcbr", "lxdbr", "veth", "flannel", "cali")
-"""Beginnings of the names of interfaces that lead to containers and virtual machines of this machine only."""
 
 
 async def ports(context: Context) -> Finding:
@@ -69,7 +66,8 @@ def advertised(context: Context) -> Sequence[str]:
     if context.running is not None:
         return context.running.advertised
     config = context.config
-    return config.public_ip or interface_addresses(() if config.host == ANY_HOST else (config.host,))
+    found = useful(local_addresses(() if config.host == ANY_HOST else (config.host,)))
+    return config.public_ip or [local.address for local in found]
 
 
 async def addresses(context: Context) -> Finding:
@@ -80,17 +78,17 @@ async def addresses(context: Context) -> Finding:
         fix = "Remove SFU_HOST, so that the server listens on every address."
         return note(f"{shown or 'No address'}: only this machine can reach the server.", fix)
     local = _interfaces()
-    inside = [host for host in hosts if any(local.get(host, "").startswith(name) for name in BRIDGES)]
-    useful = ",".join(host for host in hosts if host not in inside and scopes[host] > Scope.MACHINE)
+    inside = [host for host in hosts if is_bridge(local.get(host, ""))]
+    reached = ",".join(host for host in hosts if host not in inside and scopes[host] > Scope.MACHINE)
     if inside and not context.config.public_ip:
         return note(
             f"{', '.join(inside)} of {local[inside[0]]} is advertised, which only containers of this machine reach.",
-            f"Set SFU_PUBLIC_IP={useful}." if useful else "Set SFU_PUBLIC_IP to the address that people reach.",
+            f"Set SFU_PUBLIC_IP={reached}." if reached else "Set SFU_PUBLIC_IP to the address that people reach.",
         )
     if max(scopes.values()) < Scope.INTERNET:
         return note(
             f"{shown}: private, so only people in the same network reach the server.",
-            f"If others are to: SFU_PUBLIC_IP=203.0.113.9,{useful} with the public address of this machine.",
+            f"If others are to: SFU_PUBLIC_IP=203.0.113.9,{reached} with the public address of this machine.",
         )
     elsewhere = [host for host in hosts if scopes[host] == Scope.INTERNET and host not in local]
     return ok(
