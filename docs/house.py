@@ -41,7 +41,7 @@ CONTROL: Layers = [
         "sfu.control",
     ),
     ("sfu.tenancy",),
-    ("sfu.protocol",),
+    ("sfu.protocol", "sfu.archive"),
     ("sfu.store",),
     ("sfu.web",),
     ("sfu.workers",),

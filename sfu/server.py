@@ -22,10 +22,10 @@ from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
-from sfu.calls.sharing import FOLDER, Sharing
+from sfu.calls.sharing import Sharing
 from sfu.config import Config
 from sfu.control import Control
-from sfu.data import open_data
+from sfu.data import FILES, open_data
 from sfu.errors import ConfigError
 from sfu.metrics import Counters
 from sfu.operations import Operations
@@ -72,7 +72,7 @@ async def _serve(
     app = create_app(config, counters)
     app.register_blueprint(create_status(rooms, workers, counters, store))
     app.register_blueprint(create_api(config, store, moderation, counters))
-    sharing = Sharing(calls, config.data_dir / FOLDER)
+    sharing = Sharing(calls, config.data_dir / FILES)
     app.register_blueprint(sharing.routes())
     app.register_blueprint(RoomInfo(calls).routes())
     stop = trio.Event()
