@@ -19,7 +19,7 @@ import trio
 
 from sfu import __version__, logs, settings_file
 from sfu.clock import AwakeClock
-from sfu.commands import backup, company, coturn_config, move_db, restore, serve, status
+from sfu.commands import backup, company, coturn_config, forget, move_db, restore, serve, status
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
@@ -28,7 +28,7 @@ log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
-COMMANDS = (serve, status, company, backup, restore, move_db, coturn_config)
+COMMANDS = (serve, status, company, backup, restore, move_db, forget, coturn_config)
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""

@@ -115,8 +115,8 @@ class Moderation:
         """Applies changed room settings to the call."""
         self.follow(room.company_id, room.room_id, room)
 
-    def follow(self, company_id: str, room_id: str, rules: records.RoomRules | records.Room) -> None:
-        """Applies room settings to the call, unless it has these or newer ones."""
+    def follow(self, company_id: str, room_id: str, rules: records.RoomRules | records.Room) -> bool:
+        """Applies room settings to the call, unless it has these or newer ones. Whether its own were older."""
         key, state = f"{company_id}/{room_id}", self._hub.admission.state(company_id, room_id, rules)
         room = self._hub.rooms.rooms.get(key)
         if room is None:
@@ -125,6 +125,8 @@ class Moderation:
             room.version = rules.version
             if room.state != state:
                 self._set(key, state)
+            return True
+        return False
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """The participants of the call, in order of arrival."""
@@ -148,6 +150,15 @@ class Moderation:
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
         """A chat line was deleted: removes it from the history for later joiners and tells the participants."""
         self._hub.deliver(self._hub.rooms.chat_deleted(f"{company_id}/{room_id}", line_id))
+
+    async def follow_chat(self, company_id: str, room_id: str) -> None:
+        """Removes what other processes deleted from the call's chat. Raises DatabaseUnavailable."""
+        room = self._hub.rooms.rooms.get(f"{company_id}/{room_id}")
+        said = [line.id for line in room.lines] if room else []
+        if said:
+            kept = await self._hub.admission.store.chat.list(company_id, room_id, limit=len(said))
+            for line_id in set(said) - {line.id for line in kept.items}:
+                self.chat_deleted(company_id, room_id, line_id)
 
     def _in(self, company_id: str, room_id: str) -> list[Seat]:
         here = (company_id, room_id)
