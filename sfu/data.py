@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from sfu import users
@@ -137,16 +137,17 @@ def data_owner(config: Config) -> tuple[int, int] | None:
 
 
 @contextmanager
-def new_database(file: Path | None) -> Iterator[None]:
-    """Removes a SQLite file that did not exist before the block, if the block fails."""
-    old = file is None or file.exists()
-    try:
-        yield
-    except BaseException:
-        for end in () if old else ("", "-wal", "-shm", "-server"):
-            with suppress(OSError):
-                os.unlink(f"{file}{end}")
-        raise
+def new_database(file: Path | None) -> Iterator[ExitStack]:
+    """Removes a SQLite file that did not exist before the block, unless what the block gets is emptied (`pop_all`)."""
+    with ExitStack() as undo:
+        for end in () if file is None or file.exists() else ("", "-wal", "-shm", "-server"):
+            undo.callback(_unlink, f"{file}{end}")
+        yield undo
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _owner(file: Path, what: str, variables: str) -> int:

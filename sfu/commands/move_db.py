@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sfu.commands import terminal
@@ -41,13 +42,19 @@ async def run(config: Config, options: argparse.Namespace) -> None:
     check_made(config)
     target = _target(config, options.url)
     file, owner = sqlite_file(target), data_owner(target)
-    async with terminal.interruptible("nothing was moved."):
-        with new_database(file):
+    async with terminal.interruptible("nothing was moved.") as ending:
+        with new_database(file) as fresh:
+
+            def committed() -> None:
+                fresh.pop_all()
+                ending.said = f"but everything was copied to {described(target)}."
+
             async with (
                 connect(database_url(config), alone=True) as source,
                 connect(target.database_url, alone=True, beside=source, named="The URL names it.") as new,
             ):
-                moved = await source.copy(new, lambda old, empty: _copy(source, old, new, empty, described(target)))
+                work = partial(_copy, source, new, described(target))
+                moved = await source.copy(new, work, committed)
             if file and owner:
                 os.chown(file, *owner)
                 os.chown(f"{file}-server", *owner)
@@ -71,7 +78,7 @@ def _target(config: Config, url: str) -> Config:
     return target
 
 
-async def _copy(source: Database, old: Statements, new: Database, empty: Statements, name: str) -> Contents:
+async def _copy(source: Database, new: Database, name: str, old: Statements, empty: Statements) -> Contents:
     """In a transaction of each database."""
     from sfu.store import copies
 

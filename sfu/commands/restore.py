@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,20 +63,25 @@ async def _restore(config: Config, options: argparse.Namespace, file: IO[bytes])
     archive = Archive(file, str(options.file))
     steps = _steps(archive)
     key = ServerKey(archive.unseal(terminal.passphrase(config, options, new=False)).reveal())
-    async with terminal.interruptible("nothing was changed."):
+    async with terminal.interruptible("nothing was changed.") as ending:
         progress = terminal.Progress("Checking the backup", archive.size())
         counts = await trio.to_thread.run_sync(archive.check, progress)
         progress.end()
         places = _Places(config, key)
-        with new_database(places.database):
+        with new_database(places.database) as fresh:
             async with connect(database_url(config), alone=True) as database:
                 before = await database.snapshot(lambda statements: _contents(statements, database))
                 print(_described(archive, counts), file=sys.stderr)
                 if replaced := places.replaced(before):
                     print("\n".join(["This replaces", *replaced]), file=sys.stderr)
                     await terminal.confirm("Continue?", options)
-                restored = _Restoring(places, archive, counts, steps, key)
-                kept = await restored.run(database, before)
+
+                def committed() -> None:
+                    fresh.pop_all()
+                    ending.said = "but everything was restored."
+
+                restoring = _Restoring(places, archive, counts, steps, key)
+                kept = await restoring.run(database, before, committed)
     print(_told(options.file, counts, kept))
 
 
@@ -154,15 +159,22 @@ class _Restoring:
         self._places, self._archive, self._counts, self._steps, self._key = places, archive, counts, steps, key
         self._kept: list[str] = []
 
-    async def run(self, database: Database, before: Contents) -> list[str]:
-        """Restores. Returns what is kept of the former data, with the command that deletes it, a line each."""
+    async def run(self, database: Database, before: Contents, committed: Callable[[], None]) -> list[str]:
+        """Restores, and calls `committed` when that cannot fail any more.
+
+        Returns what is kept of the former data, with the command that deletes it, a line each.
+        """
         with ExitStack() as undo:
             try:
                 await trio.to_thread.run_sync(self._prepare, before, undo)
             except (OSError, sqlite3.Error) as error:
                 raise ConfigError(f"The backup cannot be restored: {error}. Nothing was changed.") from None
-            await database.replace(lambda statements: self._replace(statements, database, before, undo))
-            undo.pop_all()
+
+            def keep() -> None:
+                undo.pop_all()
+                committed()
+
+            await database.replace(lambda statements: self._replace(statements, database, before, undo), keep)
         return self._kept
 
     def _prepare(self, before: Contents, undo: ExitStack) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -108,10 +109,17 @@ async def confirm(question: str, options: argparse.Namespace) -> None:
         raise ConfigError("Nothing was changed.")
 
 
+@dataclass(slots=True)
+class Ending:
+    """What an interruption leaves, for people. The block of `interruptible` changes it when that changes."""
+
+    said: str
+
+
 @asynccontextmanager
-async def interruptible(said: str) -> AsyncIterator[None]:
+async def interruptible(said: str) -> AsyncIterator[Ending]:
     """Ctrl-C and signals that end a process cancel the block, so that it can tidy up. Then raises ConfigError."""
-    caught = False
+    caught, ending = False, Ending(said)
     with trio.open_signal_receiver(*STOPPING) as signals:
         async with trio.open_nursery() as nursery:
 
@@ -122,11 +130,11 @@ async def interruptible(said: str) -> AsyncIterator[None]:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            yield
+            yield ending
             nursery.cancel_scope.cancel()
     if caught:
         print(file=sys.stderr)
-        raise ConfigError(f"Interrupted: {said}")
+        raise ConfigError(f"Interrupted: {ending.said}")
 
 
 def counted(rows: dict[str, int]) -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+import anyio
 import trio
 
 from sfu.errors import ConfigError
@@ -206,32 +207,42 @@ class Database:
         """
         return await self._whole(lambda: self._once(work, self._engine.begin_snapshot))
 
-    async def replace(self, work: Work[T]) -> T:
-        """Runs `work` as one transaction of any length, whose effects nobody sees before its end. Cancelling the
-        caller ends it, without any effect."""
-        return await self._whole(lambda: self._replaced(work))
+    async def replace(self, work: Work[T], committed: Callable[[], object]) -> T:
+        """Runs `work` as one transaction of any length, whose effects nobody sees before its end.
 
-    async def copy(self, target: Database, work: Callable[[Statements, Statements], Awaitable[T]]) -> T:
+        Cancelling the caller ends it, without any effect unless `committed` was called: that says that the effects
+        stay, and is called on the asyncio side.
+        """
+        return await self._whole(lambda: self._replaced(work, committed))
+
+    async def copy(
+        self,
+        target: Database,
+        work: Callable[[Statements, Statements], Awaitable[T]],
+        committed: Callable[[], object],
+    ) -> T:
         """Runs `work` in a `snapshot` of this database and in a `replace` of another one, on the same portal."""
 
         async def into(source: Statements) -> T:
-            return await target._replaced(lambda statements: work(source, statements))
+            return await target._replaced(lambda statements: work(source, statements), committed)
 
         return await self._whole(lambda: self._once(into, self._engine.begin_snapshot))
 
-    async def _replaced(self, work: Work[T]) -> T:
+    async def _replaced(self, work: Work[T], committed: Callable[[], object]) -> T:
         async def locked(statements: Statements) -> T:
             await self.lock_schema(statements)
             return await work(statements)
 
-        return await self._once(locked, self._engine.begin)
+        return await self._once(locked, self._engine.begin, committed)
 
-    async def _once(self, work: Work[T], begin: str) -> T:
+    async def _once(self, work: Work[T], begin: str, committed: Callable[[], object] = lambda: None) -> T:
         async with self._engine.connection(write=begin == self._engine.begin) as connection:
             statements = Statements(connection, [])
             await statements.script(begin)
             result = await work(statements)
-            await statements.script("COMMIT")
+            with anyio.CancelScope(shield=True):  # cancelled half-way, nobody would know whether it happened
+                await statements.script("COMMIT")
+            committed()
             return result
 
     async def _whole(self, once: Callable[[], Awaitable[T]]) -> T:

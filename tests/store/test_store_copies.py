@@ -42,7 +42,9 @@ def target_url(request: pytest.FixtureRequest, tmp_path: Path, database_url: str
     return server.url.replace("/postgres", "/target")
 
 
-async def moved(source_url: str, target_url: str, progress: Any = lambda count: None) -> dict[str, int]:
+async def moved(
+    source_url: str, target_url: str, progress: Any = lambda count: None, committed: Any = lambda: None
+) -> dict[str, int]:
     async with connect(source_url) as source, connect(target_url, beside=source) as target:
 
         async def work(old: Statements, new: Statements) -> dict[str, int]:
@@ -51,7 +53,7 @@ async def moved(source_url: str, target_url: str, progress: Any = lambda count: 
             rows = copies.read(old, source.bulk, found.tables)
             return await copies.fill(new, target.bulk, found.steps, rows, progress)
 
-        return await source.copy(target, work)
+        return await source.copy(target, work, committed)
 
 
 async def test_everything_is_copied_whatever_the_engines(
@@ -92,10 +94,15 @@ async def test_a_copy_is_upgraded(database_url: str, target_url: str, server_key
 async def test_an_interrupted_copy_leaves_nothing(database_url: str, target_url: str, server_key: ServerKey) -> None:
     async with open_store(database_url, server_key) as store:
         await fill(store)
-    here = trio.lowlevel.current_trio_token()
+    here, committed = trio.lowlevel.current_trio_token(), list[bool]()
     with trio.CancelScope() as scope:
-        await moved(database_url, target_url, lambda count: here.run_sync_soon(scope.cancel))
-    assert scope.cancelled_caught
+        await moved(
+            database_url,
+            target_url,
+            lambda count: here.run_sync_soon(scope.cancel),
+            lambda: committed.append(True),
+        )
+    assert (scope.cancelled_caught, committed) == (True, [])
     assert await contents(target_url) == {}
     assert await moved(database_url, target_url)
     assert await contents(target_url) == await contents(database_url)
