@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from sfu import errors
 from sfu.calls.admission import Entry
+from sfu.calls.chat import now_ms
 from sfu.calls.registry import Calls, Seat
 from sfu.errors import SfuError
 from sfu.logs import AUDIT, line, quoted
@@ -154,11 +155,12 @@ class Moderation:
     async def follow_chat(self, company_id: str, room_id: str) -> None:
         """Removes what other processes deleted from the call's chat. Raises DatabaseUnavailable."""
         room = self._hub.rooms.rooms.get(f"{company_id}/{room_id}")
-        said = [line.id for line in room.lines] if room else []
+        said = room.unexpired(now_ms()) if room else []
         if said:
-            kept = await self._hub.admission.store.chat.list(company_id, room_id, limit=len(said))
-            for line_id in set(said) - {line.id for line in kept.items}:
-                self.chat_deleted(company_id, room_id, line_id)
+            kept = await self._hub.admission.store.chat.since(company_id, room_id, said[0].time)
+            for one in said:
+                if one.id not in kept:
+                    self.chat_deleted(company_id, room_id, one.id)
 
     def _in(self, company_id: str, room_id: str) -> list[Seat]:
         here = (company_id, room_id)

@@ -68,8 +68,8 @@ async def take_connection(connection: Any) -> None:
 
 
 _IN_USE = (
-    "A server uses this database and would not notice that its contents are replaced. Stop it, for example with "
-    "`sudo systemctl stop sfu`, and run the command again."
+    "A server or another command uses this database and would not notice that its contents are replaced. Stop it, for "
+    "example with `sudo systemctl stop sfu`, and run the command again."
 )
 
 

@@ -55,7 +55,7 @@ def test_a_server_goes_to_postgresql_and_back(
     back = f"sqlite:///{tmp_path}/elsewhere/sfu.db"
     refused = sfu("move-db", back, env=server.env)
     assert refused.returncode == 2
-    assert "sfu: A server uses this database" in refused.stderr
+    assert "sfu: A server or another command uses this database" in refused.stderr
     assert not (tmp_path / "elsewhere" / "sfu.db").exists()
     assert server.stop() == 0
     done = sfu("move-db", back, env=server.env)
