@@ -106,13 +106,16 @@ class PostgreSQLBulk:
         return int(await raw.fetchval(f"SELECT count(*) FROM {table.name}"))
 
     async def page(self, raw: Any, table: Table, after: Row | None) -> list[Row]:
+        return [tuple(row) for row in await raw.fetch(self.page_sql(table, first=after is None), *(after or ()))]
+
+    def page_sql(self, table: Table, *, first: bool) -> str:
+        """The SELECT of a page. The key is qualified: `id` alone would be the text of it that is selected here."""
         kinds = {column.name: column.kind for column in table.columns}
         values = ", ".join(_read(column.name, column.kind) for column in table.columns)
-        key = ", ".join(table.key)
+        key = ", ".join(f"{table.name}.{column}" for column in table.key)
         start = ", ".join(_write(number, kinds[column]) for number, column in enumerate(table.key, 1))
-        where = f"WHERE ({key}) > ({start})" if after else ""
-        sql = f"SELECT {values} FROM {table.name} {where} ORDER BY {key} LIMIT {PAGE}"
-        return [tuple(row) for row in await raw.fetch(sql, *(after or ()))]
+        where = "" if first else f"WHERE ({key}) > ({start})"
+        return f"SELECT {values} FROM {table.name} {where} ORDER BY {key} LIMIT {PAGE}"
 
     async def insert(self, raw: Any, table: Table, rows: Sequence[Row]) -> None:
         values = ", ".join(_write(number, column.kind) for number, column in enumerate(table.columns, 1))

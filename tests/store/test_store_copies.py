@@ -128,6 +128,21 @@ async def test_a_snapshot_is_of_one_moment(
         assert len(await store.companies.list()) == 2 + before, "others wrote meanwhile"
 
 
+async def test_pages_come_out_of_the_index_of_the_key(postgres: Postgres, server_key: ServerKey) -> None:
+    """In the order of the column, not of its text, which a locale may sort otherwise."""
+    url, table = postgres.emptied(), next(table for table in TABLES if table.name == "sessions")
+
+    async def work(statements: Statements) -> str:
+        await statements.raw.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+        sql = bulk.PostgreSQLBulk().page_sql(table, first=False)
+        return "\n".join(row[0] for row in await statements.raw.fetch(f"EXPLAIN {sql}", str(uuid.UUID(int=7))))
+
+    async with open_store(url, server_key) as store:
+        plan = await store.database.snapshot(work)
+    assert "Index Scan using sessions_pkey" in plan
+    assert "Sort" not in plan
+
+
 async def test_nothing_is_replaced_while_a_server_runs(database_url: str, server_key: ServerKey) -> None:
     async with open_store(database_url, server_key) as store:
         await store.sessions.close_stale()  # as a server does at its start
