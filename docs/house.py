@@ -46,7 +46,7 @@ CONTROL: Layers = [
         "sfu.relays",
     ),
     ("sfu.tenancy", "sfu.links"),
-    ("sfu.protocol",),
+    ("sfu.protocol", "sfu.archive"),
     ("sfu.store",),
     ("sfu.web",),
     ("sfu.addresses", "sfu.workers"),

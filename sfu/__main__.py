@@ -20,14 +20,18 @@ import trio
 from sfu import __version__, logs, settings_file
 from sfu.clock import AwakeClock
 from sfu.commands import (
+    backup,
     company,
     completion,
     coturn_config,
     doctor,
     end,
+    forget,
     kick,
     log,
+    move_db,
     participants,
+    restore,
     rooms,
     serve,
     status,
@@ -41,7 +45,10 @@ _log = logging.getLogger("sfu")
 
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
-COMMANDS = (serve, doctor, status, rooms, participants, kick, end, log, token, company, coturn_config, completion)
+COMMANDS = (
+    serve, doctor, status, rooms, participants, kick, end, log, token, company, backup, restore, move_db, forget,
+    coturn_config, completion,
+)  # fmt: skip
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""

@@ -164,6 +164,10 @@ class Config:
     server_key_file: Path | None = _setting(
         None, values.path, "File of the server key, made at the first start.", shown="server.key beside the database"
     )
+    backup_passphrase: str = _setting(
+        "", str, "Passphrase for `sfu backup` and `sfu restore`, if nobody is there to be asked.", shown="none",
+        secret=True,
+    )  # fmt: skip
     turn_urls: tuple[str, ...] = _setting(
         (), turn.parse_urls, "TURN servers for networks that block UDP, comma-separated.", shown="none", live=True
     )

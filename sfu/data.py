@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from sfu import users
 from sfu.config import Config
 from sfu.errors import ConfigError
 from sfu.store import Store, has_companies, open_store
-from sfu.store.engines import parse_url
+from sfu.store.urls import parse_url
 from sfu.tenancy.keys import ServerKey
 
-DATABASE, KEY = "sfu.db", "server.key"
+DATABASE, KEY, FILES = "sfu.db", "server.key", "files"
+"""Names of files in SFU_DATA_DIR; the last is the folder of shared files."""
 UNLIMITED = 1_000_000_000
 
 
@@ -28,7 +29,7 @@ async def open_data(config: Config, *, create: bool = True) -> AsyncIterator[Sto
     if create:
         await _check_key_kept(config)
     else:
-        _check_made(config)
+        check_made(config)
     async with open_store(
         database_url(config),
         server_key(config),
@@ -51,7 +52,7 @@ def server_name(config: Config) -> str:
 
 def described(config: Config) -> str:
     """The database as messages show it: the path of a file, or the URL of a server without password and options."""
-    if file := _sqlite_file(config):
+    if file := sqlite_file(config):
         return str(file)
     url = parse_url(database_url(config))
     place = f"{url.hostname or ''}{f':{url.port}' if url.port else ''}/{url.database}"
@@ -66,19 +67,20 @@ def database_url(config: Config) -> str:
 
 def server_key(config: Config) -> ServerKey:
     """SFU_SERVER_KEY if set, else the key in its file, which is created if it does not exist. Raises ConfigError."""
-    return ServerKey.from_text(config.server_key) if config.server_key else ServerKey.from_file(_key_file(config))
+    return ServerKey.from_text(config.server_key) if config.server_key else ServerKey.from_file(key_file(config))
 
 
-def _key_file(config: Config) -> Path:
+def key_file(config: Config) -> Path:
+    """The file of the server key, unless SFU_SERVER_KEY has the key itself."""
     if config.server_key_file:
         return config.server_key_file
-    file = _sqlite_file(config)
+    file = sqlite_file(config)
     return (file.parent if file else config.data_dir) / KEY
 
 
 async def _check_key_kept(config: Config) -> None:
     """Raises ConfigError, with the way out, if the key file was lost: a new key would not fit the database."""
-    file = _key_file(config)
+    file = key_file(config)
     if config.server_key or not _missing(file) or not await has_companies(database_url(config)) or not _missing(file):
         return
     raise ConfigError(
@@ -101,22 +103,51 @@ def _missing(file: Path) -> bool:
     return False
 
 
-def _sqlite_file(config: Config) -> Path | None:
+def sqlite_file(config: Config) -> Path | None:
+    """The file of a SQLite database; None for PostgreSQL."""
     url = parse_url(database_url(config))
     return Path(url.database).absolute() if url.scheme == "sqlite" else None
 
 
-def _check_made(config: Config) -> None:
+def check_made(config: Config) -> None:
     """Raises ConfigError unless the files of the database and its key exist, and this user may use the database."""
-    if file := _sqlite_file(config):
+    check_owner(config)
+    if not config.server_key:
+        _owner(key_file(config), "server key", "SFU_SERVER_KEY or SFU_SERVER_KEY_FILE")
+
+
+def check_owner(config: Config) -> None:
+    """Raises ConfigError unless a SQLite file exists that this user may use."""
+    if file := sqlite_file(config):
         owner = _owner(file, "database", "SFU_DATA_DIR or SFU_DATABASE_URL")
         if os.geteuid() not in (0, owner):  # SQLite makes files beside this one; root's get this one's owner
             raise ConfigError(
                 f"The database {file} belongs to another user, {users.name_of(owner)}. Run the command as that user or "
                 "as root, for example with sudo."
             )
-    if not config.server_key:
-        _owner(_key_file(config), "server key", "SFU_SERVER_KEY or SFU_SERVER_KEY_FILE")
+
+
+def data_owner(config: Config) -> tuple[int, int] | None:
+    """For root: user and group of the data that are there, which new files are given to. None if there is no need."""
+    for path in (sqlite_file(config), config.data_dir):
+        if os.geteuid() == 0 and path and path.exists():
+            found = path.stat()
+            return found.st_uid, found.st_gid
+    return None
+
+
+@contextmanager
+def new_database(file: Path | None) -> Iterator[ExitStack]:
+    """Removes a SQLite file that did not exist before the block, unless what the block gets is emptied (`pop_all`)."""
+    with ExitStack() as undo:
+        for end in () if file is None or file.exists() else ("", "-wal", "-shm", "-server"):
+            undo.callback(_unlink, f"{file}{end}")
+        yield undo
+
+
+def _unlink(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _owner(file: Path, what: str, variables: str) -> int:

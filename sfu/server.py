@@ -20,10 +20,10 @@ from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
-from sfu.calls.sharing import FOLDER, Sharing
+from sfu.calls.sharing import Sharing
 from sfu.config import Config
 from sfu.control import Control
-from sfu.data import open_data
+from sfu.data import FILES, open_data
 from sfu.doctor.server import add_doctor
 from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters
@@ -84,7 +84,7 @@ class _Server:
         self._control = Control(config.data_dir)
         Operations(config, calls, moderation, lambda: self._https.tls if self._https else None).register(self._control)
         self._signaling = Signaling(calls, moderation)
-        self._sharing = Sharing(calls, config.data_dir / FOLDER)
+        self._sharing = Sharing(calls, config.data_dir / FILES)
         certificate = lambda: self._https.certificate if self._https else None  # noqa: E731
         status = Status(rooms, self._workers, self._counters, self._life, store, certificate)
         self._app = create_app(config, self._counters)

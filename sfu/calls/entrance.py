@@ -43,7 +43,7 @@ QUIET_S, LINGER_BYTES = 0.25, 1 << 20
 WATCH_S = 1.0
 """How often to query the database for sessions ended by other processes."""
 
-ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked, errors.Replaced)}
+ENDED = {error.code: error for error in (CompanyDisabled, RoomDeleted, TokenRevoked, errors.Replaced, errors.Removed)}
 """Why other processes end sessions, by the reason in the database."""
 
 GONE = (ConnectionClosed, LocalProtocolError, UnicodeError)
@@ -104,14 +104,16 @@ class Signaling:
             await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
 
     async def _watch(self) -> None:
-        """Does what other processes did: they revoked a token, disabled a company, deleted or changed a room."""
+        """Does what other processes did: they revoked a token, disabled a company, deleted or changed a room or its
+        chat, or forgot a person."""
         store = self.calls.admission.store
         stamp = store.database.stamp()
         if stamp is None or stamp != self._stamp:
             ids = [session.record.id for session in self.calls.sessions()]
             self._end(await store.sessions.ended(ids))
             for company_id, room_id, rules in await store.sessions.rooms():
-                self.moderation.follow(company_id, room_id, rules)
+                if self.moderation.follow(company_id, room_id, rules):
+                    await self.moderation.follow_chat(company_id, room_id)
             self._stamp = stamp
 
     def _end(self, ended: Mapping[str, str]) -> None:

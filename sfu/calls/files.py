@@ -8,6 +8,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -110,9 +111,13 @@ class Folder:
             self._used_bytes -= await trio.to_thread.run_sync(_delete, path)
 
     async def sweep(self, known: Callable[[Sequence[str]], Awaitable[set[str]]]) -> int:
-        """Deletes the files that `known` does not return; returns how many. `known` gets up to BATCH sorted ids."""
-        old = time.time() - YOUNG_S
-        names = await trio.to_thread.run_sync(_names, self._path, old)
+        """Deletes the files that `known` does not return; returns how many. `known` gets up to BATCH sorted ids.
+
+        Also notices what other programs deleted, as `sfu forget` does.
+        """
+        old, before_bytes = time.time() - YOUNG_S, self._used_bytes
+        names, there_bytes = await trio.to_thread.run_sync(_look, self._path, old)
+        self._used_bytes += there_bytes - before_bytes
         count = 0
         for start in range(0, len(names), BATCH):
             batch = [name for name in names[start : start + BATCH] if canonical_id(name) == name]
@@ -128,8 +133,16 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _names(folder: Path, before: float) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.stat().st_mtime < before)
+def _look(folder: Path, before: float) -> tuple[list[str], int]:
+    """The names of files older than that, and the size of all files together."""
+    names, size = [], 0
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):
+            stat = entry.stat()
+            size += stat.st_size
+            if stat.st_mtime < before:
+                names.append(entry.name)
+    return sorted(names), size
 
 
 def _delete(path: Path) -> int:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from sfu import errors
 from sfu.calls.admission import Entry
+from sfu.calls.chat import now_ms
 from sfu.calls.registry import Calls, Seat
 from sfu.errors import SfuError
 from sfu.logs import AUDIT, line, quoted
@@ -114,8 +115,8 @@ class Moderation:
         """Applies changed room settings to the call."""
         self.follow(room.company_id, room.room_id, room)
 
-    def follow(self, company_id: str, room_id: str, rules: records.RoomRules | records.Room) -> None:
-        """Applies room settings to the call, unless it has these or newer ones."""
+    def follow(self, company_id: str, room_id: str, rules: records.RoomRules | records.Room) -> bool:
+        """Applies room settings to the call, unless it has these or newer ones. Whether its own were older."""
         key, state = f"{company_id}/{room_id}", self._hub.admission.state(company_id, room_id, rules)
         room = self._hub.rooms.rooms.get(key)
         if room is None:
@@ -124,6 +125,8 @@ class Moderation:
             room.version = rules.version
             if room.state != state:
                 self._set(key, state)
+            return True
+        return False
 
     def participants(self, company_id: str, room_id: str) -> list[tuple[records.Session, Participant]]:
         """The participants of the call, in order of arrival."""
@@ -147,6 +150,16 @@ class Moderation:
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
         """A chat line was deleted: removes it from the history for later joiners and tells the participants."""
         self._hub.deliver(self._hub.rooms.chat_deleted(f"{company_id}/{room_id}", line_id))
+
+    async def follow_chat(self, company_id: str, room_id: str) -> None:
+        """Removes what other processes deleted from the call's chat. Raises DatabaseUnavailable."""
+        room = self._hub.rooms.rooms.get(f"{company_id}/{room_id}")
+        said = room.unexpired(now_ms()) if room else []
+        if said:
+            kept = await self._hub.admission.store.chat.since(company_id, room_id, said[0].time)
+            for one in said:
+                if one.id not in kept:
+                    self.chat_deleted(company_id, room_id, one.id)
 
     def _in(self, company_id: str, room_id: str) -> list[Seat]:
         here = (company_id, room_id)

@@ -127,6 +127,10 @@ class Room:
             found.appendleft(line)
         return History(tuple(found))
 
+    def unexpired(self, now_ms: int) -> list[ChatLine]:
+        """The lines that the database has to have, the oldest first."""
+        return [line for line in self.lines if line.time >= now_ms - 1000 * self.state.chat_kept_s]
+
     def speakers_here(self) -> Speakers:
         """`speakers` without peers that have left since."""
         now = self.speakers

@@ -31,7 +31,6 @@ from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnk
 from sfu.store.records import File
 from sfu.web.bodies import PacedBody
 
-FOLDER = "files"
 SWEEP_S = 60.0
 UPLOADS, DOWNLOADS = 16, 64
 """Most transfers at the same time. Each has a file open."""

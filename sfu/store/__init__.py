@@ -20,7 +20,7 @@ from sfu.store.database import Database, open_database
 from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
-from sfu.store.renaming import RENAMING, rename
+from sfu.store.renaming import SCRIPTS
 from sfu.store.retention import SWEEP_S, Retention
 from sfu.store.returns import Returns
 from sfu.store.rooms import Rooms
@@ -124,7 +124,7 @@ async def open_store(
     the database accepts them. Without `create`, a database whose schema is not up to date is refused.
     Raises ConfigError or DatabaseUnavailable.
     """
-    async with open_database(url, {RENAMING: rename}, create=create) as database:
+    async with open_database(url, SCRIPTS, create=create) as database:
         leaves, rulings = Later(database, max_leaves), Later(database, RULINGS)
         lines = Later(database, LINES, Chat.LOCK_ROOM)
         queues, fresh_s = (leaves, rulings), FRESH_BEATS * heartbeat_s
@@ -157,7 +157,7 @@ async def has_companies(url: str) -> bool:
 
     Its schema is migrated first. Raises ConfigError or DatabaseUnavailable.
     """
-    async with open_database(url, {RENAMING: rename}) as database:
+    async with open_database(url, SCRIPTS) as database:
         return await database.read_one(Companies.DEFAULT) is not None
 
 

@@ -88,6 +88,16 @@ class Chat:
         )
         return page([Line.of(row) for row in rows], limit, lambda line: (str(line.sent_ms), line.id))
 
+    SINCE = """
+        SELECT id FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id AND sent_ms >= :since_ms
+    """
+
+    async def since(self, company_id: str, room_id: str, since_ms: int) -> set[str]:
+        """The ids of the lines from this time on, in milliseconds since 1970."""
+        await self._lines.flush()
+        rows = await self._database.read(self.SINCE, company_id=company_id, room_id=room_id, since_ms=since_ms)
+        return {str(row["id"]) for row in rows}
+
     DELETE = "DELETE FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id AND id = :id RETURNING *"
     DELETE_FILE = "DELETE FROM files WHERE company_id = :company_id AND id = :file_id"
 

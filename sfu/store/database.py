@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
+import anyio
 import trio
 
 from sfu.errors import ConfigError
 from sfu.refusals import BadValue, DatabaseUnavailable
 from sfu.store import migrations
+from sfu.store.bulk import Bulk
 from sfu.store.engines import OPEN_ERRORS, Connection, Engine, engine_of
 from sfu.store.portal import Portal, PortalStopped, open_portal
 
@@ -55,6 +57,7 @@ class Statements:
 
     def __init__(self, connection: Connection, said: list[str], lock_rows: str = "") -> None:
         """`said` collects each statement before it runs. `lock_rows` turns a SELECT into one that locks rows."""
+        self.raw: Any = connection.raw_connection  # aiosqlite's or asyncpg's, for sfu.store.bulk
         self._connection = connection
         self._said = said
         self._lock_rows = lock_rows
@@ -86,7 +89,7 @@ class Statements:
     async def script(self, sql: str, /) -> None:
         """Runs a statement of the schema as it is, without parsing `:names` as parameters."""
         self._said.append(sql)
-        await self._connection.raw_connection.execute(sql)
+        await self.raw.execute(sql)
 
 
 Work = Callable[[Statements], Awaitable[T]]
@@ -106,6 +109,11 @@ class Database:
         self._engine = engine
         self._away: set[bool] = set()  # the `write` flags of calls that do not get through at the moment
         self._refused: dict[str, float] = {}  # refused statements that have not worked since, with the last time
+
+    @property
+    def bulk(self) -> Bulk:
+        """How whole tables are read and written."""
+        return self._engine.bulk
 
     @property
     def available(self) -> bool:
@@ -178,30 +186,72 @@ class Database:
         steps = migrations.parse(schema)
 
         async def work(statements: Statements) -> None:
-            if self._engine.lock_schema:
-                await statements.script(self._engine.lock_schema)
-            await statements.script(CREATE_SCHEMA_STEPS)
-            applied = [(row["step"], row["title"]) for row in await statements.all(SCHEMA_STEPS)]
-            if not applied and not create:
-                raise ConfigError("The database is empty. `sfu serve` makes its tables at the first start.")
-            missing = migrations.pending(steps, applied)
-            if missing and not create:
-                raise ConfigError(
-                    f"The database has the schema of an older release: it had step {applied[-1][0]} of {len(steps)}. "
-                    "Start `sfu serve` of this release once, which upgrades it, or use the release that runs now."
-                )
-            for step in missing:
-                for statement in step.statements:
-                    await statements.script(statement)
-                if step.title in scripts:
-                    await scripts[step.title](statements)
-                await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
+            await self.lock_schema(statements)
+            for step in await apply(statements, steps, scripts, create=create):
                 log.info("schema_step=%d title=%r", step.number, step.title)
 
         try:
             await self.transaction(work, MIGRATE_S)
         except DatabaseUnavailable as error:
             raise DatabaseUnavailable(f"The schema cannot be migrated: {_words(error.__cause__)}") from error
+
+    async def lock_schema(self, statements: Statements) -> None:
+        """Makes other starting servers wait until the end of this transaction, which may take any time."""
+        if self._engine.lock_schema:
+            await statements.script(self._engine.lock_schema)
+
+    async def snapshot(self, work: Work[T]) -> T:
+        """Runs `work`, which only reads, in a transaction of any length that sees the database at one moment.
+
+        Others can write meanwhile, unless this database was opened alone. Cancelling the caller ends it.
+        """
+        return await self._whole(lambda: self._once(work, self._engine.begin_snapshot))
+
+    async def replace(self, work: Work[T], committed: Callable[[], object]) -> T:
+        """Runs `work` as one transaction of any length, whose effects nobody sees before its end.
+
+        Cancelling the caller ends it, without any effect unless `committed` was called: that says that the effects
+        stay, and is called on the asyncio side.
+        """
+        return await self._whole(lambda: self._replaced(work, committed))
+
+    async def copy(
+        self,
+        target: Database,
+        work: Callable[[Statements, Statements], Awaitable[T]],
+        committed: Callable[[], object],
+    ) -> T:
+        """Runs `work` in a `snapshot` of this database and in a `replace` of another one, on the same portal."""
+
+        async def into(source: Statements) -> T:
+            return await target._replaced(lambda statements: work(source, statements), committed)
+
+        return await self._whole(lambda: self._once(into, self._engine.begin_snapshot))
+
+    async def _replaced(self, work: Work[T], committed: Callable[[], object]) -> T:
+        async def locked(statements: Statements) -> T:
+            await self.lock_schema(statements)
+            return await work(statements)
+
+        return await self._once(locked, self._engine.begin, committed)
+
+    async def _once(self, work: Work[T], begin: str, committed: Callable[[], object] = lambda: None) -> T:
+        async with self._engine.connection(write=begin == self._engine.begin) as connection:
+            statements = Statements(connection, [])
+            await statements.script(begin)
+            result = await work(statements)
+            with anyio.CancelScope(shield=True):  # cancelled half-way, nobody would know whether it happened
+                await statements.script("COMMIT")
+            committed()
+            return result
+
+    async def _whole(self, once: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await self._portal.call(once)
+        except ConfigError:
+            raise
+        except OPEN_ERRORS as error:
+            raise DatabaseUnavailable(f"The database fails: {_words(error)}.") from error
 
     async def _finish(self, work: Work[T], timeout_s: float, *, write: bool = True, whole: bool = False) -> T:
         """Runs `work` on a connection; if `whole`, as one transaction."""
@@ -279,6 +329,34 @@ SCHEMA_STEPS = "SELECT step, title FROM schema_steps ORDER BY step"
 ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:step, :title, :applied_at)"
 
 
+async def applied_steps(statements: Statements) -> list[tuple[int, str]]:
+    """The schema steps that the database has had, (number, title) in order. It must have the table of steps."""
+    return [(row["step"], row["title"]) for row in await statements.all(SCHEMA_STEPS)]
+
+
+async def apply(
+    statements: Statements, steps: Sequence[migrations.Step], scripts: Mapping[str, Work[None]], *, create: bool = True
+) -> Sequence[migrations.Step]:
+    """Applies the steps that the database has not had, and returns them; see Database.migrate."""
+    await statements.script(CREATE_SCHEMA_STEPS)
+    applied = await applied_steps(statements)
+    if not applied and not create:
+        raise ConfigError("The database is empty. `sfu serve` makes its tables at the first start.")
+    missing = migrations.pending(steps, applied)
+    if missing and not create:
+        raise ConfigError(
+            f"The database has the schema of an older release: it had step {applied[-1][0]} of {len(steps)}. "
+            "Start `sfu serve` of this release once, which upgrades it, or use the release that runs now."
+        )
+    for step in missing:
+        for statement in step.statements:
+            await statements.script(statement)
+        if step.title in scripts:
+            await scripts[step.title](statements)
+        await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
+    return missing
+
+
 @asynccontextmanager
 async def open_database(
     url: str, scripts: Mapping[str, Work[None]] = NO_SCRIPTS, *, create: bool = True
@@ -289,16 +367,31 @@ async def open_database(
     Raises ConfigError for an invalid URL, a schema that is too new or, without `create`, too old, and
     DatabaseUnavailable if the database is away.
     """
-    engine = engine_of(url)
-    async with open_portal() as portal:
+    async with connect(url) as database:
+        await database.migrate(migrations.schema_file().read_text("utf-8"), scripts, create=create)
+        yield database
+
+
+@asynccontextmanager
+async def connect(
+    url: str, *, alone: bool = False, beside: Database | None = None, named: str = "SFU_DATABASE_URL names it."
+) -> AsyncIterator[Database]:
+    """The database at `url` as it is, whatever its schema. `alone`: see engine_of. `beside`: whose portal it shares.
+    `named` is what an error says of where the URL comes from.
+
+    Raises as open_database does.
+    """
+    engine = engine_of(url, alone=alone)
+    async with open_portal() if beside is None else nullcontext(beside._portal) as portal:
         database = Database(portal, engine)
         try:
             await portal.finish(engine.open, timeout_s=OPEN_S)
+        except ConfigError:
+            raise
         except OPEN_ERRORS as error:
             words = f"no answer within {OPEN_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
-            raise DatabaseUnavailable(f"The database cannot be opened: {words}. SFU_DATABASE_URL names it.") from error
+            raise DatabaseUnavailable(f"The database cannot be opened: {words}. {named}") from error
         try:
-            await database.migrate(migrations.schema_file().read_text("utf-8"), scripts, create=create)
             yield database
         finally:
             with trio.CancelScope(shield=True):

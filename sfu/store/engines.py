@@ -1,12 +1,11 @@
 """SQLite and PostgreSQL: connections, and the few differences between the engines.
 
-Except for URL parsing, only this module uses `databases`. Everything here runs on the portal's asyncio loop.
+Except for URLs (sfu.store.urls), only this module uses `databases`. Everything here runs on the portal's asyncio loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import sqlite3
@@ -25,7 +24,8 @@ import databases
 from databases.core import Connection as Connection
 from databases.core import DatabaseURL
 
-from sfu.errors import ConfigError
+from sfu.store import bulk, claims
+from sfu.store.urls import parse_url
 
 BUSY_S = 3.0
 """How long asyncpg waits for a connection, and SQLite at the start for another process."""
@@ -64,6 +64,9 @@ class Engine(Protocol):
 
     begin: str
     """The statement that begins a transaction."""
+    begin_snapshot: str
+    """Statements that begin a transaction of any length that sees the database as it was at one moment."""
+    bulk: bulk.Bulk
     lock_schema: str
     """Statements that lock the schema against other starting servers until the transaction ends; may be empty."""
     lock_rows: str
@@ -80,7 +83,10 @@ class Engine(Protocol):
         """
 
     def claim(self) -> bool:
-        """Registers this process as a server of the database until `close`. Whether it is certainly the only one."""
+        """Registers this process as a server of the database until `close`. Whether it is certainly the only one.
+
+        Raises ConfigError while a command replaces the contents of the database.
+        """
 
     def stamp(self) -> object:
         """A value that changes with every commit of any process, obtained without a query. Callable from any thread.
@@ -103,9 +109,11 @@ class SQLite:
 
     begin = "BEGIN IMMEDIATE"
     lock_schema = lock_rows = ""
+    bulk: bulk.Bulk = bulk.SQLiteBulk()
 
-    def __init__(self, url: DatabaseURL) -> None:
-        self._url = url
+    def __init__(self, url: DatabaseURL, *, alone: bool = False) -> None:
+        self._url, self._alone = url, alone
+        self.begin_snapshot = self.begin if alone else "BEGIN"  # alone, also programs that are not ours must wait
         self._held = AsyncExitStack()
         self._writing = asyncio.Lock()
         self._locked: tuple[float, sqlite3.Error] | None = None  # when another process last kept a write out
@@ -114,6 +122,8 @@ class SQLite:
     async def open(self) -> None:
         _prepare(Path(self._url.database))
         async with AsyncExitStack() as held:
+            if self._alone:
+                held.callback(os.close, claims.take(self._url.database))
             self._writer = await self._hold(held)
             for _ in range(READERS):
                 reader = await self._hold(held)
@@ -131,17 +141,15 @@ class SQLite:
         await self._held.aclose()
 
     def claim(self) -> bool:
-        """Each server holds a shared lock on a file, which the system releases even if the server is killed."""
-        alone = False
-        with suppress(OSError):  # another server's lock, or a file system without locks
-            file = os.open(f"{self._url.database}-server", os.O_RDWR | os.O_CREAT, 0o600)
-            self._held.callback(os.close, file)
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                alone = True
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if not alone:
-                log.warning("database=shared hint=%r", _HINT)
+        try:
+            file, alone = claims.share(self._url.database)
+        except claims.Replacing:
+            raise
+        except OSError:  # a file system without locks
+            return False
+        self._held.callback(os.close, file)
+        if not alone:
+            log.warning("database=shared hint=%r", _HINT)
         return alone
 
     @asynccontextmanager
@@ -274,18 +282,24 @@ def _date_part(_epoch: str, time: str | None) -> float | None:
     return None if time is None else datetime.fromisoformat(time).replace(tzinfo=UTC).timestamp()
 
 
+_UNTIMED = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+
+
 class PostgreSQL:
     """A PostgreSQL server. The connection pool reconnects by itself."""
 
     begin = "BEGIN"
-    lock_schema = "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7331002)"
+    lock_schema = f"{_UNTIMED}; SELECT pg_advisory_xact_lock(7331002)"
     lock_rows = " FOR NO KEY UPDATE"
+    bulk: bulk.Bulk = bulk.PostgreSQLBulk()
+    begin_snapshot = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_UNTIMED}"
 
-    def __init__(self, url: DatabaseURL) -> None:
+    def __init__(self, url: DatabaseURL, *, alone: bool = False) -> None:
         self._database = databases.Database(
             url,
             min_size=1,
-            max_size=POOL,
+            max_size=1 if alone else POOL,
+            init=claims.take_connection if alone else claims.share_connection,
             timeout=BUSY_S,
             server_settings={
                 "timezone": "UTC",
@@ -365,25 +379,9 @@ async def _keep(_connection: object) -> None:
     """Replaces asyncpg's reset, which costs a round trip per call. Nothing here changes a connection's settings."""
 
 
-def engine_of(url: str) -> Engine:
-    """The engine for a URL, not yet connected. Raises ConfigError if the URL is for neither engine."""
+def engine_of(url: str, *, alone: bool = False) -> Engine:
+    """The engine for a URL, not yet connected. `alone`: it opens only if no server uses the database, and none can
+    start until it is closed. Raises ConfigError if the URL is for neither engine.
+    """
     parsed = parse_url(url)
-    return SQLite(parsed) if parsed.scheme == "sqlite" else PostgreSQL(parsed)
-
-
-def parse_url(url: str) -> DatabaseURL:
-    """Raises ConfigError if the URL is for neither engine. Its message does not contain the URL."""
-    try:
-        parsed = DatabaseURL(url)
-        scheme, name = parsed.scheme, parsed.database
-        _ = parsed.port
-    except ValueError:
-        raise ConfigError("SFU_DATABASE_URL is not a URL.") from None
-    if scheme == "sqlite" and name and ":memory:" not in name:
-        return parsed
-    if scheme in ("postgresql", "postgres") and name:
-        return parsed
-    raise ConfigError(
-        "SFU_DATABASE_URL must be sqlite:///relative/file.db, sqlite:////absolute/file.db or "
-        "postgresql://user:password@host:5432/name."
-    )
+    return SQLite(parsed, alone=alone) if parsed.scheme == "sqlite" else PostgreSQL(parsed, alone=alone)

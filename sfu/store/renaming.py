@@ -33,6 +33,10 @@ async def rename(statements: Statements) -> None:
     await _rename_rooms(statements)
 
 
+SCRIPTS = {RENAMING: rename}
+"""What SQL cannot say of schema steps, by their title; see Database.migrate."""
+
+
 async def _rename_companies(statements: Statements) -> None:
     """A company keeps its spelling if another one has the canonical name; commands find it by that spelling."""
     for row in await statements.all(COMPANIES):

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sfu.errors import Replaced, RoomFull
+from sfu.errors import Removed, Replaced, RoomFull
 from sfu.refusals import CompanyDisabled, RoomDeleted, RoomElsewhere, TokenRequired, TokenRevoked
 from sfu.store import bans, tokens
 from sfu.store.database import Database, Statements
@@ -309,6 +309,7 @@ class Sessions:
         SELECT server, leave_reason FROM sessions
         WHERE id = :id AND NOT (server = :server AND disconnected_at IS NULL)
     """
+    ROW = "SELECT id FROM sessions WHERE id = :id AND server = :server"
     REOPEN = """
         UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now
         WHERE id = :id AND server = :server AND leave_reason = :reason
@@ -364,4 +365,6 @@ class Sessions:
             await self._database.run(self.REOPEN, id=id_, server=self._server, reason=SERVER_LOST, now=self._clock())
             log.warning("session=%s state=reopened reason=%s", id_, SERVER_LOST)
             return ""
+        if row is None and await self._database.read_one(self.ROW, server=self._server, id=id_) is None:
+            return Removed.code  # `sfu forget` erased it
         return "" if row is None else str(row["leave_reason"])

@@ -106,6 +106,8 @@ class ServerKey:
     def __init__(self, raw: bytes) -> None:
         if len(raw) != KEY_BYTES:
             raise ConfigError(f"The server key must be {KEY_BYTES} bytes, in base64 or hex; it has {len(raw)} bytes.")
+        self.raw = Secret(raw)
+        """The key itself, for a backup."""
         self._cipher = AESGCM(raw)
         self._signing = Secret(hmac.digest(raw, b"tickets", "sha256"))
 
@@ -134,6 +136,15 @@ class ServerKey:
             return cls.from_text(text)
         except ConfigError as error:
             raise ConfigError(f"{error} (file {path})") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ServerKey) and hmac.compare_digest(self.raw.reveal(), other.raw.reveal())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def write(self, path: Path) -> None:
+        """Creates a key file, as `from_file` does. Raises OSError."""
+        _create(path, base64.urlsafe_b64encode(self.raw.reveal()) + b"\n")
 
     def sign(self, text: str) -> str:
         """A signature (HMAC-SHA256) of `text`, in URL-safe base64."""

@@ -126,6 +126,19 @@ async def test_what_is_there_counts_after_a_restart(tmp_path: Path) -> None:
     await again.receive(pieces(b"x" * 5), 15, 5)
 
 
+async def test_the_sweep_notices_what_others_deleted(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, 20)
+    await folder.open()
+    first, _ = await folder.receive(pieces(b"x" * 15), 15, 5)
+    (tmp_path / first).unlink()
+    with pytest.raises(FilesFull):
+        await folder.receive(pieces(b"y" * 10), 15, 5)
+    assert await folder.sweep(nobody) == 0
+    await folder.receive(pieces(b"y" * 15), 15, 5)
+    with pytest.raises(FilesFull):
+        await folder.receive(pieces(b"y" * 6), 15, 5)
+
+
 async def test_the_sweep_takes_what_nobody_knows_and_is_not_young(tmp_path: Path) -> None:
     folder = Folder(tmp_path, 100)
     await folder.open()

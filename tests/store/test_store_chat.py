@@ -41,6 +41,7 @@ async def test_lines_are_kept_for_a_time(store: Store, company: Company, other: 
     store.chat.add(await room(store, company, "elsewhere", chat_kept_s=60), line(clock, "there"))
     store.chat.add(await room(store, other, chat_kept_s=60), line(clock, "others"))
     assert (await store.chat.list(company.id, "team")).items == tuple(reversed(kept))
+    assert await store.chat.since(company.id, "team", kept[1].sent_ms) == {kept[1].id, kept[2].id}
     first = await store.chat.list(company.id, "team", limit=2)
     assert first.items == (kept[2], kept[1])
     assert (await store.chat.list(company.id, "team", limit=2, cursor=first.next)).items == (kept[0],)

@@ -25,9 +25,9 @@ from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
-from sfu.calls.sharing import FOLDER, Sharing
+from sfu.calls.sharing import Sharing
 from sfu.config import Config
-from sfu.data import UNLIMITED
+from sfu.data import FILES, UNLIMITED
 from sfu.lifecycle import Lifecycle
 from sfu.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
@@ -260,7 +260,7 @@ async def running(
         app.register_blueprint(create_status(status))
         app.register_blueprint(create_metrics(config, status))
         app.register_blueprint(create_api(config, store, signaling.moderation, counters))
-        sharing = Sharing(calls, folder / FOLDER)
+        sharing = Sharing(calls, folder / FILES)
         app.register_blueprint(sharing.routes())
         app.register_blueprint(RoomInfo(calls).routes())
         await nursery.start(sharing.run)

@@ -1,0 +1,96 @@
+"""`sfu forget` beside a server: the person leaves the call, and its chat, files and history forget them."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.control import Client, running
+from support.filled import FILE_ID, fill, share
+from support.process import environment, sfu
+
+from sfu.config import Config
+from sfu.data import open_data
+from sfu.errors import Removed
+from sfu.tenancy.keys import ServerKey
+
+pytest_plugins = ["support.storing"]
+
+KEY = bytes(range(32)).hex()
+
+
+async def make(config: Config) -> None:
+    async with open_data(config) as store:
+        await fill(store)
+        other, _ = await store.companies.create("Other")
+        session = await store.sessions.admit_anonymous(other.id, "x", "alice")
+        store.sessions.close(session, "left")
+    share(config.data_dir / "files")
+
+
+def test_it_shows_what_it_found_asks_and_tells_the_audit(tmp_path: Path) -> None:
+    trio.run(make, Config(data_dir=tmp_path))
+    env = environment(data_dir=str(tmp_path))
+    asked = sfu("forget", "--user", " alice ", env=env)
+    assert asked.returncode == 2
+    assert re.search(
+        r"^Company 'Acme & Söhne' named 'alice': 2 chat lines, 1 file, 1 session, 1 token$", asked.stderr, re.M
+    )
+    assert re.search(r"^Company 'Other' named 'alice': 1 session$", asked.stderr, re.M)
+    assert "There is no terminal to ask whether to do this. If it is right, add --yes." in asked.stderr
+    several = sfu("forget", "--user", "alice", "--yes", env=env)
+    assert several.returncode == 2
+    assert "Several companies have this name, perhaps of different people. Add --company NAME." in several.stderr
+    assert (tmp_path / "files" / FILE_ID).exists()
+    done = sfu("forget", "--user", "alice", "--company", "Acme & Söhne", "--yes", env=env)
+    assert (done.returncode, done.stdout) == (
+        0, "Erased from company 'Acme & Söhne': 2 chat lines, 1 file, 1 session, 1 token.\n"
+    )  # fmt: skip
+    assert not (tmp_path / "files" / FILE_ID).exists()
+    (audit,) = [line for line in done.stderr.splitlines() if "sfu.audit" in line]
+    assert "forget company='Acme & Söhne' id=" in audit
+    assert "sessions=1" in audit
+    assert "alice" not in audit
+    again = sfu("forget", "--user", "alice", "--company", "Acme & Söhne", "--yes", env=env)
+    assert (again.returncode, again.stdout) == (0, "Nothing about 'alice' was found.\n")
+
+
+async def until(client: Client, event: str) -> Any:
+    while (found := await client.receive())[0] != event:
+        pass
+    return found[1]
+
+
+@pytest.mark.parametrize("by", ["name", "id"])
+async def test_a_person_in_a_call_is_removed_and_the_call_forgets_them(
+    by: str, database_url: str, tmp_path: Path, server_key: ServerKey
+) -> None:
+    config = Config(host="127.0.0.1", port=0, workers=1, keep_open_chat=True)
+    async with running(tmp_path, config, database_url=database_url) as server:
+        async with server.joined(name="bob") as bob, server.joined(name="alice") as alice:
+            await alice.send("chat", {"text": "who I am"})
+            line = await until(bob, "chat")
+            await bob.send("chat", {"text": "mine stays"})
+            await until(bob, "chat")
+            (session,) = [
+                one for one in (await server.store.history.room_sessions(server.default.id, "team")).items
+                if one.user_name == "alice"
+            ]  # fmt: skip
+            env = environment(data_dir=str(tmp_path), database_url=database_url, server_key=KEY)
+            who = "alice" if by == "name" else session.id
+            run = partial(sfu, "forget", "--user", who, "--yes", env=env)
+            done = await trio.to_thread.run_sync(run)
+            assert done.returncode == 0, done.stderr
+            assert "in a call now, and removed from it: room 'team'" in done.stderr
+            assert "1 chat line" in done.stdout
+            assert (await until(alice, "bye"))["code"] == Removed.code
+            assert await until(bob, "chat_deleted") == {"id": line["id"]}
+        async with server.client(name="carol") as carol:
+            lines = (await until(carol, "history"))["lines"]
+            assert [(one["name"], one["text"]) for one in lines] == [("bob", "mine stays")]
+        rows = await server.store.database.read("SELECT user_name FROM sessions ORDER BY user_name")
+        assert [row["user_name"] for row in rows] == ["bob", "carol"]
