@@ -1,9 +1,10 @@
 """One TCP listener for HTTP (hypercorn and the Quart app), the WebSocket at /ws (trio-websocket), and media.
 
-The first byte tells media from HTTP and TLS (media.py). hypercorn reads every other connection until its parser meets
-an upgrade at /ws, in the first request or a later one (proxies reuse connections). Then trio-websocket takes over, and
-the request head is replayed to it. A misbehaving client affects only its own connection: each head is checked before
-hypercorn or Quart act on it, each read and write has a deadline, and exceptions of a connection stay in its task.
+A proxy in TCP mode may name its client first (proxy_protocol.py). The next byte tells media from HTTP and TLS
+(media.py). hypercorn reads every other connection until its parser meets an upgrade at /ws, in the first request or a
+later one (proxies reuse connections). Then trio-websocket takes over, and the request head is replayed to it. A
+misbehaving client affects only its own connection: each head is checked before hypercorn or Quart act on it, each read
+and write has a deadline, and exceptions of a connection stay in its task.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from sfu.bridge import MediaConnection
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
 from sfu.rates import place
-from sfu.web import media
+from sfu.web import media, proxy_protocol
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
+from sfu.web.proxy_protocol import Client
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -112,6 +115,8 @@ _PORT_ERRORS = {
     errno.EACCES: "SFU_PORT: this user may not listen on TCP port {port}. Set SFU_PORT to 1024 or above.",
 }
 
+_NO_HEADER = "The proxy's header is not of the PROXY protocol, version 1 or 2."
+
 
 class _Edge:
     """All open connections."""
@@ -180,7 +185,8 @@ class _Edge:
             scope.cancel()
 
         try:
-            slot = self._slots.take(sock.getpeername()[0], give_way)
+            client = Client(*sock.getpeername()[:2])
+            slot = self._slots.take(client.address, give_way)
         except OSError:
             self._http.failed("lost")
             return
@@ -190,7 +196,7 @@ class _Edge:
         self._open.add(sock)
         try:
             with scope:
-                await self._converse(stream, slot)
+                await self._converse(stream, client, slot)
         except* GONE:
             self._http.failed("lost")
         except* Exception as group:
@@ -219,9 +225,14 @@ class _Edge:
         finally:
             self._refusing -= 1
 
-    async def _converse(self, transport: trio.SocketStream, slot: Slot) -> None:
+    async def _converse(self, transport: trio.SocketStream, peer: Client, slot: Slot) -> None:
         deadline = trio.current_time() + self._http.config.head_s
-        if self._adopt is not None and await self._is_media(transport.socket, self._adopt, deadline):
+        try:
+            client = await self._begin(transport.socket, peer, slot, deadline)
+        except TooManyConnections as error:
+            await self._refuse(transport, error)
+            return
+        if client is None:
             return
         stream: TcpStream = transport
         if self._tls is not None:
@@ -233,29 +244,70 @@ class _Edge:
                 self._http.failed("tls")
                 return
             deadline = trio.current_time() + self._http.config.head_s
-        connection = Connection(self._http, stream, slot, deadline)
+        connection = Connection(self._http, stream, client, slot, deadline)
         await connection.run()
         if connection.upgraded is not None:
             await self._signaling(connection.upgraded)
 
-    async def _is_media(self, sock: trio.socket.SocketType, adopt: media.Adopt, deadline: float) -> bool:
-        """Whether the client begins a media connection, which then is passed to its worker. In any case the caller
-        closes this process's end of it."""
-        begun, check = False, None
+    async def _begin(self, sock: trio.socket.SocketType, peer: Client, slot: Slot, deadline: float) -> Client | None:
+        """Reads what may come before HTTP and TLS: the header of a proxy at `peer`, and the first frame of a media
+        connection, which then is passed to its worker.
+
+        Returns the client of a connection that goes on here; of others the caller closes this process's end. Raises
+        TooManyConnections.
+        """
+        client, late = peer, "head_timeout" if self._tls is None else "tls"
         with trio.CancelScope(deadline=deadline) as scope:
             self._opening.add(scope)
             try:
-                begun = await media.begins(sock)
-                check = await media.read_check(sock) if begun else None
+                if start := await proxy_protocol.begins(sock):
+                    late = "proxy_header"
+                    named = await self._named(sock, start, peer, slot)
+                    if named is None:
+                        return None
+                    client = named
+                if self._adopt is not None and await media.begins(sock):
+                    late = "media_head"
+                    await self._pass_on(sock, client, self._adopt)
+                    return None
+                return client
             except OSError:
                 raise trio.BrokenResourceError from None
             finally:
                 self._opening.discard(scope)
-        if begun and check is None:
+        if trio.current_time() >= deadline:  # else the server stops
+            self._http.failed(late)
+        return None
+
+    async def _named(self, sock: trio.socket.SocketType, start: bytes, peer: Client, slot: Slot) -> Client | None:
+        """The client in a header, which begins with `start`; None if it is refused. Raises TooManyConnections."""
+        proxies = self._http.proxies
+        if not proxies.trusts(peer.address):
+            proxies.warn("proxy_header_refused", peer.address)
+            self._http.failed("proxy_header")
+            return None
+        try:
+            client = await proxy_protocol.read_client(sock, start)
+        except proxy_protocol.HeaderError:
+            proxies.warn("proxy_header_malformed", peer.address, _NO_HEADER)
+            self._http.failed("proxy_header")
+            return None
+        if client is None:
+            return peer
+        if self._floods(client.address):
+            return None
+        slot.named(client.address)
+        return client
+
+    async def _pass_on(self, sock: trio.socket.SocketType, client: Client, adopt: media.Adopt) -> None:
+        """Passes a media connection to the worker that its first frame names."""
+        check = await media.read_check(sock)
+        if check is None:
             self._http.failed("media_head")
-        elif check is not None and not adopt(check[0], sock.fileno(), check[1]):
+            return
+        ufrag, message = check
+        if not adopt(ufrag, sock.fileno(), MediaConnection(message, client.address, client.port)):
             self._http.failed("media_unknown")
-        return begun
 
     async def drain(self) -> None:
         """Closes idle keep-alive connections at once and returns when the last connection has ended."""
