@@ -21,6 +21,8 @@ COTURN = (
 PACKAGES = {
     "nginx": ("nginx", "nginx-common"),
     "caddy": ("caddy",),
+    "haproxy": ("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"),
+    "promtool": ("prometheus",),
     "turnserver": COTURN,
     "turnutils_uclient": COTURN,
 }
