@@ -60,6 +60,7 @@ async def _serve(
     config: Config, store: Store, self_signed: bool, env_file: Path | None, hang_ups: AsyncIterator[int]
 ) -> None:
     counters = Counters()
+    counters.declare()
     rooms = Rooms(config)
     workers = Workers(config, counters)
     default = await store.companies.ensure_default()
