@@ -22,7 +22,7 @@ from sfu.clock import AwakeClock
 from sfu.commands import company, coturn_config, serve
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
-from sfu.refusals import Refusal
+from sfu.refusals import DatabaseUnavailable, Refusal
 
 log = logging.getLogger("sfu")
 
@@ -32,6 +32,8 @@ COMMANDS = (serve, company, coturn_config)
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""
+AWAY = 3
+"""Exit status while the database is unavailable: a service manager tries again, which it need not with REFUSED."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 0
     try:
         trio.run(options.command.run, _prepare(options), options, clock=AwakeClock())
+    except* DatabaseUnavailable as group:
+        logs.say(f"sfu: {_first(group)}", logging.ERROR)
+        status = AWAY
     except* (ConfigError, Refusal) as group:
         logs.say(f"sfu: {_first(group)}", logging.ERROR)
         status = REFUSED
