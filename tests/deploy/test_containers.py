@@ -95,6 +95,7 @@ def steps(stage: int) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_the_steps_of_the_dockerfile_make_a_healthy_server(tmp_path: Path) -> None:
     """Both stages in one folder, one after the other."""
     port = free_port()
