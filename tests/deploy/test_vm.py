@@ -6,10 +6,15 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from support.process import ROOT, eventually, free_port
+from people import FAKE_DEVICES, People, Person, in_call, launch
+from playwright.sync_api import sync_playwright
+from support.process import ROOT, Server, eventually, free_port
 from support.vm import USER, Machine, machine
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -46,8 +51,9 @@ def test_the_page_leads_to_a_service_that_stays(vm: Machine) -> None:
     assert vm.does("systemctl is-enabled sfu").strip() == "enabled"
     key = vm.does("sudo /opt/sfu/bin/sfu company create Acme 2> /dev/null").strip()
     assert key, "a command finds the service's database"
-    companies = _fetch(vm, f"http://127.0.0.1:{port}/api/v1/rooms", key)
-    assert json.loads(companies)["rooms"] == []
+    assert _fetch(vm, f"http://127.0.0.1:{port}/api/v1/rooms", key).startswith("{"), "and the server knows its key"
+    with call(port) as people:
+        in_call(*people)
 
     first = vm.does("systemctl show sfu -p MainPID --value").strip()
     vm.does("sudo systemctl reload sfu")
@@ -61,6 +67,16 @@ def test_the_page_leads_to_a_service_that_stays(vm: Machine) -> None:
     eventually(lambda: vm.run("systemctl", "is-failed", "sfu").stdout.strip() == "failed", "it does not start", 60)
     assert "NRestarts=0" in vm.does("systemctl show sfu -p NRestarts")
     assert "SFU_PORT='none' is not accepted" in vm.does("sudo journalctl -u sfu -n 20")
+
+
+@contextmanager
+def call(port: int) -> Iterator[list[Person]]:
+    """Two people whose media passes the service: a right that the unit does not leave it shows only there."""
+    server = cast("Server", SimpleNamespace(scheme="http", port=port))
+    with sync_playwright() as running, launch(running, FAKE_DEVICES) as browser:
+        people = People(browser)
+        yield [people(server, name).join("service") for name in ("alice", "bob")]
+        people.go()
 
 
 def _main(vm: Machine) -> str:
