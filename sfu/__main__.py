@@ -39,7 +39,7 @@ from sfu.commands import (
 )
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
-from sfu.refusals import Refusal
+from sfu.refusals import DatabaseUnavailable, Refusal
 
 _log = logging.getLogger("sfu")
 
@@ -52,6 +52,8 @@ COMMANDS = (
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2
 """Exit status for an invalid command line or setting."""
+AWAY = 3
+"""Exit status while the database is unavailable: a service manager tries again, which it need not with REFUSED."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = trio.run(options.command.run, _prepare(options), options, clock=AwakeClock()) or 0
         sys.stdout.flush()
+    except* DatabaseUnavailable as group:
+        logs.say(f"sfu: {_first(group)}", logging.ERROR)
+        status = AWAY
     except* (ConfigError, Refusal) as group:
         logs.say(f"sfu: {_first(group)}", logging.ERROR)
         status = REFUSED

@@ -27,6 +27,9 @@ HELP = {
     "sfu_quality_bitrate_bps": "Bitrate between a peer and the server.",
 }
 
+UNLABELLED = ("sfu_connections_total", "sfu_worker_restarts_total")
+"""Counters that are there from the start, at 0: Prometheus sees no increase in a counter that appears with 1."""
+
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -36,6 +39,14 @@ class Counters:
     def __init__(self) -> None:
         self._values: dict[str, dict[Labels, float]] = {}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {}
+
+    def declare(self) -> None:
+        """Makes every family of HELP, so that whoever looks at the metrics finds their names before the first event."""
+        for name in HELP:
+            if name.endswith("_total"):
+                self._values.setdefault(name, {(): 0.0} if name in UNLABELLED else {})
+            else:
+                self._histograms.setdefault(name, {})
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
         """Adds `value` to a counter; the first use of a name and its labels creates it."""

@@ -76,6 +76,7 @@ class _Server:
     def __init__(self, config: Config, store: Store, default: Company, notifier: Notifier) -> None:
         self._config, self._store, self._default, self._notifier = config, store, default, notifier
         self._counters, self._life = Counters(), Lifecycle(trio.current_time)
+        self._counters.declare()
         rooms = Rooms(config)
         self._workers = Workers(config, self._counters)
         admission = Admission(config, store, default)

@@ -185,8 +185,8 @@ class Workers:
         for worker in self._workers if isinstance(command, bridge.Listen) else self._workers[:1]:
             self.send(worker.index, command)
 
-    def adopt(self, ufrag: str, fd: int, message: bytes) -> bool:
-        """Passes a media connection, and the check that was read from it, to the worker of this ufrag.
+    def adopt(self, ufrag: str, fd: int, connection: bridge.MediaConnection) -> bool:
+        """Passes a media connection, by its file descriptor, to the worker of this ufrag.
 
         False if there is none, or if it does not read. The caller keeps its own descriptor of the connection.
         """
@@ -194,7 +194,7 @@ class Workers:
         if worker is None or not worker.ready:
             return False
         try:
-            socket.send_fds(worker.connections[0], [message], [fd])
+            socket.send_fds(worker.connections[0], [connection.encode()], [fd])
         except OSError:
             return False
         return True

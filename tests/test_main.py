@@ -65,6 +65,15 @@ def test_a_wrong_setting_is_one_line_and_status_2(options: tuple[str, ...], wron
     assert refusals[0].startswith(f"sfu: {words}")
 
 
+def test_a_database_that_is_away_has_a_status_of_its_own() -> None:
+    """The service is started again then, and not after what status 2 stands for."""
+    url = f"postgresql://sfu:secret@127.0.0.1:{free_port()}/sfu"
+    done = sfu("serve", env=environment(host="127.0.0.1", port=str(free_port()), database_url=url))
+    assert done.returncode == 3
+    assert "SFU_DATABASE_URL" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("dance",), ("serve", "--fast")])
 def test_a_wrong_command_line_is_refused(arguments: tuple[str, ...]) -> None:
     done = sfu(*arguments)

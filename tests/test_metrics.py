@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.metrics import Counters, family
+from sfu.metrics import HELP, Counters, family
 
 SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="(\\[\\"n]|[^"\\\n])*"(,[a-z]+="(\\[\\"n]|[^"\\\n])*")*\})? \S+\Z')
 
@@ -28,6 +28,17 @@ def test_asking_makes_no_counter() -> None:
     counters = Counters()
     counters.get("sfu_connections_total")
     assert counters.render() == ""
+
+
+def test_declared_metrics_are_there_before_the_first_event() -> None:
+    counters = Counters()
+    counters.add("sfu_connections_total", 2)
+    counters.declare()
+    text = counters.render()
+    assert "\nsfu_connections_total 2\n" in text
+    assert "\nsfu_worker_restarts_total 0\n" in text
+    assert set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE)) == set(HELP)
+    assert "sfu_refused_total{" not in text
 
 
 def test_the_order_of_labels_does_not_matter() -> None:

@@ -1,10 +1,11 @@
 """One TCP listener for HTTP (hypercorn and the Quart app), the WebSocket at /ws (trio-websocket), and media.
 
-The first byte tells media (media.py), TLS and HTTP apart. Where the server speaks https, plain http is answered with
-redirects (redirect.py), here and on a port of its own. hypercorn reads every other connection until its parser meets
-an upgrade at /ws, in the first request or a later one (proxies reuse connections). Then trio-websocket takes over, and
-the request head is replayed to it. A misbehaving client affects only its own connection: each head is checked before
-hypercorn or Quart act on it, each read and write has a deadline, and exceptions of a connection stay in its task.
+A proxy in TCP mode may name its client first (proxy_protocol.py). The next byte tells media (media.py), TLS and HTTP
+apart. Where the server speaks https, plain http is answered with redirects (redirect.py), here and on a port of its own.
+hypercorn reads every other connection until its parser meets an upgrade at /ws, in the first request or a later one
+(proxies reuse connections). Then trio-websocket takes over, and the request head is replayed to it. A misbehaving
+client affects only its own connection: each head is checked before hypercorn or Quart act on it, each read and write
+has a deadline, and exceptions of a connection stay in its task.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
+from sfu.bridge import MediaConnection
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
 from sfu.rates import place
-from sfu.web import media
+from sfu.web import media, proxy_protocol
 from sfu.web.challenges import Challenges
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
 from sfu.web.proxies import Seen
+from sfu.web.proxy_protocol import Client
 from sfu.web.redirect import Redirect
 from sfu.web.slots import Slot, Slots
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
@@ -155,6 +158,8 @@ _PORT_ERRORS = {
     'it: see "Ports below 1024" in docs/operating.md.',
 }
 
+_NO_HEADER = "The proxy's header is not of the PROXY protocol, version 1 or 2."
+
 
 class _Edge:
     """All open connections."""
@@ -227,7 +232,8 @@ class _Edge:
             scope.cancel()
 
         try:
-            slot = self._slots.take(sock.getpeername()[0], give_way)
+            client = Client(*sock.getpeername()[:2])
+            slot = self._slots.take(client.address, give_way)
         except OSError:
             self._http.failed("lost")
             return
@@ -237,7 +243,7 @@ class _Edge:
         self._open.add(sock)
         try:
             with scope:
-                await converse(stream, slot)
+                await converse(stream, client, slot)
         except* GONE:
             self._http.failed("lost")
         except* Exception as group:
@@ -266,31 +272,70 @@ class _Edge:
         finally:
             self._refusing -= 1
 
-    async def converse(self, transport: trio.SocketStream, slot: Slot) -> None:
-        """Serves a connection to the server's port: media, TLS or plain http."""
+    async def converse(self, transport: trio.SocketStream, peer: Client, slot: Slot) -> None:
+        """Serves a connection from `peer` to the server's port: media, TLS or plain http."""
         deadline = trio.current_time() + self._http.config.head_s
+        client = await self._client(transport, peer, slot, deadline)
+        if client is None:
+            return
         stream: TcpStream | None = transport
         if self._adopt is not None or self._tls is not None:
             first = await self._begun(deadline, self._first(transport.socket)) or b""
             if self._adopt is not None and media.begins(first):
-                self._pass_on(transport.socket, await self._begun(deadline, media.read_check(transport.socket)))
+                self._pass_on(transport.socket, client, await self._begun(deadline, media.read_check(transport.socket)))
                 return
             if self._tls is not None:
                 if first not in (b"", TLS_HANDSHAKE):
-                    await self.redirect(transport, slot)
+                    await Connection(self._plain, transport, client, slot, deadline).run()
                     return
                 stream = await self._secured(transport, self._tls, deadline)
                 deadline = trio.current_time() + self._http.config.head_s
         if stream is None:
             return
-        connection = Connection(self._http, stream, slot, deadline)
+        connection = Connection(self._http, stream, client, slot, deadline)
         await connection.run()
         if connection.upgraded is not None:
             await self._signaling(connection.upgraded)
 
-    async def redirect(self, transport: trio.SocketStream, slot: Slot) -> None:
-        """Serves a connection that speaks plain http where the server speaks https."""
-        await Connection(self._plain, transport, slot, trio.current_time() + self._http.config.head_s).run()
+    async def redirect(self, transport: trio.SocketStream, peer: Client, slot: Slot) -> None:
+        """Serves a connection from `peer` to the port of plain http."""
+        deadline = trio.current_time() + self._http.config.head_s
+        if (client := await self._client(transport, peer, slot, deadline)) is not None:
+            await Connection(self._plain, transport, client, slot, deadline).run()
+
+    async def _client(self, transport: trio.SocketStream, peer: Client, slot: Slot, deadline: float) -> Client | None:
+        """Who is at the other end: `peer`, or whom it names if it is a proxy in TCP mode. None if it is refused."""
+        start = await self._begun(deadline, proxy_protocol.begins(transport.socket))
+        if not start:
+            return peer
+        try:
+            client = await self._begun(deadline, self._named(transport.socket, start, peer, slot))
+        except TooManyConnections as error:
+            await self._refuse(transport, error)
+            return None
+        if client is None and trio.current_time() >= deadline:
+            self._http.failed("proxy_header")
+        return client
+
+    async def _named(self, sock: trio.socket.SocketType, start: bytes, peer: Client, slot: Slot) -> Client | None:
+        """The client in a header, which begins with `start`; None if it is refused. Raises TooManyConnections."""
+        proxies = self._http.proxies
+        if not proxies.trusts(peer.address):
+            proxies.warn("proxy_header_refused", peer.address)
+            self._http.failed("proxy_header")
+            return None
+        try:
+            client = await proxy_protocol.read_client(sock, start)
+        except proxy_protocol.HeaderError:
+            proxies.warn("proxy_header_malformed", peer.address, _NO_HEADER)
+            self._http.failed("proxy_header")
+            return None
+        if client is None:
+            return peer
+        if self._floods(client.address):
+            return None
+        slot.named(client.address)
+        return client
 
     async def _begun(self, deadline: float, what: Coroutine[Any, Any, T]) -> T | None:
         """What a connection begins with. None if it is not there at the deadline or when the server stops."""
@@ -308,11 +353,11 @@ class _Edge:
         """The first byte, or none at the end. Consumes nothing."""
         return await sock.recv(1, socket.MSG_PEEK)
 
-    def _pass_on(self, sock: trio.socket.SocketType, check: tuple[str, bytes] | None) -> None:
+    def _pass_on(self, sock: trio.socket.SocketType, client: Client, check: tuple[str, bytes] | None) -> None:
         """Passes a media connection to its worker. The caller closes this process's end of it."""
         if check is None or self._adopt is None:
             self._http.failed("media_head")
-        elif not self._adopt(check[0], sock.fileno(), check[1]):
+        elif not self._adopt(check[0], sock.fileno(), MediaConnection(check[1], client.address, client.port)):
             self._http.failed("media_unknown")
 
     async def _secured(self, transport: trio.SocketStream, tls: Tls, deadline: float) -> TcpStream | None:

@@ -31,6 +31,7 @@ from sfu.errors import SfuError, TooManyConnections
 from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.bodies import STREAMED
 from sfu.web.proxies import Proxies, Seen, members
+from sfu.web.proxy_protocol import Client
 from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 
@@ -122,23 +123,25 @@ class Connection(TCPServer):
 
     protocol: _Protocol  # type: ignore[assignment]
 
-    def __init__(self, http: Http, stream: TcpStream, slot: Slot, deadline: float) -> None:
-        """The first head must be complete at `deadline`."""
+    def __init__(self, http: Http, stream: TcpStream, client: Client, slot: Slot, deadline: float) -> None:
+        """`client` is at the other end, of a proxy in TCP mode if there is one. The first head must be complete at
+        `deadline`."""
         self.paced = PacedStream(stream, http.config, http.counters)
         super().__init__(http.app, http.hypercorn, http.context, {}, self.paced)  # type: ignore[arg-type]
         self.upgraded: Upgraded | None = None
         self._http = http
         self._transport, self._slot, self._deadline = stream, slot, deadline
+        self._client = client
         self._reading = trio.CancelScope()
         self._over = False  # reading has ended: hypercorn must not wait for another request
 
     async def run(self) -> None:
         sock = socket_of(self._transport)
         try:
-            peer, local = sock.getpeername()[:2], sock.getsockname()[:2]
+            local = sock.getsockname()[:2]
         except OSError:
             raise trio.BrokenResourceError("the client is gone") from None
-        secure = isinstance(self._transport, trio.SSLStream)
+        peer, secure = self._client[:2], self._client.secure or isinstance(self._transport, trio.SSLStream)
         async with TaskGroup() as group:
             self._task_group = group
             self.protocol = _Protocol(self._http, group, secure, peer, local, self.protocol_send, self._slot)

@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 import trio
 
+from sfu.bridge import MediaConnection
 from sfu.stun import named
 
 MOST = 1500
 """Longest frame: a datagram of the same content would have to fit an Ethernet frame."""
 _LENGTH_BYTES = 2
 
-Adopt = Callable[[str, int, bytes], bool]
-"""Passes a connection, by its file descriptor, to the worker that has this ufrag, with the message that was read from
-it. False if there is no such worker, or if it cannot take more of them now."""
+Adopt = Callable[[str, int, MediaConnection], bool]
+"""Passes a connection, by its file descriptor, to the worker that has this ufrag, with what is known of it. False if
+there is no such worker, or if it cannot take more of them now."""
 
 
 def begins(first: bytes) -> bool:

@@ -28,6 +28,8 @@ NODE = re.compile(r"(?:\[(.*)\]|([^:]*))(?::[\w.-]+)?", re.ASCII)
 WARNED = 16
 """Most addresses to warn about. Strangers can send forwarding headers, too."""
 
+_HINT = "If this is your proxy, name its address in SFU_TRUSTED_PROXIES."
+
 
 SEEN, SEEN_S = 16, 3600.0
 """Most addresses to remember of each kind, and for how long."""
@@ -62,7 +64,7 @@ class Proxies:
 
     networks: Sequence[IPv4Network | IPv6Network]
     seen: Seen = field(default_factory=Seen)
-    _warned: set[str] = field(default_factory=set)
+    _warned: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.trusts_everybody:
@@ -89,7 +91,7 @@ class Proxies:
             self.seen.note(peer, trusted=trusted)
         if not trusted:
             if senders or schemes:
-                self._warn(peer)
+                self.warn("forwarding_headers_ignored", peer)
             return peer, secure
         address, believed = peer, 0
         for sender in reversed(senders):
@@ -102,15 +104,14 @@ class Proxies:
         scheme = schemes[-min(believed or 1, len(schemes))] if schemes else ""
         return address, SECURE.get(scheme.lower(), secure)
 
-    def _warn(self, address: str) -> None:
-        """Tells the operator, once for each address, since a proxy that nobody named is easily overlooked."""
-        where = place(address)
-        if where not in self._warned and len(self._warned) < WARNED:
-            self._warned.add(where)
-            log.warning("forwarding_headers_ignored address=%s hint=%r", address, _HINT)
+    def warn(self, event: str, address: str, hint: str = _HINT) -> None:
+        """Tells the operator, once for each event and address, since a proxy that nobody named is easily overlooked."""
+        key = event, place(address)
+        if key not in self._warned and len(self._warned) < WARNED:
+            self._warned.add(key)
+            log.warning("%s address=%s hint=%r", event, address, hint)
 
 
-_HINT = "If this is your proxy, name its address in SFU_TRUSTED_PROXIES."
 _EVERYBODY = "SFU_TRUSTED_PROXIES trusts every address, so anybody can forge theirs: name your proxies only."
 
 

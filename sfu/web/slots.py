@@ -72,13 +72,15 @@ class Slot:
         self._count(1)
         self._wait(Waits.FIRST)
 
+    def named(self, address: str) -> None:
+        """A proxy said that the connection is of the client at `address`. Raises TooManyConnections as `asked`."""
+        self._count_for(address)
+        self._connected = self.owner
+
     def asked(self, address: str) -> None:
         """A request of the client at `address` arrived. Raises TooManyConnections if that address has its share."""
         self._wait(None)
-        owner = self._slots._owner(address)
-        if owner != self.owner:
-            self._slots._make_room(owner)
-            self._move(owner)
+        self._count_for(address)
 
     def answered(self) -> None:
         """The response was sent; the connection waits for the next request."""
@@ -91,6 +93,12 @@ class Slot:
             self._wait(None)
             self._taken = False
             self._count(-1)
+
+    def _count_for(self, address: str) -> None:
+        owner = self._slots._owner(address)
+        if owner != self.owner:
+            self._slots._make_room(owner)
+            self._move(owner)
 
     def _move(self, owner: str) -> None:
         if self._taken:

@@ -1,4 +1,4 @@
-"""The whole product below a path of another site, behind real proxies as docs/operating.md sets them up."""
+"""The whole product below a path of another site, behind real proxies with the files of `deploy`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Place(NamedTuple):
 @pytest.fixture(scope="module", params=[name for name, site in SITES.items() if site.path])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     path = SITES[request.param].path
-    kept = {"base_path": path} if request.param.endswith("-kept") else {}
+    kept = {"base_path": path} if SITES[request.param].kept else {}
     server = Server(trusted_proxies="127.0.0.1", **kept)
     with running(request.param, server.port, tmp_path_factory.mktemp(request.param)) as port:
-        server.env["SFU_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{port}"
-        yield Place(server.start(), f"http://127.0.0.1:{port}{path}/")
+        server.env["SFU_ALLOWED_ORIGINS"] = f"https://127.0.0.1:{port}"
+        yield Place(server.start(), f"https://127.0.0.1:{port}{path}/")
     print(server.output)
     server.close()
 
@@ -49,7 +49,7 @@ def enters(one: Person, place: Place, query: str) -> Person:
     """Opens a link below the path. Whatever its page asks of that site must be below the path, too."""
     asked: list[str] = []
     one.page.on("request", lambda request: asked.append(request.url))
-    one.page.on("websocket", lambda socket: asked.append(socket.url.replace("ws:", "http:")))
+    one.page.on("websocket", lambda socket: asked.append(socket.url.replace("wss:", "https:")))
     one.page.goto(place.address + query)
     eventually(lambda: one.peer, f"{one.name} is in the room")
     assert [url for url in asked if not url.startswith((place.address, "blob:", "data:"))] == []

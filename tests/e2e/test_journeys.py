@@ -28,8 +28,6 @@ from support.relay import HOST, Relay
 from test_screen import CAPTURE_JS
 from wires import TcpWire
 
-from sfu.web.tls import self_signed
-
 pytestmark = pytest.mark.soak
 
 if TYPE_CHECKING:
@@ -86,15 +84,12 @@ def team(browser: Browser, wheel: Path, postgres: Postgres, tmp_path: Path) -> I
         public_ip=HOST,
         trusted_proxies="127.0.0.1",
     )
-    certificate = tmp_path / "cert.pem", tmp_path / "key.pem"
-    for path, content in zip(certificate, self_signed(["127.0.0.1"]), strict=True):
-        path.write_bytes(content)
     with ExitStack() as stack:
         stack.callback(server.close)
         server.start()
         stack.callback(lambda: print(server.output))
         network = stack.enter_context(Relay(server.port))
-        port = stack.enter_context(running(SITE, server.port, tmp_path, certificate))
+        port = stack.enter_context(running(SITE, server.port, tmp_path))
         wire = TcpWire(port)
         stack.callback(wire.close)
         made = subprocess.run([bin_dir / "sfu", "company", "create", "Acme"], env=server.env, capture_output=True)

@@ -25,6 +25,8 @@ PACKAGES = {
     "zsh": ("zsh", "zsh-common"),
     "pebble": ("pebble",),
     "pebble-challtestsrv": ("pebble",),
+    "haproxy": ("haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"),
+    "promtool": ("prometheus",),
     "turnserver": COTURN,
     "turnutils_uclient": COTURN,
 }

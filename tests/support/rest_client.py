@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +33,18 @@ class Reply:
         return str(self.json["code"])
 
 
-async def request(port: int, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Reply:
+async def request(
+    port: int, method: str, target: str, headers: dict[str, str], body: bytes = b"", tls: ssl.SSLContext | None = None
+) -> Reply:
     client = h11.Connection(h11.CLIENT)
     data = client.send(h11.Request(method=method, target=target, headers=list(headers.items()))) or b""
     if body:
         data += client.send(h11.Data(data=body)) or b""
     data += client.send(h11.EndOfMessage()) or b""
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+    stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", port)
+    if tls is not None:
+        stream = trio.SSLStream(stream, tls, https_compatible=True)
+    async with stream:
         with trio.fail_after(DEADLINE_S):
             await stream.send_all(data)
             answer = b"".join([part async for part in stream])

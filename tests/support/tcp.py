@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sfu.bridge import MediaConnection
 from support.media_client import Client, Ice
 
 
@@ -42,7 +43,8 @@ class Door:
     async def _pass_on(self, sock: socket.socket) -> None:
         with sock:
             length = int.from_bytes(await self._exactly(sock, 2))
-            socket.send_fds(self._ours, [await self._exactly(sock, length)], [sock.fileno()])
+            passed = MediaConnection(await self._exactly(sock, length), *sock.getpeername())
+            socket.send_fds(self._ours, [passed.encode()], [sock.fileno()])
 
     async def _exactly(self, sock: socket.socket, n: int) -> bytes:
         data = b""

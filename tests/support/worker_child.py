@@ -9,7 +9,8 @@ A working one offers at Join and Publish. An answer starts a microphone track th
 and a JSON list of [event, fields] makes it send those instead; `do:commands` makes it offer an SDP that is the JSON of
 the commands it got; `flood:` and [peer, offers, bytes] makes it send that many offers of that length to a peer.
 
-It writes its process's number to a media connection, then the message that came with it, then what it reads from it.
+It writes its process's number and the client's address to a media connection, then the check that came with it, then
+what it reads from it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ SDP = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\
 STATS_S = 0.1
 TAKEN = 40_000
 """The port where any will do."""
-PID_BYTES = 8
+PID_BYTES, ADDRESS_BYTES = 8, 48
 
 
 class Child:
@@ -81,9 +82,10 @@ class Child:
                 await self.send(bridge.Track(peer, "microphone", "audio"))
 
     def take_connection(self, connections: socket.socket) -> None:
-        message, files, _, _ = socket.recv_fds(connections, 2000, 1)
+        data, files, _, _ = socket.recv_fds(connections, bridge.MEDIA_CONNECTION_BYTES, 1)
+        passed = bridge.MediaConnection.decode(data)
         for file in files:
-            threading.Thread(target=echo, args=(socket.socket(fileno=file), message), daemon=True).start()
+            threading.Thread(target=echo, args=(socket.socket(fileno=file), passed), daemon=True).start()
 
     async def offer(self, peer: str) -> None:
         if self.mode != "mute":
@@ -96,10 +98,11 @@ class Child:
             await self.send(bridge.Stats({}, {"commands": float(len(self.commands))}))
 
 
-def echo(connection: socket.socket, message: bytes) -> None:
+def echo(connection: socket.socket, passed: bridge.MediaConnection) -> None:
+    address = f"{passed.address} {passed.port}".encode().ljust(ADDRESS_BYTES)
     with connection:
         connection.setblocking(True)
-        connection.sendall(str(os.getpid()).encode().ljust(PID_BYTES) + message)
+        connection.sendall(str(os.getpid()).encode().ljust(PID_BYTES) + address + passed.check)
         while data := connection.recv(2000):
             connection.sendall(data)
 

@@ -17,7 +17,7 @@ import trio.testing
 from aioice import stun
 from support.media_client import check
 from support.serving import GET, LAST, Server, local, read_all, read_until, send_parts, serving, statuses, until
-from support.worker_child import PID_BYTES
+from support.worker_child import ADDRESS_BYTES, PID_BYTES
 
 from sfu.stun import mark
 from sfu.web import edge
@@ -83,7 +83,7 @@ async def test_a_check_and_what_follows_reach_the_worker(
             await passed_on(stream, message())
         async with await connected(server) as stream:
             await stream.send_all(FIRST + BEHIND)
-            assert (await read_until(stream, BEHIND))[PID_BYTES:] == message() + BEHIND
+            assert (await read_until(stream, BEHIND))[PID_BYTES + ADDRESS_BYTES :] == message() + BEHIND
         assert statuses(await server.talk(GET, LAST)) == [200] * 2
 
 

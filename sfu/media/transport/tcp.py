@@ -18,6 +18,7 @@ from collections.abc import Callable, Hashable, Iterator
 from itertools import chain, islice
 from typing import Generic, NamedTuple
 
+from sfu.bridge import MEDIA_CONNECTION_BYTES, MediaConnection
 from sfu.media.rtp.codecs import PAYLOAD_KINDS, Kind
 from sfu.media.transport.gate import Gate, OnMedia, Route, T
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
@@ -57,13 +58,19 @@ Queue = deque[tuple[float, bytes]]
 
 
 class Connection(Wire):
-    """A TCP connection of one peer. `on_close` is called once."""
+    """A TCP connection of the peer at this address. `on_close` is called once."""
 
     own = True
 
-    def __init__(self, sock: socket.socket, counters: dict[str, int], on_close: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Address,
+        counters: dict[str, int],
+        on_close: Callable[[Connection], None],
+    ) -> None:
         """Raises OSError if the connection has already ended."""
-        self.peer: Address = sock.getpeername()
+        self.peer = peer
         super().__init__(sock, sock.getsockname()[0], counters, portable=True)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -202,22 +209,23 @@ class TcpPort(Generic[T]):
 
     def _arrived(self) -> None:
         try:
-            message, files, _, _ = socket.recv_fds(self._passed, MAX_DATAGRAM, 1)
+            message, files, _, _ = socket.recv_fds(self._passed, MEDIA_CONNECTION_BYTES, 1)
         except OSError:
             return
+        passed = MediaConnection.decode(message)
         for file in files:
             sock = socket.socket(fileno=file)
             try:
-                connection = Connection(sock, self._counters, self._closed)
+                connection = Connection(sock, (passed.address, passed.port), self._counters, self._closed)
             except OSError:
                 sock.close()
             else:
-                self._admit(connection, message)
+                self._admit(connection, passed.check)
 
-    def _admit(self, connection: Connection, message: bytes) -> None:
-        """Keeps the connection if the message is an authentic check, and closes it otherwise."""
+    def _admit(self, connection: Connection, check: bytes) -> None:
+        """Keeps the connection if the check is authentic, and closes it otherwise."""
         known = self._gate.enter(connection)
-        self._gate.stun(CandidatePair(connection, connection.peer), connection.peer, message)
+        self._gate.stun(CandidatePair(connection, connection.peer), connection.peer, check)
         if not known:
             connection.close()
             return
