@@ -91,6 +91,7 @@ def test_a_certificate_comes_by_tls_where_only_the_port_of_https_is_open(
     server = start(authority)
     before = served(authority.tls, unverified())
     assert before == {}, "until then the server has one that nobody signed"
+    assert f"Open    https://{DOMAIN}:{authority.tls}\n" in server.output
     assert "The certificate is not here yet" in server.output
     eventually(lambda: has_certificate(server), "it came")
     assert "challenge=tls-alpn-01" in lines(server, "certificate_ordered")[0]
@@ -175,6 +176,7 @@ def test_who_finds_nobody_is_told_why_and_asked_no_sooner_after_a_restart(
     assert kept(server, "account.json").read_text().splitlines()[1] == account.splitlines()[1], "the key stays"
 
 
+@pytest.mark.soak
 def test_each_kind_of_challenge_is_tried_before_the_first_long_pause(
     authority: Authority, start: Callable[..., Server]
 ) -> None:
@@ -187,6 +189,7 @@ def test_each_kind_of_challenge_is_tried_before_the_first_long_pause(
     assert datetime.fromisoformat(next_try) > datetime.now(UTC) + timedelta(minutes=3)
 
 
+@pytest.mark.soak
 def test_another_server_at_the_port_is_recognized(authority: Authority, start: Callable[..., Server]) -> None:
     with ThreadingHTTPServer(("127.0.0.1", authority.http), SimpleHTTPRequestHandler) as other:
         (answering := Thread(target=other.serve_forever)).start()
