@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import msgspec
+import trio
 
 from sfu import control
 from sfu.calls.reach import Scope, scope_of
@@ -19,6 +20,10 @@ from sfu.turn import parse_url
 
 PATH_S = 8.0
 """Timeout for one path. With a way there is, it takes a fraction of a second."""
+PATHS = 6
+"""Most paths of a leg that are tested, so that a machine with many addresses does not take minutes."""
+CLOSE_S = 5.0
+"""How long the running server may take to end the invitation."""
 MEASURE_S = 3
 """How long rooms of 6 talk to measure what they cost."""
 LOST = 0.05
@@ -54,7 +59,7 @@ def call(leg: Leg) -> Run:
         if leg == "relay" and not context.config.turn_urls:
             return ok("no TURN server named; networks that let out only TLS need one (SFU_TURN_URLS)")
         paths = _paths(context.config, leg, running.advertised, running.tcp_port if leg == "tcp" else running.udp_port)
-        return _judged(leg, paths, await _outcomes(context, paths), context)
+        return _judged(leg, paths, await _outcomes(context, paths))
 
     return run
 
@@ -63,8 +68,8 @@ def _paths(config: Config, leg: Leg, hosts: Sequence[str], port: int) -> list[di
     """Each advertised address that people elsewhere use; through each TURN server, the first one."""
     useful = [host for host in hosts if scope_of(host) > Scope.MACHINE] or list(hosts)
     if leg != "relay":
-        return [{"leg": leg, "host": host, "port": port} for host in useful]
-    return [{"leg": leg, "host": useful[0], "port": port, "relay": _relay(url)} for url in config.turn_urls]
+        return [{"leg": leg, "host": host, "port": port} for host in useful[:PATHS]]
+    return [{"leg": leg, "host": useful[0], "port": port, "relay": _relay(url)} for url in config.turn_urls[:PATHS]]
 
 
 def _relay(url: str) -> dict[str, Any]:
@@ -85,10 +90,11 @@ async def _outcomes(context: Context, paths: Sequence[dict[str, Any]]) -> list[_
         async with process.lines("call", stdin=msgspec.json.encode(asked)) as lines, aclosing(lines) as each:  # type: ignore[type-var]
             return [msgspec.json.decode(line, type=_Outcome) async for line in each]
     finally:
-        await control.ask(context.config, "probe_close", secret=made["secret"])
+        with trio.move_on_after(CLOSE_S, shield=True):  # also after a timeout
+            await control.ask(context.config, "probe_close", secret=made["secret"])
 
 
-def _judged(leg: Leg, paths: Sequence[dict[str, Any]], outcomes: Sequence[_Outcome], context: Context) -> Finding:
+def _judged(leg: Leg, paths: Sequence[dict[str, Any]], outcomes: Sequence[_Outcome]) -> Finding:
     bad = [(path, outcome) for path, outcome in zip(paths, outcomes, strict=False) if outcome.stage != "ok"]
     if not bad and len(outcomes) == len(paths):
         return ok(
