@@ -69,8 +69,8 @@ def _refused(cert: x509.Certificate, names: str, error: ssl.SSLCertVerificationE
 
 async def domains(context: Context) -> list[str]:
     """The names at which people open the server, as far as they are known."""
-    if context.domain:
-        return [context.domain]
+    if named := [context.domain] if context.domain else list(context.config.tls_domain):
+        return named
     try:
         found = await _found(context)
     except (ConfigError, OSError):

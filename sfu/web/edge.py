@@ -1,7 +1,7 @@
 """One TCP listener for HTTP (hypercorn and the Quart app), the WebSocket at /ws (trio-websocket), and media.
 
 A proxy in TCP mode may name its client first (proxy_protocol.py). The next byte tells media (media.py), TLS and HTTP
-apart. Where the server speaks https, plain http is answered with redirects (redirect.py), here and on a port of its own.
+apart. Where the server speaks https, plain http is answered with redirects (redirect.py), here and on another port.
 hypercorn reads every other connection until its parser meets an upgrade at /ws, in the first request or a later one
 (proxies reuse connections). Then trio-websocket takes over, and the request head is replayed to it. A misbehaving
 client affects only its own connection: each head is checked before hypercorn or Quart act on it, each read and write
