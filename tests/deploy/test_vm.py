@@ -58,7 +58,7 @@ def test_the_page_leads_to_a_service_that_stays(vm: Machine) -> None:
     first = vm.does("systemctl show sfu -p MainPID --value").strip()
     vm.does("sudo systemctl reload sfu")
     assert vm.does("systemctl show sfu -p MainPID --value").strip() == first
-    vm.does(f"sudo kill -KILL {first}")
+    vm.does(f"sudo sh -c 'kill -KILL {first}'")
     eventually(lambda: _health(vm, port) == "ok" and _main(vm) not in ("0", first), "it was started again", 120)
     assert vm.does("sudo journalctl -u sfu -p warning --grep Traceback || true").count("Traceback") == 0
 
