@@ -37,6 +37,7 @@ from sfu.tenancy.keys import ServerKey
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.workers import Workers
+from support.tables import sqlite
 
 SERVER_KEY = ServerKey(bytes(range(32)))
 DEADLINE_S = 20.0
@@ -241,7 +242,7 @@ async def running(
     counters = Counters()
     rooms, workers = Rooms(config), Workers(config, counters, command or child(folder, plan))
     memory = open_store(
-        database_url or f"sqlite:///{folder}/sfu.db",
+        database_url or sqlite(folder),
         SERVER_KEY,
         server=name,
         max_participants=config.max_peers if config.limits else UNLIMITED,
