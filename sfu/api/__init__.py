@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -61,7 +62,7 @@ def create_api(
     api = Blueprint("api", __name__, url_prefix=PREFIX)
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
     handlers = Handlers(store, calls, clock, config.max_peers)
-    fixed = {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
+    fixed = _fixed()
     api.record_once(lambda state: state.app.url_map.converters.update(name=_Name))
     for route in ROUTES:
         view = _fixed_view(route, fixed[route.name]) if route.name in fixed else _view(route, auth, handlers)
@@ -74,6 +75,12 @@ def create_api(
         return _refuse(refusal)
 
     return api
+
+
+@cache
+def _fixed() -> Mapping[str, str]:
+    """The answers that are always the same, by the name of their route. Made once per process."""
+    return {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
 
 
 def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitable[Response]]:

@@ -126,20 +126,20 @@ def test_a_step_nobody_knows_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("number", range(1, len(STEPS)))
 async def test_an_old_database_is_upgraded(
-    database_url: str, server_key: ServerKey, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    empty_url: str, server_key: ServerKey, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     old = tmp_path / "old.sql"
     old.write_text(upto(number))
     with monkeypatch.context() as patch:
         patch.setattr("sfu.store.migrations.schema_file", lambda: old)
-        async with open_database(database_url) as database:
+        async with open_database(empty_url) as database:
             await database.run(
                 """INSERT INTO companies (id, name, key_prefix, key_hash, sealed_secret, created_at, updated_at)
                 VALUES (:id, 'Acme', '', '', '', :now, :now)""",
                 id="00000000-0000-4000-8000-000000000000",
                 now=date(2025, 1, 1),
             )
-    async with open_store(database_url, server_key) as store:
+    async with open_store(empty_url, server_key) as store:
         assert [company.name for company in await store.companies.list()] == ["Acme"]
         (company,) = await store.companies.list()
         await store.sessions.admit_anonymous(company.id, "team", "alice")
@@ -147,49 +147,49 @@ async def test_an_old_database_is_upgraded(
         assert [row["step"] for row in applied] == [step.number for step in STEPS]
 
 
-async def test_a_newer_database_is_refused(database_url: str, server_key: ServerKey) -> None:
-    async with open_database(database_url) as database:
+async def test_a_newer_database_is_refused(empty_url: str, server_key: ServerKey) -> None:
+    async with open_database(empty_url) as database:
         await database.run(
             "INSERT INTO schema_steps (step, title, applied_at) VALUES (:step, 'recordings', :now)",
             step=len(STEPS) + 1,
             now=date(2030, 1, 1),
         )
     with pytest.raises(ConfigError, match=f"schema step {len(STEPS) + 1} 'recordings'"):
-        async with open_store(database_url, server_key):
+        async with open_store(empty_url, server_key):
             pass
 
 
-async def test_an_empty_database_is_left_as_it_is_without_create(database_url: str, server_key: ServerKey) -> None:
+async def test_an_empty_database_is_left_as_it_is_without_create(empty_url: str, server_key: ServerKey) -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match=r"The database is empty\. `sfu serve` makes its tables"):
-            async with open_store(database_url, server_key, create=False):
+            async with open_store(empty_url, server_key, create=False):
                 pass
-    async with open_store(database_url, server_key):
+    async with open_store(empty_url, server_key):
         pass
-    async with open_store(database_url, server_key, create=False) as store:
+    async with open_store(empty_url, server_key, create=False) as store:
         assert await store.companies.list() == ()
 
 
 async def test_an_older_database_is_left_as_it_is_without_create(
-    database_url: str, server_key: ServerKey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    empty_url: str, server_key: ServerKey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A command must not upgrade the database of a server that runs."""
     old = tmp_path / "old.sql"
     old.write_text(upto(3))
     with monkeypatch.context() as patch:
         patch.setattr("sfu.store.migrations.schema_file", lambda: old)
-        async with open_store(database_url, server_key):
+        async with open_store(empty_url, server_key):
             pass
     for _ in range(2):
         with pytest.raises(ConfigError, match=rf"had step 3 of {len(STEPS)}\. Start `sfu serve`"):
-            async with open_store(database_url, server_key, create=False):
+            async with open_store(empty_url, server_key, create=False):
                 pass
-    async with open_database(database_url) as database:
+    async with open_database(empty_url) as database:
         assert len(await database.read("SELECT step FROM schema_steps")) == len(STEPS)
 
 
-async def test_a_step_that_fails_leaves_nothing_behind(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_database(database_url) as database:
+async def test_a_step_that_fails_leaves_nothing_behind(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_database(empty_url) as database:
         title = STEPS[-1].title
         good = f"-- step {len(STEPS) + 1}: good\nCREATE TABLE good (x TEXT);\n"
         broken = f"{SCHEMA}{good}-- step {len(STEPS) + 2}: bad\nCREATE TABLE bad (;\n"
@@ -202,11 +202,11 @@ async def test_a_step_that_fails_leaves_nothing_behind(database_url: str, monkey
         assert "good" in str(refused.value.__cause__)
 
 
-async def test_several_starts_at_once(database_url: str, server_key: ServerKey) -> None:
+async def test_several_starts_at_once(empty_url: str, server_key: ServerKey) -> None:
     found: list[str] = []
 
     async def start() -> None:
-        async with open_store(database_url, server_key) as store:
+        async with open_store(empty_url, server_key) as store:
             found.append((await store.companies.ensure_default()).id)
 
     async with trio.open_nursery() as nursery:

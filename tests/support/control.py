@@ -38,6 +38,8 @@ from sfu.tenancy.keys import ServerKey
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.workers import Workers
+from support import forked
+from support.tables import sqlite
 
 SERVER_KEY = ServerKey(bytes(range(32)))
 DEADLINE_S = 20.0
@@ -48,11 +50,17 @@ HANDSHAKE = (
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
 )
 CHILD = str(Path(__file__).with_name("worker_child.py"))
+STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 
 
 def child(folder: Path, plan: str = "ready") -> tuple[str, ...]:
     """The command of a worker process without media; `folder` is the test's own."""
     return sys.executable, CHILD, plan, str(folder / "starts")
+
+
+def quick_child(folder: Path, plan: str = "ready") -> tuple[str, ...]:
+    """The same, for tests that are not about processes: another one forks it, which has imported what it needs."""
+    return sys.executable, "-I", "-S", STAND_IN, forked.server(), "worker_child", plan, str(folder / "starts")
 
 
 async def eventually(condition: Callable[[], object], within_s: float = DEADLINE_S) -> None:
@@ -240,9 +248,9 @@ async def running(
     """
     config = config or settings()
     counters = Counters()
-    rooms, workers = Rooms(config), Workers(config, counters, command or child(folder, plan))
+    rooms, workers = Rooms(config), Workers(config, counters, command or quick_child(folder, plan))
     memory = open_store(
-        database_url or f"sqlite:///{folder}/sfu.db",
+        database_url or sqlite(folder),
         SERVER_KEY,
         server=name,
         max_participants=config.max_peers if config.limits else UNLIMITED,

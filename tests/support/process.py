@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from support import forked
+
 ROOT = Path(__file__).parents[2]
 START_S = 60.0
 STOP_S = 15.0
@@ -78,7 +80,7 @@ def run(*command: str, env: dict[str, str] | None = None) -> subprocess.Complete
 
 def sfu(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A command that is expected to end by itself."""
-    return run("-m", "sfu", *arguments, env=env)
+    return forked.run("sfu", *arguments, env=env or environment())
 
 
 def workers(server_pid: int) -> list[psutil.Process]:
@@ -93,12 +95,12 @@ def workers(server_pid: int) -> list[psutil.Process]:
 
 class Server:
     """A server process on 127.0.0.1, on the same port from start to start. `settings` are SFU_* names in lower case,
-    `program` is what is run, in `folder`."""
+    `program` is what is run, in `folder`; without one, the process is forked (forked.py)."""
 
     def __init__(
         self,
         *options: str,
-        program: tuple[str, ...] = (sys.executable, "-m", "sfu"),
+        program: tuple[str, ...] = (),
         folder: Path = ROOT,
         **settings: str,
     ) -> None:
@@ -106,8 +108,8 @@ class Server:
         secure = "--self-signed" in options or {"tls_cert", "tls_domain"} & settings.keys()
         self.scheme = "https" if secure else "http"
         self.url = f"{self.scheme}://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-        self._command, self._folder = [*program, "serve", *options], folder
+        self.process: subprocess.Popen[bytes] | forked.Forked | None = None
+        self._program, self._options, self._folder = program, ["serve", *options], folder
         self.data = tempfile.TemporaryDirectory(prefix="sfu-data-")  # lives as long as this, too
         usual = {"host": "127.0.0.1", "port": str(self.port), "workers": "1", "data_dir": self.data.name}
         usual["drain_s"] = "0"  # whoever is still in a call when a test stops its server does not delay that
@@ -140,9 +142,13 @@ class Server:
     def start(self) -> Server:
         assert self.process is None
         self._output.seek(0, os.SEEK_END)
-        self.process = subprocess.Popen(
-            self._command, cwd=self._folder, env=self.env, stdout=self._output, stderr=self._output
-        )
+        output = self._output.fileno()
+        if self._program:
+            command = [*self._program, *self._options]
+            self.process = subprocess.Popen(command, cwd=self._folder, env=self.env, stdout=output, stderr=output)
+        else:
+            files = {0: 0, 1: output, 2: output}
+            self.process = forked.Forked("sfu", self._options, folder=self._folder, env=self.env, files=files)
         eventually(self.ready, "the server's health is ok", START_S)
         return self
 
