@@ -47,7 +47,7 @@ def test_the_page_leads_to_a_service_that_stays(vm: Machine) -> None:
     for command in written:
         vm.does(command, folder=CHECKOUT)
 
-    eventually(lambda: _health(vm, port) == "ok", "the service answers", 120)
+    assert _health(vm, port) == "ok"  # `systemctl enable --now` returned when it was ready
     assert vm.does("systemctl is-enabled sfu").strip() == "enabled"
     key = vm.does("sudo /opt/sfu/bin/sfu company create Acme 2> /dev/null").strip()
     assert key, "a command finds the service's database"
@@ -55,11 +55,17 @@ def test_the_page_leads_to_a_service_that_stays(vm: Machine) -> None:
     with call(port) as people:
         in_call(*people)
 
-    first = vm.does("systemctl show sfu -p MainPID --value").strip()
+    assert vm.does("systemctl show sfu -p Type -p StatusText --value").split()[0] == "notify"
+    first = _main(vm)
     vm.does("sudo systemctl reload sfu")
     assert vm.does("systemctl show sfu -p MainPID --value").strip() == first
     vm.does(f"sudo sh -c 'kill -KILL {first}'")
     eventually(lambda: _health(vm, port) == "ok" and _main(vm) not in ("0", first), "it was started again", 120)
+    hangs = _main(vm)
+    vm.does(f"sudo sh -c 'kill -STOP {hangs}'")
+    eventually(
+        lambda: _main(vm) not in ("0", hangs) and _health(vm, port) == "ok", "the watchdog started it again", 120
+    )
     assert vm.does("sudo journalctl -u sfu -p warning --grep Traceback || true").count("Traceback") == 0
 
     Path(vm.folder, "etc/sfu.env").write_text("SFU_PORT=none\n")
