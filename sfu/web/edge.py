@@ -70,7 +70,7 @@ async def serve(
     signaling: Signaling,
     counters: Counters,
     *,
-    tls: Tls | None,
+    tls: Tls | None = None,
     stop: trio.Event,
     adopt: media.Adopt | None = None,
     metrics: bool = False,
