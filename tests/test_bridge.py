@@ -26,6 +26,7 @@ COMMANDS: list[bridge.Command] = [
     bridge.Mute("p1", "camera", True),
     bridge.View("p1", (bridge.Shown("p2", "camera", 360),)),
     bridge.RestartIce("p1"),
+    bridge.LogLevel("debug"),
     bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]

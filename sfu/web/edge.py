@@ -340,6 +340,8 @@ class _Edge:
     async def _begun(self, deadline: float, what: Coroutine[Any, Any, T]) -> T | None:
         """What a connection begins with. None if it is not there at the deadline or when the server stops."""
         with trio.CancelScope(deadline=deadline) as scope:
+            if self._http.context.terminated.is_set():
+                scope.cancel()
             self._opening.add(scope)
             try:
                 return await what

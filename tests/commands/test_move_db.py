@@ -70,16 +70,16 @@ def test_a_server_goes_to_postgresql_and_back(
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "words", "status"),
     [
-        ("sqlite:///{data}/sfu.db", "is the database that the server uses already."),
-        ("mysql://x:secretpassword@y/z", "The URL must be sqlite:"),
-        ("postgresql://x:secretpassword@127.0.0.1:1/z", "cannot be opened"),
+        ("sqlite:///{data}/sfu.db", "is the database that the server uses already.", 2),
+        ("mysql://x:secretpassword@y/z", "The URL must be sqlite:", 2),
+        ("postgresql://x:secretpassword@127.0.0.1:1/z", "cannot be opened", 3),
     ],
 )
-def test_what_is_no_place_to_move_to_is_refused(url: str, words: str, config: Config) -> None:
+def test_what_is_no_place_to_move_to_is_refused(url: str, words: str, status: int, config: Config) -> None:
     done = sfu("move-db", url.format(data=config.data_dir), env=env(config))
-    assert (done.returncode, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (status, "")
     assert words in done.stderr
     assert "SFU_DATABASE_URL" not in done.stderr
     assert "secretpassword" not in done.stderr

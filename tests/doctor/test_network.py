@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,8 @@ from support.doctors import doctor
 from support.process import Server, free_port
 
 
-async def test_ports_that_the_server_has_and_that_are_free(server: Server) -> None:
+async def test_ports_that_the_server_has_and_that_are_free(start_server: Callable[..., Server]) -> None:
+    server = start_server(program=(sys.executable, "-m", "sfu"))  # a process of its own name
     shown = f"TCP {server.port} and UDP {server.port}"
     assert await doctor("ports", env=server.env) == ("ok", f"{shown} are the running server's", "")
     other = await doctor("ports", env=server.env, data_dir="/nowhere")  # it cannot ask this server

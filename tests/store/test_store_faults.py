@@ -89,7 +89,8 @@ READ_ONLY = (
 )
 GUEST = """
     DO $$ BEGIN CREATE ROLE guest LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-    GRANT ALL ON SCHEMA public TO guest
+    GRANT ALL ON SCHEMA public TO guest;
+    GRANT ALL ON ALL TABLES IN SCHEMA public TO guest
 """
 
 

@@ -35,6 +35,9 @@ class Forked:
         self._connection.sendall(data[sent:])
         self.pid = self._number(START_S)
 
+    def __del__(self) -> None:
+        self._connection.close()
+
     def poll(self) -> int | None:
         try:
             return self.wait(0.0)

@@ -16,10 +16,15 @@ from support.wire import joined
 
 from sfu import __version__
 from sfu.commands.output import shown_duration
+from sfu.web.tls import self_signed
 
 
-async def test_it_says_what_runs(start_server: Callable[..., Server]) -> None:
-    server = start_server("--self-signed", workers="2", server_name="alpha", public_ip="127.0.0.1,192.0.2.7")
+async def test_it_says_what_runs(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    for file, content in zip(files.values(), self_signed(["meet.example.org"]), strict=True):
+        file.write_bytes(content)
+    told = {"server_name": "alpha", "public_ip": "127.0.0.1,192.0.2.7"}
+    server = start_server(workers="2", **told, **{name: str(file) for name, file in files.items()})
     async with joined(server.url, "alice", ssl._create_unverified_context()):
         done = sfu("status", env=server.env)
         assert (done.returncode, done.stderr) == (0, "")
