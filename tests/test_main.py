@@ -189,7 +189,7 @@ def test_listening_everywhere_names_each_address_and_the_need_of_https(start_ser
     [
         (("--env-fiel", "sfu.env", "serve"), "--env-fiel. Did you mean --env-file?"),
         (("company", "--env-fiel=sfu.env", "list"), "--env-fiel. Did you mean --env-file?"),
-        (("company", "list", "--zip", "json"), "--zip"),
+        (("company", "list", "--xyzzy", "json"), "--xyzzy"),
         (("serve", "-p", "8080"), "-p"),
     ],
 )
