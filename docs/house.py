@@ -20,7 +20,8 @@ Layers = list[tuple[str, ...]]
 """From the ground up. A module imports from layers below its own, and from its own layer."""
 
 SHARED = (
-    "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.buckets", "sfu.flood", "sfu.logs", "sfu.stun",
+    "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.connections", "sfu.buckets", "sfu.flood", "sfu.logs",
+    "sfu.stun",
 )  # fmt: skip
 """What both planes import."""
 CONTROL: Layers = [

@@ -24,6 +24,7 @@ from sfu import bridge
 from sfu.addresses import Addresses
 from sfu.capacity import Capacity
 from sfu.config import Config
+from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.metrics import Counters
 from sfu.stun import MARK_CHARS, mark
@@ -185,7 +186,7 @@ class Workers:
         for worker in self._workers if isinstance(command, bridge.Listen) else self._workers[:1]:
             self.send(worker.index, command)
 
-    def adopt(self, ufrag: str, fd: int, connection: bridge.MediaConnection) -> bool:
+    def adopt(self, ufrag: str, fd: int, connection: MediaConnection) -> bool:
         """Passes a media connection, by its file descriptor, to the worker of this ufrag.
 
         False if there is none, or if it does not read. The caller keeps its own descriptor of the connection.

@@ -21,11 +21,11 @@ from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
 from sfu.calls.probes import probe_secret
 from sfu.calls.registry import Calls, Joining
-from sfu.calls.session import Session, bye
+from sfu.calls.session import Session
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.logs import begin_request, line, quoted
-from sfu.protocol.server_messages import ChatLine, Draining, encode
+from sfu.protocol.server_messages import Bye, ChatLine, Draining, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
 from sfu.store.returns import ReturnOver
@@ -340,7 +340,7 @@ async def _refuse(door: Door, error: SfuError | None) -> None:
         if door.ws is not None or (ours and door.full):
             ws = await door.accept()
             if door.full:
-                await ws.send_message(encode(bye(error)))
+                await ws.send_message(encode(Bye.of(error)))
             await ws.aclose(1000 if error is None else error.close_code, str(error or ""))
         if door.ws is not None or error is None:
             return

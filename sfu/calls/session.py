@@ -26,7 +26,7 @@ from sfu.calls.registry import Calls
 from sfu.calls.rooms import Peer
 from sfu.calls.summary import observe
 from sfu.calls.websocket import Link
-from sfu.errors import REJOIN_CLOSE_CODES, SfuError, all_codes
+from sfu.errors import SfuError, all_codes
 from sfu.logs import line, quoted, request_id
 from sfu.protocol.client_messages import (
     Answer,
@@ -88,7 +88,7 @@ class Session:
         self.drops = Drops(record.drops)
         self._hub, self._config, self._moderation = hub, hub.config, moderation
         self._link: Link | None = None  # None while the peer is held, waiting for a resume
-        self._ended = False
+        self._ended, self._bad_messages = False, 0
         self._error: SfuError | None = None  # why it ended; None if it left by itself
         self._scope = trio.CancelScope()
         self._overdue: SfuError = errors.MediaUnavailable()  # the reason to end if the scope's deadline expires
@@ -100,7 +100,6 @@ class Session:
         self._media = Media(hub.workers, hub.config, peer)
         self._insisted: dict[tuple[type, str], Asked | Muted] = {}
         self._bucket = TokenBucket(hub.config.messages_per_s, hub.config.messages_burst)
-        self._bad_messages = 0
 
     @property
     def error(self) -> SfuError | None:
@@ -157,7 +156,7 @@ class Session:
         finally:
             self.end(SfuError())  # has an effect only if this task was cancelled
             self._guard(self._hub.forget, self)
-            self.tell(bye(self._error))
+            self.tell(Bye.of(self._error))
             if self._link is not None:
                 self._link.end(self._error)
 
@@ -167,7 +166,7 @@ class Session:
         """Makes `stream` the link of this peer and closes its previous link, if any."""
         before, self._link = self._link, Link(self._config, stream, self)
         if before is not None:
-            before.send(encode(bye(errors.Replaced())))
+            before.send(encode(Bye.of(errors.Replaced())))
             before.end(errors.Replaced())
         return self._link
 
@@ -399,11 +398,3 @@ class Session:
         else:
             self._stop_media()
             self._end_in(UNLOAD_S if self._link is not None else self._away_s, error)
-
-
-def bye(error: SfuError | None) -> Bye:
-    """The last event to a client: why it ended, or that it left by itself (None)."""
-    if error is None:
-        return Bye("left", "You left the room.", rejoin=False)
-    rejoin = error.close_code in REJOIN_CLOSE_CODES
-    return Bye(error.code, str(error), rejoin, error.retry_after_s if rejoin else None)

@@ -68,7 +68,7 @@ async def _tables(
     """Writes the tables as of one moment. Returns also the ids and sizes of shared files."""
     from sfu import archive
     from sfu.store import copies
-    from sfu.store.database import Statements
+    from sfu.store.statements import Statements
 
     async def work(statements: Statements) -> tuple[Writer, Contents, list[tuple[str, int]]]:
         found = await copies.contents(statements, database.bulk)

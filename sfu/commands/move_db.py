@@ -15,7 +15,8 @@ from sfu.errors import ConfigError
 
 if TYPE_CHECKING:
     from sfu.store.copies import Contents
-    from sfu.store.database import Database, Statements
+    from sfu.store.database import Database
+    from sfu.store.statements import Statements
 
 NAME, HELP = "move-db", "copy everything into an empty database, SQLite or PostgreSQL"
 DESCRIPTION = (

@@ -22,8 +22,9 @@ from sfu.errors import ConfigError
 if TYPE_CHECKING:
     from sfu.archive import Archive, Counts
     from sfu.store.copies import Contents, Page
-    from sfu.store.database import Database, Statements
+    from sfu.store.database import Database
     from sfu.store.migrations import Step
+    from sfu.store.statements import Statements
     from sfu.tenancy.keys import ServerKey
 
 NAME, HELP = "restore", "put a backup in the place of the database, shared files and the server key"

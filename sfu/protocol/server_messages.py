@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from sfu.bridge import Cause, Direction
+from sfu.errors import REJOIN_CLOSE_CODES, SfuError
 from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.tenancy.tokens import Permissions
@@ -319,6 +320,14 @@ class Bye:
     message: str
     rejoin: bool
     retry_after_s: int | None = None
+
+    @classmethod
+    def of(cls, error: SfuError | None) -> Bye:
+        """Why a client's session ended; None if the client left by itself."""
+        if error is None:
+            return cls("left", "You left the room.", rejoin=False)
+        rejoin = error.close_code in REJOIN_CLOSE_CODES
+        return cls(error.code, str(error), rejoin, error.retry_after_s if rejoin else None)
 
 
 ServerMessage = (

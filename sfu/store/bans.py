@@ -9,10 +9,11 @@ from datetime import datetime
 
 from sfu.errors import Removed
 from sfu.rates import place
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
 from sfu.store.records import Ban, Session, canonical_id
+from sfu.store.statements import Statements
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sfu.refusals import BadCursor
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import Line, canonical_id
+from sfu.store.statements import Statements
 
 LATEST_MS = 2**62
 LAST = (str(LATEST_MS), "ffffffff-ffff-ffff-ffff-ffffffffffff")

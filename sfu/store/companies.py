@@ -9,8 +9,9 @@ from datetime import datetime
 
 from sfu.errors import ConfigError
 from sfu.refusals import CompanyExists, CompanyNotFound
-from sfu.store.database import Database, Row
+from sfu.store.database import Database
 from sfu.store.records import Company, Tier, canonical_id
+from sfu.store.statements import Row
 from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
 
 DEFAULT_NAME = "default"

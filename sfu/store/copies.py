@@ -15,10 +15,10 @@ from pathlib import Path
 
 from sfu.errors import ConfigError
 from sfu.store.bulk import Bulk, Row, pages
-from sfu.store.database import Statements, applied_steps, apply
-from sfu.store.migrations import Step, parse, pending, schema_file
+from sfu.store.migrations import Step, applied_steps, apply, parse, pending, schema_file
 from sfu.store.renaming import SCRIPTS
 from sfu.store.shape import Table, shape
+from sfu.store.statements import Statements
 
 STEPS_TABLE = "schema_steps"
 Page = tuple[str, Sequence[Row]]

@@ -7,25 +7,23 @@ statement there.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import anyio
 import trio
 
 from sfu.errors import ConfigError
-from sfu.refusals import BadValue, DatabaseUnavailable
+from sfu.refusals import DatabaseUnavailable
 from sfu.store import migrations
 from sfu.store.bulk import Bulk
-from sfu.store.engines import OPEN_ERRORS, Connection, Engine, engine_of
+from sfu.store.engines import OPEN_ERRORS, Engine, engine_of
+from sfu.store.migrations import NO_SCRIPTS
 from sfu.store.portal import Portal, PortalStopped, open_portal
+from sfu.store.statements import Row, Statements, Work
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
 
 CALL_S = 5.0
 """Default timeout of a statement or transaction. Callers pass a longer one where necessary."""
@@ -50,51 +48,6 @@ MIGRATE_S = 600.0
 CLOSE_S = 5.0
 
 log = logging.getLogger(__name__)
-
-
-class Statements:
-    """SQL on one connection. Lives on the asyncio side, so use it only inside `Database.transaction`."""
-
-    def __init__(self, connection: Connection, said: list[str], lock_rows: str = "") -> None:
-        """`said` collects each statement before it runs. `lock_rows` turns a SELECT into one that locks rows."""
-        self.raw: Any = connection.raw_connection  # aiosqlite's or asyncpg's, for sfu.store.bulk
-        self._connection = connection
-        self._said = said
-        self._lock_rows = lock_rows
-
-    async def all(self, sql: str, /, **values: Any) -> list[Row]:
-        """The rows of a SELECT, or of a statement with RETURNING."""
-        self._said.append(sql)
-        rows = [row._mapping for row in await self._connection.fetch_all(sql, bound(values))]
-        names = tuple(rows[0].keys()) if rows else ()
-        return [dict(zip(names, row, strict=True)) for row in rows]  # in both engines, rows iterate over values
-
-    async def one(self, sql: str, /, **values: Any) -> Row | None:
-        rows = await self.all(sql, **values)
-        return rows[0] if rows else None
-
-    async def lock(self, sql: str, /, **values: Any) -> None:
-        """Locks the rows of a SELECT in its order. Transactions that lock in the same order do not deadlock."""
-        if self._lock_rows:
-            await self.all(sql + self._lock_rows, **values)
-
-    async def run(self, sql: str, /, **values: Any) -> None:
-        self._said.append(sql)
-        await self._connection.execute(sql, bound(values))
-
-    async def run_many(self, sql: str, values: Sequence[Mapping[str, Any]]) -> None:
-        self._said.append(sql)
-        await self._connection.execute_many(sql, [bound(item) for item in values])
-
-    async def script(self, sql: str, /) -> None:
-        """Runs a statement of the schema as it is, without parsing `:names` as parameters."""
-        self._said.append(sql)
-        await self.raw.execute(sql)
-
-
-Work = Callable[[Statements], Awaitable[T]]
-
-NO_SCRIPTS: Mapping[str, Work[None]] = MappingProxyType({})
 
 
 class Database:
@@ -187,7 +140,7 @@ class Database:
 
         async def work(statements: Statements) -> None:
             await self.lock_schema(statements)
-            for step in await apply(statements, steps, scripts, create=create):
+            for step in await migrations.apply(statements, steps, scripts, create=create):
                 log.info("schema_step=%d title=%r", step.number, step.title)
 
         try:
@@ -320,43 +273,6 @@ def _start(sql: str) -> str:
     return " ".join(sql.split())[:80]
 
 
-CREATE_SCHEMA_STEPS = """
-    CREATE TABLE IF NOT EXISTS schema_steps (
-        step INTEGER PRIMARY KEY, title TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL
-    )
-"""
-SCHEMA_STEPS = "SELECT step, title FROM schema_steps ORDER BY step"
-ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:step, :title, :applied_at)"
-
-
-async def applied_steps(statements: Statements) -> list[tuple[int, str]]:
-    """The schema steps that the database has had, (number, title) in order. It must have the table of steps."""
-    return [(row["step"], row["title"]) for row in await statements.all(SCHEMA_STEPS)]
-
-
-async def apply(
-    statements: Statements, steps: Sequence[migrations.Step], scripts: Mapping[str, Work[None]], *, create: bool = True
-) -> Sequence[migrations.Step]:
-    """Applies the steps that the database has not had, and returns them; see Database.migrate."""
-    await statements.script(CREATE_SCHEMA_STEPS)
-    applied = await applied_steps(statements)
-    if not applied and not create:
-        raise ConfigError("The database is empty. `sfu serve` makes its tables at the first start.")
-    missing = migrations.pending(steps, applied)
-    if missing and not create:
-        raise ConfigError(
-            f"The database has the schema of an older release: it had step {applied[-1][0]} of {len(steps)}. "
-            "Start `sfu serve` of this release once, which upgrades it, or use the release that runs now."
-        )
-    for step in missing:
-        for statement in step.statements:
-            await statements.script(statement)
-        if step.title in scripts:
-            await scripts[step.title](statements)
-        await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
-    return missing
-
-
 @asynccontextmanager
 async def open_database(
     url: str, scripts: Mapping[str, Work[None]] = NO_SCRIPTS, *, create: bool = True
@@ -399,17 +315,3 @@ async def connect(
                     await portal.finish(engine.close, timeout_s=CLOSE_S)
                 except TimeoutError:
                     log.warning("database=not_closed reason=timeout")
-
-
-def bound(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts values for both engines. Raises BadValue for text that PostgreSQL cannot store."""
-    bound = dict(values)
-    for name, value in values.items():
-        if isinstance(value, datetime):
-            bound[name] = value.astimezone(UTC)  # SQLAlchemy drops the zone for SQLite
-        elif isinstance(value, str) and _UNSTORABLE.search(value):
-            raise BadValue(f"{name}: must be text without NUL and lone surrogates.")
-    return bound
-
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")

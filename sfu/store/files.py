@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sfu.refusals import FilesFull, FilesOff
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.records import FILE_S, File, canonical_id
+from sfu.store.statements import Statements
 
 
 class Files:

@@ -16,7 +16,8 @@ from typing import Any
 import trio
 
 from sfu.refusals import DatabaseUnavailable
-from sfu.store.database import Database, Statements, bound
+from sfu.store.database import Database
+from sfu.store.statements import Statements, bound
 
 BATCH = 200
 

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from sfu.errors import ConfigError
+from sfu.store.statements import Statements, Work
+
+NO_SCRIPTS: Mapping[str, Work[None]] = MappingProxyType({})
+
+CREATE_SCHEMA_STEPS = """
+    CREATE TABLE IF NOT EXISTS schema_steps (
+        step INTEGER PRIMARY KEY, title TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL
+    )
+"""
+SCHEMA_STEPS = "SELECT step, title FROM schema_steps ORDER BY step"
+ADD_SCHEMA_STEP = "INSERT INTO schema_steps (step, title, applied_at) VALUES (:step, :title, :applied_at)"
 
 _STEP = re.compile(r"^-- step ([0-9]+): (.+)$", re.MULTILINE)
 
@@ -53,6 +66,34 @@ def pending(steps: Sequence[Step], applied: Sequence[tuple[int, str]]) -> Sequen
                 f"{len(steps)} '{steps[-1].title}'. Start the release that added it, or restore an older backup."
             )
     return steps[len(applied) :]
+
+
+async def applied_steps(statements: Statements) -> list[tuple[int, str]]:
+    """The schema steps that the database has had, (number, title) in order. It must have the table of steps."""
+    return [(row["step"], row["title"]) for row in await statements.all(SCHEMA_STEPS)]
+
+
+async def apply(
+    statements: Statements, steps: Sequence[Step], scripts: Mapping[str, Work[None]], *, create: bool = True
+) -> Sequence[Step]:
+    """Applies the steps that the database has not had, and returns them; see Database.migrate."""
+    await statements.script(CREATE_SCHEMA_STEPS)
+    applied = await applied_steps(statements)
+    if not applied and not create:
+        raise ConfigError("The database is empty. `sfu serve` makes its tables at the first start.")
+    missing = pending(steps, applied)
+    if missing and not create:
+        raise ConfigError(
+            f"The database has the schema of an older release: it had step {applied[-1][0]} of {len(steps)}. "
+            "Start `sfu serve` of this release once, which upgrades it, or use the release that runs now."
+        )
+    for step in missing:
+        for statement in step.statements:
+            await statements.script(statement)
+        if step.title in scripts:
+            await scripts[step.title](statements)
+        await statements.run(ADD_SCHEMA_STEP, step=step.number, title=step.title, applied_at=datetime.now(UTC))
+    return missing
 
 
 def _statements(body: str) -> tuple[str, ...]:

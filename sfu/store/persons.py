@@ -13,8 +13,9 @@ from typing import Any
 import trio
 
 from sfu.rates import place
-from sfu.store.database import Database, Row, Statements
+from sfu.store.database import Database
 from sfu.store.records import canonical_id
+from sfu.store.statements import Row, Statements
 
 BATCH = 50
 """Most rows per transaction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from sfu.store.database import Statements
+from sfu.store.statements import Statements
 from sfu.tenancy.names import sought
 
 RENAMING = "canonical names"

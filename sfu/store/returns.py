@@ -14,10 +14,11 @@ from typing import Any
 
 from sfu.errors import REJOIN_CLOSE_CODES, PageGone, RoomFull, all_codes
 from sfu.store import bans
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.records import RoomRules, Session, Token
 from sfu.store.sessions import SERVER_LOST
+from sfu.store.statements import Statements
 from sfu.store.tokens import Tokens
 from sfu.tenancy.keys import ServerKey
 

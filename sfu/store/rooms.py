@@ -11,11 +11,12 @@ from itertools import accumulate
 from typing import Any
 
 from sfu.refusals import RoomDeleted, RoomExists, RoomNotFound
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 from sfu.store.returns import EXPEL, returnable_since
+from sfu.store.statements import Statements
 
 PAGE_METADATA = 1 << 18
 """Most characters of metadata in a page of rooms, unless one room has more."""

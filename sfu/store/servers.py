@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.records import utc
 from sfu.store.sessions import CLOSE_UNSEEN, SERVER_LOST
+from sfu.store.statements import Statements
 
 LOOK_S = 12.0
 """Time between two looks at the others, for a heartbeat of 10 s."""

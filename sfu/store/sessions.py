@@ -12,9 +12,10 @@ from typing import Any
 from sfu.errors import Removed, Replaced, RoomFull
 from sfu.refusals import CompanyDisabled, RoomDeleted, RoomElsewhere, TokenRequired, TokenRevoked
 from sfu.store import bans, tokens
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.records import RoomRules, Session, SessionDrops, SessionQuality, json_text, utc
+from sfu.store.statements import Statements
 from sfu.tenancy.keys import digest
 from sfu.tenancy.tokens import Grant
 

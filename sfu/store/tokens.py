@@ -7,9 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
-from sfu.store.database import Database, Statements
+from sfu.store.database import Database
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
 from sfu.store.records import Token, canonical_id
+from sfu.store.statements import Statements
 from sfu.tenancy import tokens
 from sfu.tenancy.keys import digest
 

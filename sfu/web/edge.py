@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from sfu.bridge import MediaConnection
+from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
 from sfu.rates import place

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from sfu.bridge import MediaConnection
+from sfu.connections import MediaConnection
 from sfu.stun import named
 
 MOST = 1500

@@ -10,8 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from sfu.calls.session import REJOIN_CLOSE_CODES
-from sfu.errors import BadMessage, SfuError, all_codes
+from sfu.errors import REJOIN_CLOSE_CODES, BadMessage, SfuError, all_codes
 from sfu.protocol.client_messages import CLIENT_EVENTS, ClientMessage, Shown, decode
 from sfu.protocol.server_messages import (
     SERVER_EVENTS,

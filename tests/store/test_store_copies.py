@@ -17,9 +17,10 @@ from sfu.errors import ConfigError
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import bulk, copies, open_store
 from sfu.store.claims import InUse
-from sfu.store.database import Statements, connect
+from sfu.store.database import connect
 from sfu.store.migrations import Step
 from sfu.store.shape import Table, shape
+from sfu.store.statements import Statements
 from sfu.tenancy.keys import ServerKey
 
 if TYPE_CHECKING:

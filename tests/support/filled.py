@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sfu.store import Store, copies
-from sfu.store.database import Statements, connect
+from sfu.store.database import connect
 from sfu.store.records import File, Line, RoomSettings, SessionDrops, SessionQuality
+from sfu.store.statements import Statements
 from sfu.tenancy import tokens
 
 STRANGE = 'Zoë 👩\u200d👧 "quoted" \\ \t 日本語'

@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sfu.bridge import MediaConnection
+from sfu.connections import MediaConnection
 from support.media_client import Client, Ice
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Hashable, Iterator
 from itertools import chain, islice
 from typing import Generic, NamedTuple
 
-from sfu.bridge import MEDIA_CONNECTION_BYTES, MediaConnection
+from sfu.connections import MEDIA_CONNECTION_BYTES, MediaConnection
 from sfu.media.rtp.codecs import PAYLOAD_KINDS, Kind
 from sfu.media.transport.gate import Gate, OnMedia, Route, T
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
