@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from ipaddress import ip_address
@@ -13,6 +14,7 @@ from sfu.addresses import Addresses
 from sfu.config import Config
 from sfu.links import page_urls
 from sfu.store.records import Company
+from sfu.values import data_dir
 from sfu.web.https import Https
 
 
@@ -43,7 +45,8 @@ def announce(
         rows.append(("", f"For a phone, start with: {command} serve --self-signed{given}"))
     if default.created_at == default.updated_at:  # its key was never rotated, so nobody knows it
         shows = f"shows one for the REST API, {urls[0]}/api/v1/docs"
-        rows.append(("API key", f"{command} company rotate-key {default.name}{given}   {shows}"))
+        where = "" if env_file else _place(config)
+        rows.append(("API key", f"{where}{command} company rotate-key {default.name}{given}   {shows}"))
     lines, shown = [f"sfu {__version__} is ready. Stop it with Ctrl-C."], ""
     for label, text in rows:
         lines.append(f"  {label if label != shown else '':7} {text}")
@@ -52,6 +55,12 @@ def announce(
         print("\n".join(lines), flush=True)
     except OSError:  # standard output was closed, with its terminal or pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _place(config: Config) -> str:
+    """The variables without which a command of another shell would work on another database. No passwords."""
+    folder = "" if config.data_dir == data_dir() else f"SFU_DATA_DIR={shlex.quote(str(config.data_dir))} "
+    return folder + ("SFU_DATABASE_URL=… " if config.database_url else "")
 
 
 def _command() -> str:

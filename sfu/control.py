@@ -172,7 +172,7 @@ class Control:
             with trio.fail_after(REQUEST_S):
                 line = await lines.receive()
             request = msgspec.json.decode(line, type=Request)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             await lines.send(Failure("bad_request", f"The request is not valid: {error}."))
             return
         answer: bytes | None = None

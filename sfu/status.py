@@ -29,8 +29,10 @@ MESSAGES = {
     "stopping": "The server is stopping.",
 }
 """The message of each phase of the server and, while it is ready, of each state of its database."""
-FORWARDED = ("Forwarded", "X-Forwarded-For")
-"""Headers of requests that came through a proxy (`sfu/web/proxies.py`): they are not this machine's own."""
+FORWARDED = (
+    "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via", "CF-Connecting-IP",
+)  # fmt: skip
+"""Headers of requests that came through a proxy: they are not this machine's own."""
 
 
 class MetricsClosed(Refusal):

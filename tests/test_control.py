@@ -132,7 +132,16 @@ async def test_what_it_does_not_know_is_declined(
 
 @pytest.mark.parametrize(
     "data",
-    [b"\n", b"hello\n", b"[]\n", b'{"type":"request"}\n', b"\xff\n", b"[" * 5000 + b"\n", b"x" * 2 * REQUEST_BYTES],
+    [
+        b"\n",
+        b"hello\n",
+        b"[]\n",
+        b'{"type":"request"}\n',
+        b"\xff\n",
+        b"[" * 5000 + b"\n",
+        b'{"a":' * 5000 + b"\n",
+        b"x" * 2 * REQUEST_BYTES,
+    ],
 )
 async def test_what_is_no_request_gets_a_failure(control: Control, config: Config, data: bytes) -> None:
     hello, failure = await sent(config, data)

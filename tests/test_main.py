@@ -200,14 +200,17 @@ def test_an_unknown_option_is_named_and_not_its_value(arguments: tuple[str, ...]
 
 
 def test_the_commands_that_it_names_can_be_typed() -> None:
-    """Whoever starts it from a virtual environment has none of the name."""
+    """Whoever starts it from a virtual environment has none of the name. Without its folder, the command would work on
+    another database."""
     program = Path(sys.executable).with_name("sfu")
     server = Server(program=(str(program),))
     server.env["PATH"] = os.defpath
     try:
         server.start()
         named = program.relative_to(ROOT) if program.is_relative_to(ROOT) else program
-        assert f"  API key {named} company rotate-key default   shows one" in server.output
+        assert (
+            f"  API key SFU_DATA_DIR={server.data.name} {named} company rotate-key default   shows one" in server.output
+        )
     finally:
         server.close()
 
@@ -219,7 +222,10 @@ def test_a_service_names_commands_by_their_whole_path() -> None:
     server.env["PATH"] = os.defpath
     try:
         server.start()
-        assert f"  API key {program} company rotate-key default   shows one" in server.output
+        assert (
+            f"  API key SFU_DATA_DIR={server.data.name} {program} company rotate-key default   shows one"
+            in server.output
+        )
     finally:
         server.close()
 

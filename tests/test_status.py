@@ -67,7 +67,8 @@ async def test_metrics_are_for_this_machine() -> None:
         assert await status(server, ("Accept", "application/json")) == (200, "")
         through = ("X-Forwarded-For", "127.0.0.1")
         assert await status(server, through) == (403, "metrics_closed"), "a proxy may pass on anybody's request"
-        assert await status(server, ("Forwarded", "for=127.0.0.1")) == (403, "metrics_closed")
+        for name, value in (("Forwarded", "for=127.0.0.1"), ("X-Real-IP", "192.0.2.7"), ("Via", "1.1 proxy")):
+            assert await status(server, (name, value)) == (403, "metrics_closed")
         assert await status(server, through, ("Accept", "application/json")) == (403, "metrics_closed")
         head = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\nConnection: close\r\n\r\n"
         assert b" 403 " in (await server.talk(head, source="127.0.0.8")).partition(b"\r\n")[0]

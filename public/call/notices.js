@@ -102,7 +102,7 @@ page.follow('draining', ({ in_s: inS }) => {
   const text = inS < SOON_S ? t('hint.draining_soon') : t('hint.draining', { time: clock(Date.now() + inS * 1000) });
   toast('draining', text, { icon: 'warning', brief: false });
 });
-page.follow('welcome', () => closeToast('draining')); // if the server still drains, it says so again
+for (const type of ['welcome', 'bye']) page.follow(type, () => closeToast('draining')); // if the server still drains, it says so again
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;
   const of = source === 'camera' ? 'camera' : 'microphone';

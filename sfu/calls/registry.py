@@ -23,7 +23,7 @@ from sfu.calls.reach import Reach
 from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
-from sfu.errors import SfuError
+from sfu.errors import ServerStopping, SfuError
 from sfu.lifecycle import Lifecycle
 from sfu.logs import line
 from sfu.metrics import Counters
@@ -183,7 +183,9 @@ class Calls:
         self.workers.send(peer.room.worker, bridge.Leave(peer.id))
         self.workers.release(peer.room.worker, peer.id)
         self.reach.left(peer.id)
-        self.deliver(self.rooms.leave(peer, code))
+        told = self.rooms.leave(peer, code)
+        if not isinstance(session.error, ServerStopping):  # everybody ends then, and comes back
+            self.deliver(told)
         self.lobby.look_again(peer.room.key)
         drops = session.drops.ended(session.error)
         began = session.had_media or code not in NO_VISIT

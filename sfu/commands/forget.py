@@ -14,7 +14,7 @@ from sfu import logs, users
 from sfu.commands import terminal
 from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.refusals import CompanyNotFound
+from sfu.refusals import BadValue, CompanyNotFound
 
 if TYPE_CHECKING:
     from sfu.store import Store
@@ -60,6 +60,11 @@ async def run(config: Config, options: argparse.Namespace) -> None:
         everywhere = [await persons.find(one) for one in await _sought(persons, store, companies, options)]
         found = [one for one in everywhere if one]
         if not found:
+            if alike := await persons.alike(options.user):
+                raise BadValue(
+                    f"Nothing about {options.user!r} was found, but there is {' and '.join(map(repr, alike))}. Give "
+                    "the name as it is spelled there."
+                )
             print(f"Nothing about {options.user!r} was found.")
             return
         for one in found:

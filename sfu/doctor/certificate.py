@@ -50,7 +50,7 @@ def _without(context: Context) -> Finding:
         return ok("none here: the proxy has it")
     return note(
         "The server speaks http only, and browsers give camera and microphone to https pages and localhost only.",
-        "Set SFU_TLS_CERT and SFU_TLS_KEY, or put a proxy with a certificate before the server.",
+        "Set SFU_TLS_DOMAIN, or SFU_TLS_CERT and SFU_TLS_KEY, or put a proxy with a certificate before the server.",
     )
 
 
@@ -90,6 +90,8 @@ async def _found(context: Context) -> Found | None:
         return await trio.to_thread.run_sync(_served, context, abandon_on_cancel=True)
     cert, key = (Path(context.env.get(name) or os.devnull) for name in ("SFU_TLS_CERT", "SFU_TLS_KEY"))
     if Path(os.devnull) in (cert, key):
+        if cert != key:
+            raise ConfigError("Of SFU_TLS_CERT and SFU_TLS_KEY only one is set, so `sfu serve` does not start.")
         return None
     for path in (cert, key):
         if not os.access(path, os.R_OK):

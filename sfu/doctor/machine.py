@@ -80,6 +80,15 @@ async def disk(context: Context) -> Finding:
     if free < LITTLE_BYTES or (found.f_files and not found.f_favail):
         why = "" if free < LITTLE_BYTES else ", but no more files can be made"
         return failed(f"{text}{why}: the database cannot grow, and joins may fail.", advice)
+    if not os.access(there, os.W_OK) or found.f_flag & os.ST_RDONLY:
+        return failed(
+            f"{there} cannot be written: the server cannot make its files there.",
+            "Give its user the right, or name another folder in SFU_DATA_DIR.",
+        )
+    if there != folder:
+        return note(
+            f"{text}, which does not exist yet.", "`sfu serve` makes it. If it should exist, correct SFU_DATA_DIR."
+        )
     if free < BYTES:
         return note(f"{text}.", advice)
     return ok(text)

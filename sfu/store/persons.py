@@ -111,6 +111,14 @@ class Persons:
             return None
         return Person(str(token["company_id"]), token["user_name"], str(token["id"]), token["room_id"])
 
+    async def alike(self, name: str) -> list[str]:
+        """Names that differ from this one only in upper and lower case."""
+        found: set[str] = set()
+        for table in ("sessions", "tokens", "chat_lines", "bans"):
+            rows = await self._database.read(f"SELECT DISTINCT user_name FROM {table}", timeout_s=LOOK_S)
+            found |= {row["user_name"] for row in rows if row["user_name"].casefold() == name.casefold()}
+        return sorted(found - {name})
+
     async def find(self, person: Person) -> Found:
         """Everything about the person."""
         found, where = Found(person), BY_ID if person.id else BY_NAME

@@ -275,12 +275,12 @@ class _Edge:
     async def converse(self, transport: trio.SocketStream, peer: Client, slot: Slot) -> None:
         """Serves a connection from `peer` to the server's port: media, TLS or plain http."""
         deadline = trio.current_time() + self._http.config.head_s
-        client = await self._client(transport, peer, slot, deadline)
-        if client is None:
+        begun = await self._begin(transport, peer, slot, deadline)
+        if begun is None:
             return
+        client, first = begun
         stream: TcpStream | None = transport
         if self._adopt is not None or self._tls is not None:
-            first = await self._begun(deadline, self._first(transport.socket)) or b""
             if self._adopt is not None and media.begins(first):
                 self._pass_on(transport.socket, client, await self._begun(deadline, media.read_check(transport.socket)))
                 return
@@ -300,22 +300,28 @@ class _Edge:
     async def redirect(self, transport: trio.SocketStream, peer: Client, slot: Slot) -> None:
         """Serves a connection from `peer` to the port of plain http."""
         deadline = trio.current_time() + self._http.config.head_s
-        if (client := await self._client(transport, peer, slot, deadline)) is not None:
-            await Connection(self._plain, transport, client, slot, deadline).run()
+        if (begun := await self._begin(transport, peer, slot, deadline)) is not None:
+            await Connection(self._plain, transport, begun[0], slot, deadline).run()
 
-    async def _client(self, transport: trio.SocketStream, peer: Client, slot: Slot, deadline: float) -> Client | None:
-        """Who is at the other end: `peer`, or whom it names if it is a proxy in TCP mode. None if it is refused."""
-        start = await self._begun(deadline, proxy_protocol.begins(transport.socket))
-        if not start:
-            return peer
+    async def _begin(
+        self, transport: trio.SocketStream, peer: Client, slot: Slot, deadline: float
+    ) -> tuple[Client, bytes] | None:
+        """Who is at the other end, `peer` or whom it names if it is a proxy in TCP mode, and the first byte that comes
+        from there, if any. None if it is refused."""
+        sock = transport.socket
+        first = await self._begun(deadline, self._first(sock)) or b""
+        if first not in proxy_protocol.FIRST or not (start := await self._begun(deadline, proxy_protocol.begins(sock))):
+            return peer, first
         try:
             client = await self._begun(deadline, self._named(transport.socket, start, peer, slot))
         except TooManyConnections as error:
             await self._refuse(transport, error)
             return None
-        if client is None and trio.current_time() >= deadline:
+        if client is not None:
+            return client, await self._begun(deadline, self._first(sock)) or b""
+        if trio.current_time() >= deadline:
             self._http.failed("proxy_header")
-        return client
+        return None
 
     async def _named(self, sock: trio.socket.SocketType, start: bytes, peer: Client, slot: Slot) -> Client | None:
         """The client in a header, which begins with `start`; None if it is refused. Raises TooManyConnections."""

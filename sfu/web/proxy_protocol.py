@@ -15,6 +15,8 @@ import trio
 
 TEXT, BINARY = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 """How a header of version 1 and of version 2 begins."""
+FIRST = (TEXT[:1], BINARY[:1])
+"""The first byte of a header. An HTTP request may begin with the first one as well."""
 TEXT_BYTES = 107
 """Longest header of version 1."""
 BINARY_BYTES = 4096

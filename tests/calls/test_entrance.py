@@ -595,6 +595,15 @@ async def test_a_full_server_tells_when_to_try_again(tmp_path: Path) -> None:
         await alice.expect("chat")
 
 
+async def test_nobody_is_told_that_others_left_when_the_server_stops(tmp_path: Path) -> None:
+    """They all come back: a page would say that everybody left, and keep saying so in its chat."""
+    async with running(tmp_path) as server, server.joined(name="alice") as alice, server.joined(name="bob") as bob:
+        await alice.expect("joined")
+        server.signaling.stop()
+        for one in (alice, bob):
+            await one.expect_bye("server_stopping", 1001, rejoin=True)
+
+
 async def test_a_server_that_stops(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined() as alice, server.client("other", full=False) as bare:
         await bare.expect("offer")

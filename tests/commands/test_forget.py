@@ -11,7 +11,7 @@ import pytest
 import trio
 from support.control import Client, running
 from support.filled import FILE_ID, fill, share
-from support.process import environment, sfu
+from support.process import Server, environment, sfu
 
 from sfu.config import Config
 from sfu.data import open_data
@@ -57,6 +57,17 @@ def test_it_shows_what_it_found_asks_and_tells_the_audit(tmp_path: Path) -> None
     assert "alice" not in audit
     again = sfu("forget", "--user", "alice", "--company", "Acme & Söhne", "--yes", env=env)
     assert (again.returncode, again.stdout) == (0, "Nothing about 'alice' was found.\n")
+
+
+def test_a_name_in_other_letters_is_not_taken_for_nobody(server: Server) -> None:
+    link = sfu("token", "team", "--name", "Bob", "--bare", env=server.env)
+    assert link.returncode == 0, link.stderr
+    done = sfu("forget", "--user", "BOB", "--yes", env=server.env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Nothing about 'BOB' was found, but there is 'Bob'." in done.stderr
+    assert sfu("forget", "--user", "Bob", "--yes", env=server.env).returncode == 0
+    done = sfu("forget", "--user", "BOB", "--yes", env=server.env)
+    assert (done.returncode, done.stdout) == (0, "Nothing about 'BOB' was found.\n")
 
 
 async def until(client: Client, event: str) -> Any:

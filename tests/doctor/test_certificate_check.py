@@ -85,6 +85,8 @@ async def test_a_chain_that_is_not_complete_and_one_that_nobody_knows(authority:
 async def test_files_that_are_not_there(authority: Authority) -> None:
     status, text, _ = await authority.check({"tls_cert": "/nowhere/cert.pem", "tls_key": "/nowhere/key.pem"})
     assert (status, text) == ("failed", "/nowhere/cert.pem is not there, or this user may not read it.")
+    status, text, _ = await authority.check({"tls_cert": "/nowhere/cert.pem"})
+    assert (status, text.partition(" only one is set")[0]) == ("failed", "Of SFU_TLS_CERT and SFU_TLS_KEY")
     assert (await authority.check({}))[0] == "note"
     assert await authority.check({"trusted_proxies": "127.0.0.1"}) == ("ok", "none here: the proxy has it", "")
 

@@ -35,7 +35,7 @@ def test_a_machine_that_is_fit(tmp_path: Path) -> None:
     assert status == int("failed" in [one[0] for one in found.values()])
     assert found["python"] == ("ok", ".".join(map(str, sys.version_info[:3])), "")
     assert found["disk"][0] in ("ok", "note")
-    assert found["disk"][1].rstrip(".").endswith(f"free for {tmp_path}/new")
+    assert found["disk"][1].endswith(f"free for {tmp_path}/new, which does not exist yet.")
     assert found["offload"][0] in ("ok", "note")
     assert "%" in found["steal"][1]
     assert found["clock"][0] in ("ok", "note", "skipped")
@@ -51,6 +51,13 @@ async def test_a_full_disk_fails_and_names_the_folder(small_disk: Path) -> None:
     status, text, fix = await doctor("disk", data_dir=str(small_disk / "not" / "there" / "yet"))
     assert (status, text.partition(" free ")[0]) == ("failed", "42 MB of 42 MB")
     assert fix == f"Free space on the file system of {small_disk}, or move SFU_DATA_DIR."
+
+
+async def test_a_folder_that_cannot_be_written_fails(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    status, text, fix = await doctor("disk", data_dir=str(small_disk))
+    assert (status, text) == ("failed", f"{small_disk} cannot be written: the server cannot make its files there.")
+    assert "SFU_DATA_DIR" in fix
 
 
 async def test_a_low_limit_on_files_fails_for_the_server_that_has_it(server: Server) -> None:
