@@ -138,7 +138,7 @@ async def _phone(context: Context, options: argparse.Namespace) -> int:
         print(f"Scan the code, or open {url}\nIt is valid for {lasts_s / 60:.0f} minutes; Ctrl-C ends it at once.")
         for hint in hints:
             print(textwrap.fill(hint, 100, initial_indent="- ", subsequent_indent="  "))
-        print("\nWaiting for a device ...", flush=True)
+        print("\nWaiting for a device ... If the page does not open there, its TCP port does not arrive.", flush=True)
 
     def told(device: Device) -> None:
         found = list(phone.findings(context, device))
@@ -153,5 +153,5 @@ async def _phone(context: Context, options: argparse.Namespace) -> int:
 
     devices = await phone.watch(context, options.devices, opened, told)
     if not devices and not options.json:
-        print("No device came. The link is not valid any more.")
+        print("No device came, and the link has ended. If the page did not open, open its TCP port in the firewall.")
     return FAILED if not devices or "failed" in status else 0

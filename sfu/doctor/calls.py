@@ -150,10 +150,10 @@ class _Progress(msgspec.Struct, tag="progress"):
 class _Measured(msgspec.Struct, tag="measured"):
     """What sfu/media/probe/capacity.py prints."""
 
-    cpu_per_room: float
+    us_per_forward: float
+    forwards_per_s: float
     in_bps: float
     out_bps: float
-    us_per_forward: float
     lost: float
 
 
@@ -179,7 +179,8 @@ async def capacity(context: Context) -> Finding:
 
 def _capacity(config: Config, measured: _Measured) -> Finding:
     workers = config.workers
-    rooms = int(workers * config.max_load / measured.cpu_per_room) if measured.cpu_per_room else 0
+    cores_per_room = measured.us_per_forward * measured.forwards_per_s / 1e6
+    rooms = int(workers * config.max_load / cores_per_room) if cores_per_room else 0
     who = f"{workers} media worker{'s' if workers > 1 else ''}"
     text = (
         f"about {rooms} rooms of 6 at 720p with {who}: {_rate(rooms * measured.out_bps)} out and "

@@ -55,12 +55,20 @@ def _without(context: Context) -> Finding:
 
 
 def _refused(cert: x509.Certificate, names: str, error: ssl.SSLCertVerificationError, context: Context) -> Finding:
-    if cert.issuer == cert.subject or error.verify_code in (SELF_SIGNED, CHAIN_SELF_SIGNED):
+    own = cert.issuer == cert.subject
+    if own and context.config.tls_domain:
+        return failed(
+            f"There is no certificate for {', '.join(context.config.tls_domain)} yet: browsers warn.",
+            "The line certificate_failed in the server's log says why; `systemctl reload sfu` tries again at once.",
+        )
+    if own or error.verify_code in (SELF_SIGNED, CHAIN_SELF_SIGNED):
         return note(f"The certificate of {names} is self-signed: browsers warn.", "Get one from a public authority.")
     if error.verify_code == NO_ISSUER:
+        by_itself = "This machine does not know the authority of SFU_ACME_DIRECTORY; devices must trust it."
+        chain = "SFU_TLS_CERT needs the certificate followed by the intermediate ones: certbot's fullchain.pem."
         return failed(
             f"The chain of the certificate of {names} is not complete, or its authority is not known.",
-            "SFU_TLS_CERT needs the certificate followed by the intermediate ones: certbot's fullchain.pem.",
+            by_itself if context.config.tls_domain else chain,
         )
     if error.verify_code in (HOST_MISMATCH, IP_MISMATCH):
         return failed(f"The certificate is for {names}, not for {context.domain}.", f"Get one for {context.domain}.")

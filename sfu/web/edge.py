@@ -328,6 +328,7 @@ class _Edge:
         proxies = self._http.proxies
         if not proxies.trusts(peer.address):
             proxies.warn("proxy_header_refused", peer.address)
+            proxies.seen.note(peer.address, trusted=False)
             self._http.failed("proxy_header")
             return None
         try:
@@ -336,6 +337,7 @@ class _Edge:
             proxies.warn("proxy_header_malformed", peer.address, _NO_HEADER)
             self._http.failed("proxy_header")
             return None
+        proxies.seen.note(peer.address, trusted=True)
         if client is None:
             return peer
         if self._floods(client.address):

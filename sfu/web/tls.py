@@ -52,7 +52,10 @@ class Tls:
         if self.files is None:
             return
         self.loaded = self.state()  # before they are read, so that what is written meanwhile counts as changed
-        self.context, self.leaf = server_context(*self.files), leaf_of(self.files[0])
+        context, leaf = server_context(*self.files), leaf_of(self.files[0])
+        if self.leaf is not None and _expired(leaf) and not _expired(self.leaf):
+            raise ConfigError(f"The certificate in {self.files[0]} has expired, and the current one has not.")
+        self.context, self.leaf = context, leaf
 
     def state(self) -> tuple[object, ...]:
         """What changes whenever a file is written or replaced, also behind a link; None for a missing file."""
@@ -71,6 +74,10 @@ def names_of(leaf: x509.Certificate) -> list[str]:
     except (ValueError, x509.ExtensionNotFound):
         return []
     return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def _expired(leaf: x509.Certificate) -> bool:
+    return leaf.not_valid_after_utc < datetime.now(UTC)
 
 
 def _state(file: Path) -> object:

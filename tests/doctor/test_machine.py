@@ -7,9 +7,11 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 from support.doctors import doctor, run_doctor
 from support.process import Server, environment
 
@@ -53,9 +55,9 @@ async def test_a_full_disk_fails_and_names_the_folder(small_disk: Path) -> None:
     assert fix == f"Free space on the file system of {small_disk}, or move SFU_DATA_DIR."
 
 
-async def test_a_folder_that_cannot_be_written_fails(small_disk: Path) -> None:
+def test_a_folder_that_cannot_be_written_fails(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    status, text, fix = await doctor("disk", data_dir=str(small_disk))
+    status, text, fix = trio.run(partial(doctor, "disk", data_dir=str(small_disk)))
     assert (status, text) == ("failed", f"{small_disk} cannot be written: the server cannot make its files there.")
     assert "SFU_DATA_DIR" in fix
 

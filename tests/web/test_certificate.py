@@ -118,10 +118,17 @@ def test_the_log_and_a_metric_tell_the_days_left(
     server = start_server(**files)
     assert "level=INFO logger=sfu.tls certificate names=localhost days_left=60.0" in server.output
     assert metric() == "sfu_certificate_days_left 60"
-    for n, (days, hint) in enumerate([(9.51, "not renewed yet"), (-1.99, "It has expired")], 1):
-        write(days)
-        eventually(lambda n=n: renewed(server) == n, "the change was noticed")
-        line = [line for line in server.output.splitlines() if "certificate_renewed" in line][-1]
-        assert f"level=WARNING logger=sfu.tls certificate_renewed names=localhost days_left={days:.1f}" in line
-        assert hint in line
-        assert metric() == f"sfu_certificate_days_left {days:.1f}".removesuffix(".0")
+    write(9.51)
+    eventually(lambda: renewed(server) == 1, "the change was noticed")
+    line = [line for line in server.output.splitlines() if "certificate_renewed" in line][-1]
+    assert "level=WARNING logger=sfu.tls certificate_renewed names=localhost days_left=9.5" in line
+    assert "not renewed yet" in line
+    assert metric() == "sfu_certificate_days_left 9.5"
+    write(-1.99)
+    eventually(lambda: "certificate_kept" in server.output, "an expired one replaces no other")
+    assert "has expired, and the current one has not" in server.output
+    assert metric() == "sfu_certificate_days_left 9.5"
+    assert server.stop() == 0
+    server.start()
+    assert "days_left=-2.0 hint='It has expired: browsers refuse it.'" in server.output
+    assert metric() == "sfu_certificate_days_left -2"

@@ -26,8 +26,8 @@ from sfu import bridge
 from sfu.media.probe.peer import Peer, answer, candidates, fingerprint
 
 ROOMS, PEERS = 2, 6
-VIDEO_BPS, VIDEO_BYTES, FPS = 1_700_000, 1100, 30
-"""720p at 30 frames a second, as browsers send it by default, in packets of VIDEO_BYTES."""
+VIDEO_BPS, VIDEO_BYTES, FPS = 2_500_000, 1100, 30
+"""720p at 30 frames a second, the most that the page sends (docs/sizing.md), in packets of VIDEO_BYTES."""
 SOUND_PPS, SOUND_BYTES = 50, 80
 HEADERS_BYTES = 28 + 12 + 16
 """IPv4 and UDP, RTP, and the tag of SRTP."""
@@ -41,14 +41,14 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Measured(msgspec.Struct, frozen=True, tag="measured"):
-    """Processor time of a worker for one room per second, and the bandwidth of such a room. `lost` is the share of
+    """Processor time of a worker for one packet to one subscriber, and what a room takes: packets to subscribers, and
+    bandwidth. The latter are computed, since a busy machine sends less here than people do. `lost` is the share of
     packets that did not arrive: above a few percent the machine was too busy for a true figure."""
 
-    cpu_per_room: float
+    us_per_forward: float
+    forwards_per_s: float
     in_bps: float
     out_bps: float
-    forwards_per_s: float
-    us_per_forward: float
     lost: float
 
 
@@ -60,7 +60,7 @@ class _Sink:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._socket.setblocking(False)
         self._socket.connect(to)
-        self.packets = self.bytes = 0
+        self.packets = 0
         self.peer: Peer | None = None
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
@@ -71,7 +71,6 @@ class _Sink:
                 if 128 <= data[0] < 192:
                     if not 192 <= data[1] <= 223:  # RTCP (RFC 5761)
                         self.packets += 1
-                        self.bytes += len(data)
                 elif self.peer is not None:
                     self.peer.received(data)
 
@@ -167,10 +166,9 @@ class _Load:
         peer.send(protect(head + payload))
         self.sent += 1
 
-    def counted(self) -> tuple[float, float, int, int, int]:
-        """Now, the worker's processor time, packets sent, packets and bytes received."""
-        packets, n_bytes = sum(s.packets for s in self.sinks.values()), sum(s.bytes for s in self.sinks.values())
-        return time.monotonic(), cpu_s(self._pid), self.sent, packets, n_bytes
+    def counted(self) -> tuple[float, int, int]:
+        """The worker's processor time, packets sent, and packets received."""
+        return cpu_s(self._pid), self.sent, sum(sink.packets for sink in self.sinks.values())
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -223,14 +221,14 @@ async def measure(seconds: float) -> None:
         _say(Progress(f"they talk for {seconds:g} s"))
         before = load.counted()
         await asyncio.sleep(seconds)
-        passed_s, cpu, sent, received, n_bytes = (b - a for a, b in zip(before, load.counted(), strict=True))
+        cpu, sent, received = (b - a for a, b in zip(before, load.counted(), strict=True))
         expected = sent * (PEERS - 1)
-        out = (n_bytes + received * 28) * 8 / passed_s / ROOMS  # whole SRTP packets were counted
         per_peer = VIDEO_BPS * (VIDEO_BYTES + HEADERS_BYTES) / VIDEO_BYTES
         per_peer += SOUND_PPS * (SOUND_BYTES + HEADERS_BYTES) * 8
+        forwards = PEERS * (PEERS - 1) * (VIDEO_BPS / 8 / VIDEO_BYTES + SOUND_PPS)
         lost = max(0.0, 1 - received / expected) if expected else 1.0
         us = cpu / received * 1e6 if received else 0.0
-        _say(Measured(cpu / passed_s / ROOMS, PEERS * per_peer, out, received / passed_s, us, lost))
+        _say(Measured(us, forwards, PEERS * per_peer, PEERS * (PEERS - 1) * per_peer, lost))
 
 
 if __name__ == "__main__":
