@@ -33,6 +33,8 @@ ROLES: dict[str, dict[str, bool]] = {
     "viewer": {"publish": False},
 }
 """Permissions by role; those that are missing keep their default."""
+LONGEST_S = 86_400
+"""The longest that a token is valid."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_room(parser)
     parser.add_argument("--name", type=output.text, default="guest", help="the person's name (default: guest)")
     parser.add_argument("--role", choices=ROLES, default="participant", help="a viewer sends no audio or video")
-    parser.add_argument(
-        "--ttl", type=output.duration, default=3600, metavar="TIME", help="90s, 15m, 8h, 1d (default: 1h)"
-    )
+    parser.add_argument("--ttl", type=_lifetime, default=3600, metavar="TIME", help="90s, 15m, 8h, 1d (default: 1h)")
     parser.add_argument("--once", action="store_true", help="the token works for a single join")
     parser.add_argument("--company", type=output.text, help="whose room it is (default: the default company's)")
     parser.add_argument("--url", type=_url, help="the address of the page, such as https://meet.example.org")
     parser.add_argument("--bare", action="store_true", help="print the token instead of the link")
     output.add_json(parser)
+
+
+def _lifetime(text: str) -> int:
+    """How long the token is valid, in seconds."""
+    seconds = output.duration(text)
+    if not 1 <= seconds <= LONGEST_S:
+        raise argparse.ArgumentTypeError("it must be from one second to one day, such as 15m or 1d")
+    return seconds
 
 
 def _url(text: str) -> str:

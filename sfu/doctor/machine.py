@@ -77,14 +77,14 @@ async def disk(context: Context) -> Finding:
     free, whole = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     text = f"{_size(free)} of {_size(whole)} free for {folder}"
     advice = f"Free space on the file system of {there}, or move SFU_DATA_DIR."
-    if free < LITTLE_BYTES or (found.f_files and not found.f_favail):
-        why = "" if free < LITTLE_BYTES else ", but no more files can be made"
-        return failed(f"{text}{why}: the database cannot grow, and joins may fail.", advice)
     if not os.access(there, os.W_OK) or found.f_flag & os.ST_RDONLY:
         return failed(
             f"{there} cannot be written: the server cannot make its files there.",
             "Give its user the right, or name another folder in SFU_DATA_DIR.",
         )
+    if free < LITTLE_BYTES or (found.f_files and not found.f_favail):
+        why = "" if free < LITTLE_BYTES else ", but no more files can be made"
+        return failed(f"{text}{why}: the database cannot grow, and joins may fail.", advice)
     if there != folder:
         return note(
             f"{text}, which does not exist yet.", "`sfu serve` makes it. If it should exist, correct SFU_DATA_DIR."

@@ -101,10 +101,17 @@ PROXIES = {
         "haproxy",
         ("-db", "-f", "{file}"),
         HAPROXY_HERE
-        | {"bind :80": "bind 127.0.0.1:{http}", "bind :443": "bind 127.0.0.1:{port}", "/etc/haproxy/": "{folder}/"},
+        | {
+            "bind :::80 v4v6": "bind 127.0.0.1:{http}",
+            "bind :::443 v4v6": "bind 127.0.0.1:{port}",
+            "/etc/haproxy/": "{folder}/",
+        },
     ),
     "haproxy-tcp": Proxy(
-        "haproxy-tcp.cfg", "haproxy", ("-db", "-f", "{file}"), HAPROXY_HERE | {"bind :443": "bind 127.0.0.1:{port}"}
+        "haproxy-tcp.cfg",
+        "haproxy",
+        ("-db", "-f", "{file}"),
+        HAPROXY_HERE | {"bind :::443 v4v6": "bind 127.0.0.1:{port}"},
     ),
 }
 TRAEFIK_HERE = {

@@ -27,7 +27,8 @@ from pathlib import Path
 
 import msgspec
 
-from sfu import bridge, connections
+from sfu import bridge
+from sfu.connections import MEDIA_CONNECTION_BYTES, MediaConnection
 
 SDP = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n"
 STATS_S = 0.1
@@ -82,8 +83,8 @@ class Child:
                 await self.send(bridge.Track(peer, "microphone", "audio"))
 
     def take_connection(self, connections: socket.socket) -> None:
-        data, files, _, _ = socket.recv_fds(connections, connections.MEDIA_CONNECTION_BYTES, 1)
-        passed = connections.MediaConnection.decode(data)
+        data, files, _, _ = socket.recv_fds(connections, MEDIA_CONNECTION_BYTES, 1)
+        passed = MediaConnection.decode(data)
         for file in files:
             threading.Thread(target=echo, args=(socket.socket(fileno=file), passed), daemon=True).start()
 
@@ -98,7 +99,7 @@ class Child:
             await self.send(bridge.Stats({}, {"commands": float(len(self.commands))}))
 
 
-def echo(connection: socket.socket, passed: connections.MediaConnection) -> None:
+def echo(connection: socket.socket, passed: MediaConnection) -> None:
     address = f"{passed.address} {passed.port}".encode().ljust(ADDRESS_BYTES)
     with connection:
         connection.setblocking(True)
