@@ -18,5 +18,7 @@ def test_a_command_prints_and_ends_as_if_it_was_started(arguments: tuple[str, ..
 
 def test_a_process_that_nobody_asks_for_ends() -> None:
     env = environment(host="127.0.0.1", port=str(free_port()))
-    found = psutil.Process(forked.Forked("sfu", ["serve"], folder=ROOT, env=env, files={0: 0, 1: 2, 2: 2}).pid)
+    asked = forked.Forked("sfu", ["serve"], folder=ROOT, env=env, files={0: 0, 1: 2, 2: 2})
+    found = psutil.Process(asked.pid)
+    del asked
     eventually(lambda: not found.is_running(), "it is gone")
