@@ -35,7 +35,7 @@ def test_media_over_tcp_passes_haproxy_and_keeps_the_clients_address(
             people = [person(server, name, on=policed).join("through", port=port) for name in ("alice", "bob")]
             in_call(*people)
             assert re.findall(r" joined .*client=(\S+)", server.output) == ["127.0.0.1"] * 2
-            assert re.findall(r" connected .*address=(\S+) transport=tcp", server.output) == ["127.0.0.1"] * 2
+            assert re.findall(r" connected .*transport=tcp address=(\S+)", server.output) == ["127.0.0.1"] * 2
     finally:
         print(server.output)
         server.close()
