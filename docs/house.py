@@ -30,6 +30,7 @@ CONTROL: Layers = [
         "sfu.interfaces",
         "sfu.turn",
         "sfu.values",
+        "sfu.private",
         "sfu.config",
         "sfu.settings_file",
         "sfu.rates",

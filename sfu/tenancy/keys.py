@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from pathlib import Path
@@ -17,6 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sfu.errors import ConfigError
+from sfu.private import create_private
 
 T = TypeVar("T", str, bytes)
 
@@ -128,7 +127,7 @@ class ServerKey:
         """Reads the key file, or creates it, readable by this user only. Safe if several servers start at once."""
         try:
             if not path.exists():
-                _create(path, base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+                create_private(path, base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
             text = path.read_text("ascii")
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"The server key file {path} cannot be used: {error}") from error
@@ -144,7 +143,7 @@ class ServerKey:
 
     def write(self, path: Path) -> None:
         """Creates a key file, as `from_file` does. Raises OSError."""
-        _create(path, base64.urlsafe_b64encode(self.raw.reveal()) + b"\n")
+        create_private(path, base64.urlsafe_b64encode(self.raw.reveal()) + b"\n")
 
     def sign(self, text: str) -> str:
         """A signature (HMAC-SHA256) of `text`, in URL-safe base64."""
@@ -170,18 +169,3 @@ class ServerKey:
             raise ConfigError(
                 "The server key does not fit this database: it cannot decrypt a company's secret."
             ) from None
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Creates a file atomically, so that nobody reads half a key. If several processes try, the first one wins."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -23,8 +23,8 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 
 from sfu import __version__
+from sfu.private import write_private
 from sfu.web.challenges import Challenges, IssueFailed
-from sfu.web.private import write_private
 
 HTTP, TLS = "http-01", "tls-alpn-01"
 NETWORK_S, ORDER_S = 30, 120
