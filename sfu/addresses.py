@@ -150,7 +150,7 @@ class Addresses:
                 await self._ask_now.wait()
 
     def on_mapping(self, mapping: Mapping) -> None:
-        """Takes what a STUN server saw, or that it did not answer: then what it saw before holds."""
+        """Takes the answer of a STUN server. Without an answer, its last one stays valid."""
         asked = f"{mapping.server} (SFU_STUN)"
         if not mapping.address:
             self._warn(

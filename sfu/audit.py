@@ -1,4 +1,4 @@
-"""The audit log: what was changed, by whom, from which address."""
+"""The audit log: each change, with its author and their address."""
 
 from __future__ import annotations
 

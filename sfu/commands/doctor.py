@@ -1,4 +1,4 @@
-"""`sfu doctor`: finds out what keeps calls from working, and says what to change."""
+"""`sfu doctor`: finds the causes that keep calls from working, with the fix for each."""
 
 from __future__ import annotations
 
