@@ -66,7 +66,7 @@ async def link(context: Context) -> tuple[str, list[str]]:
     if not secure:
         hints.append(
             "The server speaks http. The test works, but calls from a phone do not: browsers give camera and "
-            "microphone to https pages only. Set SFU_TLS_CERT, or try `sfu serve --self-signed`."
+            "microphone to https pages only. Set SFU_TLS_DOMAIN or SFU_TLS_CERT, or try `sfu serve --self-signed`."
         )
     elif not names:
         hints.append("The browser warns of the certificate, which is not for an address: choose to continue.")
