@@ -25,23 +25,17 @@ SHARED = (
 )  # fmt: skip
 """What both planes import."""
 CONTROL: Layers = [
+    SHARED,
+    ("sfu.process",),
     (
-        *SHARED,
         "sfu.interfaces",
         "sfu.turn",
         "sfu.values",
-        "sfu.private",
         "sfu.config",
         "sfu.settings_file",
         "sfu.rates",
-        "sfu.metrics",
-        "sfu.clock",
-        "sfu.lifecycle",
-        "sfu.systemd",
         "sfu.capacity",
-        "sfu.background",
         "sfu.refused",
-        "sfu.users",
         "sfu.audit",
         "sfu.unix_socket",
         "sfu.control",

@@ -18,7 +18,6 @@ from pathlib import Path
 import trio
 
 from sfu import __version__, logs, settings_file
-from sfu.clock import AwakeClock
 from sfu.commands import (
     backup,
     company,
@@ -39,6 +38,7 @@ from sfu.commands import (
 )
 from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
+from sfu.process.clock import AwakeClock
 from sfu.refusals import DatabaseUnavailable, Refusal
 
 _log = logging.getLogger("sfu")

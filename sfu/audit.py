@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from sfu import users
 from sfu.logs import AUDIT, line, quoted, to_syslog
+from sfu.process import users
 
 _log = logging.getLogger(AUDIT)
 

@@ -34,9 +34,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import trio
 
-from sfu import __version__, logs, unix_socket, users
+from sfu import __version__, logs, unix_socket
 from sfu.config import Config
 from sfu.errors import ConfigError, SfuError
+from sfu.process import users
 from sfu.refusals import Refusal
 from sfu.unix_socket import NoServer as NoServer
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import trio
 
-from sfu import systemd
 from sfu.api import create_api
 from sfu.banner import announce
 from sfu.calls.admission import Admission
@@ -25,15 +24,16 @@ from sfu.config import Config
 from sfu.control import Control
 from sfu.data import FILES, open_data
 from sfu.doctor.server import add_doctor
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters
 from sfu.operations import Operations
+from sfu.process import systemd
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
+from sfu.process.systemd import Notifier
 from sfu.reload import Reload
 from sfu.status import Status, create_metrics, create_status
 from sfu.stopping import Stopping
 from sfu.store import Store
 from sfu.store.records import Company
-from sfu.systemd import Notifier
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.https import Https, check_https, open_https

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import trio
 
-from sfu import users
 from sfu.errors import ConfigError
+from sfu.process import users
 
 PATH_BYTES = 100
 """Longest path that fits a socket's address on every system (unix(7): 108; 104 on macOS)."""

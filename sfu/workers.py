@@ -26,7 +26,7 @@ from sfu.capacity import Capacity
 from sfu.config import Config
 from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.stun import MARK_CHARS, mark
 
 log = logging.getLogger("sfu.workers")

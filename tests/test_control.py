@@ -13,10 +13,10 @@ import pytest
 import trio
 
 from sfu import control as module
-from sfu import users
 from sfu.config import Config
 from sfu.control import CONNECTIONS, REQUEST_BYTES, Call, Control, Declined, NoServer, ask
 from sfu.errors import ConfigError
+from sfu.process import users
 from sfu.refusals import RoomNotFound
 
 

@@ -16,10 +16,10 @@ import trio
 from support.control import eventually
 from support.operating import Place, placed
 
-from sfu import users
 from sfu.control import Control, Declined, ask
 from sfu.logs import fields
 from sfu.operations import Operations
+from sfu.process import users
 
 if TYPE_CHECKING:
     from support.away import Away

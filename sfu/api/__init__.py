@@ -24,7 +24,7 @@ from sfu.api.schema import DEFINITIONS, check, from_text
 from sfu.config import Config
 from sfu.errors import BadRequest
 from sfu.logs import AUDIT, line, quoted
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.rates import failures
 from sfu.refusals import Refusal
 from sfu.store import Store

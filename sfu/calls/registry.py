@@ -24,9 +24,9 @@ from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
 from sfu.errors import ServerStopping, SfuError
-from sfu.lifecycle import Lifecycle
 from sfu.logs import line
-from sfu.metrics import Counters
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Asked, Draining, Muted, ServerMessage, encode
 from sfu.rates import Rate, Rates, failures
 from sfu.refusals import TokenSignature, TooManyJoins

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sfu import logs, users
+from sfu import logs
 from sfu.commands import terminal
 from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.process import users
 from sfu.refusals import BadValue, CompanyNotFound
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import trio
 
-from sfu.background import repeat
-from sfu.metrics import Counters
+from sfu.process.background import repeat
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store.bans import Bans
 from sfu.store.chat import Chat

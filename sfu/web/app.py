@@ -24,7 +24,7 @@ from werkzeug.routing import BaseConverter
 
 from sfu.errors import SfuError, UpgradeRequired
 from sfu.logs import begin_request, request_id
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.web.bodies import StreamingConnection, StreamingRequest
 from sfu.web.preload import Preloads
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from sfu.config import Config
-    from sfu.metrics import Counters
+    from sfu.process.metrics import Counters
     from sfu.web.tls import Tls
 
 __all__ = ["PacedStream", "Upgraded", "listen", "serve"]

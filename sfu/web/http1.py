@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
 
     from sfu.config import Config
-    from sfu.metrics import Counters
+    from sfu.process.metrics import Counters
     from sfu.web.tls import Tls
 
 log = logging.getLogger("sfu.http")

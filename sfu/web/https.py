@@ -9,7 +9,7 @@ import trio
 
 from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.web import edge
 from sfu.web.certificate import Certificate
 from sfu.web.challenges import Challenges

@@ -12,7 +12,7 @@ from sfu.web.frames import FrameCounter
 
 if TYPE_CHECKING:
     from sfu.config import Config
-    from sfu.metrics import Counters
+    from sfu.process.metrics import Counters
 
 TcpStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)

@@ -17,7 +17,7 @@ from sfu.calls import probes
 from sfu.calls.probes import LegView, Probes, Result, cause, probe_secret
 from sfu.config import Config
 from sfu.control import ask
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.workers import Workers
 
 SECONDS = 20.0

@@ -28,8 +28,8 @@ from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import Sharing
 from sfu.config import Config
 from sfu.data import FILES, UNLIMITED
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
 from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store, open_store

@@ -40,7 +40,7 @@ from trio_websocket import open_websocket_url
 
 from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.web import edge
 from sfu.web.streams import FRAMES, PACE_BURST_BYTES, PACE_BYTES_PER_S, PACE_READ_BYTES, PacedStream, TcpStream
 

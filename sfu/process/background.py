@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 
 RETRY_S, RETRY_MOST_S = 1.0, 8.0
 """First pause after a failure; it doubles with each further failure, up to RETRY_MOST_S."""
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("sfu.background")
 
 
 async def repeat(task: str, work: Callable[[], Awaitable[object]], every_s: float, counters: Counters) -> None:

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.process import ROOT
 
-from sfu.clock import LOOK_S, MOST_S, AwakeClock
+from sfu.process.clock import LOOK_S, MOST_S, AwakeClock
 
 PAUSED = """
 import os, sys, trio
-from sfu.clock import AwakeClock
+from sfu.process.clock import AwakeClock
 
 async def main():
     async with trio.open_nursery() as nursery:

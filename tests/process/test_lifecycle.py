@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfu.lifecycle import BACK_S, RETRY_MOST_S, Lifecycle
+from sfu.process.lifecycle import BACK_S, RETRY_MOST_S, Lifecycle
 
 
 def test_a_drain_counts_down_and_ends_in_the_stop() -> None:

@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from sfu.background import RETRY_MOST_S, RETRY_S, repeat
-from sfu.metrics import Counters
+from sfu.process.background import RETRY_MOST_S, RETRY_S, repeat
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 
 EVERY_S = 60.0

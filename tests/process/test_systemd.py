@@ -15,7 +15,7 @@ import pytest
 from support.process import Server, eventually, workers
 from support.wire import joined
 
-from sfu.systemd import Notifier, extend, reloading, status
+from sfu.process.systemd import Notifier, extend, reloading, status
 
 
 class Manager:

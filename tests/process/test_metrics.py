@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.metrics import HELP, Counters, family
+from sfu.process.metrics import HELP, Counters, family
 
 SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="(\\[\\"n]|[^"\\\n])*"(,[a-z]+="(\\[\\"n]|[^"\\\n])*")*\})? \S+\Z')
 
