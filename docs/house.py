@@ -26,16 +26,14 @@ SHARED = (
 """What both planes import: of the files at the top of sfu/, all but those that start a server."""
 CONTROL: Layers = [
     SHARED,
-    ("sfu.process",),
+    ("sfu.process", "sfu.limits"),
     (
         "sfu.interfaces",
         "sfu.turn",
         "sfu.values",
         "sfu.config",
         "sfu.settings_file",
-        "sfu.rates",
         "sfu.capacity",
-        "sfu.refused",
         "sfu.audit",
         "sfu.unix_socket",
         "sfu.control",

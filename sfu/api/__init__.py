@@ -23,9 +23,9 @@ from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
 from sfu.config import Config
 from sfu.errors import BadRequest
+from sfu.limits.rates import failures
 from sfu.logs import AUDIT, line, quoted
 from sfu.process.metrics import Counters
-from sfu.rates import failures
 from sfu.refusals import Refusal
 from sfu.store import Store
 from sfu.tenancy.names import sought

@@ -13,9 +13,9 @@ from sfu.calls.rooms import new_id
 from sfu.calls.websocket import Door, keep_alive
 from sfu.config import Config
 from sfu.errors import LobbyTimeout, RoomFull, SfuError
+from sfu.limits.rates import place
 from sfu.protocol import server_messages
 from sfu.protocol.client_messages import Leave, decode
-from sfu.rates import place
 from sfu.refusals import TokenExpired
 
 FRAMES = 20

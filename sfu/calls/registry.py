@@ -24,13 +24,13 @@ from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
 from sfu.config import Config
 from sfu.errors import ServerStopping, SfuError
+from sfu.limits.rates import Rate, Rates, failures
+from sfu.limits.refused import Refused
 from sfu.logs import line
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Asked, Draining, Muted, ServerMessage, encode
-from sfu.rates import Rate, Rates, failures
 from sfu.refusals import TokenSignature, TooManyJoins
-from sfu.refused import Refused
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers

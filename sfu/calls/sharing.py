@@ -24,9 +24,9 @@ from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
 from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
+from sfu.limits.rates import Rate, place
 from sfu.logs import line, quoted
 from sfu.process.background import repeat
-from sfu.rates import Rate, place
 from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
 from sfu.web.bodies import PacedBody

@@ -22,7 +22,7 @@ import trio
 from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
-from sfu.rates import place
+from sfu.limits.rates import place
 from sfu.web import media, proxy_protocol
 from sfu.web.challenges import Challenges
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from sfu.errors import RoomFull
-from sfu.refused import LINES, LINES_S, Refused
+from sfu.limits.refused import LINES, LINES_S, Refused
 
 log = logging.getLogger("sfu.test")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sfu import rates
-from sfu.rates import ADDRESSES, FAILURES, FAILURES_S, Buckets, Rate, Rates
+from sfu.limits import rates
+from sfu.limits.rates import ADDRESSES, FAILURES, FAILURES_S, Buckets, Rate, Rates
 from sfu.refusals import TooManyFailures, TooManyRequests
 
 

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable
 
 from sfu.errors import SfuError
+from sfu.limits.rates import Rate
 from sfu.logs import line, quoted
-from sfu.rates import Rate
 
 LINES, LINES_S = 20, 60.0
 """Most lines about one address within LINES_S."""
