@@ -26,10 +26,8 @@ SHARED = (
 """What both planes import: of the files at the top of sfu/, all but those that start a server."""
 CONTROL: Layers = [
     SHARED,
-    ("sfu.process", "sfu.limits"),
+    ("sfu.process", "sfu.limits", "sfu.network"),
     (
-        "sfu.interfaces",
-        "sfu.turn",
         "sfu.values",
         "sfu.config",
         "sfu.settings_file",
@@ -37,7 +35,6 @@ CONTROL: Layers = [
         "sfu.audit",
         "sfu.unix_socket",
         "sfu.control",
-        "sfu.relays",
     ),
     ("sfu.tenancy", "sfu.links"),
     ("sfu.protocol", "sfu.archive"),

@@ -18,8 +18,8 @@ import trio
 
 from sfu.bridge import AskMapping, Listen, Mapping
 from sfu.config import Config
-from sfu.interfaces import Local, changes, local_addresses, useful
 from sfu.logs import line
+from sfu.network.interfaces import Local, changes, local_addresses, useful
 from sfu.values import ANY_HOST
 
 log = logging.getLogger("sfu.addresses")

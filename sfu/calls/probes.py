@@ -20,13 +20,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 import trio
 
-from sfu import bridge, errors, turn
+from sfu import bridge, errors
 from sfu.buckets import TokenBucket
 from sfu.calls.reach import scope_of
 from sfu.calls.rooms import new_id
 from sfu.calls.websocket import Door, Link
 from sfu.config import Config
 from sfu.errors import SfuError
+from sfu.network import turn
 from sfu.web.streams import Upgraded
 from sfu.workers import Workers
 

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sfu import bridge, turn
+from sfu import bridge
 from sfu.calls.summary import Summary
 from sfu.config import Config
+from sfu.network import turn
 from sfu.protocol.client_messages import CHAT_BYTES
 from sfu.protocol.server_messages import (
     EVENT_OF,

@@ -14,7 +14,7 @@ from support.turn import coturn
 from sfu.commands.coturn_config import turnserver_conf
 from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.turn import credentials
+from sfu.network.turn import credentials
 
 SECRET = "north-by-northwest"
 EXAMPLE = "turn:turn.example.org:443,turns:turn.example.org:443"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu.turn import CREDENTIALS_S, TurnUrl, credentials, parse_url
+from sfu.network.turn import CREDENTIALS_S, TurnUrl, credentials, parse_url
 
 
 @pytest.mark.parametrize(

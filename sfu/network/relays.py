@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import trio
 
-from sfu.turn import parse_url
+from sfu.network.turn import parse_url
 
 RESOLVE_S = 3.0
 """Longest time to look the names of TURN servers up."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from support.namespaces import Machine, skip_without_namespaces
 
-from sfu.interfaces import Local, changes, local_addresses, useful
+from sfu.network.interfaces import Local, changes, local_addresses, useful
 
 PATIENCE_S = 10.0
 
