@@ -27,10 +27,8 @@ SHARED = (
 CONTROL: Layers = [
     SHARED,
     ("sfu.process", "sfu.limits", "sfu.network"),
+    ("sfu.settings",),
     (
-        "sfu.values",
-        "sfu.config",
-        "sfu.settings_file",
         "sfu.capacity",
         "sfu.audit",
         "sfu.unix_socket",

@@ -17,10 +17,10 @@ from ipaddress import ip_address
 import trio
 
 from sfu.bridge import AskMapping, Listen, Mapping
-from sfu.config import Config
 from sfu.logs import line
 from sfu.network.interfaces import Local, changes, local_addresses, useful
-from sfu.values import ANY_HOST
+from sfu.settings.config import Config
+from sfu.settings.values import ANY_HOST
 
 log = logging.getLogger("sfu.addresses")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from sfu.config import Config
+from sfu.settings.config import Config
 
 JOIN_S = 10.0
 """How long a join counts: media begins within seconds, and a worker's load covers about five."""

@@ -35,10 +35,10 @@ import msgspec
 import trio
 
 from sfu import __version__, logs, unix_socket
-from sfu.config import Config
 from sfu.errors import ConfigError, SfuError
 from sfu.process import users
 from sfu.refusals import Refusal
+from sfu.settings.config import Config
 from sfu.unix_socket import NoServer as NoServer
 
 log = logging.getLogger("sfu.control")

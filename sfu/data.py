@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from sfu.config import Config
 from sfu.errors import ConfigError
 from sfu.process import users
+from sfu.settings.config import Config
 from sfu.store import Store, has_companies, open_store
 from sfu.store.urls import parse_url
 from sfu.tenancy.keys import ServerKey

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import parse_qs, quote, urlsplit
 
-from sfu.config import Config
 from sfu.refusals import BadValue
+from sfu.settings.config import Config
 from sfu.tenancy.names import spelled
 from sfu.tenancy.tokens import claimed
 

@@ -19,7 +19,6 @@ from sfu import __version__, audit
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import Room
-from sfu.config import Config
 from sfu.control import Call, Control
 from sfu.data import described, server_name
 from sfu.links import Named, named, page_urls
@@ -27,6 +26,7 @@ from sfu.logs import quoted
 from sfu.network.relays import relay_addresses, shown_path
 from sfu.protocol.server_messages import Waiter
 from sfu.refusals import DatabaseUnavailable, NoCall, Refusal
+from sfu.settings.config import Config
 from sfu.web.tls import Tls, names_of
 
 SHOWN = 10

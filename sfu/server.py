@@ -20,7 +20,6 @@ from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import Sharing
-from sfu.config import Config
 from sfu.control import Control
 from sfu.data import FILES, open_data
 from sfu.doctor.server import add_doctor
@@ -30,6 +29,7 @@ from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.process.systemd import Notifier
 from sfu.reload import Reload
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.stopping import Stopping
 from sfu.store import Store

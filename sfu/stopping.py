@@ -14,9 +14,9 @@ from collections.abc import Callable
 import trio
 
 from sfu.calls.entrance import Signaling
-from sfu.config import Config
 from sfu.process import systemd
 from sfu.process.systemd import Notifier
+from sfu.settings.config import Config
 
 log = logging.getLogger("sfu")
 

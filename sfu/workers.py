@@ -23,10 +23,10 @@ import trio
 from sfu import bridge
 from sfu.addresses import Addresses
 from sfu.capacity import Capacity
-from sfu.config import Config
 from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.process.metrics import Counters
+from sfu.settings.config import Config
 from sfu.stun import MARK_CHARS, mark
 
 log = logging.getLogger("sfu.workers")

@@ -14,7 +14,7 @@ from support.stun_server import StunServer
 from sfu import addresses
 from sfu.addresses import Addresses, Advertised
 from sfu.bridge import AskMapping, Listen, Mapping
-from sfu.config import Config
+from sfu.settings.config import Config
 
 SERVER, PORT = "192.0.2.3", 8080
 PATIENCE_S = 20.0

@@ -13,11 +13,11 @@ import pytest
 import trio
 
 from sfu import control as module
-from sfu.config import Config
 from sfu.control import CONNECTIONS, REQUEST_BYTES, Call, Control, Declined, NoServer, ask
 from sfu.errors import ConfigError
 from sfu.process import users
 from sfu.refusals import RoomNotFound
+from sfu.settings.config import Config
 
 
 class Said(msgspec.Struct, forbid_unknown_fields=True):

@@ -19,10 +19,11 @@ import trio.testing
 from support.control import DEADLINE_S, child, eventually, open_files, settings
 from support.worker_child import TAKEN
 
-from sfu import bridge, config, workers
-from sfu.config import Config
+from sfu import bridge, workers
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.process.metrics import Counters
+from sfu.settings import config
+from sfu.settings.config import Config
 from sfu.workers import COMMAND, Workers
 
 
@@ -302,7 +303,8 @@ async def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pyte
 async def test_a_worker_does_not_outlive_a_killed_server(tmp_path: Path) -> None:
     """The bridge ends with the process that held it."""
     script = (
-        "import os, signal, sys, trio; from sfu.config import Config; from sfu.process.metrics import Counters\n"
+        "import os, signal, sys, trio\n"
+        "from sfu.process.metrics import Counters; from sfu.settings.config import Config\n"
         "from sfu.workers import Workers\n"
         "async def main():\n"
         "    async with trio.open_nursery() as nursery:\n"

@@ -25,9 +25,9 @@ from sfu.buckets import TokenBucket
 from sfu.calls.reach import scope_of
 from sfu.calls.rooms import new_id
 from sfu.calls.websocket import Door, Link
-from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.network import turn
+from sfu.settings.config import Config
 from sfu.web.streams import Upgraded
 from sfu.workers import Workers
 

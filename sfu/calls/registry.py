@@ -22,7 +22,6 @@ from sfu.calls.probes import Probes
 from sfu.calls.reach import Reach
 from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
-from sfu.config import Config
 from sfu.errors import ServerStopping, SfuError
 from sfu.limits.rates import Rate, Rates, failures
 from sfu.limits.refused import Refused
@@ -31,6 +30,7 @@ from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Asked, Draining, Muted, ServerMessage, encode
 from sfu.refusals import TokenSignature, TooManyJoins
+from sfu.settings.config import Config
 from sfu.store import records
 from sfu.web.streams import PacedStream
 from sfu.workers import Workers

@@ -17,8 +17,8 @@ import trio
 
 from sfu import __version__
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.archive import Writer

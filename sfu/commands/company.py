@@ -8,14 +8,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sfu import logs, settings_file
+from sfu import logs
 from sfu.audit import record_command
 from sfu.commands import output
 from sfu.errors import BadName, ConfigError
 from sfu.refusals import BadValue
+from sfu.settings import settings_file
 
 if TYPE_CHECKING:
-    from sfu.config import Config
+    from sfu.settings.config import Config
     from sfu.store import Store
     from sfu.store.records import Company
 

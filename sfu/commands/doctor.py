@@ -14,9 +14,9 @@ from sfu.commands import output
 from sfu.errors import ConfigError, SfuError
 
 if TYPE_CHECKING:
-    from sfu.config import Config
     from sfu.doctor.finding import Check, Context, Finding
     from sfu.doctor.phone import Device
+    from sfu.settings.config import Config
 
 NAME, HELP = "doctor", "find out what keeps calls from working"
 DESCRIPTION = (

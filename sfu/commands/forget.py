@@ -12,10 +12,10 @@ import trio
 
 from sfu import logs
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
 from sfu.process import users
 from sfu.refusals import BadValue, CompanyNotFound
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store import Store

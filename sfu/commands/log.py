@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sfu.commands import output
-from sfu.config import Config
 from sfu.errors import all_codes
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store import Store

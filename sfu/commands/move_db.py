@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store.copies import Contents

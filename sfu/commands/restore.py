@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING
 import trio
 
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.archive import Archive, Counts

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from sfu import logs
 from sfu.audit import record_command
 from sfu.commands import output
-from sfu.config import Config
 from sfu.control import ask
 from sfu.errors import ConfigError
 from sfu.refusals import Refusal
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store.records import Company

@@ -29,7 +29,7 @@ from sfu.web.bodies import StreamingConnection, StreamingRequest
 from sfu.web.preload import Preloads
 
 if TYPE_CHECKING:
-    from sfu.config import Config
+    from sfu.settings.config import Config
 
 TYPES = {
     ".css": "text/css; charset=utf-8",

@@ -35,8 +35,8 @@ from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from sfu.config import Config
     from sfu.process.metrics import Counters
+    from sfu.settings.config import Config
     from sfu.web.tls import Tls
 
 __all__ = ["PacedStream", "Upgraded", "listen", "serve"]

@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, inv
 
 from sfu import bridge
 from sfu.calls.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
-from sfu.config import Config
 from sfu.errors import MediaUnavailable
 from sfu.network.turn import CREDENTIALS_S, credentials
 from sfu.protocol.server_messages import (
@@ -40,6 +39,7 @@ from sfu.protocol.server_messages import (
     Welcome,
 )
 from sfu.protocol.shared import Candidate
+from sfu.settings.config import Config
 from sfu.tenancy.tokens import Permissions
 
 

@@ -21,8 +21,8 @@ from support.process import ROOT, Server, environment, eventually, sfu
 from support.rest_client import request
 from support.variants import variants
 
-from sfu.config import Config
 from sfu.data import database_url, open_data, server_key
+from sfu.settings.config import Config
 from sfu.store import copies
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from quart_trio import QuartTrio
 
 from sfu.api import create_api
 from sfu.calls.rooms import Rooms
-from sfu.config import Config
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Participant
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session

@@ -18,9 +18,9 @@ from quart_trio import QuartTrio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from sfu.calls.rooms import Rooms
-from sfu.config import Config
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.web import edge
 from sfu.web.app import create_app

@@ -14,9 +14,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from sfu import values
 from sfu.errors import ConfigError
 from sfu.network import turn
+from sfu.settings import values
 
 PREFIX = "SFU_"
 HTTP_PORT, HTTPS_PORT = 80, 443

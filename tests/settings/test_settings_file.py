@@ -13,11 +13,11 @@ import pytest
 import trio
 from support.process import ROOT, START_S, Server, environment, run, sfu
 
-from sfu import settings_file
-from sfu.config import Config
 from sfu.data import open_data
 from sfu.errors import ConfigError
-from sfu.settings_file import parse, read
+from sfu.settings import settings_file
+from sfu.settings.config import Config
+from sfu.settings.settings_file import parse, read
 
 VALUES = [
     ("A=b", "b"),
@@ -213,7 +213,8 @@ def test_a_server_reads_only_a_file_that_it_is_given(tmp_path: Path) -> None:
 DEFAULT = """
 import sys
 from pathlib import Path
-from sfu import __main__, settings_file
+from sfu import __main__
+from sfu.settings import settings_file
 settings_file.DEFAULT = Path(sys.argv[1])
 sys.exit(__main__.main(sys.argv[2:]))
 """

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfu import config
-from sfu.config import Config, settings, unknown
 from sfu.errors import ConfigError
+from sfu.settings import config
+from sfu.settings.config import Config, settings, unknown
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 ACCEPTED = [
     ("HOST", "*", "*"),

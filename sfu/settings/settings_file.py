@@ -12,8 +12,8 @@ import shlex
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from sfu.config import PREFIX, unknown
 from sfu.errors import ConfigError
+from sfu.settings.config import PREFIX, unknown
 
 DEFAULT = Path("/etc/sfu.env")
 """The settings file of the service, as in deploy/sfu.service."""
