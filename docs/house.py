@@ -29,7 +29,6 @@ CONTROL: Layers = [
     ("sfu.process", "sfu.limits", "sfu.network"),
     ("sfu.settings",),
     (
-        "sfu.capacity",
         "sfu.audit",
         "sfu.unix_socket",
         "sfu.control",
@@ -38,7 +37,7 @@ CONTROL: Layers = [
     ("sfu.protocol", "sfu.archive"),
     ("sfu.store",),
     ("sfu.web",),
-    ("sfu.addresses", "sfu.workers"),
+    ("sfu.workers",),
     ("sfu.calls",),
     ("sfu.api",),
     ("sfu.status", "sfu.data", "sfu.operations", "sfu.stopping", "sfu.reload", "sfu.banner"),

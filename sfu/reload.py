@@ -11,7 +11,7 @@ from sfu import bridge
 from sfu.errors import ConfigError
 from sfu.settings import settings_file
 from sfu.settings.config import PREFIX, Config, settings
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu")
 

@@ -38,7 +38,7 @@ from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.https import Https, check_https, open_https
 from sfu.web.proxies import Seen
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu")
 

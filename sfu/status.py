@@ -18,7 +18,7 @@ from sfu.refusals import Refusal
 from sfu.settings.config import Config
 from sfu.store import Store
 from sfu.web.certificate import Certificate
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 MESSAGES = {
     "ok": "The server accepts calls.",

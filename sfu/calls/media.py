@@ -10,7 +10,7 @@ from sfu import bridge, errors
 from sfu.calls.rooms import Peer
 from sfu.protocol.shared import CAMERA, MICROPHONE, Kind
 from sfu.settings.config import Config
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 
 class Media:

@@ -29,7 +29,7 @@ from sfu.errors import SfuError
 from sfu.network import turn
 from sfu.settings.config import Config
 from sfu.web.streams import Upgraded
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu.calls")
 

@@ -33,7 +33,7 @@ from sfu.refusals import TokenSignature, TooManyJoins
 from sfu.settings.config import Config
 from sfu.store import records
 from sfu.web.streams import PacedStream
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu.calls")
 

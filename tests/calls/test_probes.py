@@ -18,7 +18,7 @@ from sfu.calls.probes import LegView, Probes, Result, cause, probe_secret
 from sfu.control import ask
 from sfu.process.metrics import Counters
 from sfu.settings.config import Config
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 SECONDS = 20.0
 

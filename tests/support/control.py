@@ -37,7 +37,7 @@ from sfu.store.records import Company
 from sfu.tenancy.keys import ServerKey
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 from support import forked
 from support.tables import sqlite
 

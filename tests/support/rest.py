@@ -24,7 +24,7 @@ from sfu.store import Store
 from sfu.store.records import Company, Room, Session
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 from support.rest_client import Reply, request
 
 pytest_plugins = ["support.storing"]

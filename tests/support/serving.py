@@ -26,7 +26,7 @@ from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.challenges import Challenges
 from sfu.web.tls import Tls
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 PATIENCE_S = 10.0
 """Longer than anything here takes, so that what hangs fails instead."""

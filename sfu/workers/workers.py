@@ -21,13 +21,13 @@ import anyio
 import trio
 
 from sfu import bridge
-from sfu.addresses import Addresses
-from sfu.capacity import Capacity
 from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.process.metrics import Counters
 from sfu.settings.config import Config
 from sfu.stun import MARK_CHARS, mark
+from sfu.workers.addresses import Addresses
+from sfu.workers.capacity import Capacity
 
 log = logging.getLogger("sfu.workers")
 

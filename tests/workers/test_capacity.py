@@ -9,8 +9,8 @@ import pytest
 import trio
 from support.control import eventually, settings
 
-from sfu import capacity
-from sfu.capacity import CONTROL_LATE_S, JOIN_S, LASTING, PEER_LOAD, WORKER_LATE_S, Capacity, read_cpu, stolen
+from sfu.workers import capacity
+from sfu.workers.capacity import CONTROL_LATE_S, JOIN_S, LASTING, PEER_LOAD, WORKER_LATE_S, Capacity, read_cpu, stolen
 
 
 class Now:

@@ -11,10 +11,10 @@ from support.namespaces import Machine, ServerOn, skip_without_namespaces
 from support.process import Server, eventually
 from support.stun_server import StunServer
 
-from sfu import addresses
-from sfu.addresses import Addresses, Advertised
 from sfu.bridge import AskMapping, Listen, Mapping
 from sfu.settings.config import Config
+from sfu.workers import addresses
+from sfu.workers.addresses import Addresses, Advertised
 
 SERVER, PORT = "192.0.2.3", 8080
 PATIENCE_S = 20.0

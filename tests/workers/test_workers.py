@@ -19,12 +19,13 @@ import trio.testing
 from support.control import DEADLINE_S, child, eventually, open_files, settings
 from support.worker_child import TAKEN
 
-from sfu import bridge, workers
+from sfu import bridge
 from sfu.errors import ConfigError, MediaUnavailable, ServerFull
 from sfu.process.metrics import Counters
 from sfu.settings import config
 from sfu.settings.config import Config
-from sfu.workers import COMMAND, Workers
+from sfu.workers import workers
+from sfu.workers.workers import COMMAND, Workers
 
 
 class Watched(Workers):
@@ -305,7 +306,7 @@ async def test_a_worker_does_not_outlive_a_killed_server(tmp_path: Path) -> None
     script = (
         "import os, signal, sys, trio\n"
         "from sfu.process.metrics import Counters; from sfu.settings.config import Config\n"
-        "from sfu.workers import Workers\n"
+        "from sfu.workers.workers import Workers\n"
         "async def main():\n"
         "    async with trio.open_nursery() as nursery:\n"
         "        workers = Workers(Config(host='127.0.0.1', port=0, workers=1), Counters(), sys.argv[1:])\n"
