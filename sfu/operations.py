@@ -20,13 +20,13 @@ from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import Room
 from sfu.control import Call, Control
-from sfu.data import described, server_name
-from sfu.links import Named, named, page_urls
 from sfu.logs import quoted
 from sfu.network.relays import relay_addresses, shown_path
 from sfu.protocol.server_messages import Waiter
 from sfu.refusals import DatabaseUnavailable, NoCall, Refusal
 from sfu.settings.config import Config
+from sfu.store.data import described, server_name
+from sfu.tenancy.links import Named, named, page_urls
 from sfu.web.tls import Tls, names_of
 
 SHOWN = 10

@@ -21,7 +21,6 @@ from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import Sharing
 from sfu.control import Control
-from sfu.data import FILES, open_data
 from sfu.doctor.server import add_doctor
 from sfu.operations import Operations
 from sfu.process import systemd
@@ -33,6 +32,7 @@ from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.stopping import Stopping
 from sfu.store import Store
+from sfu.store.data import FILES, open_data
 from sfu.store.records import Company
 from sfu.web import edge
 from sfu.web.app import create_app

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Runs one subcommand on the server's database. Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import described, open_data  # takes a quarter of a second; `sfu --help` need not wait for it
+    from sfu.store.data import described, open_data  # takes a quarter of a second; `sfu --help` need not wait for it
 
     settings = f", settings from {options.env_file}" if options.env_file else ""
     print(f"sfu: database {described(config)}{settings}", file=sys.stderr)

@@ -51,7 +51,7 @@ def _text(argument: str) -> str:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Erases the person. Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import FILES, described, open_data
+    from sfu.store.data import FILES, described, open_data
     from sfu.store.persons import Persons
 
     print(f"sfu: database {described(config)}", file=sys.stderr)

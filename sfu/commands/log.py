@@ -57,8 +57,8 @@ def _limit(text: str) -> int:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import open_data
     from sfu.network.relays import relay_addresses
+    from sfu.store.data import open_data
     from sfu.tenancy.names import sought
 
     async with open_data(config, create=False) as store:

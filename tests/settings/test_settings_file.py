@@ -13,11 +13,11 @@ import pytest
 import trio
 from support.process import ROOT, START_S, Server, environment, run, sfu
 
-from sfu.data import open_data
 from sfu.errors import ConfigError
 from sfu.settings import settings_file
 from sfu.settings.config import Config
 from sfu.settings.settings_file import parse, read
+from sfu.store.data import open_data
 
 VALUES = [
     ("A=b", "b"),

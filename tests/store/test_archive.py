@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sfu import archive
-from sfu.archive import Archive, Manifest, Writer
 from sfu.errors import ConfigError
+from sfu.store import archive
+from sfu.store.archive import Archive, Manifest, Writer
 from sfu.tenancy.keys import Secret
 
 KEY, PASSPHRASE = Secret(bytes(range(32))), Secret("correct horse")
