@@ -23,16 +23,11 @@ SHARED = (
     "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.connections", "sfu.buckets", "sfu.flood", "sfu.logs",
     "sfu.stun",
 )  # fmt: skip
-"""What both planes import: of the files at the top of sfu/, all but those that start a server."""
+"""What both planes import: of the files at the top of sfu/, all but those that start, watch and stop a server."""
 CONTROL: Layers = [
     SHARED,
     ("sfu.process", "sfu.limits", "sfu.network"),
     ("sfu.settings",),
-    (
-        "sfu.audit",
-        "sfu.unix_socket",
-        "sfu.control",
-    ),
     ("sfu.tenancy",),
     ("sfu.protocol",),
     ("sfu.store",),
@@ -40,7 +35,7 @@ CONTROL: Layers = [
     ("sfu.workers",),
     ("sfu.calls",),
     ("sfu.api",),
-    ("sfu.status", "sfu.operations", "sfu.stopping", "sfu.reload", "sfu.banner"),
+    ("sfu.operator", "sfu.status", "sfu.stopping", "sfu.reload", "sfu.banner"),
     ("sfu.doctor",),
     ("sfu.server",),
     ("sfu.commands",),

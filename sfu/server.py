@@ -20,9 +20,9 @@ from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import Sharing
-from sfu.control import Control
 from sfu.doctor.server import add_doctor
-from sfu.operations import Operations
+from sfu.operator.control import Control
+from sfu.operator.operations import Operations
 from sfu.process import systemd
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from sfu import logs
-from sfu.audit import record_command
 from sfu.commands import output
 from sfu.errors import BadName, ConfigError
+from sfu.operator.audit import record_command
 from sfu.refusals import BadValue
 from sfu.settings import settings_file
 

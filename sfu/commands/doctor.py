@@ -52,8 +52,8 @@ async def make_context(config: Config, options: argparse.Namespace, env: Mapping
     """What checks look at. Asks the running server, if there is one."""
     import msgspec
 
-    from sfu.control import ask
     from sfu.doctor.finding import Context, Running
+    from sfu.operator.control import ask
 
     context = Context(config, dict(env), options.env_file, domain=options.domain)
     try:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sfu.commands import output
-from sfu.control import ask
+from sfu.operator.control import ask
 from sfu.settings.config import Config
 
 NAME, HELP = "status", "show how the running server is"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sfu import logs
-from sfu.audit import record_command
 from sfu.commands import output
-from sfu.control import ask
 from sfu.errors import ConfigError
+from sfu.operator.audit import record_command
+from sfu.operator.control import ask
 from sfu.refusals import Refusal
 from sfu.settings.config import Config
 

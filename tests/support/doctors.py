@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 
 from sfu.commands import doctor as command
-from sfu.control import SOCKET
 from sfu.doctor.finding import Finding, examine
+from sfu.operator.control import SOCKET
 from sfu.settings.config import SERVER_FILES, Config
 from support.process import environment, sfu
 

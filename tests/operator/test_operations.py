@@ -16,9 +16,9 @@ import trio
 from support.control import eventually
 from support.operating import Place, placed
 
-from sfu.control import Control, Declined, ask
 from sfu.logs import fields
-from sfu.operations import Operations
+from sfu.operator.control import Control, Declined, ask
+from sfu.operator.operations import Operations
 from sfu.process import users
 
 if TYPE_CHECKING:

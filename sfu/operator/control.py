@@ -34,12 +34,13 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import trio
 
-from sfu import __version__, logs, unix_socket
+from sfu import __version__, logs
 from sfu.errors import ConfigError, SfuError
+from sfu.operator import unix_socket
+from sfu.operator.unix_socket import NoServer as NoServer
 from sfu.process import users
 from sfu.refusals import Refusal
 from sfu.settings.config import Config
-from sfu.unix_socket import NoServer as NoServer
 
 log = logging.getLogger("sfu.control")
 

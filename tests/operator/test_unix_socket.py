@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from sfu.errors import ConfigError
-from sfu.unix_socket import NoServer, connect, listening
+from sfu.operator.unix_socket import NoServer, connect, listening
 
 ROOT = os.geteuid() == 0
 NOBODY = 65534

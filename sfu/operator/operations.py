@@ -15,13 +15,14 @@ from typing import Any
 
 import msgspec
 
-from sfu import __version__, audit
+from sfu import __version__
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import Room
-from sfu.control import Call, Control
 from sfu.logs import quoted
 from sfu.network.relays import relay_addresses, shown_path
+from sfu.operator import audit
+from sfu.operator.control import Call, Control
 from sfu.protocol.server_messages import Waiter
 from sfu.refusals import DatabaseUnavailable, NoCall, Refusal
 from sfu.settings.config import Config

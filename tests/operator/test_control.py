@@ -12,9 +12,9 @@ import msgspec
 import pytest
 import trio
 
-from sfu import control as module
-from sfu.control import CONNECTIONS, REQUEST_BYTES, Call, Control, Declined, NoServer, ask
 from sfu.errors import ConfigError
+from sfu.operator import control as module
+from sfu.operator.control import CONNECTIONS, REQUEST_BYTES, Call, Control, Declined, NoServer, ask
 from sfu.process import users
 from sfu.refusals import RoomNotFound
 from sfu.settings.config import Config
