@@ -117,7 +117,7 @@ class Row {
     const muted = !on(one, 'microphone');
     const viewer = isViewer(one);
     const role = [moderator && t('people.moderator'), viewer && t('people.viewer')];
-    const facts = [one.lost && pausedText('lost'), ...role, place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
+    const facts = [one.lost && pausedText('lost'), ...role, place && t('people.hand'), page.room.connected && on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
     put(this.#name, isSelf ? t('people.self', { name }) : name);
     this.#name.title = name;
     put(this.#how, facts.filter(Boolean).join(' · '));

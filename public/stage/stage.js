@@ -35,7 +35,7 @@ export class Stage {
   constructor() {
     watchSize(this.#box, () => this.#layOut(false));
     page.on('speakers', (now) => this.#speak(now));
-    page.on('quality', ({ peers = {} }) => this.#mark(peers));
+    page.on('quality', (now) => this.#mark(now?.peers ?? {}));
     page.on('devices', () => this.#each((tile) => tile.setSink(page.devices.speaker)));
     page.on('call', ({ again }) => again || this.clear());
     document.addEventListener('visibilitychange', () => this.#tellView());
@@ -166,12 +166,12 @@ export class Stage {
   }
 
   #mark(scores) {
-    for (const [peer, score] of Object.entries(scores)) {
-      const tile = this.#tiles.get(`${peer} camera`);
-      if (!tile || tile.weak === score < WEAK) continue;
-      tile.weak = score < WEAK;
+    this.#each((tile) => {
+      const weak = tile.source === 'camera' && scores[tile.peer] < WEAK;
+      if (tile.weak === weak) return;
+      tile.weak = weak;
       tile.update(tile.seat);
-    }
+    });
   }
 
   // --- layout ---
