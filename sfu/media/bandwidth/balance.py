@@ -125,13 +125,15 @@ class Balance:
 
     def between(self, start_s: float, end_s: float) -> Sums:
         """Of the intervals within this time about which all is told."""
-        return _sums(
-            [
-                one
-                for one in self._intervals
-                if one.told and one.start_s >= start_s and one.end_s <= min(end_s, self.told_s)
-            ]
-        )
+        passed_s, sent, arrived, n = 0.0, 0, 0, 0
+        end_s = min(end_s, self.told_s)
+        for one in reversed(self._intervals):
+            if one.start_s < start_s:
+                break
+            if one.end_s <= end_s and one.told:
+                passed_s += one.end_s - one.start_s
+                sent, arrived, n = sent + one.sent, arrived + one.arrived, n + one.packets
+        return Sums(passed_s, sent, arrived, n)
 
     def untold(self, start_s: float, end_s: float) -> int:
         """Bytes sent within this time about which nothing is told yet."""
@@ -140,24 +142,14 @@ class Balance:
     def lately(self, since_s: float, seconds: float, packets: int) -> Sums | None:
         """Of the last intervals about which all is told, as many as are needed for so much time and so many packets
         sent; None if there are not so many since then."""
-        found, passed_s, arrived, sent, n = [], 0.0, 0, 0, 0
+        passed_s, arrived, sent, n = 0.0, 0, 0, 0
         for one in reversed(self._intervals):
             if one.end_s > self.told_s or not one.told:
                 continue
             if one.start_s < since_s:
                 return None
-            found.append(one)
             passed_s += one.end_s - one.start_s
             arrived, sent, n = arrived + one.arrived, sent + one.sent, n + one.packets
             if passed_s >= seconds and n * max(sent, arrived) >= packets * arrived and n:
-                return _sums(found)
+                return Sums(passed_s, sent, arrived, n)
         return None
-
-
-def _sums(intervals: Sequence[Interval]) -> Sums:
-    return Sums(
-        sum(one.end_s - one.start_s for one in intervals),
-        sum(one.sent for one in intervals),
-        sum(one.arrived for one in intervals),
-        sum(one.packets for one in intervals),
-    )

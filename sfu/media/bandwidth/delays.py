@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import itemgetter
 
 Acknowledged = tuple[float, int, float]
 """A packet that arrived: when it was sent, in seconds of our clock; its size in bytes; when it arrived, by the
@@ -42,6 +43,8 @@ JUMP_S = 5.0
 """Delays that change by more mean that a clock was set or has wrapped."""
 PAUSE_S = 1.0
 """Delays from before a pause of video say nothing about a trend."""
+
+_delay = itemgetter(1)
 
 
 class Delays:
@@ -105,7 +108,7 @@ class Delays:
         passed_s = min(0.1, max(0.0, arrived_s - self._last_s))
         self._last_s = arrived_s
         self._shorten(shortest_s)
-        base_s = min(shortest[1] for shortest in self._shortest)
+        base_s = min(map(_delay, self._shortest))
         self.delay_s = total_s / len(packets) - base_s
         self._look(passed_s, base_s)
 
@@ -126,11 +129,12 @@ class Delays:
                 break
             standing_s = min(standing_s, delay_s)
         self.queue_s = standing_s - base_s
-        self.growing_s = max(self._grows(passed_s), self._grows_slowly(standing_s))
+        self.growing_s = max(self._grows(passed_s, base_s), self._grows_slowly(standing_s))
 
-    def _grows(self, passed_s: float) -> float:
+    def _grows(self, passed_s: float, base_s: float) -> float:
         now_s, delay_s = self._slot_s, self._least_s
-        slope = GAIN * _slope([*self._points, (now_s, delay_s)])
+        late = delay_s - base_s >= GREW_S  # mostly it is not, and the line need not be drawn
+        slope = GAIN * _slope([*self._points, (now_s, delay_s)]) if late else 0.0
         threshold, size = self._threshold, abs(slope)
         if size < threshold + FAR:
             moved = threshold + (size - threshold) * min(1.0, passed_s * (RISE if size > threshold else FALL))

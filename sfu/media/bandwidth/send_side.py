@@ -87,10 +87,11 @@ class SendSideEstimator:
     """See downlink.py, whose protocol this is."""
 
     __slots__ = (
-        "_alarm_queue_s", "_alarm_s", "_asked_s", "_at_s", "_balance", "_before_silence_bps", "_chance", "_deaf_s",
-        "_delays", "_doubt_s", "_draining", "_heard_s", "_pause_s", "_probe", "_probed_s", "_raised_s", "_retry_s",
-        "_satisfied_s", "_silent_s", "_sound_bps", "_sound_bytes", "_stride", "_trip_s", "_unheard", "_usual_delay_s",
-        "_usual_loss", "_vain", "_video_bytes", "allowed_bps", "estimate_bps", "jammed", "limited", "probe_bps",
+        "_alarm_queue_s", "_alarm_s", "_asked_s", "_at_s", "_balance", "_before_silence_bps", "_carried_s", "_chance",
+        "_deaf_s", "_delays", "_doubt_s", "_draining", "_heard_s", "_pause_s", "_probe", "_probed_s", "_raised_s",
+        "_retry_s", "_satisfied_s", "_silent_s", "_sound_bps", "_sound_bytes", "_stride", "_trip_s", "_unheard",
+        "_usual_delay_s", "_usual_loss", "_vain", "_video_bytes", "allowed_bps", "estimate_bps", "jammed", "limited",
+        "probe_bps",
     )  # fmt: skip
 
     speaks = True
@@ -106,6 +107,7 @@ class SendSideEstimator:
         self._sound_bps = 0.0
         self._usual_loss = self._usual_delay_s = 0.0
         self._heard_s = 0.0  # when the last feedback came
+        self._carried_s = 0.0  # when it was last looked what is carried
         self._alarm_s = -math.inf  # what was sent until then says nothing: it went at the former rate
         self._alarm_queue_s, self._vain, self._deaf_s = 0.0, 0, 0.0
         self._draining = False
@@ -174,7 +176,7 @@ class SendSideEstimator:
         elif self._overflows(passed_s) or self._fills(now_s) or self._stays(now_s):
             return self._congested(now_s)
         else:
-            self._carried()
+            self._carried(now_s)
         return self._allow(now_s)
 
     def _heard(self) -> None:
@@ -216,8 +218,11 @@ class SendSideEstimator:
             self._usual_loss = min(LOST, self._usual_loss + more * weight)
         return False
 
-    def _carried(self) -> None:
+    def _carried(self, now_s: float) -> None:
         """What arrived without a queue is carried."""
+        if now_s < self._carried_s + STEP_S:
+            return
+        self._carried_s = now_s
         if self._delays.queue_s < PROBE_QUEUE_S and self._at_s > self._alarm_s + 1.0:
             second = self._balance.between(self._balance.told_s - 1.2, self._balance.told_s)
             if second.seconds > 0.7:
