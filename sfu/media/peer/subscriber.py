@@ -19,6 +19,7 @@ from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.rtp.twcc import arrivals
 from sfu.media.streams.down_track import DownTrack
+from sfu.media.streams.pacer import Pacer
 from sfu.media.transport.transport import Transport
 
 NOT_SPEAKING = "not_speaking"
@@ -54,6 +55,7 @@ class Subscriber:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.subscriptions: dict[int, Publication] = {}
         self.down = BandwidthEstimator()
+        self.pacer = Pacer(peer, shared.send_buffers.history, self._down_tracks, shared.counters)
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
         self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
@@ -74,7 +76,10 @@ class Subscriber:
         for transceiver in transceivers:
             if (publication := transceiver.track) is not None:
                 publication.add_down_track(self._peer, NOT_SPEAKING if publication.video in self._left_out else "")
-                publication.down_tracks[self._peer.id].rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                down_track = publication.down_tracks[self._peer.id]
+                down_track.rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                if publication.kind == "video":
+                    down_track.pacer = self.pacer
                 self._tell_paused(publication)
         self.allocate(time.monotonic())
 
@@ -147,7 +152,11 @@ class Subscriber:
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
+        self.pacer.rate_bps = down.allowed_bps if down.limited else 0.0
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
+
+    def _down_tracks(self) -> list[DownTrack[Any]]:
+        return [p.down_tracks[self._peer.id] for p in self._videos()]
 
     def _videos(self) -> list[Publication]:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]

@@ -80,7 +80,8 @@ class Scene:
         self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(measure_rtt=self._ask, refused=0))
         self.room: Any = SimpleNamespace(rank={})
         self.counters = counters
-        shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)
+        buffers = SendBuffers(counters)
+        shared: Any = SimpleNamespace(emit=self.events.append, counters=counters, send_buffers=buffers)
         self.subscriber = self.me.subscriber = watching(self.me, self.room, shared, full=True)
         self.videos = []
         kinds = self.chance.choice([("",) * 4, ("s",) * 4, ("", "s", "s", ""), ("s", "s", "s", "s", "s")])
