@@ -192,18 +192,23 @@ class Pacer:
     @property
     def crowded(self) -> bool:
         """Whether to leave out pictures that no others refer to."""
-        return self.queue.delay_s > CROWDED_S
+        return bool(self._rate_bps) and self.queue.delay_s > CROWDED_S
 
     def is_full(self, *, keyframe: bool) -> bool:
         """Whether the next picture must be left out. A keyframe fits if the queue takes bytes at all: without it,
         everything after it would have to wait, too."""
         queue = self.queue
-        return queue.n_bytes > QUEUE_BYTES or (queue.delay_s > QUEUE_S and not keyframe)
+        late = bool(self._rate_bps) and queue.delay_s > QUEUE_S
+        return queue.n_bytes > QUEUE_BYTES or (late and not keyframe)
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
     def put(self, entry: Entry, now_s: float) -> None:
-        """A packet is to leave as soon as the pace allows."""
+        """A packet is to leave as soon as the pace allows. Once the downlink is not limited any more, that is at once,
+        except behind what still waits."""
+        if not self._rate_bps and not self._queue:
+            entry.source.send(entry.number, entry.packet, now_s)
+            return
         self.queue.put(entry)
         self.send(now_s)
 

@@ -381,6 +381,19 @@ def test_a_lower_frame_rate(temporal: int) -> None:
     play(test)
 
 
+def test_a_lower_frame_rate_on_a_downlink_that_is_not_limited() -> None:
+    async def test() -> None:
+        peer = Peer()
+        scene = Scene(rate_bps=0.0, peer=peer)
+        scene.down_track.temporal = 0
+        scene.arrive(scene.encode(80_000, key=True))
+        assert len(peer.media) == 80, "nothing waits"
+        await scene.run(1.0, 8e6)
+        assert len(Decoder(peer.media).shown) == 1 + 15 // 4
+
+    play(test)
+
+
 def test_late_packets_of_the_publisher_fill_their_gaps() -> None:
     async def test() -> None:
         peer = Peer()

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pylibsrtp import Policy, Session
+from support.media_client import until
 
 from sfu.buckets import TokenBucket
 from sfu.media.rtp import codecs, headers
@@ -709,3 +710,40 @@ def test_a_batch_is_told_apart(portable: bool, family: int) -> None:
     finally:
         for sock in (*senders, endpoint.socket):
             sock.close()
+
+
+def test_who_is_no_longer_paced_gets_first_what_waits() -> None:
+    async def play() -> None:
+        scene = Scene("video", False, random.Random(1), 0.0, True, 500)
+        scene.join()
+        (subscriber,), (down_track,) = scene.subscribers.values(), scene.track.down_tracks.values()
+        got: list[int] = []
+
+        def arrive(n: int, size: int) -> None:
+            for _ in range(n):
+                wire = struct.pack("!BBHII", 0x80, 96, scene.ext & 0xFFFF, scene.ext * 3000, scene.model.source)
+                data = scene.publisher.protect(wire + bytes([0x10, 0 if scene.ext == 500 else 1]) + bytes(size))
+                scene.rows.view[: len(data)] = data
+                scene.rows.lengths[0] = len(data)
+                scene.ext += 1
+                scene.ingress.forward(scene.rows, [scene.route])
+            got.extend(seq16 for _, seq16, _, _ in subscriber.receive())
+
+        arrive(3, 1000)
+        assert down_track.pacer is not None
+        assert down_track.paced is None
+        down_track.pacer.rate_bps = 500e3
+        arrive(15, 1000)
+        down_track.pacer.rate_bps = 0.0
+        arrive(3, 100)
+        assert down_track.paced is not None
+        assert down_track.queued > 3
+        await until(lambda: not down_track.queued, "nothing waits")
+        arrive(1, 100)
+        arrive(1, 100)
+        assert down_track.paced is None
+        assert got == list(range(500, 523))
+        assert down_track.packets == 23
+        scene.close()
+
+    asyncio.run(play())
