@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from struct import Struct
 from typing import Literal
 
 from sfu.media.rtp import codecs, headers, rtcp
 from sfu.media.rtp.keyframe import starts_keyframe
 from sfu.media.rtp.vp8 import Picture, picture_of
+from sfu.media.streams.answers import answer
 from sfu.media.streams.down_track import DownTrack, Failure
 from sfu.media.streams.fanout import SendBuffers, SendGroup, send_groups
 from sfu.media.streams.gso import gather, take_batch
 from sfu.media.streams.paced import PacedTrack
 from sfu.media.streams.receive_stream import BROKEN, ReceiveStream
-from sfu.media.streams.retransmission import ROUND_TRIP_S, RetransmissionBuffer
+from sfu.media.streams.retransmission import RetransmissionBuffer
 from sfu.media.streams.temporal import temporal_shares
 from sfu.media.transport.rows import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.transport.transport import Transport
@@ -30,8 +30,6 @@ ACCEPTS = {kind: headers.second_bytes(codec.payload_type for codec in codecs) fo
 NONE = headers.second_bytes(())
 LAYERED_S = 1.0
 """How often it is looked at which temporal layers a stream has, if anybody wants to know."""
-NACKED = 256
-"""Packets of one NACK that are looked at: the loss of a second of 2.5 Mbps."""
 REPORT_S = 1.0
 """A stream's sender reports are passed on to its subscribers at most once in this time. Chromium sends seven a second
 for a large picture, and a hostile peer 44 in one datagram."""
@@ -362,44 +360,12 @@ class RtpStream(ReceiveStream):
         return self._history.forgot(number)
 
     def retransmit(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
-        """Answers a subscriber's NACK, the newest packets first, each once per round trip. Packets that are not resent
-        use up the budget, too; past it the rest of the NACK is dropped. For what is no longer remembered it needs a
-        keyframe."""
+        """Answers a subscriber's NACK. For what is no longer remembered it needs a keyframe."""
         down_track = self.down_tracks.get(subscriber)
-        if down_track is None:
-            return
-        if not down_track.peer.rtx_budget.holds(now_s):
-            self._counters["nack_over_budget"] += 1
-            return
-        forgotten = False
-        for seq16 in reversed(list(islice(seqs, NACKED))):  # browsers list them in ascending order
-            if not down_track.peer.rtx_budget.take(now_s):
-                self._counters["nack_over_budget"] += 1
-                break
-            if down_track.left(seq16):
-                self._counters["nack_left"] += 1
-            elif (packet := down_track.find(seq16)) is None:
-                self._counters["nack_missed"] += 1
-                forgotten = forgotten or down_track.forgot(seq16)
-            elif not self._resend(down_track, seq16, packet, now_s):
-                break
-        if forgotten and self.kind == "video" and not down_track.pauses:
-            self.request_keyframe()
-
-    def _resend(self, down_track: DownTrack[RtpStream], seq16: int, packet: bytes, now_s: float) -> bool:
-        """Sends a packet again, unless that was done within a round trip. False if the downlink carries no more."""
-        measured_s, pacer = down_track.delivery.round_trip_s, down_track.pacer
-        if not down_track.answers.due(seq16, ROUND_TRIP_S if measured_s is None else measured_s, now_s):
-            self._counters["nack_repeated"] += 1
-            return True
-        if pacer is None or not pacer.rate_bps:
-            down_track.peer.send_rtx(down_track.again(packet, self._send_buffers.history, now_s))
-        elif not pacer.repeat(down_track, packet, now_s):
-            self._counters["nack_over_budget"] += 1
-            return False
-        self._counters["nack_answered"] += 1
-        down_track.answers.answered(seq16, now_s)
-        return True
+        if down_track is not None:
+            forgotten = answer(down_track, seqs, self._send_buffers.history, self._counters, now_s)
+            if forgotten and not down_track.pauses:
+                self.request_keyframe()
 
     def sender_report(self, report: rtcp.Rtcp) -> None:
         """Passes on a publisher's sender report, at most once per REPORT_S: any of them relates its clocks. Raises
