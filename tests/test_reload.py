@@ -12,7 +12,7 @@ import trio
 from support.process import ROOT, Server, eventually
 from support.wire import joined, refused
 
-from sfu.config import Config, settings
+from sfu.settings.config import Config, settings
 
 
 @pytest.fixture

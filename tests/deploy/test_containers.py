@@ -17,7 +17,7 @@ from support import wheels
 from support.process import ROOT, eventually, free_port
 from support.vm import chroot
 
-from sfu.config import Config
+from sfu.settings.config import Config
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"

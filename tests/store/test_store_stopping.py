@@ -15,7 +15,7 @@ import pytest
 import trio
 from support.process import Server, eventually
 
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.store import open_store
 from sfu.store.retention import BATCH
 from sfu.tenancy.keys import ServerKey
