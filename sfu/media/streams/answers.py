@@ -50,9 +50,8 @@ def _due(down_track: DownTrack[Any], seq16: int, now_s: float) -> bool:
 
 
 def _resend(down_track: DownTrack[Any], packet: bytes, history: SendHistory, now_s: float) -> bool:
-    """False if the downlink is limited, and retransmissions have taken their share of it."""
-    pacer = down_track.pacer
-    if pacer is not None and pacer.rate_bps:
-        return pacer.repeat(down_track, packet, now_s)
+    """False if retransmissions have taken their share of the downlink. Sound may always be sent again."""
+    if down_track.pacer is not None:
+        return down_track.pacer.repeat(down_track, packet, now_s)
     down_track.peer.send_rtx(down_track.again(packet, history, now_s))
     return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 from sfu.media.rtp import codecs
@@ -41,6 +42,8 @@ PROBE_BYTES = 200
 PROBE_RENEW_S = 0.1
 PADDING_BYTES = 255
 """The most that RFC 3550 section 5.1 can express."""
+
+_sent_bytes = attrgetter("sent_bytes")
 
 
 class Waiting(Protocol):
@@ -214,8 +217,12 @@ class Pacer:
 
     def repeat(self, down_track: DownTrack[Any], packet: bytes, now_s: float) -> bool:
         """A packet is to leave once more, before others. False if retransmissions have taken their share."""
-        if not self._budget.take(len(packet), self._rate_bps, now_s):
+        sent_bytes = 0 if self._rate_bps else sum(map(_sent_bytes, self._down_tracks()))
+        if not self._budget.take(len(packet), self._rate_bps, sent_bytes, now_s):
             return False
+        if not self._rate_bps:
+            self._again(down_track, packet, now_s)
+            return True
         self.queue.repeat(Repeat(down_track, packet))
         self.send(now_s)
         return True

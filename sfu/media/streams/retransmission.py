@@ -30,6 +30,9 @@ is lost: Chromium asks every 0.1 s while it does not know the round trip."""
 SHARE, SHARE_S, SHARE_BYTES = 0.25, 0.5, 4_000
 """Retransmissions may take a quarter of what a limited downlink carries; at once what that is in half a second, or a
 few packets."""
+FREE_SHARE, FREE_BYTES = 0.3, 50_000
+"""Likewise of what a downlink is sent that is not limited: enough for a loss of a fifth, of the retransmissions, too.
+When a downlink becomes narrow all at once, most of it gets lost, and it is some time before that is known."""
 
 _first = itemgetter(0)
 _seq_of = Struct("!H").unpack_from
@@ -91,20 +94,23 @@ class RetransmissionBuffer:
 
 
 class RetransmissionBudget:
-    """How many bytes may be sent again to a peer whose downlink is limited. The bitrate that it carries may change
-    with every call."""
+    """How many bytes may be sent again to a peer. It starts full."""
 
-    __slots__ = ("_at_s", "_left")
+    __slots__ = ("_at_s", "_left", "_sent_bytes")
 
     def __init__(self) -> None:
-        self._left, self._at_s = float("inf"), 0.0
+        self._left, self._at_s, self._sent_bytes = float("inf"), 0.0, 0
 
-    def take(self, n_bytes: int, rate_bps: float, now_s: float) -> bool:
-        """Takes `n_bytes` of its share; False if less is left."""
+    def take(self, n_bytes: int, rate_bps: float, sent_bytes: int, now_s: float) -> bool:
+        """Takes `n_bytes` of its share; False if less is left. `rate_bps` is what its downlink carries, 0 if that is
+        not limited; `sent_bytes` is what it was sent so far."""
         per_s = SHARE * rate_bps / 8
-        most = max(per_s * SHARE_S, SHARE_BYTES)
-        self._left = min(most, self._left + (now_s - self._at_s) * per_s)
-        self._at_s = now_s
+        if rate_bps:
+            earned, most = (now_s - self._at_s) * per_s, max(per_s * SHARE_S, SHARE_BYTES)
+        else:
+            earned, most = FREE_SHARE * max(0, sent_bytes - self._sent_bytes), FREE_BYTES
+        self._left = min(most, self._left + earned)
+        self._at_s, self._sent_bytes = now_s, sent_bytes
         if self._left < n_bytes:
             return False
         self._left -= n_bytes

@@ -449,6 +449,24 @@ def test_retransmissions_take_a_quarter_and_the_newest_go_first() -> None:
     play(test)
 
 
+def test_a_downlink_that_becomes_narrow_is_not_flooded() -> None:
+    """Before anybody knows: most of 2.4 Mbps gets lost on 400 kbps, and all of that is asked for again and again."""
+
+    async def test() -> None:
+        peer = Peer(link_bps=400e3, queue_s=0.1)
+        scene = Scene(rate_bps=0.0, peer=peer)
+        scene.down_track.temporal = 3  # all pictures, but through the pacer
+        scene.arrive(scene.encode(1000, key=True))
+        for _ in range(30):
+            scene.arrive(scene.encode(round(2.4e6 * PICTURE_S / 8)))
+            scene.nack(*[scene.stream.head - back & 0xFFFF for back in range(200, 0, -1)])
+            await asyncio.sleep(PICTURE_S)
+        offered = (len(peer.media) + len(peer.again) + peer.lost) * PACKET * 8 / 2.0
+        assert offered < 1.45 * 2.4e6
+
+    play(test)
+
+
 def original(data: bytes) -> int:
     """The sequence number in an RTX packet (RFC 4588 section 4)."""
     at = headers.payload_offset(data, len(data))

@@ -9,6 +9,8 @@ from sfu.buckets import TokenBucket
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.retransmission import (
     ANSWERED_ROUND_TRIPS,
+    FREE_BYTES,
+    FREE_SHARE,
     HISTORY_BYTES,
     HISTORY_RUNS,
     HISTORY_S,
@@ -121,8 +123,17 @@ def test_retransmissions_take_no_more_than_their_share(asked: list[tuple[float, 
         now_s += gap_s
         earned += gap_s * SHARE * rate_bps / 8
         most = max(most, SHARE * rate_bps / 8 * SHARE_S, SHARE_BYTES)
-        taken += n_bytes if budget.take(n_bytes, rate_bps, now_s) else 0
+        taken += n_bytes if budget.take(n_bytes, rate_bps, 0, now_s) else 0
     assert taken <= most + earned
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(40, 1500)), min_size=1, max_size=200))
+def test_and_no_more_than_a_share_of_what_is_sent(asked: list[tuple[int, int]]) -> None:
+    budget, sent, taken = RetransmissionBudget(), 1_000_000, 0
+    for more, n_bytes in asked:
+        sent += more
+        taken += n_bytes if budget.take(n_bytes, 0.0, sent, 100.0) else 0
+    assert taken <= FREE_BYTES + FREE_SHARE * (sent - 1_000_000)
 
 
 def test_a_budget_is_spent_and_comes_back() -> None:
