@@ -21,6 +21,7 @@ from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.rtp.twcc import arrivals, report_number
 from sfu.media.streams.down_track import DownTrack
+from sfu.media.streams.pacer import Pacer
 from sfu.media.transport.transport import Transport
 
 NOT_SPEAKING = "not_speaking"
@@ -31,10 +32,6 @@ BANDWIDTH = "bandwidth"
 """Likewise: the downlink does not carry it."""
 SHOWN_HEIGHT = 720
 """Height assumed for a video until the page has told how large it shows it."""
-PROBE_MOST_S = 0.5
-"""A probe makes up for no longer time in which nothing was sent for it."""
-PROBE_BACK = 8
-"""How many of the newest packets are repeated in turn for a probe."""
 ROUNDING = 1 + 1e-9
 """Exceeds the rounding error of adding bitrates in another order."""
 
@@ -60,13 +57,13 @@ class Subscriber:
         self.down: Downlink = BandwidthEstimator()  # until its client gives transport-wide feedback
         self._report = -1  # the number of its last one, modulo 256
         self._sent: tuple[list[DownTrack[Any]], list[DownTrack[Any]]] = [], []  # videos and sound that it is sent
+        self.pacer = Pacer(peer, shared.send_buffers.history, self._down_tracks, shared.counters)
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
         self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
         self._viewed: set[Video] = set()  # videos that there were when the page told
         self.limit_bps: float | None = None  # what its downlink allows, while more is wanted
-        self._probed = self._refused = 0
-        self._allocated_s = 0.0
+        self._refused = 0
         self._settled: list[Settled] = []  # all videos, if nothing more is wanted until one changes
 
     def take(self, transceivers: Sequence[Transceiver[Publication]], *, flows: bool) -> None:
@@ -80,7 +77,10 @@ class Subscriber:
         for transceiver in transceivers:
             if (publication := transceiver.track) is not None:
                 publication.add_down_track(self._peer, NOT_SPEAKING if publication.video in self._left_out else "")
-                publication.down_tracks[self._peer.id].rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                down_track = publication.down_tracks[self._peer.id]
+                down_track.rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                if publication.kind == "video":
+                    down_track.pacer = self.pacer
                 self._tell_paused(publication)
         self.allocate(time.monotonic())
 
@@ -123,6 +123,12 @@ class Subscriber:
         self._count_sent(now_s)
         if self.down.acknowledged(packets, now_s, whole=whole):
             self.allocate(now_s)
+        else:
+            self._pace()
+
+    def _pace(self) -> None:
+        self.pacer.rate_bps = max(1.0, self.down.allowed_bps) if self.down.limited else 0.0
+        self.pacer.probe_bps = self.down.probe_bps
 
     def _count_sent(self, now_s: float) -> None:
         videos, sounds = self._sent
@@ -156,19 +162,20 @@ class Subscriber:
             [p.down_tracks[me.id] for p in self.subscriptions.values() if p.kind == "audio" and me.id in p.down_tracks],
         )
         self._count_sent(now_s)
-        passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if me.agent.refused != self._refused:
             self._refused = me.agent.refused
             if self._refused:  # else it is on another path
                 down.refused(now_s)
         if down.asks(now_s):
             me.agent.measure_rtt(now_s)
-        if down.probe_bps:
-            self._probe(int(down.probe_bps * min(passed_s, PROBE_MOST_S) / 8), down_tracks, now_s)
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
+        self._pace()
+
+    def _down_tracks(self) -> list[DownTrack[Any]]:
+        return [p.down_tracks[self._peer.id] for p in self._videos()]
 
     def _videos(self) -> list[Publication]:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
@@ -246,19 +253,3 @@ class Subscriber:
         for publication, reason in self._told.items():
             if reason:
                 self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))
-
-    def _probe(self, n_bytes: int, down_tracks: list[DownTrack[Any]], now_s: float) -> None:
-        """Sends this much of what was sent recently once more."""
-        found = [
-            (down_track, packet)
-            for down_track in down_tracks
-            if down_track.rtx_ssrc
-            for back in range(PROBE_BACK)
-            if (packet := down_track.lately(back)) is not None
-        ]
-        while n_bytes > 0 and found:
-            down_track, packet = found[self._probed % len(found)]
-            self._probed += 1
-            self._peer.send_rtx(down_track.again(packet, self._shared.send_buffers.history, now_s))
-            self._shared.counters["packets_probe"] += 1
-            n_bytes -= len(packet)

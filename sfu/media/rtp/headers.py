@@ -145,3 +145,12 @@ def retransmission(packet: Buffer, payload_type: int, ssrc: int, seq16: int) -> 
     set_seq16(again, seq16)
     set_ssrc(again, ssrc)
     return again
+
+
+def blank(packet: Buffer) -> bytearray:
+    """A packet with the same numbers that contains nothing: a byte of padding in place of the payload. Raises
+    ValueError if the packet is truncated."""
+    at = payload_offset(packet, len(packet))
+    made = bytearray(packet[:at]) + b"\x01"
+    made[0], made[1] = made[0] | 0x20, made[1] & 0x7F
+    return made

@@ -85,7 +85,7 @@ class Scene:
         self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(measure_rtt=self._ask, refused=0))
         self.room: Any = SimpleNamespace(rank={})
         self.counters = counters
-        self.buffers = SendBuffers({})
+        self.buffers = SendBuffers(counters)
         shared: Any = SimpleNamespace(emit=self.events.append, counters=counters, send_buffers=self.buffers)
         self.subscriber = self.me.subscriber = watching(self.me, self.room, shared, full=True)
         self.videos = []

@@ -402,6 +402,23 @@ def test_the_numbers_of_a_vp8_picture(descriptor: str, number: int, tl0: int) ->
     assert (found.number, found.tl0) == (number, tl0)
 
 
+@pytest.mark.parametrize(
+    ("descriptor", "temporal", "sync"),
+    [
+        ("90 c0 8005 07", 0, False),  # no T
+        ("90 e0 8005 07 00", 0, False),
+        ("90 e0 8005 07 60", 1, True),
+        ("90 e0 8005 07 9f", 2, False),
+        ("90 b0 05 ff", 3, True),  # a short picture ID, no TL0PICIDX, and the key index
+    ],
+)
+def test_the_temporal_layer_of_a_vp8_picture(descriptor: str, temporal: int, sync: bool) -> None:
+    packet = vp8_packet(descriptor)
+    found = vp8.vp8_picture(packet, len(packet))
+    assert found is not None
+    assert (found.temporal, found.sync) == (temporal, sync)
+
+
 @pytest.mark.parametrize("descriptor", ["10", "90 40 07", "90 20 20", "00"])
 def test_a_picture_without_a_number_has_none(descriptor: str) -> None:
     packet = vp8_packet(descriptor)
