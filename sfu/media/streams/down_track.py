@@ -91,6 +91,7 @@ class DownTrack(Generic[F]):
         "spans",
         "ssrc",
         "stream",
+        "temporal",
         "waiting",
     )  # fmt: skip
 
@@ -106,6 +107,7 @@ class DownTrack(Generic[F]):
         self._picture: tuple[int, int] | None = None  # picture ID and TL0PICIDX before it switched streams
         self.floor, self._next = stream.head, stream.head + self.shift
         self.waiting = False
+        self.temporal: int | None = None  # highest temporal layer that it is to have; None: all
         self.pauses: set[str] = set()  # reasons to leave it out; it does not resume while there are any
         self.dropped = 0
         # it may request packets that came while its answer was on the way, but none from before a wrap

@@ -34,6 +34,9 @@ _ts_of = Struct("!I").unpack_from
 class RtpStream(ReceiveStream):
     """One RTP stream of a publisher: all packets of a source, or one simulcast layer of it (publication.py)."""
 
+    temporal_shares: tuple[float, ...] = (1.0,)
+    """The parts of its bitrate up to each of its temporal layers, the lowest first; the last one is 1."""
+
     __slots__ = (
         "_coming",
         "_history",
