@@ -52,3 +52,15 @@ def test_everyone_gets_the_layer_that_the_page_shows(server: Server, room: str, 
     bob.shows(alice, 180)
     before = frames(bob)
     eventually(lambda: frames(bob) >= before + 10, "bob sees alice again")
+
+
+@pytest.mark.parametrize(("lines", "layers"), [(180, {"q"}), (360, {"q", "h"})])
+def test_a_small_camera_is_seen_whole(server: Server, room: str, person: People, lines: int, layers: set[str]) -> None:
+    alice = person(server, "alice", lines=lines).join(room)
+    bob = person(server, "bob", quiet=True).join(room)
+    bob.sees(alice)
+    alice.keeps_sizes()
+    bob.shows(alice, lines)
+    eventually(lambda: height(bob) == lines, f"bob gets all {lines} lines")
+    bob.moves(lambda: frames(bob), "sees them move")
+    assert sent(alice) <= layers
