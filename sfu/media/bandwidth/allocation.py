@@ -146,9 +146,10 @@ def allocate(wishes: Iterable[Wish], allowed_bps: float) -> Allocation:
     for ladder in ladders[:1]:
         for at in range(ladder.smallest):
             rise(ladder, at)
+    first, others = ladders[:1], ladders[1:]
     for at in range(max((len(ladder.rungs) for ladder in ladders), default=0)):
-        first, *others = ladders
-        for ladder in (first, *sorted(others, key=lambda one: (not one.speaks, one.had < at))):
+        others = [ladder for ladder in others if ladder.at == at - 1]
+        for ladder in (*first, *sorted(others, key=lambda one: (not one.speaks, one.had < at))):
             rise(ladder, at)
     had_bps = sum(ladder.cost(ladder.had) for ladder in ladders)
     chosen = [ladder.rungs[ladder.at].step if ladder.at >= 0 else None for ladder in ladders]
