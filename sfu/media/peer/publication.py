@@ -284,18 +284,20 @@ class Publication:
         if self._usual is SCREEN:
             return []
         named = self.layers
-        streams = [named[layer.rid] for layer in self._offer.layers]
         if now_s - self._shared_s >= SHARES_S:
             self._shared_s = now_s
-            count = max([len(stream.temporal_shares) for stream in self.layer_streams])
-            for stream in self.layer_streams:
-                before, found = self._shares.get(stream, ()), stream.temporal_shares
-                if len(before) != count:
-                    before = SHARES[count]
-                if len(found) == count:
-                    before = tuple([old + (new - old) * SHARES_WEIGHT for old, new in zip(before, found, strict=True)])
-                self._shares[stream] = before
-        return [self._shares.get(stream, SHARES[1]) for stream in streams]
+            found = {stream: stream.temporal_shares for stream in named.values()}
+            count = max(map(len, found.values()))
+            self._shares = {stream: self._smoothed(stream, new, count) for stream, new in found.items()}
+        return [self._shares.get(named[layer.rid], SHARES[1]) for layer in self._offer.layers]
+
+    def _smoothed(self, stream: RtpStream, new: tuple[float, ...], count: int) -> tuple[float, ...]:
+        old = self._shares.get(stream, ())
+        if len(old) != count:
+            old = SHARES[count]
+        if len(new) != count:  # nothing of it has come lately
+            return old
+        return tuple([a + (b - a) * SHARES_WEIGHT for a, b in zip(old, new, strict=True)])
 
     def _heard(self, now_s: float) -> list[tuple[str, RtpStream]]:
         """The layers by name, without those that the client does not send, or that should be flowing but have gone

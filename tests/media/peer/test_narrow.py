@@ -58,7 +58,8 @@ class Scene:
         self.requested: set[RtpStream] = set()
         self.keyframes = dict.fromkeys(range(people), 0)
         self.events: list[bridge.Event] = []
-        shared: Any = SimpleNamespace(emit=self.events.append, counters={"packets_probe": 0})
+        buffers = SendBuffers({})
+        shared: Any = SimpleNamespace(emit=self.events.append, counters={"packets_probe": 0}, send_buffers=buffers)
         self.room: Any = SimpleNamespace(rank={})
         self.cameras = []
         for i in range(people):

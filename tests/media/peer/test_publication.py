@@ -21,6 +21,7 @@ from sfu.media.peer.publication import RELEASE_S, Publication
 from sfu.media.peer.sdp import AnswerSection
 from sfu.media.rtp import codecs, headers, rtcp, vp8
 from sfu.media.streams.fanout import SendBuffers
+from sfu.media.streams.rtp_stream import RtpStream
 
 SSRC = {"q": 7001, "h": 7002, "f": 7003}
 
@@ -488,3 +489,25 @@ def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
             assert [height for _, height in offered(control)][:2] == [180, 360]
 
     run(test)
+
+
+def test_shares_of_temporal_layers_are_known_before_and_measured_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    monkeypatch.setattr(RtpStream, "temporal_shares", property(lambda stream: found.get(stream, (1.0,))))
+    camera = Publication(SimpleNamespace(id="a"), "camera", "video", SendBuffers({}), ("q", "h"))  # type: ignore[arg-type]
+
+    def shares(now_s: float) -> list[Any]:
+        camera.offered(now_s)
+        return camera.shares(now_s)
+
+    assert shares(10.0) == [(1.0,)] * 2
+    found[camera.streams["q"]] = (0.5, 0.7, 1.0)
+    assert shares(10.5) == [(1.0,)] * 2, "once a second"
+    first, other = shares(11.5)
+    assert first == pytest.approx((0.42, 0.62, 1.0))
+    assert other == (0.4, 0.6, 1.0), "as many as the others, though nothing of it came"
+    for now_s in range(13, 60):
+        first, other = shares(float(now_s))
+    assert first == pytest.approx((0.5, 0.7, 1.0), abs=0.001)
+    screen = Publication(SimpleNamespace(id="a"), "screen", "video", SendBuffers({}), ("q", "h"))  # type: ignore[arg-type]
+    assert screen.shares(10.0) == []
