@@ -6,6 +6,7 @@
  * path goes silent, it restarts ICE. `trouble` tells what is under repair. Only if that fails is the link lost.
  */
 
+import { layersOf, sizesOf } from './encodings.js';
 import { GIVEN_UP, Socket } from './socket.js';
 
 const WELCOME_MS = 10_000; // from opening the WebSocket to `welcome`
@@ -23,18 +24,6 @@ const OFFER_MS = 3_000; // for the offer of an ICE restart; without it, the WebS
 const LOST_MS = 15_000; // silence after which the link is given up
 const CANDIDATES = 30; // the server accepts 32 and, being ICE-lite, needs none
 
-/** Encodings of the simulcast layers, by rid: for motion, and for detail or text (`contentHint`). */
-const MOTION = {
-  q: { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-  h: { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
-  f: { scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
-};
-const DETAIL = {
-  q: { scaleResolutionDownBy: 2, maxFramerate: 5, maxBitrate: 250_000 },
-  h: { scaleResolutionDownBy: 1, maxFramerate: 5, maxBitrate: 800_000 },
-  f: { scaleResolutionDownBy: 1, maxFramerate: 30, maxBitrate: 2_500_000 },
-};
-
 /** Lives from the first WebSocket to the first failure that cannot be repaired; it is not reused. */
 export class Link {
   #url;
@@ -46,6 +35,7 @@ export class Link {
   #sections = new Map(); // source → transceiver that the server offers for sending it
   #asked = new Set(); // sources requested with `publish` but not offered yet
   #active = new Map(); // source → rids that somebody watches, as told by the server
+  #sized = new Map(); // source → the event `layers` last sent to the server
   #said = new Map(); // source → mute state last sent to the server
   #timers = {};
   #candidates = 0;
@@ -107,6 +97,7 @@ export class Link {
   unpublish(source) {
     this.#asked.delete(source);
     this.#said.delete(source);
+    this.#sized.delete(source);
     this.send('unpublish', { source });
   }
 
@@ -172,7 +163,7 @@ export class Link {
     else if (event === 'layers') {
       this.#active.set(data.source, data.active);
       const section = this.#sections.get(data.source);
-      if (section) this.#serially(() => this.#layer(data.source, section));
+      if (section) this.#serially(() => section.sender.track && this.#layer(data.source, section));
     }
     else if (event === 'unreached') this.#explain(data);
     else {
@@ -195,6 +186,7 @@ export class Link {
     if (!resumed) return this.#after('media', MEDIA_MS, () => this.#mediaFailed());
     this.#cutAt = this.#tries = 0;
     this.#asked.clear();
+    this.#sized.clear(); // the next pulse tells again
     for (const source of this.#sections.keys()) {
       this.#said.set(source, null); // the last message may not have arrived
       if (!this.#local.has(source) && sending(this.#sections.get(source))) this.unpublish(source);
@@ -243,6 +235,7 @@ export class Link {
     this.#beatAt = Date.now();
     if (!this.#reached) return;
     if (late) this.#repair();
+    this.#resize();
     const now = performance.now();
     const { bytes, all } = await received(this.#pc);
     if (this.#closed) return;
@@ -336,16 +329,34 @@ export class Link {
     this.#on.media(new Map(media));
   }
 
-  /** Sets the encodings of a simulcast, and enables the layers that somebody watches. */
+  /** Sets the encodings of a simulcast by the size of its track, enables the layers that somebody watches, and tells the server. */
   async #layer(source, { sender }) {
     const parameters = sender.getParameters();
     if (!(parameters.encodings?.length > 1)) return;
     const active = this.#active.get(source) ?? ['q']; // until the server reports that somebody watches more
-    const layers = ['detail', 'text'].includes(sender.track?.contentHint) ? DETAIL : MOTION;
+    const layers = layersOf(sender.track);
     for (const encoding of parameters.encodings) {
-      Object.assign(encoding, { maxFramerate: undefined }, layers[encoding.rid], { active: active.includes(encoding.rid) });
+      const layer = layers.find(({ rid }) => rid === encoding.rid);
+      Object.assign(encoding, { maxFramerate: undefined }, layer?.encoding, { active: Boolean(layer) && active.includes(encoding.rid) });
     }
     await sender.setParameters(parameters).catch(() => {}); // renegotiated meanwhile: the next answer sets them
+    const sizes = sizesOf(source, layers);
+    if (sizes && this.#unsaid(sizes) && this.send('layers', sizes)) this.#sized.set(source, JSON.stringify(sizes));
+  }
+
+  /** Cameras change their size when the device is turned or replaced, shared windows when they are resized; no event tells. */
+  #resize() {
+    if (this.#cutAt) return;
+    for (const [source, section] of this.#sections) {
+      const { track } = section.sender;
+      if (track?.kind !== 'video' || !(section.sender.getParameters().encodings?.length > 1)) continue;
+      const sizes = sizesOf(source, layersOf(track));
+      if (sizes && this.#unsaid(sizes)) this.#serially(() => section.sender.track && this.#layer(source, section));
+    }
+  }
+
+  #unsaid(sizes) {
+    return this.#sized.get(sizes.source) !== JSON.stringify(sizes);
   }
 
   async #align(source) {

@@ -31,6 +31,7 @@ from sfu.media.peer.quality import QUALITY_S, uploads
 from sfu.media.peer.room import Room
 from sfu.media.peer.shared import Shared
 from sfu.media.peer.speakers import LISTEN_S
+from sfu.media.peer.subscriber import Tile
 from sfu.media.priority import hurry
 from sfu.media.rtp.twcc import FEEDBACK_MS
 from sfu.media.streams.fanout import SendBuffers
@@ -145,6 +146,7 @@ class Worker:
             case bridge.Publish():
                 peer.negotiation.publish(command.source, command.kind)
             case bridge.Unpublish():
+                peer.publisher.tell_sizes(command.source, ())
                 peer.negotiation.unpublish(command.source)
             case bridge.Mute():
                 peer.publisher.mute(command.source, command.muted)
@@ -153,8 +155,10 @@ class Worker:
             case bridge.Hold():
                 peer.hold(command.held)
             case bridge.View():
-                heights = {Video(publisher, source): height for publisher, source, height in command.videos}
-                peer.subscriber.view(heights, time.monotonic())
+                tiles = {Video(publisher, source): Tile(*size) for publisher, source, *size in command.videos}
+                peer.subscriber.view(tiles, time.monotonic())
+            case bridge.Sizes():
+                peer.publisher.tell_sizes(command.source, command.layers)
             case bridge.Leave():
                 self._forget(peer.id)
                 peer.close()

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sfu import bridge
-from sfu.media.bandwidth.allocation import Wish, allocate
+from sfu.media.bandwidth.allocation import Step, Wish, allocate
 from sfu.media.bandwidth.downlink import Downlink
 from sfu.media.bandwidth.estimator import START_BPS, BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
@@ -30,12 +30,21 @@ HIDDEN = "hidden"
 """Likewise: the page does not show it."""
 BANDWIDTH = "bandwidth"
 """Likewise: the downlink does not carry it."""
-SHOWN_HEIGHT = 720
-"""Height assumed for a video until the page has told how large it shows it."""
 ROUNDING = 1 + 1e-9
 """Exceeds the rounding error of adding bitrates in another order."""
 
 _sent_bytes = attrgetter("sent_bytes")
+
+
+class Tile(NamedTuple):
+    """How large a page shows a video, in device pixels; a height of 0 is not at all, a width of 0 does not matter."""
+
+    height: int
+    width: int = 0
+
+
+USUAL, NOWHERE = Tile(720), Tile(0)
+"""USUAL is assumed until the page has told."""
 
 
 class Settled(NamedTuple):
@@ -60,7 +69,7 @@ class Subscriber:
         self.pacer = Pacer(peer, shared.send_buffers.history, self._down_tracks, shared.counters)
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
-        self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
+        self._view: Mapping[Video, Tile] | None = None  # the videos that its page shows; None until told
         self._viewed: set[Video] = set()  # videos that there were when the page told
         self.limit_bps: float | None = None  # what its downlink allows, while more is wanted
         self._refused = 0
@@ -97,9 +106,9 @@ class Subscriber:
             for publication in self.subscriptions.values():
                 self._pause(publication, NOT_SPEAKING, publication.video in videos)
 
-    def view(self, heights: Mapping[Video, int], now_s: float) -> None:
+    def view(self, tiles: Mapping[Video, Tile], now_s: float) -> None:
         """Takes what its page shows from now on, and how large. Videos that it does not show are not forwarded."""
-        self._view, self._viewed = heights, {publication.video for publication in self.subscriptions.values()}
+        self._view, self._viewed = tiles, {publication.video for publication in self.subscriptions.values()}
         self._settled = []
         self.allocate(now_s)
 
@@ -146,7 +155,7 @@ class Subscriber:
             self.allocate(now_s)
 
     def allocate(self, now_s: float) -> None:
-        """Chooses the layer that it gets of each video."""
+        """Chooses what it gets of each video."""
         me, down = self._peer, self.down
         self.limit_bps = None
         if not (self._full or down.speaks):
@@ -197,22 +206,30 @@ class Subscriber:
         """Allocates, and applies the result; returns the bitrate at which the next step up would fit, 0 if nothing more
         is wanted."""
         me, down, rank = self._peer, self.down, self._room.rank
-        heights = {p: self._height(p) for p in self._videos()}
-        for p, height in heights.items():
-            self._pause(p, HIDDEN, not height)
-        shown = [p for p, height in heights.items() if height and p.video not in self._left_out and not p.muted]
-        shown.sort(key=lambda p: (-heights[p], rank.get(p.video, len(rank))))
-        wishes = {p: Wish(heights[p], p.offered(now_s).layers, self._has(p)) for p in shown}
-        chosen, next_bps = allocate(wishes.values(), down.allowed_bps)
-        for (p, wish), rid in zip(wishes.items(), chosen, strict=True):
-            # loss alone is no reason to show nothing, unless it is all that is known, without REMB
-            short = rid is None and down.limited and (down.jammed or not down.speaks)
+        tiles = {p: self._tile(p) for p in self._videos()}
+        for p, tile in tiles.items():
+            self._pause(p, HIDDEN, not tile.height)
+        shown = [p for p, tile in tiles.items() if tile.height and p.video not in self._left_out and not p.muted]
+        shown.sort(key=lambda p: (-tiles[p].height, rank.get(p.video, len(rank))))
+        wishes = {p: self._wish(p, tiles[p], now_s) for p in shown}
+        chosen, next_bps, over = allocate(wishes.values(), down.allowed_bps)
+        waits = False
+        for (p, wish), step in zip(wishes.items(), chosen, strict=True):
+            if step is not None and down.limited and p.needs_keyframe(me.id, step) and not p.may_rise(now_s):
+                waits = True
+                continue
+            short = step is None and down.limited
+            if not short and wish.layers:
+                best = step or Step(wish.layers[0].rid)
+                p.prefer(me.id, best, now=over and down.limited and p.falls(me.id, best.rid))
             self._pause(p, BANDWIDTH, short)
-            if not short and (p.simulcast or p.scalable):
-                best = wish.layers[0].rid if rid is None else rid
-                p.prefer(me.id, best, now=down.jammed and p.falls(me.id, best))
-        self._settled = [] if next_bps else self._settle(heights, wishes, now_s)
+        self._settled = [] if next_bps or waits else self._settle(tiles, wishes, now_s)
         return next_bps
+
+    def _wish(self, p: Publication, tile: Tile, now_s: float) -> Wish:
+        layers, speaks = p.offered(now_s).layers, not self._room.rank.get(p.video, 1)
+        shares = p.shares(now_s) if self.down.limited else ()
+        return Wish(tile.height, layers, self._has(p), tile.width, speaks, shares)
 
     def _settle(self, videos: Iterable[Publication], wishes: Mapping[Publication, Wish], now_s: float) -> list[Settled]:
         """All that is wanted is allowed; once all of it also arrives, nothing has to be chosen again. Empty before
@@ -222,18 +239,18 @@ class Subscriber:
             down_track, offer, wish, at = p.down_tracks[self._peer.id], p.offered(now_s), wishes.get(p), -1
             if wish is not None:
                 at = wish.best()
-                if down_track.stream is not p.layers[wish.layers[at].rid]:
+                if down_track.stream is not p.layers[wish.layers[at].rid] or down_track.temporal is not None:
                     return []
             settled.append(Settled(p, down_track, offer.shape, at))
         return settled
 
-    def _height(self, publication: Publication) -> int:
+    def _tile(self, publication: Publication) -> Tile:
         if self._view is None:
-            return SHOWN_HEIGHT
-        return self._view.get(publication.video, 0 if publication.video in self._viewed else SHOWN_HEIGHT)
+            return USUAL
+        return self._view.get(publication.video, NOWHERE if publication.video in self._viewed else USUAL)
 
-    def _has(self, publication: Publication) -> str | None:
-        return None if publication.down_tracks[self._peer.id].pauses else publication.layer_of(self._peer.id)
+    def _has(self, publication: Publication) -> Step | None:
+        return None if publication.down_tracks[self._peer.id].pauses else publication.step_of(self._peer.id)
 
     def _pause(self, publication: Publication, reason: str, paused: bool) -> None:
         """Adds or removes one reason not to forward a video. It continues once there is none."""

@@ -16,7 +16,7 @@ from sfu.media.bandwidth.estimator import BandwidthEstimator
 from sfu.media.bandwidth.send_side import SendSideEstimator
 from sfu.media.peer import subscriber
 from sfu.media.peer.publication import Publication
-from sfu.media.peer.subscriber import Subscriber
+from sfu.media.peer.subscriber import Subscriber, Tile
 from sfu.media.rtp.rtcp import ReportBlock
 from sfu.media.rtp.twcc import TransportFeedback
 from sfu.media.streams.fanout import SendBuffers
@@ -158,7 +158,7 @@ class Scene:
         match chance.choice(CHANGES):
             case "view":
                 shown = [video for video in self.videos if chance.random() < 0.9]
-                mine.view({video.video: chance.choice([90, 200, 400, 720, 1080]) for video in shown}, self.now_s)
+                mine.view({video.video: Tile(chance.choice([90, 200, 400, 720, 1080])) for video in shown}, self.now_s)
             case "out":
                 mine.leave_out(frozenset(video.video for video in self.videos if chance.random() < 0.2))
             case "mute":
@@ -210,7 +210,7 @@ class Scene:
             return ()
         expecting = [name for name, track in p.layers.items() if track.expects("me")]
         return (
-            p.layer_of("me"),
+            p.step_of("me"),
             [track is down_track.stream for track in p.layer_streams],
             sorted(down_track.pauses),
             down_track.waiting,
