@@ -133,7 +133,7 @@ class Balance:
             if one.end_s <= end_s and one.told:
                 passed_s += one.end_s - one.start_s
                 sent, arrived, n = sent + one.sent, arrived + one.arrived, n + one.packets
-        return Sums(passed_s, sent, arrived, n)
+        return Sums(passed_s, sent, min(sent, arrived), n)
 
     def untold(self, start_s: float, end_s: float) -> int:
         """Bytes sent within this time about which nothing is told yet."""
@@ -151,5 +151,5 @@ class Balance:
             passed_s += one.end_s - one.start_s
             arrived, sent, n = arrived + one.arrived, sent + one.sent, n + one.packets
             if passed_s >= seconds and n * max(sent, arrived) >= packets * arrived and n:
-                return Sums(passed_s, sent, arrived, n)
+                return Sums(passed_s, sent, min(sent, arrived), n)
         return None

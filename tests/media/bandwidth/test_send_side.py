@@ -151,6 +151,7 @@ def test_a_link_that_narrows(bps: float, queue_s: float) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_ten_hours_of_a_narrow_link() -> None:
     call = Watched(Link(400e3))
     call.run(30)
@@ -182,7 +183,8 @@ def test_whatever_the_link_does(
 
 
 @pytest.mark.soak
-@settings(max_examples=100, deadline=None)
+@pytest.mark.timeout(1800)
+@settings(max_examples=60, deadline=None)
 @CHANGING
 def test_whatever_the_link_does_for_long(
     stretches: list[tuple[float, int]], queue_s: float, loss: float, jitter_s: float, seed: int
