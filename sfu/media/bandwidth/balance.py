@@ -18,8 +18,8 @@ RATE_S = 0.2
 
 
 class Interval:
-    """Bytes of the packets sent after `start_s` until `end_s`, and of those among them that arrived. `told` is false if
-    a lost feedback may have been about them."""
+    """Bytes of the packets sent from `start_s` on and before `end_s`, and of those among them that arrived. `told` is
+    false if a lost feedback may have been about them."""
 
     __slots__ = ("arrived", "end_s", "packets", "sent", "start_s", "told")
 
@@ -79,12 +79,12 @@ class Balance:
         interval: Interval | None = None
         later = self._from(first_s)
         for sent_s, size, _ in packets:
-            if sent_s > end_s:
+            if sent_s >= end_s:
                 if interval is not None:
                     interval.arrived, interval.packets = interval.arrived + n_bytes, interval.packets + n
                 self._total += n_bytes
                 n_bytes = n = 0
-                interval = next((one for one in later if one.end_s >= sent_s), None)
+                interval = next((one for one in later if one.end_s > sent_s), None)
                 end_s = interval.end_s if interval is not None else float("inf")
             n_bytes += size
             n += 1
@@ -100,7 +100,7 @@ class Balance:
         """The intervals from the one on in which a packet was sent."""
         found = []
         for interval in reversed(self._intervals):
-            if interval.end_s < sent_s:
+            if interval.end_s <= sent_s:
                 break
             found.append(interval)
         return reversed(found)

@@ -246,8 +246,12 @@ class SendSideEstimator:
         return self._lower(bps, now_s)
 
     def _arriving_bps(self) -> float:
-        lately = self._balance.lately(0.0, FULL_S, 1)
-        return self._balance.arrival_bps + self._sound_bps * (1 - lately.loss if lately is not None else 1)
+        bps, lately = self._balance.arrival_bps, self._balance.lately(0.0, STILL_S, STILL_PACKETS)
+        if lately is None:
+            return bps + self._sound_bps
+        if self._delays.delay_s <= self._usual_delay_s + LATE_S:
+            bps = max(bps, lately.arrived_bps)  # without a queue, nothing arrives between two pictures
+        return bps + self._sound_bps * (1 - lately.loss)
 
     def _lower(self, bps: float, now_s: float) -> bool:
         self.limited = self.jammed = self._draining = True
