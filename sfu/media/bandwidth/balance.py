@@ -18,8 +18,8 @@ RATE_S = 0.2
 
 
 class Interval:
-    """Bytes of the packets sent after `start_s` until `end_s`, and of those among them that arrived. `told` is false if
-    a lost feedback may have been about them."""
+    """Bytes of the packets sent from `start_s` on and before `end_s`, and of those among them that arrived. `told` is
+    false if a lost feedback may have been about them."""
 
     __slots__ = ("arrived", "end_s", "packets", "sent", "start_s", "told")
 
@@ -79,12 +79,12 @@ class Balance:
         interval: Interval | None = None
         later = self._from(first_s)
         for sent_s, size, _ in packets:
-            if sent_s > end_s:
+            if sent_s >= end_s:
                 if interval is not None:
                     interval.arrived, interval.packets = interval.arrived + n_bytes, interval.packets + n
                 self._total += n_bytes
                 n_bytes = n = 0
-                interval = next((one for one in later if one.end_s >= sent_s), None)
+                interval = next((one for one in later if one.end_s > sent_s), None)
                 end_s = interval.end_s if interval is not None else float("inf")
             n_bytes += size
             n += 1
@@ -100,7 +100,7 @@ class Balance:
         """The intervals from the one on in which a packet was sent."""
         found = []
         for interval in reversed(self._intervals):
-            if interval.end_s < sent_s:
+            if interval.end_s <= sent_s:
                 break
             found.append(interval)
         return reversed(found)
@@ -133,7 +133,7 @@ class Balance:
             if one.end_s <= end_s and one.told:
                 passed_s += one.end_s - one.start_s
                 sent, arrived, n = sent + one.sent, arrived + one.arrived, n + one.packets
-        return Sums(passed_s, sent, arrived, n)
+        return Sums(passed_s, sent, min(sent, arrived), n)
 
     def untold(self, start_s: float, end_s: float) -> int:
         """Bytes sent within this time about which nothing is told yet."""
@@ -151,5 +151,5 @@ class Balance:
             passed_s += one.end_s - one.start_s
             arrived, sent, n = arrived + one.arrived, sent + one.sent, n + one.packets
             if passed_s >= seconds and n * max(sent, arrived) >= packets * arrived and n:
-                return Sums(passed_s, sent, arrived, n)
+                return Sums(passed_s, sent, min(sent, arrived), n)
         return None

@@ -48,7 +48,7 @@ STEP_S = 0.5
 GROWS_S, PROBE_GROWS_S = 0.45, 0.1
 """A queue that grows for so long means that too much is sent; during a probe, it ends the probe. The former is longer
 than other subscribers behind the same bottleneck probe in vain."""
-STAYS_S, LONG_S, IN_VAIN = 2.0, 0.2, 0.7
+STAYS_S, LONG_S, VAIN_S, IN_VAIN = 2.0, 0.2, 1.0, 0.7
 """After this time, a queue that keeps this share of its length after a fall of the estimate is not of our making."""
 DEAF_S = 20.0
 """How long its growth then says nothing. Only loss counts meanwhile."""
@@ -230,7 +230,10 @@ class SendSideEstimator:
 
     def _congested(self, now_s: float) -> bool:
         queue_s, soon = self._delays.queue_s, now_s < self._alarm_s + SOON_S
-        self._vain = self._vain + 1 if soon and queue_s > max(2 * EMPTY_S, IN_VAIN * self._alarm_queue_s) else 0
+        if not soon or queue_s <= max(2 * EMPTY_S, IN_VAIN * self._alarm_queue_s):
+            self._vain = 0
+        elif self._draining and now_s > self._alarm_s + VAIN_S:
+            self._vain += 1
         if self._vain >= 2:
             self._vain, self._deaf_s = 0, now_s + DEAF_S
             self._delays.accept_queue()
@@ -246,8 +249,12 @@ class SendSideEstimator:
         return self._lower(bps, now_s)
 
     def _arriving_bps(self) -> float:
-        lately = self._balance.lately(0.0, FULL_S, 1)
-        return self._balance.arrival_bps + self._sound_bps * (1 - lately.loss if lately is not None else 1)
+        bps, lately = self._balance.arrival_bps, self._balance.lately(0.0, STILL_S, STILL_PACKETS)
+        if lately is None:
+            return bps + self._sound_bps
+        if self._delays.delay_s <= self._usual_delay_s + LATE_S:
+            bps = max(bps, lately.arrived_bps)  # without a queue, nothing arrives between two pictures
+        return bps + self._sound_bps * (1 - lately.loss)
 
     def _lower(self, bps: float, now_s: float) -> bool:
         self.limited = self.jammed = self._draining = True

@@ -78,6 +78,15 @@ def test_a_rate_needs_some_time() -> None:
     assert balance.arrival_bps == 0
 
 
+def test_what_is_sent_at_the_moment_of_counting_counts_later() -> None:
+    balance = Balance()
+    for now_s, total in ((10.0, 0), (10.1, 0), (10.2, 1000), (10.3, 1000)):
+        balance.sent(total, now_s)
+    balance.arrived([(10.1, 1000, 20.1), (10.3, 1, 20.3)])
+    assert balance.between(10.1, 10.2).loss == 0
+    assert balance.between(10.0, 10.1).packets == 0
+
+
 def test_bytes_that_go_back_are_none() -> None:
     """A down track that ended takes its count with it."""
     balance = Balance()
