@@ -32,10 +32,6 @@ BANDWIDTH = "bandwidth"
 """Likewise: the downlink does not carry it."""
 SHOWN_HEIGHT = 720
 """Height assumed for a video until the page has told how large it shows it."""
-PROBE_MOST_S = 0.5
-"""A probe makes up for no longer time in which nothing was sent for it."""
-PROBE_BACK = 8
-"""How many of the newest packets are repeated in turn for a probe."""
 ROUNDING = 1 + 1e-9
 """Exceeds the rounding error of adding bitrates in another order."""
 
@@ -67,8 +63,7 @@ class Subscriber:
         self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
         self._viewed: set[Video] = set()  # videos that there were when the page told
         self.limit_bps: float | None = None  # what its downlink allows, while more is wanted
-        self._probed = self._refused = 0
-        self._allocated_s = 0.0
+        self._refused = 0
         self._settled: list[Settled] = []  # all videos, if nothing more is wanted until one changes
 
     def take(self, transceivers: Sequence[Transceiver[Publication]], *, flows: bool) -> None:
@@ -128,6 +123,8 @@ class Subscriber:
         self._count_sent(now_s)
         if self.down.acknowledged(packets, now_s, whole=whole):
             self.allocate(now_s)
+        else:
+            self._pace()
 
     def _count_sent(self, now_s: float) -> None:
         videos, sounds = self._sent
@@ -161,20 +158,22 @@ class Subscriber:
             [p.down_tracks[me.id] for p in self.subscriptions.values() if p.kind == "audio" and me.id in p.down_tracks],
         )
         self._count_sent(now_s)
-        passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if me.agent.refused != self._refused:
             self._refused = me.agent.refused
             if self._refused:  # else it is on another path
                 down.refused(now_s)
         if down.asks(now_s):
             me.agent.measure_rtt(now_s)
-        if down.probe_bps:
-            self._probe(int(down.probe_bps * min(passed_s, PROBE_MOST_S) / 8), down_tracks, now_s)
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
-        self.pacer.rate_bps = down.estimate_bps if down.limited else 0.0
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
+        self._pace()
+
+    def _pace(self) -> None:
+        """What its video is sent at, and beside it, follows the estimate."""
+        self.pacer.rate_bps = self.down.estimate_bps if self.down.limited else 0.0
+        self.pacer.probe_bps = self.down.probe_bps
 
     def _down_tracks(self) -> list[DownTrack[Any]]:
         return [p.down_tracks[self._peer.id] for p in self._videos()]
@@ -255,19 +254,3 @@ class Subscriber:
         for publication, reason in self._told.items():
             if reason:
                 self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))
-
-    def _probe(self, n_bytes: int, down_tracks: list[DownTrack[Any]], now_s: float) -> None:
-        """Sends this much of what was sent recently once more."""
-        found = [
-            (down_track, packet)
-            for down_track in down_tracks
-            if down_track.rtx_ssrc
-            for back in range(PROBE_BACK)
-            if (packet := down_track.lately(back)) is not None
-        ]
-        while n_bytes > 0 and found:
-            down_track, packet = found[self._probed % len(found)]
-            self._probed += 1
-            self._peer.send_rtx(down_track.again(packet, self._shared.send_buffers.history, now_s))
-            self._shared.counters["packets_probe"] += 1
-            n_bytes -= len(packet)
