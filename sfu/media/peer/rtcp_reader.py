@@ -7,7 +7,8 @@
 | report block about a stream that it is sent | its downlink is estimated | lowered once per DRAIN_S (estimator.py) |
 | transport-wide feedback about what it is sent | likewise; the bitrate that arrives is known | likewise |
 | REMB, of clients that give no transport-wide feedback | likewise | likewise |
-| generic NACK for a stream that it is sent | retransmission | RTX_PER_S (transport.py), one per round trip; SHARE |
+| generic NACK for a stream that it is sent | retransmission, one per round trip | RTX_PER_S (transport.py) |
+| | | a share of its bitrate (retransmission.py) |
 | PLI, FIR for a stream that it is sent | a keyframe is requested | one per HOLD_MS and layer (keyframe.py) |
 | SDES, BYE, APP, XR, unknown types; anything about other streams | nothing | |
 """

@@ -172,7 +172,7 @@ class Subscriber:
 
     def _pace(self) -> None:
         """What its video is sent at, and beside it, follows the estimate."""
-        self.pacer.rate_bps = self.down.estimate_bps if self.down.limited else 0.0
+        self.pacer.rate_bps = max(1.0, self.down.estimate_bps) if self.down.limited else 0.0
         self.pacer.probe_bps = self.down.probe_bps
 
     def _down_tracks(self) -> list[DownTrack[Any]]:

@@ -9,6 +9,7 @@ controller, but slower while little waits: where the link is the bottleneck, to 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -140,8 +141,8 @@ class Pacer:
     its videos."""
 
     __slots__ = (
-        "_budget", "_counters", "_down_tracks", "_peer", "_probe", "_probe_bps", "_probe_due", "_probed", "_probed_s",
-        "_queue", "_rate_bps", "_renewed_s", "_timer", "history",
+        "_budget", "_clock", "_counters", "_down_tracks", "_peer", "_probe", "_probe_bps", "_probe_due", "_probed",
+        "_probed_s", "_queue", "_rate_bps", "_renewed_s", "_timer", "history",
     )  # fmt: skip
 
     def __init__(
@@ -150,8 +151,10 @@ class Pacer:
         history: SendHistory,
         down_tracks: Callable[[], Sequence[DownTrack[Any]]],
         counters: dict[str, int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._peer, self._down_tracks, self._counters = peer, down_tracks, counters
+        self._clock = clock  # that of the packets that arrive: the loop's counts whole milliseconds
         self.history = history
         self._rate_bps = self._probe_bps = 0.0
         self._queue: PacedQueue | None = None  # until the downlink is limited for the first time
@@ -259,7 +262,7 @@ class Pacer:
         if self._peer.ready() is None:  # gone: nothing that waits will be asked for
             self.close()
             return
-        now_s = asyncio.get_running_loop().time()
+        now_s = self._clock()
         if self._queue:
             self.send(now_s)
         if self._probe_bps:

@@ -96,7 +96,7 @@ class Scene:
         self.stream.add_down_track(me)
         self.down_track = self.stream.down_tracks[peer.id]
         self.down_track.rtx_ssrc = RTX_SSRC
-        self.pacer = Pacer(me, self.buffers.history, lambda: [self.down_track], self.counters)
+        self.pacer = Pacer(me, self.buffers.history, lambda: [self.down_track], self.counters, lambda: self.now_s)
         self.down_track.pacer = self.pacer
         self.pacer.rate_bps = rate_bps
         self.seq16, self.number, self.tl0, self.at, self.ts = 0, 0, 0, 0, 0
