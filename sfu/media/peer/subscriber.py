@@ -135,10 +135,6 @@ class Subscriber:
         else:
             self._pace()
 
-    def _pace(self) -> None:
-        self.pacer.rate_bps = max(1.0, self.down.allowed_bps) if self.down.limited else 0.0
-        self.pacer.probe_bps = self.down.probe_bps
-
     def _count_sent(self, now_s: float) -> None:
         videos, sounds = self._sent
         video_bytes = sum(map(_sent_bytes, videos)) + self._peer.rtx_bytes
@@ -182,6 +178,11 @@ class Subscriber:
             self.limit_bps = down.allowed_bps
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
         self._pace()
+
+    def _pace(self) -> None:
+        """What its video is sent at, and beside it, follows the estimate."""
+        self.pacer.rate_bps = max(1.0, self.down.estimate_bps) if self.down.limited else 0.0
+        self.pacer.probe_bps = self.down.probe_bps
 
     def _down_tracks(self) -> list[DownTrack[Any]]:
         return [p.down_tracks[self._peer.id] for p in self._videos()]

@@ -190,6 +190,10 @@ class PacedTrack:
         """Whether a packet under this number was sent too long ago to be remembered."""
         return number <= self._forgotten
 
+    def forget(self) -> None:
+        self._forgotten = max(self._sent, default=self._forgotten)
+        self._sent, self._times, self._n_bytes = {}, deque(), 0
+
 
 def wants_pace(down_track: DownTrack[Any], pacer: Pacer) -> bool:
     """Whether packets of a down track are to be paced. Waiting ones must not be overtaken."""
@@ -206,5 +210,8 @@ def pace(down_track: DownTrack[Any], *, late: bool) -> PacedTrack | None:
         paced.leave()
     if late or not isinstance(pacer, Pacer) or not wants_pace(down_track, pacer):
         return None
+    earlier = [span.stream for span in down_track.spans if isinstance(span.stream, PacedTrack)]
+    for older in earlier[:-1]:  # who is limited again and again takes no more memory than others
+        older.forget()
     down_track.paced = made = PacedTrack(down_track, pacer)
     return made

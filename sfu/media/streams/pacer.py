@@ -140,6 +140,11 @@ class Pacer:
     """One per subscribing peer, whose timer runs only while something waits or is probed. `down_tracks` are those of
     its videos."""
 
+    __slots__ = (
+        "_budget", "_clock", "_counters", "_down_tracks", "_peer", "_probe", "_probe_bps", "_probe_due", "_probed",
+        "_probed_s", "_queue", "_rate_bps", "_renewed_s", "_timer", "history",
+    )  # fmt: skip
+
     def __init__(
         self,
         peer: Transport,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
@@ -81,11 +82,11 @@ class Scene:
         self.chance, self.now_s = random.Random(seed), 1000.0
         self.events: list[bridge.Event] = []
         self.asked = 0
-        counters: Any = {"packets_probe": 0}
-        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(measure_rtt=self._ask, refused=0))
+        counters = Counter[str]()
+        agent = SimpleNamespace(measure_rtt=self._ask, refused=0)
+        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=agent, ready=lambda: None)
         self.room: Any = SimpleNamespace(rank={})
-        self.counters = counters
-        self.buffers = SendBuffers(counters)
+        self.buffers = SendBuffers({})
         shared: Any = SimpleNamespace(emit=self.events.append, counters=counters, send_buffers=self.buffers)
         self.subscriber = self.me.subscriber = watching(self.me, self.room, shared, full=True)
         self.videos = []
@@ -199,7 +200,8 @@ class Scene:
             if p.simulcast:
                 p.ask(self.now_s)
         return (
-            self.asked, self.subscriber.limit_bps, list(self.events), self.counters["packets_probe"],
+            self.asked, self.subscriber.limit_bps, list(self.events),
+            self.subscriber.pacer.rate_bps, self.subscriber.pacer.probe_bps,
             [getattr(self.subscriber.down, name) for name in self.subscriber.down.__slots__ if name != "_trips"],
             sorted((p.video, p.asked, p._wanted.get("me"), self.state(p)) for p in self.videos),
         )  # fmt: skip
@@ -283,6 +285,9 @@ def test_feedback_of_a_queue_that_grows_lowers_what_is_allowed_at_once() -> None
         assert 2 < scene.now_s - start_s < 3
         assert mine.allocated == before + 1
         assert mine.down.estimate_bps < 600e3
+        assert mine.pacer.rate_bps == mine.down.estimate_bps
+        assert all(p.down_tracks["me"].pacer is mine.pacer for p in scene.videos)
+        assert scene.sound.down_tracks["me"].pacer is None, "sound waits for nothing"
 
     run(test)
 

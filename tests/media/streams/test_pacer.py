@@ -328,6 +328,24 @@ def test_what_waits_is_taken_back_when_the_subscriber_leaves_the_layer() -> None
     play(test)
 
 
+def test_only_the_last_two_stretches_are_remembered() -> None:
+    async def test() -> None:
+        peer = Peer()
+        scene = Scene(rate_bps=5e6, peer=peer)
+        streams = [scene.stream, *(scene.make_stream(ssrc) for ssrc in (2, 3, 4))]
+        for before, stream in zip([None, *streams], streams, strict=False):
+            if before is not None:
+                before.switch(peer.id, stream)
+            scene.arrive(scene.encode(3_000, key=True), stream)
+            await asyncio.sleep(0.1)
+        found = [scene.down_track.find(one.seq16) for one in peer.media]
+        assert found == [None] * 6 + [one.data for one in peer.media[6:]]
+        assert len(peer.media) == 12
+        assert not scene.down_track.waiting
+
+    play(test)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(

@@ -475,7 +475,7 @@ class Scene:
         for name, subscriber in self.subscribers.items():
             asked = list(subscriber.wire)[-20:]
             before = self.counters["nack_answered"]
-            self.track.retransmit(name, asked, 0.0)
+            self.track.retransmit(name, asked, asyncio.get_running_loop().time())
             again = [seq16 for _, seq16, ts, _ in subscriber.receive() if ts < 0]
             if isinstance(self.kernels[0], Kernel):
                 assert len(again) == self.counters["nack_answered"] - before
