@@ -12,6 +12,7 @@ from sfu import bridge
 from sfu.media.bandwidth.allocation import Wish, allocate
 from sfu.media.bandwidth.estimator import BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
+from sfu.media.bandwidth.sound import Redundancy
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Transceiver
@@ -53,6 +54,7 @@ class Subscriber:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.subscriptions: dict[int, Publication] = {}
         self.down = BandwidthEstimator()
+        self._redundancy = Redundancy()
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
         self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
@@ -127,6 +129,7 @@ class Subscriber:
         ]
         if not down_tracks:
             return
+        self._fit_sound(down.allowed_bps if down.limited else math.inf, now_s)
         down.sent(sum(map(_sent_bytes, down_tracks)) + me.rtx_bytes, now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if me.agent.refused != self._refused:
@@ -141,6 +144,14 @@ class Subscriber:
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
+
+    def _fit_sound(self, estimate_bps: float, now_s: float) -> None:
+        """Sound comes without redundancy while that would take much of what the downlink carries."""
+        sounds = [p for p in self.subscriptions.values() if p.redundant]
+        said = self._redundancy.plain
+        if sounds and (self._redundancy.choose(sum(p.bytes for p in sounds), estimate_bps, now_s) or said):
+            for p in sounds:  # also those that came since
+                p.set_plain(self._peer.id, self._redundancy.plain)
 
     def _videos(self) -> list[Publication]:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
