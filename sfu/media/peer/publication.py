@@ -158,6 +158,10 @@ class Publication:
     def packets(self) -> int:
         return sum(stream.packets for stream in self.received)
 
+    @property
+    def bytes(self) -> int:
+        return sum(stream.bytes for stream in self.received)
+
     # --- subscribers -------------------------------------------------------------------------------------------------
 
     def add_down_track(self, peer: Transport, pause: str = "") -> None:
@@ -233,6 +237,12 @@ class Publication:
 
     def resume(self, subscriber: str, reason: str) -> None:
         self.down_tracks[subscriber].stream.resume(subscriber, reason)
+
+    def set_plain(self, subscriber: str, plain: bool) -> None:
+        """Gives a subscriber sound without redundancy, or with it if it supports that."""
+        for stream in self.received:
+            if isinstance(stream, RedundantStream):
+                stream.set_plain(subscriber, plain)
 
     def request_keyframe(self, subscriber: str) -> None:
         if (down_track := self.down_tracks.get(subscriber)) is not None:

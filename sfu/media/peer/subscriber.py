@@ -14,6 +14,7 @@ from sfu.media.bandwidth.downlink import Downlink
 from sfu.media.bandwidth.estimator import START_BPS, BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.bandwidth.send_side import SendSideEstimator
+from sfu.media.bandwidth.sound import Redundancy
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Transceiver
@@ -67,6 +68,7 @@ class Subscriber:
         self._report = -1  # the number of its last one, modulo 256
         self._sent: tuple[list[DownTrack[Any]], list[DownTrack[Any]]] = [], []  # videos and sound that it is sent
         self.pacer = Pacer(peer, shared.send_buffers.history, self._down_tracks, shared.counters)
+        self._redundancy = Redundancy()
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
         self._view: Mapping[Video, Tile] | None = None  # the videos that its page shows; None until told
@@ -162,6 +164,7 @@ class Subscriber:
         ]
         if not down_tracks:
             return
+        self._fit_sound(down.estimate_bps if down.limited else math.inf, now_s)
         self._sent = (
             down_tracks,
             [p.down_tracks[me.id] for p in self.subscriptions.values() if p.kind == "audio" and me.id in p.down_tracks],
@@ -186,6 +189,14 @@ class Subscriber:
 
     def _down_tracks(self) -> list[DownTrack[Any]]:
         return [p.down_tracks[self._peer.id] for p in self._videos()]
+
+    def _fit_sound(self, estimate_bps: float, now_s: float) -> None:
+        """Sound comes without redundancy while that would take much of what the downlink carries."""
+        sounds = [p for p in self.subscriptions.values() if p.redundant]
+        said = self._redundancy.plain
+        if sounds and (self._redundancy.choose(sum(p.bytes for p in sounds), estimate_bps, now_s) or said):
+            for p in sounds:  # also those that came since
+                p.set_plain(self._peer.id, self._redundancy.plain)
 
     def _videos(self) -> list[Publication]:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
