@@ -28,7 +28,7 @@ UNITS = {
     "pct": "%", "ms": "ms", "s": "s", "kbps": "kbps", "fps": "fps", "ratio": "×",
 }  # fmt: skip
 NAMES = {
-    "height": "lines", "fps": "pictures", "speaker_fps": "speaker", "frozen_pct": "frozen", 
+    "height": "lines", "fps": "pictures", "speaker_fps": "speaker", "frozen_pct": "frozen",
     "made_up_pct": "sound made up",
     "made_up_first_pct": "sound made up in the first 10 s", "used_pct": "link used", "queue_ms": "mean queue",
     "gaps_s": "gaps", "below_s": "below the link after", "peak_ratio": "peak", "up_s": "large again after",
