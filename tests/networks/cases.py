@@ -39,7 +39,7 @@ def at_most(**bounds: float) -> tuple[Goal, ...]:
 @dataclass(frozen=True, slots=True)
 class Change:
     """At `at_s` of the case, the link becomes otherwise (emulator.c says how), or `act` happens: `move` to another
-    address, `kill` of the server's media workers, or a `download` over TCP that shares the link."""
+    address, `kill` of the media worker that has the call, or a `download` over TCP that shares the link."""
 
     at_s: float
     way: str = "down"

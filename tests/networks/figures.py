@@ -233,7 +233,7 @@ def _back(recording: Recording) -> Figures:
     blocks = [change.at_s for change in recording.case.changes if change.settings.get("block") == 0]
     mended = blocks[0] if blocks else CUT_S
     end = recording.case.seconds
-    gaps = [gap for gap in watched.gaps((CUT_S - 2, end), GAP_S) if gap[1] > mended]
+    gaps = [gap for gap in _joined(watched.gaps((CUT_S - 2, end), GAP_S)) if gap[1] > mended]
     caused = [b for a, b in gaps if a < mended + 3]
     back = NEVER_S if any(b >= end for _, b in gaps) else max(caused, default=mended) - mended
     return {
@@ -341,6 +341,17 @@ def _cut(spans: Iterable[Span], within: Span) -> Iterable[Span]:
     for a, b in spans:
         if b > within[0] and a < within[1]:
             yield max(a, within[0]), min(b, within[1])
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Spans without what lies between two that touch: one picture alone, such as a decoder's last, is no call."""
+    found: list[Span] = []
+    for a, b in spans:
+        if found and found[-1][1] == a:
+            found[-1] = found[-1][0], b
+        else:
+            found.append((a, b))
+    return found
 
 
 def _without(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:

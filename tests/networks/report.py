@@ -14,7 +14,7 @@ from typing import Any
 
 from support.process import ROOT
 
-from networks import figures
+from networks import curves, figures
 from networks.cases import CASES, Case, Goal
 from networks.figures import Figures
 from networks.trial import Recording, record
@@ -172,10 +172,11 @@ def markdown(rows: list[Row]) -> str:
 
 
 def write(rows: list[Row], document: Path = DOCUMENT) -> None:
-    """Replaces the table in the document."""
+    """Replaces the table in the document, and draws the curves beside it."""
     text = document.read_text()
     assert _TABLE.search(text), f"{document} has a place for the table"
     document.write_text(_TABLE.sub(lambda _: markdown(rows), text, count=1))
+    curves.draw(rows)
 
 
 def load(path: Path) -> list[Row]:

@@ -202,8 +202,7 @@ class Stage:
         elif change.act == "move":
             self._lab.move(client)
         elif change.act == "kill":
-            for worker in workers(self._server.pid):
-                worker.kill()
+            max(workers(self._server.pid), key=lambda worker: sum(worker.cpu_times()[:2])).kill()  # which has the call
         elif change.act == "download":
             self._kept.enter_context(download(self._lab.server, self._lab.clients[client]))
 
