@@ -19,8 +19,9 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP = 460, 190, 46, 14, 34
 GAP_X, GAP_Y = 24, 92
 BAND = 12
 """Of the strip below each diagram that shows the picture."""
-SHADES = {0: "#b4b2a9", 90: "#f5c4b3", 180: "#f0997b", 360: "#5dcaa5", 720: "#1d9e75"}
-"""By lines of the picture, a larger one darker; 0 is paused."""
+STILL, PAUSED = "#444441", "#b4b2a9"
+SHADES = {90: "#f5c4b3", 180: "#f0997b", 360: "#5dcaa5", 720: "#1d9e75"}
+"""By lines of the picture, a larger one darker."""
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #444441 } .name { font-weight: 600; font-size: 13px }
 .small { font-size: 11px; fill: #5f5e5a } .grid { stroke: #d3d1c7; stroke-width: 1 }
@@ -30,10 +31,11 @@ text { font: 12px system-ui, sans-serif; fill: #444441 } .name { font-weight: 60
 
 
 def draw(rows: Iterable[dict[str, Any]], path: Path = PICTURE) -> None:
-    """Writes the picture of the last try of each case in DRAWN. Raises ValueError if one was not tried."""
+    """Writes the picture of the last try of each case in DRAWN. It stays as it is if one was not tried."""
     by_case = {row["case"]: row["curves"] for row in rows if "curves" in row}
     if lacking := [name for name in DRAWN if name not in by_case]:
-        raise ValueError(f"The picture needs these cases, too: {', '.join(lacking)}")
+        print(f"{path} stays as it is, for want of {', '.join(lacking)}.")
+        return
     width, height = 2 * WIDTH + GAP_X, 2 * (HEIGHT + GAP_Y) + 24
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"',
@@ -92,14 +94,16 @@ def _stairs(steps: list[list[float]], end: float, x: Any, y: Any) -> str:
 
 
 def _strip(found: dict[str, list[list[float]]], seconds: float, x: Any) -> Iterable[str]:
-    """The lines of the picture, and where it was paused, over time."""
-    heights = next((steps for name, steps in found.items() if name.startswith("height ")), [])
-    paused = next((spans for name, spans in found.items() if name.startswith("paused ")), [])
+    """The lines of the picture over time, and where it stood still or was paused."""
+    heights, still, paused = (
+        next((spans for name, spans in found.items() if name.startswith(f"{what} ")), [])
+        for what in ("height", "still", "paused")
+    )
     spans = [
-        (at, until, height) for (at, height), (until, _) in zip(heights, [*heights[1:], [seconds, 0.0]], strict=True)
+        (at, until, SHADES.get(int(height), "#888780"))
+        for (at, height), (until, _) in zip(heights, [*heights[1:], [seconds, 0.0]], strict=True)
     ]
-    for at, until, height in [*spans, *((a, b, 0.0) for a, b in paused)]:
-        shade = SHADES.get(int(height), "#888780")
+    for at, until, shade in [*spans, *((*span, STILL) for span in still), *((*span, PAUSED) for span in paused)]:
         width = round(max(0.5, x(until) - x(at)), 1)
         yield f'<rect x="{x(at)}" y="{HEIGHT + 6}" width="{width}" height="{BAND}" fill="{shade}"/>'
 
@@ -114,8 +118,12 @@ def _legend(line: float) -> Iterable[str]:
             yield f'<line class="{kind}" x1="{at}" x2="{at + 24}" y1="-4" y2="-4"/>'
         yield f'<text x="{at + 30}" y="0">{text}</text>'
         at += 130
-    for height, shade in SHADES.items():
+    for text, shade in (
+        *((f"{lines}p", shade) for lines, shade in SHADES.items()),
+        ("still", STILL),
+        ("paused", PAUSED),
+    ):
         yield f'<rect x="{at}" y="-10" width="14" height="12" fill="{shade}"/>'
-        yield f'<text x="{at + 20}" y="0">{f"{height}p" if height else "paused"}</text>'
-        at += 78
+        yield f'<text x="{at + 20}" y="0">{text}</text>'
+        at += 70
     yield "</g>"

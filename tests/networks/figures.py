@@ -108,13 +108,14 @@ class Watched:
         seconds = self.seconds(span)
         paused = [one for name in self.frames for one in self.paused(name, span)]
         still = [gap for gap in self.gaps(span, STILL_S) if gap[1] >= span[1]]  # which counts as frozen when it ends
-        frozen_s = self.grown("video", "totalFreezesDuration", span) + _length(_without(still, paused))
+        frozen = self.grown("video", "totalFreezesDuration", span) / seconds
+        frozen += _length(_without(still, paused)) / (span[1] - span[0])
         heights = [height for _, height in self.heights(span)]
         return {
             "height": self.height(span),
             "fps": self.grown("video", "framesDecoded", span) / seconds,
             "kbps": self.grown("video", "bytesReceived", span) * 8e-3 / seconds,
-            "frozen_pct": 100 * frozen_s / seconds,
+            "frozen_pct": 100 * frozen,
             "gaps_s": _length(self.gaps(span, GAP_S)),
             "gap_s": max((b - a for a, b in self.gaps(span, GAP_S)), default=0.0),
             "changes": max(0, len(heights) - len(self.frames)),
@@ -251,7 +252,8 @@ _MEASURES: dict[str, Callable[[Recording], Figures]] = {
 
 def curves(recording: Recording) -> dict[str, list[list[float]]]:
     """Over the seconds of the case: `offered`, `delivered` and `rate` of the link in kbps (the last as far as it is
-    limited), `queue` in ms, and for each picture its changes of height and its frames a second."""
+    limited), `queue` in ms, and for each picture its changes of height, its frames a second, and when it was paused or
+    stood still."""
     case, ways = recording.case, {"up"} if recording.case.uplink else {"down"}
     seconds: dict[int, list[Traffic]] = {}
     for one in recording.traffic:
@@ -274,6 +276,7 @@ def curves(recording: Recording) -> dict[str, list[list[float]]]:
         times = [int(at) for at, _ in watched.frames[name] if 0 <= at < case.seconds]
         found[f"fps {name}"] = [[at, times.count(at)] for at in range(int(case.seconds))]
         found[f"paused {name}"] = [list(one) for one in watched.paused(name, whole)]
+        found[f"still {name}"] = [list(one) for one in watched.gaps(whole, STILL_S, name)]
     return found
 
 

@@ -171,12 +171,12 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join([*lines, "", f"Medians of {times}. ✗ is a goal that was missed."]) + "\n"
 
 
-def write(rows: list[Row], document: Path = DOCUMENT) -> None:
+def write(rows: list[Row], document: Path = DOCUMENT, picture: Path = curves.PICTURE) -> None:
     """Replaces the table in the document, and draws the curves beside it."""
     text = document.read_text()
     assert _TABLE.search(text), f"{document} has a place for the table"
     document.write_text(_TABLE.sub(lambda _: markdown(rows), text, count=1))
-    curves.draw(rows)
+    curves.draw(rows, picture)
 
 
 def load(path: Path) -> list[Row]:
