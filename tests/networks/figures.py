@@ -24,6 +24,8 @@ GAP_S = 0.4
 STILL_S = 1.0
 """A picture that stands this long, and no word about it, is untold."""
 SLICE_S = 0.2
+ENOUGH = 0.6
+"""A layer with this share of the tile's lines is large enough, for the server as well."""
 NEVER_S = 99.0
 
 
@@ -278,6 +280,13 @@ def curves(recording: Recording) -> dict[str, list[list[float]]]:
         found[f"paused {name}"] = [list(one) for one in watched.paused(name, whole)]
         found[f"still {name}"] = [list(one) for one in watched.gaps(whole, STILL_S, name)]
     return found
+
+
+def began_small(recording: Recording) -> int:
+    """The lines of the pictures before the case began, if these are much less than the page shows, else 0: then the
+    machine was busy, and the figures say little."""
+    before = max(watched.height((-3.0, 0.0)) for watched in _watched(recording))
+    return before if before < ENOUGH * recording.case.lines else 0
 
 
 def cpu_limited(recording: Recording) -> bool:

@@ -80,6 +80,7 @@ def _row(recording: Recording) -> Row:
         "busy_pct": recording.busy_pct,
         "load": recording.load,
         "cpu_limited": figures.cpu_limited(recording),
+        "began_small": figures.began_small(recording),
         "problems": problems,
         "figures": figures.measured(recording),
         "curves": figures.curves(recording),
@@ -101,6 +102,7 @@ def told(row: Row) -> str:
     if "failed" in row:
         return f"{case.name}: failed: {row['failed'].splitlines()[-1] if row['failed'] else ''}"
     warned = " CPU-LIMITED" if row["cpu_limited"] else ""
+    warned += f" BEGAN WITH {row['began_small']} LINES" if row["began_small"] else ""
     warned += f" problems: {row['problems']}" if row["problems"] else ""
     found = ", ".join(_against(goal, row["figures"].get(goal.figure)) for goal in case.goals)
     return f"{case.name:<12} {found}   (processors {row['busy_pct']:.0f} % busy){warned}"

@@ -9,7 +9,7 @@ import pytest
 from networks import report
 from networks.cases import CASES, STEP_S, WIDE_S, at_least, at_most
 from networks.emulator import Traffic
-from networks.figures import Watched, curves, measured
+from networks.figures import Watched, began_small, curves, measured
 from networks.trial import Recording
 
 BEGAN_S = 1_000.0
@@ -141,6 +141,12 @@ def test_the_median_counts_what_failed_as_the_worst() -> None:
     assert count == 3
     assert (found["fps"], found["frozen_pct"]) == (8.0, 3.0)
     assert report.missed(rows) == ["250k: sound made up – (≤ 0.5) ✗"]
+
+
+def test_a_call_that_was_not_well_before_is_marked() -> None:
+    case = CASE["600k"]
+    assert began_small(recording(case.name, person(shown([(-5, 60, 360)]), 60), [])) == 360
+    assert began_small(recording(case.name, person(shown([(-5, 0, 720), (0, 60, 180)]), 60), [])) == 0
 
 
 def test_goals_have_a_side() -> None:

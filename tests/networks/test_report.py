@@ -20,7 +20,15 @@ CURVES = {
 
 
 def row(case: str, **figures: float) -> dict[str, Any]:
-    return {"case": case, "figures": figures, "curves": CURVES, "busy_pct": 50.0, "cpu_limited": False, "problems": []}
+    return {
+        "case": case,
+        "figures": figures,
+        "curves": CURVES,
+        "busy_pct": 50.0,
+        "cpu_limited": False,
+        "began_small": 0,
+        "problems": [],
+    }
 
 
 def test_the_table_is_replaced_and_the_picture_drawn(tmp_path: Path) -> None:
@@ -56,4 +64,5 @@ def test_what_was_kept_is_found_again(tmp_path: Path) -> None:
 def test_a_case_that_failed_says_why() -> None:
     failed = {"case": "600k", "figures": {}, "failed": "first\nnobody came"}
     assert report.told(failed) == "600k: failed: nobody came"
+    assert "BEGAN WITH 180 LINES" in report.told(row("600k") | {"began_small": 180})
     assert "CPU-LIMITED" in report.told(row("600k") | {"cpu_limited": True})
