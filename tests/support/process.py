@@ -84,12 +84,16 @@ def sfu(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
 
 
 def workers(server_pid: int) -> list[psutil.Process]:
-    """The media workers of a server; it may have other children for a moment while Python's modules are loaded."""
+    """The media workers of a server; it may have other children for a moment while Python's modules are loaded. Those
+    of a server that was forked are, too, and others stand in for them."""
     found = []
     for child in psutil.Process(server_pid).children():
         with suppress(psutil.NoSuchProcess):
-            if "sfu.media.worker" in child.cmdline():
+            command = child.cmdline()
+            if "sfu.media.worker" in command:
                 found.append(child)
+            elif "media_worker" in command:
+                found += [one for one in psutil.process_iter(["name"]) if one.info["name"] == f"for {child.pid}"]
     return found
 
 
