@@ -12,22 +12,29 @@ import pytest
 import trio
 from support.control import Client, Server, eventually, running, settings
 from support.rest_client import Reply, request
+from support.tables import database
+from support.variants import variants
 
 from sfu.calls.admission import utc_now
 
 pytest_plugins = ["support.postgres"]
 
 
+@pytest.fixture(params=["postgresql", *variants("sqlite")])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Of the engine that is meant for several servers."""
+    return database(request)
+
+
 @pytest.fixture
 async def servers(tmp_path: Path, database_url: str) -> AsyncIterator[tuple[Server, Server]]:
     """Two servers, `a` and `b`."""
-    url = database_url or f"sqlite:///{tmp_path}/sfu.db"
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     config = settings(chat_kept_s=3600)
     async with (
-        running(tmp_path / "a", config, database_url=url, name="a") as a,
-        running(tmp_path / "b", config, database_url=url, name="b") as b,
+        running(tmp_path / "a", config, database_url=database_url, name="a") as a,
+        running(tmp_path / "b", config, database_url=database_url, name="b") as b,
     ):
         yield a, b
 
