@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.testing
 from support.control import DEADLINE_S, child, eventually, open_files, settings
+from support.variants import variants
 from support.worker_child import TAKEN
 
 from sfu import bridge, config, workers
@@ -111,7 +112,7 @@ async def restarted(found: Watched, index: int) -> None:
     await eventually(lambda: found.is_ready(index))
 
 
-@pytest.mark.parametrize("port", [0, 7000])
+@pytest.mark.parametrize("port", [0, *variants(7000)])
 async def test_workers_share_a_port(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first takes it, and the others whatever that was; started again, each joins, with the pairs that there
     were."""

@@ -283,7 +283,7 @@ def test_a_damaged_backup_is_refused_before_anything(backup: Path, tmp_path: Pat
 # --- beside a server -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", *variants("postgresql")])
 def url(request: pytest.FixtureRequest) -> str:
     """Empty for SQLite in the data folder."""
     return "" if request.param == "sqlite" else running_postgres(request)

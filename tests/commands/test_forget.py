@@ -12,6 +12,7 @@ import trio
 from support.control import Client, running
 from support.filled import FILE_ID, fill, share
 from support.process import Server, environment, sfu
+from support.variants import variants
 
 from sfu.config import Config
 from sfu.data import open_data
@@ -76,7 +77,7 @@ async def until(client: Client, event: str) -> Any:
     return found[1]
 
 
-@pytest.mark.parametrize("by", ["name", "id"])
+@pytest.mark.parametrize("by", ["name", *variants("id")])
 async def test_a_person_in_a_call_is_removed_and_the_call_forgets_them(
     by: str, database_url: str, tmp_path: Path, server_key: ServerKey
 ) -> None:

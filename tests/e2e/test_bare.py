@@ -54,6 +54,7 @@ def sees_moving(person: Person, pictures: int) -> None:
     person.moves(lambda: min(frames(person)), f"sees {pictures} pictures")
 
 
+@pytest.mark.soak
 def test_two_bare_pages_call_each_other(bare: People) -> None:
     alice, bob = bare("alice"), bare("bob")
     sees_moving(alice, 1)

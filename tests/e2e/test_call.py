@@ -139,6 +139,7 @@ def test_without_a_secure_page_one_joins_and_is_told(server: Server, person: Peo
     expect(carol.page.locator("#notices")).to_contain_text("This page isn’t secure")
 
 
+@pytest.mark.soak
 def test_without_devices_one_joins_and_is_told(
     server: Server, person: People, two: Two, playwright: Playwright
 ) -> None:

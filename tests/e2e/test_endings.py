@@ -143,6 +143,7 @@ def test_who_waits_sees_no_call_after_a_reload(venue: Venue, alice: Person, room
     expect(alice.page.locator("#call-view")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_who_left_has_a_way_back_after_a_reload(venue: Venue, alice: Person, room: str) -> None:
     venue.enters(alice, room)
     alice.page.click("#leave-button")

@@ -215,7 +215,7 @@ def test_an_insecure_page_links_to_a_secure_one_if_there_is_one(server: Server, 
     context.close()
 
 
-@pytest.mark.parametrize(("touch", "empty"), [(False, "name-input"), (True, "join-button")])
+@pytest.mark.parametrize(("touch", "empty"), [(False, "name-input"), *variants((True, "join-button"))])
 def test_the_focus_is_where_one_goes_on(visit: Callable[..., Page], touch: bool, empty: str) -> None:
     page = visit("/?room=focus", has_touch=touch, is_mobile=touch)
     expect(page.locator(f"#{empty}")).to_be_focused()
@@ -266,7 +266,7 @@ navigator.mediaDevices.getUserMedia = (asked) => new Promise((allow, reject) => 
 """
 
 
-@pytest.mark.parametrize(("touch", "where"), [(False, "below the address bar"), (True, "on the screen")])
+@pytest.mark.parametrize(("touch", "where"), [(False, "below the address bar"), *variants((True, "on the screen"))])
 def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], touch: bool, where: str) -> None:
     page = visit("/health", permissions=None, has_touch=touch, is_mobile=touch)
     page.add_init_script(_STANDING_JS)

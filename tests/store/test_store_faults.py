@@ -19,6 +19,7 @@ import pytest
 import trio
 from support.control import eventually
 from support.rows import room
+from support.variants import variants
 
 from sfu.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
@@ -41,6 +42,8 @@ STATES = (
 )  # fmt: skip
 AWAY = ("locked", "read_only", "08006", "25006", "28000", "53200", "53300", "57P01", "58030")
 """The others are statements refused by a database that answers."""
+QUICK = ("renamed", "revoked", "read_only", "08006", "40P01", "53100", "57P01", "XX000")
+"""Of PostgreSQL's, one of each kind."""
 
 Break = Callable[[], AbstractContextManager[None]]
 
@@ -142,7 +145,9 @@ def broken(how: str, database_url: str, request: pytest.FixtureRequest) -> tuple
 
 @pytest.mark.parametrize(
     ("database_url", "how"),
-    [("sqlite", how) for how in SQLITE] + [("postgresql", how) for how in POSTGRESQL],
+    [("sqlite", how) for how in SQLITE]
+    + [("postgresql", how) for how in POSTGRESQL if how in QUICK]
+    + variants(*(("postgresql", how) for how in POSTGRESQL if how not in QUICK)),
     indirect=["database_url"],
 )
 @pytest.mark.usefixtures("impatient")
