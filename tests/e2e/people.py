@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +22,12 @@ REFUSED = "--use-fake-ui-for-media-stream=deny"
 HERE = "rooms.test"
 """A name for 127.0.0.1 that browsers know of no reason to trust: without TLS its pages are not a secure context."""
 
-_OPENS_JS = """(height) => {
+_OPENS_JS = """([height, sound]) => {
     const { mediaDevices } = navigator;
     const real = mediaDevices?.getUserMedia.bind(mediaDevices);
-    const plain = { echoCancellation: false, noiseSuppression: false };
     if (real) mediaDevices.getUserMedia = (asked) => {
         if (asked.video) Object.assign(asked.video, { width: height * 16 / 9, height });
-        if (asked.audio) Object.assign(asked.audio, plain);
+        if (asked.audio) Object.assign(asked.audio, sound);
         return real(asked);
     };
 }"""
@@ -84,10 +84,11 @@ _VIEW_JS = """([peer, height]) => {
 }"""
 
 
-def camera_script(lines: int = LINES) -> str:
-    """A script before all of a page's: cameras have so many lines, in 16:9, and nothing is done to the sound, which
-    costs more than the picture."""
-    return f"({_OPENS_JS})({lines})"
+def camera_script(lines: int = LINES, *, plain: bool = True) -> str:
+    """A script before all of a page's: cameras have so many lines, in 16:9. Sound that is not `plain` has its echo and
+    noise suppressed, which costs more than the picture, and gives the fake microphone's beeps an end that is heard."""
+    sound = {"echoCancellation": False, "noiseSuppression": False} if plain else {}
+    return f"({_OPENS_JS})({json.dumps([lines, sound])})"
 
 
 def launch(playwright: Playwright, *arguments: str, machine: Callable[[str], str] = str) -> Browser:

@@ -27,7 +27,7 @@ def visit(browser: Browser, server: Server) -> Callable[..., Page]:
 
     def go(path: str, **options: Any) -> Page:
         context = browser.new_context(**USUAL | options)
-        context.add_init_script(camera_script())
+        context.add_init_script(camera_script(plain=False))
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
