@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
-from support.process import ROOT, Server, environment, eventually, free_port, run, sfu, workers
+from support.process import ROOT, Server, environment, free_port, run, sfu, workers
 from support.rest_client import request
+from support.waiting import eventually
 from support.wire import joined
 
 from sfu import __version__

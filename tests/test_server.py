@@ -13,8 +13,9 @@ from urllib.request import urlopen
 
 import pytest
 import trio
-from support.process import ROOT, Server, environment, eventually, free_port, workers
+from support.process import ROOT, Server, environment, free_port, workers
 from support.variants import variants
+from support.waiting import eventually
 from support.wire import joined
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.filled import FILE, FILE_ID, contents, fill, share
-from support.process import ROOT, Server, environment, eventually, sfu
+from support.process import ROOT, Server, environment, sfu
 from support.rest_client import request
 from support.variants import variants
+from support.waiting import eventually
 
 from sfu.config import Config
 from sfu.data import database_url, open_data, server_key

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable")
 """The first draws no windows and their decoration: half the work."""

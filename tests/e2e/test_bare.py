@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import elsewhere
 import pytest
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

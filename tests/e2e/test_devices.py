@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from people import Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 
 _DEVICES_JS = """
 const { mediaDevices } = navigator;

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from people import Person
 from playwright.sync_api import Page, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 from venue import Venue
 
 People = Callable[..., Person]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from people import Person
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually, sfu
+from support.process import Server, sfu
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

@@ -11,7 +11,8 @@ import pytest
 from crowd import NAMES, Crowd
 from people import Person, camera_script
 from playwright.sync_api import Browser, Locator, Page, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 SMALL_PHONE = {"width": 360, "height": 640}
 PHONE = {"width": 390, "height": 844}

@@ -10,8 +10,9 @@ import pytest
 from crowd import Crowd
 from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 from venue import Venue
 
 FIRST_LOAD_BYTES = 150_000

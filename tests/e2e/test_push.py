@@ -10,8 +10,9 @@ from crowd import Crowd
 from firefox import Firefox
 from people import Person
 from playwright.sync_api import Page, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 
 _REST_JS = "async () => void (await (await import('/app/page.js')).page.actions.later())"
 _OPEN_JS = "window.room.pc.getSenders().some((one) => one.track?.kind === 'audio' && one.track.enabled)"

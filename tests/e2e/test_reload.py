@@ -11,7 +11,8 @@ import pytest
 from firefox import Firefox
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

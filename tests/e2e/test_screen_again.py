@@ -9,8 +9,9 @@ from crowd import Crowd
 from firefox import Firefox
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 from test_screen import CAPTURE_JS
 
 People = Callable[..., Person]

@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 from people import Person
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import CLEAN, HOST, SILENT, Direction, Relay
+from support.waiting import eventually
 
 People = Callable[..., Person]
 Walled = tuple[Server, Relay]

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 from sfu.metrics import Counters
 from sfu.store import open_store
