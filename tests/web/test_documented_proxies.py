@@ -20,7 +20,7 @@ from sfu.web.tls import self_signed_context
 AT_HOME = (ip_network("127.0.0.1"),)
 ALICE = "127.0.0.2"
 NINE_MB = bytes(range(256)) * 36_864
-QUICK = ("nginx", "haproxy", "caddy-below")
+QUICK = ("nginx", "caddy", "haproxy", "caddy-below")
 CLIENT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 CLIENT.check_hostname, CLIENT.verify_mode = False, ssl.CERT_NONE
 
