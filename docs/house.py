@@ -23,46 +23,27 @@ SHARED = (
     "sfu", "sfu.errors", "sfu.refusals", "sfu.bridge", "sfu.connections", "sfu.buckets", "sfu.flood", "sfu.logs",
     "sfu.stun",
 )  # fmt: skip
-"""What both planes import."""
+"""What both planes import: of the files at the top of sfu/, all but those that start, watch and stop a server."""
 CONTROL: Layers = [
-    (
-        *SHARED,
-        "sfu.interfaces",
-        "sfu.turn",
-        "sfu.values",
-        "sfu.private",
-        "sfu.config",
-        "sfu.settings_file",
-        "sfu.rates",
-        "sfu.metrics",
-        "sfu.clock",
-        "sfu.lifecycle",
-        "sfu.systemd",
-        "sfu.capacity",
-        "sfu.background",
-        "sfu.refused",
-        "sfu.users",
-        "sfu.audit",
-        "sfu.unix_socket",
-        "sfu.control",
-        "sfu.relays",
-    ),
-    ("sfu.tenancy", "sfu.links"),
-    ("sfu.protocol", "sfu.archive"),
+    SHARED,
+    ("sfu.process", "sfu.limits", "sfu.network"),
+    ("sfu.settings",),
+    ("sfu.tenancy",),
+    ("sfu.protocol",),
     ("sfu.store",),
     ("sfu.web",),
-    ("sfu.addresses", "sfu.workers"),
+    ("sfu.workers",),
     ("sfu.calls",),
     ("sfu.api",),
-    ("sfu.status", "sfu.data", "sfu.operations", "sfu.stopping", "sfu.reload", "sfu.banner"),
+    ("sfu.operator", "sfu.status", "sfu.stopping", "sfu.reload", "sfu.banner"),
     ("sfu.doctor",),
     ("sfu.server",),
     ("sfu.commands",),
     ("sfu.__main__",),
 ]
 MEDIA: Layers = [
-    (*SHARED, "sfu.media"),
-    ("sfu.media.rtp",),
+    SHARED,
+    ("sfu.media", "sfu.media.rtp"),
     ("sfu.media.transport",),
     ("sfu.media.bandwidth",),
     ("sfu.media.streams",),
@@ -149,8 +130,8 @@ def columns() -> list[Column]:
     control = {name: path for name, path in server.items() if not name.startswith("sfu.media")}
     media = {name: path for name, path in server.items() if name.startswith("sfu.media")}
     return [
-        Column("Control plane", "one process, trio: HTTP, WebSocket, SQL", CONTROL, control, "sfu."),
-        Column("Media plane", "one process a core, asyncio: UDP", MEDIA, media, "sfu.media."),
+        Column("Control plane", "one process, trio: HTTP, WebSocket, SQL", CONTROL[1:], control, "sfu."),
+        Column("Media plane", "one process a core, asyncio: UDP", MEDIA[1:], media, "sfu.media."),
         Column("Page", "ES modules, no build step", PAGE, page, ""),
     ]
 
@@ -172,10 +153,8 @@ def rooms(column: Column, layer: tuple[str, ...]) -> list[tuple[str, list[str]]]
     files: list[str] = []
     found: list[tuple[str, list[str]]] = []
     for name in layer:
-        inside = sorted(
-            other.removeprefix(f"{name}.") for other in column.modules if other.startswith(f"{name}.") and name != "sfu"
-        )
-        if name in ("sfu", "sfu.media"):
+        inside = sorted(other.removeprefix(f"{name}.") for other in column.modules if other.startswith(f"{name}."))
+        if name == "sfu.media":
             continue
         shown = name.removeprefix(column.prefix)
         if inside:
@@ -185,6 +164,14 @@ def rooms(column: Column, layer: tuple[str, ...]) -> list[tuple[str, list[str]]]
     if files:
         found.append((" · ".join(files), []))
     return found
+
+
+def draw_box(x: int, y: int, width: int, height: int, lines: Iterable[tuple[str, str]]) -> list[str]:
+    """SVG elements of a box and its lines, each a style and a text."""
+    out = [f'<rect class="room" x="{x}" y="{y}" width="{width}" height="{height}"/>']
+    for row, (style, line) in enumerate(lines):
+        out.append(f'<text class="{style}" x="{x + PAD}" y="{y + PAD + 10 + row * LINE}">{escape(line)}</text>')
+    return out
 
 
 def draw_column(column: Column, x: int) -> tuple[list[str], int]:
@@ -205,11 +192,7 @@ def draw_column(column: Column, x: int) -> tuple[list[str], int]:
         ]
         height = 2 * PAD + LINE * max(map(len, texts)) - 3
         for i, lines in enumerate(texts):
-            at = x + i * (width + 8)
-            out.append(f'<rect class="room" x="{at}" y="{y}" width="{width}" height="{height}"/>')
-            for row, (style, line) in enumerate(lines):
-                place = f'x="{at + PAD}" y="{y + PAD + 10 + row * LINE}"'
-                out.append(f'<text class="{style}" {place}>{escape(line)}</text>')
+            out += draw_box(x + i * (width + 8), y, width, height, lines)
         y += height + 8
     return out, y
 
@@ -217,13 +200,16 @@ def draw_column(column: Column, x: int) -> tuple[list[str], int]:
 def draw() -> str:
     """The whole picture as SVG text; the same for the same tree."""
     parts: list[str] = []
-    bottom = 0
+    ends: list[int] = []
     for i, column in enumerate(columns()):
         drawn, y = draw_column(column, GAP + i * (WIDTH + GAP))
         parts += drawn
-        bottom = max(bottom, y)
-    width, height = 3 * (WIDTH + GAP) + GAP, bottom + 34
-    note = "A module imports from its own box and from those below it. Both planes share the lowest box's first seven."
+        ends.append(y)
+    shared = [("name", "Both planes"), ("small", " · ".join(name.removeprefix("sfu.") for name in SHARED[1:]))]
+    ground_y, ground_height = max(ends[:2]), 2 * PAD + LINE * len(shared) - 3
+    parts += draw_box(GAP, ground_y, 2 * WIDTH + GAP, ground_height, shared)
+    width, height = 3 * (WIDTH + GAP) + GAP, max(*ends, ground_y + ground_height + 8) + 34
+    note = "A module imports from its own box and from those below it."
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
     ground = f'<rect width="{width}" height="{height}"/>'
     last = f'<text class="small" x="{GAP}" y="{height - 16}">{escape(note)}</text>'

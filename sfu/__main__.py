@@ -17,8 +17,7 @@ from pathlib import Path
 
 import trio
 
-from sfu import __version__, logs, settings_file
-from sfu.clock import AwakeClock
+from sfu import __version__, logs
 from sfu.commands import (
     backup,
     company,
@@ -37,9 +36,11 @@ from sfu.commands import (
     status,
     token,
 )
-from sfu.config import SERVER_FILES, Config, settings, unknown
 from sfu.errors import ConfigError
+from sfu.process.clock import AwakeClock
 from sfu.refusals import DatabaseUnavailable, Refusal
+from sfu.settings import settings_file
+from sfu.settings.config import SERVER_FILES, Config, settings, unknown
 
 _log = logging.getLogger("sfu")
 

@@ -9,13 +9,14 @@ import sys
 from ipaddress import ip_address
 from pathlib import Path
 
-from sfu import __version__, settings_file
-from sfu.addresses import Addresses
-from sfu.config import Config
-from sfu.links import page_urls
+from sfu import __version__
+from sfu.settings import settings_file
+from sfu.settings.config import Config
+from sfu.settings.values import data_dir
 from sfu.store.records import Company
-from sfu.values import data_dir
+from sfu.tenancy.links import page_urls
 from sfu.web.https import Https
+from sfu.workers.addresses import Addresses
 
 
 def announce(

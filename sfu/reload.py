@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sfu import bridge, settings_file
-from sfu.config import PREFIX, Config, settings
+from sfu import bridge
 from sfu.errors import ConfigError
-from sfu.workers import Workers
+from sfu.settings import settings_file
+from sfu.settings.config import PREFIX, Config, settings
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import trio
 
-from sfu import systemd
 from sfu.api import create_api
 from sfu.banner import announce
 from sfu.calls.admission import Admission
@@ -21,24 +20,25 @@ from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import Sharing
-from sfu.config import Config
-from sfu.control import Control
-from sfu.data import FILES, open_data
 from sfu.doctor.server import add_doctor
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters
-from sfu.operations import Operations
+from sfu.operator.control import Control
+from sfu.operator.operations import Operations
+from sfu.process import systemd
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
+from sfu.process.systemd import Notifier
 from sfu.reload import Reload
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.stopping import Stopping
 from sfu.store import Store
+from sfu.store.data import FILES, open_data
 from sfu.store.records import Company
-from sfu.systemd import Notifier
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.https import Https, check_https, open_https
 from sfu.web.proxies import Seen
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu")
 

@@ -12,13 +12,13 @@ from quart import Blueprint, Response, request
 
 from sfu.bridge import Stats
 from sfu.calls.rooms import Rooms
-from sfu.config import Config
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters, family
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters, family
 from sfu.refusals import Refusal
+from sfu.settings.config import Config
 from sfu.store import Store
 from sfu.web.certificate import Certificate
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 MESSAGES = {
     "ok": "The server accepts calls.",

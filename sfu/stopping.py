@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import trio
 
-from sfu import systemd
 from sfu.calls.entrance import Signaling
-from sfu.config import Config
-from sfu.systemd import Notifier
+from sfu.process import systemd
+from sfu.process.systemd import Notifier
+from sfu.settings.config import Config
 
 log = logging.getLogger("sfu")
 

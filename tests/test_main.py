@@ -22,7 +22,7 @@ from support.wire import joined
 
 from sfu import __version__
 from sfu.__main__ import COMMANDS
-from sfu.config import settings
+from sfu.settings.config import settings
 
 LOG_LINE = re.compile(r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=[A-Z]+ logger=sfu\S* \S")
 

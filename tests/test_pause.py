@@ -10,7 +10,7 @@ import trio
 from support.process import Server, workers
 from support.wire import joined
 
-from sfu.workers import SILENCE_S
+from sfu.workers.workers import SILENCE_S
 
 SHORT = {"ping_s": "1", "pong_s": "3", "hold_s": "2.5", "answer_s": "3", "ice_s": "3"}
 """Shorter than the pauses here, but longer than what of a pause counts."""

@@ -13,7 +13,7 @@ from support.process import ROOT, Server
 from support.waiting import eventually
 from support.wire import joined, refused
 
-from sfu.config import Config, settings
+from sfu.settings.config import Config, settings
 
 
 @pytest.fixture

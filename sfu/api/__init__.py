@@ -21,12 +21,12 @@ from sfu.api.handlers import ApiRequest, ApiResponse, Calls, Handlers
 from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schema import DEFINITIONS, check, from_text
-from sfu.config import Config
 from sfu.errors import BadRequest
+from sfu.limits.rates import failures
 from sfu.logs import AUDIT, line, quoted
-from sfu.metrics import Counters
-from sfu.rates import failures
+from sfu.process.metrics import Counters
 from sfu.refusals import Refusal
+from sfu.settings.config import Config
 from sfu.store import Store
 from sfu.tenancy.names import sought
 from sfu.web.app import PROBLEM_TYPE, problem, public_dir

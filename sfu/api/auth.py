@@ -17,10 +17,10 @@ import trio
 from sfu.api.refusals import ADVICE, ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
 from sfu.api.routes import Access, Route
 from sfu.calls.admission import verified
+from sfu.limits.rates import Rate
+from sfu.limits.refused import Refused
 from sfu.logs import quoted
-from sfu.rates import Rate
 from sfu.refusals import CompanyDisabled, Refusal, TokenMalformed, TokenRoom, TokenSignature
-from sfu.refused import Refused
 from sfu.store import Store
 from sfu.store.records import Company
 from sfu.store.tokens import held_against

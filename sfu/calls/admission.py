@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from sfu.calls.rooms import EVERYTHING, is_secret
-from sfu.config import Config
 from sfu.errors import BadRequest, RoomLocked
+from sfu.limits.rates import place
 from sfu.protocol.server_messages import RoomState
-from sfu.rates import place
 from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
+from sfu.settings.config import Config
 from sfu.store import Store
 from sfu.store.records import Company, Room, RoomRules, Session
 from sfu.tenancy import tokens

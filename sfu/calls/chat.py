@@ -9,8 +9,8 @@ import trio
 from sfu.calls.admission import Entry
 from sfu.calls.rooms import HISTORY_LINES, Deliveries, Peer, Rooms
 from sfu.errors import ChatLimit
+from sfu.limits.rates import Buckets, place
 from sfu.protocol.server_messages import ChatLine, FileInfo
-from sfu.rates import Buckets, place
 from sfu.store import Store, records
 
 LINE_BYTES = 200

@@ -15,7 +15,6 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
-from sfu.background import repeat
 from sfu.calls.admission import Ask, Entry, LobbyFirst, asked
 from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
@@ -25,6 +24,7 @@ from sfu.calls.session import Session
 from sfu.calls.websocket import CLOSE_S, Door, Link
 from sfu.errors import SfuError
 from sfu.logs import begin_request, line, quoted
+from sfu.process.background import repeat
 from sfu.protocol.server_messages import Bye, ChatLine, Draining, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records

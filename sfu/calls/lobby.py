@@ -11,12 +11,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from sfu.calls.admission import Entry
 from sfu.calls.rooms import new_id
 from sfu.calls.websocket import Door, keep_alive
-from sfu.config import Config
 from sfu.errors import LobbyTimeout, RoomFull, SfuError
+from sfu.limits.rates import place
 from sfu.protocol import server_messages
 from sfu.protocol.client_messages import Leave, decode
-from sfu.rates import place
 from sfu.refusals import TokenExpired
+from sfu.settings.config import Config
 
 FRAMES = 20
 """Most frames from a waiting client, which may only send `leave`. One that sends more is removed."""

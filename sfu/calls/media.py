@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from sfu import bridge, errors
 from sfu.calls.rooms import Peer
-from sfu.config import Config
 from sfu.protocol.shared import CAMERA, MICROPHONE, Kind
-from sfu.workers import Workers
+from sfu.settings.config import Config
+from sfu.workers.workers import Workers
 
 
 class Media:

@@ -20,15 +20,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 import trio
 
-from sfu import bridge, errors, turn
+from sfu import bridge, errors
 from sfu.buckets import TokenBucket
 from sfu.calls.reach import scope_of
 from sfu.calls.rooms import new_id
 from sfu.calls.websocket import Door, Link
-from sfu.config import Config
 from sfu.errors import SfuError
+from sfu.network import turn
+from sfu.settings.config import Config
 from sfu.web.streams import Upgraded
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu.calls")
 

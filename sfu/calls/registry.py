@@ -22,18 +22,18 @@ from sfu.calls.probes import Probes
 from sfu.calls.reach import Reach
 from sfu.calls.rooms import Deliveries, Peer, Rooms
 from sfu.calls.websocket import Link
-from sfu.config import Config
 from sfu.errors import ServerStopping, SfuError
-from sfu.lifecycle import Lifecycle
+from sfu.limits.rates import Rate, Rates, failures
+from sfu.limits.refused import Refused
 from sfu.logs import line
-from sfu.metrics import Counters
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Asked, Draining, Muted, ServerMessage, encode
-from sfu.rates import Rate, Rates, failures
 from sfu.refusals import TokenSignature, TooManyJoins
-from sfu.refused import Refused
+from sfu.settings.config import Config
 from sfu.store import records
 from sfu.web.streams import PacedStream
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu.calls")
 

@@ -11,7 +11,7 @@ from quart import Blueprint, Response, request
 from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
 from sfu.errors import Removed, RoomFull, RoomLocked, ServerDraining, SfuError
-from sfu.rates import Rate
+from sfu.limits.rates import Rate
 from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TooManyJoins
 from sfu.store.tokens import held_against
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sfu import bridge, turn
+from sfu import bridge
 from sfu.calls.summary import Summary
-from sfu.config import Config
+from sfu.network import turn
 from sfu.protocol.client_messages import CHAT_BYTES
 from sfu.protocol.server_messages import (
     EVENT_OF,
@@ -42,6 +42,7 @@ from sfu.protocol.server_messages import (
     Welcome,
 )
 from sfu.protocol.shared import BARE_EVENTS, Kind
+from sfu.settings.config import Config
 from sfu.tenancy.tokens import Permissions
 
 SECRET_BYTES = 24

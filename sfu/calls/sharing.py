@@ -18,15 +18,15 @@ from urllib.parse import quote, unquote
 import trio
 from quart import Blueprint, Response, request
 
-from sfu.background import repeat
 from sfu.calls.chat import file_info
 from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
 from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
+from sfu.limits.rates import Rate, place
 from sfu.logs import line, quoted
-from sfu.rates import Rate, place
+from sfu.process.background import repeat
 from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
 from sfu.store.records import File
 from sfu.web.bodies import PacedBody

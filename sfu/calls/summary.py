@@ -7,7 +7,7 @@ length of a call. They are kept here, so that a worker that dies loses only the 
 from __future__ import annotations
 
 from sfu.bridge import Direction, Quality
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.store.records import SessionQuality
 
 SCORES = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.3)

@@ -11,9 +11,9 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest
 
 from sfu import errors
-from sfu.config import Config
 from sfu.errors import SfuError
 from sfu.protocol.shared import SUBPROTOCOL
+from sfu.settings.config import Config
 from sfu.web.streams import PacedStream
 
 OUTBOX = 256

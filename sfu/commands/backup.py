@@ -17,11 +17,11 @@ import trio
 
 from sfu import __version__
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
-    from sfu.archive import Writer
+    from sfu.store.archive import Writer
     from sfu.store.copies import Contents
     from sfu.store.database import Database
     from sfu.tenancy.keys import Secret, ServerKey
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Writes the backup. Raises ConfigError or DatabaseUnavailable; then there is no new file."""
-    from sfu.data import FILES, check_made, database_url, described, server_key
+    from sfu.store.data import FILES, check_made, database_url, described, server_key
     from sfu.store.database import connect
 
     if not options.quiet:
@@ -66,8 +66,7 @@ async def _tables(
     database: Database, out: IO[bytes], key: ServerKey, passphrase: Secret[str]
 ) -> tuple[Writer, Contents, list[tuple[str, int]]]:
     """Writes the tables as of one moment. Returns also the ids and sizes of shared files."""
-    from sfu import archive
-    from sfu.store import copies
+    from sfu.store import archive, copies
     from sfu.store.statements import Statements
 
     async def work(statements: Statements) -> tuple[Writer, Contents, list[tuple[str, int]]]:

@@ -8,14 +8,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from sfu import logs, settings_file
-from sfu.audit import record_command
+from sfu import logs
 from sfu.commands import output
 from sfu.errors import BadName, ConfigError
+from sfu.operator.audit import record_command
 from sfu.refusals import BadValue
+from sfu.settings import settings_file
 
 if TYPE_CHECKING:
-    from sfu.config import Config
+    from sfu.settings.config import Config
     from sfu.store import Store
     from sfu.store.records import Company
 
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Runs one subcommand on the server's database. Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import described, open_data  # takes a quarter of a second; `sfu --help` need not wait for it
+    from sfu.store.data import described, open_data  # takes a quarter of a second; `sfu --help` need not wait for it
 
     settings = f", settings from {options.env_file}" if options.env_file else ""
     print(f"sfu: database {described(config)}{settings}", file=sys.stderr)

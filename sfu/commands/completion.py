@@ -10,9 +10,9 @@ import argparse
 import contextlib
 from collections.abc import Iterable, Sequence
 
-from sfu.config import Config
-from sfu.control import ask
 from sfu.errors import SfuError
+from sfu.operator.control import ask
+from sfu.settings.config import Config
 
 NAME, HELP = "completion", "print the completion of a shell"
 DESCRIPTION = (

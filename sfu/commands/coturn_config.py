@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from sfu.addresses import Addresses
-from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.turn import TurnUrl, parse_url
+from sfu.network.turn import TurnUrl, parse_url
+from sfu.settings.config import Config
+from sfu.workers.addresses import Addresses
 
 NAME, HELP = "coturn-config", "print the configuration of a TURN server"
 DESCRIPTION = "Prints a turnserver.conf for coturn as the TURN server of SFU_TURN_URLS, with SFU_TURN_SECRET."

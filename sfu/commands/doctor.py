@@ -14,9 +14,9 @@ from sfu.commands import output
 from sfu.errors import ConfigError, SfuError
 
 if TYPE_CHECKING:
-    from sfu.config import Config
     from sfu.doctor.finding import Check, Context, Finding
     from sfu.doctor.phone import Device
+    from sfu.settings.config import Config
 
 NAME, HELP = "doctor", "find out what keeps calls from working"
 DESCRIPTION = (
@@ -52,8 +52,8 @@ async def make_context(config: Config, options: argparse.Namespace, env: Mapping
     """What checks look at. Asks the running server, if there is one."""
     import msgspec
 
-    from sfu.control import ask
     from sfu.doctor.finding import Context, Running
+    from sfu.operator.control import ask
 
     context = Context(config, dict(env), options.env_file, domain=options.domain)
     try:

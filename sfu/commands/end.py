@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from sfu.commands import output
-from sfu.config import Config
-from sfu.control import ask
+from sfu.operator.control import ask
+from sfu.settings.config import Config
 
 NAME, HELP = "end", "end the call in a room for everybody"
 DESCRIPTION = (

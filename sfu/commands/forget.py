@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sfu import logs, users
+from sfu import logs
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.process import users
 from sfu.refusals import BadValue, CompanyNotFound
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store import Store
@@ -50,7 +51,7 @@ def _text(argument: str) -> str:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Erases the person. Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import FILES, described, open_data
+    from sfu.store.data import FILES, described, open_data
     from sfu.store.persons import Persons
 
     print(f"sfu: database {described(config)}", file=sys.stderr)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sfu.commands import output
-from sfu.config import Config
 from sfu.errors import all_codes
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store import Store
@@ -57,8 +57,8 @@ def _limit(text: str) -> int:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import open_data
-    from sfu.relays import relay_addresses
+    from sfu.network.relays import relay_addresses
+    from sfu.store.data import open_data
     from sfu.tenancy.names import sought
 
     async with open_data(config, create=False) as store:
@@ -125,7 +125,7 @@ def _meaning(code: str) -> str:
 
 
 def _path(session: Session, relays: set[str]) -> str:
-    from sfu.relays import shown_path
+    from sfu.network.relays import shown_path
 
     transport, address = (session.metadata.get(name) for name in ("transport", "address"))
     if not transport:
@@ -169,7 +169,7 @@ def _name(session: Session, companies: Mapping[str, Company]) -> str:
 
 
 def _plain(session: Session, companies: Mapping[str, Company], relays: set[str]) -> dict[str, Any]:
-    from sfu.relays import shown_path
+    from sfu.network.relays import shown_path
 
     transport, address = (session.metadata.get(name) for name in ("transport", "address"))
     found: dict[str, Any] = {

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store.copies import Contents
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Copies the database. Raises ConfigError or DatabaseUnavailable; then the new database is as it was."""
-    from sfu.data import check_made, data_owner, database_url, described, new_database, sqlite_file
+    from sfu.store.data import check_made, data_owner, database_url, described, new_database, sqlite_file
     from sfu.store.database import connect
 
     print(f"sfu: database {described(config)}", file=sys.stderr)
@@ -64,7 +64,7 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
 def _target(config: Config, url: str) -> Config:
     """The settings with the new database. Raises ConfigError if it is the same one, or if the URL is none."""
-    from sfu.data import described, sqlite_file
+    from sfu.store.data import described, sqlite_file
 
     target = replace(config, database_url=url)
     try:
@@ -103,7 +103,7 @@ async def _copy(source: Database, new: Database, name: str, old: Statements, emp
 
 
 def _told(config: Config, target: Config, moved: Contents) -> str:
-    from sfu.data import described, key_file
+    from sfu.store.data import described, key_file
     from sfu.store.urls import parse_url
 
     lines = [

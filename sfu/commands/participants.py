@@ -8,8 +8,8 @@ from typing import Any
 
 from sfu.commands import output
 from sfu.commands.rooms import state
-from sfu.config import Config
-from sfu.control import ask
+from sfu.operator.control import ask
+from sfu.settings.config import Config
 
 NAME, HELP = "participants", "show who is in a room, and how their call goes"
 DESCRIPTION = (

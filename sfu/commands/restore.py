@@ -16,11 +16,11 @@ from typing import IO, TYPE_CHECKING
 import trio
 
 from sfu.commands import terminal
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
-    from sfu.archive import Archive, Counts
+    from sfu.store.archive import Archive, Counts
     from sfu.store.copies import Contents, Page
     from sfu.store.database import Database
     from sfu.store.migrations import Step
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Restores the backup. Raises ConfigError or DatabaseUnavailable; then everything is as it was."""
-    from sfu.data import described
+    from sfu.store.data import described
 
     print(f"sfu: database {described(config)}", file=sys.stderr)
     try:
@@ -56,8 +56,8 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
 
 async def _restore(config: Config, options: argparse.Namespace, file: IO[bytes]) -> None:
-    from sfu.archive import Archive
-    from sfu.data import database_url, new_database
+    from sfu.store.archive import Archive
+    from sfu.store.data import database_url, new_database
     from sfu.store.database import connect
     from sfu.tenancy.keys import ServerKey
 
@@ -114,7 +114,7 @@ class _Places:
     """Where the server keeps its data, and names for what was there."""
 
     def __init__(self, config: Config, key: ServerKey) -> None:
-        from sfu.data import FILES, check_owner, data_owner, described, key_file, server_key, sqlite_file
+        from sfu.store.data import FILES, check_owner, data_owner, described, key_file, server_key, sqlite_file
 
         self.described, self.database = described(config), sqlite_file(config)
         self.files, self.key_file = config.data_dir / FILES, key_file(config)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sfu.commands import output
-from sfu.config import Config
-from sfu.control import ask
+from sfu.operator.control import ask
+from sfu.settings.config import Config
 
 NAME, HELP = "rooms", "list the rooms with people in them"
 DESCRIPTION = "Lists the rooms of the running server that have people in them or in their lobby."

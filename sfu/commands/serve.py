@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sfu.config import Config
+from sfu.settings.config import Config
 
 NAME, HELP = "serve", "run the server"
 DESCRIPTION = "Runs the server."

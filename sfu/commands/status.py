@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sfu.commands import output
-from sfu.config import Config
-from sfu.control import ask
+from sfu.operator.control import ask
+from sfu.settings.config import Config
 
 NAME, HELP = "status", "show how the running server is"
 DESCRIPTION = "Shows how the running server is: its version, its database, its media workers and their load."

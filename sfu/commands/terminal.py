@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trio
 
-from sfu.config import Config
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 from sfu.tenancy.keys import Secret
 
 LEAST_CHARACTERS = 8

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sfu import logs
-from sfu.audit import record_command
 from sfu.commands import output
-from sfu.config import Config
-from sfu.control import ask
 from sfu.errors import ConfigError
+from sfu.operator.audit import record_command
+from sfu.operator.control import ask
 from sfu.refusals import Refusal
+from sfu.settings.config import Config
 
 if TYPE_CHECKING:
     from sfu.store.records import Company
@@ -67,7 +67,7 @@ def _url(text: str) -> str:
 
 async def run(config: Config, options: argparse.Namespace) -> None:
     """Raises ConfigError, or a Refusal that names the problem."""
-    from sfu.data import open_data
+    from sfu.store.data import open_data
     from sfu.store.places import place
     from sfu.tenancy import tokens
 
@@ -90,7 +90,7 @@ async def run(config: Config, options: argparse.Namespace) -> None:
 
 def _print(options: argparse.Namespace, grant: Grant, token: str, company: Company, urls: Sequence[str]) -> None:
     """Prints only the link, or the token, to standard output, for scripts."""
-    from sfu.links import room_link
+    from sfu.tenancy.links import room_link
 
     links = [room_link(url, token=token) for url in urls]
     if options.json:
@@ -112,7 +112,7 @@ def _print(options: argparse.Namespace, grant: Grant, token: str, company: Compa
 
 async def _urls(config: Config, given: str | None) -> list[str]:
     """Where the page is, the likeliest first: as given, or as the running server says, or on this machine."""
-    from sfu.links import page_urls
+    from sfu.tenancy.links import page_urls
 
     if given:
         return [given]

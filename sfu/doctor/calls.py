@@ -10,13 +10,13 @@ from urllib.parse import parse_qs
 import msgspec
 import trio
 
-from sfu import control
 from sfu.calls.reach import Scope, scope_of
-from sfu.config import Config
 from sfu.doctor import certificate, process
 from sfu.doctor.finding import Context, Finding, Run, failed, note, ok, skipped
-from sfu.interfaces import local_addresses
-from sfu.turn import parse_url
+from sfu.network.interfaces import local_addresses
+from sfu.network.turn import parse_url
+from sfu.operator import control
+from sfu.settings.config import Config
 
 PATH_S = 8.0
 """Timeout for one path. With a way there is, it takes a fraction of a second."""

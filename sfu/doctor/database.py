@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 
-from sfu.data import described, open_data
 from sfu.doctor.finding import Context, Finding, failed, note, ok, skipped
 from sfu.errors import ConfigError
 from sfu.refusals import DatabaseUnavailable
+from sfu.store.data import described, open_data
 
 READS = 9
 SLOW_MS = 50.0

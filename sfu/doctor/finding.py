@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 import trio
 
-from sfu.config import Config
+from sfu.settings.config import Config
 
 TIMEOUT_S = 10.0
 

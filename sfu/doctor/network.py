@@ -13,8 +13,8 @@ from sfu.calls.reach import Scope, scope_of
 from sfu.doctor import certificate
 from sfu.doctor.finding import Context, Finding, failed, note, ok, skipped
 from sfu.doctor.sockets import Bound, Protocol, bound, family, named, overlaps
-from sfu.interfaces import is_bridge, local_addresses, useful
-from sfu.values import ANY_HOST
+from sfu.network.interfaces import is_bridge, local_addresses, useful
+from sfu.settings.values import ANY_HOST
 
 
 async def ports(context: Context) -> Finding:

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from sfu import control
 from sfu.calls.reach import Scope, scope_of
 from sfu.doctor import certificate
 from sfu.doctor.finding import Context, Finding, failed, note, ok
 from sfu.errors import ConfigError
+from sfu.operator import control
 
 PAGE = "phone.html"
 LEGS = {"udp": "UDP", "tcp": "TCP", "relay": "TURN"}

@@ -8,9 +8,9 @@ import msgspec
 import trio
 
 from sfu.calls.registry import Calls
-from sfu.config import as_texts
-from sfu.control import Call, Control
 from sfu.doctor.finding import Running
+from sfu.operator.control import Call, Control
+from sfu.settings.config import as_texts
 from sfu.web.proxies import Seen
 
 LOOK_S = 0.5

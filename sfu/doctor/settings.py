@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sfu import values
-from sfu.config import Config, as_texts, unknown
 from sfu.doctor.finding import Context, Finding, failed, note, ok, skipped
+from sfu.settings import values
+from sfu.settings.config import Config, as_texts, unknown
 
 Holds = Callable[[Config], object]
 CONTRADICTIONS: tuple[tuple[Holds, str, str], ...] = (

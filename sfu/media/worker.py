@@ -84,14 +84,15 @@ class Worker:
         self.rooms: dict[str, Room[Peer]] = {}
         self.counters: dict[str, int] = defaultdict(int)  # no Counter, whose item assignment is slower
         ways = [Handover(socket.socket(fileno=fd), self.counters) for fd in configure.handovers]
-        forward = Ingress(self.counters).forward
+        send_buffers = SendBuffers(self.counters)
+        forward = Ingress(self.counters, send_buffers.history).forward
         self.udp = UdpPort(self.counters, forward, Handovers(configure.index, ways), joins=configure.joins)
         passed = socket.socket(fileno=configure.connections) if configure.connections >= 0 else None
         self.tcp = TcpPort(self.udp, self.counters, forward, passed) if passed is not None else None
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
-            SendBuffers(self.counters), bridge.Listen(configure.hosts, configure.advertise), candidates=[],
+            send_buffers, bridge.Listen(configure.hosts, configure.advertise), candidates=[],
         )  # fmt: skip
         self.listening = Listening(self.shared, self.peers)
         self._measuring = asyncio.Event()

@@ -1,4 +1,9 @@
-"""The database: companies, rooms, tokens, sessions, chat. All SQL is in this package."""
+"""The database: companies, rooms, tokens, sessions, chat. All SQL is in this package.
+
+Here also: which files the settings mean (data.py), and the file of a backup (archive.py), which holds rows of all
+tables. Not here: who may do what (tenancy/, calls/) and HTTP (api/).
+Read this file, then database.py and engines.py, which all others stand on.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,8 @@ from datetime import UTC, datetime
 
 import trio
 
-from sfu.background import repeat
-from sfu.metrics import Counters
+from sfu.process.background import repeat
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store.bans import Bans
 from sfu.store.chat import Chat

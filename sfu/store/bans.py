@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sfu.errors import Removed
-from sfu.rates import place
+from sfu.limits.rates import place
 from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page

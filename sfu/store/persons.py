@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from sfu.rates import place
+from sfu.limits.rates import place
 from sfu.store.database import Database
 from sfu.store.records import canonical_id
 from sfu.store.statements import Row, Statements

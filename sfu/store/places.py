@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sfu.errors import BadName
-from sfu.links import named
 from sfu.refusals import BadValue, CompanyNotFound
 from sfu.store import Store
 from sfu.store.records import Company
+from sfu.tenancy.links import named
 from sfu.tenancy.names import canonical, sought
 
 

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sfu.errors import ConfigError
-from sfu.private import create_private
+from sfu.process.private import create_private
 
 T = TypeVar("T", str, bytes)
 

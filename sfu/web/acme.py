@@ -23,7 +23,7 @@ from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 
 from sfu import __version__
-from sfu.private import write_private
+from sfu.process.private import write_private
 from sfu.web.challenges import Challenges, IssueFailed
 
 HTTP, TLS = "http-01", "tls-alpn-01"

@@ -24,12 +24,12 @@ from werkzeug.routing import BaseConverter
 
 from sfu.errors import SfuError, UpgradeRequired
 from sfu.logs import begin_request, request_id
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.web.bodies import StreamingConnection, StreamingRequest
 from sfu.web.preload import Preloads
 
 if TYPE_CHECKING:
-    from sfu.config import Config
+    from sfu.settings.config import Config
 
 TYPES = {
     ".css": "text/css; charset=utf-8",

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
-from sfu.background import repeat
 from sfu.errors import ConfigError
 from sfu.logs import line
-from sfu.metrics import Counters, family
+from sfu.process.background import repeat
+from sfu.process.metrics import Counters, family
 from sfu.web.tls import Tls, names_of
 
 log = logging.getLogger("sfu.tls")

@@ -22,7 +22,7 @@ import trio
 from sfu.connections import MediaConnection
 from sfu.errors import ConfigError, ServerFull, SfuError, TooManyConnections
 from sfu.flood import FloodGate
-from sfu.rates import place
+from sfu.limits.rates import place
 from sfu.web import media, proxy_protocol
 from sfu.web.challenges import Challenges
 from sfu.web.http1 import LINGER_S, Connection, Http, refusal
@@ -35,8 +35,8 @@ from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from sfu.config import Config
-    from sfu.metrics import Counters
+    from sfu.process.metrics import Counters
+    from sfu.settings.config import Config
     from sfu.web.tls import Tls
 
 __all__ = ["PacedStream", "Upgraded", "listen", "serve"]

@@ -38,8 +38,8 @@ from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
 
-    from sfu.config import Config
-    from sfu.metrics import Counters
+    from sfu.process.metrics import Counters
+    from sfu.settings.config import Config
     from sfu.web.tls import Tls
 
 log = logging.getLogger("sfu.http")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import trio
 
-from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
+from sfu.settings.config import Config
 from sfu.web import edge
 from sfu.web.certificate import Certificate
 from sfu.web.challenges import Challenges

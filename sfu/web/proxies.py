@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address
 
-from sfu.rates import place
+from sfu.limits.rates import place
 
 log = logging.getLogger("sfu.proxies")
 

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from sfu.background import repeat
-from sfu.config import HTTPS_PORT, Config
 from sfu.errors import ConfigError
 from sfu.logs import line, quoted
-from sfu.metrics import Counters
-from sfu.private import write_private
+from sfu.process.background import repeat
+from sfu.process.metrics import Counters
+from sfu.process.private import write_private
+from sfu.settings.config import HTTPS_PORT, Config
 from sfu.web.certificate import days_left
 from sfu.web.challenges import Challenges, IssueFailed
 from sfu.web.tls import Tls, names_of, self_signed_context, temporary_context

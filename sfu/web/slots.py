@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from sfu.errors import ServerFull, TooManyConnections
-from sfu.rates import place
+from sfu.limits.rates import place
 
 
 class Waits(Enum):

@@ -11,8 +11,8 @@ import trio
 from sfu.web.frames import FrameCounter
 
 if TYPE_CHECKING:
-    from sfu.config import Config
-    from sfu.metrics import Counters
+    from sfu.process.metrics import Counters
+    from sfu.settings.config import Config
 
 TcpStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError)

@@ -15,7 +15,7 @@ from support.rows import room
 
 from sfu.api.routes import ROUTES
 from sfu.calls.rooms import new_id
-from sfu.rates import FAILURES, FAILURES_S
+from sfu.limits.rates import FAILURES, FAILURES_S
 from sfu.store import Store
 from sfu.store.bans import Bans
 from sfu.store.records import Line

@@ -21,7 +21,7 @@ from sfu.calls import websocket
 from sfu.errors import OriginNotAllowed
 from sfu.web.edge import Upgraded
 from sfu.web.origins import check_origin, origin_of
-from sfu.workers import COMMAND
+from sfu.workers.workers import COMMAND
 
 # --- joining ----------------------------------------------------------------------------------------------------------
 
@@ -249,8 +249,8 @@ def test_same_origin(value: str, secure: bool, host: str, allowed: bool) -> None
 
 
 async def test_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfu.workers.RETRY_S", 60.0)
-    monkeypatch.setattr("sfu.workers.RETRY_MAX_S", 60.0)
+    monkeypatch.setattr("sfu.workers.workers.RETRY_S", 60.0)
+    monkeypatch.setattr("sfu.workers.workers.RETRY_MAX_S", 60.0)
     async with running(tmp_path, plan="ready,crash") as server:
         os.kill(int(server.workers.advertised[0]), signal.SIGKILL)
         await until(lambda: not server.workers.ready)

@@ -16,10 +16,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from sfu.calls import probes
 from sfu.calls.probes import LegView, Probes, Result, cause, probe_secret
-from sfu.config import Config
-from sfu.control import ask
-from sfu.metrics import Counters
-from sfu.workers import Workers
+from sfu.operator.control import ask
+from sfu.process.metrics import Counters
+from sfu.settings.config import Config
+from sfu.workers.workers import Workers
 
 SECONDS = 20.0
 

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, inv
 
 from sfu import bridge
 from sfu.calls.rooms import EVERYTHING, HISTORY_BYTES, OPEN, Deliveries, Peer, Rooms
-from sfu.config import Config
 from sfu.errors import MediaUnavailable
+from sfu.network.turn import CREDENTIALS_S, credentials
 from sfu.protocol.server_messages import (
     Cause,
     ChatDeleted,
@@ -39,8 +39,8 @@ from sfu.protocol.server_messages import (
     Welcome,
 )
 from sfu.protocol.shared import Candidate
+from sfu.settings.config import Config
 from sfu.tenancy.tokens import Permissions
-from sfu.turn import CREDENTIALS_S, credentials
 
 
 def join(rooms: Rooms, key: str = "team", name: str = "alice", *, full: bool = True, worker: int = 0) -> Peer:

@@ -8,7 +8,7 @@ import msgspec
 
 from sfu.bridge import Cause, Direction, Quality
 from sfu.calls.summary import Summary, observe
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.store.records import SessionQuality
 
 

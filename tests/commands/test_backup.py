@@ -23,9 +23,9 @@ from support.rest_client import request
 from support.variants import variants
 from support.waiting import eventually
 
-from sfu.config import Config
-from sfu.data import database_url, open_data, server_key
+from sfu.settings.config import Config
 from sfu.store import copies
+from sfu.store.data import database_url, open_data, server_key
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -240,8 +240,8 @@ def test_an_older_backup_is_upgraded_and_a_newer_one_refused(
     known = copies.known_steps()
     with monkeypatch.context() as patch:
         patch.setattr(copies, "known_steps", lambda: known[:11])
-        from sfu.archive import Archive
         from sfu.commands import restore
+        from sfu.store.archive import Archive
 
         newer = tmp_path / "newer.tar"
         assert sfu("backup", str(newer), env=env(there)).returncode == 0

@@ -18,9 +18,9 @@ from support.rest_client import Reply, request
 from support.variants import variants
 from support.waiting import eventually
 
-from sfu.config import Config
-from sfu.data import described, open_data, server_key
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
+from sfu.store.data import described, open_data, server_key
 
 UPGRADE = (
     b"GET /ws?room=team&username=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -12,9 +12,9 @@ from support.process import environment, free_port, sfu
 from support.turn import coturn
 
 from sfu.commands.coturn_config import turnserver_conf
-from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.turn import credentials
+from sfu.network.turn import credentials
+from sfu.settings.config import Config
 
 SECRET = "north-by-northwest"
 EXAMPLE = "turn:turn.example.org:443,turns:turn.example.org:443"

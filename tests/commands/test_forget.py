@@ -13,9 +13,9 @@ from support.filled import FILE_ID, fill, share
 from support.process import Server, environment, sfu
 from support.variants import variants
 
-from sfu.config import Config
-from sfu.data import open_data
 from sfu.errors import Removed
+from sfu.settings.config import Config
+from sfu.store.data import open_data
 from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["support.storing"]

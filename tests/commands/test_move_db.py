@@ -13,8 +13,8 @@ import trio
 from support.filled import contents, fill
 from support.process import Server, environment, sfu
 
-from sfu.config import Config
-from sfu.data import database_url, open_data
+from sfu.settings.config import Config
+from sfu.store.data import database_url, open_data
 
 if TYPE_CHECKING:
     from support.postgres import Postgres

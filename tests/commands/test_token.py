@@ -13,9 +13,9 @@ import pytest
 from support.operating import Place, placed
 from support.process import environment, sfu
 
-from sfu.config import Config
-from sfu.links import named, page_urls, room_link
 from sfu.refusals import BadValue, CompanyNotFound
+from sfu.settings.config import Config
+from sfu.tenancy.links import named, page_urls, room_link
 from sfu.tenancy.tokens import Permissions
 
 

@@ -18,7 +18,7 @@ from support.process import ROOT, free_port
 from support.vm import chroot
 from support.waiting import eventually
 
-from sfu.config import Config
+from sfu.settings.config import Config
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"

@@ -13,8 +13,8 @@ import pytest
 from support.doctors import doctor
 from support.process import Server
 
-from sfu.config import Config
-from sfu.data import open_data
+from sfu.settings.config import Config
+from sfu.store.data import open_data
 
 if TYPE_CHECKING:
     from support.postgres import Postgres

@@ -7,9 +7,9 @@ import json
 import trio
 from support.process import environment, sfu
 
-from sfu.config import Config
 from sfu.doctor.checks import CHECKS
 from sfu.doctor.finding import Check, Context, Finding, examine, ok
+from sfu.settings.config import Config
 
 
 async def _crashes(_context: Context) -> Finding:

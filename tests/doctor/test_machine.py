@@ -15,9 +15,9 @@ import trio
 from support.doctors import doctor, run_doctor
 from support.process import Server, environment
 
-from sfu.config import Config
 from sfu.doctor import machine
 from sfu.doctor.finding import Context
+from sfu.settings.config import Config
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import pytest
 import zxingcpp
 from PIL import Image
 
-from sfu.config import Config
 from sfu.doctor import phone
 from sfu.doctor.finding import Context, Running
 from sfu.doctor.phone import Device, Leg
 from sfu.errors import ConfigError
+from sfu.settings.config import Config
 
 LIGHT = {"█": (1, 1), "▀": (1, 0), "▄": (0, 1), " ": (0, 0)}
 URL = "https://meet.example.org/meet/phone.html#29SRoVc2RSy3tv_WkQRWmiFk_LZ6_2ch"

@@ -173,7 +173,7 @@ def test_the_media_plane_loads_nothing_of_the_control_plane() -> None:
         "quart_trio",
         "hypercorn",
         "databases",
-        "sfu.config",
+        "sfu.settings.config",
         "sfu.calls",
     }
 

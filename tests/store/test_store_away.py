@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
 from sfu.store.records import Company, RoomSettings

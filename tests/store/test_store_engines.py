@@ -14,7 +14,7 @@ import trio
 from support.waiting import until
 
 from sfu.errors import RoomFull
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store
 from sfu.store.engines import Engine, engine_of

@@ -21,7 +21,7 @@ from support.rows import room
 from support.variants import variants
 from support.waiting import until
 
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
 from sfu.store.portal import open_portal
@@ -124,8 +124,8 @@ POSTGRESQL: dict[str, tuple[str, str]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
-    monkeypatch.setattr("sfu.background.RETRY_S", 0.01)
-    monkeypatch.setattr("sfu.background.RETRY_MOST_S", 0.05)
+    monkeypatch.setattr("sfu.process.background.RETRY_S", 0.01)
+    monkeypatch.setattr("sfu.process.background.RETRY_MOST_S", 0.05)
     monkeypatch.setattr("sfu.store.SWEEP_S", 0.05)
     if database_url.startswith("sqlite"):  # in PostgreSQL it is for connections
         monkeypatch.setattr("sfu.store.engines.LOCKED_S", 0.1)

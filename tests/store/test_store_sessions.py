@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from sfu.errors import RoomFull
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.refusals import (
     BadValue,
     CompanyDisabled,
@@ -361,7 +361,7 @@ async def test_a_server_closes_what_its_last_run_left_open(
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = """
 import sys, trio
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.tenancy.keys import ServerKey
 from sfu.store import open_store
 

@@ -16,7 +16,7 @@ import trio
 from support.process import Server
 from support.waiting import eventually
 
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
 from sfu.store import open_store
 from sfu.store.retention import BATCH
 from sfu.tenancy.keys import ServerKey

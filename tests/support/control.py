@@ -26,18 +26,18 @@ from sfu.calls.registry import Calls
 from sfu.calls.room_info import RoomInfo
 from sfu.calls.rooms import Rooms
 from sfu.calls.sharing import Sharing
-from sfu.config import Config
-from sfu.data import FILES, UNLIMITED
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store, open_store
+from sfu.store.data import FILES, UNLIMITED
 from sfu.store.records import Company
 from sfu.tenancy.keys import ServerKey
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 from support import forked
 from support.tables import sqlite
 

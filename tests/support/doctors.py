@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 
 from sfu.commands import doctor as command
-from sfu.config import SERVER_FILES, Config
-from sfu.control import SOCKET
 from sfu.doctor.finding import Finding, examine
+from sfu.operator.control import SOCKET
+from sfu.settings.config import SERVER_FILES, Config
 from support.process import environment, sfu
 
 Found = tuple[str, str, str]

@@ -154,7 +154,7 @@ def main() -> NoReturn:
     sys.path[:1] = [str(tests.parent), str(tests)]
     modules = {program: importlib.import_module(name) for program, name in MODULES.items()}
     importlib.import_module("sfu.server")  # which `sfu serve` imports when it runs
-    modules["sfu.workers"] = importlib.import_module("sfu.workers")
+    modules["sfu.workers.workers"] = importlib.import_module("sfu.workers.workers")
     gc.freeze()
     request = ForkServer(sys.argv[1]).run()
     if request is None:
@@ -162,7 +162,7 @@ def main() -> NoReturn:
     module = modules[request.program]
     if request.program == "sfu" and sys.platform == "linux":  # where workers() finds them
         stand_in = sys.executable, "-I", "-S", str(STAND_IN), sys.argv[1], "media_worker"
-        modules["sfu.workers"].COMMAND = stand_in  # type: ignore[attr-defined]
+        modules["sfu.workers.workers"].COMMAND = stand_in  # type: ignore[attr-defined]
     sys.argv = [str(module.__file__), *request.arguments]
     _end(module.main)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 
 from sfu.__main__ import _parser
-from sfu.config import Config
-from sfu.control import Control
-from sfu.operations import Operations
+from sfu.operator.control import Control
+from sfu.operator.operations import Operations
+from sfu.settings.config import Config
 from sfu.store.records import Company
 from sfu.tenancy import tokens
 from support.control import Client, Server, running, settings

@@ -15,16 +15,16 @@ from quart_trio import QuartTrio
 
 from sfu.api import create_api
 from sfu.calls.rooms import Rooms
-from sfu.config import Config
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Participant
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session
 from sfu.web import edge
 from sfu.web.app import create_app
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 from support.rest_client import Reply, request
 
 pytest_plugins = ["support.storing"]

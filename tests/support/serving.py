@@ -18,15 +18,15 @@ from quart_trio import QuartTrio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from sfu.calls.rooms import Rooms
-from sfu.config import Config
-from sfu.lifecycle import Lifecycle
-from sfu.metrics import Counters
+from sfu.process.lifecycle import Lifecycle
+from sfu.process.metrics import Counters
+from sfu.settings.config import Config
 from sfu.status import Status, create_metrics, create_status
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.challenges import Challenges
 from sfu.web.tls import Tls
-from sfu.workers import Workers
+from sfu.workers.workers import Workers
 from support.waiting import until
 
 PATIENCE_S = 10.0

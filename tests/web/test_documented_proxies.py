@@ -14,7 +14,7 @@ from support.rest_client import request
 from support.serving import CLOSE, FRAME, LAST, UPGRADE, local, read_all, read_until, serving, statuses
 from support.variants import variants
 
-from sfu.config import Config
+from sfu.settings.config import Config
 from sfu.web.tls import self_signed_context
 
 AT_HOME = (ip_network("127.0.0.1"),)

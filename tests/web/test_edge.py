@@ -38,9 +38,9 @@ from support.serving import (
 )
 from trio_websocket import open_websocket_url
 
-from sfu.config import Config
 from sfu.errors import ConfigError
-from sfu.metrics import Counters
+from sfu.process.metrics import Counters
+from sfu.settings.config import Config
 from sfu.web import edge
 from sfu.web.streams import FRAMES, PACE_BURST_BYTES, PACE_BYTES_PER_S, PACE_READ_BYTES, PacedStream, TcpStream
 
@@ -297,8 +297,8 @@ FATAL = {
     "target without slash": (LAST.replace(b" /health", b" ?a=b"), [400]),
     "target *": (LAST.replace(b"GET /health", b"OPTIONS *"), [400]),
     "target with a bad escape": (LAST.replace(b"/health", b"/%ff%0"), [404]),
-    "target outside": (LAST.replace(b"/health", b"/../sfu/config.py"), [404]),
-    "target outside, escaped": (LAST.replace(b"/health", b"/%2e%2e/sfu/config.py"), [404]),
+    "target outside": (LAST.replace(b"/health", b"/../sfu/server.py"), [404]),
+    "target outside, escaped": (LAST.replace(b"/health", b"/%2e%2e/sfu/server.py"), [404]),
     "target of two slashes": (LAST.replace(b"/health", b"//health"), [503]),
     "connect": (LAST.replace(b"GET /health", b"CONNECT x:443"), [400]),
     "unknown method": (LAST.replace(b"GET", b"BREW"), [405]),

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 import pytest
 from support.serving import LAST, UPGRADE, local, serving
 
-from sfu.config import Config
+from sfu.settings.config import Config
 from sfu.web import proxies
 from sfu.web.proxies import Proxies
 

@@ -18,7 +18,7 @@ from support.media_client import check
 from support.serving import CLOSE, FRAME, GET, LAST, UPGRADE, local, read_all, read_until, serving, statuses
 from support.worker_child import PID_BYTES
 
-from sfu.config import Config
+from sfu.settings.config import Config
 from sfu.stun import mark
 from sfu.web import edge
 from sfu.web.proxy_protocol import BINARY, BINARY_BYTES, TEXT

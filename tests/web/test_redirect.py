@@ -140,7 +140,7 @@ async def test_a_port_that_cannot_be_had_is_named(caplog: pytest.LogCaptureFixtu
     with socket.create_server(("127.0.0.1", port)):
         with pytest.raises(ConfigError, match=f"SFU_REDIRECT_PORT: TCP port {port} is in use"):
             await edge.listen_plain(local(port=443, tls_domain=DOMAINS, redirect_port=port))
-        monkeypatch.setattr("sfu.config.HTTP_PORT", port)
+        monkeypatch.setattr("sfu.settings.config.HTTP_PORT", port)
         assert await edge.listen_plain(local(port=443, tls_domain=DOMAINS)) == []
     (record,) = caplog.records
     assert f"redirect_port_closed port={port}" in record.getMessage()
@@ -150,7 +150,7 @@ async def test_a_port_that_cannot_be_had_is_named(caplog: pytest.LogCaptureFixtu
 
 STRANGER = """
 import os, trio
-from sfu.config import Config
+from sfu.settings.config import Config
 from sfu.errors import ConfigError
 from sfu.web import edge
 

@@ -17,6 +17,7 @@ from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Transceiver
 from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
+from sfu.media.rtp.twcc import arrivals
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport.transport import Transport
 
@@ -104,6 +105,12 @@ class Subscriber:
             down_track.reported(block, now_s)
             if publication.kind == "video" and self.down.loss(down_track.delivery.loss or 0.0, now_s):
                 self.allocate(now_s)
+
+    def feedback(self, fci: bytes, now_s: float) -> None:
+        """Takes its client's transport-wide feedback: which of the worker's video packets arrived, and when. Raises
+        ValueError if it is truncated."""
+        sent = self._shared.send_buffers.history.sent
+        self.down.acknowledged([(*sent(number), arrived_s) for number, arrived_s in arrivals(fci)], now_s)
 
     def estimated(self, bps: float, now_s: float) -> None:
         """Takes its client's estimate of the downlink (REMB)."""
@@ -231,6 +238,6 @@ class Subscriber:
         while n_bytes > 0 and found:
             down_track, packet = found[self._probed % len(found)]
             self._probed += 1
-            self._peer.send_rtx(down_track.again(packet, now_s))
+            self._peer.send_rtx(down_track.again(packet, self._shared.send_buffers.history, now_s))
             self._shared.counters["packets_probe"] += 1
             n_bytes -= len(packet)

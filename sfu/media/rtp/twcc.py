@@ -145,3 +145,52 @@ def _chunks(statuses: list[int]) -> bytes:
             taken -= used
             runs[0:1] = [(status, length - used)] if length > used else []
     return out
+
+
+def arrivals(fci: bytes) -> list[tuple[int, float]]:
+    """The packets that a feedback packet reports as received: number (modulo 65,536) and arrival in seconds by the
+    receiver's clock, whose origin is unknown and which wraps at 2^24 x 64 ms. In the order of numbers.
+
+    Each costs the receiver a byte or two, so the result is shorter than the FCI, however many packets it claims to
+    have missed. Raises ValueError if the FCI is truncated.
+    """
+    if len(fci) < 8:
+        raise ValueError("cut transport-wide feedback")
+    number, count = _head.unpack_from(fci)
+    received, at = _statuses(fci, count)
+    now_us = int.from_bytes(fci[4:7], "big") * REFERENCE_US
+    found = []
+    for offset, status in received:
+        end = at + (1 if status == SMALL else 2)
+        if end > len(fci):
+            raise ValueError("cut transport-wide feedback")
+        now_us += TICK_US * (fci[at] if status == SMALL else _i16.unpack_from(fci, at)[0])
+        at = end
+        found.append(((number + offset) & 0xFFFF, now_us / 1e6))
+    return found
+
+
+def _statuses(fci: bytes, count: int) -> tuple[list[tuple[int, int]], int]:
+    """Offset and status of each packet received among `count`, and where the status chunks end (section 3.1.2)."""
+    received: list[tuple[int, int]] = []
+    done, at, most = 0, 8, len(fci)
+    while done < count:
+        if at + 2 > len(fci):
+            raise ValueError("cut transport-wide feedback")
+        word = fci[at] << 8 | fci[at + 1]
+        at += 2
+        if not word & 0x8000:
+            n, status = min(word & 0x1FFF, count - done), word >> 13
+            if status in (SMALL, LARGE):
+                if len(received) + n > most:
+                    raise ValueError("more arrivals than transport-wide feedback has bytes for")
+                received += [(done + i, status) for i in range(n)]
+            done += word & 0x1FFF
+            continue
+        bits, size = (2, 7) if word & 0x4000 else (1, 14)
+        for i in range(min(size, count - done)):
+            status = word >> bits * (size - 1 - i) & (1 << bits) - 1
+            if status in (SMALL, LARGE):
+                received.append((done + i, status))
+        done += size
+    return received, at

@@ -19,6 +19,7 @@ from sfu.media.rtp.vp8 import Picture
 from sfu.media.streams.counted import Counted
 from sfu.media.streams.delivery import Delivery, Sent
 from sfu.media.streams.retransmission import RetransmissionLimiter
+from sfu.media.streams.send_history import SendHistory
 from sfu.media.transport.transport import Transport
 
 SPANS = 8
@@ -218,7 +219,7 @@ class DownTrack(Generic[F]):
             vp8.shift_picture(packet, len(packet), span.shift_picture, span.shift_tl0)
         return bytes(packet)
 
-    def again(self, packet: bytes, now_s: float) -> bytes | bytearray:
+    def again(self, packet: bytes, history: SendHistory, now_s: float) -> bytes | bytearray:
         """A sent packet as it is to be sent once more: as RTX (RFC 4588) if the subscriber supports that, else the very
         same bytes, since two packets with one number may not differ."""
         payload_type = codecs.CODEC_RTX.get(packet[1] & 0x7F)
@@ -227,9 +228,7 @@ class DownTrack(Generic[F]):
             return packet
         self.rtx_seq = (self.rtx_seq + 1) & 0xFFFF
         again = headers.retransmission(packet, payload_type, self.rtx_ssrc, self.rtx_seq)
-        first = next(headers.extensions(again, len(again)), None)
-        if first is not None and (first[0], first[2]) == (codecs.ABS_SEND_TIME_ID, 3):
-            again[first[1] : first[1] + 3] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")
+        history.write(again, now_s)
         return again
 
     def lately(self, back: int) -> bytes | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from sfu.media.rtp import codecs, vp8
 from sfu.media.streams.down_track import DownTrack
+from sfu.media.streams.send_history import SendHistory
 from sfu.media.transport import libc
 from sfu.media.transport.rows import GSO_PACKETS, ROW_BYTES, Lengths, Rows
 from sfu.media.transport.sockets import CandidatePair
@@ -49,7 +50,7 @@ class SendBuffers:
     """
 
     def __init__(self, counters: dict[str, int]) -> None:
-        self.counters = counters
+        self.counters, self.history = counters, SendHistory()
         if libc.lib is None:
             self.rows = Rows(SHARE * GSO_PACKETS)
             return

@@ -188,17 +188,19 @@ class RtpStream(ReceiveStream):
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
-    def forward(self, rows: Rows, start: int, end: int, ts: int, now_s: float) -> None:
-        """Renumbers and sends the next packets, which are adjacent in `rows`; `ts` is the timestamp of the last one."""
+    def forward(self, rows: Rows, start: int, lengths: list[int], ts: int, now_s: float) -> None:
+        """Renumbers and sends the next packets, of these lengths, which are adjacent in `rows` from `start` on; `ts` is
+        the timestamp of the last one."""
+        n, number = len(lengths), self.head
         if self.shift & 0xFFFF:
-            first = self.head & 0xFFFF
-            rows.seqs[start:end] = SEQUENCES[first : first + end - start]
-        self.head += end - start
-        self.expected = (self.expected + end - start) & 0xFFFF
+            first = number & 0xFFFF
+            rows.seqs[start : start + n] = SEQUENCES[first : first + n]
+        self.head = number + n
+        self.expected = (self.expected + n) & 0xFFFF
         if ts != self.last_ts:
             self.reception.burst(ts, now_s)
         self.last_ts, self.last_s = ts, now_s
-        self._flush(rows, start, rows.lengths[start:end].tolist(), now_s, self.head - (end - start))
+        self._flush(rows, start, lengths, now_s, number)
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         """Sends the rows collected from a batch; `spare` takes copies of rows that are not adjacent."""
@@ -344,7 +346,7 @@ class RtpStream(ReceiveStream):
                 self._counters["nack_repeated"] += 1
             else:
                 self._counters["nack_answered"] += 1
-                down_track.peer.send_rtx(down_track.again(data, now_s))
+                down_track.peer.send_rtx(down_track.again(data, self._send_buffers.history, now_s))
 
     def sender_report(self, report: rtcp.Rtcp) -> None:
         """Passes on a publisher's sender report, at most once per REPORT_S: any of them relates its clocks. Raises

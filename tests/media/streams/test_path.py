@@ -126,7 +126,7 @@ class Subscriber:
             extension = plain[0] >> 4 & 1
             head, left = plain[12 : 12 + 4 * extension], plain[16 : 16 + 4 * extension]
             assert not extension or head == ERASED[:4]
-            stamped = left[:1] == bytes([codecs.ABS_SEND_TIME_ID << 4 | 2]) and plain[1] & 0x7F == 96
+            stamped = left[:1] == bytes([codecs.TRANSPORT_CC_ID << 4 | 1]) and plain[1] & 0x7F == 96
             assert not extension or stamped or left == ERASED[4:], "another transport's number"
             yield ssrc, seq16, ts, plain[12 + 8 * extension : len(plain) - padding]
 
@@ -308,7 +308,7 @@ class Scene:
             for endpoint, flaky in zip(self.endpoints, self.kernels, strict=True):
                 endpoint.socket = flaky
         self.send_buffers = SendBuffers(self.counters)
-        self.ingress = Ingress(self.counters)
+        self.ingress = Ingress(self.counters, self.send_buffers.history)
         self.rows = Rows(READ_BATCH)
         self.publisher, rx = ends(GCM)
         self.subscribers: dict[str, Subscriber] = {}

@@ -214,7 +214,7 @@ class Scene:
         counters = Counter[str]()
         self.endpoint = Endpoint("127.0.0.1", 0, counters, portable=portable)
         send_buffers = SendBuffers(counters)
-        self.ingress, self.rows = Ingress(counters), Rows(READ_BATCH)
+        self.ingress, self.rows = Ingress(counters, send_buffers.history), Rows(READ_BATCH)
         self.sender, receiver = ends(GCM)
         self.send_buffers = send_buffers
         self.host: Any = Subscriber("publisher", self.endpoint, GCM, send_buffers)
