@@ -199,7 +199,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """Such a database of each engine."""
+    """A database of each engine, with the tables of the schema and no row in them."""
     return database(request)
 
 
