@@ -30,6 +30,7 @@ PREFERENCES: dict[str, bool | int | str] = {
     # a fake camera and microphone, given to every page
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
+    "media.navigator.video.default_fps": 8,  # as Chromium's
     "permissions.default.camera": 1,
     "permissions.default.microphone": 1,
     "media.autoplay.default": 0,

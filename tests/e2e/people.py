@@ -223,9 +223,11 @@ class People:
     ) -> Person:
         """`on` is another browser, `lines` are the camera's; who is `quiet` has camera and microphone turned off."""
         context = (on or self._browser).new_context(permissions=["camera", "microphone"])
-        if isinstance(context, BrowserContext):  # our driver of Firefox gives scripts to pages only
+        if isinstance(context, BrowserContext):
             context.add_init_script(camera_script(lines))
         person = Person(context, server, name)
+        if not isinstance(context, BrowserContext):  # our driver of Firefox gives scripts to pages only
+            person.page.add_init_script(camera_script(lines))
         if quiet:
             person.page.add_init_script(QUIET_JS)
         self.here.append(person)
