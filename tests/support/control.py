@@ -29,8 +29,8 @@ from sfu.calls.sharing import Sharing
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
+from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
-from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store, open_store
 from sfu.store.data import FILES, UNLIMITED
 from sfu.store.records import Company

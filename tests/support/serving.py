@@ -20,8 +20,8 @@ from trio_websocket import ConnectionClosed, wrap_server_stream
 from sfu.calls.rooms import Rooms
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
+from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
-from sfu.status import Status, create_metrics, create_status
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.challenges import Challenges

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 from sfu import bridge
 from sfu.media.bandwidth.allocation import Wish, allocate
-from sfu.media.bandwidth.estimator import BandwidthEstimator
+from sfu.media.bandwidth.downlink import Downlink
+from sfu.media.bandwidth.estimator import START_BPS, BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
+from sfu.media.bandwidth.send_side import SendSideEstimator
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Transceiver
 from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
-from sfu.media.rtp.twcc import arrivals
+from sfu.media.rtp.twcc import arrivals, report_number
 from sfu.media.streams.down_track import DownTrack
 from sfu.media.transport.transport import Transport
 
@@ -29,6 +31,8 @@ BANDWIDTH = "bandwidth"
 """Likewise: the downlink does not carry it."""
 SHOWN_HEIGHT = 720
 """Height assumed for a video until the page has told how large it shows it."""
+PROBE_MOST_S = 0.5
+"""A probe makes up for no longer time in which nothing was sent for it."""
 PROBE_BACK = 8
 """How many of the newest packets are repeated in turn for a probe."""
 ROUNDING = 1 + 1e-9
@@ -53,7 +57,9 @@ class Subscriber:
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, *, full: bool) -> None:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.subscriptions: dict[int, Publication] = {}
-        self.down = BandwidthEstimator()
+        self.down: Downlink = BandwidthEstimator()  # until its client gives transport-wide feedback
+        self._report = -1  # the number of its last one, modulo 256
+        self._sent: tuple[list[DownTrack[Any]], list[DownTrack[Any]]] = [], []  # videos and sound that it is sent
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
         self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
@@ -109,8 +115,19 @@ class Subscriber:
     def feedback(self, fci: bytes, now_s: float) -> None:
         """Takes its client's transport-wide feedback: which of the worker's video packets arrived, and when. Raises
         ValueError if it is truncated."""
-        sent = self._shared.send_buffers.history.sent
-        self.down.acknowledged([(*sent(number), arrived_s) for number, arrived_s in arrivals(fci)], now_s)
+        number, sent = report_number(fci), self._shared.send_buffers.history.sent
+        packets = [(*sent(seq16), arrived_s) for seq16, arrived_s in arrivals(fci)]
+        if self._report < 0:
+            self.down = SendSideEstimator(max(START_BPS, self.down.allowed_bps))
+        whole, self._report = number == (self._report + 1) & 0xFF, number
+        self._count_sent(now_s)
+        if self.down.acknowledged(packets, now_s, whole=whole):
+            self.allocate(now_s)
+
+    def _count_sent(self, now_s: float) -> None:
+        videos, sounds = self._sent
+        video_bytes = sum(map(_sent_bytes, videos)) + self._peer.rtx_bytes
+        self.down.sent(video_bytes, sum(map(_sent_bytes, sounds)), now_s)
 
     def estimated(self, bps: float, now_s: float) -> None:
         """Takes its client's estimate of the downlink (REMB)."""
@@ -134,7 +151,11 @@ class Subscriber:
         ]
         if not down_tracks:
             return
-        down.sent(sum(map(_sent_bytes, down_tracks)) + me.rtx_bytes, now_s)
+        self._sent = (
+            down_tracks,
+            [p.down_tracks[me.id] for p in self.subscriptions.values() if p.kind == "audio" and me.id in p.down_tracks],
+        )
+        self._count_sent(now_s)
         passed_s, self._allocated_s = now_s - self._allocated_s, now_s
         if me.agent.refused != self._refused:
             self._refused = me.agent.refused
@@ -142,8 +163,8 @@ class Subscriber:
                 down.refused(now_s)
         if down.asks(now_s):
             me.agent.measure_rtt(now_s)
-        if probe := down.probe_bytes(passed_s, now_s):
-            self._probe(probe, down_tracks, now_s)
+        if down.probe_bps:
+            self._probe(int(down.probe_bps * min(passed_s, PROBE_MOST_S) / 8), down_tracks, now_s)
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps

@@ -147,6 +147,14 @@ def _chunks(statuses: list[int]) -> bytes:
     return out
 
 
+def report_number(fci: bytes) -> int:
+    """The count of a feedback packet, modulo 256: a gap means that feedback was lost. Raises ValueError if the FCI is
+    truncated."""
+    if len(fci) < 8:
+        raise ValueError("cut transport-wide feedback")
+    return fci[7]
+
+
 def arrivals(fci: bytes) -> list[tuple[int, float]]:
     """The packets that a feedback packet reports as received: number (modulo 65,536) and arrival in seconds by the
     receiver's clock, whose origin is unknown and which wraps at 2^24 x 64 ms. In the order of numbers.
