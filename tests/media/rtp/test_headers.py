@@ -20,6 +20,7 @@ from aiortc.rtp import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from support.variants import variants
 
 from sfu.media.rtp import headers, rtcp, vp8
 
@@ -213,7 +214,7 @@ def test_extension_blocks(profile: int, block: str, expected: list[tuple[int, st
 # --- RTCP -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", WRAPS)
+@pytest.mark.parametrize("first", [*WRAPS[::4], *variants(*(one for one in WRAPS if one not in WRAPS[::4]))])
 @given(offsets=st.lists(st.integers(0, 400), min_size=1, max_size=60))
 def test_nack_agrees_with_aiortc(first: int, offsets: list[int]) -> None:
     entries = [((first + offset) & 0xFFFF, 0xAAAA >> offset % 16) for offset in offsets]
