@@ -29,18 +29,19 @@ SIZES = [
 class Known:
     """A downlink of which all is known; in place of an estimator."""
 
-    speaks, jammed, sent_bps = True, False, 0.0
+    speaks, jammed, probe_bps = True, False, 0.0
 
     def __init__(self, allowed_bps: float) -> None:
         self.allowed_bps, self.limited, self.next_bps = allowed_bps, True, 0.0
+
+    @property
+    def estimate_bps(self) -> float:
+        return self.allowed_bps
 
     def sent(self, *args: object) -> None: ...
     def refused(self, *args: object) -> None: ...
     def asks(self, now_s: float) -> bool:
         return False
-
-    def probe_bytes(self, *args: object) -> int:
-        return 0
 
     def want(self, next_bps: float, now_s: float, *, can_probe: bool = True) -> None:
         self.next_bps = next_bps

@@ -267,7 +267,7 @@ def test_feedback_of_a_queue_that_grows_lowers_what_is_allowed_at_once() -> None
         scene = Scene(0, Counting, Publication)
         mine = scene.subscriber
         assert isinstance(mine, Counting)
-        mine.view({video.video: 720 for video in scene.videos}, scene.now_s)
+        mine.view({video.video: Tile(720) for video in scene.videos}, scene.now_s)
         assert isinstance(mine.down, BandwidthEstimator)
         start_s, before = scene.now_s, 0
         for n in range(40):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from support.variants import variants
 from test_path import GCM, Subscriber, away_from_wrap, ends
 
+from sfu.media.bandwidth.allocation import Step
 from sfu.media.peer.publication import Publication
 from sfu.media.rtp import headers
 from sfu.media.rtp.numbering import HISTORY
@@ -246,7 +247,7 @@ class Scene:
         if self.subscribers:
             name = list(self.subscribers)[who % len(self.subscribers)]
             layers = list(self.publication.layers)
-            self.publication.prefer(name, layers[level % len(layers)], now=now)
+            self.publication.prefer(name, Step(layers[level % len(layers)]), now=now)
             down_track, wanted = self.model.down_tracks[name], level % len(layers)
             wanted = WHOLE if wanted == len(layers) - 1 else wanted
             down_track.wanted = None if wanted == down_track.level else wanted
