@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.namespaces import skip_without_namespaces
-from support.process import eventually
+from support.waiting import eventually
 
 from networks.lab import DELAY_MS, SERVER, Lab
 

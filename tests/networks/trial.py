@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 from playwright.sync_api import Browser, Error, Page, Playwright, sync_playwright
 from support.namespaces import Machine, ServerOn
-from support.process import eventually, workers
+from support.process import workers
+from support.waiting import eventually
 
 from networks.cases import Camera, Case, Change
 from networks.emulator import Traffic
