@@ -126,8 +126,7 @@ class Subscriber:
     def feedback(self, fci: bytes, now_s: float) -> None:
         """Takes its client's transport-wide feedback: which of the worker's video packets arrived, and when. Raises
         ValueError if it is truncated."""
-        number, sent = report_number(fci), self._shared.send_buffers.history.sent
-        packets = [(*sent(seq16), arrived_s) for seq16, arrived_s in arrivals(fci)]
+        number, packets = report_number(fci), self._shared.send_buffers.history.match(arrivals(fci))
         if self._report < 0:
             self.down = SendSideEstimator(max(START_BPS, self.down.allowed_bps))
         whole, self._report = number == (self._report + 1) & 0xFF, number

@@ -10,6 +10,7 @@ that is sent alone, such as a retransmission, takes a number of its own.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from struct import Struct
 
 from sfu.media.rtp import codecs, headers
@@ -39,12 +40,11 @@ class SendHistory:
     number most recently. Whoever numbers packets moves `next` on and enters their burst: `write` does for one packet,
     the fast path of ingress.py for many."""
 
-    __slots__ = ("_last", "bursts", "next")
+    __slots__ = ("bursts", "next")
 
     def __init__(self) -> None:
         self.next = 0
         self.bursts: list[Burst] = [_NEVER] * NUMBERS
-        self._last = _NEVER
 
     def write(self, packet: bytearray | memoryview, now_s: float) -> None:
         """Gives a packet that is sent alone, now, a number of its own. Its extension block must begin with an element
@@ -59,18 +59,31 @@ class SendHistory:
         self.next += 1
         _write_word(packet, _END - 4, WORDS[number] | word & 0xFF)
 
+    def match(self, arrivals: Sequence[tuple[int, float]]) -> list[tuple[float, int, float]]:
+        """For packets that arrived, by 16-bit number and time of arrival: when each was sent, its length in bytes, and
+        the arrival. Those that were never sent, or too long ago, are left out."""
+        found = []
+        first, sent_s, lengths = _NEVER
+        end, newest = first, self.next - 1
+        for seq16, arrived_s in arrivals:
+            number = newest - ((newest - seq16) & 0xFFFF)
+            if not first <= number < end:
+                first, sent_s, lengths = self._burst(number)
+                end = first + len(lengths)
+                if number >= end:
+                    continue
+            found.append((sent_s, lengths[number - first], arrived_s))
+        return found
+
     def sent(self, seq16: int) -> tuple[float, int]:
         """When the packet with this 16-bit number was sent, and its length in bytes; 0.0 and 0 if that was never, or
         more than NUMBERS packets ago."""
-        number = self.next - 1 - ((self.next - 1 - seq16) & 0xFFFF)
-        first, sent_s, lengths = self._last
-        if not 0 <= number - first < len(lengths):
-            back = next((back for back in range(READ_BATCH) if self._covers(number - back, number)), None)
-            if back is None:
-                return 0.0, 0
-            self._last = first, sent_s, lengths = self.bursts[number - back & 0xFFFF]
-        return sent_s, lengths[number - first]
+        return next(((sent_s, length) for sent_s, length, _ in self.match([(seq16, 0.0)])), (0.0, 0))
 
-    def _covers(self, first: int, number: int) -> bool:
-        begun, _, lengths = self.bursts[first & 0xFFFF]
-        return begun == first and number - first < len(lengths)
+    def _burst(self, number: int) -> Burst:
+        """The burst that has this extended number; one without packets if there is none."""
+        for first in range(number, number - READ_BATCH, -1):
+            burst = self.bursts[first & 0xFFFF]
+            if burst[0] == first and number - first < len(burst[2]):
+                return burst
+        return _NEVER
