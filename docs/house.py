@@ -35,7 +35,7 @@ CONTROL: Layers = [
     ("sfu.workers",),
     ("sfu.calls",),
     ("sfu.api",),
-    ("sfu.operator", "sfu.status", "sfu.stopping", "sfu.reload", "sfu.banner"),
+    ("sfu.operator", "sfu.serving"),
     ("sfu.doctor",),
     ("sfu.server",),
     ("sfu.commands",),

@@ -125,11 +125,13 @@ class Hold(Message, frozen=True):
 
 
 class Shown(NamedTuple):
-    """A video as a page shows it: `height` is in device pixels."""
+    """A video as a page shows it: `height` and `width` of its tile are in device pixels; a width of 0 does not
+    matter."""
 
     publisher: str
     source: str
     height: int
+    width: int = 0
 
 
 class View(Message, frozen=True):
@@ -137,6 +139,23 @@ class View(Message, frozen=True):
 
     peer: str
     videos: tuple[Shown, ...]
+
+
+class LayerSize(NamedTuple):
+    """A simulcast layer as a client sends it: its picture in pixels, and its maximum bitrate."""
+
+    rid: str
+    width: int
+    height: int
+    max_bps: int
+
+
+class Sizes(Message, frozen=True):
+    """The layers that the peer sends from this source, from now on; others stay silent. Empty: it does not tell."""
+
+    peer: str
+    source: str
+    layers: tuple[LayerSize, ...]
 
 
 class LogLevel(Message, frozen=True):
@@ -151,7 +170,7 @@ class Leave(Message, frozen=True):
     peer: str
 
 
-PeerCommand = Answer | Publish | Unpublish | Mute | View | RestartIce | Hold | Leave
+PeerCommand = Answer | Publish | Unpublish | Mute | View | Sizes | RestartIce | Hold | Leave
 Command = Configure | LogLevel | Listen | AskMapping | Join | PeerCommand
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------

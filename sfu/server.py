@@ -12,7 +12,6 @@ from pathlib import Path
 import trio
 
 from sfu.api import create_api
-from sfu.banner import announce
 from sfu.calls.admission import Admission
 from sfu.calls.entrance import Signaling
 from sfu.calls.moderation import Moderation
@@ -27,10 +26,11 @@ from sfu.process import systemd
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.process.systemd import Notifier
-from sfu.reload import Reload
+from sfu.serving.banner import announce
+from sfu.serving.reload import Reload
+from sfu.serving.status import Status, create_metrics, create_metrics_sign, create_status
+from sfu.serving.stopping import Stopping
 from sfu.settings.config import Config
-from sfu.status import Status, create_metrics, create_metrics_sign, create_status
-from sfu.stopping import Stopping
 from sfu.store import Store
 from sfu.store.data import FILES, open_data
 from sfu.store.records import Company

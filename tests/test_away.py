@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from support.control import eventually, running
+from support.control import running
 from support.rest_client import request
+from support.waiting import until
 
 from sfu.calls.admission import utc_now
 
@@ -56,7 +57,7 @@ async def test_a_call_outlives_the_database(tmp_path: Path, away: Away, database
                 assert (await alice.expect("left"))["reason"] == "left"
                 left = utc_now()
                 assert server.store.sessions.unwritten == 1
-        await eventually(lambda: not server.store.sessions.unwritten, 20)
+        await until(lambda: not server.store.sessions.unwritten)
         async with server.joined(name="dave"):
             names = {
                 one.user_name: one

@@ -5,7 +5,8 @@ from __future__ import annotations
 import psutil
 import pytest
 from support import forked
-from support.process import ROOT, environment, eventually, free_port, run
+from support.process import ROOT, environment, free_port, run
+from support.waiting import eventually
 
 
 @pytest.mark.parametrize("arguments", [("company", "--help"), ("dance",), ("serve",)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -13,33 +15,42 @@ sys.path.insert(0, str(ROOT / "docs"))
 import house
 
 SERVER, PAGE = house.python_modules(), house.page_modules()
-IMPORTS = {name: house.python_imports(path, SERVER) for name, path in SERVER.items()}
-PAGE_IMPORTS = {name: house.page_imports(path) for name, path in PAGE.items()}
 NEVER = {True: {"trio", "quart", "databases", "hypercorn"}, False: {"aiortc", "aioice", "pylibsrtp"}}
 """Libraries of the other plane, by whether a module is of the media plane."""
 
 
-@pytest.mark.parametrize("name", sorted(SERVER))
-def test_a_module_imports_only_from_its_layer_and_below(name: str) -> None:
-    media = name.startswith("sfu.media")
-    layers = house.MEDIA if media else house.CONTROL
-    for other in (other for other in IMPORTS[name] if other.partition(".")[0] == "sfu"):
-        assert other in SERVER, f"{name} imports {other}, which is none of ours"
-        assert other in house.SHARED or other.startswith("sfu.media") == media, (
-            f"{name} imports the other plane's {other}"
-        )
-        assert house.floor_of(other, layers) <= house.floor_of(name, layers), (
-            f"{name} imports {other}, which is above it"
-        )
-    assert not {other.partition(".")[0] for other in IMPORTS[name]} & NEVER[media]
+@cache
+def server_imports() -> dict[str, set[str]]:
+    return {name: house.python_imports(path, SERVER) for name, path in SERVER.items()}
 
 
-@pytest.mark.parametrize("name", sorted(PAGE))
-def test_a_module_of_the_page_imports_only_from_its_layer_and_below(name: str) -> None:
-    assert house.floor_of(name, house.PAGE) >= 0, f"docs/house.py has no layer for {name}"
-    for other in PAGE_IMPORTS[name]:
-        assert other in PAGE, f"{name} imports {other}, which is none of ours"
-        assert house.floor_of(other, house.PAGE) <= house.floor_of(name, house.PAGE), f"{other} is above {name}"
+@cache
+def page_imports() -> dict[str, set[str]]:
+    return {name: house.page_imports(path) for name, path in PAGE.items()}
+
+
+def test_a_module_imports_only_from_its_layer_and_below() -> None:
+    for name, imports in server_imports().items():
+        media = name.startswith("sfu.media")
+        layers = house.MEDIA if media else house.CONTROL
+        for other in (other for other in imports if other.partition(".")[0] == "sfu"):
+            assert other in SERVER, f"{name} imports {other}, which is none of ours"
+            assert other in house.SHARED or other.startswith("sfu.media") == media, (
+                f"{name} imports the other plane's {other}"
+            )
+            assert house.floor_of(other, layers) <= house.floor_of(name, layers), (
+                f"{name} imports {other}, which is above it"
+            )
+        foreign = {other.partition(".")[0] for other in imports} & NEVER[media]
+        assert not foreign, f"{name} imports the other plane's {foreign}"
+
+
+def test_a_module_of_the_page_imports_only_from_its_layer_and_below() -> None:
+    for name, imports in page_imports().items():
+        assert house.floor_of(name, house.PAGE) >= 0, f"docs/house.py has no layer for {name}"
+        for other in imports:
+            assert other in PAGE, f"{name} imports {other}, which is none of ours"
+            assert house.floor_of(other, house.PAGE) <= house.floor_of(name, house.PAGE), f"{other} is above {name}"
 
 
 def test_every_folder_has_a_layer() -> None:
@@ -49,9 +60,10 @@ def test_every_folder_has_a_layer() -> None:
     assert media == {name for layer in house.MEDIA for name in layer if name.count(".") == 2}
 
 
-@pytest.mark.parametrize("imports", [IMPORTS, PAGE_IMPORTS], ids=["server", "page"])
-def test_no_modules_import_each_other_in_a_circle(imports: dict[str, set[str]]) -> None:
-    left = {name: others & imports.keys() - {name} for name, others in imports.items()}
+@pytest.mark.parametrize("imports", [server_imports, page_imports])
+def test_no_modules_import_each_other_in_a_circle(imports: Callable[[], dict[str, set[str]]]) -> None:
+    found = imports()
+    left = {name: others & found.keys() - {name} for name, others in found.items()}
     while free := [name for name, others in left.items() if not others & left.keys()]:
         for name in free:
             del left[name]

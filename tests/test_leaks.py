@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import psutil
 import pytest
 import wsproto
-from support.media_client import Client, Control, until
+from support.media_client import Client, Control
 from support.process import Server, workers
+from support.waiting import until
 from wsproto.events import CloseConnection, Ping, Pong, Request, TextMessage
 
 from sfu import bridge

@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
-from support.process import ROOT, Server, environment, eventually, free_port, run, sfu, workers
+from support.process import ROOT, Server, environment, free_port, run, sfu, workers
 from support.rest_client import request
+from support.waiting import eventually
 from support.wire import joined
 
 from sfu import __version__
@@ -327,7 +328,8 @@ def test_a_media_worker_has_no_secret_and_no_file_of_the_server(
         monkeypatch.setenv(name, "a secret")
     monkeypatch.setenv("LC_TIME", "C.UTF-8")
     turn = {"turn_urls": "turn:turn.example.org", "turn_secret": "11" * 32}
-    server = start_server(server_key="00" * 32, allow_anonymous="off", log_level="warning", **turn)
+    started = (sys.executable, "-m", "sfu")  # none is forked, which would have what this process has
+    server = start_server(program=started, server_key="00" * 32, allow_anonymous="off", log_level="warning", **turn)
     assert server.env.keys() > {*names, "SFU_SERVER_KEY", "SFU_TURN_SECRET"}
 
     def data(process: psutil.Process) -> list[str]:

@@ -13,18 +13,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.process import ROOT, Server
 from support.pythons import CONSTRAINTS, environment, found
+from support.variants import variants
 from support.wire import joined
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [Requirement(line) for line in CONSTRAINTS.read_text().splitlines() if not line.startswith("#")]
 NAMED = [Requirement(text) for text in PROJECT["dependencies"]]
+VERSIONS = list(found())
 DEV = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
 
 pytest_plugins = ["support.installed"]
 
 
 @pytest.mark.timeout(600)  # where nothing of it is here yet, 60 MB are fetched
-@pytest.mark.parametrize("version", found())
+@pytest.mark.parametrize("version", [*VERSIONS[-1:], *variants(*VERSIONS[:-1])])
 async def test_an_installed_server_has_calls(version: str, wheel: Path, tmp_path: Path) -> None:
     bin_dir = environment(found()[version], tmp_path / "env", str(wheel))
     server = Server(program=(str(bin_dir / "sfu"),), folder=tmp_path)

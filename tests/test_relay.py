@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from support.process import eventually, free_port
+from support.process import free_port
 from support.relay import CLEAN, HOST, SERVER_HOST, SILENT, Link, Relay, Shape
+from support.waiting import eventually
 
 N = 10_000
 BAD = Shape(loss=0.1, duplicate=0.02, reorder=0.05, hold_s=0.03)

@@ -6,7 +6,8 @@ import asyncio
 import re
 
 import pytest
-from support.media_client import Client, LocalControl, check, clients, local_worker, run, until
+from support.media_client import Client, LocalControl, check, clients, local_worker, run
+from support.waiting import until
 
 from sfu import bridge
 from sfu.media.peer import negotiation

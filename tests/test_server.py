@@ -13,11 +13,13 @@ from urllib.request import urlopen
 
 import pytest
 import trio
-from support.process import ROOT, Server, environment, eventually, free_port, workers
+from support.process import ROOT, Server, environment, free_port, workers
+from support.variants import variants
+from support.waiting import eventually
 from support.wire import joined
 
 
-@pytest.mark.parametrize("options", [(), ("--self-signed",)], ids=["http", "self-signed"])
+@pytest.mark.parametrize("options", [(), *variants((("--self-signed",),))])
 async def test_a_hang_up_of_all_its_processes_ends_nothing(
     start_server: Callable[..., Server], options: tuple[str, ...]
 ) -> None:

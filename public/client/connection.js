@@ -3,14 +3,18 @@
  * rooms and participants: it passes their events to `on.event`.
  *
  * A Link repairs itself. If the WebSocket is lost while media flows, it opens another one and resumes the session; if the media
- * path goes silent, it restarts ICE. `trouble` tells what is under repair. Only if that fails is the link lost.
+ * path goes silent, it restarts ICE. A network that goes takes both, and nobody is told: so if the request for ICE is not answered at
+ * once, a second WebSocket is dialed beside the first. `trouble` tells what is under repair. Only if that fails is the link lost.
  */
 
+import { layersOf, sizesOf } from './encodings.js';
 import { GIVEN_UP, Socket } from './socket.js';
+import { inStereo, withStereo } from './stereo.js';
 
 const WELCOME_MS = 10_000; // from opening the WebSocket to `welcome`
 const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up earlier
-const RESUME_MS = { first: 1_000, spread: 2_000, last: 6_000, all: 20_000 }; // the server holds a session for 15 s
+const RESUME_MS = { first: 1_000, spread: 2_000, all: 30_000 }; // a refused attempt is repeated after first to first + spread
+const ATTEMPT_MS = { short: 2_000, long: 6_000, every: 4 }; // what an attempt to resume may take: new ones find a network that is back, while a long one in four suits slow networks
 const PULSE_MS = 500; // interval between two checks of the media path
 const DEAF_MS = { dense: 1_500, thin: 3_000 }; // the path is silent if nothing came for so long: dense after media, thin after RTCP reports, which come every second
 const DENSE = 4; // consecutive checks with new data that count as media
@@ -19,26 +23,15 @@ const LAST_MS = 1_000; // how long the media of a server that was killed may sti
 const DISCONNECTED_MS = 2_000; // tolerated ICE disconnection: it often recovers by itself
 const ASLEEP_MS = 10_000; // a timer this late means that the machine slept, and the network may have changed
 const RESTART_MS = 4_000; // between two ICE restarts; the server accepts one in 2 s
-const OFFER_MS = 3_000; // for the offer of an ICE restart; without it, the WebSocket counts as dead whatever its state
-const LOST_MS = 15_000; // silence after which the link is given up
+const OFFER_MS = 250; // for the offer of an ICE restart; without it, the WebSocket may be dead whatever its state
+const LOST_MS = 15_000; // silence after which the link is given up although the WebSocket works
 const CANDIDATES = 30; // the server accepts 32 and, being ICE-lite, needs none
-
-/** Encodings of the simulcast layers, by rid: for motion, and for detail or text (`contentHint`). */
-const MOTION = {
-  q: { scaleResolutionDownBy: 4, maxBitrate: 150_000 },
-  h: { scaleResolutionDownBy: 2, maxBitrate: 500_000 },
-  f: { scaleResolutionDownBy: 1, maxBitrate: 2_500_000 },
-};
-const DETAIL = {
-  q: { scaleResolutionDownBy: 2, maxFramerate: 5, maxBitrate: 250_000 },
-  h: { scaleResolutionDownBy: 1, maxFramerate: 5, maxBitrate: 800_000 },
-  f: { scaleResolutionDownBy: 1, maxFramerate: 30, maxBitrate: 2_500_000 },
-};
 
 /** Lives from the first WebSocket to the first failure that cannot be repaired; it is not reused. */
 export class Link {
   #url;
-  #socket;
+  #socket; // the one that brought `welcome`, or is to bring the first
+  #next = null; // the one dialed to take its place
   #pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   #local; // source → { track, stream, muted }; owned by the Room
   #on;
@@ -46,6 +39,7 @@ export class Link {
   #sections = new Map(); // source → transceiver that the server offers for sending it
   #asked = new Set(); // sources requested with `publish` but not offered yet
   #active = new Map(); // source → rids that somebody watches, as told by the server
+  #sized = new Map(); // source → the event `layers` last sent to the server
   #said = new Map(); // source → mute state last sent to the server
   #timers = {};
   #candidates = 0;
@@ -53,9 +47,12 @@ export class Link {
   #closed = false;
   #secret = ''; // of the session, for resuming it
   #cutAt = 0; // when the WebSocket was lost; 0 while there is one
-  #tries = 0; // attempts to resume
+  #tries = 0; // attempts to resume since the last `welcome`
+  #triedAt = -Infinity;
+  #toldAt = 0; // when the WebSocket last brought anything
   #deafSince = 0; // when the media path went silent; 0 while it works
   #restartedAt = -Infinity;
+  #restarting = false; // whether an ICE restart was requested and no offer has come since
   // received so far: bytes of media and reports, when they last grew (bytesAt) and the check before (from); with answered ICE
   // checks (all), when that last grew (at); and the number of consecutive checks at which bytes had grown (run)
   #heard = { bytes: 0, bytesAt: 0, from: 0, all: 0, at: 0, run: 0 };
@@ -69,7 +66,8 @@ export class Link {
     this.#url = url;
     this.#local = local;
     this.#on = on;
-    this.#dial(...(token ? [`token.${token}`] : []), ...(ticket ? [`return.${ticket}`] : []));
+    this.#socket = this.#dial(...(token ? [`token.${token}`] : []), ...(ticket ? [`return.${ticket}`] : []));
+    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server is not responding.'));
     this.#pc.onicecandidate = ({ candidate }) => {
       if (candidate?.candidate && this.#candidates++ < CANDIDATES) this.send('candidate', JSON.stringify(candidate));
     };
@@ -107,6 +105,7 @@ export class Link {
   unpublish(source) {
     this.#asked.delete(source);
     this.#said.delete(source);
+    this.#sized.delete(source);
     this.send('unpublish', { source });
   }
 
@@ -117,7 +116,7 @@ export class Link {
 
   /** Ends a pause before the next attempt to resume, or looks for a media path anew. */
   hurry() {
-    if (this.#timers.resume) this.#resume();
+    if (this.#timers.resume) this.#redial();
     else if (this.#secret && (this.#deafSince || !this.#reached)) this.#restart();
   }
 
@@ -133,6 +132,7 @@ export class Link {
     globalThis.removeEventListener?.('online', this.#changed);
     navigator.connection?.removeEventListener?.('change', this.#changed);
     this.#socket.close(code);
+    this.#next?.close(code);
     this.#pc.onconnectionstatechange = null;
     this.#pc.close();
   }
@@ -156,28 +156,33 @@ export class Link {
     const socket = new Socket(this.#url, values, {
       message: (event, data) => this.#receive(socket, event, data),
       closed: (opened) => {
-        if (opened) this.#cut('connection_lost', 'The connection to the server was lost.');
-        else this.#cut('unreachable', 'The server cannot be reached, or refuses this page.');
+        const said = opened
+          ? ['connection_lost', 'The connection to the server was lost.']
+          : ['unreachable', 'The server cannot be reached, or refuses this page.'];
+        if (socket === this.#next) this.#missed(...said);
+        else this.#cut(...said);
       },
     });
-    this.#socket = socket;
-    this.#after('welcome', WELCOME_MS, () => this.#cut('unreachable', 'The server is not responding.'));
+    return socket;
   }
 
   #receive(socket, event, data) {
+    this.#toldAt = performance.now();
+    if (event === 'bye' && data.code === 'replaced' && this.#toldAt - this.#triedAt < WELCOME_MS) return; // by an own attempt to resume, even one given up
     if (event === 'offer') {
       this.#cancel('offer');
+      this.#restarting = false;
       this.#serially(() => this.#answer(JSON.parse(data), socket));
     } else if (event === 'candidate') this.#serially(() => this.#pc.addIceCandidate(JSON.parse(data)));
     else if (event === 'layers') {
       this.#active.set(data.source, data.active);
       const section = this.#sections.get(data.source);
-      if (section) this.#serially(() => this.#layer(data.source, section));
+      if (section) this.#serially(() => section.sender.track && this.#layer(data.source, section));
     }
     else if (event === 'unreached') this.#explain(data);
     else {
       if (event === 'waiting') this.#cancel('welcome'); // the server decides how long somebody waits in the lobby
-      if (event === 'welcome') this.#welcome(data);
+      if (event === 'welcome') this.#welcome(socket, data);
       this.#on.event(event, data);
     }
   }
@@ -188,19 +193,27 @@ export class Link {
     if (!this.#closed) this.#on.event('unreached', asked ? data : { ...data, cause: 'browser' });
   }
 
-  #welcome({ session, resumed, ice_servers: iceServers }) {
-    this.#cancel('welcome');
+  #welcome(socket, { session, resumed, ice_servers: iceServers }) {
+    for (const timer of ['welcome', 'attempt', 'resume']) this.#cancel(timer);
+    if (socket === this.#next) {
+      this.#socket.close(GIVEN_UP);
+      this.#socket = socket;
+      this.#next = null;
+    }
     this.#secret = session;
     if (iceServers?.length) this.#pc.setConfiguration?.({ ...this.#pc.getConfiguration(), iceServers }); // for the next candidates
     if (!resumed) return this.#after('media', MEDIA_MS, () => this.#mediaFailed());
     this.#cutAt = this.#tries = 0;
     this.#asked.clear();
+    this.#sized.clear(); // the next pulse tells again
     for (const source of this.#sections.keys()) {
       this.#said.set(source, null); // the last message may not have arrived
       if (!this.#local.has(source) && sending(this.#sections.get(source))) this.unpublish(source);
     }
     for (const source of this.#local.keys()) this.sync(source);
-    if (this.#deafSince) this.#restart();
+    this.#restartedAt = -Infinity; // the last request may not have arrived
+    if (this.#deafSince) this.#deafSince = performance.now(); // there is a chance again
+    if (this.#deafSince || this.#restarting) this.#restart();
     this.#tell();
   }
 
@@ -208,18 +221,29 @@ export class Link {
   #cut(code, message, pause = RESUME_MS.first + Math.random() * RESUME_MS.spread) {
     const now = performance.now();
     for (const timer of ['welcome', 'offer']) this.#cancel(timer);
-    this.#restartedAt = -Infinity; // the last request may not have arrived
     this.#socket.close(GIVEN_UP);
     this.#cutAt ||= now;
-    const over = this.#pc.connectionState === 'failed' || now - this.#cutAt > RESUME_MS.all;
-    if (!this.#secret || !this.#reached || over) return this.lose(code, message);
-    this.#after('resume', Math.min(pause * 1.5 ** this.#tries++, RESUME_MS.last), () => this.#resume());
+    if (!this.#secret || !this.#reached || now - this.#cutAt > RESUME_MS.all) return this.lose(code, message);
+    if (!this.#next) this.#after('resume', pause, () => this.#redial());
     this.#tell();
   }
 
-  #resume() {
+  /** Dials a WebSocket that resumes the session. The present one stays, as it may work: only `welcome` shows which of them does. */
+  #redial() {
     this.#cancel('resume');
-    this.#dial(`resume.${this.#secret}`);
+    this.#next?.close(GIVEN_UP);
+    this.#triedAt = performance.now();
+    this.#next = this.#dial(`resume.${this.#secret}`);
+    const patience = ++this.#tries % ATTEMPT_MS.every ? ATTEMPT_MS.short : ATTEMPT_MS.long;
+    this.#after('attempt', patience, () => this.#missed('unreachable', 'The server is not responding.', 0));
+  }
+
+  /** An attempt to resume has failed, so the present WebSocket will not do better. */
+  #missed(code, message, pause) {
+    this.#cancel('attempt');
+    this.#next.close(GIVEN_UP);
+    this.#next = null;
+    this.#cut(code, message, pause);
   }
 
   // --- the media path ---
@@ -243,6 +267,7 @@ export class Link {
     this.#beatAt = Date.now();
     if (!this.#reached) return;
     if (late) this.#repair();
+    this.#resize();
     const now = performance.now();
     const { bytes, all } = await received(this.#pc);
     if (this.#closed) return;
@@ -258,7 +283,7 @@ export class Link {
     }
     if (this.trouble !== this.#toldTrouble) this.#tell();
     if (!this.#deafSince) return;
-    if (now - this.#deafSince > LOST_MS) this.#mediaFailed();
+    if (now - this.#deafSince > LOST_MS && !this.#cutAt) this.#mediaFailed();
     else this.#restart();
   }
 
@@ -271,7 +296,7 @@ export class Link {
   #deaf() {
     if (this.#deafSince) return;
     this.#deafSince = performance.now();
-    this.#restart();
+    this.hurry();
     this.#tell();
   }
 
@@ -280,8 +305,9 @@ export class Link {
     this.#on.trouble();
   }
 
-  /** The network may have changed. */
+  /** The network may have changed, so an attempt that began on the earlier one is over. */
   #repair() {
+    if (this.#next) this.#redial();
     this.hurry();
     if (this.#reached) this.#restart();
   }
@@ -290,7 +316,8 @@ export class Link {
     const now = performance.now();
     if (now - this.#restartedAt < RESTART_MS || !this.send('restart_ice', {})) return;
     this.#restartedAt = now;
-    this.#after('offer', OFFER_MS, () => this.#cut('connection_lost', 'The server is not responding.', Math.random() * 500));
+    this.#restarting = true;
+    this.#after('offer', OFFER_MS, () => this.#toldAt > now || this.#next || this.#redial());
   }
 
   #mediaFailed() {
@@ -336,16 +363,34 @@ export class Link {
     this.#on.media(new Map(media));
   }
 
-  /** Sets the encodings of a simulcast, and enables the layers that somebody watches. */
+  /** Sets the encodings of a simulcast by the size of its track, enables the layers that somebody watches, and tells the server. */
   async #layer(source, { sender }) {
     const parameters = sender.getParameters();
     if (!(parameters.encodings?.length > 1)) return;
     const active = this.#active.get(source) ?? ['q']; // until the server reports that somebody watches more
-    const layers = ['detail', 'text'].includes(sender.track?.contentHint) ? DETAIL : MOTION;
+    const layers = layersOf(sender.track);
     for (const encoding of parameters.encodings) {
-      Object.assign(encoding, { maxFramerate: undefined }, layers[encoding.rid], { active: active.includes(encoding.rid) });
+      const layer = layers.find(({ rid }) => rid === encoding.rid);
+      Object.assign(encoding, { maxFramerate: undefined }, layer?.encoding, { active: Boolean(layer) && active.includes(encoding.rid) });
     }
     await sender.setParameters(parameters).catch(() => {}); // renegotiated meanwhile: the next answer sets them
+    const sizes = sizesOf(source, layers);
+    if (sizes && this.#unsaid(sizes) && this.send('layers', sizes)) this.#sized.set(source, JSON.stringify(sizes));
+  }
+
+  /** Cameras change their size when the device is turned or replaced, shared windows when they are resized; no event tells. */
+  #resize() {
+    if (this.#cutAt) return;
+    for (const [source, section] of this.#sections) {
+      const { track } = section.sender;
+      if (track?.kind !== 'video' || !(section.sender.getParameters().encodings?.length > 1)) continue;
+      const sizes = sizesOf(source, layersOf(track));
+      if (sizes && this.#unsaid(sizes)) this.#serially(() => section.sender.track && this.#layer(source, section));
+    }
+  }
+
+  #unsaid(sizes) {
+    return this.#sized.get(sizes.source) !== JSON.stringify(sizes);
   }
 
   async #align(source) {
@@ -359,20 +404,6 @@ export class Link {
       this.#asked.add(source);
     }
   }
-}
-
-/** Whether to send a track in stereo: the sound of a shared tab or music, never a microphone. */
-const inStereo = (source, track) => source !== 'microphone' && track?.kind === 'audio' && track.getSettings().channelCount > 1;
-
-/** Adds Opus stereo parameters (RFC 7587) to the answer: for the mids `sent`, and for sections that the offer sends in stereo. */
-function withStereo(answer, offer, sent) {
-  const sections = (sdp) => sdp.split(/^(?=m=)/m);
-  const midOf = (section) => /^a=mid:(\S+)/m.exec(section)?.[1];
-  const coming = sections(offer).filter((section) => section.includes('sprop-stereo=1')).map(midOf);
-  const parameters = (mid) => (sent.includes(mid) ? ';stereo=1;sprop-stereo=1' : coming.includes(mid) ? ';stereo=1' : '');
-  return sections(answer)
-    .map((section) => section.replace(/^a=fmtp:\d+ .*useinbandfec=1.*/m, (line) => line + parameters(midOf(section))))
-    .join('');
 }
 
 /** Totals so far: `bytes` of media and reports received, `all`, which adds the number of answered ICE checks, and `asked`, of checks sent. */

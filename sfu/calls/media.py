@@ -87,6 +87,11 @@ class Media:
         self.check(source)
         self.command(bridge.Mute(self._peer.id, source, muted))
 
+    def sizes(self, source: str, layers: tuple[bridge.LayerSize, ...]) -> None:
+        """The client sends these layers of a source. Raises BadSource."""
+        self.check(source)
+        self.command(bridge.Sizes(self._peer.id, source, layers))
+
     def check(self, source: str) -> None:
         """Raises BadSource if the source is not published."""
         if source not in self._sources:

@@ -343,8 +343,9 @@ def is_secret(text: str) -> bool:
 
 
 def new_id() -> str:
-    """An id for a peer: short, and unguessable (72 random bits)."""
-    return secrets.token_urlsafe(9)
+    """An id for a peer: short, and unguessable (72 random bits). None looks like an option of a command."""
+    made = secrets.token_urlsafe(9)
+    return new_id() if made.startswith("-") else made
 
 
 def _to(peers: Iterable[Peer], message: ServerMessage) -> Deliveries:

@@ -41,6 +41,7 @@ from sfu.protocol.client_messages import (
     Publish,
     Reaction,
     RestartIce,
+    Sizes,
     Unpublish,
     View,
     decode,
@@ -333,8 +334,11 @@ class Session:
                 self._heard_of(source)
                 self.mute(source, muted)
             case View(videos):
-                shown = (bridge.Shown(video.peer, video.source, video.height) for video in videos)
+                shown = (bridge.Shown(video.peer, video.source, video.height, video.width) for video in videos)
                 self._media.command(bridge.View(peer.id, tuple(shown)))
+            case Sizes(source, layers):
+                sizes = (bridge.LayerSize(one.rid, one.width, one.height, one.max_bps) for one in layers)
+                self._media.sizes(source, tuple(sizes))
             case Chat(text):
                 if not peer.permissions.chat:
                     raise errors.NotAllowed("Your token does not let you write in the chat.")

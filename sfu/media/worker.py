@@ -31,6 +31,7 @@ from sfu.media.peer.quality import QUALITY_S, uploads
 from sfu.media.peer.room import Room
 from sfu.media.peer.shared import Shared
 from sfu.media.peer.speakers import LISTEN_S
+from sfu.media.peer.subscriber import Tile
 from sfu.media.priority import hurry
 from sfu.media.rtp.twcc import FEEDBACK_MS
 from sfu.media.streams.fanout import SendBuffers
@@ -84,14 +85,15 @@ class Worker:
         self.rooms: dict[str, Room[Peer]] = {}
         self.counters: dict[str, int] = defaultdict(int)  # no Counter, whose item assignment is slower
         ways = [Handover(socket.socket(fileno=fd), self.counters) for fd in configure.handovers]
-        forward = Ingress(self.counters).forward
+        send_buffers = SendBuffers(self.counters)
+        forward = Ingress(self.counters, send_buffers.history).forward
         self.udp = UdpPort(self.counters, forward, Handovers(configure.index, ways), joins=configure.joins)
         passed = socket.socket(fileno=configure.connections) if configure.connections >= 0 else None
         self.tcp = TcpPort(self.udp, self.counters, forward, passed) if passed is not None else None
         self.outbox: asyncio.Queue[bridge.Event] = asyncio.Queue(EVENT_QUEUE)
         self.shared = Shared(
             configure, self.udp, Certificate.generateCertificate(), self.emit, self.counters,
-            SendBuffers(self.counters), bridge.Listen(configure.hosts, configure.advertise), candidates=[],
+            send_buffers, bridge.Listen(configure.hosts, configure.advertise), candidates=[],
         )  # fmt: skip
         self.listening = Listening(self.shared, self.peers)
         self._measuring = asyncio.Event()
@@ -144,6 +146,7 @@ class Worker:
             case bridge.Publish():
                 peer.negotiation.publish(command.source, command.kind)
             case bridge.Unpublish():
+                peer.publisher.tell_sizes(command.source, ())
                 peer.negotiation.unpublish(command.source)
             case bridge.Mute():
                 peer.publisher.mute(command.source, command.muted)
@@ -152,8 +155,10 @@ class Worker:
             case bridge.Hold():
                 peer.hold(command.held)
             case bridge.View():
-                heights = {Video(publisher, source): height for publisher, source, height in command.videos}
-                peer.subscriber.view(heights, time.monotonic())
+                tiles = {Video(publisher, source): Tile(*size) for publisher, source, *size in command.videos}
+                peer.subscriber.view(tiles, time.monotonic())
+            case bridge.Sizes():
+                peer.publisher.tell_sizes(command.source, command.layers)
             case bridge.Leave():
                 self._forget(peer.id)
                 peer.close()

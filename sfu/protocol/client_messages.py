@@ -14,6 +14,7 @@ from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 CHAT_BYTES = 4096
 CANDIDATE_CHARACTERS = 1024
 SHOWN_VIDEOS, SHOWN_PIXELS = 500, 16_384
+MAX_BPS = 100_000_000
 Pixels = msgspec.Meta(ge=1, le=SHOWN_PIXELS)
 SOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
@@ -64,6 +65,24 @@ class View:
     """All videos that the page shows now. The server sends no others until the next `view`."""
 
     videos: Annotated[tuple[Shown, ...], msgspec.Meta(max_length=SHOWN_VIDEOS)]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSize:
+    """A simulcast layer as the client sends it: the size of its picture, and its maximum bitrate."""
+
+    rid: Literal["q", "h", "f"]
+    width: Annotated[int, Pixels]
+    height: Annotated[int, Pixels]
+    max_bps: Annotated[int, msgspec.Meta(ge=1, le=MAX_BPS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The layers that the client sends of a source from now on, and no others."""
+
+    source: str
+    layers: Annotated[tuple[LayerSize, ...], msgspec.Meta(max_length=3)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +139,8 @@ class Leave:
 
 
 ClientMessage = (
-    Answer | Candidate | Publish | Unpublish | Mute | View | Chat | RestartIce | Hand | Reaction | Moderate | ChangeRoom
-    | EndCall | Leave
+    Answer | Candidate | Publish | Unpublish | Mute | View | Sizes | Chat | RestartIce | Hand | Reaction | Moderate
+    | ChangeRoom | EndCall | Leave
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -131,6 +150,7 @@ CLIENT_EVENTS: dict[str, type] = {
     "unpublish": Unpublish,
     "mute": Mute,
     "view": View,
+    "layers": Sizes,
     "chat": Chat,
     "restart_ice": RestartIce,
     "hand": Hand,
@@ -184,7 +204,7 @@ def _check(message: ClientMessage) -> None:
                 raise ChatTooLong(f"A chat message may be {CHAT_BYTES} bytes.")
             if not text.strip():
                 raise BadMessage("The chat message is empty.")
-        case Publish(source) | Unpublish(source) | Mute(source) | Moderate(_, _, str(source)):
+        case Publish(source) | Unpublish(source) | Mute(source) | Sizes(source) | Moderate(_, _, str(source)):
             if not SOURCE.match(source):
                 raise BadSource("A source is 1 to 32 of a-z, 0-9 and '-', a letter first.")
         case Candidate(candidate):

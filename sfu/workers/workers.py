@@ -85,7 +85,7 @@ class Workers:
     listen where `addresses` says; its `run` keeps that up to date.
     """
 
-    def __init__(self, config: Config, counters: Counters, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, config: Config, counters: Counters, command: Sequence[str] = ()) -> None:
         self.on_event: Callable[[int, bridge.Event], None] = lambda worker, event: None
         self.on_death: Callable[[int], None] = lambda worker: None
         self.stats = [bridge.Stats() for _ in range(config.workers)]
@@ -93,7 +93,7 @@ class Workers:
         self.addresses = Addresses(config)
         self._config = config
         self._counters = counters
-        self._command = command
+        self._command = command or COMMAND
         self._workers = [_Worker(index) for index in range(config.workers)]
         self._marked = {mark(worker.index): worker for worker in self._workers}
         self._full_at = -math.inf

@@ -183,25 +183,6 @@ def test_every_route_is_listed() -> None:
     assert list(REQUESTS) == [route.name for route in ROUTES]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # both are asked all this again below
-@pytest.mark.parametrize("credential", EXPECTED)
-async def test_every_route_with_every_credential(
-    store: Store, clock: Any, acme: Tenant, world: World, credential: str
-) -> None:
-    from support.rest import serving
-
-    await furnish(store, acme, world)
-    async with serving(store, clock, limits=False) as rest:
-        for route in ROUTES:
-            reply = await ask(rest, route.name, world.token, world.credentials[credential])
-            status, code = EXPECTED[credential].get(route.access, (0, ""))
-            if status == 0:
-                assert reply.status == route.status, (route.name, reply.body)
-            else:
-                assert (reply.status, reply.code) == (status, code), route.name
-                assert ("www-authenticate" in reply.headers) == (status == 401)
-
-
 async def test_every_route_with_the_right_key(rest: Rest, store: Store, acme: Tenant, world: World) -> None:
     await furnish(store, acme, world)
     for route in ROUTES:
@@ -399,20 +380,27 @@ async def test_a_wrong_credential_is_told_what_it_is(rest: Rest, acme: Tenant, w
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
-async def test_no_key_secret_or_token_in_logs_errors_or_database(
+async def test_every_route_with_every_credential_and_no_secret_in_answers_logs_or_database(
     store: Store, clock: Any, acme: Tenant, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     from support.rest import serving
 
     caplog.set_level(logging.DEBUG)
+    await furnish(store, acme, world)
+    said = []
     async with serving(store, clock, limits=False) as rest:
         wanted = {"room_id": ROOM, "user_name": "alice"}
         issued = (await rest("POST", "/tokens", wanted, key=acme.key)).json["token"]
-        said = [
-            (await ask(rest, route.name, world.token, credential)).body.decode()
-            for credential in world.credentials.values()
-            for route in ROUTES
-        ]
+        for credential in sorted(EXPECTED, key="moderator".__eq__):  # what that one may change comes last
+            for route in ROUTES:
+                reply = await ask(rest, route.name, world.token, world.credentials[credential])
+                said.append(reply.body.decode())
+                status, code = EXPECTED[credential].get(route.access, (0, ""))
+                if status == 0:
+                    assert reply.status == route.status, (route.name, credential, reply.body)
+                else:
+                    assert (reply.status, reply.code) == (status, code), (route.name, credential)
+                    assert ("www-authenticate" in reply.headers) == (status == 401)
     dumped = [
         str(dict(row))
         for table in ("companies", "rooms", "tokens", "sessions")

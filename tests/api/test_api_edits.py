@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from support.variants import both_engines, variants
 
 if TYPE_CHECKING:
     from support.rest import Rest
@@ -37,7 +38,8 @@ async def test_two_editors_do_not_overwrite_each_other(rest: Rest) -> None:
     assert (await rest("DELETE", "/rooms/team", headers={"If-Match": weak})).status == 204
 
 
-@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])
+@both_engines
+@pytest.mark.parametrize("headers", [{}, *variants({"If-Match": "*"})])
 async def test_edits_without_a_version_all_count(rest: Rest, headers: dict[str, str]) -> None:
     await rest("POST", "/rooms", {"room_id": "team"})
     changes = [{"name": "N"}, {"description": "D"}, {"max_participants": 7}] * 7
@@ -56,6 +58,7 @@ async def test_edits_without_a_version_all_count(rest: Rest, headers: dict[str, 
     assert (room["name"], room["description"], room["max_participants"]) == ("N", "D", 7)
 
 
+@both_engines
 async def test_of_edits_of_one_version_one_counts(rest: Rest) -> None:
     tag = (await rest("POST", "/rooms", {"room_id": "team"})).headers["etag"]
     statuses: list[int] = []
@@ -69,7 +72,8 @@ async def test_of_edits_of_one_version_one_counts(rest: Rest) -> None:
     assert sorted(statuses) == [200] + 19 * [412]
 
 
-@pytest.mark.parametrize("headers", [{}, {"If-Match": "*"}], ids=["without", "any"])
+@both_engines
+@pytest.mark.parametrize("headers", [{}, *variants({"If-Match": "*"})])
 async def test_a_room_is_deleted_while_others_edit_it(rest: Rest, headers: dict[str, str]) -> None:
     await rest("POST", "/rooms", {"room_id": "team"})
     statuses: dict[str, set[int]] = {"PUT": set(), "DELETE": set()}

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.control import Client, Server, eventually, running, settings
+from support.control import Client, Server, running, settings
+from support.waiting import until
 
 from sfu.refusals import DatabaseUnavailable
 from sfu.store.records import RoomSettings
@@ -72,7 +73,7 @@ async def test_no_line_is_lost_while_the_database_is_away(
                 await server.store.companies.create("Acme")
             lines = [await said(alice, f"line {n}") for n in range(5)]
             assert len(server.store.lines) == 5
-        await eventually(lambda: not server.store.lines, 20)
+        await until(lambda: not server.store.lines)
         kept = (await server.store.chat.list(server.default.id, "team")).items
         assert [line.text for line in reversed(kept)] == [line["text"] for line in lines]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.control import DEADLINE_S, HANDSHAKE, Server, eventually, open_files, running, settings, tasks
+from support.control import DEADLINE_S, HANDSHAKE, Server, open_files, running, settings, tasks
+from support.waiting import until
 from trio_websocket import ConnectionClosed
 from wsproto.events import TextMessage
 
@@ -58,7 +59,7 @@ async def test_welcome_comes_first_and_then_the_offer(tmp_path: Path) -> None:
 async def test_others_are_told_who_comes_what_they_publish_and_that_they_go(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined(name="alice") as alice:
         await alice.answer()
-        await eventually(lambda: server.rooms.peers[alice.peer].tracks)
+        await until(lambda: server.rooms.peers[alice.peer].tracks)
         async with server.joined(name="bob") as bob:
             joined = {"peer": bob.peer, "name": "bob", "moderator": False, "publish": True}
             assert await alice.expect("joined") == joined
@@ -105,7 +106,7 @@ async def test_how_a_call_goes_is_told_counted_and_kept(tmp_path: Path) -> None:
             said = {"up": up, "down": None, "cause": cause, "peers": {alice.peer: 3.0}}
             assert await alice.expect("quality") == said
             assert await alice.expect("quality") == said | {"peers": {alice.peer: 3.4}}
-        await eventually(lambda: not server.rooms.peers)
+        await until(lambda: not server.rooms.peers)
         await server.store.sessions.flush()
         (record,) = (await server.store.history.room_sessions(server.default.id, "team")).items
         assert record.quality.score_mean == pytest.approx(3.1333, abs=1e-3)
@@ -252,7 +253,7 @@ async def test_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sfu.workers.workers.RETRY_MAX_S", 60.0)
     async with running(tmp_path, plan="ready,crash") as server:
         os.kill(int(server.workers.advertised[0]), signal.SIGKILL)
-        await eventually(lambda: not server.workers.ready)
+        await until(lambda: not server.workers.ready)
         problem = await server.refused("/ws")
         assert (problem["status"], problem["code"]) == (503, "media_unavailable")
         async with server.client() as client:
@@ -272,7 +273,7 @@ async def test_a_handshake_that_is_none(tmp_path: Path) -> None:
             await stream.send_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
             answer = await read_to_end(stream)
         assert answer.startswith(b"HTTP/1.1 400 ")
-        await eventually(lambda: tasks() == before)
+        await until(lambda: tasks() == before)
 
 
 async def test_a_host_that_is_no_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -431,7 +432,7 @@ async def test_messages_may_come_as_fast_as_the_bucket_fills(tmp_path: Path) -> 
             await alice.expect("chat")
             await alice.expect("chat")
             heard = trio.current_time()
-            await eventually(lambda heard=heard: trio.current_time() > heard + 0.03)  # type: ignore[misc]
+            await until(lambda heard=heard: trio.current_time() > heard + 0.03)  # type: ignore[misc]
 
 
 async def test_too_many_frames_that_are_no_message(tmp_path: Path) -> None:
@@ -495,7 +496,7 @@ async def test_leave(tmp_path: Path) -> None:
     async with running(tmp_path) as server, server.joined() as alice:
         await alice.send("leave")
         await alice.expect_bye("left", 1000, rejoin=False)
-        await eventually(lambda: not server.rooms.rooms)
+        await until(lambda: not server.rooms.rooms)
         assert server.counters.get("sfu_ends_total", code="left") == 1
 
 
@@ -575,7 +576,7 @@ async def test_a_worker_that_dies_sends_its_peers_to_rejoin(tmp_path: Path) -> N
             await alice.expect_bye("media_restarted", 1012, rejoin=True)
             await carol.send("chat", {"text": "not concerned"})
             await carol.expect("chat")
-        await eventually(lambda: server.workers.is_ready(worker))
+        await until(lambda: server.workers.is_ready(worker))
         async with server.joined("one") as again:
             assert again.welcome["participants"] == []
 
@@ -657,7 +658,7 @@ async def test_one_that_never_answers_the_close_frame(tmp_path: Path, monkeypatc
             answer = await read_to_end(stream)
             assert b'"bye"' in answer
             assert answer.endswith(CLOSE_1000)
-            await eventually(lambda: tasks() == before)
+            await until(lambda: tasks() == before)
 
 
 async def test_one_that_pings_into_the_close(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -668,7 +669,7 @@ async def test_one_that_pings_into_the_close(tmp_path: Path, caplog: pytest.LogC
             answer += await stream.receive_some()
         await stream.send_all(b"\x89\x80\0\0\0\0" * 3)
         await read_to_end(stream)
-        await eventually(lambda: server.counters.get("sfu_connection_failures_total", kind="websocket") == 1)
+        await until(lambda: server.counters.get("sfu_connection_failures_total", kind="websocket") == 1)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -678,13 +679,13 @@ async def test_one_that_never_answers_pings(tmp_path: Path, monkeypatch: pytest.
     async with running(tmp_path, config) as server, server.raw() as stream:
         answer = await read_to_end(stream)
         assert b"The client stopped responding." in answer
-        await eventually(lambda: server.counters.get("sfu_ends_total", code="unresponsive") == 1)
+        await until(lambda: server.counters.get("sfu_ends_total", code="unresponsive") == 1)
 
 
 async def test_one_that_answers_pings_stays(tmp_path: Path) -> None:
     async with running(tmp_path, settings(ping_s=0.05, pong_s=2.0)) as server, server.joined() as alice:
         joined = trio.current_time()
-        await eventually(lambda: trio.current_time() > joined + 0.5)
+        await until(lambda: trio.current_time() > joined + 0.5)
         await alice.send("chat", {"text": "still here"})
         await alice.expect("chat")
 
@@ -698,7 +699,7 @@ async def test_one_that_does_not_read_while_much_waits(tmp_path: Path, monkeypat
             peer = (await bob.expect("joined"))["peer"]
             await bob.flood(peer, 60, 500_000)  # sockets of Linux hold about 10 MB
             assert await bob.expect("left") == {"peer": peer, "reason": "slow_consumer"}
-            await eventually(lambda: tasks() == before)
+            await until(lambda: tasks() == before)
 
 
 async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -709,7 +710,7 @@ async def test_one_that_does_not_read_for_too_long(tmp_path: Path, monkeypatch: 
             peer = (await bob.expect("joined"))["peer"]
             await bob.flood(peer, 60, 500_000)
             assert await bob.expect("left") == {"peer": peer, "reason": "slow_consumer"}
-            await eventually(lambda: tasks() == before)
+            await until(lambda: tasks() == before)
 
 
 async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
@@ -718,7 +719,7 @@ async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
         before = tasks()
         async with server.joined():
             pass
-        await eventually(lambda: tasks() == before)
+        await until(lambda: tasks() == before)
         files = open_files()
         async with server.joined() as alice:
             await alice.send("leave")
@@ -737,8 +738,8 @@ async def test_ends_of_all_kinds_leave_nothing_behind(tmp_path: Path) -> None:
         async with server.raw() as stream:
             await stream.send_all(b"\x81\x85nonsense that is not masked text")
         await server.refused("/ws?room=%00")
-        await eventually(lambda: tasks() == before)
-        await eventually(lambda: open_files() == files)
+        await until(lambda: tasks() == before)
+        await until(lambda: open_files() == files)
         assert not server.rooms.rooms
         assert not server.rooms.peers
         assert server.workers.pick() == 0

@@ -16,8 +16,9 @@ from urllib.parse import urlencode
 import jwt
 import pytest
 import trio
-from support.control import HANDSHAKE, Client, Server, eventually, running, settings
+from support.control import HANDSHAKE, Client, Server, running, settings
 from support.rest_client import request
+from support.waiting import until
 
 from sfu.calls.admission import utc_now
 from sfu.calls.entrance import WATCH_S
@@ -95,7 +96,7 @@ async def test_a_token_binds_room_and_name(server: Server, issue: Issue, acme: t
             welcome = await welcomed(client)
             assert (welcome["room"], welcome["name"], welcome["permissions"]) == ("team", "alice", may)
             assert list(server.rooms.rooms) == [f"{acme[0].id}/team"]
-        await eventually(lambda: not server.rooms.rooms)
+        await until(lambda: not server.rooms.rooms)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ async def test_a_token_that_expires_lets_nobody_in_and_ends_no_call(
     claims = jwt.decode(token, options={"verify_signature": False, "verify_exp": False})
     async with server.connect(url(token)) as client:
         secret = (await welcomed(client))["session"]
-        await eventually(lambda: utc_now().timestamp() > claims["exp"] + tokens.LEEWAY_S)
+        await until(lambda: utc_now().timestamp() > claims["exp"] + tokens.LEEWAY_S)
         assert (await server.refused(url(token)))["code"] == "token_expired"
         await client.send("chat", {"text": "still here"})
         assert (await client.expect("chat"))["text"] == "still here"
@@ -401,7 +402,7 @@ async def test_a_session_is_opened_and_closed(server: Server, issue: Issue, acme
                 await trio.sleep(0.05)
         await client.send("leave")
         await client.expect_bye("left", 1000, rejoin=False)
-    await eventually(lambda: not server.rooms.peers)
+    await until(lambda: not server.rooms.peers)
     (session,) = await sessions(server, acme[0])
     assert session.leave_reason == "left"
     assert session.disconnected_at is not None
@@ -479,7 +480,7 @@ async def test_who_cannot_be_taken_leaves_no_open_session(server: Server, acme: 
     async with server.joined():
         server.signaling.stop()
         assert (await server.refused("/ws"))["code"] == "server_stopping"
-    await eventually(lambda: not server.rooms.peers)
+    await until(lambda: not server.rooms.peers)
     assert all(one.disconnected_at for one in await sessions(server, server.default))
 
 

@@ -16,8 +16,9 @@ from urllib.parse import urlencode
 
 import pytest
 import trio
-from support.control import Client, Server, eventually, running, settings
+from support.control import Client, Server, running, settings
 from support.rest_client import request
+from support.waiting import until
 from wsproto.events import TextMessage
 
 from sfu.calls import websocket
@@ -64,7 +65,7 @@ async def ticket(
 async def welcomed(client: Client) -> dict[str, Any]:
     client.welcome = await client.expect("welcome")
     client.peer = client.welcome["peer"]
-    await until(client, "offer")  # others may come meanwhile
+    await client.until("offer")  # others may come meanwhile
     return client.welcome
 
 
@@ -74,14 +75,6 @@ async def moderator(server: Server, target: str = "") -> AsyncIterator[Client]:
     async with server.connect(target or await ticket(server, "mod", moderate=True)) as mod:
         await welcomed(mod)
         yield mod
-
-
-async def until(client: Client, event: str) -> Any:
-    """The data of the next such event, whatever comes before it."""
-    while True:
-        found, data = await client.receive()
-        if found == event:
-            return data
 
 
 async def moderate(client: Client, action: str, peer: str, source: str | None = None) -> None:
@@ -169,14 +162,14 @@ async def test_who_is_muted_is_muted_in_the_worker_and_told(server: Server, capl
     ):
         assert [(p["name"], p["moderator"]) for p in carol.welcome["participants"]] == [("mod", True), ("bob", False)]
         await bob.answer()
-        await until(carol, "track")
-        await until(mod, "track")
+        await carol.until("track")
+        await mod.until("track")
         await moderate(mod, "mute", bob.peer)
         muted = {"peer": bob.peer, "source": "microphone", "muted": True, "by": "mod"}
-        told = [await until(client, "mute") for client in (bob, carol, mod)]
+        told = [await client.until("mute") for client in (bob, carol, mod)]
         assert told == [muted, *[muted | {"by": ""}] * 2]
         await moderate(mod, "mute", bob.peer, "camera")  # before there is a picture
-        assert (await until(bob, "mute"))["source"] == "camera"
+        assert (await bob.until("mute"))["source"] == "camera"
         session = server.signaling.calls.seats[bob.peer].record.id
         about = f"mute_participant room='{server.key('team')}' peer={bob.peer} name='bob' session={session}"
         by = f"by='mod' by_peer={mod.peer} client=127.0.0.1"
@@ -205,9 +198,9 @@ async def test_a_removed_persons_token_stays_out_over_a_restart(tmp_path: Path, 
             await welcomed(again)
             await moderate(mod, "remove", eve.peer)
             for client in (eve, again):
-                assert (await until(client, "bye"))["code"] == "removed"
+                assert (await client.until("bye"))["code"] == "removed"
                 assert await client.closed() == 4403
-            assert (await until(bob, "left"))["reason"] == "removed"
+            assert (await bob.until("left"))["reason"] == "removed"
             assert (await server.refused(target))["code"] == "removed"
             async with server.connect(await ticket(server, "eve")) as other:  # another token is another matter
                 await welcomed(other)
@@ -290,12 +283,12 @@ async def test_who_waits_in_the_lobby_is_let_in_or_refused(server: Server) -> No
             await moderate(mod, "admit", waiter["peer"])
             await welcomed(bob)
             assert bob.peer != waiter["peer"]
-            assert (await until(mod, "lobby"))["waiting"] == both[1:]
+            assert (await mod.until("lobby"))["waiting"] == both[1:]
             await moderate(mod, "refuse", both[1]["peer"])
             await carol.expect_bye("lobby_refused", 4403, rejoin=False)
-            assert (await until(mod, "lobby"))["waiting"] == []
+            assert (await mod.until("lobby"))["waiting"] == []
             await moderate(mod, "admit", both[1]["peer"])
-            assert (await until(mod, "error"))["code"] == "unknown_peer"
+            assert (await mod.until("error"))["code"] == "unknown_peer"
 
 
 async def test_nobody_gets_credentials_for_turn_before_admission(tmp_path: Path) -> None:
@@ -304,7 +297,7 @@ async def test_nobody_gets_credentials_for_turn_before_admission(tmp_path: Path)
         await welcomed(mod)
         await mod.send("room", {"lobby": True})
         async with server.client(name="bob") as bob:
-            (waiter,) = (await until(mod, "lobby"))["waiting"]
+            (waiter,) = (await mod.until("lobby"))["waiting"]
             assert (await bob.expect("waiting")).keys() == {"room", "name", "attended"}
             await moderate(mod, "admit", waiter["peer"])
             (turn_server,) = (await bob.expect("welcome"))["ice_servers"]
@@ -320,8 +313,8 @@ async def test_who_waits_is_told_whether_anybody_can_let_them_in(server: Server)
             async with server.connect(await ticket(server, "guest")) as guest:
                 await guest.expect("waiting")  # and bob hears nothing of that
             async with server.connect(await ticket(server, "second", moderate=True)):
-                await until(mod, "joined")
-            await until(mod, "left")
+                await mod.until("joined")
+            await mod.until("left")
         assert (await bob.expect("waiting"))["attended"] is False
 
 
@@ -354,12 +347,12 @@ async def test_who_is_admitted_comes_into_a_locked_room(server: Server) -> None:
     async with server.connect(await ticket(server, "mod", moderate=True)) as mod:
         await welcomed(mod)
         await mod.send("room", {"lobby": True})
-        await until(mod, "room")
+        await mod.until("room")
         async with server.client(name="bob") as bob:
             await bob.expect("waiting")
-            (waiter,) = (await until(mod, "lobby"))["waiting"]
+            (waiter,) = (await mod.until("lobby"))["waiting"]
             await mod.send("room", {"locked": True})
-            await until(mod, "room")
+            await mod.until("room")
             assert (await server.refused("/ws?room=team&username=late"))["code"] == "room_locked"
             await moderate(mod, "admit", waiter["peer"])
             await welcomed(bob)
@@ -376,11 +369,11 @@ async def test_who_waits_may_leave_and_the_lobby_is_bounded(tmp_path: Path) -> N
                     await bob.expect("waiting")
                     await carol.expect("waiting")
                     assert (await server.refused("/ws?room=team&username=dave"))["code"] == "room_full"
-                await eventually(lambda: len(server.signaling.calls.lobby.waiting(server.key("team")).waiting) == 1)
+                await until(lambda: len(server.signaling.calls.lobby.waiting(server.key("team")).waiting) == 1)
                 await bob.send("chat", {"text": "hello?"})
                 await bob.send("leave")
                 await bob.expect_bye("left", 1000, rejoin=False)
-            await eventually(lambda: not server.signaling.calls.lobby.waiting(server.key("team")).waiting)
+            await until(lambda: not server.signaling.calls.lobby.waiting(server.key("team")).waiting)
             async with server.client(name="spam") as spam:
                 await spam.expect("waiting")
                 for _ in range(20):
@@ -426,7 +419,7 @@ async def test_a_token_that_expires_in_the_lobby_has_its_minute(server: Server) 
         async with server.connect(await ticket(server, "bob", age_s=599)) as bob:
             await bob.expect("waiting")
             (waiter,) = (await mod.expect("lobby"))["waiting"]
-            await eventually(lambda: utc_now() > expires + timedelta(seconds=1))
+            await until(lambda: utc_now() > expires + timedelta(seconds=1))
             await moderate(mod, "admit", waiter["peer"])
             await welcomed(bob)
 
@@ -448,9 +441,9 @@ async def test_the_api_does_it_too(server: Server, caplog: pytest.LogCaptureFixt
     key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
     async with server.joined(name="bob") as bob, server.joined(name="eve") as eve:
         await bob.answer()
-        await until(eve, "track")
+        await eve.until("track")
         await eve.send("hand", {"raised": True})
-        up = await until(bob, "hand")
+        up = await bob.until("hand")
         present = (await rest(server, "GET", "/rooms/team/participants", key)).json["items"]
         assert [(p["peer"], p["user_name"], p["hand"]) for p in present] == [
             (bob.peer, "bob", 0),
@@ -469,7 +462,7 @@ async def test_the_api_does_it_too(server: Server, caplog: pytest.LogCaptureFixt
             ("mute_participant", True),
             ("remove_participant", True),
         ]
-        assert (await until(eve, "bye"))["code"] == "removed"
+        assert (await eve.until("bye"))["code"] == "removed"
         assert (await server.refused("/ws?room=team&username=eve"))["code"] == "removed"
         (ban,) = (await rest(server, "GET", "/rooms/team/bans", key)).json["items"]
         assert (ban["user_name"], ban["banned_by"], ban["address"]) == ("eve", "", "127.0.0.1")
@@ -485,7 +478,7 @@ async def test_the_api_does_it_too(server: Server, caplog: pytest.LogCaptureFixt
             "public": True,
             "chat_cleared": False,
         }
-        assert await until(bob, "room") == state
+        assert await bob.until("room") == state
         assert (await server.refused("/ws?room=team&username=eve"))["code"] == "room_locked"
         await bob.send("chat", {"text": "hello"})
         line = await bob.expect("chat")
@@ -526,7 +519,7 @@ async def test_the_end_of_the_call_is_everybodys(server: Server, caplog: pytest.
             await mod.expect("lobby")
             await mod.send("end_call")
             for client in (mod, bob, dave):
-                data = await until(client, "bye")
+                data = await client.until("bye")
                 assert (data["code"], data["rejoin"]) == ("call_ended", False)
                 assert await client.closed() == 1000
         await carol.send("chat", {"text": "still here"})

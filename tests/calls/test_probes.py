@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from support.process import Server
+from support.waiting import until
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from sfu.calls import probes
@@ -34,12 +35,6 @@ async def device(server: Server, secret: str) -> AsyncIterator[WebSocketConnecti
                 nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)  # trio-websocket leaves it open where the server closes first
-
-
-async def until(holds: Callable[[], object]) -> None:
-    with trio.fail_after(SECONDS):
-        while not holds():  # noqa: ASYNC110 - nothing announces it
-            await trio.sleep(0.02)
 
 
 async def event(ws: WebSocketConnection, name: str) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import trio
-from support.control import Client, Server, eventually, open_files, running, settings, tasks
-from test_moderation import moderate, moderator, until
+from support.control import Client, Server, open_files, running, settings, tasks
+from support.waiting import until
+from test_moderation import moderate, moderator
 from trio_websocket import ConnectionClosed
 
 from sfu.calls.admission import utc_now
@@ -33,7 +34,7 @@ async def cut(client: Client) -> None:
 async def held(server: Server, client: Client, secret: str = "") -> None:
     await cut(client)
     secret = secret or client.welcome["session"]
-    await eventually(lambda: server.signaling.calls.session_of(secret)._link is None)  # type: ignore[union-attr]
+    await until(lambda: server.signaling.calls.session_of(secret)._link is None)  # type: ignore[union-attr]
 
 
 @asynccontextmanager
@@ -67,7 +68,7 @@ async def test_a_peer_whose_connection_broke_is_still_there_and_goes_on(tmp_path
         assert set(server.rooms.peers) == {alice.peer, bob.peer}
         await bob.send("mute", {"source": "microphone", "muted": True})
         await bob.answer()
-        await eventually(lambda: server.rooms.peers[bob.peer].tracks)
+        await until(lambda: server.rooms.peers[bob.peer].tracks)
         await bob.send("chat", {"text": "while she is away"})
         await bob.expect("chat")  # and no `left` before it
         async with resumed(server, alice) as again:
@@ -121,23 +122,23 @@ async def test_what_a_moderator_wants_is_said_again_until_it_was_heard(tmp_path:
         server.rooms.hand(server.rooms.peers[alice.peer], 1)  # and its answer was lost
         await moderate(mod, "mute", alice.peer, "microphone")
         await moderate(mod, "ask_unmute", alice.peer, "camera")
-        await eventually(lambda: "microphone" in server.rooms.peers[alice.peer].muted)
+        await until(lambda: "microphone" in server.rooms.peers[alice.peer].muted)
         for _ in range(2):  # that connection may break as well
             async with resumed(server, alice) as again:
-                assert (await until(again, "hand")) == {"peer": alice.peer, "raised": 1}
-                assert (await until(again, "mute")) == {
+                assert (await again.until("hand")) == {"peer": alice.peer, "raised": 1}
+                assert (await again.until("mute")) == {
                     "peer": alice.peer,
                     "source": "microphone",
                     "muted": True,
                     "by": "mod",
                 }
-                assert (await until(again, "asked")) == {"name": "mod", "source": "camera"}
+                assert (await again.until("asked")) == {"name": "mod", "source": "camera"}
                 await held(server, again)
         async with resumed(server, alice) as again:
             await again.send("mute", {"source": "microphone", "muted": True})
             await again.send("mute", {"source": "camera", "muted": False})
             await again.send("chat", {"text": "heard"})
-            await until(again, "chat")
+            await again.until("chat")
             await held(server, again)
         async with resumed(server, alice) as again:
             await again.send("chat", {"text": "still here"})
@@ -209,14 +210,14 @@ async def test_before_there_is_anything_to_resume_nothing_is_resumed(tmp_path: P
         secret = (await alice.expect("welcome"))["session"]
         await held(server, alice, secret)
         await refused(server, secret)
-        await eventually(lambda: not server.rooms.peers)
+        await until(lambda: not server.rooms.peers)
 
 
 async def test_a_bare_client_has_no_way_back_and_is_gone_at_once(tmp_path: Path) -> None:
     async with running(tmp_path, LONG) as server, server.client(full=False) as bare:
         await bare.expect("offer")
         await cut(bare)
-        await eventually(lambda: not server.rooms.peers)
+        await until(lambda: not server.rooms.peers)
         assert server.counters.get("sfu_ends_total", code="left") == 1
 
 
@@ -298,7 +299,7 @@ async def test_who_is_held_is_ended_like_everybody_else(tmp_path: Path, end: str
                 "token": "token_revoked", "room": "room_deleted", "stop": "server_stopping",
                 "worker": "media_restarted", "media": "media_lost",
             }  # fmt: skip
-            await eventually(lambda: alice.peer not in server.rooms.peers)
+            await until(lambda: alice.peer not in server.rooms.peers)
             assert server.counters.get("sfu_ends_total", code=reasons[end]) >= 1
 
 
@@ -320,7 +321,7 @@ async def test_many_that_break_and_resume_leave_nothing_behind(tmp_path: Path) -
         before = tasks()
         async with server.joined():
             pass
-        await eventually(lambda: tasks() == before)
+        await until(lambda: tasks() == before)
         files = open_files()
         async with AsyncExitStack() as stack:
             last = await stack.enter_async_context(server.joined())
@@ -331,6 +332,6 @@ async def test_many_that_break_and_resume_leave_nothing_behind(tmp_path: Path) -
             last = await stack.enter_async_context(resumed(server, last))
             await last.send("leave")
             await last.expect_bye("left", 1000, rejoin=False)
-        await eventually(lambda: tasks() == before)
-        await eventually(lambda: open_files() == files)
+        await until(lambda: tasks() == before)
+        await until(lambda: open_files() == files)
         assert not server.rooms.peers

@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 
 import pytest
 import trio
-from support.control import Client, Server, eventually, running, settings
+from support.control import Client, Server, running, settings
 from support.rest_client import request
 from support.variants import variants
+from support.waiting import until
 
 from sfu.calls import websocket
 from sfu.calls.admission import Entry, utc_now
@@ -82,7 +83,7 @@ async def entered(server: Server, target: str = TEAM, **how: Any) -> AsyncIterat
 async def gone(server: Server, client: Client, going: Going = reload) -> str:
     """Lets the page go and waits until its seat is given up; returns the ticket."""
     await going(client)
-    await eventually(lambda: client.peer not in server.rooms.peers)
+    await until(lambda: client.peer not in server.rooms.peers)
     ticket: str = client.welcome["ticket"]
     return ticket
 
@@ -224,7 +225,7 @@ async def test_who_does_not_answer_is_replaced(tmp_path: Path, monkeypatch: pyte
     """The network failed before the reload, so no close frame arrived."""
     monkeypatch.setattr(websocket, "PROBE_S", 0.2)
     async with running(tmp_path, settings(hold_s=60.0)) as server, server.raw():
-        await eventually(lambda: server.rooms.peers)
+        await until(lambda: server.rooms.peers)
         (before,) = server.rooms.peers.values()
         async with entered(server, "/ws?room=team", ticket=before.ticket) as again:
             assert again.peer == before.id
@@ -347,7 +348,7 @@ async def test_who_was_removed_does_not_return(server: Server) -> None:
     async with entered(server, "/ws", token=token) as alice:
         (record,) = await server.store.history.participants(server.default.id, "team")
         assert server.signaling.moderation.remove(server.default.id, "team", record.id)
-        await eventually(lambda: not server.rooms.peers)
+        await until(lambda: not server.rooms.peers)
     await refused(server, alice.welcome["ticket"], "removed", "/ws", token=token)
 
 
@@ -357,7 +358,7 @@ async def test_who_was_removed_in_another_tab_does_not_return(server: Server) ->
         ticket = await gone(server, alice)
         (record,) = [one for one in await history(server) if one.disconnected_at is None]
         assert server.signaling.moderation.remove(server.default.id, "team", record.id)
-        await eventually(lambda: twin.peer not in server.rooms.peers)
+        await until(lambda: twin.peer not in server.rooms.peers)
     await refused(server, ticket, "removed", "/ws", token=token)
 
 

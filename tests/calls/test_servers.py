@@ -10,24 +10,32 @@ from typing import Any
 
 import pytest
 import trio
-from support.control import Client, Server, eventually, running, settings
+from support.control import Client, Server, running, settings
 from support.rest_client import Reply, request
+from support.tables import database
+from support.variants import variants
+from support.waiting import until
 
 from sfu.calls.admission import utc_now
 
 pytest_plugins = ["support.postgres"]
 
 
+@pytest.fixture(params=["postgresql", *variants("sqlite")])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Of the engine that is meant for several servers."""
+    return database(request)
+
+
 @pytest.fixture
 async def servers(tmp_path: Path, database_url: str) -> AsyncIterator[tuple[Server, Server]]:
     """Two servers, `a` and `b`."""
-    url = database_url or f"sqlite:///{tmp_path}/sfu.db"
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     config = settings(chat_kept_s=3600)
     async with (
-        running(tmp_path / "a", config, database_url=url, name="a") as a,
-        running(tmp_path / "b", config, database_url=url, name="b") as b,
+        running(tmp_path / "a", config, database_url=database_url, name="a") as a,
+        running(tmp_path / "b", config, database_url=database_url, name="b") as b,
     ):
         yield a, b
 
@@ -70,7 +78,7 @@ async def test_a_call_is_joined_where_it_is(servers: tuple[Server, Server]) -> N
         assert preview.json == {"name": "team", "participants": [], "open": False, "refused": "room_elsewhere"}
         async with b.joined("other"):
             pass
-    await eventually(lambda: not a.rooms.rooms and not a.store.leaves)
+    await until(lambda: not a.rooms.rooms and not a.store.leaves)
     async with b.joined(name="bob"):
         pass
 
@@ -89,7 +97,7 @@ async def test_people_of_a_dead_server_have_their_seats_in_a_full_room(tmp_path:
         async with server.joined() as alice, server.joined(name="bob"):
             ticket = alice.welcome["ticket"]
             await alice.ws.aclose(1001)
-        await eventually(lambda: not server.rooms.peers)
+        await until(lambda: not server.rooms.peers)
         await died(server, seconds=20)
         async with server.connect("/ws?room=team&username=alice", ticket=ticket) as early:
             await early.expect_bye("room_elsewhere", 1013, rejoin=True)  # that server may still live
@@ -98,7 +106,7 @@ async def test_people_of_a_dead_server_have_their_seats_in_a_full_room(tmp_path:
         async with server.connect("/ws?room=team&username=alice", ticket=ticket) as again:
             assert (await again.expect("welcome"))["ticket"] == ticket
             assert (await server.refused("/ws?room=team&username=carol"))["code"] == "room_full"
-        await eventually(lambda: not server.rooms.peers)
+        await until(lambda: not server.rooms.peers)
         rows = await server.store.database.read("SELECT user_name FROM sessions WHERE server = 'sfu'")
         assert [row["user_name"] for row in rows] == ["alice"]
 
@@ -147,7 +155,7 @@ async def test_a_room_deleted_through_another_server_ends_its_call(servers: tupl
         async with server.client(name="bob") as bob:
             await bob.expect("welcome")
             assert (await bob.receive())[0] == "offer"  # and no history before it
-        await eventually(lambda server=server: not server.rooms.rooms and not server.store.leaves)  # type: ignore[misc]
+        await until(lambda server=server: not server.rooms.rooms and not server.store.leaves)  # type: ignore[misc]
 
 
 async def test_the_first_who_enters_a_room_made_anew_meets_nothing_old(
@@ -178,12 +186,12 @@ async def test_chat_that_meets_a_deletion_is_gone(servers: tuple[Server, Server]
     for turn in range(10):
         async with a.joined() as alice, trio.open_nursery() as nursery:
             nursery.start_soon(alice.spam_chat, 200)
-            await eventually(lambda: len(a.store.lines))
+            await until(lambda: len(a.store.lines))
             server = (a, b)[turn % 2]
             nursery.start_soon(ask, server, key, "DELETE", "/rooms/team")
             await alice.closed()
             nursery.cancel_scope.cancel()
-        await eventually(lambda: not a.rooms.rooms and not a.store.leaves and not a.store.lines)
+        await until(lambda: not a.rooms.rooms and not a.store.leaves and not a.store.lines)
         assert (await a.store.database.read("SELECT * FROM chat_lines")) == []
 
 
@@ -194,7 +202,7 @@ async def test_chat_that_meets_its_end_is_not_kept(servers: tuple[Server, Server
     key = await default_key(a)
     async with a.joined() as alice, trio.open_nursery() as nursery:
         nursery.start_soon(alice.spam_chat, 1000)
-        await eventually(lambda: len(a.store.lines))
+        await until(lambda: len(a.store.lines))
         assert (await ask(servers[through], key, "PUT", "/rooms/team", {"chat_kept_s": 0})).status == 200
         nursery.cancel_scope.cancel()
     await a.store.lines.flush()

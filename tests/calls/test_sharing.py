@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from support.control import Client, Server, eventually, running, settings
+from support.control import Server, running, settings
 from support.rest_client import request
+from support.waiting import until
 from test_moderation import ticket
 
 from sfu.calls import sharing, transfers
@@ -48,13 +49,6 @@ def stored(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "files").iterdir())
 
 
-async def until(client: Client, event: str) -> Any:
-    while True:
-        found, data = await client.receive()
-        if found == event:
-            return data
-
-
 async def test_a_file_is_shared_fetched_and_told_to_who_comes_later(server: Server, tmp_path: Path) -> None:
     body = bytes(range(256)) * 16_384  # 4 MiB
     async with server.joined(name="alice") as alice, server.joined(name="bob") as bob:
@@ -64,9 +58,9 @@ async def test_a_file_is_shared_fetched_and_told_to_who_comes_later(server: Serv
         file = reply.json
         assert file == {"name": "café.png", "size": len(body), "type": "image/png", "url": file["url"]}
         assert "/" + reply.headers["location"] == file["url"]
-        line = await until(bob, "chat")
+        line = await bob.until("chat")
         assert (line["peer"], line["text"], line["file"]) == (alice.peer, "", file)
-        assert await until(alice, "chat") == line
+        assert await alice.until("chat") == line
         got = await fetch(server, file["url"])
         assert (got.status, got.body) == (200, body)
         assert got.headers["content-type"] == "image/png"
@@ -153,8 +147,8 @@ async def test_half_a_file_leaves_nothing(tmp_path: Path) -> None:
         head += "Content-Length: 100000\r\n\r\n"
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(head.encode() + b"x" * 1000)
-            await eventually(lambda: stored(tmp_path))
-        await eventually(lambda: not stored(tmp_path))
+            await until(lambda: stored(tmp_path))
+        await until(lambda: not stored(tmp_path))
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(head.encode() + b"x" * 1000)
             with trio.fail_after(5):
@@ -175,7 +169,7 @@ async def test_one_persons_slow_uploads_stop_nobody_elses(tmp_path: Path, monkey
             for _ in range(5):
                 stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", server.port))
                 await stream.send_all(head.encode() + b"x")
-            await eventually(lambda: len(stored(tmp_path)) == sharing.UPLOADS_OF_ONE)
+            await until(lambda: len(stored(tmp_path)) == sharing.UPLOADS_OF_ONE)
             assert (await send(server, bob.welcome["session"], b"x")).status == 201
 
 

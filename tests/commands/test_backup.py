@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import stat
 import subprocess
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.filled import FILE, FILE_ID, contents, fill, share
-from support.process import ROOT, Server, environment, eventually, sfu
+from support.process import ROOT, Server, environment, sfu
 from support.rest_client import request
 from support.variants import variants
+from support.waiting import eventually
 
 from sfu.settings.config import Config
 from sfu.store import copies
@@ -40,12 +42,24 @@ async def make(config: Config) -> None:
     share(config.data_dir / "files")
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    """The settings of a server with rows in every table and a shared file."""
-    made = Config(data_dir=tmp_path / "data")
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the data of a server that has rows in every table and a shared file, and with its backup."""
+    folder = tmp_path_factory.mktemp("original")
+    made, file = Config(data_dir=folder / "data"), folder / "b.tar"
     trio.run(make, made)
-    return made
+    done = sfu("backup", str(file), env=env(made))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{file}: 2 companies, 2 rooms, 1 token, ")
+    assert "1 shared files (0.0 MB)" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def config(original: Path, tmp_path: Path) -> Config:
+    """The settings of a server with a copy of these data."""
+    shutil.copytree(original / "data", tmp_path / "data")
+    return Config(data_dir=tmp_path / "data")
 
 
 def env(config: Config, **more: str) -> dict[str, str]:
@@ -59,16 +73,13 @@ def all_of(config: Config) -> tuple[dict[str, list[list[Any]]], list[str], bytes
 
 
 @pytest.fixture
-def backup(config: Config, tmp_path: Path) -> Path:
-    file = tmp_path / "b.tar"
-    done = sfu("backup", str(file), env=env(config))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{file}: 2 companies, 2 rooms, 1 token, ")
-    assert "1 shared files (0.0 MB)" in done.stdout
-    return file
+def backup(original: Path, config: Config, tmp_path: Path) -> Path:
+    """A copy of their backup: each costs the passphrase's work."""
+    return Path(shutil.copy2(original / "b.tar", tmp_path / "b.tar"))
 
 
-def test_a_backup_has_everything_and_only_its_owner_reads_it(backup: Path) -> None:
+def test_a_backup_has_everything_and_only_its_owner_reads_it(original: Path) -> None:
+    backup = original / "b.tar"
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert set(os.listdir(backup.parent)) == {"data", "b.tar"}
     with tarfile.open(backup) as tar:
@@ -283,7 +294,7 @@ def test_a_damaged_backup_is_refused_before_anything(backup: Path, tmp_path: Pat
 # --- beside a server -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", *variants("postgresql")])
 def url(request: pytest.FixtureRequest) -> str:
     """Empty for SQLite in the data folder."""
     return "" if request.param == "sqlite" else running_postgres(request)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import trio
-from support.process import ROOT, Server, environment, eventually, sfu
+from support.process import ROOT, Server, environment, sfu
 from support.rest_client import Reply, request
 from support.variants import variants
+from support.waiting import eventually
 
 from sfu.errors import ConfigError
 from sfu.settings.config import Config

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
-from support.control import Client, running
+from support.control import running
 from support.filled import FILE_ID, fill, share
 from support.process import Server, environment, sfu
+from support.variants import variants
 
 from sfu.errors import Removed
 from sfu.settings.config import Config
@@ -70,13 +70,7 @@ def test_a_name_in_other_letters_is_not_taken_for_nobody(server: Server) -> None
     assert (done.returncode, done.stdout) == (0, "Nothing about 'BOB' was found.\n")
 
 
-async def until(client: Client, event: str) -> Any:
-    while (found := await client.receive())[0] != event:
-        pass
-    return found[1]
-
-
-@pytest.mark.parametrize("by", ["name", "id"])
+@pytest.mark.parametrize("by", ["name", *variants("id")])
 async def test_a_person_in_a_call_is_removed_and_the_call_forgets_them(
     by: str, database_url: str, tmp_path: Path, server_key: ServerKey
 ) -> None:
@@ -84,9 +78,9 @@ async def test_a_person_in_a_call_is_removed_and_the_call_forgets_them(
     async with running(tmp_path, config, database_url=database_url) as server:
         async with server.joined(name="bob") as bob, server.joined(name="alice") as alice:
             await alice.send("chat", {"text": "who I am"})
-            line = await until(bob, "chat")
+            line = await bob.until("chat")
             await bob.send("chat", {"text": "mine stays"})
-            await until(bob, "chat")
+            await bob.until("chat")
             (session,) = [
                 one for one in (await server.store.history.room_sessions(server.default.id, "team")).items
                 if one.user_name == "alice"
@@ -98,10 +92,10 @@ async def test_a_person_in_a_call_is_removed_and_the_call_forgets_them(
             assert done.returncode == 0, done.stderr
             assert "in a call now, and removed from it: room 'team'" in done.stderr
             assert "1 chat line" in done.stdout
-            assert (await until(alice, "bye"))["code"] == Removed.code
-            assert await until(bob, "chat_deleted") == {"id": line["id"]}
+            assert (await alice.until("bye"))["code"] == Removed.code
+            assert await bob.until("chat_deleted") == {"id": line["id"]}
         async with server.client(name="carol") as carol:
-            lines = (await until(carol, "history"))["lines"]
+            lines = (await carol.until("history"))["lines"]
             assert [(one["name"], one["text"]) for one in lines] == [("bob", "mine stays")]
         rows = await server.store.database.read("SELECT user_name FROM sessions ORDER BY user_name")
         assert [row["user_name"] for row in rows] == ["bob", "carol"]

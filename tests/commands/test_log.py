@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.control import eventually
 from support.operating import Place, placed
 from support.process import environment, sfu
+from support.waiting import until
 
 from sfu.calls.moderation import Moderation
 from sfu.commands.log import since
@@ -72,7 +72,7 @@ async def test_the_path_of_a_call_is_in_its_story(place: Place, capsys: pytest.C
     async with place.server.joined("team", "Eve") as eve:
         await eve.do(("Connected", {"address": "203.0.113.7", "transport": "udp"}))
         seat = place.server.signaling.calls.seats[eve.peer]
-        await eventually(lambda: seat.path)
+        await until(lambda: seat.path)
         await eve.send("leave")
         await eve.closed()
     await place.server.store.sessions.flush()

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from support import wheels
-from support.process import ROOT, eventually, free_port
+from support.process import ROOT, free_port
 from support.vm import chroot
+from support.waiting import eventually
 
 from sfu.settings.config import Config
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.debian import environment, program
-from support.process import ROOT, Server, eventually
+from support.process import ROOT, Server
+from support.waiting import eventually
 
 DEPLOY = ROOT / "deploy"
 RULES, DASHBOARD = DEPLOY / "prometheus-rules.yml", DEPLOY / "grafana-dashboard.json"

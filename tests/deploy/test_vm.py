@@ -14,8 +14,9 @@ from typing import cast
 import pytest
 from people import FAKE_DEVICES, People, Person, in_call, launch
 from playwright.sync_api import sync_playwright
-from support.process import ROOT, Server, eventually, free_port
+from support.process import ROOT, Server, free_port
 from support.vm import USER, Machine, machine
+from support.waiting import eventually
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 

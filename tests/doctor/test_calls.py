@@ -13,6 +13,7 @@ from support.process import Server, free_port
 from support.relay import CLEAN, HOST, SILENT, Relay
 from support.stun_server import StunServer
 from support.turn import coturn
+from support.variants import variants
 
 from sfu.doctor import calls
 
@@ -25,7 +26,7 @@ def left_behind(server: Server) -> int:
         return sum(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("rooms", "sessions"))
 
 
-@pytest.mark.parametrize("options", [(), ("--self-signed",)], ids=["http", "https"])
+@pytest.mark.parametrize("options", [(), *variants((("--self-signed",),))])
 async def test_sound_comes_back_over_udp_and_tcp_and_leaves_nothing(
     start_server: Callable[..., Server], options: tuple[str, ...]
 ) -> None:
@@ -85,7 +86,7 @@ async def test_tcp_that_is_off(start_server: Callable[..., Server]) -> None:
     assert (await doctor("turn", env=server.env))[1].startswith("no TURN server named")
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("transport", ["udp", *variants("tcp")])
 async def test_a_turn_server_and_its_secret(
     start_server: Callable[..., Server], tmp_path: Path, transport: str
 ) -> None:

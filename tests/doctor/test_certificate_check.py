@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.certificates import Signed, make, pem, write
 from support.doctors import Found, doctor
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 NAME = "meet.example.org"
 

@@ -11,7 +11,8 @@ import urllib.request
 from typing import Any
 
 from playwright.sync_api import Browser, Page
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 _numbers = itertools.count(1)
 AT_ONCE = 12

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from support.process import eventually
+from support.waiting import eventually
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import Ping, Request, TextMessage
@@ -30,6 +30,7 @@ PREFERENCES: dict[str, bool | int | str] = {
     # a fake camera and microphone, given to every page
     "media.navigator.streams.fake": True,
     "media.navigator.permission.disabled": True,
+    "media.navigator.video.default_fps": 8,  # as Chromium's
     "permissions.default.camera": 1,
     "permissions.default.microphone": 1,
     "media.autoplay.default": 0,

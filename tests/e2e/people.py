@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome-stable")
 """The first draws no windows and their decoration: half the work."""
 FAKE_DEVICES = "--use-fake-device-for-media-stream=device-count=3,fps=8"
 """The middle camera is one of depths, which calls cannot send."""
+LIGHT = ("--in-process-gpu", "--disable-features=AudioServiceOutOfProcess")
+"""Fewer processes draw and mix."""
 REFUSED = "--use-fake-ui-for-media-stream=deny"
 """Who asks for camera and microphone is refused."""
 HERE = "rooms.test"
 """A name for 127.0.0.1 that browsers know of no reason to trust: without TLS its pages are not a secure context."""
 
-_OPENS_JS = """(height) => {
+_OPENS_JS = """([height, sound]) => {
     const { mediaDevices } = navigator;
     const real = mediaDevices?.getUserMedia.bind(mediaDevices);
-    if (real) mediaDevices.getUserMedia = ({ video, ...others }) => {
-        if (video) Object.assign(video, { width: height * 16 / 9, height });
-        return real(video ? { video, ...others } : others);
+    if (real) mediaDevices.getUserMedia = (asked) => {
+        if (asked.video) Object.assign(asked.video, { width: height * 16 / 9, height });
+        if (asked.audio) Object.assign(asked.audio, sound);
+        return real(asked);
     };
 }"""
 FILE_BYTES = 100_000
@@ -80,9 +85,11 @@ _VIEW_JS = """([peer, height]) => {
 }"""
 
 
-def camera_script(lines: int = LINES) -> str:
-    """A script before all of a page's: cameras have so many lines, in 16:9."""
-    return f"({_OPENS_JS})({lines})"
+def camera_script(lines: int = LINES, *, plain: bool = True) -> str:
+    """A script before all of a page's: cameras have so many lines, in 16:9. Sound that is not `plain` has its echo and
+    noise suppressed, which costs more than the picture, and gives the fake microphone's beeps an end that is heard."""
+    sound = {"echoCancellation": False, "noiseSuppression": False} if plain else {}
+    return f"({_OPENS_JS})({json.dumps([lines, sound])})"
 
 
 def launch(playwright: Playwright, *arguments: str, machine: Callable[[str], str] = str) -> Browser:
@@ -99,7 +106,7 @@ def launch(playwright: Playwright, *arguments: str, machine: Callable[[str], str
         "--autoplay-policy=no-user-gesture-required",
         f"--host-resolver-rules=MAP {HERE} 127.0.0.1",
     ]
-    return playwright.chromium.launch(executable_path=machine(found), args=[*flags, *arguments])
+    return playwright.chromium.launch(executable_path=machine(found), args=[*flags, *LIGHT, *arguments])
 
 
 class Person:
@@ -216,9 +223,11 @@ class People:
     ) -> Person:
         """`on` is another browser, `lines` are the camera's; who is `quiet` has camera and microphone turned off."""
         context = (on or self._browser).new_context(permissions=["camera", "microphone"])
-        if isinstance(context, BrowserContext):  # our driver of Firefox gives scripts to pages only
+        if isinstance(context, BrowserContext):
             context.add_init_script(camera_script(lines))
         person = Person(context, server, name)
+        if not isinstance(context, BrowserContext):  # our driver of Firefox gives scripts to pages only
+            person.page.add_init_script(camera_script(lines))
         if quiet:
             person.page.add_init_script(QUIET_JS)
         self.here.append(person)

@@ -23,7 +23,8 @@ from people import FAKE_DEVICES, launch  # noqa: E402
 from people import HERE as INSECURE_HOST  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-from support.process import Server, eventually  # noqa: E402
+from support.process import Server  # noqa: E402
+from support.waiting import eventually  # noqa: E402
 
 SCREENS = HERE / "screens"
 DOCS = HERE.parents[1] / "docs"

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import HOST, Relay, Shape
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import elsewhere
 import pytest
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 
@@ -54,6 +55,7 @@ def sees_moving(person: Person, pictures: int) -> None:
     person.moves(lambda: min(frames(person)), f"sees {pictures} pictures")
 
 
+@pytest.mark.soak
 def test_two_bare_pages_call_each_other(bare: People) -> None:
     alice, bob = bare("alice"), bare("bob")
     sees_moving(alice, 1)

@@ -11,8 +11,9 @@ from urllib.parse import urljoin
 import pytest
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
 from support.proxies import SITES, running
+from support.waiting import eventually
 
 pytestmark = pytest.mark.soak
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from people import FAKE_DEVICES, HERE, REFUSED, Person, launch
 from playwright.sync_api import Playwright, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 
@@ -139,6 +140,7 @@ def test_without_a_secure_page_one_joins_and_is_told(server: Server, person: Peo
     expect(carol.page.locator("#notices")).to_contain_text("This page isn’t secure")
 
 
+@pytest.mark.soak
 def test_without_devices_one_joins_and_is_told(
     server: Server, person: People, two: Two, playwright: Playwright
 ) -> None:

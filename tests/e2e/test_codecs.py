@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 
 People = Callable[..., Person]
 Two = tuple[Person, Person]

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from people import Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.variants import variants
+from support.waiting import eventually
 
 _DEVICES_JS = """
 const { mediaDevices } = navigator;
@@ -69,9 +71,11 @@ def will(page: Page) -> str:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ("Permission dismissed", "Try again, then choose “Allow”."),
-        ("Permission denied by system", "Allow it in the system’s privacy settings, then try again."),
         ("Permission denied", "Your browser is blocking the camera and microphone."),
+        *variants(
+            ("Permission dismissed", "Try again, then choose “Allow”."),
+            ("Permission denied by system", "Allow it in the system’s privacy settings, then try again."),
+        ),
     ],
 )
 def test_each_refusal_has_its_own_remedy(preview: Callable[..., Page], message: str, said: str) -> None:

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 from people import Person, in_call
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from people import Person
 from playwright.sync_api import Page, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 from venue import Venue
 
 People = Callable[..., Person]
@@ -143,6 +144,7 @@ def test_who_waits_sees_no_call_after_a_reload(venue: Venue, alice: Person, room
     expect(alice.page.locator("#call-view")).to_be_visible()
 
 
+@pytest.mark.soak
 def test_who_left_has_a_way_back_after_a_reload(venue: Venue, alice: Person, room: str) -> None:
     venue.enters(alice, room)
     alice.page.click("#leave-button")

@@ -12,7 +12,8 @@ from firefox import Firefox
 from fits import OUTSIDE_JS
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

@@ -21,10 +21,11 @@ import pytest
 from people import Person, camera_script
 from phone import PHONE
 from playwright.sync_api import Browser, Locator, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.proxies import SITES, running
 from support.pythons import environment
 from support.relay import HOST, Relay
+from support.waiting import eventually
 from test_screen import CAPTURE_JS
 from wires import TcpWire
 

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from people import Person
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually, sfu
+from support.process import Server, sfu
+from support.waiting import eventually
 
 People = Callable[..., Person]
 
 
+@pytest.mark.soak
 def test_an_operator_sees_the_call_removes_somebody_and_reads_the_story(
     start_server: Callable[..., Server], person: People, policed: Browser
 ) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from people import Person
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 WITHOUT = """
 const drop = (from, ...names) => names.forEach((name) => delete from[name]);

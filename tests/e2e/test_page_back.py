@@ -8,7 +8,8 @@ import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 
 def test_back_leaves_with_a_way_back(server: Server, room: str, person: Callable[..., Person]) -> None:

@@ -11,7 +11,8 @@ from crowd import NAMES, Crowd
 from fits import OUTSIDE_JS
 from people import QUIET_JS, Person
 from playwright.sync_api import Browser, Page, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 WINDOWS = [
     (280, 400),

@@ -10,8 +10,9 @@ import pytest
 from crowd import Crowd
 from people import HERE, Person, camera_script
 from playwright.sync_api import Browser, Page, Route, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 from venue import Venue
 
 FIRST_LOAD_BYTES = 150_000
@@ -27,7 +28,7 @@ def visit(browser: Browser, server: Server) -> Callable[..., Page]:
 
     def go(path: str, **options: Any) -> Page:
         context = browser.new_context(**USUAL | options)
-        context.add_init_script(camera_script())
+        context.add_init_script(camera_script(plain=False))
         page, problems = context.new_page(), []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: problems.append(message.text) if "Policy" in message.text else None)
@@ -215,7 +216,7 @@ def test_an_insecure_page_links_to_a_secure_one_if_there_is_one(server: Server, 
     context.close()
 
 
-@pytest.mark.parametrize(("touch", "empty"), [(False, "name-input"), (True, "join-button")])
+@pytest.mark.parametrize(("touch", "empty"), [(False, "name-input"), *variants((True, "join-button"))])
 def test_the_focus_is_where_one_goes_on(visit: Callable[..., Page], touch: bool, empty: str) -> None:
     page = visit("/?room=focus", has_touch=touch, is_mobile=touch)
     expect(page.locator(f"#{empty}")).to_be_focused()
@@ -266,7 +267,7 @@ navigator.mediaDevices.getUserMedia = (asked) => new Promise((allow, reject) => 
 """
 
 
-@pytest.mark.parametrize(("touch", "where"), [(False, "below the address bar"), (True, "on the screen")])
+@pytest.mark.parametrize(("touch", "where"), [(False, "below the address bar"), *variants((True, "on the screen"))])
 def test_while_the_browser_asks_the_page_says_so(visit: Callable[..., Page], touch: bool, where: str) -> None:
     page = visit("/health", permissions=None, has_touch=touch, is_mobile=touch)
     page.add_init_script(_STANDING_JS)

@@ -10,8 +10,9 @@ import pytest
 from people import Person
 from phone import PHONE
 from playwright.sync_api import Browser, Page, Route, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.variants import variants
+from support.waiting import eventually
 
 REQUESTS = 27
 TRANSFERRED_BYTES = 60_000

@@ -9,7 +9,8 @@ from crowd import Crowd
 from people import QUIET_JS, camera_script
 from phone import PHONE
 from playwright.sync_api import Browser, Page, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 _TWO_SIDES_JS = """
 window.asked = []; // as a phone does: a front and a back camera

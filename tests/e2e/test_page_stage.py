@@ -11,7 +11,8 @@ from crowd import NAMES, Crowd
 from people import QUIET_JS
 from PIL import Image, ImageChops
 from playwright.sync_api import Browser, Locator, Page, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 _ACT_JS = "async ([name, ...given]) => void (await (await import('/app/page.js')).page.actions[name](...given))"
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from people import FAKE_DEVICES, Person, launch
 from playwright.sync_api import Browser, Playwright, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

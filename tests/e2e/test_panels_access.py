@@ -10,7 +10,8 @@ from crowd import Crowd
 from people import Person
 from playwright.sync_api import Page, expect
 from support.node import package
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 EVERYTHING: dict[str, Any] = {"resultTypes": ["violations"], "runOnly": {"type": "tag", "values": TAGS}}

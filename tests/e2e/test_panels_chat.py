@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from people import FILE_BYTES, Person
 from playwright.sync_api import Page, Route, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 

@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from people import Person
 from playwright.sync_api import Frame, Page, expect
-from support.process import ROOT, Server, eventually
+from support.process import ROOT, Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 ELEMENT, MODULE = re.findall(r"```html\n(.*?)```", (ROOT / "docs/embedding.md").read_text(), re.S)

@@ -13,7 +13,8 @@ from crowd import Crowd
 from people import Person
 from PIL import Image
 from playwright.sync_api import Locator, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 Go = Callable[..., Person]
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import HOST, SILENT, Relay
+from support.waiting import eventually
 
 Two = tuple[Person, Person]
 

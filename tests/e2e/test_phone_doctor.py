@@ -14,6 +14,7 @@ from people import HERE
 from playwright.sync_api import Browser, Page, expect
 from support.process import ROOT, Server
 from support.relay import HOST
+from support.variants import variants
 from wires import TcpWire
 
 PHONE = {"width": 390, "height": 844}
@@ -125,7 +126,7 @@ def test_a_stranger_cannot_use_the_page_and_the_link_ends_with_the_command(serve
         assert "sfu doctor --phone" in legs(page)["signalling"][1]
 
 
-@pytest.mark.parametrize("language", ["ar", "de"])
+@pytest.mark.parametrize("language", ["ar", *variants("de")])
 def test_in_other_languages(server: Server, browser: Browser, language: str) -> None:
     title = {"ar": "اختبار الاتصال", "de": "Verbindungstest"}[language]
     with terminal(server) as running, phone(browser, running.invitation["url"], language) as page:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 
 from people import Person
-from support.process import ROOT, Server, eventually
+from support.process import ROOT, Server
+from support.waiting import eventually
 
 
 def block(language: str, server: Server) -> str:

@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually, workers
+from support.process import Server, workers
+from support.waiting import eventually
 from test_speaking import sound
 from wires import TcpWire
 

@@ -11,7 +11,8 @@ import pytest
 from firefox import Firefox
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 People = Callable[..., Person]
 
@@ -120,6 +121,7 @@ def test_a_copy_of_a_tab_can_join_as_somebody_else_where_anybody_can(house: Hous
     expect(alice.page.locator(".tile:not(.is-self) .plate bdi")).to_have_text("Bob")
 
 
+@pytest.mark.soak
 def test_firefox_has_its_seat_again(house: House, room: str, person: People, firefox: Firefox) -> None:
     fiona = house.enters(person(house.server, "fiona", on=firefox), room)
     house.closes(room)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 pytestmark = pytest.mark.soak
 

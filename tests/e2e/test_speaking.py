@@ -9,7 +9,8 @@ import pytest
 from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
 from people import FRAMES, People, Person
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 _SOUND_JS = """([source, loudness]) => {
     const context = new AudioContext();

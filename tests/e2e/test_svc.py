@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 from people import Person
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 
 pytestmark = pytest.mark.soak
 

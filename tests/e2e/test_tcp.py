@@ -8,8 +8,9 @@ import pytest
 from firefox import Firefox
 from people import Person, in_call
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import HOST
+from support.waiting import eventually
 from wires import TcpWire
 
 People = Callable[..., Person]

@@ -8,7 +8,8 @@ import pytest
 from crowd import Crowd
 from people import Person
 from playwright.sync_api import expect
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 from venue import api
 
 People = Callable[..., Person]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from firefox import Firefox
 from people import Person, in_call
-from support.process import Server, eventually, free_port
+from support.process import Server, free_port
 from support.turn import coturn
 from support.variants import variants
+from support.waiting import eventually
 from wires import TcpWire
 
 People = Callable[..., Person]

@@ -9,8 +9,9 @@ from functools import partial
 import pytest
 from people import Person
 from playwright.sync_api import Browser, expect
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import CLEAN, HOST, SILENT, Direction, Relay
+from support.waiting import eventually
 
 People = Callable[..., Person]
 Walled = tuple[Server, Relay]
@@ -66,6 +67,7 @@ def test_a_closed_server_is_named_with_its_port_and_opened_without_leaving(walle
     assert alice.trouble is None
 
 
+@pytest.mark.soak
 def test_a_network_that_blocks_media_is_told_from_a_closed_server(walled: Walled, person: People) -> None:
     server, relay = walled
     shape(relay, BOTH, passes=True)
@@ -144,6 +146,7 @@ def test_an_address_that_only_the_server_can_reach(walled: Walled, person: Peopl
     assert "SFU_PUBLIC_IP" in warning
 
 
+@pytest.mark.soak
 def test_a_browser_that_sends_no_udp(walled: Walled, person: People, policed: Browser) -> None:
     """And finds no way over TCP either."""
     server, _ = walled

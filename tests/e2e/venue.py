@@ -8,7 +8,8 @@ import urllib.request
 from typing import Any
 
 from people import Person
-from support.process import Server, eventually, sfu
+from support.process import Server, sfu
+from support.waiting import eventually
 
 _numbers = itertools.count(1)
 

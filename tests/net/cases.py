@@ -99,7 +99,7 @@ CASES = (
     Case("closed", "the server's firewall drops UDP", "tcp", gate='iifname "out" meta l4proto udp drop',
          others=False),
     Case("closed-all", "the server's firewall drops UDP, and a proxy has the TCP port", "server",
-         gate='iifname "out" meta l4proto udp drop', settings={"tcp_port": "0"}, others=False, cheap=True),
+         gate='iifname "out" meta l4proto udp drop', settings={"tcp_port": "0"}, others=False),
     Case("one-way", "the server's firewall drops UDP that leaves, and a proxy has the TCP port", "partial",
          gate='iifname "in" meta l4proto udp drop', settings={"tcp_port": "0"}, others=False),
 )  # fmt: skip

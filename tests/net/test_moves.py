@@ -8,7 +8,7 @@ import pytest
 from people import Person
 from playwright.sync_api import Browser
 from support.namespaces import ServerOn
-from support.process import eventually
+from support.waiting import eventually
 
 from net.cases import CASES, NAT, RELAY, SERVER, STUN_PORT
 from net.lab import Lab

@@ -11,7 +11,7 @@ from typing import Any
 from people import QUIET_JS, Person, camera_script
 from playwright.sync_api import Browser, Error
 from support.namespaces import ServerOn
-from support.process import eventually
+from support.waiting import eventually
 
 from net.cases import Case
 from net.lab import Lab

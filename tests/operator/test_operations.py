@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from support.control import eventually
 from support.operating import Place, placed
+from support.waiting import until
 
 from sfu.logs import fields
 from sfu.operator.control import Control, Declined, ask
@@ -69,7 +69,7 @@ async def test_participants_show_path_quality_and_tracks(place: Place, capsys: p
         )
         await alice.send("mute", {"source": "camera", "muted": True})
         seats = place.server.signaling.calls.seats
-        await eventually(lambda: seats[alice.peer].peer.muted and seats[alice.peer].peer.room.scores)
+        await until(lambda: seats[alice.peer].peer.muted and seats[alice.peer].peer.room.scores)
         await place.run("participants", "team")
         title, _, first, second = capsys.readouterr().out.splitlines()
         assert title.startswith("team: 2 participants, open, media worker ")
@@ -108,7 +108,7 @@ async def test_a_relayed_path_is_told_apart(place: Place, tmp_path: Path, nurser
         seat.entry = replace(seat.entry, address="198.51.100.4")
         for address, path in (("127.0.0.1", "relay"), ("198.51.100.4", "udp")):
             await alice.do(("Connected", {"address": address, "transport": "udp"}))
-            await eventually(lambda address=address: seat.path.get("address") == address)
+            await until(lambda address=address: seat.path.get("address") == address)
             (person,) = (await ask(config, "participants", room="team"))["people"]
             assert person["path"] == path
     nursery.cancel_scope.cancel()
@@ -268,9 +268,9 @@ async def test_each_line_about_somebody_says_who_and_which_session(
         )
         await eve.expect("unreached")
         await trio.aclose_forcefully(eve.ws._stream)
-        await eventually(lambda: not seat.connected)
+        await until(lambda: not seat.connected)
         await ask(place.config, "kick", room="Acme/team", who="Eve")
-        await eventually(lambda: not place.server.rooms.peers)
+        await until(lambda: not place.server.rooms.peers)
     lines = [(message.split()[0], fields(message)) for message in caplog.messages if eve.peer in message]
     assert {"joined", "connected", "unreached", "held", "remove_participant", "left"} <= {event for event, _ in lines}
     for event, found in lines:

@@ -1,4 +1,4 @@
-"""What the page and the server have to know alike: events, codes, reactions, and the bitrates of a simulcast."""
+"""What the page and the server have to know alike: events, codes and reactions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from support.process import ROOT
 
 from sfu import refusals
 from sfu.errors import SfuError
-from sfu.media.peer.publication import CAMERA, SCREEN
 from sfu.protocol.client_messages import CLIENT_EVENTS, Moderate, Reaction
 from sfu.protocol.server_messages import SERVER_EVENTS
 
@@ -64,12 +63,6 @@ def test_the_page_sends_what_the_server_knows() -> None:
 
 def test_the_page_has_every_reaction() -> None:
     assert quoted(constant("call/reactions.js", "REACTIONS")) == set(get_args(get_type_hints(Reaction)["reaction"]))
-
-
-@pytest.mark.parametrize(("name", "layers"), [("MOTION", CAMERA), ("DETAIL", SCREEN)])
-def test_both_sides_know_the_bitrates_of_a_simulcast(name: str, layers: dict[str, tuple[int, float]]) -> None:
-    rates = re.findall(r"(\w): \{.*?maxBitrate: ([0-9_]+)", constant("client/connection.js", name))
-    assert {rid: int(bps) for rid, bps in rates} == {rid: bps for rid, (_, bps) in layers.items()}
 
 
 @pytest.mark.parametrize("name", ["WAITING", "ENDS"])

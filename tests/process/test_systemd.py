@@ -12,7 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.process import Server, eventually, workers
+from support.process import Server, workers
+from support.waiting import eventually
 from support.wire import joined
 
 from sfu.process.systemd import Notifier, extend, reloading, status

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from sfu.errors import REJOIN_CLOSE_CODES, BadMessage, SfuError, all_codes
-from sfu.protocol.client_messages import CLIENT_EVENTS, ClientMessage, Shown, decode
+from sfu.protocol.client_messages import CLIENT_EVENTS, ClientMessage, LayerSize, Shown, decode
 from sfu.protocol.server_messages import (
     SERVER_EVENTS,
     Cause,
@@ -87,7 +87,7 @@ def test_the_document_has_every_server_event() -> None:
 def test_the_document_has_every_object() -> None:
     classes = (
         Participant, TrackInfo, Remote, Shown, Limits, Permissions, Direction, Cause, RoomState, Waiter, ChatLine,
-        FileInfo, IceServer,
+        FileInfo, IceServer, LayerSize,
     )  # fmt: skip
     assert documented("Objects") == coded({cls.__name__: cls for cls in classes})
 

@@ -4,6 +4,7 @@
     just soak --only variants     the tests that `just test` leaves out: every language, window, proxy; long searches
     just soak --seconds 20 --only narrow
     just soak --only net          the table of docs/reach.md: a call in each kind of network, with times; needs root
+    just soak --only networks     the table of docs/networks.md: calls over bad links, with goals; needs root
     just soak --compare ws://127.0.0.1:9000/ws     the same through any server that speaks pion sfu-ws signalling
 
 Exits with 1 where a goal was missed.
@@ -23,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "e2e")]
 
 from elsewhere import site  # noqa: E402
 from net import report  # noqa: E402
+from networks import report as networks  # noqa: E402
 
 from tests.soak import loss, narrow, soon  # noqa: E402
 
@@ -35,7 +37,7 @@ def main() -> None:
         prog="just soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--only", choices=("variants", "loss", "narrow", "soon", "net"))
+    parser.add_argument("--only", choices=("variants", "loss", "narrow", "soon", "net", "networks"))
     parser.add_argument("--loss", type=float, action="append", help="share of 1; may be given more than once")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--compare", metavar="URL", help="its media must come from 127.0.0.1")
@@ -61,6 +63,10 @@ def main() -> None:
         tried = report.run()
         print(report.table(tried))
         problems += report.missed(tried)
+    if options.only == "networks":  # likewise
+        rows = found["networks"] = list(networks.run(networks.chosen([], long=False), 1, alone=False))
+        print(networks.table(rows))
+        problems += networks.missed(rows)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
     if problems:

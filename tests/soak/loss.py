@@ -15,8 +15,9 @@ from typing import Any
 
 from people import FAKE_DEVICES, launch
 from playwright.sync_api import Browser, sync_playwright
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import HOST, Relay, Shape
+from support.waiting import eventually
 
 GOALS = {0.05: (0.5, 3.0), 0.1: (2.0, 6.0), 0.2: (8.0, 12.0)}
 """By loss: per cent of video still missing after all retransmission, and of sound that was made up."""

@@ -67,12 +67,12 @@ def _narrowed(relay: Relay, bob: Person, rate_bps: int, steady_s: float) -> dict
 
 
 def _height(bob: Person) -> int:
-    return int(next((report.get("frameHeight", 0) for report in bob.demuxer("video")), 0))
+    return int(next((report.get("frameHeight", 0) for report in bob.inbound("video")), 0))
 
 
 def _audio_lost(bob: Person) -> int:
     """Packets that never came (RFC 3550 section 6.4.1), retransmissions included."""
-    return sum(int(report["packetsLost"]) for report in bob.demuxer("audio"))
+    return sum(int(report["packetsLost"]) for report in bob.inbound("audio"))
 
 
 def _until(bob: Person, height: int) -> float:

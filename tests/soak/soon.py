@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from crowd import NAMES, SAY_JS, VOICE_JS, Crowd
 from people import FAKE_DEVICES, Person, camera_script, launch
 from playwright.sync_api import Browser, sync_playwright
-from support.process import Server, eventually
+from support.process import Server
 from support.relay import CLEAN, HOST, SILENT, Relay
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

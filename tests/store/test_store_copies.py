@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.filled import contents, fill
+from support.variants import variants
 
 from sfu.errors import ConfigError
 from sfu.refusals import DatabaseUnavailable
@@ -30,6 +31,18 @@ pytest_plugins = ["support.storing"]
 
 TABLES = shape(copies.known_steps())
 KINDS = {"UUID", "TEXT", "INTEGER", "BIGINT", "DOUBLE PRECISION", "BOOLEAN", "TIMESTAMPTZ", "DATE", "JSONB"}
+
+
+crossing = pytest.mark.parametrize(
+    ("database_url", "target_url"),
+    [
+        ("sqlite", "postgresql"),
+        ("postgresql", "sqlite"),
+        *variants(("sqlite", "sqlite"), ("postgresql", "postgresql")),
+    ],
+    indirect=True,
+)
+"""For what depends on the one engine or the other, and not on both."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -79,6 +92,7 @@ async def test_everything_is_copied_whatever_the_engines(
             await store.database.run("UPDATE companies SET name = 'same'")
 
 
+@crossing
 async def test_a_copy_is_upgraded(database_url: str, target_url: str, server_key: ServerKey) -> None:
     """What an older release left: here without the step that counts lost connections."""
     async with open_store(database_url, server_key) as store:
@@ -92,6 +106,7 @@ async def test_a_copy_is_upgraded(database_url: str, target_url: str, server_key
         assert [(row["drops"], row["last_drop"]) for row in rows] == [(0, None)] * 2
 
 
+@crossing
 async def test_an_interrupted_copy_leaves_nothing(database_url: str, target_url: str, server_key: ServerKey) -> None:
     async with open_store(database_url, server_key) as store:
         await fill(store)
@@ -158,6 +173,7 @@ async def test_nothing_is_replaced_while_a_server_runs(database_url: str, server
         await store.sessions.close_stale()
 
 
+@crossing
 async def test_tables_of_others_are_left_alone(database_url: str, target_url: str, server_key: ServerKey) -> None:
     async with open_store(database_url, server_key) as store:
         await fill(store)

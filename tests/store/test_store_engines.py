@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 import trio
-from support.control import eventually
+from support.waiting import until
 
 from sfu.errors import RoomFull
 from sfu.process.metrics import Counters
@@ -202,6 +202,6 @@ async def test_nobody_needs_to_use_the_database_for_its_state_to_be_told(
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run, 3600.0, Counters())
         with away():
-            await eventually(lambda: store.database.state == "away")
-        await eventually(lambda: store.database.state == "ok")
+            await until(lambda: store.database.state == "away")
+        await until(lambda: store.database.state == "ok")
         nursery.cancel_scope.cancel()

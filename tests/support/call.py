@@ -18,7 +18,7 @@ from wsproto.events import Ping, Request, TextMessage
 
 from sfu import bridge
 from support.media_client import Control, FullClient, loopback_candidates
-from support.process import eventually
+from support.waiting import eventually
 
 START_S = 40.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,8 +29,8 @@ from sfu.calls.sharing import Sharing
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.protocol.shared import BARE_EVENTS
+from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
-from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store, open_store
 from sfu.store.data import FILES, UNLIMITED
 from sfu.store.records import Company
@@ -61,14 +61,6 @@ def child(folder: Path, plan: str = "ready") -> tuple[str, ...]:
 def quick_child(folder: Path, plan: str = "ready") -> tuple[str, ...]:
     """The same, for tests that are not about processes: another one forks it, which has imported what it needs."""
     return sys.executable, "-I", "-S", STAND_IN, forked.server(), "worker_child", plan, str(folder / "starts")
-
-
-async def eventually(condition: Callable[[], object], within_s: float = DEADLINE_S) -> None:
-    """Returns once `condition()` holds; fails when it does not in time."""
-    with trio.move_on_after(within_s):
-        while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
-            await trio.sleep(0.005)
-    assert condition()
 
 
 @dataclass
@@ -209,6 +201,12 @@ class Client:
         found, data = await self.receive()
         assert found == event, (found, data)
         return data
+
+    async def until(self, event: str) -> Any:
+        """The data of the next such event, whatever comes before it."""
+        while (found := await self.receive())[0] != event:
+            pass
+        return found[1]
 
     async def closed(self) -> int:
         """The code of the close frame. What comes before it is read, or trio-websocket would not come to it."""

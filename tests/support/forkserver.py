@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -29,8 +30,9 @@ HIGH_FD = 500
 """Above the numbers of all files that a process is given."""
 
 
-MODULES = {"sfu": "sfu.__main__", "worker_child": "support.worker_child"}
+MODULES = {"sfu": "sfu.__main__", "media_worker": "sfu.media.worker", "worker_child": "support.worker_child"}
 """What can be run, and the module whose `main` does."""
+STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 class Request(NamedTuple):
@@ -94,6 +96,7 @@ class ForkServer:
         request, files = received(connection)
         pid = os.fork()
         if not pid:
+            _name_after(connection)
             connection.detach()  # else it would be closed later, and with it whatever has its number then
             self._become(request, files)
             return request
@@ -139,16 +142,27 @@ def _say(connection: socket.socket, number: int) -> None:
             raise
 
 
+def _name_after(connection: socket.socket) -> None:
+    """Tells in the name of this process which one asked for it, so that tests find it."""
+    if sys.platform == "linux":
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        Path("/proc/self/comm").write_text(f"for {pid}")
+
+
 def main() -> NoReturn:
     tests = Path(__file__).parents[1]
     sys.path[:1] = [str(tests.parent), str(tests)]
     modules = {program: importlib.import_module(name) for program, name in MODULES.items()}
     importlib.import_module("sfu.server")  # which `sfu serve` imports when it runs
+    modules["sfu.workers.workers"] = importlib.import_module("sfu.workers.workers")
     gc.freeze()
     request = ForkServer(sys.argv[1]).run()
     if request is None:
         os._exit(0)
     module = modules[request.program]
+    if request.program == "sfu" and sys.platform == "linux":  # where workers() finds them
+        stand_in = sys.executable, "-I", "-S", str(STAND_IN), sys.argv[1], "media_worker"
+        modules["sfu.workers.workers"].COMMAND = stand_in  # type: ignore[attr-defined]
     sys.argv = [str(module.__file__), *request.arguments]
     _end(module.main)
 

@@ -29,6 +29,7 @@ from aiortc.sdp import SessionDescription
 from sfu import bridge
 from sfu.media.rtp import headers, rtcp
 from sfu.media.worker import Worker
+from support.waiting import until
 
 DEADLINE_S = 10.0
 CLIENT_UFRAG, CLIENT_PWD = "client", "clientclientclientclient"
@@ -57,15 +58,6 @@ RUN_S = 40.0
 def run(test: Callable[[], Any]) -> None:
     """A test on a loop of its own, as media workers have one."""
     asyncio.run(asyncio.wait_for(test(), RUN_S))
-
-
-async def until(predicate: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Waits for a condition that nothing announces."""
-    for _ in range(int(deadline_s / 0.002)):
-        if predicate():
-            return
-        await asyncio.sleep(0.002)
-    raise AssertionError(f"not within {deadline_s} s: {what}")
 
 
 def configure(**changes: Any) -> bridge.Configure:

@@ -17,7 +17,8 @@ from sfu.media.transport.gate import Route
 from sfu.media.transport.handover import Handover, Handovers
 from sfu.media.transport.ice import Agent
 from sfu.media.transport.rows import Rows
-from support.media_client import CLIENT_PWD, CLIENT_UFRAG, check, rtp_packet, until
+from support.media_client import CLIENT_PWD, CLIENT_UFRAG, check, rtp_packet
+from support.waiting import until
 
 CLIENT_HELLO = struct.pack("!BHHIHH", 22, 0xFEFD, 0, 0, 1, 60) + bytes([1]) + bytes(59)
 ALERT = struct.pack("!BHHIHH", 21, 0xFEFD, 0, 0, 1, 2) + bytes([2, 40])

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from support.tables import elsewhere, make_tables, sqlite
+from support.tables import database, elsewhere, make_tables
 
 START_S = 30.0
 
@@ -198,12 +198,9 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database with the tables of the schema and no row in them."""
-    if request.param == "sqlite":
-        return sqlite(tmp_path)
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.ready()
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database of each engine, with the tables of the schema and no row in them."""
+    return database(request)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

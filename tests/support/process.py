@@ -11,22 +11,20 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
 from support import forked
+from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 START_S = 60.0
 STOP_S = 15.0
-POLL_S = 0.05
 PORTS = 1_500
 
 
@@ -45,18 +43,6 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError("no free port")
-
-
-T = TypeVar("T")
-
-
-def eventually(look: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
-    """The first true value that `look` returns; fails with the last false one after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := look()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what} (last: {value!r})"
-        time.sleep(POLL_S)
-    return value
 
 
 _data = tempfile.TemporaryDirectory(prefix="sfu-data-", ignore_cleanup_errors=True)
@@ -84,12 +70,16 @@ def sfu(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
 
 
 def workers(server_pid: int) -> list[psutil.Process]:
-    """The media workers of a server; it may have other children for a moment while Python's modules are loaded."""
+    """The media workers of a server; it may have other children for a moment while Python's modules are loaded. Those
+    of a server that was forked are, too, and others stand in for them."""
     found = []
     for child in psutil.Process(server_pid).children():
         with suppress(psutil.NoSuchProcess):
-            if "sfu.media.worker" in child.cmdline():
+            command = child.cmdline()
+            if "sfu.media.worker" in command:
                 found.append(child)
+            elif "media_worker" in command:
+                found += [one for one in psutil.process_iter(["name"]) if one.info["name"] == f"for {child.pid}"]
     return found
 
 

@@ -41,6 +41,7 @@ http {{
 CADDY = """
 {{
     admin off
+    skip_install_trust
     auto_https disable_redirects
     http_port {http}
 }}

@@ -18,8 +18,8 @@ from sfu.calls.rooms import Rooms
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
 from sfu.protocol.server_messages import Participant
+from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
-from sfu.status import Status, create_metrics, create_status
 from sfu.store import Store
 from sfu.store.records import Company, Room, Session
 from sfu.web import edge

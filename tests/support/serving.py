@@ -20,13 +20,14 @@ from trio_websocket import ConnectionClosed, wrap_server_stream
 from sfu.calls.rooms import Rooms
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
+from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
-from sfu.status import Status, create_metrics, create_status
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.challenges import Challenges
 from sfu.web.tls import Tls
 from sfu.workers.workers import Workers
+from support.waiting import until
 
 PATIENCE_S = 10.0
 """Longer than anything here takes, so that what hangs fails instead."""
@@ -115,12 +116,6 @@ def local(**values: Any) -> Config:
     """Settings for a server on loopback and a free port."""
     settings: dict[str, Any] = {"host": "127.0.0.1", "port": 0, **values}
     return Config(**settings)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
-            await trio.sleep(0.005)
 
 
 async def send_parts(stream: trio.abc.Stream, parts: tuple[bytes, ...]) -> None:

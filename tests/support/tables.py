@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import trio
 
 from sfu.store import open_store
@@ -37,6 +38,14 @@ def sqlite(folder: Path) -> str:
     if not file.exists():
         shutil.copy(_sqlite_file(), file)
     return f"sqlite:///{file}"
+
+
+def database(request: pytest.FixtureRequest) -> str:
+    """The URL of a database, of the engine that is the parameter, with the tables of the schema and no row in them."""
+    if request.param == "sqlite":
+        return sqlite(request.getfixturevalue("tmp_path"))
+    url: str = request.getfixturevalue("postgres").ready()
+    return url
 
 
 @cache

@@ -12,3 +12,7 @@ def variants(*values: Any) -> list[Any]:
     return [
         pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.soak) for value in values
     ]
+
+
+both_engines = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+"""For a test in a folder whose conftest.py lets one engine stand for both."""

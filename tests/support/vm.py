@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from support.debian import UNPACKED
-from support.process import eventually
+from support.waiting import eventually
 
 USER = "admin"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "ca-certificates", "sudo")

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.serving import Reply, Server, local, serving, until
+from support.serving import Reply, Server, local, serving
+from support.waiting import until
 
 from sfu.bridge import Stats
 from sfu.errors import RoomFull

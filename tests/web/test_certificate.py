@@ -13,7 +13,8 @@ from urllib.request import urlopen
 import pytest
 from support.authority import certificate
 from support.call import calling
-from support.process import Server, eventually
+from support.process import Server
+from support.waiting import eventually
 from support.wire import joined
 
 from sfu.web.tls import self_signed

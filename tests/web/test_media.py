@@ -16,7 +16,8 @@ import trio
 import trio.testing
 from aioice import stun
 from support.media_client import check
-from support.serving import GET, LAST, Server, local, read_all, read_until, send_parts, serving, statuses, until
+from support.serving import GET, LAST, Server, local, read_all, read_until, send_parts, serving, statuses
+from support.waiting import until
 from support.worker_child import ADDRESS_BYTES, PID_BYTES
 
 from sfu.stun import mark

@@ -16,7 +16,8 @@ from threading import Thread
 import pytest
 from support.authority import DOMAIN, Authority, certificate, limited, served, unverified
 from support.call import calling
-from support.process import Server, eventually, free_port
+from support.process import Server, free_port
+from support.waiting import eventually
 
 FOLDER = "acme"
 MAIL = "operator@example.org"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import trio
 from support.namespaces import Machine, ServerOn, skip_without_namespaces
-from support.process import Server, eventually
+from support.process import Server
 from support.stun_server import StunServer
+from support.waiting import eventually
 
 from sfu.bridge import AskMapping, Listen, Mapping
 from sfu.settings.config import Config

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import trio
-from support.control import eventually, settings
+from support.control import settings
+from support.waiting import until
 
 from sfu.workers import capacity
 from sfu.workers.capacity import CONTROL_LATE_S, JOIN_S, LASTING, PEER_LOAD, WORKER_LATE_S, Capacity, read_cpu, stolen
@@ -146,7 +147,7 @@ async def test_it_measures_by_itself(now: Now, tmp_path: Path, monkeypatch: pyte
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pass_time)
-        await eventually(stat.exists)
+        await until(stat.exists)
         nursery.start_soon(found.measure, stat)
-        await eventually(lambda: found.steal == 0.125)
+        await until(lambda: found.steal == 0.125)
         nursery.cancel_scope.cancel()

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from support.control import DEADLINE_S, child, eventually, open_files, settings
+from support.control import DEADLINE_S, child, open_files, settings
+from support.variants import variants
+from support.waiting import until
 from support.worker_child import TAKEN
 
 from sfu import bridge
@@ -76,12 +78,12 @@ def has_ended(pid: int) -> bool:
 async def test_events_come_up_and_commands_go_down(tmp_path: Path) -> None:
     async with running(tmp_path) as found:
         found.send(0, bridge.Join("p1", "team", True, True, True))
-        await eventually(lambda: found.events)
+        await until(lambda: found.events)
         worker, event = found.events[0]
         assert worker == 0
         assert isinstance(event, bridge.Offer)
         assert event.peer == "p1"
-        await eventually(lambda: found.stats[0].gauges.get("commands") == 2)  # Configure and Join
+        await until(lambda: found.stats[0].gauges.get("commands") == 2)  # Configure and Join
 
 
 async def test_each_worker_is_told_where_to_listen_and_the_limits(tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ async def configured(found: Watched, index: int) -> dict[str, Any]:
     found.events.clear()
     found.send(index, bridge.Join("p1", "team", True, True, True))
     found.send(index, bridge.Answer("p1", "do:commands"))
-    await eventually(lambda: len(found.events) == 2)
+    await until(lambda: len(found.events) == 2)
     _, event = found.events[-1]
     assert isinstance(event, bridge.Offer)
     (name, told), *_ = json.loads(event.sdp)
@@ -109,11 +111,11 @@ async def configured(found: Watched, index: int) -> dict[str, Any]:
 async def restarted(found: Watched, index: int) -> None:
     deaths = len(found.deaths)
     os.kill(found.pids[index], signal.SIGKILL)
-    await eventually(lambda: len(found.deaths) > deaths)
-    await eventually(lambda: found.is_ready(index))
+    await until(lambda: len(found.deaths) > deaths)
+    await until(lambda: found.is_ready(index))
 
 
-@pytest.mark.parametrize("port", [0, 7000])
+@pytest.mark.parametrize("port", [0, *variants(7000)])
 async def test_workers_share_a_port(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first takes it, and the others whatever that was; started again, each joins, with the pairs that there
     were."""
@@ -167,11 +169,11 @@ async def test_a_dead_worker_is_told_and_replaced_at_once(tmp_path: Path) -> Non
         pids = found.pids
         assert len(set(pids)) == 2
         os.kill(pids[1], signal.SIGKILL)
-        await eventually(lambda: found.deaths == [1])
+        await until(lambda: found.deaths == [1])
         assert not found.is_ready(1)
         assert found.pick() == 0
         found.send(1, bridge.Leave("p1"))  # to nobody: ignored
-        await eventually(lambda: found.is_ready(1))
+        await until(lambda: found.is_ready(1))
         assert found.pids[0] == pids[0]
         assert found.pids[1] != pids[1]
         assert is_gone(pids[1])
@@ -182,7 +184,7 @@ async def test_without_a_worker_nobody_can_be_placed(tmp_path: Path) -> None:
     async with running(tmp_path) as found:
         assert found.ready
         os.kill(found.pids[0], signal.SIGKILL)
-        await eventually(lambda: found.deaths)
+        await until(lambda: found.deaths)
         assert not found.ready
         with pytest.raises(MediaUnavailable):
             found.pick()
@@ -193,8 +195,8 @@ async def test_a_worker_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest
     async with running(tmp_path) as found:
         pid = found.pids[0]
         os.kill(pid, signal.SIGSTOP)
-        await eventually(lambda: found.deaths == [0])
-        await eventually(lambda: found.ready)
+        await until(lambda: found.deaths == [0])
+        await until(lambda: found.ready)
         assert is_gone(pid)
 
 
@@ -202,14 +204,14 @@ async def test_a_worker_that_reports_lives(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(workers, "SILENCE_S", 0.5)
     async with running(tmp_path) as found:
         silent_since = trio.current_time()
-        await eventually(lambda: trio.current_time() > silent_since + 1)
+        await until(lambda: trio.current_time() > silent_since + 1)
         assert found.deaths == []
 
 
 async def test_silence_after_ready_is_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SILENCE_S", 0.2)
     async with running(tmp_path, "silent,ready") as found:
-        await eventually(lambda: found.deaths == [0])
+        await until(lambda: found.deaths == [0])
 
 
 async def test_a_worker_that_does_not_read_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +222,8 @@ async def test_a_worker_that_does_not_read_is_killed(tmp_path: Path, monkeypatch
         for _ in range(12):  # the first fills the socket, ten wait, and there is one too many
             found.send(0, bridge.Answer("p1", "x" * (1 << 20)))
             await trio.testing.wait_all_tasks_blocked()
-        await eventually(lambda: found.deaths == [0])
-        await eventually(lambda: found.ready)
+        await until(lambda: found.deaths == [0])
+        await until(lambda: found.ready)
         assert is_gone(pid)
 
 
@@ -229,8 +231,8 @@ async def test_a_worker_that_talks_nonsense_is_killed(tmp_path: Path, caplog: py
     async with running(tmp_path, "garbled,ready") as found:
         pid = found.pids[0]
         found.send(0, bridge.Join("p1", "team", True, True, True))
-        await eventually(lambda: found.deaths == [0])
-        await eventually(lambda: found.ready)
+        await until(lambda: found.deaths == [0])
+        await until(lambda: found.ready)
         assert is_gone(pid)
     assert "worker_garbled worker=0" in caplog.text
 
@@ -264,8 +266,8 @@ async def test_a_first_start_that_takes_too_long_is_an_error(monkeypatch: pytest
 async def test_a_restart_that_fails_is_tried_again_ever_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running(tmp_path, "ready,fatal,crash,crash,ready") as found:
         os.kill(found.pids[0], signal.SIGKILL)
-        await eventually(lambda: found.deaths)
-        await eventually(lambda: found.ready)
+        await until(lambda: found.deaths)
+        await until(lambda: found.ready)
         assert (tmp_path / "starts").stat().st_size == 5
     died = [record.getMessage() for record in caplog.records if "worker_died" in record.getMessage()]
     assert [message.rsplit("=")[-1] for message in died] == ["0.0", "0.1", "0.2", "0.4"]
@@ -280,8 +282,8 @@ async def test_one_that_lived_long_is_started_again_at_once(
     async with running(tmp_path) as found:
         for death in range(1, 4):
             os.kill(found.pids[0], signal.SIGKILL)
-            await eventually(partial(lambda n: len(found.deaths) == n, death))
-            await eventually(lambda: found.ready)
+            await until(partial(lambda n: len(found.deaths) == n, death))
+            await until(lambda: found.ready)
     assert caplog.text.count("retry_s=0.0") == 3
 
 
@@ -291,7 +293,7 @@ async def test_nothing_is_left_at_the_end(tmp_path: Path) -> None:
         pids = found.pids
     assert all(map(is_gone, pids))
     assert found.deaths == [], "a server that stops does not tell its peers to rejoin"
-    await eventually(lambda: open_files() == files)
+    await until(lambda: open_files() == files)
 
 
 async def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +320,7 @@ async def test_a_worker_does_not_outlive_a_killed_server(tmp_path: Path) -> None
     command = [sys.executable, "-c", script, *child(tmp_path)]
     done = await trio.run_process(command, capture_stdout=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    await eventually(lambda: has_ended(int(done.stdout)))
+    await until(lambda: has_ended(int(done.stdout)))
 
 
 async def test_the_real_worker(caplog: pytest.LogCaptureFixture) -> None:
@@ -326,12 +328,12 @@ async def test_the_real_worker(caplog: pytest.LogCaptureFixture) -> None:
     async with running(Path(), command=COMMAND) as found:
         assert found.advertised == ["127.0.0.1"]
         found.send(0, bridge.Join("p1", "team", True, True, True))
-        await eventually(lambda: found.events)
+        await until(lambda: found.events)
         _, event = found.events[0]
         assert isinstance(event, bridge.Offer)
         assert event.send == {"0": "microphone", "1": "camera"}
         assert event.sdp.count("m=") == 2
-        await eventually(lambda: found.stats[0].gauges.get("peers") == 1)
+        await until(lambda: found.stats[0].gauges.get("peers") == 1)
     assert "worker_ready worker=0" in caplog.text
 
 
@@ -377,8 +379,8 @@ async def test_it_is_known_whether_a_worker_answers(tmp_path: Path) -> None:
     async with running(tmp_path, "silent,ready") as found:
         assert found.answering(DEADLINE_S)
         heard_at = trio.current_time()
-        await eventually(lambda: trio.current_time() > heard_at + 0.2)
+        await until(lambda: trio.current_time() > heard_at + 0.2)
         assert not found.answering(0.1)
     async with running(tmp_path) as found:
         for _ in range(3):
-            await eventually(lambda: found.answering(0.15))
+            await until(lambda: found.answering(0.15))

@@ -1,9 +1,10 @@
-"""Bandwidth estimation for one subscriber's downlink. Pure: the clock is an argument.
+"""Bandwidth estimation for the downlink of a client that gives no transport-wide feedback, for which send_side.py is.
+Pure: the clock is an argument.
 
 The subscriber's browser watches how packet delays change, and reports in REMB the bitrate that it thinks the downlink
 carries (draft-alvestrand-rmcat-remb-03). A falling REMB is a sign of congestion. A low one says little: it never goes
 far beyond the bitrate received, and Chromium's hardly grows after a congested period. To learn whether there is room
-for more, the server sends more for a moment, by repeating earlier packets (`probe_bytes`).
+for more, the server sends more for a moment, by repeating earlier packets (`probe_bps`).
 
 Round trips tell what REMB leaves open (roundtrips.py): on a congested path a queue stays, while the queue behind a
 burst is gone half a second later.
@@ -11,6 +12,9 @@ burst is gone half a second later.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sfu.media.bandwidth.delays import Acknowledged
 from sfu.media.bandwidth.roundtrips import RoundTrips
 
 START_BPS = 800_000.0
@@ -60,7 +64,8 @@ SMOOTH_S = 0.5
 
 
 class BandwidthEstimator:
-    """One per subscriber. `allowed_bps` is for video; audio is not counted, as REMB does not count it either."""
+    """See downlink.py, whose protocol this is. `allowed_bps` is for video; audio is not counted, as REMB does not count
+    it either."""
 
     __slots__ = (
         "_asked_s", "_at_s", "_bytes", "_calm_s", "_complained", "_constant", "_doubt_s", "_extra_bps", "_first_s",
@@ -99,20 +104,32 @@ class BandwidthEstimator:
         """Whether there is a REMB; without one only loss is known."""
         return self._remb_bps > 0
 
-    def sent(self, total_bytes: int, now_s: float) -> None:
-        """Takes the video bytes sent so far in all; called a few times a second."""
+    @property
+    def estimate_bps(self) -> float:
+        """Without sound, of which nothing is known."""
+        return self.allowed_bps
+
+    @property
+    def probe_bps(self) -> float:
+        return self._extra_bps if self._probe_bps and self._at_s <= self._probe_s + PROBE_S else 0.0
+
+    def sent(self, video_bytes: int, sound_bytes: int, now_s: float) -> None:
         passed_s = now_s - self._at_s
         if self._at_s and passed_s > 0:
-            bps = max(0, total_bytes - self._bytes) * 8 / passed_s
+            bps = max(0, video_bytes - self._bytes) * 8 / passed_s
             self.sent_bps += (bps - self.sent_bps) * min(1.0, passed_s / SMOOTH_S)
             if self.sent_bps < MIN_BPS:
                 self._remb_bps = 0.0  # browsers forget their estimate while nothing arrives
-        self._at_s, self._bytes = now_s, total_bytes
+        self._at_s, self._bytes = now_s, video_bytes
         if self._suspected_s and now_s > self._suspected_s + NOTHING_S:
             self._suspect(max(LEAST_BPS, self.sent_bps / 2), now_s)
             self._full(now_s)
 
     # --- signs of congestion -----------------------------------------------------------------------------------------
+
+    def acknowledged(self, packets: Sequence[Acknowledged], now_s: float, *, whole: bool = True) -> bool:
+        """There is none; the first feedback brings the other estimator."""
+        return False
 
     def remb(self, bps: float, now_s: float) -> bool:
         """Takes the browser's estimate. True if that lowers `allowed_bps`."""
@@ -257,9 +274,3 @@ class BandwidthEstimator:
         self._calm_s = now_s + VERDICT_S
         self._pause_s = min(RETRY_MOST_S, 2 * self._pause_s)
         self._retry_s = now_s + self._pause_s
-
-    def probe_bytes(self, passed_s: float, now_s: float) -> int:
-        """Bytes to send beside the videos for the last `passed_s` seconds, while a probe runs."""
-        if not self._probe_bps or now_s > self._probe_s + PROBE_S:
-            return 0
-        return int(self._extra_bps * min(passed_s, PROBE_S) / 8)

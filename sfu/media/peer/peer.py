@@ -161,9 +161,10 @@ class Peer(Transport):
 
     def _on_path(self, path: CandidatePair) -> None:
         self.shared.counters["paths_selected"] += 1
+        # packets may have been lost on the old path, both ways, and so may other peers' keyframe requests
         for publication in self.negotiation.subscribed:
             publication.down_tracks_changed()
-        # packets and other peers' keyframe requests may have been lost on the old path
+            publication.request_keyframe(self.id)
         for publication in self.published.values():
             for stream in publication.received:
                 stream.request_keyframe()

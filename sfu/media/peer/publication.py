@@ -13,7 +13,8 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from sfu.media.bandwidth.allocation import Layer
+from sfu import bridge
+from sfu.media.bandwidth.allocation import Layer, Step
 from sfu.media.bandwidth.lastn import Video
 from sfu.media.peer import sdp
 from sfu.media.streams.down_track import DownTrack
@@ -24,8 +25,7 @@ from sfu.media.streams.svc import ScalableStream
 from sfu.media.transport.transport import Transport
 
 CAMERA = {"q": (180, 150e3), "h": (360, 500e3), "f": (720, 2500e3)}
-"""Simulcast layers of a camera by rid: height, and the maximum bitrate that the page sets (public/protocol.js). A
-camera of another size is treated as one of these."""
+"""Simulcast layers of a camera by rid: height and maximum bitrate, where the client does not tell them."""
 LINES = 720
 """Height of a stream with spatial layers that do not tell their sizes; each layer has half the height of the next."""
 SCREEN = {"q": (540, 250e3), "h": (1080, 800e3), "f": (1080, 2500e3)}
@@ -37,9 +37,17 @@ START_S = 2.0
 """How long a publisher takes at most to start a layer."""
 RELEASE_S = 4.0
 """How long nobody must want a layer before the publisher is told to stop it."""
-RATE_WEIGHT = 0.3
+MEAN_S, PEAK_S = 3.0, 0.5
+"""Time constants of smoothing: of a layer's bitrate, and of the one whose maximum counts."""
 FORGET_S = 20.0
 """After this long of being sent, the highest bitrate of a layer counts for half."""
+SHARES = {1: (1.0,), 2: (0.6, 1.0), 3: (0.4, 0.6, 1.0), 4: (0.25, 0.4, 0.6, 1.0)}
+"""Share of a layer's bitrate up to each temporal layer, by their number, as libwebrtc divides it."""
+SHARES_S, SHARES_WEIGHT = 1.0, 0.2
+"""How often the real shares are looked at, and their weight: a keyframe changes those of one second much."""
+RISE_S, TOGETHER_S = 2.0, 0.3
+"""Subscribers on narrow downlinks have a keyframe requested to get more at most once in RISE_S, those who want it
+within TOGETHER_S of the first one included: a keyframe is one of all layers, so every subscriber has to bear it."""
 
 _lower = attrgetter("lower")
 
@@ -47,18 +55,25 @@ _lower = attrgetter("lower")
 class _Rate:
     """Bitrate of a layer's stream, smoothed, and its recent maximum."""
 
-    __slots__ = ("_at_s", "_bytes", "bps", "most_bps")
+    __slots__ = ("_at_s", "_bytes", "_flowed_s", "_peak_bps", "bps", "most_bps")
 
     def __init__(self) -> None:
-        self.bps, self.most_bps, self._at_s, self._bytes = 0.0, 0.0, 0.0, 0
+        self.bps = self.most_bps = self._peak_bps = 0.0
+        self._at_s = self._flowed_s = 0.0
+        self._bytes = 0
 
     def update(self, total_bytes: int, now_s: float) -> None:
         passed_s = now_s - self._at_s
         if self._at_s and passed_s > 0:
             bps = (total_bytes - self._bytes) * 8 / passed_s
-            self.bps += (bps - self.bps) * (RATE_WEIGHT if self.bps else 1.0)
+            begins = not self.bps
+            self.bps += (bps - self.bps) * (1.0 if begins else min(1.0, passed_s / MEAN_S))
+            self._peak_bps += (bps - self._peak_bps) * (1.0 if begins else min(1.0, passed_s / PEAK_S))
             if bps:
-                self.most_bps = max(self.bps, self.most_bps * 0.5 ** (passed_s / FORGET_S))
+                self._flowed_s = now_s
+                self.most_bps = max(self._peak_bps, self.most_bps * 0.5 ** (passed_s / FORGET_S))
+            elif now_s - self._flowed_s > SILENT_S:
+                self.bps = self._peak_bps = 0.0  # what it had before says nothing about its next beginning
         self._at_s, self._bytes = now_s, total_bytes
 
 
@@ -102,7 +117,11 @@ class Publication:
         self._rates: dict[RtpStream, _Rate] = {}
         self._offer, self._offered_s = LayerOptions((), (), None), float("-inf")
         self._shaped: tuple[object, ...] = ()  # what the shape of the last offer stands for
-        self._wanted: dict[str, str] = {}  # the layer each subscriber is to have
+        self._told: dict[str, bridge.LayerSize] = {}  # by rid, what the client says that it sends; empty: nothing
+        self._wanted: dict[str, Step] = {}  # what each subscriber is to have
+        self._shares: dict[RtpStream, tuple[float, ...]] = {}
+        self._shared_s = float("-inf")  # when `_shares` was last brought up to date
+        self._rose_s = float("-inf")  # when a narrow subscriber last had a keyframe requested
         self._wanted_s = dict.fromkeys(self.streams, float("-inf"))  # when anybody last wanted it
 
     @property
@@ -139,6 +158,10 @@ class Publication:
     def packets(self) -> int:
         return sum(stream.packets for stream in self.received)
 
+    @property
+    def bytes(self) -> int:
+        return sum(stream.bytes for stream in self.received)
+
     # --- subscribers -------------------------------------------------------------------------------------------------
 
     def add_down_track(self, peer: Transport, pause: str = "") -> None:
@@ -158,31 +181,46 @@ class Publication:
             for stream in self.layer_streams:
                 stream.forget(peer.id)
 
-    def prefer(self, subscriber: str, rid: str, *, now: bool) -> None:
-        """Sets the layer that a subscriber is to have. It gets the present one until a keyframe of the new one comes;
-        with `now` it gets nothing until then, because the present one is too much for it. Moving down within one stream
-        needs no keyframe."""
+    def prefer(self, subscriber: str, step: Step, *, now: bool) -> None:
+        """Sets what a subscriber is to have. It gets the present layer until a keyframe of the new one comes; with
+        `now` it gets nothing until then, because the present one is too much for it. Moving down within one stream
+        needs no keyframe, nor does a change of temporal layers alone."""
         down_track = self.down_tracks[subscriber]
-        wanted = self.layers[rid]
-        if self._wanted.get(subscriber) != rid:
-            self._wanted[subscriber] = rid
+        wanted = self.layers[step.rid]
+        before = self._wanted.get(subscriber)
+        self._wanted[subscriber] = step
+        if before is None or before.rid != step.rid:
             for stream in self.layer_streams:
                 stream.forget(subscriber)
-        if down_track.stream is wanted:
-            return
-        if now and down_track.stream.whole is not wanted.whole:
-            wanted.forget(subscriber)
-            down_track.stream.switch(subscriber, wanted)
-        elif not wanted.expects(subscriber):
-            wanted.expect(down_track)
+        if down_track.stream is not wanted:
+            if (now or down_track.pauses) and down_track.stream.whole is not wanted.whole:
+                wanted.forget(subscriber)
+                down_track.stream.switch(subscriber, wanted)
+            elif not wanted.expects(subscriber):
+                wanted.expect(down_track)
+        if down_track.stream is wanted or self.falls(subscriber, step.rid):
+            down_track.temporal = step.temporal  # on its way up it keeps the pictures that it has
 
-    def layer_of(self, subscriber: str) -> str:
-        """The layer that a subscriber is to have, or else the one that it has."""
-        down_track, layers = self.down_tracks[subscriber], self.layers
-        wanted = self._wanted.get(subscriber)
-        return (
-            wanted if wanted in layers else next(rid for rid, stream in layers.items() if stream is down_track.stream)
-        )
+    def step_of(self, subscriber: str) -> Step:
+        """What a subscriber is to have, or else what it has."""
+        wanted, layers = self._wanted.get(subscriber), self.layers
+        if wanted is not None and wanted.rid in layers:
+            return wanted
+        down_track = self.down_tracks[subscriber]
+        rid = next(rid for rid, stream in layers.items() if stream is down_track.stream)
+        return Step(rid, down_track.temporal)
+
+    def needs_keyframe(self, subscriber: str, step: Step) -> bool:
+        """Whether a keyframe would have to be requested for a subscriber to get this step, which is more than what it
+        has or is to have."""
+        before, names = self.step_of(subscriber).rid, list(self.layers)
+        return bool(self.down_tracks[subscriber].pauses) or names.index(step.rid) > names.index(before)
+
+    def may_rise(self, now_s: float) -> bool:
+        """Whether a keyframe may be requested for a subscriber on a narrow downlink, only because it can have more."""
+        if now_s - self._rose_s >= RISE_S:
+            self._rose_s = now_s
+        return now_s - self._rose_s <= TOGETHER_S
 
     def falls(self, subscriber: str, rid: str) -> bool:
         """Whether this layer is smaller than the one a subscriber gets."""
@@ -199,6 +237,12 @@ class Publication:
 
     def resume(self, subscriber: str, reason: str) -> None:
         self.down_tracks[subscriber].stream.resume(subscriber, reason)
+
+    def set_plain(self, subscriber: str, plain: bool) -> None:
+        """Gives a subscriber sound without redundancy, or with it if it supports that."""
+        for stream in self.received:
+            if isinstance(stream, RedundantStream):
+                stream.set_plain(subscriber, plain)
 
     def request_keyframe(self, subscriber: str) -> None:
         if (down_track := self.down_tracks.get(subscriber)) is not None:
@@ -221,6 +265,10 @@ class Publication:
     def take_level(self) -> float | None:
         return self.received[0].take_level()
 
+    def tell_sizes(self, sizes: Sequence[bridge.LayerSize]) -> None:
+        """Takes which of its layers the client sends from now on, and how large; none: it does not tell."""
+        self._told = {size.rid: size for size in sizes if size.rid in self.streams}
+
     def measure(self, now_s: float) -> None:
         """Called periodically: updates the bitrate of each layer."""
         streams = self.layer_streams
@@ -240,9 +288,32 @@ class Publication:
             self._offer, self._shaped, self._offered_s = LayerOptions(layers, most_bps, shape), shaped, now_s
         return self._offer
 
+    def shares(self, now_s: float) -> list[Sequence[float]]:
+        """For each layer of the last offer, the smoothed share of its bitrate up to each temporal layer. An encoder
+        gives all simulcast layers as many temporal layers. Empty for a screen, which has few pictures as it is."""
+        if self._usual is SCREEN:
+            return []
+        named = self.layers
+        if now_s - self._shared_s >= SHARES_S:
+            self._shared_s = now_s
+            found = {stream: stream.temporal_shares for stream in named.values()}
+            count = max(map(len, found.values()))
+            self._shares = {stream: self._smoothed(stream, new, count) for stream, new in found.items()}
+        return [self._shares.get(named[layer.rid], SHARES[1]) for layer in self._offer.layers]
+
+    def _smoothed(self, stream: RtpStream, new: tuple[float, ...], count: int) -> tuple[float, ...]:
+        old = self._shares.get(stream, ())
+        if len(old) != count:
+            old = SHARES[count]
+        if len(new) != count:  # nothing of it has come lately
+            return old
+        return tuple([a + (b - a) * SHARES_WEIGHT for a, b in zip(old, new, strict=True)])
+
     def _heard(self, now_s: float) -> list[tuple[str, RtpStream]]:
-        """The layers by name, without those that should be flowing but have gone silent."""
-        named = list(self.layers.items())
+        """The layers by name, without those that the client does not send, or that should be flowing but have gone
+        silent."""
+        told = self._told if self.simulcast else None
+        named = [(name, stream) for name, stream in self.layers.items() if not told or self._rids[stream.whole] in told]
         if not self.simulcast:
             return named
         newest_s, scalable = max([stream.last_s for stream in self.received]), self.scalable
@@ -257,18 +328,23 @@ class Publication:
 
     def _layer(self, name: str, stream: RtpStream, now_s: float) -> Layer:
         rid, rate = self._rids[stream.whole], self._rates.get(stream) or _Rate()
-        return Layer(name, self._height(rid, stream), self._rate_bps(rid, stream, rate, now_s), rate.most_bps)
+        width, height = self._size(rid, stream)
+        return Layer(name, height, self._rate_bps(rid, stream, rate, now_s), rate.most_bps, width)
 
-    def _height(self, rid: str, stream: RtpStream) -> int:
+    def _size(self, rid: str, stream: RtpStream) -> tuple[int, int]:
+        """Width and height, 0 if unknown. The width of a screen does not matter, as pages show all of it."""
         whole = self.streams[rid]
         if isinstance(whole, ScalableStream) and whole.lower:
-            return whole.height(stream, LINES)
-        return self._usual[rid][0] if self.simulcast else 0
+            return 0, whole.height(stream, LINES)
+        if (told := self._told.get(rid)) is not None:
+            return (0 if self._usual is SCREEN else told.width), told.height
+        return 0, self._usual[rid][0] if self.simulcast else 0
 
     def _rate_bps(self, rid: str, stream: RtpStream, rate: _Rate, now_s: float) -> float:
         if now_s - stream.whole.last_s < SILENT_S or not self.simulcast:
             return rate.bps
-        return rate.most_bps or self._usual[rid][1]
+        told = self._told.get(rid)
+        return rate.most_bps or (self._usual[rid][1] if told is None else float(told.max_bps))
 
     def ask(self, now_s: float) -> bool:
         """Updates `asked`, the layers that a subscriber is to have, or was until recently. True if that changed. Before
@@ -288,8 +364,8 @@ class Publication:
         for subscriber, down_track in self.down_tracks.items():
             if not down_track.pauses:
                 self._wanted_s[rids[down_track.stream.whole]] = now_s
-                if (wanted := layers.get(self._wanted.get(subscriber, ""))) is not None:
-                    self._wanted_s[rids[wanted.whole]] = now_s
+                if (wanted := self._wanted.get(subscriber)) is not None and wanted.rid in layers:
+                    self._wanted_s[rids[layers[wanted.rid].whole]] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
 
     def close(self) -> None:

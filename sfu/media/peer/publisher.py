@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sfu import bridge
@@ -58,6 +59,7 @@ class Publisher:
         self.by_ssrc: dict[int, RtpStream] = {}
         self.rtx: dict[int, RtpStream] = {}
         self.muted: set[str] = set()
+        self._sizes: dict[str, Sequence[bridge.LayerSize]] = {}  # of the layers of a source, as the client told
         self._intakes = {kind: Intake(ceiling) for kind, ceiling in CEILINGS.items()}
         self._warned: set[str] = set()  # kinds
         self._places: dict[int, Place] = {}  # by SSRC, the last place of each; kept when a source ends
@@ -81,6 +83,7 @@ class Publisher:
                 self._peer, source, kind, self._shared.send_buffers, rids, redundant=said.redundant
             )
             publication.set_muted(source in self.muted)
+            publication.tell_sizes(self._sizes.get(source, ()))
             publication.set_muted(self._intakes[kind].over, TOO_MUCH)
             if publication.simulcast:  # an earlier one of this source may have ended unwatched
                 self._tell_layers(publication)
@@ -118,6 +121,16 @@ class Publisher:
         if source in self.published:
             self.published[source].set_muted(muted)
             self._room.arrange()
+
+    def tell_sizes(self, source: str, sizes: Sequence[bridge.LayerSize]) -> None:
+        """Takes which layers of a source the client sends, published yet or not, and how large; none: it does not
+        tell."""
+        if sizes:
+            self._sizes[source] = sizes
+        else:
+            self._sizes.pop(source, None)
+        if source in self.published:
+            self.published[source].tell_sizes(sizes)
 
     def bound(self, now_s: float) -> None:
         """Called periodically: nothing of a kind is forwarded while the peer sends more of it than anybody can use."""

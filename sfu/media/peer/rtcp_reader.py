@@ -5,8 +5,10 @@
 | anything | it is parsed | BYTES_PER_S per peer |
 | sender report of a stream that it publishes | passed on | one per REPORT_S and stream (rtp_stream.py) |
 | report block about a stream that it is sent | its downlink is estimated | lowered once per DRAIN_S (estimator.py) |
-| REMB | likewise | likewise |
-| generic NACK for a stream that it is sent | retransmission | RTX_PER_S (transport.py), one per round trip |
+| transport-wide feedback about what it is sent | likewise; the bitrate that arrives is known | likewise |
+| REMB, of clients that give no transport-wide feedback | likewise | likewise |
+| generic NACK for a stream that it is sent | retransmission, one per round trip | RTX_PER_S (transport.py) |
+| | | a share of its bitrate (retransmission.py) |
 | PLI, FIR for a stream that it is sent | a keyframe is requested | one per HOLD_MS and layer (keyframe.py) |
 | SDES, BYE, APP, XR, unknown types; anything about other streams | nothing | |
 """
@@ -49,6 +51,8 @@ class RtcpReader:
                 publication = self._subscriber.subscriptions.get(rtcp.feedback_media_ssrc(packet))
                 if publication is not None:
                     publication.retransmit(self._id, rtcp.nacked(packet), now_s)
+            elif packet.type == rtcp.RTCP_RTPFB and packet.format == rtcp.RTPFB_TRANSPORT_CC:
+                self._subscriber.feedback(packet.body[8:], now_s)
             elif (bps := rtcp.remb(packet)) is not None:
                 self._subscriber.estimated(bps, now_s)
             elif packet.type == rtcp.RTCP_PSFB and packet.format in (rtcp.PSFB_PLI, rtcp.PSFB_FIR):

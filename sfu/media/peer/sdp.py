@@ -192,7 +192,7 @@ def _codecs(
     kind: Kind, direction: Direction, allowed: frozenset[int], opus: Opus, repaired: bool, redundant: bool
 ) -> tuple[str, tuple[str, ...]]:
     """The payload types of a section, and the lines that describe them."""
-    receives = direction == "recvonly"
+    unused = {"goog-remb"} if direction == "recvonly" else {"transport-cc"} if kind == "audio" else set[str]()
     codecs = [codec for codec in CODECS[kind] if kind == "audio" or codec.payload_type in allowed]
     if kind == "audio" and redundant:
         codecs.insert(0, RED)
@@ -203,11 +203,7 @@ def _codecs(
         if codec.fmtp:
             parameters = opus.parameters(direction) if codec is OPUS else ""
             lines.append(f"a=fmtp:{codec.payload_type} {codec.fmtp}{parameters}")
-        lines += [
-            f"a=rtcp-fb:{codec.payload_type} {feedback}"
-            for feedback in codec.feedback
-            if feedback != ("goog-remb" if receives else "transport-cc")
-        ]
+        lines += [f"a=rtcp-fb:{codec.payload_type} {feedback}" for feedback in codec.feedback if feedback not in unused]
         if repaired and codec.rtx is not None:
             lines += [f"a=rtpmap:{codec.rtx} rtx/90000", f"a=fmtp:{codec.rtx} apt={codec.payload_type}"]
     return " ".join(map(str, types)), tuple(lines)

@@ -123,7 +123,7 @@ class Sections(Generic[T]):
         self._permanent = len(sources)
         self._new_rtx_ssrc = new_rtx_ssrc
         self._in_flight: list[Planned[T]] | None = None
-        self._shown = 0  # how many sections were ever offered
+        self._claimed: dict[str, Kind] = {}  # sources that are to get a section
 
     @property
     def in_flight(self) -> bool:
@@ -131,24 +131,26 @@ class Sections(Generic[T]):
         return self._in_flight is not None
 
     def claim(self, source: str, kind: Kind, most: int) -> None:
-        """Finds a section to receive a source in, its own if it has one. Raises TooManyTracks beyond `most` sources and
-        BadSource if the source has another kind."""
-        transceiver = self._receiving(source)
-        if transceiver is None:
-            if sum(one.receives and one.source is not None for one in self.transceivers) >= most:
+        """Asks for a section to receive a source in, if it has none. It gets one with the next offer: an answer on its
+        way may set one free. Raises TooManyTracks beyond `most` sources and BadSource if the source has another
+        kind."""
+        kinds = {one.source: one.kind for one in self.transceivers if one.source is not None} | self._claimed
+        if source not in kinds:
+            if len(kinds) >= most:
                 raise TooManyTracks(f"A peer may publish {most} tracks.")
-            self._unused(kind, receives=True).source = source
-        elif transceiver.kind != kind:
-            raise BadSource(f"The source {source!r} is {transceiver.kind}.")
+            self._claimed[source] = kind
+        elif kinds[source] != kind:
+            raise BadSource(f"The source {source!r} is {kinds[source]}.")
 
     def release(self, source: str) -> None:
         """Gives the section of a source back, unless it is permanent. Raises BadSource if the source has none."""
-        transceiver = self._receiving(source)
-        if transceiver is None:
+        if self._claimed.pop(source, None) is not None:
+            return
+        index = next((i for i, one in enumerate(self.transceivers) if one.source == source), None)
+        if index is None:
             raise BadSource
-        index = self.transceivers.index(transceiver)
         if index >= self._permanent:
-            transceiver.source, transceiver.settled = None, index >= self._shown
+            self.transceivers[index].source, self.transceivers[index].settled = None, False
 
     def plan(self, wanted: Iterable[T]) -> tuple[list[Planned[T]], list[Dropped[T]]]:
         """The sections of the next offer, which is in flight from now on, and the tracks that none of them brings any
@@ -162,6 +164,9 @@ class Sections(Generic[T]):
             elif track is not None:
                 dropped.append(Dropped(track, transceiver.rtx_ssrc))
                 transceiver.track, transceiver.accepted, transceiver.settled = None, False, False
+        for source, kind in self._claimed.items():
+            self._unused(kind, receives=True).source = source
+        self._claimed.clear()
         for track in missing:
             transceiver = self._unused(track.kind, receives=False)
             transceiver.track, transceiver.rtx_ssrc = track, self._new_rtx_ssrc(track)
@@ -170,7 +175,7 @@ class Sections(Generic[T]):
             for one in self.transceivers
         ]
         if planned:
-            self._in_flight, self._shown = planned, len(planned)
+            self._in_flight = planned
         return planned, dropped
 
     def settle(self, answer: Sequence[AnswerSection]) -> list[Effect[T]]:
@@ -190,9 +195,6 @@ class Sections(Generic[T]):
                 began = Began(transceiver.source, transceiver.kind, said)
                 effects.append(began if said.sends else Ended(transceiver.source))
         return effects
-
-    def _receiving(self, source: str) -> Transceiver[T] | None:
-        return next((one for one in self.transceivers if one.receives and one.source == source), None)
 
     def _unused(self, kind: Kind, *, receives: bool) -> Transceiver[T]:
         for one in self.transceivers:

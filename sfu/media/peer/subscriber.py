@@ -9,15 +9,20 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sfu import bridge
-from sfu.media.bandwidth.allocation import Wish, allocate
-from sfu.media.bandwidth.estimator import BandwidthEstimator
+from sfu.media.bandwidth.allocation import Step, Wish, allocate
+from sfu.media.bandwidth.downlink import Downlink
+from sfu.media.bandwidth.estimator import START_BPS, BandwidthEstimator
 from sfu.media.bandwidth.lastn import Video
+from sfu.media.bandwidth.send_side import SendSideEstimator
+from sfu.media.bandwidth.sound import Redundancy
 from sfu.media.peer.publication import Publication
 from sfu.media.peer.room import Room
 from sfu.media.peer.sections import Transceiver
 from sfu.media.peer.shared import Shared
 from sfu.media.rtp.rtcp import ReportBlock
+from sfu.media.rtp.twcc import arrivals, report_number
 from sfu.media.streams.down_track import DownTrack
+from sfu.media.streams.pacer import Pacer
 from sfu.media.transport.transport import Transport
 
 NOT_SPEAKING = "not_speaking"
@@ -26,14 +31,21 @@ HIDDEN = "hidden"
 """Likewise: the page does not show it."""
 BANDWIDTH = "bandwidth"
 """Likewise: the downlink does not carry it."""
-SHOWN_HEIGHT = 720
-"""Height assumed for a video until the page has told how large it shows it."""
-PROBE_BACK = 8
-"""How many of the newest packets are repeated in turn for a probe."""
 ROUNDING = 1 + 1e-9
 """Exceeds the rounding error of adding bitrates in another order."""
 
 _sent_bytes = attrgetter("sent_bytes")
+
+
+class Tile(NamedTuple):
+    """How large a page shows a video, in device pixels; a height of 0 is not at all, a width of 0 does not matter."""
+
+    height: int
+    width: int = 0
+
+
+USUAL, NOWHERE = Tile(720), Tile(0)
+"""USUAL is assumed until the page has told."""
 
 
 class Settled(NamedTuple):
@@ -52,14 +64,17 @@ class Subscriber:
     def __init__(self, peer: Transport, room: Room[Any], shared: Shared, *, full: bool) -> None:
         self._peer, self._room, self._shared, self._full = peer, room, shared, full
         self.subscriptions: dict[int, Publication] = {}
-        self.down = BandwidthEstimator()
+        self.down: Downlink = BandwidthEstimator()  # until its client gives transport-wide feedback
+        self._report = -1  # the number of its last one, modulo 256
+        self._sent: tuple[list[DownTrack[Any]], list[DownTrack[Any]]] = [], []  # videos and sound that it is sent
+        self.pacer = Pacer(peer, shared.send_buffers.history, self._down_tracks, shared.counters)
+        self._redundancy = Redundancy()
         self._left_out: frozenset[Video] = frozenset()  # videos not forwarded to it, in favour of others
         self._told: dict[Publication, str] = {}  # why one is paused, as last told to its client
-        self._view: Mapping[Video, int] | None = None  # heights of the videos that its page shows; None until told
+        self._view: Mapping[Video, Tile] | None = None  # the videos that its page shows; None until told
         self._viewed: set[Video] = set()  # videos that there were when the page told
         self.limit_bps: float | None = None  # what its downlink allows, while more is wanted
-        self._probed = self._refused = 0
-        self._allocated_s = 0.0
+        self._refused = 0
         self._settled: list[Settled] = []  # all videos, if nothing more is wanted until one changes
 
     def take(self, transceivers: Sequence[Transceiver[Publication]], *, flows: bool) -> None:
@@ -73,7 +88,10 @@ class Subscriber:
         for transceiver in transceivers:
             if (publication := transceiver.track) is not None:
                 publication.add_down_track(self._peer, NOT_SPEAKING if publication.video in self._left_out else "")
-                publication.down_tracks[self._peer.id].rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                down_track = publication.down_tracks[self._peer.id]
+                down_track.rtx_ssrc = transceiver.rtx_ssrc if transceiver.repairs else 0
+                if publication.kind == "video":
+                    down_track.pacer = self.pacer
                 self._tell_paused(publication)
         self.allocate(time.monotonic())
 
@@ -90,9 +108,9 @@ class Subscriber:
             for publication in self.subscriptions.values():
                 self._pause(publication, NOT_SPEAKING, publication.video in videos)
 
-    def view(self, heights: Mapping[Video, int], now_s: float) -> None:
+    def view(self, tiles: Mapping[Video, Tile], now_s: float) -> None:
         """Takes what its page shows from now on, and how large. Videos that it does not show are not forwarded."""
-        self._view, self._viewed = heights, {publication.video for publication in self.subscriptions.values()}
+        self._view, self._viewed = tiles, {publication.video for publication in self.subscriptions.values()}
         self._settled = []
         self.allocate(now_s)
 
@@ -105,6 +123,24 @@ class Subscriber:
             if publication.kind == "video" and self.down.loss(down_track.delivery.loss or 0.0, now_s):
                 self.allocate(now_s)
 
+    def feedback(self, fci: bytes, now_s: float) -> None:
+        """Takes its client's transport-wide feedback: which of the worker's video packets arrived, and when. Raises
+        ValueError if it is truncated."""
+        number, packets = report_number(fci), self._shared.send_buffers.history.match(arrivals(fci))
+        if self._report < 0:
+            self.down = SendSideEstimator(max(START_BPS, self.down.allowed_bps))
+        whole, self._report = number == (self._report + 1) & 0xFF, number
+        self._count_sent(now_s)
+        if self.down.acknowledged(packets, now_s, whole=whole):
+            self.allocate(now_s)
+        else:
+            self._pace()
+
+    def _count_sent(self, now_s: float) -> None:
+        videos, sounds = self._sent
+        video_bytes = sum(map(_sent_bytes, videos)) + self._peer.rtx_bytes
+        self.down.sent(video_bytes, sum(map(_sent_bytes, sounds)), now_s)
+
     def estimated(self, bps: float, now_s: float) -> None:
         """Takes its client's estimate of the downlink (REMB)."""
         if self.down.remb(bps, now_s):
@@ -116,7 +152,7 @@ class Subscriber:
             self.allocate(now_s)
 
     def allocate(self, now_s: float) -> None:
-        """Chooses the layer that it gets of each video."""
+        """Chooses what it gets of each video."""
         me, down = self._peer, self.down
         self.limit_bps = None
         if not (self._full or down.speaks):
@@ -127,20 +163,39 @@ class Subscriber:
         ]
         if not down_tracks:
             return
-        down.sent(sum(map(_sent_bytes, down_tracks)) + me.rtx_bytes, now_s)
-        passed_s, self._allocated_s = now_s - self._allocated_s, now_s
+        self._fit_sound(down.estimate_bps if down.limited else math.inf, now_s)
+        self._sent = (
+            down_tracks,
+            [p.down_tracks[me.id] for p in self.subscriptions.values() if p.kind == "audio" and me.id in p.down_tracks],
+        )
+        self._count_sent(now_s)
         if me.agent.refused != self._refused:
             self._refused = me.agent.refused
             if self._refused:  # else it is on another path
                 down.refused(now_s)
         if down.asks(now_s):
             me.agent.measure_rtt(now_s)
-        if probe := down.probe_bytes(passed_s, now_s):
-            self._probe(probe, down_tracks, now_s)
         next_bps = self._choose(now_s) if spent_bps > down.allowed_bps else 0.0
         if down.limited and next_bps > down.allowed_bps:
             self.limit_bps = down.allowed_bps
         down.want(next_bps, now_s, can_probe=next_bps > 0 and any(down_track.rtx_ssrc for down_track in down_tracks))
+        self._pace()
+
+    def _pace(self) -> None:
+        """What its video is sent at, and beside it, follows the estimate."""
+        self.pacer.rate_bps = max(1.0, self.down.estimate_bps) if self.down.limited else 0.0
+        self.pacer.probe_bps = self.down.probe_bps
+
+    def _down_tracks(self) -> list[DownTrack[Any]]:
+        return [p.down_tracks[self._peer.id] for p in self._videos()]
+
+    def _fit_sound(self, estimate_bps: float, now_s: float) -> None:
+        """Sound comes without redundancy while that would take much of what the downlink carries."""
+        sounds = [p for p in self.subscriptions.values() if p.redundant]
+        said = self._redundancy.plain
+        if sounds and (self._redundancy.choose(sum(p.bytes for p in sounds), estimate_bps, now_s) or said):
+            for p in sounds:  # also those that came since
+                p.set_plain(self._peer.id, self._redundancy.plain)
 
     def _videos(self) -> list[Publication]:
         return [p for p in self.subscriptions.values() if p.kind == "video" and self._peer.id in p.down_tracks]
@@ -162,22 +217,30 @@ class Subscriber:
         """Allocates, and applies the result; returns the bitrate at which the next step up would fit, 0 if nothing more
         is wanted."""
         me, down, rank = self._peer, self.down, self._room.rank
-        heights = {p: self._height(p) for p in self._videos()}
-        for p, height in heights.items():
-            self._pause(p, HIDDEN, not height)
-        shown = [p for p, height in heights.items() if height and p.video not in self._left_out and not p.muted]
-        shown.sort(key=lambda p: (-heights[p], rank.get(p.video, len(rank))))
-        wishes = {p: Wish(heights[p], p.offered(now_s).layers, self._has(p)) for p in shown}
-        chosen, next_bps = allocate(wishes.values(), down.allowed_bps)
-        for (p, wish), rid in zip(wishes.items(), chosen, strict=True):
-            # loss alone is no reason to show nothing, unless it is all that is known, without REMB
-            short = rid is None and down.limited and (down.jammed or not down.speaks)
+        tiles = {p: self._tile(p) for p in self._videos()}
+        for p, tile in tiles.items():
+            self._pause(p, HIDDEN, not tile.height)
+        shown = [p for p, tile in tiles.items() if tile.height and p.video not in self._left_out and not p.muted]
+        shown.sort(key=lambda p: (-tiles[p].height, rank.get(p.video, len(rank))))
+        wishes = {p: self._wish(p, tiles[p], now_s) for p in shown}
+        chosen, next_bps, over = allocate(wishes.values(), down.allowed_bps)
+        waits = False
+        for (p, wish), step in zip(wishes.items(), chosen, strict=True):
+            if step is not None and down.limited and p.needs_keyframe(me.id, step) and not p.may_rise(now_s):
+                waits = True
+                continue
+            short = step is None and down.limited
+            if not short and wish.layers:
+                best = step or Step(wish.layers[0].rid)
+                p.prefer(me.id, best, now=over and down.limited and p.falls(me.id, best.rid))
             self._pause(p, BANDWIDTH, short)
-            if not short and (p.simulcast or p.scalable):
-                best = wish.layers[0].rid if rid is None else rid
-                p.prefer(me.id, best, now=down.jammed and p.falls(me.id, best))
-        self._settled = [] if next_bps else self._settle(heights, wishes, now_s)
+        self._settled = [] if next_bps or waits else self._settle(tiles, wishes, now_s)
         return next_bps
+
+    def _wish(self, p: Publication, tile: Tile, now_s: float) -> Wish:
+        layers, speaks = p.offered(now_s).layers, not self._room.rank.get(p.video, 1)
+        shares = p.shares(now_s) if self.down.limited else ()
+        return Wish(tile.height, layers, self._has(p), tile.width, speaks, shares)
 
     def _settle(self, videos: Iterable[Publication], wishes: Mapping[Publication, Wish], now_s: float) -> list[Settled]:
         """All that is wanted is allowed; once all of it also arrives, nothing has to be chosen again. Empty before
@@ -187,18 +250,18 @@ class Subscriber:
             down_track, offer, wish, at = p.down_tracks[self._peer.id], p.offered(now_s), wishes.get(p), -1
             if wish is not None:
                 at = wish.best()
-                if down_track.stream is not p.layers[wish.layers[at].rid]:
+                if down_track.stream is not p.layers[wish.layers[at].rid] or down_track.temporal is not None:
                     return []
             settled.append(Settled(p, down_track, offer.shape, at))
         return settled
 
-    def _height(self, publication: Publication) -> int:
+    def _tile(self, publication: Publication) -> Tile:
         if self._view is None:
-            return SHOWN_HEIGHT
-        return self._view.get(publication.video, 0 if publication.video in self._viewed else SHOWN_HEIGHT)
+            return USUAL
+        return self._view.get(publication.video, NOWHERE if publication.video in self._viewed else USUAL)
 
-    def _has(self, publication: Publication) -> str | None:
-        return None if publication.down_tracks[self._peer.id].pauses else publication.layer_of(self._peer.id)
+    def _has(self, publication: Publication) -> Step | None:
+        return None if publication.down_tracks[self._peer.id].pauses else publication.step_of(self._peer.id)
 
     def _pause(self, publication: Publication, reason: str, paused: bool) -> None:
         """Adds or removes one reason not to forward a video. It continues once there is none."""
@@ -218,19 +281,3 @@ class Subscriber:
         for publication, reason in self._told.items():
             if reason:
                 self._shared.emit(bridge.Paused(self._peer.id, publication.publisher.id, publication.source, reason))
-
-    def _probe(self, n_bytes: int, down_tracks: list[DownTrack[Any]], now_s: float) -> None:
-        """Sends this much of what was sent recently once more."""
-        found = [
-            (down_track, packet)
-            for down_track in down_tracks
-            if down_track.rtx_ssrc
-            for back in range(PROBE_BACK)
-            if (packet := down_track.lately(back)) is not None
-        ]
-        while n_bytes > 0 and found:
-            down_track, packet = found[self._probed % len(found)]
-            self._probed += 1
-            self._peer.send_rtx(down_track.again(packet, now_s))
-            self._shared.counters["packets_probe"] += 1
-            n_bytes -= len(packet)

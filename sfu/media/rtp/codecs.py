@@ -11,8 +11,6 @@ TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-exte
 TRANSPORT_CC_ID = 5
 AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 AUDIO_LEVEL_ID = 1
-ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
-ABS_SEND_TIME_ID = 2
 MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 MID_ID = 3
 RID = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"
@@ -26,8 +24,8 @@ EXTENSIONS_RECEIVED: dict[Kind, tuple[tuple[int, str], ...]] = {
 """Header extensions (RFC 8285) offered to publishers, by kind; ingress.py reads them."""
 EXTENSIONS_OF_LAYERS = ((MID_ID, MID), (RID_ID, RID), (REPAIRED_RID_ID, REPAIRED_RID))
 """Offered in addition where a simulcast may be sent (RFC 8852)."""
-EXTENSIONS_SENT: dict[Kind, tuple[tuple[int, str], ...]] = {"audio": (), "video": ((ABS_SEND_TIME_ID, ABS_SEND_TIME),)}
-"""Header extensions offered to subscribers, by kind; ingress.py writes them."""
+EXTENSIONS_SENT: dict[Kind, tuple[tuple[int, str], ...]] = {"audio": (), "video": ((TRANSPORT_CC_ID, TRANSPORT_CC),)}
+"""Header extensions offered to subscribers, by kind; send_history.py numbers the packets."""
 RIDS = ("q", "h", "f")
 """RIDs of simulcast layers, the smallest layer first (publication.py)."""
 
@@ -48,7 +46,8 @@ RED = Codec(63, "red/48000/2", "111/111")
 """Redundant audio: each packet repeats the Opus frame before it (RFC 2198). Browsers send it only if it is listed
 before Opus."""
 _VIDEO_FEEDBACK = ("transport-cc", "goog-remb", "ccm fir", "nack", "nack pli")
-"""Publishers estimate their uplink from transport-wide feedback; subscribers report their estimate in REMB."""
+"""Publishers estimate their uplink from transport-wide feedback, and the server estimates downlinks from that of
+subscribers. Those that do not give it report their own estimate in REMB."""
 VP8 = Codec(96, "VP8/90000", "", _VIDEO_FEEDBACK, rtx=97)
 VP9 = Codec(98, "VP9/90000", "profile-id=0", _VIDEO_FEEDBACK, rtx=99)
 AV1 = Codec(45, "AV1/90000", "level-idx=5;profile=0;tier=0", _VIDEO_FEEDBACK, rtx=46)

@@ -102,6 +102,14 @@ def erase_extension(packet: bytearray | memoryview, offset: int, length: int) ->
     packet[offset - head : offset + length] = bytes(head + length)
 
 
+def erase_extensions(packet: bytearray | memoryview) -> None:
+    """Turns the whole extension block, if there is one, into padding; no byte moves."""
+    if packet[0] & 0x10:
+        at = RTP_HEADER + 4 * (packet[0] & 0x0F) + 4
+        n = 4 * int(_u16.unpack_from(packet, at - 2)[0])
+        packet[at : at + n] = bytes(n)
+
+
 def primary_block(packet: Buffer, n: int, payload_type: int) -> tuple[int, int]:
     """Offsets of the payload and of the primary (newest) block in a RED packet (RFC 2198 section 3). Raises ValueError
     unless every block has this payload type and lies inside the packet, and the primary block is not empty."""
@@ -137,3 +145,12 @@ def retransmission(packet: Buffer, payload_type: int, ssrc: int, seq16: int) -> 
     set_seq16(again, seq16)
     set_ssrc(again, ssrc)
     return again
+
+
+def blank(packet: Buffer) -> bytearray:
+    """A packet with the same numbers that contains nothing: a byte of padding in place of the payload. Raises
+    ValueError if the packet is truncated."""
+    at = payload_offset(packet, len(packet))
+    made = bytearray(packet[:at]) + b"\x01"
+    made[0], made[1] = made[0] | 0x20, made[1] & 0x7F
+    return made

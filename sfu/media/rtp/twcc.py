@@ -8,7 +8,8 @@ reports every FEEDBACK_MS which packets arrived and when. Without it Chromium st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from functools import lru_cache
+from itertools import accumulate, groupby
 from struct import Struct
 
 FEEDBACK_MS = 50.0
@@ -17,6 +18,7 @@ REPORT_PACKETS = 240
 240 arrivals of 2 bytes among 3 x 240 statuses (1,200 bytes, one datagram), however the publisher numbers its
 packets."""
 TICK_US = 250
+TICK_S = TICK_US / 1e6
 REFERENCE_US = 64_000
 
 _head = Struct("!HH")
@@ -145,3 +147,81 @@ def _chunks(statuses: list[int]) -> bytes:
             taken -= used
             runs[0:1] = [(status, length - used)] if length > used else []
     return out
+
+
+def report_number(fci: bytes) -> int:
+    """The count of a feedback packet, modulo 256: a gap means that feedback was lost. Raises ValueError if the FCI is
+    truncated."""
+    if len(fci) < 8:
+        raise ValueError("cut transport-wide feedback")
+    return fci[7]
+
+
+def arrivals(fci: bytes) -> list[tuple[int, float]]:
+    """The packets that a feedback packet reports as received: number (modulo 65,536) and arrival in seconds by the
+    receiver's clock, whose origin is unknown and which wraps at 2^24 x 64 ms. In the order of numbers.
+
+    Each costs the receiver a byte or two, so the result is shorter than the FCI, however many packets it claims to
+    have missed. Raises ValueError if the FCI is truncated.
+    """
+    if len(fci) < 8:
+        raise ValueError("cut transport-wide feedback")
+    first, count = _head.unpack_from(fci)
+    numbers, large, at = _received(fci, first, count)
+    reference = int.from_bytes(fci[4:7], "big") * (REFERENCE_US // TICK_US)
+    ticks: list[int] = list(fci[at : at + len(numbers)]) if not large else _deltas(fci, at, len(numbers), large)
+    if len(ticks) < len(numbers):
+        raise ValueError("cut transport-wide feedback")
+    times = accumulate(ticks, initial=reference)
+    next(times)
+    return [(number & 0xFFFF, time * TICK_S) for number, time in zip(numbers, times, strict=True)]
+
+
+def _received(fci: bytes, first: int, count: int) -> tuple[list[int], set[int], int]:
+    """The numbers received among `count` from `first` on, the indexes of those with a large delta, and where the status
+    chunks end (section 3.1.2)."""
+    numbers: list[int] = []
+    large: set[int] = set()
+    at, end = 8, first + count
+    while first < end:
+        if at + 2 > len(fci):
+            raise ValueError("cut transport-wide feedback")
+        word = fci[at] << 8 | fci[at + 1]
+        at += 2
+        if word & 0x8000:
+            offsets, wide, n = _vector(word)
+            if first + n > end:
+                offsets = tuple(offset for offset in offsets if first + offset < end)
+            large.update(len(numbers) + i for i in wide if i < len(offsets))
+            numbers += [first + offset for offset in offsets]
+        else:
+            n, status = word & 0x1FFF, word >> 13
+            if status in (SMALL, LARGE):
+                if len(numbers) + min(n, end - first) > len(fci):
+                    raise ValueError("more arrivals than transport-wide feedback has bytes for")
+                if status == LARGE:
+                    large.update(range(len(numbers), len(numbers) + min(n, end - first)))
+                numbers += range(first, min(first + n, end))
+        first += n
+    return numbers, large, at
+
+
+@lru_cache(maxsize=0x4000)
+def _vector(word: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Of a status vector chunk (section 3.1.4): the offsets received, which of these have a large delta, and how many
+    symbols it has."""
+    bits, size = (2, 7) if word & 0x4000 else (1, 14)
+    statuses = [word >> bits * (size - 1 - i) & (1 << bits) - 1 for i in range(size)]
+    offsets = tuple(i for i, status in enumerate(statuses) if status in (SMALL, LARGE))
+    return offsets, tuple(i for i, offset in enumerate(offsets) if statuses[offset] == LARGE), size
+
+
+def _deltas(fci: bytes, at: int, n: int, large: set[int]) -> list[int]:
+    """Receive deltas of n packets in ticks, of one byte each, or of two (section 3.1.5)."""
+    ticks: list[int] = []
+    for i in range(n):
+        if at + 1 + (i in large) > len(fci):
+            raise ValueError("cut transport-wide feedback")
+        ticks.append(_i16.unpack_from(fci, at)[0] if i in large else fci[at])
+        at += 1 + (i in large)
+    return ticks

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sfu.media.rtp.codecs import VP8
 from sfu.media.rtp.headers import Buffer, payload_offset
+
+TEMPORAL_LAYERS = 4
+"""The most that a stream can have, since TID has two bits."""
 
 
 class Picture(NamedTuple):
-    """The picture ID and TL0PICIDX of a VP8 packet, and their offsets (RFC 7741 section 4.2)."""
+    """The picture ID and TL0PICIDX of a VP8 packet with their offsets, and its temporal layer (RFC 7741 section
+    4.2)."""
 
     at: int
     wide: bool  # whether the picture ID has 15 bits, else 7
     number: int
     tl0_at: int  # 0 if there is none
     tl0: int  # 8 bits; numbers the pictures of the lowest temporal layer
+    temporal: int  # TID; 0 if the stream names none
+    sync: bool  # Y: the picture refers to the lowest temporal layer only
 
 
 def vp8_picture(packet: Buffer, n: int) -> Picture | None:
@@ -25,11 +32,18 @@ def vp8_picture(packet: Buffer, n: int) -> Picture | None:
         return None
     if n < at + 6 or packet[at] & 0x80 == 0 or packet[at + 1] & 0x80 == 0:  # X, I
         return None
-    has_tl0, at = bool(packet[at + 1] & 0x40), at + 2
+    shows, at = packet[at + 1], at + 2
     wide = bool(packet[at] & 0x80)
     number = (packet[at] & 0x7F) << 8 | packet[at + 1] if wide else packet[at]
-    tl0_at = at + 1 + wide if has_tl0 else 0
-    return Picture(at, wide, number, tl0_at, packet[tl0_at] if has_tl0 else 0)
+    after = at + 1 + wide
+    tl0_at = after if shows & 0x40 else 0  # L
+    layer = packet[after + bool(tl0_at)] if shows & 0x20 else 0  # T
+    return Picture(at, wide, number, tl0_at, packet[tl0_at] if tl0_at else 0, layer >> 6, bool(layer & 0x20))
+
+
+def picture_of(packet: Buffer) -> Picture | None:
+    """Of a whole packet of any codec."""
+    return vp8_picture(packet, len(packet)) if packet[1] & 0x7F == VP8.payload_type else None
 
 
 def shift_picture(packet: bytearray | memoryview, n: int, shift: int, shift_tl0: int) -> None:

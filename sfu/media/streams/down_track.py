@@ -9,8 +9,9 @@ shift are never sent after it.
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 from struct import Struct
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sfu.media.rtp import codecs, headers, vp8
 from sfu.media.rtp.numbering import HISTORY
@@ -19,6 +20,7 @@ from sfu.media.rtp.vp8 import Picture
 from sfu.media.streams.counted import Counted
 from sfu.media.streams.delivery import Delivery, Sent
 from sfu.media.streams.retransmission import RetransmissionLimiter
+from sfu.media.streams.send_history import SendHistory
 from sfu.media.transport.transport import Transport
 
 SPANS = 8
@@ -27,12 +29,25 @@ NEAR_WRAP = 0xF000
 """No subscriber's numbers begin in the last 4,096 before the 16-bit wrap."""
 
 _numbers = Struct("!HII")
+_padded = Struct("!BBHIIII")
 
 
-class Feed(Protocol):
-    """The stream that a down track is on, with numbers and a clock that all its subscribers share (rtp_stream.py)."""
+class Memory(Protocol):
+    """Remembers packets that were sent."""
 
     ssrc: int
+
+    @property
+    def whole(self) -> Feed: ...
+
+    def recall(self, number: int) -> builtins.bytes | None: ...
+
+    def forgot(self, number: int) -> bool: ...
+
+
+class Feed(Memory, Protocol):
+    """The stream that a down track is on, with numbers and a clock that all its subscribers share (rtp_stream.py)."""
+
     head: int
     packets: int
     bytes: int
@@ -40,26 +55,55 @@ class Feed(Protocol):
     last_ts: int
     last_s: float
 
-    @property
-    def whole(self) -> Feed: ...
-
-    def recall(self, number: int) -> builtins.bytes | None: ...
-
     def last_picture(self) -> Picture | None: ...
+
+    def down_tracks_changed(self) -> None: ...
+
+
+class Queued(Protocol):
+    """A packet that waits for a pacer."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def packet(self) -> bytearray: ...
+
+    @property
+    def late(self) -> bool: ...
+
+
+class Pace(Protocol):
+    """When packets leave to one peer (pacer.py)."""
+
+    rate_bps: float
+
+    def repeat(self, down_track: DownTrack[Any], packet: builtins.bytes, now_s: float) -> bool: ...
+
+    def drop(self, down_track: DownTrack[Any]) -> Sequence[Queued]: ...
 
 
 F = TypeVar("F", bound=Feed)
 
 
 class Span(NamedTuple):
-    """From the subscriber's own number `first` on, its packet n is packet n - shift of the stream."""
+    """From the subscriber's own number `first` on, its packet n is packet n - shift of what `stream` remembers."""
 
     first: int
-    stream: Feed
+    stream: Memory
     shift: int
     shift_ts: int
     shift_picture: int = 0
     shift_tl0: int = 0
+
+
+class Failure(NamedTuple):
+    """`down_track` got only the first `sent` packets of a run, because the kernel's buffer or its pacer's queue is
+    full; or it got all, but the kernel refused to segment its message, and its next send group must take that into
+    account."""
+
+    down_track: DownTrack[Any]
+    sent: int
 
 
 class DownTrack(Generic[F]):
@@ -79,8 +123,12 @@ class DownTrack(Generic[F]):
         "delivery",
         "dropped",
         "floor",
+        "paced",
+        "pacer",
         "pauses",
         "peer",
+        "queued",
+        "queued_bytes",
         "rtx_seq",
         "rtx_ssrc",
         "segments",
@@ -91,6 +139,7 @@ class DownTrack(Generic[F]):
         "spans",
         "ssrc",
         "stream",
+        "temporal",
         "waiting",
     )  # fmt: skip
 
@@ -106,6 +155,10 @@ class DownTrack(Generic[F]):
         self._picture: tuple[int, int] | None = None  # picture ID and TL0PICIDX before it switched streams
         self.floor, self._next = stream.head, stream.head + self.shift
         self.waiting = False
+        self.pacer: Pace | None = None
+        self.paced: Memory | None = None  # its part of the pacer (paced.py), while it is paced
+        self.queued = self.queued_bytes = 0  # packets that wait for the pacer
+        self.temporal: int | None = None  # highest temporal layer that it is to have; None: all
         self.pauses: set[str] = set()  # reasons to leave it out; it does not resume while there are any
         self.dropped = 0
         # it may request packets that came while its answer was on the way, but none from before a wrap
@@ -124,17 +177,23 @@ class DownTrack(Generic[F]):
     @property
     def packets(self) -> int:
         """Packets sent so far, without retransmissions."""
-        return self._sent if self.waiting else self._sent + self.stream.packets - self._base
+        return (self._sent if self.waiting else self._sent + self.stream.packets - self._base) - self.queued
 
     @property
     def sent_bytes(self) -> int:
         """Bytes of the packets sent so far; a run that was cut short counts in full."""
-        return self._sent_bytes if self.waiting else self._sent_bytes + self.stream.bytes - self._base_bytes
+        taken = self._sent_bytes if self.waiting else self._sent_bytes + self.stream.bytes - self._base_bytes
+        return taken - self.queued_bytes
+
+    @property
+    def _following(self) -> int:
+        """Its next packet's number, if none is lost on the way here."""
+        return self._next if self.waiting else self.stream.head + self.shift
 
     def reported(self, block: ReportBlock, now_s: float) -> None:
         """Takes a report block of the subscriber about this down track."""
-        following = self._next if self.waiting else self.stream.head + self.shift
-        self.delivery.reported(block, self.stream.clock_rate, Sent(self.packets, following, self.sent_bytes), now_s)
+        sent = Sent(self.packets, self._following - self.queued, self.sent_bytes)
+        self.delivery.reported(block, self.stream.clock_rate, sent, now_s)
 
     def counted(self) -> Counted:
         """Counters of this down track, for the subscriber's quality."""
@@ -145,6 +204,11 @@ class DownTrack(Generic[F]):
         """Writes this subscriber's numbers into a packet of the stream; `at` is the offset of its sequence number."""
         seq16, ts, _ = _numbers.unpack_from(packet, at)
         _numbers.pack_into(packet, at, (seq16 + self.shift) & 0xFFFF, (ts + self.shift_ts) & 0xFFFFFFFF, self.ssrc)
+
+    def number(self, packet: bytearray, number: int, shift_ts: int) -> None:
+        """Writes this subscriber's numbers into a packet that is to be its packet `number`."""
+        _, ts, _ = _numbers.unpack_from(packet, 2)
+        _numbers.pack_into(packet, 2, number & 0xFFFF, (ts + shift_ts) & 0xFFFFFFFF, self.ssrc)
 
     @property
     def pictured(self) -> bool:
@@ -186,8 +250,8 @@ class DownTrack(Generic[F]):
         else:
             self.dropped += ext - self.floor
         self.shift, self.floor = self._next - ext, ext
-        self.spans.append(Span(self._next, self.stream, self.shift, self.shift_ts, self.shift_picture, self.shift_tl0))
-        del self.spans[:-SPANS]
+        self.paced = None
+        self.remember(ext)
         self._base, self._base_bytes = self.stream.packets, self.stream.bytes
         self.waiting = False
 
@@ -199,26 +263,64 @@ class DownTrack(Generic[F]):
                 self._base, self._base_bytes = self._base - 1, self._base_bytes - len(packet)
                 self.peer.send_rtp(packet)
 
-    def uncount(self) -> None:
-        """Leaves out of the count a packet of the stream that precedes this down track's beginning."""
-        self._base += 1
+    def remember(self, ext: int) -> None:
+        """From packet `ext` of its stream on, the stream remembers what it was sent."""
+        shifts = self.shift, self.shift_ts, self.shift_picture, self.shift_tl0
+        self.add_span(Span(ext + self.shift, self.stream, *shifts))
+
+    def add_span(self, span: Span) -> None:
+        self.spans.append(span)
+        del self.spans[:-SPANS]
+
+    def uncount(self, n_bytes: int, packets: int = 1) -> None:
+        """Leaves out of the count packets of the stream that it is not sent."""
+        self._base += packets
+        self._base_bytes += n_bytes
+
+    def take_back(self) -> None:
+        """Takes back what waits for its pacer, while it is suspended. Those numbers are free again."""
+        if self.pacer is None or not self.queued:
+            return
+        for entry in self.pacer.drop(self):
+            self._sent -= 1
+            self._sent_bytes -= len(entry.packet)
+            if not entry.late:
+                self._next = min(self._next, entry.number)
+        self.queued = self.queued_bytes = 0
 
     def find(self, seq16: int) -> bytes | None:
-        """The packet that the subscriber was sent under this number, if the stream still remembers it."""
-        following = self._next if self.waiting else self.stream.head + self.shift
-        number = following - ((following - seq16) & 0xFFFF)
-        span = next((span for span in reversed(self.spans) if span.first <= number), None)
-        found = span.stream.recall(number - span.shift) if span is not None and number < following else None
+        """The packet that the subscriber was sent under this number, if that is still remembered."""
+        number, span = self._sent_as(seq16)
+        found = span.stream.recall(number - span.shift) if span is not None else None
         if span is None or found is None or not (span.shift or span.shift_ts or self.ssrc != span.stream.ssrc):
             return found
         packet = bytearray(found)
-        _, ts, _ = _numbers.unpack_from(found, 2)
-        _numbers.pack_into(packet, 2, number & 0xFFFF, (ts + span.shift_ts) & 0xFFFFFFFF, self.ssrc)
+        self.number(packet, number, span.shift_ts)
         if span.shift_picture or span.shift_tl0:
             vp8.shift_picture(packet, len(packet), span.shift_picture, span.shift_tl0)
         return bytes(packet)
 
-    def again(self, packet: bytes, now_s: float) -> bytes | bytearray:
+    def _sent_as(self, seq16: int) -> tuple[int, Span | None]:
+        """The extended form of a number, and what remembers it; None if nothing was sent under it."""
+        following = self._following
+        number = following - ((following - seq16) & 0xFFFF)
+        if number == following:
+            return number, None
+        return number, next((span for span in reversed(self.spans) if span.first <= number), None)
+
+    def left(self, seq16: int) -> bool:
+        """Whether the packet under this number belongs to a layer that was left for another with keyframes of its
+        own."""
+        _, span = self._sent_as(seq16)
+        return span is not None and span.stream.whole is not self.stream.whole
+
+    def forgot(self, seq16: int) -> bool:
+        """Whether the packet under this number was sent too long ago to be remembered."""
+        number, span = self._sent_as(seq16)
+        late = self._following - number < 0x8000  # else it was never sent
+        return late and span is not None and span.stream.forgot(number - span.shift)
+
+    def again(self, packet: bytes, history: SendHistory, now_s: float) -> bytes | bytearray:
         """A sent packet as it is to be sent once more: as RTX (RFC 4588) if the subscriber supports that, else the very
         same bytes, since two packets with one number may not differ."""
         payload_type = codecs.CODEC_RTX.get(packet[1] & 0x7F)
@@ -227,12 +329,22 @@ class DownTrack(Generic[F]):
             return packet
         self.rtx_seq = (self.rtx_seq + 1) & 0xFFFF
         again = headers.retransmission(packet, payload_type, self.rtx_ssrc, self.rtx_seq)
-        first = next(headers.extensions(again, len(again)), None)
-        if first is not None and (first[0], first[2]) == (codecs.ABS_SEND_TIME_ID, 3):
-            again[first[1] : first[1] + 3] = (int(now_s * 262144) & 0xFFFFFF).to_bytes(3, "big")
+        history.write(again, now_s)
         return again
 
     def lately(self, back: int) -> bytes | None:
         """The packet that it was sent last, or `back` packets earlier, if the stream still remembers it."""
-        following = self._next if self.waiting else self.stream.head + self.shift
-        return self.find((following - 1 - back) & 0xFFFF)
+        return self.find((self._following - self.queued - 1 - back) & 0xFFFF)
+
+    def padding(self, n: int, history: SendHistory, now_s: float) -> bytearray:
+        """A packet of `n` bytes of padding on its RTX SSRC, for a probe where nothing can be repeated (RFC 3550
+        section 5.1)."""
+        self.rtx_seq = (self.rtx_seq + 1) & 0xFFFF
+        last = self.lately(0)
+        payload_type = codecs.CODEC_RTX.get(codecs.VP8.payload_type if last is None else last[1] & 0x7F, 0)
+        ts = (self.stream.last_ts + self.shift_ts) & 0xFFFFFFFF
+        extension = headers.ONE_BYTE_PROFILE << 16 | 1, 0
+        packet = bytearray(_padded.pack(0xB0, payload_type, self.rtx_seq, ts, self.rtx_ssrc, *extension))
+        packet += bytes(n - 1) + bytes([n])
+        history.write(packet, now_s)
+        return packet

@@ -11,10 +11,12 @@ import errno
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from sfu.media.rtp import codecs, vp8
-from sfu.media.streams.down_track import DownTrack
+from sfu.media.streams.down_track import DownTrack, Failure
+from sfu.media.streams.paced import PacedTrack, pace
+from sfu.media.streams.send_history import SendHistory
 from sfu.media.transport import libc
 from sfu.media.transport.rows import GSO_PACKETS, ROW_BYTES, Lengths, Rows
 from sfu.media.transport.sockets import CandidatePair
@@ -31,14 +33,6 @@ FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})
 _IOV_BYTES, _LEN_BYTES = libc.ffi.sizeof("struct iovec"), libc.ffi.offsetof("struct iovec", "iov_len")
 
 
-class Failure(NamedTuple):
-    """`down_track` got only the first `sent` packets of a run, because the kernel's buffer is full; or it got all, but
-    the kernel refused to segment its message, and its next send group must take that into account."""
-
-    down_track: Subscriber
-    sent: int
-
-
 class SendBuffers:
     """Rows to encrypt in and message headers to send them with. One per worker; filled and sent without awaiting in
     between.
@@ -49,7 +43,7 @@ class SendBuffers:
     """
 
     def __init__(self, counters: dict[str, int]) -> None:
-        self.counters = counters
+        self.counters, self.history = counters, SendHistory()
         if libc.lib is None:
             self.rows = Rows(SHARE * GSO_PACKETS)
             return
@@ -263,17 +257,26 @@ class SendGroup:
         return failures
 
 
-def send_groups(send_buffers: SendBuffers, down_tracks: Sequence[Subscriber]) -> list[SendGroup]:
-    """The fewest groups that serve these subscribers. Subscribers to whom media does not flow are in none."""
+def send_groups(
+    send_buffers: SendBuffers, down_tracks: Sequence[Subscriber], *, late: bool = False
+) -> list[SendGroup | PacedTrack]:
+    """The fewest groups that serve these subscribers; those who are paced come last, each on its own. Subscribers to
+    whom media does not flow are in none. `late`: for one packet that others overtook."""
     groups: dict[tuple[object, int, bool], list[tuple[Subscriber, Context, CandidatePair]]] = {}
+    paced: list[PacedTrack] = []
     for down_track in down_tracks:
-        if (way := down_track.peer.ready()) is not None:
-            context, path = way
-            groups.setdefault((path.endpoint, context.tag_bytes, down_track.segments), []).append(
-                (down_track, context, path)
-            )
-    return [
+        if (way := down_track.peer.ready()) is None:
+            continue
+        if (slow := pace(down_track, late=late)) is not None:
+            paced.append(slow)
+            continue
+        context, path = way
+        groups.setdefault((path.endpoint, context.tag_bytes, down_track.segments), []).append(
+            (down_track, context, path)
+        )
+    shared = [
         SendGroup(send_buffers, group[at : at + SHARE])
         for group in groups.values()
         for at in range(0, len(group), SHARE)
     ]
+    return [*shared, *paced]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sfu.media.rtp import codecs, headers
 from sfu.media.rtp.twcc import TransportFeedback
 from sfu.media.streams.gso import gather
+from sfu.media.streams.send_history import NO_NUMBER, WORDS, SendHistory
 from sfu.media.transport.rows import READ_BATCH, ROW_BYTES, Rows
 from sfu.media.transport.srtp import Context, Packet, unprotect
 
@@ -38,7 +39,6 @@ _AUDIO_LEVEL = codecs.AUDIO_LEVEL_ID << 4  # likewise; one byte follows
 _NAMES = frozenset({codecs.MID_ID, codecs.RID_ID, codecs.REPAIRED_RID_ID})
 _VERSION, _RTP, _EXTENDED = 0xC0, 0x80, 0x90  # of the first byte
 _NO_PADDING = 0xDF
-_SEND_TIME = codecs.ABS_SEND_TIME_ID << 28 | 2 << 24  # the upper byte of a word: the head of a three-byte element
 _ONE_WORD, _TWO_WORDS = headers.ONE_BYTE_PROFILE << 16 | 1, headers.ONE_BYTE_PROFILE << 16 | 2
 _FIRST = [tuple(range(n)) for n in range(READ_BATCH + 1)]
 """The first n rows."""
@@ -96,8 +96,8 @@ class RtpDemuxer:
 class Ingress:
     """One per worker."""
 
-    def __init__(self, counters: dict[str, int]) -> None:
-        self._counters = counters
+    def __init__(self, counters: dict[str, int], history: SendHistory) -> None:
+        self._counters, self._history = counters, history
         self._packet = Packet()
         self._spare = Rows(READ_BATCH + 1)  # one more for a held packet (svc.py)
         self._gathered = Rows(READ_BATCH)
@@ -150,29 +150,44 @@ class Ingress:
             n -= 1 + len(list(pointers))  # the refused packet and those after it take the slow path
         end = start + n
         if n:
+            lengths = rows.lengths[start:end].tolist()
             if now_s - route.seen_s > SEEN_S:
                 route.seen(now_s)
             if extended:
                 demuxer.feedback.arrived((number,) if n == 1 else list(map(_number_of, heads[:n])), now_s)
                 demuxer.feedback_ssrc = ssrc
-                word = _send_time(now_s) if stream.kind == "video" else 0
-                if n == 1:
-                    _fixed(rows.view, start * ROW_BYTES + 8, stream.ssrc, block, word)
+                if stream.kind == "video":
+                    history = self._history
+                    first = history.next
+                    history.next, number = first + n, first & 0xFFFF
+                    history.bursts[number] = first, now_s, lengths
                 else:
-                    any(map(_fixed, [rows.view] * n, _SSRC_AT[start:end], [stream.ssrc] * n, [block] * n, [word] * n))
+                    number = NO_NUMBER
+                if n == 1:
+                    _fixed(rows.view, _SSRC_AT[start], stream.ssrc, block, WORDS[number])
+                else:
+                    any(
+                        map(
+                            _fixed,
+                            [rows.view] * n,
+                            _SSRC_AT[start:end],
+                            [stream.ssrc] * n,
+                            [block] * n,
+                            WORDS[number : number + n],
+                        )
+                    )
                 if block == _TWO_WORDS:
                     demuxer.hear(ssrc, last >> 24)
-                    rows.view[start * ROW_BYTES + 20] = 0
+                    rows.view[_SSRC_AT[start] + 12] = 0
             else:
                 any(map(_ssrc, [rows.view] * n, _SSRC_AT[start:end], [stream.ssrc] * n))
             self._counters["packets_in"] += n
-            stream.forward(rows, start, end, ts if n == 1 else heads[n - 1][_TIME], now_s)
+            stream.forward(rows, start, lengths, ts if n == 1 else heads[n - 1][_TIME], now_s)
         return self._each(rows, range(end, start + len(ids)), route, now_s) if n < len(ids) else ()
 
     def _each(self, rows: Rows, ids: Sequence[int], route: Route[RtpDemuxer], now_s: float) -> Sequence[int]:
         """The slow path: puts each packet in its place in its stream; then each stream sends its packets."""
-        view, demuxer = rows.view, route.demuxer
-        context = demuxer.context
+        view, demuxer, context = rows.view, route.demuxer, route.demuxer.context
         others: list[int] = []
         touched: list[RtpStream] = []
         authentic = 0
@@ -191,13 +206,9 @@ class Ingress:
                 continue
             authentic += 1
             route.seen(now_s)
-            second, ssrc = view[at + 1], _u32_at(view, at + 8)[0]
-            names = self._extensions(demuxer, rows.row(i), ssrc, now_s) if view[at] & 0x1F else {}
-            stream = demuxer.streams.get(ssrc)
-            if stream is None or not stream.accepts[second]:
-                stream = self._stream_of(rows, i, demuxer, context, ssrc, second, names)
-                if stream is None:
-                    continue
+            stream = self._stream_of(rows, i, demuxer, context, now_s)
+            if stream is None:
+                continue
             if stream.muted:
                 stream.refused += 1
                 stream.refused_bytes += rows.lengths[i]
@@ -208,6 +219,8 @@ class Ingress:
                 continue
             ts = _u32_at(view, at + 4)[0]
             _numbers(view, at + 2, number & 0xFFFF, ts, stream.ssrc)
+            if stream.kind == "video":
+                self._history.write(rows.row(i), now_s)
             if not stream.rows and not stream.late:
                 touched.append(stream)
             if number + 1 == stream.head:
@@ -222,14 +235,16 @@ class Ingress:
             stream.flush(rows, self._spare, now_s)
         return others
 
-    def _stream_of(
-        self, rows: Rows, i: int, demuxer: RtpDemuxer, context: Context, ssrc: int, second: int, names: Names
-    ) -> RtpStream | None:
-        """The stream of a packet whose SSRC or payload type did not match one, which may be RTX; None if there is
-        none."""
-        stream = self._unknown(demuxer, context, ssrc, second, names)
-        if stream is None and _kinds[second] is None:
-            stream = self._repair(rows, i, demuxer, ssrc, second)
+    def _stream_of(self, rows: Rows, i: int, demuxer: RtpDemuxer, context: Context, now_s: float) -> RtpStream | None:
+        """The stream of a packet, which may be RTX; None if there is none. Reads and erases its extensions."""
+        packet = rows.row(i)
+        second, ssrc = packet[1], _u32_at(packet, 8)[0]
+        names = self._extensions(demuxer, packet, ssrc, now_s) if packet[0] & 0x1F else {}
+        stream = demuxer.streams.get(ssrc)
+        if stream is None or not stream.accepts[second]:
+            stream = self._unknown(demuxer, context, ssrc, second, names)
+            if stream is None and _kinds[second] is None:
+                stream = self._repair(rows, i, demuxer, ssrc, second)
         return stream
 
     def _extensions(self, demuxer: RtpDemuxer, packet: memoryview, ssrc: int, now_s: float) -> Names:
@@ -237,8 +252,9 @@ class Ingress:
         and also names and audio levels, which subscribers are not offered. Returns the names."""
         # libsrtp has checked that the headers are whole
         names: Names = {}
-        ours = True
-        for extension, at, length in list(headers.extensions(packet, len(packet))):
+        ours: list[tuple[int, int]] = []
+        others = False
+        for extension, at, length in headers.extensions(packet, len(packet)):
             if extension == codecs.TRANSPORT_CC_ID and length == 2:
                 demuxer.feedback.arrived([packet[at] << 8 | packet[at + 1]], now_s)
                 demuxer.feedback_ssrc = ssrc
@@ -247,11 +263,14 @@ class Ingress:
             elif extension in _NAMES and length <= NAME_BYTES:
                 names[extension] = bytes(packet[at : at + length]).decode("latin-1")
             else:
-                ours = False
+                others = True
                 continue
-            headers.erase_extension(packet, at, length)
-        if names and ours and _kinds[packet[1]] == "video" and packet[0] & 0x0F == 0 and packet[12] == 0xBE:
-            packet[16:20] = _send_time(now_s).to_bytes(4, "big")  # the extension is empty now
+            ours.append((at, length))
+        if names and not others:  # the same in one step
+            headers.erase_extensions(packet)
+        else:
+            for at, length in ours:
+                headers.erase_extension(packet, at, length)
         return names
 
     def _unknown(self, demuxer: RtpDemuxer, context: Context, ssrc: int, second: int, names: Names) -> RtpStream | None:
@@ -317,11 +336,6 @@ def _rank(flow: Flow) -> int:
     route, ssrc = flow
     stream = None if route is None else route.demuxer.streams.get(ssrc)
     return stream.flush_rank if stream is not None else OTHERS_RANK
-
-
-def _send_time(now_s: float) -> int:
-    """The abs-send-time element, from which subscribers estimate their downlink: seconds in 6.18 fixed point."""
-    return _SEND_TIME | int(now_s * 262144) & 0xFFFFFF
 
 
 def _alike(heads: list[Head], extended: bool) -> bool:

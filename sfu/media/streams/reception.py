@@ -6,6 +6,7 @@ Of this only `burst` runs for packets that arrive in order, once for all that ca
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 from sfu.media.rtp.numbering import HISTORY
@@ -18,9 +19,16 @@ measured, and is the maximum."""
 TRIES = {"audio": 4, "video": 10}
 """Where a fifth is lost each way, a third of all requests fail. After a few of them audio is too late to be played.
 Video lacks every packet that never comes until the next keyframe, so it is worth as many as browsers make."""
+LATE_S = 0.15
+"""Sound that comes later than this after its successor is not used: a browser makes its buffer as long as the latest
+packet, so the whole call would get late to save 20 ms of it."""
 
 BURSTS = 100
 """Arrivals noted at most before they are processed."""
+
+
+UNKNOWN = (0, 0.0, math.inf)
+"""Stands for a packet that nobody missed, as those from before the first one."""
 
 
 class Report(NamedTuple):
@@ -42,6 +50,7 @@ class Reception:
         "_clock_rate",
         "_filled",
         "_jitter",
+        "_late_s",
         "_lost",
         "_missing",
         "_reorder_s",
@@ -58,8 +67,9 @@ class Reception:
         self._clock_rate = clock_rate
         self._bursts: list[tuple[int, float]] = []
         self._reorder_s, self._tries, self._retry_s = REORDER_S[kind], TRIES[kind], RETRY_S
-        self._missing: dict[int, tuple[int, float]] = {}  # times requested, and when next due
-        self._filled: dict[int, None] = {}  # requested and received since, the oldest first
+        self._late_s = LATE_S if kind == "audio" else math.inf
+        self._missing: dict[int, tuple[int, float, float]] = {}  # times requested, when next due, and since when
+        self._filled: dict[int, None] = {}  # not to be used if they come: requested and received since, or too late
         self._lost = 0
         self._before = (0, 0)  # received and lost at the last report
         self._jitter = 0.0
@@ -80,24 +90,28 @@ class Reception:
             self.hopeless = True
             return
         for number in range(first, end):
-            self._missing[number] = (0, now_s + self._reorder_s)
+            self._missing[number] = (0, now_s + self._reorder_s, now_s)
 
     def came(self, number: int, now_s: float) -> bool:
-        """A packet from before the newest one has come. False if it must not be used: the requested packet and its
-        retransmission may both come, and two packets must not be encrypted under one number."""
-        if number in self._filled:
+        """A packet from before the newest one has come. False if it must not be used: it is too late, or the requested
+        packet and its retransmission both came, and two packets must not be encrypted under one number."""
+        if number in self._filled or now_s - self._missing.get(number, UNKNOWN)[2] > self._late_s:
             return False
         self._lost -= 1
-        tries, due_s = self._missing.pop(number, (0, 0.0))
+        tries, due_s, _ = self._missing.pop(number, UNKNOWN)
         if tries == 1:
             took_s = now_s - due_s + self._retry_s
             self._retry_s += (min(RETRY_S, max(RETRY_MIN_S, 2 * took_s)) - self._retry_s) / 8
         if tries:
             self.repaired += 1
-            self._filled[number] = None
-            if len(self._filled) > HISTORY:  # older ones are too late for any use
-                del self._filled[next(iter(self._filled))]
+            self._refuse(number)
         return True
+
+    def _refuse(self, number: int) -> None:
+        """From now on this packet must not be used."""
+        self._filled[number] = None
+        if len(self._filled) > HISTORY:  # older ones are too late for any use
+            del self._filled[next(iter(self._filled))]
 
     def asked(self, number: int) -> bool:
         """Whether a retransmission of this number was requested; publishers also send others, to probe their uplink."""
@@ -111,20 +125,22 @@ class Reception:
         """The numbers to request now. After enough tries a number is given up, which sets `hopeless` until the caller
         clears it."""
         asking: list[int] = []
-        for number, (tries, due_s) in list(self._missing.items()):
+        for number, (tries, due_s, since_s) in list(self._missing.items()):
             if due_s > now_s:
                 continue
-            if tries == self._tries:
+            if tries == self._tries or now_s - since_s > self._late_s:
                 del self._missing[number]
                 self.hopeless = True
+                if self._late_s < math.inf:
+                    self._refuse(number)
             else:
-                self._missing[number] = (tries + 1, now_s + self._retry_s)
+                self._missing[number] = (tries + 1, now_s + self._retry_s, since_s)
                 asking.append(number)
         return asking
 
     def next_s(self) -> float | None:
         """When `due` next returns something; None while nothing is missing."""
-        return min((due_s for _, due_s in self._missing.values()), default=None)
+        return min((due_s for _, due_s, _ in self._missing.values()), default=None)
 
     @property
     def lost(self) -> int:

@@ -16,6 +16,20 @@ ACCEPTS = headers.second_bytes([codecs.RED.payload_type, codecs.OPUS.payload_typ
 """Both, as an encoder sends plain Opus where two blocks would be too large."""
 
 
+class PlainStream(RtpStream):
+    """The same sound without redundancy, with the numbers and the clock of the whole."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: RtpStream, publisher: Transport, send_buffers: SendBuffers) -> None:
+        super().__init__(publisher, whole.source, whole.kind, send_buffers, whole.ssrc)
+        self._whole = whole
+
+    @property
+    def whole(self) -> RtpStream:
+        return self._whole
+
+
 class RedundantStream(RtpStream):
     """Forwards RED as it came. `plain` is another stream with the same numbers, but with packets, sizes and a history
     of its own, so that each subscriber is resent the very bytes that it was sent."""
@@ -27,10 +41,18 @@ class RedundantStream(RtpStream):
     ) -> None:
         super().__init__(publisher, source, kind, send_buffers, ssrc)
         self.accepts, self.short = ACCEPTS, NONE
-        self.plain = RtpStream(publisher, source, kind, send_buffers, ssrc)
+        self.plain = PlainStream(self, publisher, send_buffers)
 
     def for_subscriber(self, peer: Transport) -> RtpStream:
         return self if peer.hears_redundant else self.plain
+
+    def set_plain(self, subscriber: str, plain: bool) -> None:
+        """Moves a subscriber that supports RED to plain Opus, which takes half as much, or back. Its numbers go on, and
+        each packet is resent in the form in which it was sent."""
+        former, other = (self, self.plain) if plain else (self.plain, self)
+        down_track = former.down_tracks.get(subscriber)
+        if down_track is not None and down_track.peer.hears_redundant:
+            former.hand_over(subscriber, other)
 
     def down_tracks_changed(self) -> None:
         super().down_tracks_changed()

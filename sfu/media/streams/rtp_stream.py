@@ -12,18 +12,24 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Literal
 
-from sfu.media.rtp import codecs, headers, rtcp, vp8
+from sfu.media.rtp import codecs, headers, rtcp
 from sfu.media.rtp.keyframe import starts_keyframe
-from sfu.media.streams.down_track import DownTrack
-from sfu.media.streams.fanout import Failure, SendBuffers, SendGroup, send_groups
+from sfu.media.rtp.vp8 import Picture, picture_of
+from sfu.media.streams.answers import answer
+from sfu.media.streams.down_track import DownTrack, Failure
+from sfu.media.streams.fanout import SendBuffers, SendGroup, send_groups
 from sfu.media.streams.gso import gather, take_batch
+from sfu.media.streams.paced import PacedTrack
 from sfu.media.streams.receive_stream import BROKEN, ReceiveStream
-from sfu.media.streams.retransmission import ROUND_TRIP_S, RetransmissionBuffer
+from sfu.media.streams.retransmission import RetransmissionBuffer
+from sfu.media.streams.temporal import temporal_shares
 from sfu.media.transport.rows import ROW_BYTES, SEQUENCES, Rows
 from sfu.media.transport.transport import Transport
 
 ACCEPTS = {kind: headers.second_bytes(codec.payload_type for codec in codecs) for kind, codecs in codecs.CODECS.items()}
 NONE = headers.second_bytes(())
+LAYERED_S = 1.0
+"""How often it is looked at which temporal layers a stream has, if anybody wants to know."""
 REPORT_S = 1.0
 """A stream's sender reports are passed on to its subscribers at most once in this time. Chromium sends seven a second
 for a large picture, and a hostile peer 44 in one datagram."""
@@ -37,10 +43,12 @@ class RtpStream(ReceiveStream):
     __slots__ = (
         "_coming",
         "_history",
+        "_layered_s",
         "_report",
         "_reported_s",
         "_send_buffers",
         "_send_groups",
+        "_shares",
         "_waiting",
         "accepts",
         "down_tracks",
@@ -70,13 +78,15 @@ class RtpStream(ReceiveStream):
         self.rows: list[int] = []  # of the current batch, in order
         self.late: list[int] = []  # of the current batch, overtaken by others
         self._send_buffers = send_buffers
-        self._send_groups: list[SendGroup] | None = None
+        self._send_groups: list[SendGroup | PacedTrack] | None = None
         self._waiting: list[DownTrack[RtpStream]] = []
         # down tracks of other streams that will switch to this one, by subscriber
         self._coming: dict[str, DownTrack[RtpStream]] = {}
         self._history = RetransmissionBuffer()
         self._report: rtcp.Rtcp | None = None  # the last one passed on
         self._reported_s = -REPORT_S
+        self._shares: tuple[float, ...] = (1.0,)
+        self._layered_s = -LAYERED_S
 
     # --- subscribers --------------------------------------------------------------------------------------------------
 
@@ -109,7 +119,9 @@ class RtpStream(ReceiveStream):
             self._tell_times(self.down_tracks[peer.id], self._report)
 
     def remove_down_track(self, peer: Transport) -> None:
-        if self.down_tracks.pop(peer.id, None) is not None:
+        if (down_track := self.down_tracks.pop(peer.id, None)) is not None:
+            down_track.suspend(self.head)
+            down_track.take_back()
             self.down_tracks_changed()
 
     def paused(self, subscriber: str) -> str:
@@ -123,6 +135,7 @@ class RtpStream(ReceiveStream):
         down_track = self.down_tracks[subscriber]
         if reason not in down_track.pauses:
             down_track.suspend(self.head)
+            down_track.take_back()
             down_track.pauses.add(reason)
             self.down_tracks_changed()
 
@@ -138,7 +151,9 @@ class RtpStream(ReceiveStream):
     def switch(self, subscriber: str, stream: RtpStream) -> None:
         """Switches a subscriber to another stream (a layer) that continues this one at its next keyframe; nothing is
         sent until then."""
+        down_track = self.down_tracks[subscriber]
         self.hand_over(subscriber, stream)
+        down_track.take_back()
         stream.request_keyframe()
 
     def hand_over(self, subscriber: str, stream: RtpStream) -> None:
@@ -188,17 +203,19 @@ class RtpStream(ReceiveStream):
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
-    def forward(self, rows: Rows, start: int, end: int, ts: int, now_s: float) -> None:
-        """Renumbers and sends the next packets, which are adjacent in `rows`; `ts` is the timestamp of the last one."""
+    def forward(self, rows: Rows, start: int, lengths: list[int], ts: int, now_s: float) -> None:
+        """Renumbers and sends the next packets, of these lengths, which are adjacent in `rows` from `start` on; `ts` is
+        the timestamp of the last one."""
+        n, number = len(lengths), self.head
         if self.shift & 0xFFFF:
-            first = self.head & 0xFFFF
-            rows.seqs[start:end] = SEQUENCES[first : first + end - start]
-        self.head += end - start
-        self.expected = (self.expected + end - start) & 0xFFFF
+            first = number & 0xFFFF
+            rows.seqs[start : start + n] = SEQUENCES[first : first + n]
+        self.head = number + n
+        self.expected = (self.expected + n) & 0xFFFF
         if ts != self.last_ts:
             self.reception.burst(ts, now_s)
         self.last_ts, self.last_s = ts, now_s
-        self._flush(rows, start, rows.lengths[start:end].tolist(), now_s, self.head - (end - start))
+        self._flush(rows, start, lengths, now_s, number)
 
     def flush(self, rows: Rows, spare: Rows, now_s: float) -> None:
         """Sends the rows collected from a batch; `spare` takes copies of rows that are not adjacent."""
@@ -279,8 +296,8 @@ class RtpStream(ReceiveStream):
             if not down_track.waiting and down_track.floor <= number:
                 taking.append(down_track)
             elif not down_track.waiting:
-                down_track.uncount()
-        for group in send_groups(self._send_buffers, taking):
+                down_track.uncount(lengths[0])
+        for group in send_groups(self._send_buffers, taking, late=True):
             group.forward(source, lengths)
         for down_track in beginning:
             down_track.catch_up(number + 1)
@@ -293,7 +310,7 @@ class RtpStream(ReceiveStream):
 
     def _resume_down_tracks(self, packet: memoryview, now_s: float) -> None:
         number, ts = self._extended(packet), int(_ts_of(packet, 4)[0])
-        picture = _picture_of(packet)
+        picture = picture_of(packet)
         self._has_keyframe()
         coming, self._coming = self._coming, {}
         for subscriber, down_track in coming.items():
@@ -301,16 +318,29 @@ class RtpStream(ReceiveStream):
             if not down_track.pauses:
                 self._waiting.append(down_track)
         for down_track in self._waiting:
+            down_track.take_back()
             down_track.resume(number, ts, now_s, picture)
         if self._waiting:
             self.down_tracks_changed()
 
-    def last_picture(self) -> vp8.Picture | None:
+    def last_picture(self) -> Picture | None:
         """The VP8 numbers of the packet sent last."""
         packet = self.recall(self.head - 1)
-        return None if packet is None else _picture_of(packet)
+        return None if packet is None else picture_of(packet)
 
-    def _prepare(self) -> list[SendGroup]:
+    @property
+    def temporal(self) -> int:
+        """How many temporal layers its last second shows; 1 if it has none."""
+        return len(self.temporal_shares)
+
+    @property
+    def temporal_shares(self) -> tuple[float, ...]:
+        """The parts of its bitrate up to each of its temporal layers, the lowest first; the last one is 1."""
+        if self.last_s - self._layered_s >= LAYERED_S:
+            self._layered_s, self._shares = self.last_s, temporal_shares(self._history.since(self.last_s - LAYERED_S))
+        return self._shares
+
+    def _prepare(self) -> list[SendGroup | PacedTrack]:
         self._waiting = [
             down_track for down_track in self.down_tracks.values() if down_track.waiting and not down_track.pauses
         ]
@@ -325,26 +355,17 @@ class RtpStream(ReceiveStream):
         """The packet that was sent under this number, if that was recently."""
         return self._history.find(number)
 
+    def forgot(self, number: int) -> bool:
+        """Whether the packet with this number was sent too long ago to be remembered."""
+        return self._history.forgot(number)
+
     def retransmit(self, subscriber: str, seqs: Iterable[int], now_s: float) -> None:
-        """Answers a subscriber's NACK, once per round trip and packet. Packets that are not resent use up the budget,
-        too; past it the rest of the NACK is dropped."""
+        """Answers a subscriber's NACK. For what is no longer remembered it needs a keyframe."""
         down_track = self.down_tracks.get(subscriber)
-        if down_track is None:
-            return
-        measured_s = down_track.delivery.round_trip_s
-        round_trip_s = ROUND_TRIP_S if measured_s is None else measured_s
-        for seq16 in seqs:
-            if not down_track.peer.rtx_budget.take(now_s):
-                self._counters["nack_over_budget"] += 1
-                return
-            data = down_track.find(seq16)
-            if data is None:
-                self._counters["nack_missed"] += 1
-            elif not down_track.answers.due(seq16, round_trip_s, now_s):
-                self._counters["nack_repeated"] += 1
-            else:
-                self._counters["nack_answered"] += 1
-                down_track.peer.send_rtx(down_track.again(data, now_s))
+        if down_track is not None:
+            forgotten = answer(down_track, seqs, self._send_buffers.history, self._counters, now_s)
+            if forgotten and not down_track.pauses:
+                self.request_keyframe()
 
     def sender_report(self, report: rtcp.Rtcp) -> None:
         """Passes on a publisher's sender report, at most once per REPORT_S: any of them relates its clocks. Raises
@@ -362,7 +383,3 @@ class RtpStream(ReceiveStream):
     def _tell_times(self, down_track: DownTrack[RtpStream], report: rtcp.Rtcp) -> None:
         down_track.peer.send_rtcp(rtcp.sender_report(report, down_track.ssrc, self.publisher.id, down_track.shift_ts))
         down_track.delivery.sender_report(headers.ntp_of(report) >> 16 & 0xFFFFFFFF, asyncio.get_running_loop().time())
-
-
-def _picture_of(packet: headers.Buffer) -> vp8.Picture | None:
-    return vp8.vp8_picture(packet, len(packet)) if packet[1] & 0x7F == codecs.VP8.payload_type else None

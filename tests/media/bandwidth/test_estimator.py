@@ -48,11 +48,11 @@ class Way:
         while self.now_s < end_s:
             self.now_s += tick_s
             sending = next((bps for bps in (2500e3, 500e3, 150e3) if bps <= min(wanted_bps, self.down.allowed_bps)), 0)
-            probe = self.down.probe_bytes(tick_s, self.now_s)
+            probe = int(self.down.probe_bps * tick_s / 8)
             self.probes += probe > 0
             arriving = sending + probe * 8 / tick_s
             self.total += int(arriving * tick_s / 8)
-            self.down.sent(self.total, self.now_s)
+            self.down.sent(self.total, 0, self.now_s)
             if self.checks:
                 waiting = max(0.0, self.queue_bytes + (arriving - self.bps) * tick_s / 8)
                 self.queue_bytes = min(self.bps / 16, waiting)
@@ -131,8 +131,8 @@ def test_whatever_came_before_a_way_that_carries_more_is_found(
 def test_a_remb_that_does_not_fall_takes_nothing() -> None:
     """A browser that gets little allows little: that says nothing of the way."""
     down = BandwidthEstimator()
-    down.sent(0, 1.0)
-    down.sent(int(500e3 / 8), 2.0)
+    down.sent(0, 0, 1.0)
+    down.sent(int(500e3 / 8), 0, 2.0)
     assert not down.remb(500e3, 2.0)
     for second in range(3, 10):
         assert not down.remb(500e3, second)
@@ -143,12 +143,12 @@ def test_after_a_silence_a_browser_begins_anew() -> None:
     down, total = BandwidthEstimator(), 0
     for tick in range(100):
         total += 20_000 if tick < 50 else 0
-        down.sent(total, 10.0 + tick / 10)
+        down.sent(total, 0, 10.0 + tick / 10)
         if tick < 50:
             down.remb(2e6, 10.0 + tick / 10)
     for tick in range(10):
         total += 6_000
-        down.sent(total, 20.1 + tick / 10)
+        down.sent(total, 0, 20.1 + tick / 10)
         assert not down.remb(100e3 + tick, 20.1 + tick / 10)
     assert not down.limited
 
@@ -156,8 +156,8 @@ def test_after_a_silence_a_browser_begins_anew() -> None:
 @pytest.mark.parametrize(("fraction", "lower"), [(0.0, False), (LOSS_HIGH, False), (0.3, True)])
 def test_much_loss_is_congestion(fraction: float, lower: bool) -> None:
     down = BandwidthEstimator()
-    down.sent(0, 1.0)
-    down.sent(100_000, 2.0)
+    down.sent(0, 0, 1.0)
+    down.sent(100_000, 0, 2.0)
     assert down.loss(fraction, 2.0) == lower
     assert not down.loss(fraction, 2.5), "one report a second counts"
 
@@ -198,8 +198,8 @@ def test_what_a_way_without_a_queue_loses_of_too_much_is_congestion() -> None:
 
 def test_only_delays_tell_that_a_way_is_jammed() -> None:
     down = BandwidthEstimator()
-    down.sent(0, 1.0)
-    down.sent(100_000, 2.0)
+    down.sent(0, 0, 1.0)
+    down.sent(100_000, 0, 2.0)
     down.remb(1e6, 2.0)
     down.loss(0.5, 3.0)
     assert down.limited
@@ -234,7 +234,7 @@ def test_a_complaint_about_a_probe_puts_the_next_one_off() -> None:
     down = BandwidthEstimator()
     down.remb(1e6, 10.0)
     down.want(2e6, 10.0)
-    assert down.probe_bytes(TICK_S, 10.1) > 0
+    assert down.probe_bps > 0
     assert not down.remb(0.7e6, 10.2)
     over_s = 10.0 + PROBE_S + VERDICT_S + 0.01
     down.want(2e6, over_s)
@@ -243,19 +243,19 @@ def test_a_complaint_about_a_probe_puts_the_next_one_off() -> None:
     down.remb(0.6e6, over_s + 0.1)
     assert down.allowed_bps == START_BPS, "the probe may be what this is about, still"
     down.want(2e6, over_s + 2 * RETRY_FIRST_S - 0.01)
-    assert down.probe_bytes(TICK_S, over_s + 2 * RETRY_FIRST_S) == 0
+    assert down.probe_bps == 0
     down.want(2e6, over_s + 2 * RETRY_FIRST_S + 0.01)
-    assert down.probe_bytes(TICK_S, over_s + 2 * RETRY_FIRST_S + 0.1) > 0
+    assert down.probe_bps > 0
 
 
 def test_losses_end_a_probe() -> None:
     """What has no queue to fill drops what is too much."""
     down = BandwidthEstimator()
     down.want(2e6, 10.0)
-    down.sent(0, 10.0)
-    down.sent(100_000, 10.2)
+    down.sent(0, 0, 10.0)
+    down.sent(100_000, 0, 10.2)
     down.loss(0.3, 10.2)
-    assert down.probe_bytes(TICK_S, 10.3) == 0
+    assert down.probe_bps == 0
 
 
 def test_a_way_that_stays_too_narrow_after_a_failed_probe_is_noticed() -> None:
@@ -274,7 +274,7 @@ def silent(down: BandwidthEstimator, now_s: float, *round_trips_s: float) -> boo
     yes."""
     before = down.allowed_bps
     down.want(2e6, now_s)
-    assert down.probe_bytes(TICK_S, now_s + 0.1) > 0
+    assert down.probe_bps > 0
     for n in range(1, round(PROBE_S / TICK_S) + 1):
         assert down.asks(now_s + n * TICK_S + 0.01)
         if n <= len(round_trips_s):
@@ -354,15 +354,15 @@ def test_where_nothing_can_be_sent_twice_it_is_just_tried() -> None:
     assert down.allowed_bps == 2 * START_BPS
     down.want(2e6, 10.1, can_probe=False)
     assert down.allowed_bps == 2 * START_BPS
-    assert down.probe_bytes(TICK_S, 10.1) == 0
+    assert down.probe_bps == 0
 
 
 def test_nothing_more_is_sent_than_asked_for() -> None:
     down = BandwidthEstimator()
     down.want(0, 10.0)
-    assert down.probe_bytes(TICK_S, 10.1) == 0
+    assert down.probe_bps == 0
     down.want(START_BPS / 2, 10.1)
-    assert down.probe_bytes(TICK_S, 10.2) == 0
+    assert down.probe_bps == 0
 
 
 def test_a_quiet_probe_is_an_allowance() -> None:
@@ -390,7 +390,7 @@ def sending(bps: float) -> BandwidthEstimator:
     """For ten seconds until 20.0."""
     down = BandwidthEstimator()
     for tick in range(101):
-        down.sent(int(bps / 80) * tick, 10.0 + tick / 10)
+        down.sent(int(bps / 80) * tick, 0, 10.0 + tick / 10)
     return down
 
 
@@ -433,7 +433,7 @@ def test_a_fall_of_the_estimate_without_a_queue_takes_nothing() -> None:
     assert down.asks(20.1)
     assert not down.round_trip(0.06, 20.1, 20.2)
     assert not down.asks(22.0)
-    down.sent(10**9, 22.0)
+    down.sent(10**9, 0, 22.0)
     assert down.allowed_bps == START_BPS
     assert not down.limited
 
@@ -442,9 +442,9 @@ def test_where_nothing_comes_back_the_way_is_full() -> None:
     down = known(600e3)
     down.remb(400e3, 20.0)
     assert down.asks(20.1)
-    down.sent(int(600e3 / 80) * 115, 20.0 + NOTHING_S)
+    down.sent(int(600e3 / 80) * 115, 0, 20.0 + NOTHING_S)
     assert down.allowed_bps == START_BPS
-    down.sent(int(600e3 / 80) * 116, 20.0 + NOTHING_S + 0.1)
+    down.sent(int(600e3 / 80) * 116, 0, 20.0 + NOTHING_S + 0.1)
     assert down.allowed_bps == pytest.approx(600e3 / 2, rel=0.05)
 
 

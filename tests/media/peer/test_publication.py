@@ -8,15 +8,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 from support.media_client import Client, LocalControl, local_worker, run, until
 
 from sfu import bridge
+from sfu.media.bandwidth.allocation import Step
 from sfu.media.bandwidth.lastn import Video
-from sfu.media.peer.publication import RELEASE_S
+from sfu.media.peer.publication import RELEASE_S, Publication
+from sfu.media.peer.sdp import AnswerSection
 from sfu.media.rtp import codecs, headers, rtcp, vp8
+from sfu.media.streams.fanout import SendBuffers
+from sfu.media.streams.rtp_stream import RtpStream
 
 SSRC = {"q": 7001, "h": 7002, "f": 7003}
 
@@ -149,7 +154,9 @@ def test_a_subscriber_goes_from_layer_to_layer_as_in_one_stream(before: int) -> 
     run(test)
 
 
-def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None:
+def test_what_was_lost_at_a_change_comes_again_in_the_same_numbers() -> None:
+    """Nothing of the layer that was left: decoders go on at the keyframe."""
+
     async def test() -> None:
         async with local_worker() as control, simulcast(control, takes_repairs=True) as (_, b, layers):
             await view(control, 180)
@@ -164,17 +171,17 @@ def test_what_was_lost_around_a_change_comes_again_in_the_same_numbers() -> None
             assert [one.text for one in got] == ["q", "q", "h"]
             await b.send(rtcp.nack(camera.ssrc, [one.seq for one in got]))
             transceiver = next(s for s in control.worker.peers["b"].negotiation.accepted if s.track is camera)
-            again = []
-            while len(again) < 3:
+            again: list[Got] = []
+            while not again:
                 data = await b.raw_rtp()
-                if headers.ssrc_of(data) == transceiver.rtx_ssrc:  # a probe repeats, too
+                if headers.ssrc_of(data) == transceiver.rtx_ssrc and not data[0] & 0x20:  # else it is of a probe
                     at = headers.payload_offset(data, len(data))
                     assert data[1] & 0x7F == 97
                     media = data[:1] + bytes([96]) + data[at : at + 2] + data[4:at] + data[at + 2 :]
                     again.append(Got(media))
-            assert {(one.seq, one.ts, one.picture, one.tl0, one.text) for one in again} <= {
-                (one.seq, one.ts, one.picture, one.tl0, one.text) for one in got
-            }
+            same = [(one.seq, one.ts, one.picture, one.tl0, one.text) for one in (again[0], got[2])]
+            assert same[0] == same[1]
+            await until(lambda: control.worker.counters["nack_left"] == 2, "the others are not sent again")
 
     run(test)
 
@@ -192,7 +199,7 @@ def test_hidden_videos_are_not_sent_and_their_layers_not_wanted() -> None:
             wanted = await control.event(bridge.Layers, "a", RELEASE_S + 8)
             while wanted.active:
                 wanted = await control.event(bridge.Layers, "a", RELEASE_S + 8)
-            assert control.worker.peers["b"].subscriber._height(control.worker.peers["a"].published["camera"]) == 0
+            assert control.worker.peers["b"].subscriber._tile(control.worker.peers["a"].published["camera"]).height == 0
             await view(control, 180)
             assert (await control.event(bridge.Paused, "b")).reason == ""
             assert (await control.event(bridge.Layers, "a")).active
@@ -241,6 +248,85 @@ def test_an_offer_keeps_its_shape_while_only_bitrates_change() -> None:
             assert camera.offered(now_s + 0.6).shape is not begun.shape
 
     run(test)
+
+
+def test_layers_are_as_large_as_the_client_tells() -> None:
+    """Those that it does not send are no choice; the others have their real sizes before a packet of them came."""
+
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control):
+            camera, now_s = control.worker.peers["a"].published["camera"], time.monotonic()
+            assert [(layer.rid, layer.height) for layer in camera.offered(now_s).layers] == [
+                ("q", 180), ("h", 360), ("f", 720),
+            ]  # fmt: skip
+            shape = camera.offered(now_s).shape
+            small = (bridge.LayerSize("q", 320, 240, 150_000), bridge.LayerSize("h", 640, 480, 350_000))
+            await control.send(bridge.Sizes("a", "camera", small))
+            await until(lambda: len(camera.offered(time.monotonic()).layers) == 2, "the sizes are taken")
+            offer = camera.offered(time.monotonic())
+            assert [(layer.rid, layer.width, layer.height) for layer in offer.layers] == [
+                ("q", 320, 240), ("h", 640, 480),
+            ]  # fmt: skip
+            assert offer.layers[1].bps == 350_000
+            assert offer.shape is not shape
+            await control.send(bridge.Sizes("a", "camera", ()))
+            await until(lambda: len(camera.offered(time.monotonic()).layers) == 3, "it does not tell any more")
+
+    run(test)
+
+
+def test_sizes_told_before_the_source_begins_count() -> None:
+    async def test() -> None:
+        async with local_worker() as control:
+            a = Client(control, "a")
+            a.layers = ("q", "h", "f")
+            await a.start()
+            try:
+                peer = control.worker.peers["a"]
+                await control.send(bridge.Sizes("a", "camera", (bridge.LayerSize("q", 320, 180, 150_000),)))
+                peer.publisher.end("camera")
+                peer.publisher.begin(
+                    "camera", "video", AnswerSection("1", "video", True, False, (), rids=("q", "h", "f"))
+                )
+                assert [layer.height for layer in peer.published["camera"].offered(time.monotonic()).layers] == [180]
+            finally:
+                await a.aclose()
+
+    run(test)
+
+
+def test_a_subscriber_has_what_temporal_layers_it_is_to_have() -> None:
+    """At once on its layer and on the way down, on the way up only when it is there."""
+
+    async def test() -> None:
+        async with local_worker() as control, simulcast(control) as (_, b, layers):
+            camera = control.worker.peers["a"].published["camera"]
+            down_track = camera.down_tracks["b"]
+            await layers["q"].send(key=True)
+            await b.raw_rtp()
+            camera.prefer("b", Step("q", 0), now=False)
+            assert (down_track.stream, down_track.temporal) == (camera.streams["q"], 0)
+            camera.prefer("b", Step("h", 1), now=False)
+            assert (down_track.stream, down_track.temporal) == (camera.streams["q"], 0)
+            assert camera.step_of("b") == Step("h", 1)
+            await layers["h"].begin()
+            await layers["h"].send(key=True)
+            await until(lambda: down_track.stream is camera.streams["h"], "b is on the larger layer")
+            camera.prefer("b", Step("h", 1), now=False)
+            assert down_track.temporal == 1
+            camera.prefer("b", Step("q"), now=True)
+            assert (down_track.stream, down_track.temporal) == (camera.streams["q"], None)
+
+    run(test)
+
+
+def test_narrow_subscribers_have_keyframes_requested_together() -> None:
+    camera = Publication(SimpleNamespace(id="a"), "camera", "video", SendBuffers({}))  # type: ignore[arg-type]
+    assert camera.may_rise(100.0)
+    assert camera.may_rise(100.2), "with the first one"
+    assert not camera.may_rise(100.4)
+    assert not camera.may_rise(101.9)
+    assert camera.may_rise(102.1)
 
 
 class Scalable:
@@ -315,7 +401,7 @@ def offered(control: LocalControl) -> list[tuple[str, int]]:
 
 async def wants(control: LocalControl, layer: str) -> None:
     camera = control.worker.peers["a"].published["camera"]
-    await until(lambda: camera.layer_of("b") == layer, f"b is to have {layer}")
+    await until(lambda: camera.step_of("b").rid == layer, f"b is to have {layer}")
 
 
 @pytest.mark.parametrize("rids", [(), ("q", "h", "f")])
@@ -405,3 +491,25 @@ def test_layers_in_a_stream_end_with_it(rids: tuple[str, ...]) -> None:
             assert [height for _, height in offered(control)][:2] == [180, 360]
 
     run(test)
+
+
+def test_shares_of_temporal_layers_are_known_before_and_measured_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    monkeypatch.setattr(RtpStream, "temporal_shares", property(lambda stream: found.get(stream, (1.0,))))
+    camera = Publication(SimpleNamespace(id="a"), "camera", "video", SendBuffers({}), ("q", "h"))  # type: ignore[arg-type]
+
+    def shares(now_s: float) -> list[Any]:
+        camera.offered(now_s)
+        return camera.shares(now_s)
+
+    assert shares(10.0) == [(1.0,)] * 2
+    found[camera.streams["q"]] = (0.5, 0.7, 1.0)
+    assert shares(10.5) == [(1.0,)] * 2, "once a second"
+    first, other = shares(11.5)
+    assert first == pytest.approx((0.42, 0.62, 1.0))
+    assert other == (0.4, 0.6, 1.0), "as many as the others, though nothing of it came"
+    for now_s in range(13, 60):
+        first, other = shares(float(now_s))
+    assert first == pytest.approx((0.5, 0.7, 1.0), abs=0.001)
+    screen = Publication(SimpleNamespace(id="a"), "screen", "video", SendBuffers({}), ("q", "h"))  # type: ignore[arg-type]
+    assert screen.shares(10.0) == []

@@ -136,11 +136,12 @@ def test_subscribers_are_not_offered_what_is_between_us_and_publishers() -> None
         assert codecs.TRANSPORT_CC in block
         assert "transport-cc" in block
     for block in blocks[2:]:
-        assert "transport-cc" not in block
         assert "rtx" not in block
     assert "extmap" not in blocks[2]
-    assert f"a=extmap:2 {codecs.ABS_SEND_TIME}\r\n" in blocks[3]
-    assert "goog-remb" in blocks[3]
+    assert "transport-cc" not in blocks[2]
+    assert f"a=extmap:5 {codecs.TRANSPORT_CC}\r\n" in blocks[3]
+    assert "a=rtcp-fb:96 transport-cc\r\n" in blocks[3]
+    assert "goog-remb" in blocks[3]  # of clients that number nothing
     assert "goog-remb" not in blocks[1]
     assert "a=rtcp-fb:111 nack\r\n" in blocks[0]
     assert "a=rtcp-fb:111 nack\r\n" in blocks[2]

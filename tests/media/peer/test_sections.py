@@ -47,6 +47,8 @@ class Jsep(RuleBasedStateMachine):
         self.lines: list[tuple[str, bool]] = []  # kind and way of each m-line that the browser has seen
         self.uses: list[object] = []  # the use of each as the browser last answered it, None for inactive
         self.offer: list[Planned[Track]] | None = None
+        self.permanent = {source for source, _ in PERMANENT}
+        self.released: set[str] = set()  # since the offer; their sections are no longer theirs
         self.taken: set[Track] = set()
 
     # --- what is asked for --------------------------------------------------------------------------------------------
@@ -74,7 +76,8 @@ class Jsep(RuleBasedStateMachine):
                 self.sections.release(source)
         else:
             self.sections.release(source)
-            self.sources -= {source} - {permanent for permanent, _ in PERMANENT}
+            self.released.add(source)
+            self.sources -= {source} - self.permanent
 
     @rule(tracks=st.sets(st.sampled_from(TRACKS)))
     def want(self, tracks: set[Track]) -> None:
@@ -103,7 +106,7 @@ class Jsep(RuleBasedStateMachine):
                 idle[line] -= use is not None and self.uses[mid] is None
             else:
                 assert idle[line] == 0, "m-lines are reused before there are more"
-        self.offer = planned
+        self.offer, self.released = planned, set()
 
     @precondition(lambda self: self.offer is not None)
     @rule(data=st.data())
@@ -116,7 +119,7 @@ class Jsep(RuleBasedStateMachine):
         for one, answer in zip(offer, answers, strict=True):
             if one.track is not None:
                 expected.append(Accepted(one.track, answer) if answer.receives else Refused(one.track))
-            elif one.source in self.sources:  # else it was released meanwhile
+            elif one.source is not None and (one.source not in self.released or one.source in self.permanent):
                 expected.append(Began(one.source, one.kind, answer) if answer.sends else Ended(one.source))
         assert effects == expected
         self.lines = [(one.kind, one.receives) for one in offer]
@@ -155,6 +158,21 @@ def test_without_sections_nothing_is_in_flight() -> None:
     sections = Sections[Track]([], lambda track: 0)
     assert sections.plan([]) == ([], [])
     assert not sections.in_flight
+
+
+def test_a_share_begun_while_its_section_is_shown_unused_takes_that_section() -> None:
+    """Sharing, stopping and sharing again, each before the last answer came, made one more m-line each time."""
+    sections = Sections[Track](PERMANENT, lambda track: 0)
+    for _ in range(3):
+        sections.claim("screen", "video", MOST)
+        for _ in range(2):  # one answer may still be about the offer before
+            planned, _ = sections.plan([])
+            sections.settle([said(mid, one, True) for mid, one in enumerate(planned)])
+        sections.release("screen")
+        planned, _ = sections.plan([])
+        sections.claim("screen", "video", MOST)
+        sections.settle([said(mid, one, True) for mid, one in enumerate(planned)])
+    assert [one.source for one in sections.plan([])[0]] == ["microphone", "camera", "screen"]
 
 
 def test_a_released_source_that_was_never_offered_gives_its_section_to_the_next() -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from support.media_client import run
+from support.variants import variants
 
 from sfu import bridge
+from sfu.media.bandwidth.delays import Acknowledged
+from sfu.media.bandwidth.estimator import BandwidthEstimator
+from sfu.media.bandwidth.send_side import SendSideEstimator
 from sfu.media.peer import subscriber
 from sfu.media.peer.publication import Publication
-from sfu.media.peer.subscriber import Subscriber
+from sfu.media.peer.subscriber import Subscriber, Tile
 from sfu.media.rtp.rtcp import ReportBlock
+from sfu.media.rtp.twcc import TransportFeedback
 from sfu.media.streams.fanout import SendBuffers
 from sfu.media.streams.rtp_stream import RtpStream
 from sfu.media.streams.svc import LayerStream, ScalableStream
@@ -76,11 +83,12 @@ class Scene:
         self.chance, self.now_s = random.Random(seed), 1000.0
         self.events: list[bridge.Event] = []
         self.asked = 0
-        counters: Any = {"packets_probe": 0}
-        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=SimpleNamespace(measure_rtt=self._ask, refused=0))
+        counters = Counter[str]()
+        agent = SimpleNamespace(measure_rtt=self._ask, refused=0)
+        self.me: Any = SimpleNamespace(id="me", rtx_bytes=0, agent=agent, ready=lambda: None)
         self.room: Any = SimpleNamespace(rank={})
-        self.counters = counters
-        shared: Any = SimpleNamespace(emit=self.events.append, counters=counters)
+        self.buffers = SendBuffers({})
+        shared: Any = SimpleNamespace(emit=self.events.append, counters=counters, send_buffers=self.buffers)
         self.subscriber = self.me.subscriber = watching(self.me, self.room, shared, full=True)
         self.videos = []
         kinds = self.chance.choice([("",) * 4, ("s",) * 4, ("", "s", "s", ""), ("s", "s", "s", "s", "s")])
@@ -152,7 +160,7 @@ class Scene:
         match chance.choice(CHANGES):
             case "view":
                 shown = [video for video in self.videos if chance.random() < 0.9]
-                mine.view({video.video: chance.choice([90, 200, 400, 720, 1080]) for video in shown}, self.now_s)
+                mine.view({video.video: Tile(chance.choice([90, 200, 400, 720, 1080])) for video in shown}, self.now_s)
             case "out":
                 mine.leave_out(frozenset(video.video for video in self.videos if chance.random() < 0.2))
             case "mute":
@@ -193,7 +201,8 @@ class Scene:
             if p.simulcast:
                 p.ask(self.now_s)
         return (
-            self.asked, self.subscriber.limit_bps, list(self.events), self.counters["packets_probe"],
+            self.asked, self.subscriber.limit_bps, list(self.events),
+            self.subscriber.pacer.rate_bps, self.subscriber.pacer.probe_bps,
             [getattr(self.subscriber.down, name) for name in self.subscriber.down.__slots__ if name != "_trips"],
             sorted((p.video, p.asked, p._wanted.get("me"), self.state(p)) for p in self.videos),
         )  # fmt: skip
@@ -204,7 +213,7 @@ class Scene:
             return ()
         expecting = [name for name, track in p.layers.items() if track.expects("me")]
         return (
-            p.layer_of("me"),
+            p.step_of("me"),
             [track is down_track.stream for track in p.layer_streams],
             sorted(down_track.pauses),
             down_track.waiting,
@@ -212,7 +221,7 @@ class Scene:
         )
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", [*range(10), *variants(*range(10, 40))])
 def test_what_is_settled_is_what_would_be_chosen(seed: int) -> None:
     async def test() -> None:
         quick = Scene(seed, Subscriber, Publication)
@@ -235,5 +244,82 @@ def test_mostly_nothing_is_chosen() -> None:
             scene.step()
         assert settling > 0
         assert scene.subscriber.chosen < 10
+
+    run(test)
+
+
+def told(scene: Scene, sent_s: Sequence[float], delay_s: Callable[[float], float], number: int) -> bytes:
+    """Its client's feedback about packets of 1,000 bytes of its first video, which are sent by this."""
+    history, came = scene.buffers.history, TransportFeedback()
+    for at_s in sent_s:
+        seq16 = history.next & 0xFFFF
+        history.bursts[seq16] = history.next, at_s, [1000]
+        history.next += 1
+        scene.videos[0].received[0].bytes += 1000
+        came.arrived([seq16], at_s + delay_s(at_s))
+    fci = bytearray(came.report())
+    fci[7] = number & 0xFF
+    return bytes(fci)
+
+
+def test_feedback_of_a_queue_that_grows_lowers_what_is_allowed_at_once() -> None:
+    async def test() -> None:
+        scene = Scene(0, Counting, Publication)
+        mine = scene.subscriber
+        assert isinstance(mine, Counting)
+        mine.view({video.video: Tile(720) for video in scene.videos}, scene.now_s)
+        assert isinstance(mine.down, BandwidthEstimator)
+        start_s, before = scene.now_s, 0
+        for n in range(40):
+            times = [scene.now_s + k / 100 for k in range(10)]
+            queue_s = lambda at_s: 0.05 + max(0.0, at_s - start_s - 2)  # noqa: E731
+            fci = told(scene, times, queue_s, n)
+            scene.now_s += 0.1
+            before = mine.allocated
+            mine.feedback(fci, scene.now_s)
+            if mine.down.limited:
+                break
+            mine.allocate(scene.now_s)
+        assert isinstance(mine.down, SendSideEstimator)
+        assert mine.down.limited
+        assert mine.down.jammed
+        assert 2 < scene.now_s - start_s < 3
+        assert mine.allocated == before + 1
+        assert mine.down.estimate_bps < 600e3
+        assert mine.pacer.rate_bps == mine.down.estimate_bps
+        assert all(p.down_tracks["me"].pacer is mine.pacer for p in scene.videos)
+        assert scene.sound.down_tracks["me"].pacer is None, "sound waits for nothing"
+
+    run(test)
+
+
+class Noting(SendSideEstimator):
+    whole: ClassVar[list[bool]] = []
+
+    def acknowledged(self, packets: Sequence[Acknowledged], now_s: float, *, whole: bool = True) -> bool:
+        self.whole.append(whole)
+        return super().acknowledged(packets, now_s, whole=whole)
+
+
+def test_feedback_that_was_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "SendSideEstimator", Noting)
+
+    async def test() -> None:
+        scene = Scene(0, Counting, Publication)
+        Noting.whole.clear()
+        for number in (254, 255, 0, 2, 3):
+            fci = told(scene, [scene.now_s], lambda _: 0.05, number)
+            scene.now_s += 0.1
+            scene.subscriber.feedback(fci, scene.now_s)
+        assert Noting.whole[1:] == [True, True, False, True]
+
+    run(test)
+
+
+def test_cut_feedback_is_refused() -> None:
+    async def test() -> None:
+        scene = Scene(0, Counting, Publication)
+        with pytest.raises(ValueError, match="cut"):
+            scene.subscriber.feedback(b"1234567", scene.now_s)
 
     run(test)

@@ -20,6 +20,7 @@ from aiortc.rtp import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from support.variants import variants
 
 from sfu.media.rtp import headers, rtcp, vp8
 
@@ -213,7 +214,7 @@ def test_extension_blocks(profile: int, block: str, expected: list[tuple[int, st
 # --- RTCP -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first", WRAPS)
+@pytest.mark.parametrize("first", [*WRAPS[::4], *variants(*(one for one in WRAPS if one not in WRAPS[::4]))])
 @given(offsets=st.lists(st.integers(0, 400), min_size=1, max_size=60))
 def test_nack_agrees_with_aiortc(first: int, offsets: list[int]) -> None:
     entries = [((first + offset) & 0xFFFF, 0xAAAA >> offset % 16) for offset in offsets]
@@ -400,6 +401,23 @@ def test_the_numbers_of_a_vp8_picture(descriptor: str, number: int, tl0: int) ->
     found = vp8.vp8_picture(packet, len(packet))
     assert found is not None
     assert (found.number, found.tl0) == (number, tl0)
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "temporal", "sync"),
+    [
+        ("90 c0 8005 07", 0, False),  # no T
+        ("90 e0 8005 07 00", 0, False),
+        ("90 e0 8005 07 60", 1, True),
+        ("90 e0 8005 07 9f", 2, False),
+        ("90 b0 05 ff", 3, True),  # a short picture ID, no TL0PICIDX, and the key index
+    ],
+)
+def test_the_temporal_layer_of_a_vp8_picture(descriptor: str, temporal: int, sync: bool) -> None:
+    packet = vp8_packet(descriptor)
+    found = vp8.vp8_picture(packet, len(packet))
+    assert found is not None
+    assert (found.temporal, found.sync) == (temporal, sync)
 
 
 @pytest.mark.parametrize("descriptor", ["10", "90 40 07", "90 20 20", "00"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.media.rtp.numbering import HISTORY
-from sfu.media.streams.reception import BURSTS, REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
+from sfu.media.streams.reception import BURSTS, LATE_S, REORDER_S, RETRY_MIN_S, RETRY_S, TRIES, Reception
 
 VIDEO_S = REORDER_S["video"]
 
@@ -151,3 +151,17 @@ def test_jitter_is_the_mean_of_what_arrivals_deviate(start: int) -> None:
         reception.burst(ts, i / 30 + 0.02)  # what follows of a frame is late by its sender's pace
         assert len(reception._bursts) <= BURSTS
     assert 150 < reception.report(400, 20.0).jitter < 190  # 2 ms of 90 kHz, each time
+
+
+def test_sound_that_is_late_is_not_used_nor_asked_for() -> None:
+    """Nor is what was given up. Pictures wait longer."""
+    sound, picture = Reception("audio", 48_000), Reception("video", 90_000)
+    for reception in (sound, picture):
+        reception.skipped(10, 14, 5.0)
+        reception.due(5.0 + REORDER_S["video"])
+        assert reception.came(10, 5.0 + LATE_S * 0.9)
+        assert reception.came(11, 5.0 + LATE_S * 1.1) == (reception is picture)
+        assert bool(reception.due(5.0 + LATE_S * 1.2)) == (reception is picture)
+    assert not sound.came(12, 5.0 + LATE_S * 1.2)
+    assert sound.next_s() is None
+    assert sound.report(96, 6.0).lost == 3

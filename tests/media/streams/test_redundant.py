@@ -201,3 +201,29 @@ def test_a_client_that_knows_only_offers_is_offered_none() -> None:
                 assert ("red/48000/2" in offer.sdp) == full
 
     run(test)
+
+
+def test_a_subscriber_is_moved_to_plain_opus_and_back_within_its_numbers() -> None:
+    """What it was sent before is resent as it was. Who cannot take RED stays."""
+
+    async def test() -> None:
+        async with local_worker() as control, room(control) as (alice, bob, carol):
+            publication = control.worker.peers["alice"].published["microphone"]
+            for seq16, plain in enumerate([False, True, True, False], 10):
+                for client in (bob, carol):
+                    publication.set_plain(client.id, plain)
+                await alice.send_rtp("microphone", seq16, REDUNDANT, pt=63, timestamp=960 * seq16)
+                for client, payload_type, payload in (
+                    (bob, *((111, NOW) if plain else (63, REDUNDANT))),
+                    (carol, 111, NOW),
+                ):
+                    packet = RtpPacket.parse(await client.raw_rtp())
+                    assert (packet.payload_type, packet.payload) == (payload_type, payload)
+                    assert (packet.sequence_number, packet.timestamp) == (seq16, 960 * seq16)
+            assert down_track(control, "bob").packets == 4
+            for seq16, payload_type, payload in ((10, 63, REDUNDANT), (12, 111, NOW)):
+                found = down_track(control, "bob").find(seq16)
+                assert found is not None
+                assert (found[1] & 0x7F, found[12:]) == (payload_type, payload)
+
+    run(test)

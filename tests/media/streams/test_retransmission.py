@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 from sfu.buckets import TokenBucket
 from sfu.media.rtp.numbering import HISTORY
 from sfu.media.streams.retransmission import (
+    ANSWERED_ROUND_TRIPS,
+    FREE_BYTES,
+    FREE_SHARE,
     HISTORY_BYTES,
     HISTORY_RUNS,
     HISTORY_S,
     PACKET_BYTES,
     RUN_BYTES,
+    SHARE,
+    SHARE_BYTES,
+    SHARE_S,
+    RetransmissionBudget,
     RetransmissionBuffer,
     RetransmissionLimiter,
 )
@@ -70,21 +77,29 @@ def test_what_is_older_is_forgotten() -> None:
 
 
 def test_bytes_and_runs_are_bounded() -> None:
-    history, fits = RetransmissionBuffer(), HISTORY_BYTES // (1000 + PACKET_BYTES + RUN_BYTES)
-    for number in range(2 * fits):
-        store_one(history, number, size=1000)
+    history, fits = RetransmissionBuffer(), 2 * (HISTORY_BYTES // (2 * (1000 + PACKET_BYTES) + RUN_BYTES))
+    for number in range(0, 2 * fits, 2):
+        store(history, packet(number, 1000), packet(number + 1, 1000), first=number)
     found = [number for number in range(2 * fits) if history.find(number) is not None]
     assert found == list(range(fits, 2 * fits))
+    assert [history.forgot(number) for number in (0, fits - 1, fits)] == [True, True, False]
     history = RetransmissionBuffer()
     for number in range(2 * HISTORY_RUNS):
         store_one(history, number)
     assert sum(history.find(number) is not None for number in range(2 * HISTORY_RUNS)) == HISTORY_RUNS
 
 
+def resend(answers: RetransmissionLimiter, number: int, now_s: float) -> bool:
+    due = answers.due(number, 0.05, now_s)
+    if due:
+        answers.answered(number, now_s)
+    return due
+
+
 def test_asked_twice_within_a_round_trip_it_is_sent_once() -> None:
     answers = RetransmissionLimiter()
-    asked_s = [10.0, 10.01, 10.049, 10.051, 10.1, 10.102]
-    assert [answers.due(7, 0.05, now_s) for now_s in asked_s] == [True, False, False, True, False, True]
+    asked_s = [10.0, 10.01, 10.04, 10.045, 10.08, 10.09]
+    assert [resend(answers, 7, now_s) for now_s in asked_s] == [True, False, False, True, False, True]
     assert answers.due(8, 0.05, 10.102)
 
 
@@ -93,11 +108,32 @@ def test_answers_to_one_number_are_a_round_trip_apart(asked: list[tuple[int, flo
     answers, now_s, sent = RetransmissionLimiter(), 0.0, dict[int, list[float]]()
     for number, gap_s in asked:
         now_s += gap_s
-        if answers.due(number, 0.05, now_s):
+        if resend(answers, number, now_s):
             sent.setdefault(number, []).append(now_s)
         assert len(answers._at_s) <= HISTORY
     if len(sent) <= HISTORY:
-        assert all(after - before >= 0.05 for times in sent.values() for before, after in pairwise(times))
+        gaps_s = [after - before for times in sent.values() for before, after in pairwise(times)]
+        assert all(gap_s >= 0.05 * ANSWERED_ROUND_TRIPS - 1e-9 for gap_s in gaps_s)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.3), st.integers(40, 1500), st.floats(5e4, 2e6)), min_size=1, max_size=200))
+def test_retransmissions_take_no_more_than_their_share(asked: list[tuple[float, int, float]]) -> None:
+    budget, now_s, taken, earned, most = RetransmissionBudget(), 100.0, 0, 0.0, 0.0
+    for gap_s, n_bytes, rate_bps in asked:
+        now_s += gap_s
+        earned += gap_s * SHARE * rate_bps / 8
+        most = max(most, SHARE * rate_bps / 8 * SHARE_S, SHARE_BYTES)
+        taken += n_bytes if budget.take(n_bytes, rate_bps, 0, now_s) else 0
+    assert taken <= most + earned
+
+
+@given(st.lists(st.tuples(st.integers(0, 20_000), st.integers(40, 1500)), min_size=1, max_size=200))
+def test_and_no_more_than_a_share_of_what_is_sent(asked: list[tuple[int, int]]) -> None:
+    budget, sent, taken = RetransmissionBudget(), 1_000_000, 0
+    for more, n_bytes in asked:
+        sent += more
+        taken += n_bytes if budget.take(n_bytes, 0.0, sent, 100.0) else 0
+    assert taken <= FREE_BYTES + FREE_SHARE * (sent - 1_000_000)
 
 
 def test_a_budget_is_spent_and_comes_back() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.process import ROOT, Server, eventually
+from support.process import ROOT, Server
+from support.waiting import eventually
 from support.wire import joined, refused
 
 from sfu.settings.config import Config, settings

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import trio
 from support.process import Server, workers
+from support.variants import variants
 from support.wire import DEADLINE_S, Wire, joined, refused
 from trio_websocket import ConnectionClosed
 
@@ -103,7 +104,7 @@ async def test_a_drain_ends_when_its_time_is_over(start_server: Callable[..., Se
     assert server.ended() == 0
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, *variants(signal.SIGINT)])
 async def test_a_second_signal_ends_a_drain_and_people_are_told(
     start_server: Callable[..., Server], second: signal.Signals
 ) -> None:
