@@ -22,6 +22,7 @@ const STEADY_MS = 10_000; // a connection that lasted this long resets the recon
 const PAUSE_MS = { first: 500, last: 5_000, told: 60_000 }; // told: the longest that the server may ask for
 const PATHLESS = { codes: ['ice_timeout', 'dtls_failed'], pause_ms: 10_000, tries: 3 }; // others see every attempt as a join and a leave, so there are few
 const NOBODY = { dominant: null, speaking: [] };
+const RESTING = { speakers: NOBODY, quality: null };
 const participant = ({ tracks = [], ...one }) => ({ hand: 0, ...one, tracks: new Map(tracks.map((track) => [track.source, { ...track, paused: null }])) });
 const PASSED_ON = new Set(['chat', 'error', 'waiting', 'draining', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
 
@@ -32,14 +33,14 @@ export class Room extends EventTarget {
   self = null;
   limits = null;
   participants = new Map();
-  speakers = NOBODY;
-  quality = null;
   unreached = null;
   permissions = null;
   settings = {};
   session = '';
   ticket = '';
   hand = 0;
+  #live = RESTING; // as the server last told
+  #told = this.#live; // as listeners know
   #url;
   #token = '';
   #link = null;
@@ -71,6 +72,20 @@ export class Room extends EventTarget {
 
   get trouble() {
     return this.#link?.trouble ?? (this.#link && this.unreached ? 'unreached' : null);
+  }
+
+  /** Who speaks. Nobody while the connection is under repair: it is not known, and not heard. */
+  get speakers() {
+    return this.#seen.speakers;
+  }
+
+  /** The last `quality` event; null before the first one, and while the connection is under repair. */
+  get quality() {
+    return this.#seen.quality;
+  }
+
+  get #seen() {
+    return this.#link && [null, 'unreached'].includes(this.trouble) ? this.#live : RESTING;
   }
 
   get connected() {
@@ -167,6 +182,14 @@ export class Room extends EventTarget {
   #change(state) {
     this.state = state;
     this.#emit('state', { state, error: this.error });
+    this.#tellLive();
+  }
+
+  /** What is live rests when the connection is cut off, and returns with it. */
+  #tellLive() {
+    const before = this.#told;
+    const now = (this.#told = this.#seen);
+    for (const type of ['speakers', 'quality']) if (now[type] !== before[type]) this.#emit(type, now[type]);
   }
 
   #handle(event, data) {
@@ -184,8 +207,9 @@ export class Room extends EventTarget {
       this.#emit('joined', data);
     } else if (event === 'left') {
       this.participants.delete(data.peer);
-      const { dominant, speaking } = this.speakers;
-      this.speakers = { dominant: dominant === data.peer ? null : dominant, speaking: speaking.filter((peer) => peer !== data.peer) };
+      const { dominant, speaking } = this.#live.speakers;
+      const speakers = { dominant: dominant === data.peer ? null : dominant, speaking: speaking.filter((peer) => peer !== data.peer) };
+      this.#live = { ...this.#live, speakers };
       if (person) this.#emit('left', { ...data, name: person.name });
     } else if (event === 'track') {
       person?.tracks.set(data.source, { kind: data.kind, muted: data.muted, paused: null });
@@ -202,8 +226,8 @@ export class Room extends EventTarget {
       person?.tracks.delete(data.source);
       this.#remap(new Map([...this.#media].filter(([, one]) => one.peer !== data.peer || one.source !== data.source)));
     } else if (event === 'speakers' || event === 'quality') {
-      this[event] = data;
-      this.#emit(event, data);
+      this.#live = { ...this.#live, [event]: data };
+      this.#tellLive();
     } else if (event === 'connection') {
       if (person) person.lost = data.lost;
       this.#emit('connection', data);
@@ -224,7 +248,8 @@ export class Room extends EventTarget {
 
   #welcome({ peer, room, name, participants, limits, permissions, resumed, state = {} }) {
     const before = this.participants;
-    Object.assign(this, { self: peer, room, name, limits, permissions, settings: state, speakers: NOBODY });
+    Object.assign(this, { self: peer, room, name, limits, permissions, settings: state });
+    this.#live = RESTING;
     if (!resumed) this.hand = 0;
     this.participants = new Map(participants.map((one) => [one.peer, participant(one)]));
     if (!resumed) this.#joinedAt = performance.now();
@@ -241,7 +266,6 @@ export class Room extends EventTarget {
     this.#remap(new Map([...this.#media].filter(([, { peer, source }]) => now.get(peer)?.tracks.has(source))));
     for (const { peer, name } of before.values()) if (!now.has(peer)) this.#emit('left', { peer, name, reason: 'left' });
     for (const { peer, name } of now.values()) if (!before.has(peer)) this.#emit('joined', { peer, name });
-    this.#emit('speakers', this.speakers);
   }
 
   #remap(media) {
@@ -282,7 +306,6 @@ export class Room extends EventTarget {
     this.#flows = false;
     this.#link = null;
     this.#media = new Map();
-    this.speakers = NOBODY;
-    this.quality = null;
+    this.#live = RESTING;
   }
 }

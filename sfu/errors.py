@@ -11,6 +11,9 @@ REJOIN_CLOSE_CODES = frozenset({1001, 1011, 1012, 1013, 4408})
 """Close codes after which the client should rejoin: not its fault, or not likely to happen again."""
 
 
+API, OPERATOR = "api", "operator"
+
+
 class SfuError(Exception):
     """Base of all errors with a wire code. `str(error)` is a sentence for the person concerned."""
 
@@ -20,6 +23,8 @@ class SfuError(Exception):
     default = "The server met an unexpected condition."
     retry_after_s: int | None = None
     """When to try again, if that is known: for `bye`, and for the Retry-After header (RFC 9110 section 10.2.3)."""
+    by = ""
+    """Who ended the session, for its record: the session of a moderator, or API or OPERATOR."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.default)

@@ -28,7 +28,7 @@ from sfu.process.metrics import Counters
 from sfu.process.systemd import Notifier
 from sfu.serving.banner import announce
 from sfu.serving.reload import Reload
-from sfu.serving.status import Status, create_metrics, create_status
+from sfu.serving.status import Status, create_metrics, create_metrics_sign, create_status
 from sfu.serving.stopping import Stopping
 from sfu.settings.config import Config
 from sfu.store import Store
@@ -95,6 +95,8 @@ class _Server:
         self._app.register_blueprint(RoomInfo(calls).routes())
         self._metrics_app = create_app(config, self._counters, page=False) if config.metrics else self._app
         own = self._metrics_app is not self._app
+        if config.metrics:
+            self._app.register_blueprint(create_metrics_sign(config.metrics))
         self._metrics_app.register_blueprint(create_metrics(config, status, own=own))
         self._stop, self._starting = trio.Event(), trio.CancelScope()
         self._https: Https | None = None

@@ -172,7 +172,7 @@ async def live(server: Server) -> None:
 
 @pytest.mark.soak
 def test_coming_and_going_leaves_nothing_behind(start_server: Callable[..., Server]) -> None:
-    server = start_server(limits="off", hold_s="0.1")
+    server = start_server(limits="off", hold_s="1")
     asyncio.run(live(server))
     assert server.get("/health")["peers"] == 0
     assert server.get("/metrics")["rooms_active"] == 0

@@ -143,6 +143,14 @@ def test_start_says_where_and_ends_in_order(server: Server) -> None:
     assert all(LOG_LINE.match(line) for line in logged)
 
 
+def test_the_start_says_that_only_this_network_reaches_a_private_address(start_server: Callable[..., Server]) -> None:
+    private = "  private: only people in this network reach it; for others set SFU_PUBLIC_IP to the public address"
+    for address, said in (("192.168.7.5", True), ("203.0.113.9", False), ("192.168.7.5,203.0.113.9", False)):
+        server = start_server(public_ip=address)
+        assert (f"{private}, or SFU_STUN" in server.output) == said, address
+        server.stop()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each media process has a port")
 def test_one_port_is_enough_and_one_servers_only(start_server: Callable[..., Server]) -> None:
     server = start_server(workers="3")

@@ -55,8 +55,8 @@ export async function enter({ room: roomName, name, move = false }) {
 const tellProblems = () => SOURCES.some((source) => isProblem(devices.status(source))) && page.actions.tellDevices();
 
 function stateChanged({ state, error }) {
-  if (state === 'joined') page.changed();
   if (state === 'ended') leave();
+  else page.changed();
   if (error || page.room.trouble) later();
 }
 

@@ -90,7 +90,7 @@ export function tileMenu(tile, anchor) {
 function slider({ peer, seat }) {
   const row = element('label', 'menu__slider');
   const made = Object.assign(element('input'), { type: 'range', min: 0, max: 1, step: 0.05, value: page.stage.volumeOf(peer) });
-  made.setAttribute('aria-label', t('tile.volume', { name: seat.spoken }));
+  made.setAttribute('aria-label', t('tile.volume', { name: seat.label }));
   made.addEventListener('input', () => page.stage.setVolume(peer, Number(made.value)));
   made.addEventListener('keydown', (event) => event.key !== 'Escape' && event.stopPropagation());
   row.append(icon('volume'), made);

@@ -24,13 +24,16 @@ function follow() {
   if (!track) return;
   const cap = /** @type {HTMLElement} */ ($('mic-button').querySelector('.cap'));
   stopMeter = meter(track, (level) => {
-    cap.style.setProperty('--level', page.devices.status('microphone') === 'on' ? level.toFixed(2) : '0');
+    cap.style.setProperty('--level', isHeard() ? level.toFixed(2) : '0');
     page.tell('level', { level });
   });
 }
 
+/** Whether others can hear this microphone now. */
+const isHeard = () => page.room.connected && page.devices.status('microphone') === 'on';
+
 function remind({ level }) {
-  loud = level > TALKING && page.devices.status('microphone') === 'off' ? loud + 1 : 0;
+  loud = level > TALKING && page.room.connected && page.devices.status('microphone') === 'off' ? loud + 1 : 0;
   if (loud < TALKING_TIMES || performance.now() - reminded < REMIND_MS) return;
   reminded = performance.now();
   loud = 0;

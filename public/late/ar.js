@@ -18,6 +18,8 @@ export default {
   'react.laugh': 'ضحك',
   'react.surprise': 'واو',
   'react.celebrate': 'مرحى',
+  'invite.awaited.title': 'في انتظار الآخرين',
+  'invite.awaited.text': 'انقطعت المكالمة. يعود الآخرون عادةً خلال ثوانٍ.',
   'share.by': '{name} يشارك شاشته',
   'share.you': 'أنت تشارك شاشتك',
   'share.fit': 'ملاءمة',

@@ -18,6 +18,8 @@ export default {
   'react.laugh': 'Lachen',
   'react.surprise': 'Wow',
   'react.celebrate': 'Hurra',
+  'invite.awaited.title': 'Warten auf die anderen',
+  'invite.awaited.text': 'Der Anruf war unterbrochen. Die anderen sind meist in wenigen Sekunden zurück.',
   'share.by': '{name} teilt den Bildschirm',
   'share.you': 'Du teilst deinen Bildschirm',
   'share.fit': 'Einpassen',

@@ -18,6 +18,8 @@ export default {
   'react.laugh': 'Laugh',
   'react.surprise': 'Wow',
   'react.celebrate': 'Hooray',
+  'invite.awaited.title': 'Waiting for the others',
+  'invite.awaited.text': 'The call was interrupted. The others are usually back within a few seconds.',
   'share.by': '{name} is sharing',
   'share.you': 'You are sharing your screen',
   'share.fit': 'Fit',

@@ -18,6 +18,8 @@ export default {
   'react.laugh': 'Risa',
   'react.surprise': 'Guau',
   'react.celebrate': 'Hurra',
+  'invite.awaited.title': 'Esperando a los demás',
+  'invite.awaited.text': 'La llamada se interrumpió. Los demás suelen volver en unos segundos.',
   'share.by': '{name} está compartiendo su pantalla',
   'share.you': 'Estás compartiendo tu pantalla',
   'share.fit': 'Ajustar',

@@ -18,6 +18,8 @@ export default {
   'react.laugh': 'Rire',
   'react.surprise': 'Waouh',
   'react.celebrate': 'Hourra',
+  'invite.awaited.title': 'En attente des autres',
+  'invite.awaited.text': 'L’appel a été interrompu. Les autres reviennent généralement en quelques secondes.',
   'share.by': '{name} partage son écran',
   'share.you': 'Vous partagez votre écran',
   'share.fit': 'Ajuster',

@@ -117,8 +117,8 @@ class Row {
     const muted = !on(one, 'microphone');
     const viewer = isViewer(one);
     const role = [moderator && t('people.moderator'), viewer && t('people.viewer')];
-    const facts = [one.lost && pausedText('lost'), ...role, place && t('people.hand'), on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
-    put(this.#name, isSelf ? t('people.self', { name }) : name);
+    const facts = [one.lost && pausedText('lost'), ...role, place && t('people.hand'), page.room.connected && on(one, 'screen') && t('people.sharing'), !viewer && !on(one, 'camera') && t('people.camera_off')];
+    put(this.#name, isSelf ? t('people.self', { name }) : (spoken ?? name));
     this.#name.title = name;
     put(this.#how, facts.filter(Boolean).join(' · '));
     this.#how.hidden = !this.#how.textContent;
@@ -138,7 +138,7 @@ class Row {
     const { stage } = page;
     const { peer, isSelf } = this.#one;
     const tiles = isSelf ? [] : [...stage.tiles].filter((tile) => tile.peer === peer);
-    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.spoken }), then: () => stage.pin(tile) }));
+    const pins = tiles.map((tile) => ({ icon: 'pin', label: t(stage.isPinned(tile) ? 'tile.unpin_one' : 'tile.pin_one', { name: tile.seat.label }), then: () => stage.pin(tile) }));
     const more = itemsFor(this.#one);
     return pins.length && more.length ? [...pins, null, ...more] : [...pins, ...more];
   }

@@ -6,7 +6,7 @@ import { pausedText } from '../i18n/words.js';
 const OF_SCREEN = /^screen(-audio)?$/;
 
 /**
- * @typedef {{ peer: string, source: string, name: string, label: string, spoken?: string, sounds: MediaStreamTrack[], picture: MediaStreamTrack,
+ * @typedef {{ peer: string, source: string, name: string, label: string, sounds: MediaStreamTrack[], picture: MediaStreamTrack,
  *   key?: string, isSelf?: boolean, muted?: boolean, paused?: string, hand?: number }} Seat
  */
 
@@ -19,7 +19,7 @@ export function handPlaces(room) {
   return new Map(up.map(({ peer }, index) => [peer, index + 1]));
 }
 
-/** Names that sound different: peer → name, with a number from the second person of a name on. */
+/** Names that differ, in sound as well: peer → name, with a number from the second person of a name on. */
 export function spokenNames(people) {
   const seen = {};
   const spoken = (name, key) => ((seen[key] = (seen[key] ?? 0) + 1) > 1 ? `${name} (${number(seen[key])})` : name);
@@ -59,12 +59,11 @@ function seatsOfOne(room, { peer, name, tracks, lost }, spoken, changed) {
   const screenOf = (one, source) => (source === 'screen' ? t('tile.screen', { name: one }) : t('tile.source', { name: one, source }));
   const screens = others.map((source) => ({
     ...{ peer, source, name, picture: picture(source), paused: paused(source) },
-    label: screenOf(name, source),
-    spoken: screenOf(spoken, source),
+    label: screenOf(spoken, source),
     sounds: source === 'screen' ? sounds(['screen-audio']) : [],
   }));
   const ownSounds = sounds(of('audio').filter((source) => !OF_SCREEN.test(source) || !others.includes('screen')));
   const microphone = tracks.get('microphone');
   const muted = !microphone || microphone.muted;
-  return [...screens, { peer, source: 'camera', name, label: name, spoken, sounds: ownSounds, muted, picture: picture('camera'), paused: paused('camera') }];
+  return [...screens, { peer, source: 'camera', name, label: spoken, sounds: ownSounds, muted, picture: picture('camera'), paused: paused('camera') }];
 }

@@ -1,6 +1,7 @@
 /** The bar under a shared screen: who shares it, and the zoom controls. It never covers the picture. */
 
 import { button, element, icon, put } from '../base/dom.js';
+import { page } from '../app/page.js';
 import { number, t } from '../i18n/texts.js';
 import { Zoom } from '../ui/zoom.js';
 
@@ -26,6 +27,7 @@ export class ShareBar {
     make('full', { name: 'expand' }, () => this.#fullScreen());
     this.#keys.full.hidden = !document.fullscreenEnabled;
     this.#box.hidden = true;
+    page.on('state', () => this.#tile && this.#write());
     this.#box.append(icon('screen'), this.#words, tools);
     stage.append(this.#box);
   }
@@ -57,7 +59,8 @@ export class ShareBar {
 
   #write() {
     const { isSelf, seat } = this.#tile;
-    put(this.#words, isSelf ? t('share.you') : t('share.by', { name: seat.name }));
+    const live = isSelf ? t('share.you') : t('share.by', { name: seat.name });
+    put(this.#words, page.room.connected ? live : seat.label); // the last picture of a call that is cut off tells nothing of now
     const { out, fit, real, in: closer, full } = this.#keys;
     put(fit.firstChild, t('share.fit'));
     put(real.firstChild, number(1, { style: 'percent' }));

@@ -15,6 +15,7 @@ import { Tile } from './tile.js';
 const SPEAKER_MS = 800; // how long a new dominant speaker speaks before tiles move
 const VIEW_MS = 200; // delay before the visible videos are reported
 const STRIP_PX = 150; // a lower stage (above a phone's panel) shows at most three tiles
+const RETURN_MS = 20_000; // how long others may take to come back after a restart of the server, each after a pause of their own
 const WEAK = 3; // a lower quality score, of 4.4, marks the tile as weak
 
 export class Stage {
@@ -24,6 +25,7 @@ export class Stage {
   #shown = []; // keys of the visible others, in the order of their places
   #pinned = null; // key
   #spotlight = null; // true: one large tile; false: grid; null: large if a screen is shared, otherwise grid
+  #awaits = false; // whether others are about to come back
   #speaker = null; // peer id of the dominant speaker
   #spoke = new Map(); // peer → time of last speech
   #volumes = new Map(); // peer → 0 to 1
@@ -35,8 +37,9 @@ export class Stage {
   constructor() {
     watchSize(this.#box, () => this.#layOut(false));
     page.on('speakers', (now) => this.#speak(now));
-    page.on('quality', ({ peers = {} }) => this.#mark(peers));
+    page.on('quality', (now) => this.#mark(now?.peers ?? {}));
     page.on('devices', () => this.#each((tile) => tile.setSink(page.devices.speaker)));
+    page.on('welcome', ({ resumed }) => resumed || this.#await());
     page.on('call', ({ again }) => again || this.clear());
     document.addEventListener('visibilitychange', () => this.#tellView());
     this.#box.addEventListener('focusin', (/** @type {FocusEvent & { target: Element }} */ { target }) => this.#activate(target.closest('.tile')));
@@ -51,16 +54,36 @@ export class Stage {
     const me = page.listens ? null : { picture: devices.track('camera'), screen: devices.track('screen'), muted: devices.status('microphone') !== 'on' };
     const seats = seatsOf(room, me, () => page.changed());
     this.#seat(seats);
-    $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
-    put($('invitation-text'), t(page.link ? 'invite.text' : room.permissions?.moderate ? 'invite.moderator' : 'invite.private'));
-    put($('room-link'), page.link.replace(/^https?:\/\//, ''));
-    $('room-link').parentElement.hidden = !page.link;
+    this.#invite(room);
     this.#speak(room.speakers, false);
     this.#layOut(true);
   }
 
+  /** What somebody who is alone sees. */
+  #invite(room) {
+    if (room.participants.size) this.#awaits = false;
+    const kind = this.#awaits ? 'awaited.text' : page.link ? 'text' : room.permissions?.moderate ? 'moderator' : 'private';
+    $('invitation').hidden = room.self === null || room.participants.size > 0 || this.#order.length > 1;
+    put($('invitation-title'), t(this.#awaits ? 'invite.awaited.title' : 'invite.title'));
+    put($('invitation-text'), t(`invite.${kind}`));
+    put($('room-link'), page.link.replace(/^https?:\/\//, ''));
+    $('room-link').parentElement.hidden = !page.link || this.#awaits;
+  }
+
+  /** This page joined anew: whoever it still shows lost the call with it, and comes back as well. */
+  #await() {
+    if (!this.#order.some((key) => !this.#tiles.get(key).isSelf)) return;
+    this.#awaits = true;
+    clearTimeout(this.#timers.awaits);
+    this.#timers.awaits = setTimeout(() => {
+      this.#awaits = false;
+      page.changed();
+    }, RETURN_MS);
+  }
+
   clear() {
     this.#seat([]);
+    this.#awaits = false;
     this.#pinned = this.#spotlight = this.#speaker = null;
     this.#shown = [];
     this.#spoke.clear();
@@ -166,12 +189,12 @@ export class Stage {
   }
 
   #mark(scores) {
-    for (const [peer, score] of Object.entries(scores)) {
-      const tile = this.#tiles.get(`${peer} camera`);
-      if (!tile || tile.weak === score < WEAK) continue;
-      tile.weak = score < WEAK;
+    this.#each((tile) => {
+      const weak = tile.source === 'camera' && scores[tile.peer] < WEAK;
+      if (tile.weak === weak) return;
+      tile.weak = weak;
       tile.update(tile.seat);
-    }
+    });
   }
 
   // --- layout ---

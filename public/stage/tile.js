@@ -64,7 +64,7 @@ export class Tile {
 
   update(seat) {
     this.seat = seat;
-    const { name, label, spoken = label, muted, hand } = seat;
+    const { name, label, muted, hand } = seat;
     put(this.label, label);
     this.plate.title = label;
     this.off.classList.toggle('is-gone', !muted);
@@ -73,7 +73,7 @@ export class Tile {
     if (hand) put(this.flag.lastChild, String(hand));
     put(this.initials, initialsOf(name));
     this.initials.className = `initials ${toneOf(name)}`;
-    this.moreKey.title = t('tile.more', { name: spoken });
+    this.moreKey.title = t('tile.more', { name: label });
     this.moreKey.setAttribute('aria-label', this.moreKey.title);
     this.#show();
   }
@@ -87,12 +87,12 @@ export class Tile {
   }
 
   #show() {
-    const { label, spoken = label, muted, picture, paused, sounds, hand } = this.seat;
+    const { label, muted, picture, paused, sounds, hand } = this.seat;
     const seen = this.#away ? null : picture;
     this.element.classList.toggle('has-picture', Boolean(seen));
     this.element.classList.toggle('is-mirrored', this.isSelf && this.seat.source === 'camera' && !facesAway(picture));
     put(this.why, paused ?? '');
-    this.#describe({ label: spoken, muted, picture: Boolean(picture), paused, hand, weak: this.weak });
+    this.#describe({ label, muted, picture: Boolean(picture), paused, hand, weak: this.weak });
     this.#play([...sounds, seen].filter(Boolean));
   }
 
@@ -109,7 +109,7 @@ export class Tile {
     this.element.classList.toggle('is-large', large);
     this.pinKey.setAttribute('aria-pressed', String(pinned));
     this.pinKey.title = t(pinned ? 'tile.unpin' : 'tile.pin');
-    this.pinKey.setAttribute('aria-label', t(pinned ? 'tile.unpin_one' : 'tile.pin_one', { name: this.seat.spoken ?? this.seat.label }));
+    this.pinKey.setAttribute('aria-label', t(pinned ? 'tile.unpin_one' : 'tile.pin_one', { name: this.seat.label }));
   }
 
   /** Positions the tile. */

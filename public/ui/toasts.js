@@ -33,16 +33,18 @@ export function toast(id, text, /** @type {Shown} */ { action, icon: name, ask =
   const words = element('p', '', text);
   line.append(words);
   const close = () => line.remove();
-  if (action instanceof Node) line.append(action);
+  const keys = element('span', 'toast__keys'); // they wrap together
+  if (action instanceof Node) keys.append(action);
   else if (action) {
-    line.append(
+    keys.append(
       button('do', { label: action.label }, () => {
         close();
         action.then();
       }),
     );
   }
-  line.append(button('icon-btn', { title: t(ask ? 'not_now' : 'close'), name: 'close' }, close));
+  keys.append(button('icon-btn', { title: t(ask ? 'not_now' : 'close'), name: 'close' }, close));
+  line.append(keys);
   for (const one of line.querySelectorAll('button')) nameWith(one, words);
   box.insertBefore(line, ask ? null : box.querySelector('.toast--ask'));
   while (box.childElementCount > MOST) (box.querySelector('.toast:not(.toast--ask)') ?? box.firstElementChild).remove();

@@ -58,7 +58,7 @@ class Moderation:
                     self._set(entry.key, state)
                     self._record("change_room", by, locked=state.locked, lobby=state.lobby)
             case EndCall():
-                self.end_call(entry.company_id, entry.room_id)
+                self.end_call(entry.company_id, entry.room_id, by.record.id)
                 self._record("end_call", by)
 
     def _record(self, what: str, by: Seat, **more: object) -> None:
@@ -87,7 +87,7 @@ class Moderation:
             case "remove" if session is by:
                 raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
-                self.remove_person(session, by.peer.name)
+                self.remove_person(session, by)
         return {"name": session.who["name"], "session": session.record.id}
 
     # --- by the REST API ----------------------------------------------------------------------------------------------
@@ -100,14 +100,16 @@ class Moderation:
         """Ends the call in a room that was deleted."""
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), RoomDeleted())
 
-    def end_call(self, company_id: str, room_id: str) -> bool:
+    def end_call(self, company_id: str, room_id: str, by: str = errors.API) -> bool:
         """Ends the call for everybody, including the lobby. The next person to join begins a new call.
 
-        False if nobody is there.
+        `by`: see SfuError. False if nobody is there.
         """
         lobby = self._hub.lobby.waiting(f"{company_id}/{room_id}").waiting
         found = bool(lobby or self._in(company_id, room_id))
-        self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), errors.CallEnded())
+        error = errors.CallEnded()
+        error.by = by
+        self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), error)
         self._hub.admission.store.returns.expel(company_id, room_id, errors.CallEnded.code)
         return found
 
@@ -178,13 +180,18 @@ class Moderation:
         if source == SCREEN and SCREEN_AUDIO in session.peer.tracks:
             self._mute(session, SCREEN_AUDIO, by)
 
-    def remove_person(self, session: Seat, by: str = "", *, ban: bool = True) -> datetime | None:
-        """Ends all sessions of this person in the room, and bans them until the time that it returns."""
+    def remove_person(
+        self, session: Seat, by: Seat | None = None, *, ban: bool = True, means: str = errors.API
+    ) -> datetime | None:
+        """Ends all sessions of this person in the room, and bans them until the time that it returns. `by` is a
+        moderator, or None for who acts by other `means`."""
         entry, admission = session.entry, self._hub.admission
         until = admission.banned_until(entry) if ban else None
         if until is not None:
-            admission.store.bans.add(session.record, until=until, by=by)
-        self._end(lambda other: other.key == entry.key and other.person == entry.person, errors.Removed())
+            admission.store.bans.add(session.record, until=until, by=by.peer.name if by else "")
+        error = errors.Removed()
+        error.by = by.record.id if by else means
+        self._end(lambda other: other.key == entry.key and other.person == entry.person, error)
         return until
 
     def refuse_waiting(self, key: str, waiter_id: str) -> str:

@@ -189,8 +189,10 @@ class Calls:
         self.lobby.look_again(peer.room.key)
         drops = session.drops.ended(session.error)
         began = session.had_media or code not in NO_VISIT
+        by = session.error.by if session.error else ""
+        known = session.path | ({"ended_by": by} if by else {})
         self.admission.store.sessions.close(
-            session.record, code, session.path or None, peer.summary.record(), drops, began=began
+            session.record, code, known or None, peer.summary.record(), drops, began=began
         )
         self.counters.add("sfu_ends_total", code=code)
         level = logging.WARNING if code in TROUBLES else logging.INFO

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sfu.commands import output
-from sfu.errors import all_codes
+from sfu.errors import API, OPERATOR, all_codes
 from sfu.settings.config import Config
 
 if TYPE_CHECKING:
@@ -23,6 +23,24 @@ DESCRIPTION = (
     "and path of a session are in the database once it has ended; `sfu participants` shows those that last."
 )
 DAYS = 7
+MEANINGS = {
+    "left": "left by themselves",
+    "server_lost": "the server was killed, or could not reach the database",
+    "removed": "removed from the room",
+    "call_ended": "the call was ended for everybody",
+    "room_full": "not admitted: the room was full",
+    "room_locked": "not admitted: the room was locked",
+    "lobby_refused": "not let in from the lobby",
+    "lobby_timeout": "nobody let them in from the lobby",
+    "too_many_connections": "too many connections came from their address",
+    "no_common_codec": "their browser cannot decode VP8 video",
+    "media_restarted": "the media part of the server was restarted",
+    "session_gone": "came back after their session had ended",
+}
+"""Reasons whose texts are for the person concerned, as an operator reads them."""
+
+
+ENDERS = {API: "the REST API", OPERATOR: "the operator"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,14 +82,15 @@ async def run(config: Config, options: argparse.Namespace) -> None:
     async with open_data(config, create=False) as store:
         companies = {company.id: company for company in await store.companies.list()}
         sessions = await _sessions(store, companies, sought(options.name), options)
+        enders = {session.id: await _ender(store, session) for session in sessions}
     relays = await relay_addresses(config.turn_urls)
     if options.json:
-        output.print_json([_plain(session, companies, relays) for session in sessions])
+        output.print_json([_plain(one, companies, relays) | {"ended_by": enders[one.id]} for one in sessions])
     elif not sessions:
         place = f" in {options.room}" if options.room else ""
         print(f"Nobody was called {options.name!r}{place} since {output.shown_time(options.since)} UTC.")
     for session in () if options.json else sessions:
-        print("\n".join(_story(session, companies, relays)))
+        print("\n".join(_story(session, companies, relays, enders[session.id])))
 
 
 async def _sessions(
@@ -91,9 +110,20 @@ async def _sessions(
     return sorted(found, key=lambda session: session.connected_at)[-options.limit :]
 
 
-def _story(session: Session, companies: Mapping[str, Company], relays: set[str]) -> Iterable[str]:
+async def _ender(store: Store, session: Session) -> str | None:
+    """Who ended the session, if somebody else did."""
+    by = str(session.metadata.get("ended_by", ""))
+    if not by or by in ENDERS:
+        return ENDERS.get(by)
+    from sfu.store.persons import Persons
+
+    moderator = await Persons(store.database).by_id(by)
+    return moderator.name if moderator else "a moderator whose session is no longer stored"
+
+
+def _story(session: Session, companies: Mapping[str, Company], relays: set[str], ender: str | None) -> Iterable[str]:
     yield f"{session.user_name} in {_room(session, companies)}"
-    for time, text in _events(session):
+    for time, text in _events(session, ender):
         yield f"  {output.shown_time(time)}  {text}"
     for text in (_path(session, relays), _quality(session), _drops(session)):
         if text:
@@ -103,7 +133,7 @@ def _story(session: Session, companies: Mapping[str, Company], relays: set[str])
     )
 
 
-def _events(session: Session) -> Iterable[tuple[datetime, str]]:
+def _events(session: Session, ender: str | None) -> Iterable[tuple[datetime, str]]:
     others = output.count(session.concurrency - 1, "other was", "others were")
     yield session.connected_at, f"joined from {session.peer_address or 'nowhere known'}; {others} there"
     if session.disconnected_at is None:
@@ -111,15 +141,14 @@ def _events(session: Session) -> Iterable[tuple[datetime, str]]:
         return
     code = session.leave_reason or "left"
     lasted = output.shown_duration(session.duration_s or 0)
-    yield session.disconnected_at, f"{_meaning(code)} After {lasted}."
+    yield session.disconnected_at, f"{_meaning(code, ender)} After {lasted}."
 
 
-def _meaning(code: str) -> str:
+def _meaning(code: str, ender: str | None) -> str:
     """A code of the database as a sentence with the code."""
-    if code == "left":
-        return "left by themselves."
-    if code == "server_lost":
-        return "server_lost: The server was killed, or could not reach the database."
+    by = f" by {ender}" if ender else ""
+    if (text := MEANINGS.get(code)) is not None:
+        return f"{text}{by}." if code == "left" else f"{code}: {text}{by}."
     error = all_codes().get(code)
     return f"{code}: {error.default}" if error else f"{code}."
 

@@ -13,6 +13,7 @@ import trio
 from sfu.calls.reach import Scope, scope_of
 from sfu.doctor import certificate, process
 from sfu.doctor.finding import Context, Finding, Run, failed, note, ok, skipped
+from sfu.doctor.nat import mapped
 from sfu.network.interfaces import local_addresses
 from sfu.network.turn import parse_url
 from sfu.operator import control
@@ -59,7 +60,10 @@ def call(leg: Leg) -> Run:
         if leg == "relay" and not context.config.turn_urls:
             return ok("no TURN server named; networks that let out only TLS need one (SFU_TURN_URLS)")
         paths = _paths(context.config, leg, running.advertised, running.tcp_port if leg == "tcp" else running.udp_port)
-        return _judged(leg, paths, await _outcomes(context, paths))
+        outcomes = await _outcomes(context, paths)
+        if leg != "relay" and (outside := await _behind(context, paths, outcomes)):
+            return _unproven(leg, outside)
+        return _judged(leg, paths, outcomes)
 
     return run
 
@@ -92,6 +96,33 @@ async def _outcomes(context: Context, paths: Sequence[dict[str, Any]]) -> list[_
     finally:
         with trio.move_on_after(CLOSE_S, shield=True):  # also after a timeout
             await control.ask(context.config, "probe_close", secret=made["secret"])
+
+
+async def _behind(
+    context: Context, paths: Sequence[dict[str, Any]], outcomes: Sequence[_Outcome]
+) -> dict[str, Any] | None:
+    """The path that failed, if it is the only one and leads to the public address of the NAT before this machine, as a
+    STUN server sees it: many routers let nobody inside reach them there (no hairpinning, RFC 4787 section 6)."""
+    bad = [path for path, outcome in zip(paths, outcomes, strict=False) if outcome.stage != "ok"]
+    lost = [outcome.stage for outcome in outcomes if outcome.stage != "ok"]
+    if len(outcomes) < len(paths) or len(bad) != 1 or lost != ["ice"] or context.config.stun is None:
+        return None
+    if bad[0]["host"] in {local.address for local in local_addresses(())}:
+        return None
+    try:
+        seen = await mapped(*context.config.stun)
+    except OSError:
+        return None
+    return bad[0] if seen == bad[0]["host"] else None
+
+
+def _unproven(leg: Leg, path: dict[str, Any]) -> Finding:
+    return note(
+        f"{_where(leg, path)} is the router's address, as the STUN server sees it, and this machine cannot reach "
+        "itself there. Many routers are so; people elsewhere may get in all the same.",
+        f"To be sure: `sfu doctor --phone`, with the phone in another network. If that fails, forward {leg.upper()} "
+        f"{path['port']} of the router to this machine.",
+    )
 
 
 def _judged(leg: Leg, paths: Sequence[dict[str, Any]], outcomes: Sequence[_Outcome]) -> Finding:

@@ -31,6 +31,12 @@ async def certificate(context: Context) -> Finding:
     if found is None:
         return _without(context)
     cert, refused = found
+    if context.running is not None and (fault := _fault(context)):
+        until = f"{cert.not_valid_after_utc:%Y-%m-%d}"
+        return failed(
+            f"The running server keeps the certificate it has, until {until}, since its files cannot be used: {fault}",
+            "Name the certificate and its own key; the running server takes them up by itself.",
+        )
     days = (cert.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
     names = ", ".join(_names(cert)) or "no name"
     if days < 0:
@@ -43,6 +49,18 @@ async def certificate(context: Context) -> Finding:
         if days < RENEW_DAYS
         else ok(text)
     )
+
+
+def _fault(context: Context) -> str:
+    """Why the running server could not load its files again; empty if it could, or if this user may not read them."""
+    files = [context.env.get(name) for name in ("SFU_TLS_CERT", "SFU_TLS_KEY")]
+    if not all(file and os.access(file, os.R_OK) for file in files):
+        return ""
+    try:
+        _of_files(context)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _without(context: Context) -> Finding:
@@ -96,6 +114,11 @@ async def _found(context: Context) -> Found | None:
         if not context.running.secure:
             return None
         return await trio.to_thread.run_sync(_served, context, abandon_on_cancel=True)
+    return _of_files(context)
+
+
+def _of_files(context: Context) -> Found | None:
+    """What the server would offer with its files; None without any. Raises ConfigError if they cannot be used."""
     cert, key = (Path(context.env.get(name) or os.devnull) for name in ("SFU_TLS_CERT", "SFU_TLS_KEY"))
     if Path(os.devnull) in (cert, key):
         if cert != key:

@@ -9,6 +9,7 @@ from sfu.doctor.finding import Context, Finding, failed, note, ok, skipped
 from sfu.errors import ConfigError
 from sfu.refusals import DatabaseUnavailable
 from sfu.store.data import described, open_data
+from sfu.store.remedies import remedy
 
 READS = 9
 SLOW_MS = 50.0
@@ -25,8 +26,8 @@ async def database(context: Context) -> Finding:
             median_ms = await _median_ms(store.database)
     except DatabaseUnavailable as error:
         reason = str(error.__cause__ or error)
-        return failed(f"{where} cannot be used: {reason}", "Its service, its disk and its rights decide. "
-                      "SFU_DATABASE_URL names it.")  # fmt: skip
+        fix = remedy(error.__cause__) or "Its service, its disk and its rights decide."
+        return failed(f"{where} cannot be used: {reason}", f"{fix} SFU_DATABASE_URL names it.")
     except ConfigError as error:
         if context.running is None and "There is no database" in str(error):
             return skipped(f"There is no database at {where} yet.", "`sfu serve` makes it at its first start.")

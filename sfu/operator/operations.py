@@ -19,6 +19,7 @@ from sfu import __version__
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import Room
+from sfu.errors import OPERATOR
 from sfu.logs import quoted
 from sfu.network.relays import relay_addresses, shown_path
 from sfu.operator import audit
@@ -192,7 +193,7 @@ class Operations:
             )
         if len({seat.entry.person for seat in seats}) > 1:
             raise PersonAmbiguous(_which(asked.who, [f"{seat.peer.id} ({seat.entry.address})" for seat in seats]))
-        until = self._moderation.remove_person(seats[0], ban=asked.ban)
+        until = self._moderation.remove_person(seats[0], ban=asked.ban, means=OPERATOR)
         for seat in seats:
             about = {"peer": seat.peer.id, "name": quoted(seat.peer.name), "session": seat.record.id}
             self._record(
@@ -209,7 +210,7 @@ class Operations:
         here = await self._find(named(asked.room))
         company_id, _, room_id = here.key.partition("/")
         ended = {"room": here.name, "participants": len(self._seats(here)), "waiting": len(here.waiting)}
-        self._moderation.end_call(company_id, room_id)
+        self._moderation.end_call(company_id, room_id, OPERATOR)
         self._record("end_call", here, call)
         return ended
 

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from sfu import __version__
+from sfu.calls.reach import Scope, scope_of
 from sfu.settings import settings_file
 from sfu.settings.config import Config
 from sfu.settings.values import data_dir
@@ -36,7 +37,7 @@ def announce(
     ports = f"{first}" if last == first else f"{first}-{last}"
     rows = [("Open", url) for url in urls]
     rows.append(("Ports", f"TCP {config.port} and UDP {ports}"))
-    rows += [("Media", text) for text in media.explain()]
+    rows += [("Media", text) for text in (*media.explain(), *_private(config, addresses))]
     if self_signed:
         rows.append(("Note", "The certificate is new at every start: browsers show a warning; choose to continue."))
     elif https is not None and https.missing:
@@ -56,6 +57,15 @@ def announce(
         print("\n".join(lines), flush=True)
     except OSError:  # standard output was closed, with its terminal or pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _private(config: Config, addresses: list[str]) -> list[str]:
+    """Who reaches the server if none of its addresses is public."""
+    if not Scope.MACHINE < max(map(scope_of, addresses), default=Scope.MACHINE) < Scope.INTERNET:
+        return []
+    seen = "; the server of SFU_STUN saw no public one" if config.stun else ", or SFU_STUN to have it found"
+    told = "private: only people in this network reach it; for others set SFU_PUBLIC_IP to the public address"
+    return [told + seen]
 
 
 def _place(config: Config) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, abort, request
 
 from sfu.bridge import Stats
 from sfu.calls.rooms import Rooms
@@ -16,6 +16,7 @@ from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters, family
 from sfu.refusals import Refusal
 from sfu.settings.config import Config
+from sfu.settings.values import ANY_HOST
 from sfu.store import Store
 from sfu.web.certificate import Certificate
 from sfu.workers.workers import Workers
@@ -41,6 +42,11 @@ class MetricsClosed(Refusal):
         "/metrics answers only requests from this machine. Set SFU_METRICS_TOKEN to ask from elsewhere with a bearer "
         "token, or SFU_METRICS to serve it on an address of its own."
     )
+
+
+class MetricsElsewhere(Refusal):
+    code, status = "metrics_elsewhere", 404
+    default = "/metrics is on the address of SFU_METRICS."
 
 
 class MetricsToken(Refusal):
@@ -132,6 +138,22 @@ def create_metrics(config: Config, status: Status, *, own: bool = False) -> Blue
         text = _state_text(status) + (certificate.metrics() if certificate else "")
         text += status.counters.render() + _worker_text(status.workers.stats)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return routes
+
+
+def create_metrics_sign(address: tuple[str, int]) -> Blueprint:
+    """The blueprint for `/metrics` beside the page when it has an `address` of its own: it tells this machine where.
+    Others learn nothing."""
+    routes = Blueprint("metrics_sign", __name__)
+    host, port = address
+    at = "127.0.0.1" if host == ANY_HOST else f"[{host}]" if ":" in host else host
+
+    @routes.get("/metrics")
+    async def sign() -> Response:
+        if not _from_here():
+            abort(404)
+        raise MetricsElsewhere(f"/metrics is at http://{at}:{port}/metrics, as SFU_METRICS says.")
 
     return routes
 

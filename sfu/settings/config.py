@@ -250,8 +250,9 @@ class Config:
     )
     hold_s: float = _seconds(
         15.0,
-        "How long a peer whose WebSocket broke can resume; pages try after 1 to 3 seconds. A reloaded page gets its "
-        "seat back for as long, up to 5 seconds.",
+        "How long a peer whose WebSocket broke can resume, at least 1: pages try after 1 to 3 seconds. A reloaded page "
+        "gets its seat back for as long, up to 5 seconds.",
+        low=1,
         live=True,
     )
     drain_s: float = _setting(

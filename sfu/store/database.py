@@ -21,6 +21,7 @@ from sfu.store.bulk import Bulk
 from sfu.store.engines import OPEN_ERRORS, Engine, engine_of
 from sfu.store.migrations import NO_SCRIPTS
 from sfu.store.portal import Portal, PortalStopped, open_portal
+from sfu.store.remedies import remedy
 from sfu.store.statements import Row, Statements, Work
 
 T = TypeVar("T")
@@ -231,22 +232,22 @@ class Database:
                     raise
                 if fault != "clash" or not left:
                     reason = _words(error) if str(error) else f"{_words(error)}: no answer within {timeout_s:g} s"
-                    self._failed(reason, _culprit(said), away=fault == "away", write=write)
+                    self._failed(reason, remedy(error), _culprit(said), away=fault == "away", write=write)
                     raise DatabaseUnavailable(MESSAGES.get(fault, "")) from error
             else:
                 self._worked(said, write=write)
                 return result
         raise AssertionError("unreachable")
 
-    def _failed(self, reason: str, sql: str, *, away: bool, write: bool) -> None:
+    def _failed(self, reason: str, hint: str, sql: str, *, away: bool, write: bool) -> None:
         """Records a failure, and logs it once until it works again."""
         if away and self.available:
-            log.warning("database=away reason=%r sql=%r", reason, _start(sql))
+            log.warning("database=away reason=%r hint=%r sql=%r", reason, hint, _start(sql))
         if away:
             self._away.add(write)
         else:
             if sql not in self._refused:
-                log.warning("statement=refused reason=%r sql=%r", reason, _start(sql))
+                log.warning("statement=refused reason=%r hint=%r sql=%r", reason, hint, _start(sql))
             self._refused[sql] = trio.current_time()
 
     def _worked(self, said: Sequence[str], *, write: bool) -> None:
@@ -306,7 +307,8 @@ async def connect(
             raise
         except OPEN_ERRORS as error:
             words = f"no answer within {OPEN_S:.0f} s" if isinstance(error, TimeoutError) else str(error)
-            raise DatabaseUnavailable(f"The database cannot be opened: {words}. {named}") from error
+            said = f"The database cannot be opened: {words.removesuffix('.')}."
+            raise DatabaseUnavailable(" ".join(filter(None, (said, remedy(error), named)))) from error
         try:
             yield database
         finally:

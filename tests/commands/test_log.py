@@ -12,6 +12,7 @@ from support.operating import Place, placed
 from support.process import environment, sfu
 from support.waiting import until
 
+from sfu.calls.moderation import Moderation
 from sfu.commands.log import since
 from sfu.store.records import SessionDrops, SessionQuality
 
@@ -79,6 +80,39 @@ async def test_the_path_of_a_call_is_in_its_story(place: Place, capsys: pytest.C
     said = capsys.readouterr().out
     assert "left by themselves." in said
     assert "path: udp from 203.0.113.7" in said
+
+
+async def test_whoever_was_removed_is_told_of_with_who_did_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """By a moderator, by the operator, by the REST API, and with the whole call."""
+    store, acme = place.server.store, await place.acme()
+
+    async def story(name: str) -> str:
+        await store.sessions.flush()
+        capsys.readouterr()
+        await place.run("log", name)
+        return capsys.readouterr().out
+
+    async with (
+        place.joined(acme, "board", "Mia", moderate=True) as mia,
+        place.joined(acme, "board", "Eve") as eve,
+        place.joined(acme, "board", "Tom") as tom,
+        place.joined(acme, "board", "Ada") as ada,
+    ):
+        await mia.send("moderate", {"action": "remove", "peer": eve.peer})
+        await eve.closed()
+        assert "removed: removed from the room by Mia. After" in await story("Eve")
+        await place.run("kick", "Acme/board", "Tom")
+        await tom.closed()
+        assert "removed: removed from the room by the operator. After" in await story("Tom")
+        seat = place.server.signaling.calls.seats[ada.peer]
+        Moderation(place.server.signaling.calls).remove(acme.id, "board", seat.record.id)
+        await ada.closed()
+        assert "removed: removed from the room by the REST API. After" in await story("Ada")
+        await mia.send("end_call", {})
+        await mia.closed()
+        assert "call_ended: the call was ended for everybody by Mia. After" in await story("Mia")
+    await place.run("log", "Eve", "--json")
+    assert json.loads(capsys.readouterr().out)[0]["ended_by"] == "Mia"
 
 
 async def test_nobody_of_the_name_is_said(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

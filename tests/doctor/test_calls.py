@@ -11,6 +11,7 @@ import pytest
 from support.doctors import doctor
 from support.process import Server, free_port
 from support.relay import CLEAN, HOST, SILENT, Relay
+from support.stun_server import StunServer
 from support.turn import coturn
 from support.variants import variants
 
@@ -57,6 +58,26 @@ async def test_closed_udp_and_a_way_that_opens(
         assert (await doctor("udp", env=server.env))[0] == "ok"
     status, text, _ = await doctor("tcp", env=server.env)
     assert (status, "no connection" in text) == ("failed", True)
+
+
+async def test_behind_a_router_that_does_not_lead_back_it_is_a_warning(
+    start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing comes back from the public address, which is not this machine's, and a STUN server sees it there."""
+    monkeypatch.setattr(calls, "PATH_S", 2.0)
+    with StunServer("127.0.0.1") as stun, Relay(server_port := free_port()) as relay:
+        for direction in ("up", "down"):
+            relay.shape(direction, SILENT)
+        asked = f"127.0.0.1:{stun.address[1]}"
+        server = start_server(port=str(server_port), public_ip=HOST, stun=asked)
+        stun.says = (HOST, server_port)
+        for leg in ("udp", "tcp"):
+            status, text, fix = await doctor(leg, env=server.env)
+            assert status == "note", text
+            assert text.startswith(f"{leg.upper()} {HOST}:{server_port} is the router's address")
+            assert "`sfu doctor --phone`" in fix
+        stun.says = ("192.0.2.77", server_port)  # the setting is wrong
+        assert (await doctor("udp", env=server.env))[0] == "failed"
 
 
 async def test_tcp_that_is_off(start_server: Callable[..., Server]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.certificates import Signed, make, pem, write
 from support.doctors import Found, doctor
 from support.process import Server
+from support.waiting import eventually
 
 NAME = "meet.example.org"
 
@@ -94,11 +95,27 @@ async def test_files_that_are_not_there(authority: Authority) -> None:
 async def test_what_a_running_server_shows_counts(authority: Authority, start_server: Callable[..., Server]) -> None:
     one = authority.issue(60.5)
     server = start_server(**write(authority.folder, one.key, one, authority.between))
-    write(authority.folder, authority.issue().key, authority.issue(-3))  # not loaded yet
+    late = authority.issue(-3)
+    write(authority.folder, late.key, late)  # not loaded, since it has expired
     good = await doctor("certificate", env=server.env)
     assert good[:2] == ("ok", f"{NAME}, 60 days left, a chain that this machine trusts")
     assert (await doctor("dns", env=server.env))[1].startswith(f"{NAME} ")
     assert (await doctor("certificate", env=server.env, domain="a.example"))[0] == "failed"
+
+
+async def test_a_key_that_does_not_fit_is_named_while_the_server_goes_on_with_the_old_one(
+    authority: Authority, start_server: Callable[..., Server]
+) -> None:
+    one, next_one = authority.issue(60.5), authority.issue(90.5)
+    server = start_server(**write(authority.folder, one.key, one, authority.between))
+    write(authority.folder, authority.issue().key, next_one, authority.between)
+    eventually(lambda: "certificate_kept" in server.output, "the server has looked at them")
+    status, text, fix = await doctor("certificate", env=server.env)
+    assert (status, "key values mismatch" in text) == ("failed", True)
+    assert text.startswith("The running server keeps the certificate it has, until ")
+    assert "its own key" in fix
+    write(authority.folder, next_one.key, next_one, authority.between)
+    assert (await doctor("certificate", env=server.env))[0] == "ok"
 
 
 async def test_a_self_signed_certificate_of_a_running_server(start_server: Callable[..., Server]) -> None:

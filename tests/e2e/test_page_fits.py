@@ -177,3 +177,18 @@ def test_others_with_long_names_leave_the_form_where_it_is(server: Server, perso
     expect(page.locator("#inside-names")).to_have_text(LONG)
     assert check(page, "before the call, with somebody inside") == []
     assert alice.peer
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_the_way_out_of_a_toast_stays_beside_its_button(server: Server, browser: Browser, language: str) -> None:
+    """At 360 px, where text and buttons do not fit in one row."""
+    context = browser.new_context(viewport={"width": 360, "height": 640}, locale=language)
+    page = context.new_page()
+    page.add_init_script(QUIET_JS)
+    page.goto(f"{server.url}/?room=toast-{language}&username=alice")
+    eventually(lambda: page.evaluate("window.room?.state === 'joined'"), "alice is in the room")
+    page.evaluate(_TOAST_JS)
+    tops = "(line) => [...line.querySelectorAll('button')].map((one) => one.getBoundingClientRect().top)"
+    action, close = page.locator(".toast[data-id=long]").evaluate(tops)
+    assert abs(action - close) < 10
+    context.close()

@@ -93,6 +93,8 @@ def test_people_of_one_name_have_controls_of_different_names(sofia: Any, crowd: 
         expect(page.get_by_role("button", name=name, exact=True)).to_have_count(1)
     for name in ("Ana", "ana (2)"):
         expect(page.get_by_role("article", name=f"{name}, muted, no video", exact=True)).to_have_count(1)
+        expect(page.locator(".tile .plate").get_by_text(name, exact=True)).to_have_count(1)
+        expect(page.locator(".person__name").get_by_text(name, exact=True)).to_have_count(1)
 
 
 def test_viewers_are_counted_and_have_no_tile(sofia: Any, crowd: Crowd, room: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,6 +11,7 @@ from people import Person
 from playwright.sync_api import expect
 from support.process import Server, workers
 from support.waiting import eventually
+from test_speaking import sound
 from wires import TcpWire
 
 Two = tuple[Person, Person]
@@ -24,6 +26,10 @@ _WATCH_JS = """async () => {
     new MutationObserver(look).observe(banner, all);
     window.silences = 0; // looks at which media did not flow and the page said nothing
     setInterval(() => (window.silences += page.inCall && !page.room.connected && !banner.checkVisibility()), 20);
+}"""
+_WEAK_JS = """(peer) => {
+    const { room } = window; // as the server tells it of a bad network
+    room.dispatchEvent(new CustomEvent('quality', { detail: { peers: { [peer]: 2 }, cause: null } }));
 }"""
 CUT = "Others may not be able to hear you."
 FLOWS = "You can still hear and see the others."
@@ -171,3 +177,37 @@ def test_the_banner_says_of_media_what_was_measured(server: Server, two: Two, wi
         wire.up = True
     alice.sees(bob)
     expect(banner).to_be_hidden()
+
+
+@pytest.mark.soak
+def test_who_speaks_is_not_shown_while_the_connection_is_cut_off(server: Server, two: Two, wire: TcpWire) -> None:
+    """The WebSocket alone, the media path alone, then the whole server."""
+    alice, bob = two
+    sound(bob)
+    ring = alice.page.locator(f"{alice.tile(bob)}.is-speaking")
+    lit = alice.page.locator(".is-speaking, .is-dominant, .plate__weak:not(.is-gone)")
+    expect(ring).to_have_count(1)
+    eventually(lambda: alice.page.evaluate("window.room.quality"), "the server tells of the quality")
+    alice.page.evaluate(_WEAK_JS, bob.peer)
+    expect(alice.page.locator(alice.tile(bob))).to_have_attribute("aria-label", re.compile("weak network"))
+    wire.up = False
+    expect(lit).to_have_count(0)
+    expect(alice.page.locator(alice.tile(bob))).to_have_attribute("aria-label", "bob")
+    wire.up = True
+    expect(ring).to_have_count(1)
+
+    (worker,) = workers(server.pid)
+    worker.suspend()
+    try:
+        expect(lit).to_have_count(0)
+    finally:
+        worker.resume()
+    expect(ring).to_have_count(1)
+
+    before = [one.peer for one in two]
+    server.kill()
+    for one in two:
+        expect(one.page.locator(".is-speaking")).to_have_count(0)
+    server.start()
+    back(two, before)
+    expect(alice.page.locator(f"{alice.tile(bob)}.is-speaking")).to_have_count(1)

@@ -91,7 +91,11 @@ async def test_metrics_on_an_address_of_their_own(start_server: Callable[..., Pr
     headers = {"Host": "x", "Connection": "close", "X-Forwarded-For": "192.0.2.7"}
     reply = await request(port, "GET", "/metrics", headers)
     assert (reply.status, b"\nsfu_ready 1\n" in reply.body) == (200, True)
-    assert (await request(server.port, "GET", "/metrics", headers)).status == 404
+    stranger, unknown = [await request(server.port, "GET", path, headers) for path in ("/metrics", "/metricz")]
+    assert (stranger.status, stranger.body) == (404, unknown.body), "nobody else learns that there are any"
+    here = await request(server.port, "GET", "/metrics", {"Host": "x", "Connection": "close"})
+    assert (here.status, json.loads(here.body)["code"]) == (404, "metrics_elsewhere")
+    assert f"http://127.0.0.1:{port}/metrics" in json.loads(here.body)["detail"]
     for path in ("/", "/ws", "/health", "/api/v1/rooms", "/main.js"):
         assert (await request(port, "GET", path, headers)).status == 404, path
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:

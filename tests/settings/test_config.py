@@ -71,6 +71,7 @@ REFUSED = [
     ("TLS_DOMAIN", "bücher.example", "xn-- form"),
     ("ACME_DIRECTORY", "http://ca.example/directory", "https://"),
     ("ACME_MAIL", "a@example.org,b@example.org", "one mail address"),
+    ("HOLD_S", "0.1", "a number from 1 to 3600"),
     ("PONG_S", "2.9", "a number from 3 to 3600"),
     ("PORT", "0", "1 to 65535"),
     ("TCP_PORT", "81", "0 or 80 or 443 or a whole number from 1024 to 65535"),
