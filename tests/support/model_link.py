@@ -152,7 +152,8 @@ class Call:
         self._offer(size, now_s)
         arrives_s = self.link.carry(size, now_s)
         if arrives_s is None:
-            self._again.append((now_s + self.link.trip_s + 0.05, size))
+            if not self.link.cut:  # else no NACK comes
+                self._again.append((now_s + self.link.trip_s + 0.05, size))
         else:
             self._arrivals.append((now_s + TICK_S / 2, size, arrives_s))
 

@@ -43,6 +43,9 @@ USUAL_S, FALLS = 3.0, 6
 SOUND_S = 1.0
 SILENT_S, SILENT_STEP_S, SILENT_BYTES = 3.0, 1.0, 2_000
 """Video without any feedback for so long does not arrive: the estimate falls by half, and again after each step."""
+CUT_S, KNOCK_BPS = 1.0, 10_000.0
+"""After this time without feedback the path was cut. While the estimate is low for that reason, so much is sent that
+feedback tells when the path is back."""
 STEP_S = 0.5
 """Time that counts as passed between two calls at most: after a pause of this process nothing was sent."""
 GROWS_S, PROBE_GROWS_S = 0.45, 0.1
@@ -58,6 +61,8 @@ PROBE_QUEUE_S, PROBE_STOP_S = 0.03, 0.06
 PROBE_ARRIVED, PROBE_SENT = 0.9, 0.95
 """Shares of a probe that must have arrived, beside the usual loss, and of its bitrate that must have been sent."""
 PROBE_OVER, PROBE_MORE = 1.1, 1.08
+PROBE_LEAST_BPS = 50_000.0
+"""Less than this beside the sound would be too few packets to tell anything."""
 STRIDES = 1.3, 2.0
 """A probe tries this many times the estimate at most: after a failure, and after some successes."""
 UNTOLD = 0.3
@@ -135,7 +140,9 @@ class SendSideEstimator:
             self._lower(self.estimate_bps / 2, now_s)
         self._at_s, self._video_bytes, self._sound_bytes = now_s, video_bytes, sound_bytes
         self._balance.sent(video_bytes, now_s)
-        if self._probe is not None and now_s >= self._probe.end_s:
+        if self._probe is None:
+            self.probe_bps = KNOCK_BPS if self._before_silence_bps else 0.0
+        elif now_s >= self._probe.end_s:
             self.probe_bps = 0.0
             if now_s >= self._probe.end_s + self._trip_s + FEEDBACK_S:
                 self._judge(self._probe, now_s)
@@ -165,7 +172,7 @@ class SendSideEstimator:
         passed_s, self._heard_s = min(STEP_S, now_s - self._heard_s), now_s
         self._delays.add(packets)
         self._balance.arrived(packets, whole=whole)
-        self._heard()
+        self._heard(packets[-1][0])
         if self._probe is not None:
             if anew:
                 self._probe = self._probe._replace(queue_s=self._delays.queue_s)  # which others made
@@ -179,12 +186,15 @@ class SendSideEstimator:
             self._carried(now_s)
         return self._allow(now_s)
 
-    def _heard(self) -> None:
-        self._silent_s, self._unheard = 0.0, 0
-        if self._before_silence_bps:
-            if self._delays.queue_s < PROBE_STOP_S:  # all was cut for a while, as the path had ended
-                self.estimate_bps = self._before_silence_bps
-            self._before_silence_bps = 0.0
+    def _heard(self, sent_s: float) -> None:
+        """A packet arrived that was sent at `sent_s`. If none had for a while, and there is no queue, the path was
+        cut: what was lost then says nothing about what it carries."""
+        cut = self._silent_s >= CUT_S or self._before_silence_bps
+        if cut and self._delays.queue_s < PROBE_STOP_S:
+            self.estimate_bps = max(self.estimate_bps, self._before_silence_bps)
+            self._alarm_s, self._draining = max(self._alarm_s, sent_s), False
+            self._delays.forget_trend()
+        self._silent_s, self._unheard, self._before_silence_bps = 0.0, 0, 0.0
 
     def _fills(self, now_s: float) -> bool:
         """Whether the queue grows, and is longer than jitter explains."""
@@ -307,10 +317,11 @@ class SendSideEstimator:
             return
         self._satisfied_s = None
         share = MARGIN if self.limited else 1 / PROBE_OVER
-        bps = min((next_bps + self._sound_bps) / share, self._stride * self.estimate_bps, MAX_BPS)
+        most_bps = max(self._stride * self.estimate_bps, self._sound_bps + PROBE_LEAST_BPS)
+        bps = min((next_bps + self._sound_bps) / share, most_bps, MAX_BPS)
         if self._probe is not None or now_s < self._retry_s or bps <= self.estimate_bps:
             return
-        if self._draining or (self._queue_s(now_s) > EMPTY_S and now_s >= self._deaf_s):
+        if self._draining or (self._queue_s(now_s) > EMPTY_S and now_s >= self._deaf_s) or self._before_silence_bps:
             return
         if can_probe:
             video = self._balance.between(max(now_s - 1.2, self._probed_s), now_s)

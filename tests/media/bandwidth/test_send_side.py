@@ -243,13 +243,35 @@ def test_feedback_that_is_lost_is_no_loss() -> None:
     assert not call.alarms
 
 
-def test_a_cut_is_over_when_it_is_over() -> None:
-    call = settled()
+@pytest.mark.parametrize("sound_bps", [40e3, 100e3])
+@pytest.mark.parametrize("seconds", [SILENT_S + 2, 20.0])
+def test_a_cut_is_over_when_it_is_over(seconds: float, sound_bps: float) -> None:
+    """Also after the estimate has fallen below the sound, so that no video is left that could tell."""
+    call = Watched(Link(WIDE_BPS), sound_bps=sound_bps).run(20)
     call.link.cut = True
-    call.run(SILENT_S + 2)
+    call.run(seconds)
     assert call.down.jammed
     call.link.cut = False
-    call.run(3)
+    call.run(1)
+    assert call.sending_bps == TOP
+
+
+def test_what_a_short_cut_lost_is_no_congestion() -> None:
+    call = settled()
+    call.link.cut = True
+    call.run(SILENT_S - 0.5)
+    call.link.cut = False
+    call.run(10)
+    assert not call.switches
+    assert not call.alarms
+
+
+def test_a_video_that_was_paused_for_long_comes_back() -> None:
+    """Nothing but probes tells that there is room again, and the estimate is below what sound takes."""
+    call = Watched(Link(70e3), sound_bps=60e3).run(60)
+    assert call.sending_bps == 0
+    call.link.bps = WIDE_BPS
+    call.run(40)
     assert call.sending_bps == TOP
 
 
