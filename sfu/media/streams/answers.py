@@ -13,6 +13,10 @@ from sfu.media.streams.send_history import SendHistory
 NACKED = 256
 """Packets of one NACK that are looked at: the loss of a second of 2.5 Mbps."""
 
+LOSSY, LOSSIER = 0.05, 0.3
+"""Between these shares of loss, packets are sent again twice if the downlink is not limited: one of both may get lost,
+and a third try comes too late. No path that carries a call loses more."""
+
 
 def answer(
     down_track: DownTrack[Any], seqs: Iterable[int], history: SendHistory, counters: dict[str, int], now_s: float
@@ -51,7 +55,9 @@ def _due(down_track: DownTrack[Any], seq16: int, now_s: float) -> bool:
 
 def _resend(down_track: DownTrack[Any], packet: bytes, history: SendHistory, now_s: float) -> bool:
     """False if retransmissions have taken their share of the downlink. Sound may always be sent again."""
+    lossy = LOSSY < (down_track.delivery.loss or 0.0) < LOSSIER
     if down_track.pacer is not None:
-        return down_track.pacer.repeat(down_track, packet, now_s)
-    down_track.peer.send_rtx(down_track.again(packet, history, now_s))
+        return down_track.pacer.repeat(down_track, packet, now_s, twice=lossy and bool(down_track.rtx_ssrc))
+    for _ in range(1 + lossy):
+        down_track.peer.send_rtx(down_track.again(packet, history, now_s))
     return True

@@ -78,7 +78,9 @@ class Pace(Protocol):
 
     rate_bps: float
 
-    def repeat(self, down_track: DownTrack[Any], packet: builtins.bytes, now_s: float) -> bool: ...
+    def repeat(
+        self, down_track: DownTrack[Any], packet: builtins.bytes, now_s: float, *, twice: bool = False
+    ) -> bool: ...
 
     def drop(self, down_track: DownTrack[Any]) -> Sequence[Queued]: ...
 

@@ -223,13 +223,15 @@ class Pacer:
         self.queue.put(entry)
         self.send(now_s)
 
-    def repeat(self, down_track: DownTrack[Any], packet: bytes, now_s: float) -> bool:
-        """A packet is to leave once more, before others. False if retransmissions have taken their share."""
+    def repeat(self, down_track: DownTrack[Any], packet: bytes, now_s: float, *, twice: bool = False) -> bool:
+        """A packet is to leave once more, before others; `twice` if the downlink is not limited. False if
+        retransmissions have taken their share, of which the second copy takes nothing."""
         sent_bytes = 0 if self._rate_bps else sum(map(_sent_bytes, self._down_tracks()))
         if not self._budget.take(len(packet), self._rate_bps, sent_bytes, now_s):
             return False
         if not self._rate_bps:
-            self._again(down_track, packet, now_s)
+            for _ in range(1 + twice):
+                self._again(down_track, packet, now_s)
             return True
         self.queue.repeat(Repeat(down_track, packet))
         self.send(now_s)

@@ -467,6 +467,24 @@ def test_retransmissions_take_a_quarter_and_the_newest_go_first() -> None:
     play(test)
 
 
+@pytest.mark.parametrize(("rate_bps", "fraction", "copies"), [(0.0, 0, 1), (0.0, 40, 2), (400e3, 40, 1), (0.0, 200, 1)])
+def test_where_much_is_lost_what_is_sent_again_goes_twice(rate_bps: float, fraction: int, copies: int) -> None:
+    """`fraction` of 256 packets, as a receiver report has it. A third try would be too late for a picture."""
+
+    async def test() -> None:
+        peer = Peer()
+        scene = Scene(rate_bps=400e3, peer=peer)
+        scene.arrive(scene.encode(5_000, key=True))
+        await scene.run(0.5, 350e3)
+        scene.pacer.rate_bps = rate_bps
+        scene.down_track.delivery.loss = fraction / 256
+        scene.nack(scene.stream.head - 2 & 0xFFFF)
+        await asyncio.sleep(0.2)
+        assert [original(one.data) for one in peer.again] == [scene.stream.head - 2 & 0xFFFF] * copies
+
+    play(test)
+
+
 def test_a_downlink_that_becomes_narrow_is_not_flooded() -> None:
     """Before anybody knows: most of 2.4 Mbps gets lost on 400 kbps, and all of that is asked for again and again."""
 
