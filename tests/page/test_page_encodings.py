@@ -52,7 +52,7 @@ def test_the_largest_layer_of_a_camera_is_all_of_it(size: tuple[int, int], expec
 def test_a_camera_of_unknown_size_has_all_layers_and_none_is_told() -> None:
     found = layers_of(None, None)
     assert found["told"] is None
-    assert [layer["encoding"]["maxBitrate"] for layer in found["layers"]] == [150_000, 400_000, 1_700_000]
+    assert [layer["encoding"]["maxBitrate"] for layer in found["layers"]] == [150_000, 350_000, 1_700_000]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ SILENT_S = 1.0
 """A layer without packets for this long, while another one has some, is not being sent."""
 START_S = 2.0
 """How long a publisher takes at most to start a layer."""
+STARVED = 0.5
+"""A layer that has less than this share of its maximum bitrate would better be a smaller one."""
 RELEASE_S = 4.0
 """How long nobody must want a layer before the publisher is told to stop it."""
 MEAN_S, PEAK_S = 3.0, 0.5
@@ -366,7 +368,19 @@ class Publication:
                 self._wanted_s[rids[down_track.stream.whole]] = now_s
                 if (wanted := self._wanted.get(subscriber)) is not None and wanted.rid in layers:
                     self._wanted_s[rids[layers[wanted.rid].whole]] = now_s
+        if (largest := self._starved(now_s)) is not None:
+            for rid in list(self._told)[: list(self._told).index(largest)]:
+                self._wanted_s[rid] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
+
+    def _starved(self, now_s: float) -> str | None:
+        """The largest layer that is wanted, if it gets so little that the uplink must be narrow: then the smaller ones
+        stay on, and the encoder can fall to them."""
+        wanted = [rid for rid in self._told if now_s - self._wanted_s.get(rid, -RELEASE_S) <= RELEASE_S]
+        if len(wanted) == 0 or self._usual is SCREEN:
+            return None
+        rate = self._rates.get(self.streams[wanted[-1]])
+        return wanted[-1] if rate is not None and rate.bps < STARVED * self._told[wanted[-1]].max_bps else None
 
     def close(self) -> None:
         self.down_tracks.clear()

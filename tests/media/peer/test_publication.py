@@ -320,6 +320,44 @@ def test_a_subscriber_has_what_temporal_layers_it_is_to_have() -> None:
     run(test)
 
 
+def test_smaller_layers_stay_on_where_the_uplink_is_narrow() -> None:
+    """The encoder can fall to them, instead of drawing a large picture with a small layer's bitrate."""
+
+    async def test() -> None:
+        camera = Publication(
+            SimpleNamespace(id="a", ready=lambda: None, send_rtcp=lambda data: None),
+            "camera",
+            "video",
+            SendBuffers({}),
+            ("q", "h", "f"),
+        )  # type: ignore[arg-type]
+        sizes = {"q": (320, 180, 150_000), "h": (640, 360, 350_000), "f": (1280, 720, 1_700_000)}
+        camera.tell_sizes([bridge.LayerSize(rid, *size) for rid, size in sizes.items()])
+        subscriber: Any = SimpleNamespace(id="b", agent=None, ready=lambda: None, rtx_budget=None)
+        camera.streams["f"].remote_ssrc = 1
+        camera.add_down_track(subscriber)
+        camera.prefer("b", Step("f"), now=False)
+        now_s = 100.0
+
+        def flow(bps: float, seconds: float) -> None:
+            nonlocal now_s
+            for _ in range(round(seconds * 5)):
+                now_s += 0.2
+                camera.streams["f"].bytes += round(bps * 0.2 / 8)
+                camera.streams["f"].last_s = now_s
+                camera.measure(now_s)
+                camera.ask(now_s)
+
+        flow(1.6e6, 20)
+        assert camera.asked == ("f",)
+        flow(200e3, 10)
+        assert camera.asked == ("q", "h", "f")
+        flow(1.6e6, 20)
+        assert camera.asked == ("f",)
+
+    run(test)
+
+
 def test_narrow_subscribers_have_keyframes_requested_together() -> None:
     camera = Publication(SimpleNamespace(id="a"), "camera", "video", SendBuffers({}))  # type: ignore[arg-type]
     assert camera.may_rise(100.0)
