@@ -368,19 +368,19 @@ class Publication:
                 self._wanted_s[rids[down_track.stream.whole]] = now_s
                 if (wanted := self._wanted.get(subscriber)) is not None and wanted.rid in layers:
                     self._wanted_s[rids[layers[wanted.rid].whole]] = now_s
-        if (largest := self._starved(now_s)) is not None:
-            for rid in list(self._told)[: list(self._told).index(largest)]:
-                self._wanted_s[rid] = now_s
+        for rid in self._below_starved(now_s):
+            self._wanted_s[rid] = now_s
         return tuple(rid for rid, last_s in self._wanted_s.items() if now_s - last_s <= RELEASE_S)
 
-    def _starved(self, now_s: float) -> str | None:
-        """The largest layer that is wanted, if it gets so little that the uplink must be narrow: then the smaller ones
-        stay on, and the encoder can fall to them."""
-        wanted = [rid for rid in self._told if now_s - self._wanted_s.get(rid, -RELEASE_S) <= RELEASE_S]
-        if len(wanted) == 0 or self._usual is SCREEN:
-            return None
-        rate = self._rates.get(self.streams[wanted[-1]])
-        return wanted[-1] if rate is not None and rate.bps < STARVED * self._told[wanted[-1]].max_bps else None
+    def _below_starved(self, now_s: float) -> list[str]:
+        """The layers below the largest one that is wanted, if that gets so little that the uplink must be narrow: they
+        stay on, so that the encoder can fall to them."""
+        told = [rid for rid in self.streams if rid in self._told]
+        wanted = [rid for rid in told if now_s - self._wanted_s[rid] <= RELEASE_S]
+        if not wanted or self._usual is SCREEN:
+            return []
+        rate, most_bps = self._rates.get(self.streams[wanted[-1]]), self._told[wanted[-1]].max_bps
+        return told[: told.index(wanted[-1])] if rate is not None and rate.bps < STARVED * most_bps else []
 
     def close(self) -> None:
         self.down_tracks.clear()
