@@ -9,7 +9,6 @@
 
 import { layersOf, sizesOf } from './encodings.js';
 import { GIVEN_UP, Socket } from './socket.js';
-import { inStereo, withStereo } from './stereo.js';
 
 const WELCOME_MS = 10_000; // from opening the WebSocket to `welcome`
 const MEDIA_MS = 30_000; // from `welcome` to a media path; the server gives up earlier
@@ -349,7 +348,8 @@ export class Link {
     }
     const stereo = [...this.#sections].filter(([source]) => inStereo(source, this.#local.get(source)?.track)).map(([, { mid }]) => mid);
     const answer = await this.#pc.createAnswer();
-    await this.#pc.setLocalDescription({ type: 'answer', sdp: withStereo(answer.sdp, offer.sdp, stereo) });
+    const wide = stereo.length > 0 || offer.sdp.includes('sprop-stereo=1') ? await import('./stereo.js').catch(() => null) : null; // in mono rather than not at all
+    await this.#pc.setLocalDescription({ type: 'answer', sdp: wide?.withStereo(answer.sdp, offer.sdp, stereo) ?? answer.sdp });
     const { type, sdp } = this.#pc.localDescription;
     if (socket === this.#socket) this.send('answer', JSON.stringify({ type, sdp }));
     this.#asked = new Set([...this.#asked].filter((source) => !this.#sections.has(source)));
@@ -413,5 +413,8 @@ async function received(pc) {
   const bytes = sum('bytesReceived');
   return { bytes, all: bytes + sum('responsesReceived'), asked: sum('requestsSent') };
 }
+
+/** Whether to send a track in stereo: the sound of a shared tab or music, never a microphone. */
+const inStereo = (source, track) => source !== 'microphone' && track?.kind === 'audio' && track.getSettings().channelCount > 1;
 
 const sending = (section) => section.currentDirection === 'sendonly';

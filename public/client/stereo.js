@@ -1,8 +1,5 @@
 /** Opus in stereo (RFC 7587), which a browser's answer does not ask for. */
 
-/** Whether to send a track in stereo: the sound of a shared tab or music, never a microphone. */
-export const inStereo = (source, track) => source !== 'microphone' && track?.kind === 'audio' && track.getSettings().channelCount > 1;
-
 /** Adds Opus stereo parameters (RFC 7587) to the answer: for the mids `sent`, and for sections that the offer sends in stereo. */
 export function withStereo(answer, offer, sent) {
   const sections = (sdp) => sdp.split(/^(?=m=)/m);
