@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-LARGER = 1.05
+LARGER = 1.15
 """A step up requires this much more than the step's bitrate, so that a small fall does not undo it."""
 KEPT = 1.03
 """Nobody has to fall while the present steps take no more than this share of what is allowed: the sum of many videos

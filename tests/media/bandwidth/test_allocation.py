@@ -162,8 +162,8 @@ def test_the_speaker_comes_before_those_who_are_shown_already() -> None:
     shown, paused = fine(90, Step("q", 0)), fine(90)
     screen = Wish(1080, SCREEN, Step("q"))
     wanted = [screen, paused, shown, fine(90, speaks=True)]
-    assert allocate(wanted, 250e3 + 90e3).chosen == [Step("q"), None, None, Step("q", 0)]
-    assert allocate(wanted, 250e3 + 125e3).chosen == [Step("q"), None, Step("q", 0), Step("q", 0)]
+    assert allocate(wanted, 250e3 + 100e3).chosen == [Step("q"), None, None, Step("q", 0)]
+    assert allocate(wanted, 250e3 + 130e3).chosen == [Step("q"), None, Step("q", 0), Step("q", 0)]
 
 
 @pytest.mark.parametrize("bps", [200e3, 400e3, 700e3, 1.5e6])
