@@ -13,7 +13,7 @@ from sfu.media.streams.send_history import SendHistory
 NACKED = 256
 """Packets of one NACK that are looked at: the loss of a second of 2.5 Mbps."""
 
-LOSSY, LOSSIER = 0.05, 0.3
+LOSSY, LOSSIER = 0.03, 0.3
 """Between these shares of loss, packets are sent again twice if the downlink is not limited: one of both may get lost,
 and a third try comes too late. No path that carries a call loses more."""
 
