@@ -1,6 +1,6 @@
 """Video allocation: what a subscriber gets of each video within its downlink's bitrate. Pure.
 
-Sound is not counted: it is always sent, and what is allowed here is what it leaves. A video comes in *steps*: its
+Sound is always sent and comes first; the bitrate allowed here is for video alone. A video comes in *steps*: its
 layers and, on a narrow downlink, also layers with fewer pictures a second (temporal layers).
 
 Videos rise in rounds, one step each. In a round the most important video comes first, then the speaker's, then videos

@@ -37,6 +37,8 @@ START_S = 2.0
 """How long a publisher takes at most to start a layer."""
 STARVED = 0.5
 """A layer that has less than this share of its maximum bitrate would better be a smaller one."""
+LOSSY = 0.03
+"""Unless its uplink loses more than this: an encoder that changes layers there needs keyframes, which get lost, too."""
 RELEASE_S = 4.0
 """How long nobody must want a layer before the publisher is told to stop it."""
 MEAN_S, PEAK_S = 3.0, 0.5
@@ -55,17 +57,21 @@ _lower = attrgetter("lower")
 
 
 class _Rate:
-    """Bitrate of a layer's stream, smoothed, and its recent maximum."""
+    """Bitrate of a layer's stream, smoothed, and its recent maximum; and the share that its uplink loses, smoothed."""
 
-    __slots__ = ("_at_s", "_bytes", "_flowed_s", "_peak_bps", "bps", "most_bps")
+    __slots__ = ("_at_s", "_bytes", "_flowed_s", "_lost", "_packets", "_peak_bps", "bps", "loss", "most_bps")
 
     def __init__(self) -> None:
         self.bps = self.most_bps = self._peak_bps = 0.0
-        self._at_s = self._flowed_s = 0.0
-        self._bytes = 0
+        self._at_s = self._flowed_s = self.loss = 0.0
+        self._bytes = self._lost = self._packets = 0
 
-    def update(self, total_bytes: int, now_s: float) -> None:
-        passed_s = now_s - self._at_s
+    def update(self, stream: RtpStream, now_s: float) -> None:
+        passed_s, total_bytes = now_s - self._at_s, stream.bytes
+        packets, lost = stream.packets - self._packets, stream.reception.lost - self._lost
+        self._packets, self._lost = stream.packets, stream.reception.lost
+        if packets > 0:
+            self.loss += (max(0, lost) / (packets + max(0, lost)) - self.loss) * min(1.0, passed_s / MEAN_S)
         if self._at_s and passed_s > 0:
             bps = (total_bytes - self._bytes) * 8 / passed_s
             begins = not self.bps
@@ -277,7 +283,7 @@ class Publication:
         if list(self._rates) != streams:
             self._rates = {stream: self._rates.get(stream) or _Rate() for stream in streams}
         for stream, rate in self._rates.items():
-            rate.update(stream.bytes, now_s)
+            rate.update(stream, now_s)
 
     def offered(self, now_s: float) -> LayerOptions:
         """The layers that a subscriber can have; computed once per moment for all of them."""
@@ -380,7 +386,8 @@ class Publication:
         if not wanted or self._usual is SCREEN:
             return []
         rate, most_bps = self._rates.get(self.streams[wanted[-1]]), self._told[wanted[-1]].max_bps
-        return told[: told.index(wanted[-1])] if rate is not None and rate.bps < STARVED * most_bps else []
+        starved = rate is not None and rate.bps < STARVED * most_bps and rate.loss < LOSSY
+        return told[: told.index(wanted[-1])] if starved else []
 
     def close(self) -> None:
         self.down_tracks.clear()

@@ -343,10 +343,13 @@ def test_smaller_layers_stay_on_where_the_uplink_is_narrow() -> None:
         camera.prefer("b", Step("f"), now=False)
         now_s = 100.0
 
-        def flow(bps: float, seconds: float) -> None:
+        def flow(bps: float, seconds: float, lost: int = 0) -> None:
             nonlocal now_s
             for _ in range(round(seconds * 5)):
                 now_s += 0.2
+                camera.streams["f"].packets += 20 - lost
+                for number in range(lost):
+                    camera.streams["f"].reception.skipped(number, number + 1, now_s)
                 camera.streams["f"].bytes += round(bps * 0.2 / 8)
                 camera.streams["f"].last_s = now_s
                 camera.measure(now_s)
@@ -358,6 +361,8 @@ def test_smaller_layers_stay_on_where_the_uplink_is_narrow() -> None:
         assert camera.asked == ("q", "h", "f")
         flow(1.6e6, 20)
         assert camera.asked == ("f",)
+        flow(200e3, 10, lost=2)
+        assert camera.asked == ("f",), "it is slow because much is lost"
 
     run(test)
 
