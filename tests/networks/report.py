@@ -169,8 +169,8 @@ def markdown(rows: list[Row]) -> str:
             f"| {case.about[0].upper()}{case.about[1:]} | {goals} | {picture} | {case.today} | {case.livekit} |"
         )
     counts = sorted({count for count, _ in medians(rows).values()})
-    times = " or ".join(map(str, counts))
-    return "\n".join([*lines, "", f"Medians of {times}. ✗ is a goal that was missed."]) + "\n"
+    tries = "One try of each" if counts == [1] else f"Medians of {' or '.join(map(str, counts))}"
+    return "\n".join([*lines, "", f"{tries}. ✗ is a goal that was missed."]) + "\n"
 
 
 def write(rows: list[Row], document: Path = DOCUMENT, picture: Path = curves.PICTURE) -> None:
