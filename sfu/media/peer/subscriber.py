@@ -162,6 +162,7 @@ class Subscriber:
             p.down_tracks[me.id] for p in self._videos()
         ]
         if not down_tracks:
+            self.pacer.probe_bps = 0.0  # nothing is left that could tell
             return
         self._fit_sound(down.estimate_bps if down.limited else math.inf, now_s)
         self._sent = (
@@ -182,7 +183,7 @@ class Subscriber:
         self._pace()
 
     def _pace(self) -> None:
-        """What its video is sent at, and beside it, follows the estimate."""
+        """The pace of its video, and of probes beside it, follows the estimate."""
         self.pacer.rate_bps = max(1.0, self.down.estimate_bps) if self.down.limited else 0.0
         self.pacer.probe_bps = self.down.probe_bps
 

@@ -262,6 +262,22 @@ def told(scene: Scene, sent_s: Sequence[float], delay_s: Callable[[float], float
     return bytes(fci)
 
 
+def test_a_probe_ends_with_the_last_video() -> None:
+    """Nothing would end it later, and its timer would run two hundred times a second."""
+
+    async def test() -> None:
+        scene = Scene(0, Counting, Publication)
+        mine = scene.subscriber
+        mine.pacer.probe_bps = 100e3
+        for publication in list(mine.subscriptions.values()):
+            mine.forget(publication)
+        mine.allocate(scene.now_s)
+        assert mine.pacer.probe_bps == 0
+        mine.pacer.close()
+
+    run(test)
+
+
 def test_feedback_of_a_queue_that_grows_lowers_what_is_allowed_at_once() -> None:
     async def test() -> None:
         scene = Scene(0, Counting, Publication)
