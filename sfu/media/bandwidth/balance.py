@@ -1,4 +1,4 @@
-"""What was sent to a subscriber, and what arrived of the same packets. Pure: the clock is an argument.
+"""Bytes sent to a subscriber, and the part of the same packets that arrived. Pure: the clock is an argument.
 
 Sent bytes are counted in intervals, and each packet that arrived in the interval in which it was sent. So a bitrate
 that changes, a pause, or a late feedback does not look like a loss.

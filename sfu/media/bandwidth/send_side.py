@@ -188,7 +188,7 @@ class SendSideEstimator:
 
     def _heard(self, sent_s: float) -> None:
         """A packet arrived that was sent at `sent_s`. If none had for a while, and there is no queue, the path was
-        cut: what was lost then says nothing about what it carries."""
+        cut: losses of that time are no congestion."""
         cut = self._silent_s >= CUT_S or self._before_silence_bps
         if cut and self._delays.queue_s < PROBE_STOP_S:
             self.estimate_bps = max(self.estimate_bps, self._before_silence_bps)
@@ -363,7 +363,7 @@ class SendSideEstimator:
             self.estimate_bps, self._raised_s, self.jammed = bps, now_s, False
 
     def _end_probe(self, probe: Probe, now_s: float, carried_bps: float, *, succeeded: bool) -> None:
-        """A probe that was too much says nothing against what was allowed before; what was sent until now, neither."""
+        """A failed probe does not lower the estimate. Nothing sent until now counts as a sign of congestion."""
         self._probe, self.probe_bps, self._probed_s = None, 0.0, now_s
         carried_bps = min(probe.bps, carried_bps)
         if succeeded:

@@ -210,7 +210,7 @@ class Publication:
             down_track.temporal = step.temporal  # on its way up it keeps the pictures that it has
 
     def step_of(self, subscriber: str) -> Step:
-        """What a subscriber is to have, or else what it has."""
+        """The step that a subscriber is to have, or else the present one."""
         wanted, layers = self._wanted.get(subscriber), self.layers
         if wanted is not None and wanted.rid in layers:
             return wanted
