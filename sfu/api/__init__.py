@@ -17,10 +17,11 @@ from werkzeug.routing import BaseConverter
 
 from sfu.api import openapi, tables
 from sfu.api.auth import Auth, Caller
-from sfu.api.handlers import ApiRequest, ApiResponse, Calls, Handlers
+from sfu.api.handlers import ApiRequest, ApiResponse, Calls, Handler, handlers_of
 from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
-from sfu.api.schema import DEFINITIONS, check, from_text
+from sfu.api.schemas import DEFINITIONS
+from sfu.api.validation import check, from_text
 from sfu.errors import BadRequest
 from sfu.limits.rates import failures
 from sfu.logs import AUDIT, line, quoted
@@ -61,11 +62,13 @@ def create_api(
     """
     api = Blueprint("api", __name__, url_prefix=PREFIX)
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
-    handlers = Handlers(store, calls, clock, config.max_peers)
+    handlers = handlers_of(store, calls, clock, config.max_peers)
     fixed = _fixed()
     api.record_once(lambda state: state.app.url_map.converters.update(name=_Name))
     for route in ROUTES:
-        view = _fixed_view(route, fixed[route.name]) if route.name in fixed else _view(route, auth, handlers)
+        view = (
+            _fixed_view(route, fixed[route.name]) if route.name in fixed else _view(route, auth, handlers[route.name])
+        )
         rule = re.sub(r"{(\w+)}", lambda found: f"<{CONVERTERS.get(found[1], '')}{found[1]}>", route.path)
         api.add_url_rule(rule, route.name, view, methods=[route.method], provide_automatic_options=False)
 
@@ -83,9 +86,7 @@ def _fixed() -> Mapping[str, str]:
     return {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
 
 
-def _view(route: Route, auth: Auth, handlers: Handlers) -> Callable[..., Awaitable[Response]]:
-    handle: Callable[[ApiRequest], Awaitable[ApiResponse]] = getattr(handlers, route.name)
-
+def _view(route: Route, auth: Auth, handle: Handler) -> Callable[..., Awaitable[Response]]:
     async def view(**parts: object) -> Response:
         _check_utf8(request.scope.get("raw_path", b""))
         path = {name: str(part) for name, part in parts.items()}

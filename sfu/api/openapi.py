@@ -7,7 +7,7 @@ from typing import Any
 
 from sfu import __version__
 from sfu.api.routes import PREFIX, ROUTES, Route
-from sfu.api.schema import DEFINITIONS
+from sfu.api.schemas import DEFINITIONS
 
 ABOUT = """\
 Rooms, join tokens and history of one company. Times are UTC, durations are in seconds. Errors are problems (RFC 9457)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sfu.api.schema import DATE, Schema
+from sfu.api.schemas.common import DATE, FORMAT, PAGED, Schema
 
 PREFIX = "/api/v1"
 
@@ -48,11 +48,6 @@ class Route:
     def parameters(self) -> list[str]:
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
 
-
-LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items per page."}
-CURSOR: Schema = {"type": "string", "description": "`next` of the previous page."}
-FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Overrides the Accept header."}
-PAGED = {"limit": LIMIT, "cursor": CURSOR, "format": FORMAT}
 
 ROUTES = (
     Route("issue_token", "POST", "/tokens", "tokens", "Create a token to enter a room with", 201,

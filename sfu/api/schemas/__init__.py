@@ -1,0 +1,28 @@
+"""Request and response schemas (JSON Schema, the subset that OpenAPI 3.1 shares), one file per resource. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sfu.api.schemas import calls, history, rooms, tokens
+from sfu.api.schemas.common import STRING
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    **tokens.DEFINITIONS,
+    **rooms.DEFINITIONS,
+    **calls.DEFINITIONS,
+    **history.DEFINITIONS,
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457. `code` is stable; `field` names the invalid field or parameter, if there is one.",
+        "properties": {
+            "type": STRING,
+            "title": STRING,
+            "status": {"type": "integer"},
+            "detail": STRING,
+            "code": STRING,
+            "field": STRING,
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+    },
+}

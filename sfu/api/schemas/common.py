@@ -1,0 +1,66 @@
+"""The parts that schemas are made of. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sfu.tenancy.names import CONTROLS, INVISIBLE, NAME_CHARACTERS
+
+Schema = Mapping[str, Any]
+
+LINE = rf"^[^{CONTROLS}]*$"
+TEXT = r"^[^\u0000]*$"
+"""Text that every database can store. It must not contain surrogates either, which a JSON Schema pattern cannot
+exclude (see `_check_text`)."""
+
+
+def record(required: list[str] | None = None, /, **properties: Any) -> dict[str, Any]:
+    """An object schema. By default every property is required, as in responses."""
+    needed = list(properties) if required is None else required
+    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+
+
+def nullable(schema: Schema) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def page_of(name: str, **more: Schema) -> dict[str, Any]:
+    items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    return record(
+        **more, items=items, next=nullable(described(STRING, "The cursor of the next page; null on the last page."))
+    )
+
+
+def described(schema: Schema, description: str) -> dict[str, Any]:
+    return {**schema, "description": description}
+
+
+STRING: Schema = {"type": "string"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+ID: Schema = {"type": "string", "format": "uuid"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+BOOLEAN: Schema = {"type": "boolean"}
+NUMBER: Schema = {"type": "number"}
+SECONDS = NUMBER
+NAME: Schema = {
+    "type": "string",
+    "format": "name",
+    "minLength": 1,
+    "maxLength": NAME_CHARACTERS,
+    "pattern": f"[^{INVISIBLE}]",
+    "description": f"1 to {NAME_CHARACTERS} characters, at least one of them visible. The server stores them in NFC, "
+    "with single blanks, and without control characters.",
+}
+
+DROPS: Mapping[str, Schema] = {
+    "drops": described(COUNT, "How often the connection was lost, for example by a bad network or a reloaded page."),
+    "returns": described(COUNT, "How often the person came back after that."),
+    "last_drop": described(nullable(STRING), "Why it was lost last, a code as in `leave_reason`; null: it never was."),
+}
+
+DATE: Schema = {"type": "string", "format": "date"}
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items per page."}
+CURSOR: Schema = {"type": "string", "description": "`next` of the previous page."}
+FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Overrides the Accept header."}
+PAGED = {"limit": LIMIT, "cursor": CURSOR, "format": FORMAT}
