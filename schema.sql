@@ -161,3 +161,119 @@ CREATE INDEX sessions_guests ON sessions (disconnected_at) WHERE token_id IS NUL
 ALTER TABLE sessions ADD COLUMN drops INTEGER NOT NULL DEFAULT 0;       -- how often the connection was lost …
 ALTER TABLE sessions ADD COLUMN returns INTEGER NOT NULL DEFAULT 0;     -- … and how often the person came back
 ALTER TABLE sessions ADD COLUMN last_drop TEXT;                         -- why it was lost last
+
+-- step 13: audit
+CREATE TABLE audit_entries (                                -- only ever added to, until retention ends
+    id         UUID PRIMARY KEY,
+    company_id UUID,                                -- no foreign key: it outlives its company; null: the whole server
+    at         TIMESTAMPTZ NOT NULL,
+    by_kind    TEXT NOT NULL,                       -- key, admin, token, person, command or server
+    by_id      TEXT NOT NULL,                       -- of the key, token or session
+    by_name    TEXT NOT NULL,
+    address    TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    action     TEXT NOT NULL,                       -- such as room.changed
+    room_id    TEXT,
+    target     TEXT NOT NULL,                       -- the id of what was changed
+    user_name  TEXT NOT NULL DEFAULT '',            -- the person it is about, if it is about one …
+    session_id UUID,                                -- … and their session
+    before     JSONB,                               -- null: there was nothing before …
+    after      JSONB                                -- … or there is nothing now
+);
+CREATE INDEX audit_by_company ON audit_entries (company_id, at DESC, id DESC);
+CREATE INDEX audit_over ON audit_entries (at);
+
+-- step 14: events
+CREATE TABLE events (
+    id         UUID PRIMARY KEY,
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    seq        BIGINT NOT NULL,                     -- 1, 2, 3 … for each company, in the order of the transactions
+    type       TEXT NOT NULL,                       -- such as participant.joined
+    room_id    TEXT,
+    user_name  TEXT NOT NULL DEFAULT '',            -- the person it is about, if it is about one …
+    session_id UUID,                                -- … and their session
+    data       JSONB NOT NULL,
+    at         TIMESTAMPTZ NOT NULL,
+    UNIQUE (company_id, seq)
+);
+CREATE INDEX events_over ON events (at);
+ALTER TABLE companies ADD COLUMN last_seq BIGINT NOT NULL DEFAULT 0;   -- of its events
+
+-- step 15: webhooks
+CREATE TABLE webhooks (
+    id              UUID PRIMARY KEY,
+    company_id      UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    url             TEXT NOT NULL,
+    description     TEXT NOT NULL DEFAULT '',
+    events          TEXT NOT NULL DEFAULT '',       -- the types it takes, separated by blanks; empty: all
+    rooms           JSONB NOT NULL DEFAULT '[]',    -- the rooms it takes; empty: all
+    sealed_secret   TEXT NOT NULL,                  -- signs deliveries; AES-256-GCM under the server key
+    sealed_previous TEXT,                           -- signs as well, after a rotation …
+    previous_until  TIMESTAMPTZ,                    -- … until then
+    last_seq        BIGINT NOT NULL,                -- up to which events were turned into deliveries
+    failing_since   TIMESTAMPTZ,                    -- the first failure since the last success
+    paused_at       TIMESTAMPTZ,
+    paused_why      TEXT,
+    created_at      TIMESTAMPTZ NOT NULL,
+    updated_at      TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX webhooks_by_company ON webhooks (company_id, created_at DESC, id DESC);
+CREATE TABLE deliveries (
+    id         UUID PRIMARY KEY,
+    webhook_id UUID NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    company_id UUID NOT NULL,
+    seq        BIGINT NOT NULL,                     -- of the event; no foreign key: the log outlives it
+    event_id   UUID NOT NULL,
+    type       TEXT NOT NULL,
+    room_id    TEXT,
+    user_name  TEXT NOT NULL DEFAULT '',            -- as in the event
+    session_id UUID,
+    body       TEXT NOT NULL,                       -- what is sent, byte for byte
+    attempts   INTEGER NOT NULL DEFAULT 0,
+    next_at    TIMESTAMPTZ,                         -- null: nothing is left to do
+    state      TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'delivered', 'failed')),
+    status     INTEGER,                             -- of the last response
+    error      TEXT,                                -- of the last attempt
+    took_ms    INTEGER,
+    created_at TIMESTAMPTZ NOT NULL,
+    tried_at   TIMESTAMPTZ
+);
+CREATE INDEX deliveries_due ON deliveries (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, created_at DESC, id DESC);
+CREATE INDEX deliveries_over ON deliveries (created_at);
+
+-- step 16: what tokens say of people
+ALTER TABLE tokens ADD COLUMN user_id TEXT NOT NULL DEFAULT '';         -- the company's own id of the person
+ALTER TABLE tokens ADD COLUMN metadata JSONB NOT NULL DEFAULT '{}';
+ALTER TABLE tokens ADD COLUMN not_before TIMESTAMPTZ;
+ALTER TABLE tokens ADD COLUMN max_duration_s INTEGER CHECK (max_duration_s > 0);    -- of the stay; null: no limit
+ALTER TABLE sessions ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE companies ADD COLUMN sealed_own_secret TEXT;                -- signs tokens that the company makes itself
+CREATE INDEX sessions_by_user ON sessions (company_id, user_id, connected_at DESC, id DESC) WHERE user_id <> '';
+
+-- step 17: repeated requests
+CREATE TABLE answers (
+    id         UUID PRIMARY KEY,
+    company_id UUID NOT NULL REFERENCES companies (id) ON DELETE CASCADE,
+    key        TEXT NOT NULL,                       -- the Idempotency-Key
+    request    TEXT NOT NULL,                       -- SHA-256 of method, path and body, hex
+    status     INTEGER,                             -- null: the first request has not been answered
+    sealed     TEXT,                                -- its headers and body, AES-256-GCM under the server key
+    created_at TIMESTAMPTZ NOT NULL,
+    UNIQUE (company_id, key)
+);
+CREATE INDEX answers_over ON answers (created_at);
+
+-- step 18: tiers
+CREATE TABLE tiers (                                -- no row, or null: no limit
+    id              UUID PRIMARY KEY,
+    tier            TEXT NOT NULL UNIQUE CHECK (tier IN ('free', 'pro', 'enterprise')),
+    room_people     INTEGER,                        -- people in one room
+    rooms           INTEGER,                        -- rooms that exist
+    people          INTEGER,                        -- people in calls at once
+    minutes_month   BIGINT,                         -- minutes of all people in a month, UTC
+    tokens_minute   INTEGER,                        -- tokens issued in a minute
+    file_bytes      BIGINT,                         -- size of one shared file
+    history_days    INTEGER,                        -- how long sessions are kept
+    recording       BOOLEAN NOT NULL DEFAULT TRUE
+);

@@ -96,7 +96,7 @@ def _view(route: Route, auth: Auth, handle: Handler) -> Callable[..., Awaitable[
         query = _query(route)
         body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
-        answer = await handle(ApiRequest(caller.company, path, query, body, if_match))
+        answer = await handle(ApiRequest(caller.company, caller.author, path, query, body, if_match))
         if route.changes and answer.changed:
             audit.info(
                 "%s", line(route.name, **_object(caller, path, body), **answer.about, **caller.by, client=address)

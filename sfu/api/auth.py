@@ -19,9 +19,10 @@ from sfu.api.routes import Access, Route
 from sfu.calls.admission import verified
 from sfu.limits.rates import Rate
 from sfu.limits.refused import Refused
-from sfu.logs import quoted
+from sfu.logs import quoted, request_id
 from sfu.refusals import CompanyDisabled, Refusal, TokenMalformed, TokenRoom, TokenSignature
 from sfu.store import Store
+from sfu.store.audit import Author
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
 from sfu.tenancy.keys import is_api_key, seen, visible_prefix
@@ -32,10 +33,11 @@ log = logging.getLogger("sfu.api")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`by` identifies the sender in the log."""
+    """Who sent a request: `by` in the log, `author` in the audit log."""
 
     company: Company
     by: dict[str, str]
+    author: Author
 
 
 class Auth:
@@ -57,7 +59,7 @@ class Auth:
         try:
             if not credential:
                 raise ApiKeyMissing(f"The Authorization header is not `Bearer pk_…`. {ADVICE}" if header else "")
-            return await self._caller(route.access, credential, room_id)
+            return await self._caller(route.access, credential, room_id, address)
         except Refusal as refusal:
             who = {"room": room_id or ""} | claimed(credential)
             self._refused.tell(log, refusal, address, **who, key=_shown(credential), request=route.name)
@@ -65,17 +67,18 @@ class Auth:
                 self._failures.take(address)
             raise
 
-    async def _caller(self, access: Access, credential: str, room_id: str | None) -> Caller:
+    async def _caller(self, access: Access, credential: str, room_id: str | None, address: str) -> Caller:
         if access == "moderator" and not credential.startswith("pk_"):
-            return await self._moderated(credential, room_id)
+            return await self._moderated(credential, room_id, address)
         company = await self._store.companies.by_api_key(credential)
         if company is None:
             raise ApiKeyInvalid("" if is_api_key(credential) else _mistaken(credential))
         if not company.is_active:
             raise CompanyDisabled
-        return Caller(company, {"company": quoted(company.name), "key": company.key_prefix})
+        author = Author("key", company.id, company.key_prefix, address, request_id())
+        return Caller(company, {"company": quoted(company.name), "key": company.key_prefix}, author)
 
-    async def _moderated(self, token: str, room_id: str | None) -> Caller:
+    async def _moderated(self, token: str, room_id: str | None, address: str) -> Caller:
         if not is_jwt(token):
             raise TokenMalformed(_mistaken(token))
         company, found = await verified(self._store, token, self._clock())
@@ -86,7 +89,8 @@ class Auth:
             raise TokenRoom
         if not found.permissions.moderate:
             raise ModeratorRequired
-        return Caller(company, {"company": quoted(company.name), "by": quoted(found.user_name), "token": found.id})
+        by = {"company": quoted(company.name), "by": quoted(found.user_name), "token": found.id}
+        return Caller(company, by, Author("token", found.id, found.user_name, address, request_id()))
 
 
 def _mistaken(credential: str) -> str:

@@ -30,6 +30,9 @@ BY_NAME = {
     "bans": "user_name = :name",
     "sessions": "user_name = :name",
     "tokens": "user_name = :name",
+    "deliveries": "user_name = :name",
+    "events": "user_name = :name",
+    "audit_entries": "(user_name = :name OR by_name = :name AND by_kind IN ('person', 'token'))",
 }
 """The rows of a person known by name. A table of the schema that is not here has nothing about people, but for what
 companies write into names and descriptions of rooms."""
@@ -41,12 +44,14 @@ _STAY = """
         AND (s.disconnected_at IS NULL OR l.sent_ms <= 1000 * date_part('epoch', s.disconnected_at) + 2000)
 """
 _LINES = f"SELECT l.{{}} FROM chat_lines AS l WHERE l.company_id = :company_id AND EXISTS ({_STAY})"
+_STAYS = "SELECT id FROM sessions WHERE id = :id OR token_id = :id"
 BY_ID = {
     "chat_lines": f"id IN ({_LINES.format('id')})",
     "files": f"id IN ({_LINES.format('file_id')})",
     "bans": "(token_id = :id OR token_id IS NULL AND (room_id, user_name, address) = (:room_id, :name, :address))",
     "sessions": "(id = :id OR token_id = :id)",
     "tokens": "id = :id",
+    **dict.fromkeys(("deliveries", "events", "audit_entries"), f"session_id IN ({_STAYS})"),
 }
 """The rows of a person known by a token or a session. Lines of chat are theirs if written under their name, in their
 room, during their stay; the two seconds allow for clocks."""

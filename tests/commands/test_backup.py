@@ -26,6 +26,7 @@ from support.waiting import eventually
 from sfu.settings.config import Config
 from sfu.store import copies
 from sfu.store.data import database_url, open_data, server_key
+from sfu.store.shape import shape
 
 if TYPE_CHECKING:
     from support.postgres import Postgres
@@ -50,7 +51,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trio.run(make, made)
     done = sfu("backup", str(file), env=env(made))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{file}: 2 companies, 2 rooms, 1 token, ")
+    assert done.stdout.startswith(f"{file}: 2 companies, 1 audit entry, 1 tier, 2 rooms, 1 token, ")
     assert "1 shared files (0.0 MB)" in done.stdout
     return folder
 
@@ -88,7 +89,7 @@ def test_a_backup_has_everything_and_only_its_owner_reads_it(original: Path) -> 
         assert file is not None
         assert file.read() == FILE
     tables = {name.split("-")[1].split(".")[0] for name in names if name.startswith("tables/")}
-    assert tables == {"companies", "rooms", "tokens", "sessions", "bans", "files", "chat_lines"}
+    assert tables == {table.name for table in shape(copies.known_steps())}
 
 
 def test_a_file_that_exists_is_overwritten_with_force_only(backup: Path, config: Config) -> None:
@@ -160,7 +161,10 @@ def test_a_restore_says_what_it_replaces_and_keeps_it(backup: Path, tmp_path: Pa
     refused = sfu("restore", str(backup), env=env(there))
     assert refused.returncode == 2
     assert "There is no terminal to ask whether to do this. If it is right, add --yes." in refused.stderr
-    assert f"  the database {there.data_dir / 'sfu.db'}: 2 companies, 2 rooms, 1 token, " in refused.stderr
+    assert (
+        f"  the database {there.data_dir / 'sfu.db'}: 2 companies, 1 audit entry, 1 tier, 2 rooms, 1 token, "
+        in refused.stderr
+    )
     assert f"  2 shared files in {there.data_dir / 'files'}\n" in refused.stderr
     assert f"  the server key {there.data_dir / 'server.key'}\n" in refused.stderr
     assert all_of(there) == before

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.filled import contents, fill
+from support.older import take_back
 from support.variants import variants
 
 from sfu.errors import ConfigError
@@ -97,9 +98,7 @@ async def test_a_copy_is_upgraded(database_url: str, target_url: str, server_key
     """What an older release left: here without the step that counts lost connections."""
     async with open_store(database_url, server_key) as store:
         await fill(store)
-        for column in ("drops", "returns", "last_drop"):
-            await store.database.run(f"ALTER TABLE sessions DROP COLUMN {column}")
-        await store.database.run("DELETE FROM schema_steps WHERE step >= 12")
+        await take_back(store.database, 11)
     await moved(database_url, target_url)
     async with open_store(target_url, server_key, create=False) as store:
         rows = await store.database.read("SELECT drops, last_drop FROM sessions")

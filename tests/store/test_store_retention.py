@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from support.older import take_back
 from support.rows import room
 
 from sfu.store import Store, open_store
@@ -178,13 +177,7 @@ async def test_an_older_databases_rooms_are_told_apart(tmp_path: Path, server_ke
         await left(store, await entered(store, default, "made"), await entered(store, default, "entered"))
         await left(store, await entered(store, default, "edited"))
         await store.rooms.update(default.id, "edited", {"name": "Edited"})
-    with closing(sqlite3.connect(file)) as connection:  # as the last release left it
-        connection.executescript("""
-            DROP INDEX rooms_unkept; DROP INDEX sessions_guests; ALTER TABLE rooms DROP COLUMN kept;
-            ALTER TABLE sessions DROP COLUMN drops; ALTER TABLE sessions DROP COLUMN returns;
-            ALTER TABLE sessions DROP COLUMN last_drop;
-            DELETE FROM schema_steps WHERE step >= 10;
-        """)
+        await take_back(store.database, 9)
     async with open_store(f"sqlite:///{file}", server_key, clock=clock) as store:
         clock.advance(EMPTY_S + 1)
         await store.retention.sweep()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sfu.store import Store, copies
+from sfu.store import Store, audit, copies, events
+from sfu.store.audit import Author, Change
 from sfu.store.database import connect
-from sfu.store.records import File, Line, RoomSettings, SessionDrops, SessionQuality
+from sfu.store.events import Event
+from sfu.store.records import File, Line, RoomSettings, Session, SessionDrops, SessionQuality
 from sfu.store.statements import Statements
 from sfu.tenancy import tokens
 
@@ -39,8 +42,37 @@ async def fill(store: Store, folder: Path | None = None) -> None:
     store.chat.add(room.id, Line(str(uuid.uuid4()), "p1", "alice", "", now_ms + 1, File(FILE_ID, "x", "y", 1)))
     for queue in (store.leaves, store.rulings, store.lines):
         await queue.flush()
+    await store.database.transaction(partial(_told, alice))
     if folder is not None:
         share(folder)
+
+
+async def _told(alice: Session, statements: Statements) -> None:
+    """Rows about Alice, and of Acme, in the tables that nothing above has written to."""
+    now, whom = alice.connected_at, {"user_name": alice.user_name, "session_id": alice.id}
+    await events.record(statements, now, Event("test", alice.company_id, "team", {"deep": [STRANGE]}, **whom))
+    change = Change("test", alice.company_id, "x", None, None, {"n": 1.5}, **whom)
+    await audit.record(statements, now, Author("command", name=STRANGE), change)
+    hook, company = str(uuid.uuid4()), {"company_id": alice.company_id}
+    values = {"id": hook, **company, "url": "https://example.org/", "rooms": "[]", "secret": "x", "now": now}
+    await statements.run(
+        """INSERT INTO webhooks (id, company_id, url, rooms, sealed_secret, last_seq, created_at, updated_at)
+        VALUES (:id, :company_id, :url, :rooms, :secret, 1, :now, :now)""",
+        **values,
+    )
+    await statements.run(
+        """INSERT INTO deliveries (id, webhook_id, company_id, seq, event_id, type, user_name, body, created_at)
+        VALUES (:id, :hook, :company_id, 1, :id, 'test', 'alice', '{}', :now)""",
+        **company, id=str(uuid.uuid4()), hook=hook, now=now,
+    )  # fmt: skip
+    await statements.run(
+        """INSERT INTO answers (id, company_id, key, request, sealed, created_at)
+        VALUES (:id, :company_id, 'key', 'request', 'x', :now)""",
+        **company, id=str(uuid.uuid4()), now=now,
+    )  # fmt: skip
+    await statements.run(
+        "INSERT INTO tiers (id, tier, people, recording) VALUES (:id, 'free', 5, TRUE)", id=str(uuid.uuid4())
+    )
 
 
 def share(folder: Path) -> None:
@@ -63,7 +95,7 @@ async def contents(url: str) -> dict[str, list[list[Any]]]:
         async for table, page in copies.read(statements, database.bulk, found.tables):
             for row in page:
                 pairs = zip(row, kinds[table], strict=True)
-                rows[table].append([json.loads(value) if kind == "JSONB" else value for value, kind in pairs])
+                rows[table].append([json.loads(value) if kind == "JSONB" and value else value for value, kind in pairs])
         return rows
 
     async with connect(url) as database:

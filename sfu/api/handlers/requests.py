@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import RoomElsewhere, RoomNotFound
 from sfu.store import Store
+from sfu.store.audit import Author
 from sfu.store.records import Company, Room, Session
 
 
@@ -43,9 +44,10 @@ class Calls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """An authenticated and validated request. `if_match` is the text of the header, or None."""
+    """An authenticated and validated request, and who sent it. `if_match` is the text of the header, or None."""
 
     company: Company
+    author: Author
     path: Mapping[str, str]
     query: Mapping[str, Any]
     body: Mapping[str, Any]
