@@ -9,7 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sfu.media.bandwidth.delays import Group
 from sfu.media.bandwidth.send_side import SendSideEstimator
+from sfu.media.rtp import twcc
+from sfu.media.streams.send_history import TOGETHER_TICKS
 
 TICK_S = 0.005
 ALLOCATE_S = 0.2
@@ -19,6 +22,18 @@ PACKET, OVERHEAD = 1150, 44
 STEPS = (60e3, 90e3, 150e3, 200e3, 300e3, 500e3, 680e3, 1020e3, 1700e3)
 """Bitrates of the layers and their temporal parts."""
 LARGER = 1.15
+
+
+def grouped(packets: Sequence[tuple[float, int, float]]) -> list[Group]:
+    """Packets that arrived (when sent, length, arrival) as SendHistory.match groups them."""
+    groups: list[Group] = []
+    for sent_s, size, arrived_s in packets:
+        last = groups[-1] if groups else (0.0, 0, 0, 0.0)
+        if sent_s == last[0] and 0 <= arrived_s - last[3] <= TOGETHER_TICKS * twcc.TICK_S:
+            groups[-1] = sent_s, last[1] + size, last[2] + 1, last[3]
+        else:
+            groups.append((sent_s, size, 1, arrived_s))
+    return groups
 
 
 @dataclass
@@ -189,7 +204,7 @@ class Call:
         packets = []
         while self._arrivals and self._arrivals[0][2] <= now_s:
             sent_s, size, arrived_s = self._arrivals.popleft()
-            packets.append((sent_s, size, round((5000 + arrived_s * (1 + self.drift)) / 250e-6) * 250e-6))
+            packets.append((sent_s, size, round((5000 + arrived_s * (1 + self.drift)) / twcc.TICK_S) * twcc.TICK_S))
         if packets:
             if self.chance.random() < self.feedback_lost or self.link.cut:
                 self._last_lost = True
@@ -202,7 +217,7 @@ class Call:
             _, packets, whole = self._reports.popleft()
             self.down.sent(self.video, self.sound, now_s)
             before = self.down.estimate_bps
-            fell = self.down.acknowledged(packets, now_s, whole=whole)
+            fell = self.down.acknowledged(grouped(packets), now_s, whole=whole)
             if self.down.estimate_bps < before:
                 self.alarms.append(now_s)
             if fell:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sfu.media.bandwidth.delays import Acknowledged
+from sfu.media.bandwidth.delays import Group
 
 KEPT_S = 4.0
 RATE_S = 0.2
@@ -71,14 +71,14 @@ class Balance:
             self._intervals.popleft()
         self._at_s, self._bytes = now_s, total_bytes
 
-    def arrived(self, packets: Sequence[Acknowledged], *, whole: bool = True) -> None:
-        """Takes the packets of one feedback, in the order in which they were sent. Not `whole`: feedback before it was
+    def arrived(self, groups: Sequence[Group], *, whole: bool = True) -> None:
+        """Takes what one feedback is about, in the order in which it was sent. Not `whole`: feedback before it was
         lost."""
         n_bytes = n = 0
-        first_s, end_s = packets[0][0], 0.0
+        first_s, end_s = groups[0][0], 0.0
         interval: Interval | None = None
         later = self._from(first_s)
-        for sent_s, size, _ in packets:
+        for sent_s, size, packets, _ in groups:
             if sent_s >= end_s:
                 if interval is not None:
                     interval.arrived, interval.packets = interval.arrived + n_bytes, interval.packets + n
@@ -87,14 +87,14 @@ class Balance:
                 interval = next((one for one in later if one.end_s > sent_s), None)
                 end_s = interval.end_s if interval is not None else float("inf")
             n_bytes += size
-            n += 1
+            n += packets
         if interval is not None:
             interval.arrived, interval.packets = interval.arrived + n_bytes, interval.packets + n
         self._total += n_bytes
         if not whole:
             for one in self._intervals:
                 one.told &= one.end_s <= self.told_s or one.start_s >= first_s
-        self._note(packets)
+        self._note(groups)
 
     def _from(self, sent_s: float) -> Iterator[Interval]:
         """The intervals from the one on in which a packet was sent."""
@@ -105,9 +105,9 @@ class Balance:
             found.append(interval)
         return reversed(found)
 
-    def _note(self, packets: Sequence[Acknowledged]) -> None:
-        self.told_s = max(self.told_s, packets[-1][0])
-        arrivals, arrived_s = self._arrivals, packets[-1][2]
+    def _note(self, groups: Sequence[Group]) -> None:
+        self.told_s = max(self.told_s, groups[-1][0])
+        arrivals, arrived_s = self._arrivals, groups[-1][3]
         if arrivals and not 0 <= arrived_s - arrivals[-1][0] < KEPT_S:
             arrivals.clear()  # after a pause, or by another clock
         arrivals.append((arrived_s, self._total))

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from operator import itemgetter
 
-Acknowledged = tuple[float, int, float]
-"""A packet that arrived: when it was sent, in seconds of our clock; its size in bytes; when it arrived, by the
-receiver's clock, which wraps after 12 days."""
+Group = tuple[float, int, int, float]
+"""Packets that were sent together and arrived together: when they were sent, in seconds of our clock; their size in
+bytes; how many they are; when the first arrived, by the receiver's clock, which wraps after 12 days."""
 
 SLOT_S = 0.025
 """Arrivals within this time are one point; the shortest of their delays counts, which jitter distorts least."""
@@ -80,9 +80,9 @@ class Delays:
         self.forget_trend()
         self.queue_s = self.delay_s = 0.0
 
-    def add(self, packets: Sequence[Acknowledged]) -> None:
-        """Takes the packets of one feedback, at least one, in the order in which they were sent."""
-        sent_s, _, arrived_s = packets[0]
+    def add(self, groups: Sequence[Group]) -> None:
+        """Takes what one feedback is about, at least one group, in the order in which they were sent."""
+        sent_s, _, _, arrived_s = groups[0]
         if self._zero_s is None or abs(arrived_s - sent_s - self._zero_s - self._least_s) > JUMP_S:
             self._zero_s = arrived_s - sent_s
             self._shortest.clear()
@@ -92,11 +92,12 @@ class Delays:
         zero_s, points, slot_s, least_s = self._zero_s, self._points, self._slot_s, self._least_s
         if not slot_s:
             slot_s, least_s = arrived_s, arrived_s - sent_s - zero_s
-        total_s = 0.0
+        total_s, packets = 0.0, 0
         shortest_s = least_s
-        for sent_s, _, arrived_s in packets:
+        for sent_s, _, n, arrived_s in groups:
             delay_s = arrived_s - sent_s - zero_s
-            total_s += delay_s
+            total_s += n * delay_s
+            packets += n
             if arrived_s - slot_s > SLOT_S:
                 points.append((slot_s, least_s))
                 slot_s, least_s = arrived_s, delay_s
@@ -109,7 +110,7 @@ class Delays:
         self._last_s = arrived_s
         self._shorten(shortest_s)
         base_s = min(map(_delay, self._shortest))
-        self.delay_s = total_s / len(packets) - base_s
+        self.delay_s = total_s / packets - base_s
         self._look(passed_s, base_s)
 
     def _shorten(self, delay_s: float) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sfu.media.bandwidth.delays import Acknowledged
+from sfu.media.bandwidth.delays import Group
 
 
 class Downlink(Protocol):
@@ -42,9 +42,9 @@ class Downlink(Protocol):
         """Takes the bytes sent so far in all, probes and retransmissions included; called a few times a second and
         before each `acknowledged`."""
 
-    def acknowledged(self, packets: Sequence[Acknowledged], now_s: float, *, whole: bool = True) -> bool:
-        """Takes the video packets that one feedback reports as received, in the order in which they were sent. Not
-        `whole`: feedback before it was lost."""
+    def acknowledged(self, groups: Sequence[Group], now_s: float, *, whole: bool = True) -> bool:
+        """Takes what one feedback reports as received, in the order in which it was sent. Not `whole`: feedback before
+        it was lost."""
 
     def remb(self, bps: float, now_s: float) -> bool:
         """Takes the client's own estimate."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sfu.media.bandwidth.delays import Acknowledged
+from sfu.media.bandwidth.delays import Group
 from sfu.media.bandwidth.roundtrips import RoundTrips
 
 START_BPS = 800_000.0
@@ -127,7 +127,7 @@ class BandwidthEstimator:
 
     # --- signs of congestion -----------------------------------------------------------------------------------------
 
-    def acknowledged(self, packets: Sequence[Acknowledged], now_s: float, *, whole: bool = True) -> bool:
+    def acknowledged(self, groups: Sequence[Group], now_s: float, *, whole: bool = True) -> bool:
         """There is none; the first feedback brings the other estimator."""
         return False
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sfu.media.bandwidth.balance import Balance
-from sfu.media.bandwidth.delays import Acknowledged, Delays
+from sfu.media.bandwidth.delays import Delays, Group
 
 START_BPS = 800_000.0
 MIN_BPS, MAX_BPS = 30_000.0, 50_000_000.0
@@ -53,6 +53,9 @@ GROWS_S, PROBE_GROWS_S = 0.45, 0.1
 than other subscribers behind the same bottleneck probe in vain."""
 STAYS_S, LONG_S, VAIN_S, IN_VAIN = 2.0, 0.2, 1.0, 0.7
 """After this time, a queue that keeps this share of its length after a fall of the estimate is not of our making."""
+OTHERS_S = 1.0
+"""A queue that is there so long after the next probe is due is made by others, such as downloads. It is probed beside
+it."""
 DEAF_S = 20.0
 """How long its growth then says nothing. Only loss counts meanwhile."""
 PROBE_S = 0.5
@@ -164,21 +167,20 @@ class SendSideEstimator:
 
     # --- what arrived ------------------------------------------------------------------------------------------------
 
-    def acknowledged(self, packets: Sequence[Acknowledged], now_s: float, *, whole: bool = True) -> bool:
-        packets = [packet for packet in packets if packet[1] > 0]  # 0: never sent
-        if not packets:
+    def acknowledged(self, groups: Sequence[Group], now_s: float, *, whole: bool = True) -> bool:
+        if not groups:
             return False
         anew = now_s > self._heard_s + STEP_S
         passed_s, self._heard_s = min(STEP_S, now_s - self._heard_s), now_s
-        self._delays.add(packets)
-        self._balance.arrived(packets, whole=whole)
-        self._heard(packets[-1][0])
+        self._delays.add(groups)
+        self._balance.arrived(groups, whole=whole)
+        self._heard(groups[-1][0])
         if self._probe is not None:
             if anew:
                 self._probe = self._probe._replace(queue_s=self._delays.queue_s)  # which others made
             self._watch(self._probe, now_s)
             return self._allow(now_s)
-        if packets[0][0] <= self._alarm_s:
+        if groups[0][0] <= self._alarm_s:
             self._delays.forget_trend()
         elif self._overflows(passed_s) or self._fills(now_s) or self._stays(now_s):
             return self._congested(now_s)
@@ -244,7 +246,8 @@ class SendSideEstimator:
             self._vain = 0
         elif self._draining and now_s > self._alarm_s + VAIN_S:
             self._vain += 1
-        if self._vain >= 2:
+        lately = self._deaf_s > 0 and now_s < self._deaf_s + DEAF_S  # the others are probably still there
+        if self._vain >= (1 if lately else 2):
             self._vain, self._deaf_s = 0, now_s + DEAF_S
             self._delays.accept_queue()
             return self._allow(now_s)
@@ -321,7 +324,9 @@ class SendSideEstimator:
         bps = min((next_bps + self._sound_bps) / share, most_bps, MAX_BPS)
         if self._probe is not None or now_s < self._retry_s or bps <= self.estimate_bps:
             return
-        if self._draining or (self._queue_s(now_s) > EMPTY_S and now_s >= self._deaf_s) or self._before_silence_bps:
+        ours = now_s < max(self._retry_s, self._alarm_s) + OTHERS_S
+        waits = ours and self._queue_s(now_s) > EMPTY_S and now_s >= self._deaf_s
+        if self._draining or waits or self._before_silence_bps:
             return
         if can_probe:
             video = self._balance.between(max(now_s - 1.2, self._probed_s), now_s)

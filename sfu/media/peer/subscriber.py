@@ -126,12 +126,12 @@ class Subscriber:
     def feedback(self, fci: bytes, now_s: float) -> None:
         """Takes its client's transport-wide feedback: which of the worker's video packets arrived, and when. Raises
         ValueError if it is truncated."""
-        number, packets = report_number(fci), self._shared.send_buffers.history.match(arrivals(fci))
+        number, groups = report_number(fci), self._shared.send_buffers.history.match(*arrivals(fci))
         if self._report < 0:
             self.down = SendSideEstimator(max(START_BPS, self.down.allowed_bps))
         whole, self._report = number == (self._report + 1) & 0xFF, number
         self._count_sent(now_s)
-        if self.down.acknowledged(packets, now_s, whole=whole):
+        if self.down.acknowledged(groups, now_s, whole=whole):
             self.allocate(now_s)
         else:
             self._pace()

@@ -157,9 +157,10 @@ def report_number(fci: bytes) -> int:
     return fci[7]
 
 
-def arrivals(fci: bytes) -> list[tuple[int, float]]:
-    """The packets that a feedback packet reports as received: number (modulo 65,536) and arrival in seconds by the
-    receiver's clock, whose origin is unknown and which wraps at 2^24 x 64 ms. In the order of numbers.
+def arrivals(fci: bytes) -> tuple[list[int], list[int]]:
+    """The packets that a feedback packet reports as received: their numbers, which ascend and do not wrap among
+    themselves, and their arrivals in ticks of TICK_S by the receiver's clock, whose origin is unknown and which wraps
+    at 2^24 x 64 ms.
 
     Each costs the receiver a byte or two, so the result is shorter than the FCI, however many packets it claims to
     have missed. Raises ValueError if the FCI is truncated.
@@ -172,9 +173,9 @@ def arrivals(fci: bytes) -> list[tuple[int, float]]:
     ticks: list[int] = list(fci[at : at + len(numbers)]) if not large else _deltas(fci, at, len(numbers), large)
     if len(ticks) < len(numbers):
         raise ValueError("cut transport-wide feedback")
-    times = accumulate(ticks, initial=reference)
-    next(times)
-    return [(number & 0xFFFF, time * TICK_S) for number, time in zip(numbers, times, strict=True)]
+    if ticks:
+        ticks[0] += reference
+    return numbers, list(accumulate(ticks))
 
 
 def _received(fci: bytes, first: int, count: int) -> tuple[list[int], set[int], int]:

@@ -10,10 +10,13 @@ that is sent alone, such as a retransmission, takes a number of its own.
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from struct import Struct
 
+from sfu.media.bandwidth.delays import Group
 from sfu.media.rtp import codecs, headers
+from sfu.media.rtp.twcc import TICK_S
 from sfu.media.transport.rows import READ_BATCH
 
 NUMBERS = 0x10000
@@ -28,6 +31,10 @@ those of a burst are a slice. From NO_NUMBER on there are READ_BATCH words of pa
 _two_words, _write_word = Struct("!II").unpack_from, Struct("!I").pack_into
 _EXTENDED = 0x10  # of the first byte: an extension, no CSRCs
 _END = headers.RTP_HEADER + 8  # of the first word of an extension block
+
+TOGETHER_TICKS = 20
+"""Packets that arrive within 5 ms belong together (draft-ietf-rmcat-gcc-02 section 5.2). On a narrow downlink, each one
+takes longer, and is a group."""
 
 Burst = tuple[int, float, list[int]]
 """The extended number of its first packet, when it was sent, in seconds, and the length of each of its packets in
@@ -59,26 +66,33 @@ class SendHistory:
         self.next += 1
         _write_word(packet, _END - 4, WORDS[number] | word & 0xFF)
 
-    def match(self, arrivals: Sequence[tuple[int, float]]) -> list[tuple[float, int, float]]:
-        """For packets that arrived, by 16-bit number and time of arrival: when each was sent, its length in bytes, and
-        the arrival. Those that were never sent, or too long ago, are left out."""
-        found = []
-        first, sent_s, lengths = _NEVER
-        end, newest = first, self.next - 1
-        for seq16, arrived_s in arrivals:
-            number = newest - ((newest - seq16) & 0xFFFF)
-            if not first <= number < end:
-                first, sent_s, lengths = self._burst(number)
-                end = first + len(lengths)
-                if number >= end:
-                    continue
-            found.append((sent_s, lengths[number - first], arrived_s))
-        return found
+    def match(self, numbers: Sequence[int], ticks: Sequence[int]) -> list[Group]:
+        """What arrived, of packets with these numbers, at these times (see twcc.arrivals). Those that were never sent,
+        or too long ago, are left out.
 
-    def sent(self, seq16: int) -> tuple[float, int]:
-        """When the packet with this 16-bit number was sent, and its length in bytes; 0.0 and 0 if that was never, or
-        more than NUMBERS packets ago."""
-        return next(((sent_s, length) for sent_s, length, _ in self.match([(seq16, 0.0)])), (0.0, 0))
+        Packets of a burst that arrive together are one group, for this is called for each feedback of each subscriber.
+        """
+        groups: list[Group] = []
+        at, count, newest = 0, len(numbers), self.next - 1
+        if not count:
+            return groups
+        shift = newest - ((newest - numbers[0]) & 0xFFFF) - numbers[0]
+        while at < count and (number := numbers[at] + shift) <= newest:
+            burst = self.bursts[number & 0xFFFF]  # mostly its first packet arrived
+            first, sent_s, lengths = burst if burst[0] == number else self._burst(number)
+            start, at = at, bisect_left(numbers, first + len(lengths) - shift, at + 1)
+            if not lengths:
+                continue
+            n, tick = at - start, ticks[start]
+            if not 0 <= ticks[at - 1] - tick <= TOGETHER_TICKS:
+                for number, tick in zip(numbers[start:at], ticks[start:at], strict=True):
+                    groups.append((sent_s, lengths[number + shift - first], 1, tick * TICK_S))
+            elif n == len(lengths):
+                groups.append((sent_s, sum(lengths), n, tick * TICK_S))
+            else:
+                n_bytes = sum([lengths[number + shift - first] for number in numbers[start:at]])
+                groups.append((sent_s, n_bytes, n, tick * TICK_S))
+        return groups
 
     def _burst(self, number: int) -> Burst:
         """The burst that has this extended number; one without packets if there is none."""

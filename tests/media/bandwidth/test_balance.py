@@ -14,7 +14,7 @@ def filled(*, lose: int = 0) -> Balance:
         total += 1000
         balance.sent(total, start_s + 0.1)
         times = [start_s + 0.005 + k / 100 for k in range(10 - (lose if n % 2 else 0))]
-        balance.arrived([(at_s, 100, at_s + 0.05) for at_s in times])
+        balance.arrived([(at_s, 100, 1, at_s + 0.05) for at_s in times])
     return balance
 
 
@@ -57,7 +57,7 @@ def test_lost_feedback_is_no_loss() -> None:
         total += 1000
         balance.sent(total, start_s + 0.1)
         if n not in (4, 5):
-            packets = [(start_s + 0.005 + k / 100, 100, start_s + 0.05) for k in range(10)]
+            packets = [(start_s + 0.005 + k / 100, 100, 1, start_s + 0.05) for k in range(10)]
             balance.arrived(packets, whole=n != 6)
     assert balance.between(10.0, 10.9).loss == 0
     assert balance.between(10.0, 10.9).seconds < 0.8
@@ -66,15 +66,15 @@ def test_lost_feedback_is_no_loss() -> None:
 def test_the_arrival_rate_is_that_of_the_receivers_clock() -> None:
     balance = Balance()
     for n in range(10):
-        balance.arrived([(10 + n / 10, 1000, 500 + n / 5)])
+        balance.arrived([(10 + n / 10, 1000, 1, 500 + n / 5)])
     assert balance.arrival_bps == pytest.approx(40e3)
 
 
 def test_a_rate_needs_some_time() -> None:
     balance = Balance()
-    balance.arrived([(10.0, 1000, 500.0)])
+    balance.arrived([(10.0, 1000, 1, 500.0)])
     assert balance.arrival_bps == 0
-    balance.arrived([(10.01, 1000, 500.01)])
+    balance.arrived([(10.01, 1000, 1, 500.01)])
     assert balance.arrival_bps == 0
 
 
@@ -82,7 +82,7 @@ def test_what_is_sent_at_the_moment_of_counting_counts_later() -> None:
     balance = Balance()
     for now_s, total in ((10.0, 0), (10.1, 0), (10.2, 1000), (10.3, 1000)):
         balance.sent(total, now_s)
-    balance.arrived([(10.1, 1000, 20.1), (10.3, 1, 20.3)])
+    balance.arrived([(10.1, 1000, 1, 20.1), (10.3, 1, 1, 20.3)])
     assert balance.between(10.1, 10.2).loss == 0
     assert balance.between(10.0, 10.1).packets == 0
 
@@ -92,5 +92,5 @@ def test_bytes_that_go_back_are_none() -> None:
     balance = Balance()
     for now_s, total in ((10.0, 5000), (10.1, 1000), (10.2, 2000)):
         balance.sent(total, now_s)
-    balance.arrived([(10.25, 1, 20.0)])
+    balance.arrived([(10.25, 1, 1, 20.0)])
     assert balance.between(10.0, 10.2).sent == 1000

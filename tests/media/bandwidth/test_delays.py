@@ -12,7 +12,7 @@ def feed(delays: Delays, start_s: float, seconds: float, delay_s: Callable[[floa
     grew, packets, due_s = False, [], start_s + 0.1
     for n in range(int(seconds * fps)):
         sent_s = start_s + n / fps
-        packets.append((sent_s, 1000, 7e5 + sent_s + delay_s(sent_s - start_s)))
+        packets.append((sent_s, 1000, 1, 7e5 + sent_s + delay_s(sent_s - start_s)))
         if sent_s >= due_s:
             delays.add(packets)
             packets, due_s = [], due_s + 0.1

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.model_link import STEPS, Call, Link, Tcp, lost, lost_in_bursts, run
 
+from sfu.media.bandwidth.delays import Group
 from sfu.media.bandwidth.send_side import MIN_BPS, SILENT_S, START_BPS, SendSideEstimator
 
 WIDE_BPS = 5e6
@@ -225,13 +226,17 @@ def test_subscribers_behind_one_link_share_it() -> None:
 
 
 def test_a_download_beside_does_not_starve_the_call() -> None:
-    link = Link(1e6)
-    call, download = Watched(link), Tcp(link)
-    call.run(20)
-    before = call.video
-    call.run(120, download)
-    assert (call.video - before) * 8 / 120 >= 0.3 * 0.5 * link.bps
-    assert download.bytes * 8 / 120 >= 0.3 * link.bps
+    """Who probes when is chance, so this is the mean of several calls."""
+    got, seeds = 0, range(1, 9)
+    for seed in seeds:
+        link = Link(1e6)
+        call, download = Watched(link, seed=seed), Tcp(link)
+        call.run(20)
+        before = call.video
+        call.run(120, download)
+        got += call.video - before
+        assert download.bytes * 8 / 120 >= 0.3 * link.bps
+    assert got * 8 / 120 / len(seeds) >= 0.4 * 0.5 * link.bps
 
 
 # --- feedback ---------------------------------------------------------------------------------------------------------
@@ -298,7 +303,7 @@ def sending(bps: float, seconds: float, down: SendSideEstimator, *, delay_s: flo
     """A packet each 20 ms, acknowledged at once."""
     size, total = int(bps / 8 / 50), 0
     for _n in range(int(seconds * 10)):
-        packets = [(now_s + k / 50, size, now_s + k / 50 + delay_s) for k in range(5)]
+        packets = [(now_s + k / 50, size, 1, now_s + k / 50 + delay_s) for k in range(5)]
         now_s += 0.1
         total += 5 * size
         down.sent(total, 0, now_s)
@@ -315,20 +320,21 @@ def test_the_clock_of_the_client_wraps() -> None:
     assert not down.limited
 
 
-def test_what_was_never_sent_is_ignored() -> None:
-    down = SendSideEstimator()
-    assert not down.acknowledged([(0.0, 0, 5.0)] * 10, 10.0)
-    assert not down.acknowledged([], 10.0)
+def test_feedback_about_nothing_is_ignored() -> None:
+    assert not SendSideEstimator().acknowledged([], 10.0)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(
-        st.lists(st.tuples(st.floats(0, 200), st.integers(0, 1500), st.floats(-1e9, 1e9)), max_size=20), max_size=20
+        st.lists(
+            st.tuples(st.floats(0, 200), st.integers(1, 1500), st.integers(1, 16), st.floats(-1e9, 1e9)), max_size=20
+        ),
+        max_size=20,
     ),
     st.booleans(),
 )
-def test_forged_feedback_has_bounds(reports: list[list[tuple[float, int, float]]], whole: bool) -> None:
+def test_forged_feedback_has_bounds(reports: list[list[Group]], whole: bool) -> None:
     down, now_s, total = SendSideEstimator(), 100.0, 0
     for report in reports:
         now_s += 0.05

@@ -13,7 +13,7 @@ from support.media_client import run
 from support.variants import variants
 
 from sfu import bridge
-from sfu.media.bandwidth.delays import Acknowledged
+from sfu.media.bandwidth.delays import Group
 from sfu.media.bandwidth.estimator import BandwidthEstimator
 from sfu.media.bandwidth.send_side import SendSideEstimator
 from sfu.media.peer import subscriber
@@ -312,9 +312,9 @@ def test_feedback_of_a_queue_that_grows_lowers_what_is_allowed_at_once() -> None
 class Noting(SendSideEstimator):
     whole: ClassVar[list[bool]] = []
 
-    def acknowledged(self, packets: Sequence[Acknowledged], now_s: float, *, whole: bool = True) -> bool:
+    def acknowledged(self, groups: Sequence[Group], now_s: float, *, whole: bool = True) -> bool:
         self.whole.append(whole)
-        return super().acknowledged(packets, now_s, whole=whole)
+        return super().acknowledged(groups, now_s, whole=whole)
 
 
 def test_feedback_that_was_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

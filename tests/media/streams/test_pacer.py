@@ -567,7 +567,8 @@ def test_a_probe_is_steady_and_ends(repeatable: bool) -> None:
         for one in peer.again:
             element, number = struct.unpack_from("!BH", one.data, 16)
             assert element == codecs.TRANSPORT_CC_ID << 4 | 1
-            assert scene.buffers.history.sent(number) == (pytest.approx(one.at_s), len(one.data))
+            ((sent_s, n_bytes, _, _),) = scene.buffers.history.match([number], [0])
+            assert (sent_s, n_bytes) == (pytest.approx(one.at_s), len(one.data))
             if not repeatable:
                 assert one.data[0] & 0x20
                 assert one.data[-1] == len(one.data) - 20 == PADDING_BYTES
@@ -598,6 +599,7 @@ def test_paced_packets_have_the_numbers_and_times_at_which_they_leave() -> None:
         for one in peer.media:
             element, number = struct.unpack_from("!BH", one.data, 16)
             assert element == codecs.TRANSPORT_CC_ID << 4 | 1
-            assert scene.buffers.history.sent(number) == (pytest.approx(one.at_s), len(one.data))
+            ((sent_s, n_bytes, _, _),) = scene.buffers.history.match([number], [0])
+            assert (sent_s, n_bytes) == (pytest.approx(one.at_s), len(one.data))
 
     play(test)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from itertools import accumulate
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.media.rtp import codecs, headers
-from sfu.media.streams.send_history import ELEMENT, NO_NUMBER, NUMBERS, WORDS, SendHistory
+from sfu.media.rtp.twcc import TICK_S
+from sfu.media.streams.send_history import ELEMENT, NO_NUMBER, NUMBERS, TOGETHER_TICKS, WORDS, SendHistory
 from sfu.media.transport.rows import READ_BATCH
 
 PAYLOAD = b"payload"
@@ -25,6 +27,11 @@ def enter(history: SendHistory, lengths: list[int], now_s: float) -> list[int]:
     history.next, number = first + len(lengths), first & 0xFFFF
     history.bursts[number] = first, now_s, lengths
     return [word >> 8 & 0xFFFF for word in WORDS[number : number + len(lengths)]]
+
+
+def sent(history: SendHistory, seq16: int) -> tuple[float, int] | None:
+    """When the packet with this number was sent, and its length."""
+    return next(((sent_s, n_bytes) for sent_s, n_bytes, _, _ in history.match([seq16], [0])), None)
 
 
 def number_of(packet: bytearray) -> int | None:
@@ -52,9 +59,40 @@ def test_each_of_the_last_numbers_tells_time_and_length_of_its_packet(bursts: li
             given_out += [(number, float(at), length) for number, length in zip(numbers, lengths, strict=True)]
     assert [number for number, _, _ in given_out] == [(start + i) & 0xFFFF for i in range(len(given_out))]
     for number, sent_s, length in given_out:
-        assert history.sent(number) == (sent_s, length)
-    assert history.sent(start + len(given_out)) == (0.0, 0)  # the next one, which nobody was sent
-    assert history.sent(start - 1) == (0.0, 0)
+        assert sent(history, number) == (sent_s, length)
+    assert sent(history, start + len(given_out)) is None  # the next one, which nobody was sent
+    assert sent(history, start - 1) is None
+
+
+@given(
+    st.lists(st.lists(st.integers(60, 1400), min_size=1, max_size=READ_BATCH), min_size=1, max_size=20),
+    st.integers(0, 2 * NUMBERS),
+    st.lists(st.tuples(st.booleans(), st.integers(-5, 40)), max_size=20 * READ_BATCH),
+)
+def test_what_arrived_together_is_one_group(
+    bursts: list[list[int]], start: int, arrivals: list[tuple[bool, int]]
+) -> None:
+    """Every packet that arrived is counted once, with its own length, whichever are missing among them."""
+    history = SendHistory()
+    history.next = start
+    packets = [
+        (number, float(at), length)
+        for at, lengths in enumerate(bursts)
+        for number, length in zip(enter(history, lengths, float(at)), lengths, strict=True)
+    ]
+    ticks = list(accumulate(delta for _, delta in arrivals))
+    came = [(i, tick) for i, ((there, _), tick) in enumerate(zip(arrivals, ticks, strict=True)) if there]
+    came = [(i, tick) for i, tick in came if i < len(packets)]
+    first = packets[0][0]
+    groups = history.match([first + i for i, _ in came], [tick for _, tick in came])
+    assert sum(n for _, _, n, _ in groups) == len(came)
+    at = 0
+    for sent_s, n_bytes, n, arrived_s in groups:
+        own = [(*packets[i], tick) for i, tick in came[at : at + n]]
+        assert {one[1] for one in own} == {sent_s}
+        assert (n_bytes, arrived_s) == (sum(one[2] for one in own), own[0][3] * TICK_S)
+        assert 0 <= own[-1][3] - own[0][3] <= TOGETHER_TICKS
+        at += n
 
 
 def test_what_a_round_of_numbers_ago_was_sent_is_forgotten() -> None:
@@ -63,8 +101,8 @@ def test_what_a_round_of_numbers_ago_was_sent_is_forgotten() -> None:
     for round_s, size in ((1.0, READ_BATCH), (2.0, READ_BATCH - 1)):
         for _ in range(NUMBERS // size + 1):
             numbers = enter(history, [size] * size, round_s)
-            assert [history.sent(number) for number in numbers] == [(round_s, size)] * size
-    assert {history.sent(number) for number in range(NUMBERS)} == {(2.0, READ_BATCH - 1)}
+            assert [sent(history, number) for number in numbers] == [(round_s, size)] * size
+    assert {sent(history, number) for number in range(NUMBERS)} == {(2.0, READ_BATCH - 1)}
 
 
 def test_a_number_replaces_another_one_or_padding_and_nothing_else() -> None:
