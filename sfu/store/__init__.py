@@ -2,7 +2,7 @@
 
 Here also: which files the settings mean (data.py), and the file of a backup (archive.py), which holds rows of all
 tables. Not here: who may do what (tenancy/, calls/) and HTTP (api/).
-Read this file, then database.py and engines.py, which all others stand on.
+Read this file, then database.py, engines.py and drivers.py, which all others stand on.
 """
 
 from __future__ import annotations

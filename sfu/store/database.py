@@ -1,7 +1,7 @@
 """Statements, transactions and the schema, and error handling while the database is unavailable.
 
 Everything public is called from trio and runs on the portal's asyncio loop. Only its own deadline can interrupt a
-statement there.
+statement there. Most reads of SQLite take less than beginning a task there, and run in between (quick.py).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import anyio
@@ -22,7 +23,7 @@ from sfu.store.engines import OPEN_ERRORS, Engine, engine_of
 from sfu.store.migrations import NO_SCRIPTS
 from sfu.store.portal import Portal, PortalStopped, open_portal
 from sfu.store.remedies import remedy
-from sfu.store.statements import Row, Statements, Work
+from sfu.store.statements import Row, Statements, Work, bound
 
 T = TypeVar("T")
 
@@ -84,7 +85,8 @@ class Database:
 
     async def read(self, sql: str, /, timeout_s: float = CALL_S, **values: Any) -> list[Row]:
         """Runs a SELECT and returns its rows."""
-        return await self._finish(lambda statements: statements.all(sql, **values), timeout_s, write=False)
+        quick = partial(self._engine.read_quickly, sql, bound(values))
+        return await self._finish(lambda statements: statements.all(sql, **values), timeout_s, write=False, quick=quick)
 
     async def read_one(self, sql: str, /, **values: Any) -> Row | None:
         rows = await self.read(sql, **values)
@@ -191,7 +193,7 @@ class Database:
 
     async def _once(self, work: Work[T], begin: str, committed: Callable[[], object] = lambda: None) -> T:
         async with self._engine.connection(write=begin == self._engine.begin) as connection:
-            statements = Statements(connection, [])
+            statements = Statements(connection.raw_connection, self._engine.driver, [])
             await statements.script(begin)
             result = await work(statements)
             with anyio.CancelScope(shield=True):  # cancelled half-way, nobody would know whether it happened
@@ -207,25 +209,35 @@ class Database:
         except OPEN_ERRORS as error:
             raise DatabaseUnavailable(f"The database fails: {_words(error)}.") from error
 
-    async def _finish(self, work: Work[T], timeout_s: float, *, write: bool = True, whole: bool = False) -> T:
-        """Runs `work` on a connection; if `whole`, as one transaction."""
+    async def _finish(
+        self,
+        work: Work[T],
+        timeout_s: float,
+        *,
+        write: bool = True,
+        whole: bool = False,
+        quick: Callable[[], T | None] | None = None,
+    ) -> T:
+        """Runs `work` on a connection; if `whole`, as one transaction. Not if `quick`, tried before, returns more than
+        None."""
         said = [CONNECT]
 
         async def once() -> T:
             said[:] = [CONNECT]
             async with self._engine.connection(write=write) as connection:
+                lock_rows = self._engine.lock_rows if whole else ""
+                statements = Statements(connection.raw_connection, self._engine.driver, said, lock_rows)
                 if whole:
-                    said.append(self._engine.begin)
-                    await connection.execute(self._engine.begin)
-                result = await work(Statements(connection, said, self._engine.lock_rows if whole else ""))
+                    await statements.script(self._engine.begin)
+                result = await work(statements)
                 if whole:
-                    said.append("COMMIT")
-                    await connection.execute("COMMIT")
+                    await statements.script("COMMIT")
                 return result
 
         for left in reversed(range(TRIES)):
             try:
-                result = await self._portal.finish(once, timeout_s=timeout_s)
+                found = None if quick is None else await self._portal.quick(quick, timeout_s)
+                result = await self._portal.finish(once, timeout_s=timeout_s) if found is None else found
             except Exception as error:
                 fault = "away" if isinstance(error, PortalStopped) else self._engine.fault(error)
                 if fault == "ours":

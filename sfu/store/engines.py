@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,8 @@ from databases.core import Connection as Connection
 from databases.core import DatabaseURL
 
 from sfu.store import bulk, claims
+from sfu.store.drivers import Driver, PostgreSQLDriver, Row, SQLiteDriver
+from sfu.store.quick import QuickReader
 from sfu.store.urls import parse_url
 
 BUSY_S = 3.0
@@ -67,6 +69,7 @@ class Engine(Protocol):
     begin_snapshot: str
     """Statements that begin a transaction of any length that sees the database as it was at one moment."""
     bulk: bulk.Bulk
+    driver: Driver
     lock_schema: str
     """Statements that lock the schema against other starting servers until the transaction ends; may be empty."""
     lock_rows: str
@@ -81,6 +84,10 @@ class Engine(Protocol):
 
         If the block fails, an open transaction is rolled back.
         """
+
+    def read_quickly(self, sql: str, values: Mapping[str, Any]) -> list[Row] | None:
+        """The rows of a SELECT, if it takes next to no time. None if not, if it fails, or if the engine cannot tell: it
+        must run on a `connection` then. Called on the loop, which it blocks."""
 
     def claim(self) -> bool:
         """Registers this process as a server of the database until `close`. Whether it is certainly the only one.
@@ -110,6 +117,7 @@ class SQLite:
     begin = "BEGIN IMMEDIATE"
     lock_schema = lock_rows = ""
     bulk: bulk.Bulk = bulk.SQLiteBulk()
+    driver: Driver = SQLiteDriver()
 
     def __init__(self, url: DatabaseURL, *, alone: bool = False) -> None:
         self._url, self._alone = url, alone
@@ -118,6 +126,7 @@ class SQLite:
         self._writing = asyncio.Lock()
         self._locked: tuple[float, sqlite3.Error] | None = None  # when another process last kept a write out
         self._readers: asyncio.Queue[_Held] = asyncio.Queue()
+        self._quick: QuickReader | None = None
 
     async def open(self) -> None:
         _prepare(Path(self._url.database))
@@ -129,6 +138,9 @@ class SQLite:
                 reader = await self._hold(held)
                 await reader.connection.execute("PRAGMA query_only = ON")
                 self._readers.put_nowait(reader)
+            self._quick = held.enter_context(
+                closing(QuickReader(self._url.database, partial(_SQLiteConnection, threading.Event())))
+            )
             self._held = held.pop_all()
 
     async def _hold(self, held: AsyncExitStack) -> _Held:
@@ -138,7 +150,11 @@ class SQLite:
         return _Held(await held.enter_async_context(database.connection()), stop)
 
     async def close(self) -> None:
+        self._quick = None
         await self._held.aclose()
+
+    def read_quickly(self, sql: str, values: Mapping[str, Any]) -> list[Row] | None:
+        return None if self._quick is None else self._quick.read(sql, values)
 
     def claim(self) -> bool:
         try:
@@ -270,6 +286,7 @@ class _SQLiteConnection(sqlite3.Connection):
 
     def __init__(self, stop: threading.Event, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.row_factory = sqlite3.Row
         self.set_progress_handler(stop.is_set, STEPS)
         for pragma in ("synchronous = NORMAL", "foreign_keys = ON", "cache_size = -16384"):
             self.execute(f"PRAGMA {pragma}")
@@ -292,6 +309,7 @@ class PostgreSQL:
     lock_schema = f"{_UNTIMED}; SELECT pg_advisory_xact_lock(7331002)"
     lock_rows = " FOR NO KEY UPDATE"
     bulk: bulk.Bulk = bulk.PostgreSQLBulk()
+    driver: Driver = PostgreSQLDriver()
     begin_snapshot = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_UNTIMED}"
 
     def __init__(self, url: DatabaseURL, *, alone: bool = False) -> None:
@@ -318,6 +336,9 @@ class PostgreSQL:
 
     async def close(self) -> None:
         await self._database.disconnect()  # if cancelled, it aborts the connections
+
+    def read_quickly(self, sql: str, values: Mapping[str, Any]) -> list[Row] | None:
+        return None
 
     def claim(self) -> bool:
         return False

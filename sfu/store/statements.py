@@ -7,30 +7,29 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from databases.core import Connection
-
 from sfu.refusals import BadValue
+from sfu.store.drivers import Driver, Row
+
+__all__ = ["Row", "Statements", "Work", "bound"]
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
 
 
 class Statements:
     """SQL on one connection. Lives on the asyncio side, so use it only inside `Database.transaction`."""
 
-    def __init__(self, connection: Connection, said: list[str], lock_rows: str = "") -> None:
-        """`said` collects each statement before it runs. `lock_rows` turns a SELECT into one that locks rows."""
-        self.raw: Any = connection.raw_connection  # aiosqlite's or asyncpg's, for sfu.store.bulk
-        self._connection = connection
+    def __init__(self, raw: Any, driver: Driver, said: list[str], lock_rows: str = "") -> None:
+        """`raw` is aiosqlite's or asyncpg's connection. `said` collects each statement before it runs. `lock_rows`
+        turns a SELECT into one that locks rows."""
+        self.raw = raw
+        self._driver = driver
         self._said = said
         self._lock_rows = lock_rows
 
     async def all(self, sql: str, /, **values: Any) -> list[Row]:
         """The rows of a SELECT, or of a statement with RETURNING."""
         self._said.append(sql)
-        rows = [row._mapping for row in await self._connection.fetch_all(sql, bound(values))]
-        names = tuple(rows[0].keys()) if rows else ()
-        return [dict(zip(names, row, strict=True)) for row in rows]  # in both engines, rows iterate over values
+        return await self._driver.fetch(self.raw, sql, bound(values))
 
     async def one(self, sql: str, /, **values: Any) -> Row | None:
         rows = await self.all(sql, **values)
@@ -43,11 +42,11 @@ class Statements:
 
     async def run(self, sql: str, /, **values: Any) -> None:
         self._said.append(sql)
-        await self._connection.execute(sql, bound(values))
+        await self._driver.fetch(self.raw, sql, bound(values))
 
     async def run_many(self, sql: str, values: Sequence[Mapping[str, Any]]) -> None:
         self._said.append(sql)
-        await self._connection.execute_many(sql, [bound(item) for item in values])
+        await self._driver.run_many(self.raw, sql, [bound(item) for item in values])
 
     async def script(self, sql: str, /) -> None:
         """Runs a statement of the schema as it is, without parsing `:names` as parameters."""
@@ -63,7 +62,7 @@ def bound(values: Mapping[str, Any]) -> dict[str, Any]:
     bound = dict(values)
     for name, value in values.items():
         if isinstance(value, datetime):
-            bound[name] = value.astimezone(UTC)  # SQLAlchemy drops the zone for SQLite
+            bound[name] = value.astimezone(UTC)
         elif isinstance(value, str) and _UNSTORABLE.search(value):
             raise BadValue(f"{name}: must be text without NUL and lone surrogates.")
     return bound
