@@ -130,12 +130,13 @@ def create_app(config: Config, counters: Counters, *, page: bool = True) -> Quar
     async def identify() -> None:
         begin_request()
 
+    defaults = page_headers(config.allowed_origins) | {"Cache-Control": "no-cache"}
+
     @app.after_request
     async def protect(response: Response) -> Response:
         response.headers["X-Request-Id"] = request_id()
-        for name, value in page_headers(config.allowed_origins).items():
-            response.headers.setdefault(name, value)
-        response.headers.setdefault("Cache-Control", "no-cache")
+        there = {name.lower() for name, _ in response.headers}
+        response.headers.extend((name, value) for name, value in defaults.items() if name.lower() not in there)
         return response
 
     return app

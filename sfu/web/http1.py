@@ -270,6 +270,7 @@ class _Protocol(H11Protocol):
         super().__init__(http.app, http.hypercorn, http.context, group, ConnectionState({}), secure, peer, local, send)
         self._settings, self._counters, self._proxies, self._http = http.config, http.counters, http.proxies, http
         self._host = ""  # of the last request
+        self._unsent = b""
         self._peer, self._secure, self._slot = peer, secure, slot
         self.connection._receive_buffer = _Lines()
 
@@ -310,11 +311,24 @@ class _Protocol(H11Protocol):
         raise _RefusedError(status_code, "The request is not valid HTTP/1.1, or its head is too long.")
 
     async def _send_h11_event(self, event: Any) -> None:
+        """A head waits for the first part of its body, which follows at once: so most responses are one segment."""
         if isinstance(event, h11.Response):
             self._counters.add("sfu_http_requests_total", status=str(event.status_code))
             if self._secure and (more := self._http.transport_security(self._host)):
                 event = h11.Response(status_code=event.status_code, headers=[*event.headers, *more])
-        await super()._send_h11_event(event)
+        try:
+            self._unsent += self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if not isinstance(event, h11.Response):
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if self._unsent:
+            data, self._unsent = self._unsent, b""
+            await self.send(RawData(data=data))
 
     async def refuse(self, refused: _RefusedError) -> None:
         """Sends the refusal. Checks and hypercorn refuse a request only before its response has begun."""
@@ -326,6 +340,7 @@ class _Protocol(H11Protocol):
         if refused.with_body:
             await self._send_h11_event(h11.Data(data=body))
             await self._send_h11_event(h11.EndOfMessage())
+        await self._flush()
 
 
 def refusal(error: SfuError) -> bytes:
@@ -375,6 +390,8 @@ def _below(base_path: bytes, target: bytes) -> bytes:
 
 def _readable(request: h11.Request) -> h11.Request:
     """The request as the libraries behind h11 need it: in ASCII, and without Upgrade, which was acted upon here."""
+    if all(name != b"upgrade" and value.isascii() for name, value in request.headers):
+        return request
     headers = [(name, value.translate(TO_ASCII)) for name, value in request.headers if name != b"upgrade"]
     return h11.Request(method=request.method, target=request.target, headers=headers, http_version=request.http_version)
 
