@@ -385,7 +385,7 @@ class _Edge:
     async def drain(self) -> None:
         """Closes idle keep-alive connections at once and returns when the last connection has ended."""
         await self._http.context.terminated.set()
-        for scope in self._opening:
+        for scope in (*self._opening, *self._http.idle):
             scope.cancel()
         while self._open:
             self._ended = trio.Event()

@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection: hypercorn's parser, with each head checked first, until an upgrade at /ws.
 
-All code that depends on private parts of hypercorn and h11 is here. hypercorn cancels, shields and closes from any
+All code that depends on private parts of hypercorn is here; heads.py has that of h11. hypercorn cancels, shields and closes from any
 task. Here, only the task that reads a connection ends it, and other tasks signal that task.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 from http import HTTPStatus
@@ -18,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import h11
 import hypercorn
 import trio
-from h11._receivebuffer import ReceiveBuffer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
@@ -29,8 +26,8 @@ from hypercorn.utils import wrap_app
 
 from sfu.errors import SfuError, TooManyConnections
 from sfu.web.app import CODES, PROBLEM_TYPE, SECURITY_HEADERS, problem
-from sfu.web.bodies import STREAMED
-from sfu.web.proxies import Proxies, Seen, members
+from sfu.web.heads import Lines, below, faults, is_upgrade, readable
+from sfu.web.proxies import Proxies, Seen
 from sfu.web.proxy_protocol import Client
 from sfu.web.slots import Slot
 from sfu.web.streams import GONE, READ_BYTES, PacedStream, TcpStream, Upgraded
@@ -49,12 +46,6 @@ LINGER_S = 1.0
 the client may lose the response."""
 
 DAY_S = 86_400
-HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[\w-]{1,63}(\.[\w-]{1,63}){0,31}\.?)?(:\d{0,5})?\Z", re.ASCII)
-ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
-BARE_LF = re.compile(rb"(?<!\r)\n")
-UPGRADE_PATH = b"/ws"
-TO_ASCII = bytes(range(128)) + b"?" * 128
-"""Headers may have other bytes (RFC 9110 section 5.5). hypercorn, Quart and wsproto raise exceptions on them."""
 
 
 class Http:
@@ -68,6 +59,7 @@ class Http:
         self.tls, self.signaling = tls, True
         self.proxies = Proxies(config.trusted_proxies, seen)
         self.context = WorkerContext(None)
+        self.idle = set[trio.CancelScope]()  # of connections that wait for a request
         self.app = wrap_app(app, 0, "asgi")
         self.hypercorn = hypercorn.Config()
         self.hypercorn.keep_alive_timeout = config.keep_alive_s
@@ -118,7 +110,8 @@ class _UpgradeError(Exception):
 class Connection(TCPServer):
     """One HTTP connection, until it ends or is upgraded. After an upgrade, `upgraded` is set and the stream is open.
 
-    hypercorn's base class provides the timer for idle connections and the send lock.
+    hypercorn's base class provides the send lock. Its timer for idle connections is a task for each request; here it is
+    a deadline.
     """
 
     protocol: _Protocol  # type: ignore[assignment]
@@ -145,20 +138,18 @@ class Connection(TCPServer):
         async with TaskGroup() as group:
             self._task_group = group
             self.protocol = _Protocol(self._http, group, secure, peer, local, self.protocol_send, self._slot)
-            await self.idle_task.restart(group, self._idle_timeout)
             await self._read_data()
         if self.upgraded is None:
             await self._finish()
 
     async def protocol_send(self, event: Event) -> None:
-        # quart-trio cancels the request's task during its last send; without the shield the idle timer would not start
-        with trio.CancelScope(shield=True):
-            if isinstance(event, Updated):
-                if not self._over:
-                    if event.idle:
-                        self._slot.answered()
-                    await super().protocol_send(event)
-            elif isinstance(event, Closed):
+        if isinstance(event, Updated):
+            if event.idle:
+                self._slot.answered()
+            self._idles(event.idle)
+            return
+        with trio.CancelScope(shield=True):  # quart-trio cancels the request's task during its last send
+            if isinstance(event, Closed):
                 await self._end()
             elif isinstance(event, RawData):
                 async with self.send_lock:
@@ -166,6 +157,17 @@ class Connection(TCPServer):
                         await self.paced.send_all(event.data)
                     except GONE:
                         await self._end()
+
+    def _idles(self, idle: bool) -> None:
+        """Between two requests, reading ends after a while, and at once if the server stops."""
+        if idle and not self._over:
+            self._reading.deadline = trio.current_time() + self._http.hypercorn.keep_alive_timeout
+            self._http.idle.add(self._reading)
+            if self._http.context.terminated.is_set():
+                self._reading.cancel()
+        else:
+            self._reading.deadline = math.inf
+            self._http.idle.discard(self._reading)
 
     async def _end(self) -> None:
         self._over = True
@@ -175,6 +177,7 @@ class Connection(TCPServer):
     async def _read_data(self) -> None:
         """Reads until the connection ends or is upgraded. A request that runs at the client's EOF is still answered."""
         finished = False
+        self._idles(True)
         with self._reading:
             try:
                 finished = await self._read_requests()
@@ -185,7 +188,7 @@ class Connection(TCPServer):
             except GONE:
                 pass  # closed by the client or by the idle timer
         self._over = True
-        await self.idle_task.stop()
+        self._idles(False)
         if not finished:
             await self.protocol.handle(Closed())
 
@@ -238,20 +241,6 @@ class Connection(TCPServer):
         await self.paced.aclose()
 
 
-class _Lines(ReceiveBuffer):
-    """h11's buffer, which also takes lines that end in a bare LF, and folded ones (RFC 9112 sections 2.2 and 5.2). A
-    proxy may read the same bytes as another request, so the head, or the trailers, of such a request are refused."""
-
-    def maybe_extract_lines(self) -> list[bytearray] | None:
-        before = bytes(self)
-        lines = super().maybe_extract_lines()
-        if lines is not None:
-            bare = BARE_LF.search(before, 0, len(before) - len(self))
-            if bare or any(line.startswith((b" ", b"\t")) for line in lines[1:]):
-                raise h11.RemoteProtocolError("a bare LF or a folded line")
-        return lines
-
-
 class _Protocol(H11Protocol):
     """hypercorn's HTTP/1.1 without its upgrades to HTTP/2 and WebSocket."""
 
@@ -272,7 +261,7 @@ class _Protocol(H11Protocol):
         self._host = ""  # of the last request
         self._unsent = b""
         self._peer, self._secure, self._slot = peer, secure, slot
-        self.connection._receive_buffer = _Lines()
+        self.connection._receive_buffer = Lines()
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Called by hypercorn for every head. Raises _RefusedError or _UpgradeError.
@@ -281,7 +270,7 @@ class _Protocol(H11Protocol):
         """
         with_body = event.method != b"HEAD"
         event = self._located(event)
-        for wrong, status, detail in _faults(event, self._settings):
+        for wrong, status, detail in faults(event, self._settings):
             if wrong:
                 raise _RefusedError(status, detail, with_body=with_body)
         self._host = next((value.decode() for name, value in event.headers if name == b"host"), "")
@@ -291,16 +280,16 @@ class _Protocol(H11Protocol):
             self._slot.asked(address)
         except TooManyConnections as error:
             raise _RefusedError(error.status, str(error), code=error.code, with_body=with_body) from None
-        if self._http.signaling and _is_upgrade(event):
-            raise _UpgradeError(_readable(event))
+        if self._http.signaling and is_upgrade(event):
+            raise _UpgradeError(readable(event))
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Called by hypercorn after _check_protocol. Ignores offers of other protocols (RFC 9110 section 7.8)."""
-        await super()._create_stream(_readable(self._located(request)))
+        await super()._create_stream(readable(self._located(request)))
 
     def _located(self, request: h11.Request) -> h11.Request:
         """The request with its target as a path below this server's root (RFC 9112 section 3.2)."""
-        target = _below(self._settings.base_path.encode(), request.target)
+        target = below(self._settings.base_path.encode(), request.target)
         if target == request.target:
             return request
         headers, version = request.headers, request.http_version
@@ -354,61 +343,6 @@ def refusal(error: SfuError) -> bytes:
 
 def _fields(body: bytes) -> dict[str, str]:
     return {"Content-Type": PROBLEM_TYPE, "Content-Length": str(len(body)), "Connection": "close"} | SECURITY_HEADERS
-
-
-def _faults(request: h11.Request, config: Config) -> Iterable[tuple[bool, int, str]]:
-    """Reasons to refuse a head that h11 has accepted: whether each applies, its status and its sentence.
-
-    Host values that are no host name raise exceptions inside Quart. A request whose length is ambiguous could hide
-    another request from a proxy (RFC 9112 section 6.3).
-    """
-    headers = list(request.headers)
-    lengths = [int(value) for name, value in headers if name == b"content-length"]
-    chunked = any(name == b"transfer-encoding" for name, _ in headers)
-    has_body = chunked or any(lengths)
-    size = len(request.target) + sum(len(name) + len(value) + 4 for name, value in headers)
-    yield not request.http_version.startswith(b"1."), 505, "This server speaks HTTP/1.1."
-    yield size > config.head_bytes, 431, f"The head of a request may have up to {config.head_bytes} bytes."
-    yield chunked and bool(lengths), 400, "A request has either a Content-Length or a Transfer-Encoding."
-    yield chunked and request.http_version == b"1.0", 400, "A request with a Transfer-Encoding must be HTTP/1.1."
-    yield not request.target.startswith(b"/"), 400, "The request's target is not a path."
-    hosts = [value.decode("latin1") for name, value in headers if name == b"host"]
-    yield not all(HOST.match(host) for host in hosts), 400, "The Host header is not a host name."
-    yield _is_upgrade(request) and has_body, 400, "A request for a WebSocket must not have a body."
-    streamed = request.target.partition(b"?")[0].decode("latin1") in STREAMED
-    limit = max(config.body_bytes, config.file_bytes) if streamed else config.body_bytes
-    yield max(lengths, default=0) > limit, 413, f"The body of this request may have up to {limit} bytes."
-
-
-def _below(base_path: bytes, target: bytes) -> bytes:
-    """The target without the scheme and host of its absolute form, and without the base path."""
-    if origin := ORIGIN.match(target):
-        rest = target[origin.end() :]
-        target = rest if rest.startswith(b"/") else b"/" + rest
-    return target[len(base_path) :] if target.startswith(base_path + b"/") else target
-
-
-def _readable(request: h11.Request) -> h11.Request:
-    """The request as the libraries behind h11 need it: in ASCII, and without Upgrade, which was acted upon here."""
-    if all(name != b"upgrade" and value.isascii() for name, value in request.headers):
-        return request
-    headers = [(name, value.translate(TO_ASCII)) for name, value in request.headers if name != b"upgrade"]
-    return h11.Request(method=request.method, target=request.target, headers=headers, http_version=request.http_version)
-
-
-def _is_upgrade(request: h11.Request) -> bool:
-    """Whether this is a WebSocket handshake at /ws. trio-websocket checks the details."""
-    return (
-        request.method == b"GET"
-        and request.http_version != b"1.0"
-        and request.target.partition(b"?")[0] == UPGRADE_PATH
-        and "websocket" in lower(members(request.headers, b"upgrade"))
-        and "upgrade" in lower(members(request.headers, b"connection"))
-    )
-
-
-def lower(texts: Iterable[str]) -> set[str]:
-    return {text.lower() for text in texts}
 
 
 def socket_of(stream: TcpStream) -> trio.socket.SocketType:
