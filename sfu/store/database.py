@@ -19,6 +19,7 @@ from sfu.errors import ConfigError
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import migrations
 from sfu.store.bulk import Bulk
+from sfu.store.drivers import Driver
 from sfu.store.engines import OPEN_ERRORS, Engine, engine_of
 from sfu.store.migrations import NO_SCRIPTS
 from sfu.store.portal import Portal, PortalStopped, open_portal
@@ -222,17 +223,19 @@ class Database:
         None."""
         said = [CONNECT]
 
+        async def together(raw: Any, driver: Driver) -> T:
+            statements = Statements(raw, driver, said, self._engine.lock_rows if whole else "")
+            if whole:
+                await statements.script(self._engine.begin)
+            result = await work(statements)
+            if whole:
+                await statements.script("COMMIT")
+            return result
+
         async def once() -> T:
             said[:] = [CONNECT]
             async with self._engine.connection(write=write) as connection:
-                lock_rows = self._engine.lock_rows if whole else ""
-                statements = Statements(connection.raw_connection, self._engine.driver, said, lock_rows)
-                if whole:
-                    await statements.script(self._engine.begin)
-                result = await work(statements)
-                if whole:
-                    await statements.script("COMMIT")
-                return result
+                return await self._engine.driver.together(connection.raw_connection, together)
 
         for left in reversed(range(TRIES)):
             try:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 Row = Mapping[str, Any]
 Values = Mapping[str, Any]
+T = TypeVar("T")
+Together = Callable[[Any, "Driver"], Coroutine[Any, Any, T]]
+"""Work that takes a connection and the driver for it."""
 
 KNOWN = 1024
 """Most statements whose translation is kept. All that this package has are some two hundred."""
@@ -27,6 +30,13 @@ _NAME = re.compile(r"'[^']*'|(?<![:\w]):(\w+)")
 class Driver(Protocol):
     """`raw` is the library's own connection."""
 
+    async def together(self, raw: Any, work: Together[T]) -> T:
+        """Awaits `work(raw, driver)` with the connection and the driver that its statements take. It may await nothing
+        else than those."""
+
+    async def script(self, raw: Any, sql: str) -> None:
+        """Runs a statement as it is, without parameters or rows."""
+
     async def fetch(self, raw: Any, sql: str, values: Values) -> list[Row]:
         """Runs a statement, and returns its rows, if it has any."""
 
@@ -35,7 +45,14 @@ class Driver(Protocol):
 
 
 class SQLiteDriver:
-    """aiosqlite. Each call is one trip to the thread of the connection."""
+    """aiosqlite. Each call is one trip to the thread of the connection; `together` is one in all."""
+
+    async def together(self, raw: Any, work: Together[T]) -> T:
+        return cast(T, await raw._execute(lambda: _driven(work(raw._conn, _DIRECT))))
+
+    async def script(self, raw: Any, sql: str) -> None:
+        cursor = await raw.execute(sql)
+        await cursor.close()
 
     async def fetch(self, raw: Any, sql: str, values: Values) -> list[Row]:
         return self.rows(await raw.execute_fetchall(sql, self.as_text(values)))
@@ -63,8 +80,43 @@ class SQLiteDriver:
         return found
 
 
+class DirectDriver:
+    """sqlite3, on the thread of the connection: nothing here waits for another one."""
+
+    async def together(self, raw: Any, work: Together[T]) -> T:
+        return await work(raw, self)
+
+    async def script(self, raw: Any, sql: str) -> None:
+        raw.check().execute(sql).close()
+
+    async def fetch(self, raw: Any, sql: str, values: Values) -> list[Row]:
+        return SQLiteDriver.rows(raw.check().execute(sql, SQLiteDriver.as_text(values)).fetchall())
+
+    async def run_many(self, raw: Any, sql: str, values: Sequence[Values]) -> None:
+        raw.check().executemany(sql, [SQLiteDriver.as_text(one) for one in values]).close()
+
+
+_DIRECT = DirectDriver()
+
+
+def _driven(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast(T, done.value)
+    work.close()
+    raise RuntimeError("a transaction may await only its statements")
+
+
 class PostgreSQLDriver:
     """asyncpg, which prepares each statement once per connection."""
+
+    async def together(self, raw: Any, work: Together[T]) -> T:
+        return await work(raw, self)
+
+    async def script(self, raw: Any, sql: str) -> None:
+        await raw.execute(sql)
 
     async def fetch(self, raw: Any, sql: str, values: Values) -> list[Row]:
         text, names = _numbered(sql)

@@ -287,11 +287,19 @@ class _SQLiteConnection(sqlite3.Connection):
     def __init__(self, stop: threading.Event, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.row_factory = sqlite3.Row
+        self._stop = stop
         self.set_progress_handler(stop.is_set, STEPS)
         for pragma in ("synchronous = NORMAL", "foreign_keys = ON", "cache_size = -16384"):
             self.execute(f"PRAGMA {pragma}")
         self.create_function("date_part", 2, _date_part, deterministic=True)
         self.create_function("greatest", 2, max, deterministic=True)
+
+    def check(self) -> sqlite3.Connection:
+        """This connection, for one more statement. Raises sqlite3.OperationalError if none may begin: nobody waits for
+        the result any more."""
+        if self._stop.is_set():
+            raise sqlite3.OperationalError("stopped")
+        return self
 
 
 def _date_part(_epoch: str, time: str | None) -> float | None:

@@ -51,7 +51,7 @@ class Statements:
     async def script(self, sql: str, /) -> None:
         """Runs a statement of the schema as it is, without parsing `:names` as parameters."""
         self._said.append(sql)
-        await self.raw.execute(sql)
+        await self._driver.script(self.raw, sql)
 
 
 Work = Callable[[Statements], Awaitable[T]]

@@ -1,7 +1,7 @@
 """HTTP/1.1 on one connection: hypercorn's parser, with each head checked first, until an upgrade at /ws.
 
-All code that depends on private parts of hypercorn is here; heads.py has that of h11. hypercorn cancels, shields and closes from any
-task. Here, only the task that reads a connection ends it, and other tasks signal that task.
+All code that depends on private parts of hypercorn is here; heads.py has that of h11. hypercorn cancels, shields and
+closes from any task. Here, only the task that reads a connection ends it, and other tasks signal that task.
 """
 
 from __future__ import annotations

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sfu.store import Store
+from sfu.store import Store, open_store
 from sfu.store.drivers import _numbered
+from sfu.store.statements import Statements
+from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["support.storing"]
 
@@ -44,3 +48,17 @@ async def test_values_are_read_back(store: Store) -> None:
     )  # fmt: skip
     assert found is not None
     assert (found["user_name"], found["leave_reason"]) == ("Zoë %s $1", None)
+
+
+async def test_a_transaction_may_await_only_its_statements(tmp_path: Path, server_key: ServerKey) -> None:
+    """On SQLite it runs as a whole in another thread."""
+
+    async def work(statements: Statements) -> None:
+        await statements.run("UPDATE companies SET name = 'changed'")
+        await asyncio.sleep(0)
+
+    async with open_store(f"sqlite:///{tmp_path}/sfu.db", server_key) as store:
+        company = await store.companies.ensure_default()
+        with pytest.raises(RuntimeError, match="may await only its statements"):
+            await store.database.transaction(work)
+        assert await store.companies.by_id(company.id) == company
