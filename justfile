@@ -22,10 +22,13 @@ test *options: _dev _browsers
 test-pythons *options: _dev
     @exec {{ bin }}/python tests/support/pythons.py "$@"
 
-# Measure what a packet costs and how much the server carries; `bench store` measures the database; --help tells more
+# Measure packets, and how much the server carries; `bench store` measures the database, `bench http` requests; --help tells more
 [no-exit-message]
 bench *options: _dev
-    @if [ "${1:-}" = store ]; then shift; exec {{ bin }}/python tests/bench/store.py "$@"; fi; \
+    @case "${1:-}" in \
+        store) shift; exec {{ bin }}/python tests/bench/store.py "$@";; \
+        http) shift; exec {{ bin }}/python tests/bench/rest.py "$@";; \
+        esac; \
         exec {{ bin }}/python -m tests.bench "$@"
 
 # Run what takes long: the other tests, then calls over networks that lose packets; --help tells more
