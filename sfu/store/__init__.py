@@ -32,14 +32,15 @@ from sfu.store.rooms import Rooms
 from sfu.store.servers import LOOK_S, Servers
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
+from sfu.store.trail import Trail
 from sfu.tenancy.keys import ServerKey
 
 __all__ = ["Store", "has_companies", "open_store"]
 
 log = logging.getLogger(__name__)
 
-RULINGS = 1000
-"""Most bans and room changes queued for the database."""
+RULINGS = 2000
+"""Most bans, room changes and entries about calls queued for the database."""
 LINES = 10_000
 """Most chat lines queued for the database."""
 FRESH_BEATS = 3
@@ -73,6 +74,7 @@ class Store:
     bans: Bans
     chat: Chat
     files: Files
+    trail: Trail
     leaves: Later
     rulings: Later
     lines: Later
@@ -146,6 +148,7 @@ async def open_store(
             Bans(database, clock, rulings),
             Chat(database, clock, lines, chat_kept_s=chat_kept_s),
             Files(database, clock, chat_kept_s=chat_kept_s),
+            Trail(database, clock, rulings),
             leaves,
             rulings,
             lines,

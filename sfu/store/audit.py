@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sfu.store.records import json_text
@@ -25,8 +25,37 @@ class Author:
     address: str = ""
     request_id: str = ""
 
+    @property
+    def shown(self) -> dict[str, str]:
+        """What events say of the author. No name and no address: an event is about somebody else."""
+        return {"kind": self.kind, "id": self.id}
+
 
 SERVER = Author("server")
+
+ACTIONS: Mapping[str, str] = {
+    "company.created": "A company was created.",
+    "company.changed": "A company was enabled or disabled.",
+    "company.key_rotated": "A company got a new API key; the one before it stopped working.",
+    "company.secret_rotated": "A company got a new signing secret, which ended all of its tokens.",
+    "token.issued": "A token was made.",
+    "token.revoked": "A token was revoked.",
+    "room.created": "A room was created, other than by somebody who entered it.",
+    "room.changed": "Settings of a room were changed, also by a moderator in a call.",
+    "room.deleted": "A room was deleted.",
+    "call.ended": "A call was ended for everybody.",
+    "participant.removed": "Somebody was removed from a call.",
+    "participant.muted": "Somebody was muted by somebody else.",
+    "lobby.admitted": "Somebody was let in from the lobby.",
+    "lobby.refused": "Somebody in the lobby was refused.",
+    "ban.lifted": "A ban was lifted.",
+    "chat.deleted": "A line of chat was deleted, with its file.",
+    "file.shared": "A file was shared in a call.",
+    "person.forgotten": "Everything about a person was erased. The entry does not name them.",
+    "backup.restored": "The data were replaced by those of a backup.",
+}
+"""Everything that is recorded, with what it means. `target` is the id of the company, token, room, session, ban, line
+or file; of a person in the lobby, the id that they wait under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +87,24 @@ ADD = """
 """
 
 
+def shown(time: datetime) -> str:
+    """A time in `before` and `after`: RFC 3339, in UTC."""
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What differs between two states of the same thing: the old values and the new ones."""
+    names = [name for name in after if before.get(name) != after[name]]
+    return {name: before.get(name) for name in names}, {name: after[name] for name in names}
+
+
 async def record(statements: Statements, now: datetime, author: Author, *changes: Change) -> None:
     """Writes changes within the transaction that makes them."""
     await statements.run_many(ADD, [row(now, author, change) for change in changes])
 
 
 def row(now: datetime, author: Author, change: Change) -> dict[str, Any]:
-    """The values of ADD, for a queue of statements (sfu.store.later): it may write them twice, hence the id."""
+    """The values of ADD."""
     return {
         "id": str(uuid.uuid4()),
         "company_id": change.company_id,

@@ -9,11 +9,15 @@ from datetime import datetime
 
 from sfu.errors import Removed
 from sfu.limits.rates import place
+from sfu.store import audit
+from sfu.store.audit import SERVER, Author, Change, shown
 from sfu.store.database import Database
+from sfu.store.events import Event
 from sfu.store.later import Later
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
 from sfu.store.records import Ban, Session, canonical_id
-from sfu.store.statements import Statements
+from sfu.store.statements import Statements, bound
+from sfu.store.trail import Told, step_of
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +40,34 @@ class Bans:
         ON CONFLICT DO NOTHING
     """
 
-    def add(self, session: Session, *, until: datetime, by: str) -> None:
-        """Bans the person of this session; never blocks. All joins from now on respect it.
+    def add(self, session: Session, *, until: datetime | None, by: str = "", author: Author = SERVER) -> None:
+        """Records that the person of this session was removed, and bans them; never blocks. All joins from now on
+        respect it. Without `until` they are not banned. `by` is the moderator's name.
 
         A person with a token is identified by the token, others by their name and address together.
         """
-        anonymous = session.token_id is None
-        queued = self._rulings.add(
-            self.ADD,
-            id=str(uuid.uuid4()),
-            company_id=session.company_id,
-            room_id=session.room_id,
-            user_name=session.user_name,
-            token_id=session.token_id,
-            name_key=_key(session.user_name) if anonymous else "",
-            address=place(session.peer_address) if anonymous else "",
-            banned_by=by,
-            now=self._clock(),
-            expires_at=until,
+        now, anonymous = self._clock(), session.token_id is None
+        ban = bound(
+            {
+                "id": str(uuid.uuid4()),
+                "company_id": session.company_id,
+                "room_id": session.room_id,
+                "user_name": session.user_name,
+                "token_id": session.token_id,
+                "name_key": _key(session.user_name) if anonymous else "",
+                "address": place(session.peer_address) if anonymous else "",
+                "banned_by": by,
+                "now": now,
+                "expires_at": until,
+            }
         )
-        if not queued:
+
+        async def write(statements: Statements) -> Told:
+            if until is not None:
+                await statements.run(self.ADD, **ban)
+            return _removal(session, until, author)
+
+        if not self._rulings.add_step(step_of(now, author, write)):
             log.error("session=%s ban=dropped reason=queue_full", session.id)
 
     async def holds(self, company_id: str, room_id: str, user_name: str, *, token_id: str | None, address: str) -> bool:
@@ -87,14 +99,34 @@ class Bans:
 
     LIFT = "DELETE FROM bans WHERE company_id = :company_id AND room_id = :room_id AND id = :id RETURNING *"
 
-    async def lift(self, company_id: str, room_id: str, ban_id: str) -> Ban | None:
+    async def lift(self, company_id: str, room_id: str, ban_id: str, author: Author = SERVER) -> Ban | None:
         """Deletes a ban and returns it; None if it does not exist. Accepts any text as `ban_id`."""
         known = canonical_id(ban_id)
         if known is None:
             return None
         await self._rulings.flush()
-        row = await self._database.write_one(self.LIFT, company_id=company_id, room_id=room_id, id=known)
-        return Ban.of(row) if row else None
+        now, key = self._clock(), {"company_id": company_id, "room_id": room_id, "id": known}
+
+        async def work(statements: Statements) -> Ban | None:
+            row = await statements.one(self.LIFT, **key)
+            if row is None:
+                return None
+            ban = Ban.of(row)
+            before = {"user_name": ban.user_name, "token_id": ban.token_id, "banned_until": shown(ban.expires_at)}
+            change = Change("ban.lifted", company_id, ban.id, room_id, before, user_name=ban.user_name)
+            await audit.record(statements, now, author, change)
+            return ban
+
+        return await self._database.transaction(work)
+
+
+def _removal(session: Session, until: datetime | None, author: Author) -> Told:
+    """What is recorded of somebody's removal."""
+    about = {"user_name": session.user_name, "banned_until": until and shown(until)}
+    place_, whom = (session.company_id, session.room_id), (session.user_name, session.id)
+    change = Change("participant.removed", place_[0], session.id, place_[1], None, about, *whom)
+    data = {"session_id": session.id, **about, "by": author.shown}
+    return change, (Event("participant.removed", *place_, data, *whom),)
 
 
 CHECK = """

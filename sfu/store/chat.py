@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sfu.refusals import BadCursor
+from sfu.store import audit
+from sfu.store.audit import SERVER, Author, Change, shown
 from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
@@ -102,7 +104,7 @@ class Chat:
     DELETE = "DELETE FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id AND id = :id RETURNING *"
     DELETE_FILE = "DELETE FROM files WHERE company_id = :company_id AND id = :file_id"
 
-    async def delete(self, company_id: str, room_id: str, line_id: str) -> bool:
+    async def delete(self, company_id: str, room_id: str, line_id: str, author: Author = SERVER) -> bool:
         """Deletes a line and its file; false if it does not exist. Accepts any text as `line_id`."""
         known = canonical_id(line_id)
         if known is None:
@@ -111,9 +113,15 @@ class Chat:
 
         async def work(statements: Statements) -> bool:
             row = await statements.one(self.DELETE, company_id=company_id, room_id=room_id, id=known)
-            if row is not None and row["file_id"] is not None:
+            if row is None:
+                return False
+            if row["file_id"] is not None:
                 await statements.run(self.DELETE_FILE, company_id=company_id, file_id=row["file_id"])
-            return row is not None
+            sent_at = shown(datetime.fromtimestamp(row["sent_ms"] / 1000, UTC))
+            before = {"user_name": row["user_name"], "sent_at": sent_at, "file": row["file_id"] is not None}
+            change = Change("chat.deleted", company_id, known, room_id, before, user_name=row["user_name"])
+            await audit.record(statements, self._clock(), author, change)
+            return True
 
         return await self._database.transaction(work)
 

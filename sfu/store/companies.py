@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from sfu.errors import ConfigError
 from sfu.refusals import CompanyExists, CompanyNotFound
+from sfu.store import audit
+from sfu.store.audit import SERVER, Author, Change
 from sfu.store.database import Database
 from sfu.store.records import Company, Tier, canonical_id
-from sfu.store.statements import Row
+from sfu.store.statements import Row, Statements
 from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
 
 DEFAULT_NAME = "default"
@@ -27,9 +30,9 @@ class Companies:
         self._server_key = server_key
         self._clock = clock
 
-    async def create(self, name: str, tier: Tier = "free") -> tuple[Company, Secret[str]]:
+    async def create(self, name: str, tier: Tier = "free", author: Author = SERVER) -> tuple[Company, Secret[str]]:
         """Creates a company; returns it with its API key, which cannot be read again. Raises CompanyExists."""
-        company, api_key = await self._add(name, tier, is_default=False)
+        company, api_key = await self._add(name, tier, author, is_default=False)
         if company is None:
             raise CompanyExists(f"A company {name!r} already exists.")
         return company, api_key
@@ -40,7 +43,7 @@ class Companies:
         """The company of anonymous rooms, made at the first start. Nobody knows its first API key: use `rotate_key`."""
         row = await self._database.read_one(self.DEFAULT)
         if row is None:
-            await self._add(DEFAULT_NAME, "free", is_default=True)
+            await self._add(DEFAULT_NAME, "free", SERVER, is_default=True)
             row = await self._database.read_one(self.DEFAULT)
         return _found(row)
 
@@ -93,39 +96,53 @@ class Companies:
         WHERE id = :company_id RETURNING *
     """
 
-    async def rotate_key(self, company_id: str) -> tuple[Company, Secret[str]]:
+    async def rotate_key(self, company_id: str, author: Author = SERVER) -> tuple[Company, Secret[str]]:
         """Creates a new API key; the old one stops working at once. Raises CompanyNotFound."""
         api_key = new_api_key()
-        row = await self._database.write_one(
-            self.ROTATE_KEY,
-            company_id=company_id,
-            key_prefix=visible_prefix(api_key.reveal()),
-            key_hash=digest(api_key.reveal()),
-            now=self._clock(),
-        )
-        return _found(row), api_key
+        prefix = visible_prefix(api_key.reveal())
+        values = {"key_prefix": prefix, "key_hash": digest(api_key.reveal())}
+        change = Change("company.key_rotated", company_id, company_id, after={"key_prefix": prefix})
+        company = await self._change(self.ROTATE_KEY, values, author, change)
+        return company, api_key
 
     ROTATE_SECRET = """
         UPDATE companies SET sealed_secret = :sealed_secret, updated_at = :now WHERE id = :company_id RETURNING *
     """
 
-    async def rotate_secret(self, company_id: str) -> Company:
+    async def rotate_secret(self, company_id: str, author: Author = SERVER) -> Company:
         """Creates a new signing secret, which invalidates all tokens of the company. Raises CompanyNotFound."""
         sealed = self._server_key.seal(new_signing_secret(), company_id)
-        row = await self._database.write_one(
-            self.ROTATE_SECRET, company_id=company_id, sealed_secret=sealed, now=self._clock()
-        )
-        return _found(row)
+        change = Change("company.secret_rotated", company_id, company_id)
+        return await self._change(self.ROTATE_SECRET, {"sealed_secret": sealed}, author, change)
 
-    SET_ACTIVE = "UPDATE companies SET is_active = :active, updated_at = :now WHERE id = :company_id RETURNING *"
+    SET_ACTIVE = """
+        UPDATE companies SET is_active = :active, updated_at = :now
+        WHERE id = :company_id AND is_active <> :active RETURNING *
+    """
 
-    async def set_active(self, company_id: str, active: bool) -> Company:
+    async def set_active(self, company_id: str, active: bool, author: Author = SERVER) -> Company:
         """Enables or disables a company. Raises CompanyNotFound.
 
         Callers must refuse the keys and tokens of a disabled company.
         """
-        row = await self._database.write_one(self.SET_ACTIVE, company_id=company_id, active=active, now=self._clock())
-        return _found(row)
+        values = {"active": active}
+        change = Change(
+            "company.changed", company_id, company_id, None, {"is_active": not active}, {"is_active": active}
+        )
+        return await self._change(self.SET_ACTIVE, values, author, change)
+
+    async def _change(self, sql: str, values: Mapping[str, Any], author: Author, change: Change) -> Company:
+        """Runs an UPDATE of a company, and records it if it found something to change. Raises CompanyNotFound."""
+        now, key = self._clock(), {"company_id": change.target}
+
+        async def work(statements: Statements) -> Company:
+            row = await statements.one(sql, **key, **values, now=now)
+            if row is None:
+                return _found(await statements.one(self.BY_ID, **key))
+            await audit.record(statements, now, author, change)
+            return Company.of(row)
+
+        return await self._database.transaction(work)
 
     ADD = """
         INSERT INTO companies (id, name, key_prefix, key_hash, sealed_secret, tier, is_default, created_at, updated_at)
@@ -133,21 +150,31 @@ class Companies:
         ON CONFLICT DO NOTHING RETURNING *
     """
 
-    async def _add(self, name: str, tier: Tier, *, is_default: bool) -> tuple[Company | None, Secret[str]]:
+    async def _add(
+        self, name: str, tier: Tier, author: Author, *, is_default: bool
+    ) -> tuple[Company | None, Secret[str]]:
         """Inserts a company. None if the name, or for the default company another default, already exists."""
-        company_id, api_key = str(uuid.uuid4()), new_api_key()
-        row = await self._database.write_one(
-            self.ADD,
-            id=company_id,
-            name=name,
-            key_prefix=visible_prefix(api_key.reveal()),
-            key_hash=digest(api_key.reveal()),
-            sealed_secret=self._server_key.seal(new_signing_secret(), company_id),
-            tier=tier,
-            is_default=is_default,
-            now=self._clock(),
-        )
-        return (Company.of(row) if row else None), api_key
+        company_id, api_key, now = str(uuid.uuid4()), new_api_key(), self._clock()
+        values = {
+            "id": company_id,
+            "name": name,
+            "key_prefix": visible_prefix(api_key.reveal()),
+            "key_hash": digest(api_key.reveal()),
+            "sealed_secret": self._server_key.seal(new_signing_secret(), company_id),
+            "tier": tier,
+            "is_default": is_default,
+            "now": now,
+        }
+
+        async def work(statements: Statements) -> Company | None:
+            row = await statements.one(self.ADD, **values)
+            if row is None:
+                return None
+            change = Change("company.created", company_id, company_id, after={"name": name, "tier": tier})
+            await audit.record(statements, now, author, change)
+            return Company.of(row)
+
+        return await self._database.transaction(work), api_key
 
 
 def _misfit(names: list[str]) -> str:

@@ -29,7 +29,28 @@ class Event:
     data: Mapping[str, Any]
     user_name: str = ""
     session_id: str | None = None
+    at: datetime | None = None
+    """When it happened, if it is recorded later …"""
+    id: str = ""
+    """… and its id, if its transaction may run twice."""
 
+
+TYPES: Mapping[str, str] = {
+    "room.created": "A room was created, other than by somebody who entered it.",
+    "room.changed": "Settings of a room were changed, through the API or by a moderator in the call.",
+    "room.deleted": "A room was deleted, and its tokens were revoked.",
+    "room.started": "The first person entered a room: a call began.",
+    "room.ended": "The last person left a room: the call is over.",
+    "token.revoked": "A token was revoked.",
+    "participant.joined": "Somebody entered a room.",
+    "participant.left": "Somebody left a room for good.",
+    "participant.removed": "Somebody was removed from a call by a moderator, the API or the operator.",
+    "participant.muted": "Somebody was muted by a moderator or the API.",
+    "lobby.waiting": "Somebody waits in the lobby of a room.",
+    "lobby.admitted": "Somebody was let in from the lobby.",
+    "lobby.refused": "Somebody no longer waits and was not let in: refused, too late, or gone. `reason` is the code.",
+}
+"""Every type of event, with what it means."""
 
 NUMBER = "UPDATE companies SET last_seq = last_seq + :count WHERE id = :company_id RETURNING last_seq"
 ADD = """
@@ -56,13 +77,13 @@ def _rows(events: Sequence[Event], seq: int, now: datetime) -> list[dict[str, An
         {
             "company_id": event.company_id,
             "seq": seq + number,
-            "id": str(uuid.uuid4()),
+            "id": event.id or str(uuid.uuid4()),
             "type": event.type,
             "room_id": event.room_id,
             "user_name": event.user_name,
             "session_id": event.session_id,
             "data": json_text("data", event.data),
-            "at": now,
+            "at": event.at or now,
         }
         for number, event in enumerate(events, 1)
     ]

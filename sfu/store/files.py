@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sfu.refusals import FilesFull, FilesOff
+from sfu.store import audit
+from sfu.store.audit import SERVER, Author, Change
 from sfu.store.database import Database
 from sfu.store.records import FILE_S, File, canonical_id
 from sfu.store.statements import Statements
@@ -27,13 +29,14 @@ class Files:
         VALUES (:id, :company_id, :room_id, :name, :type, :size, :sent_ms, :expires_ms)
     """
 
-    async def add(self, room: str, file: File, *, limit_bytes: int) -> None:
+    async def add(self, room: str, file: File, author: Author = SERVER, *, limit_bytes: int) -> None:
         """Records a file shared in the room with this `RoomRules.id`.
 
         Raises FilesOff, also if the room was deleted, or FilesFull if its files would exceed `limit_bytes`. The file
         can be downloaded for at least an hour, even if the room's chat is kept for less.
         """
-        sent_ms = int(self._clock().timestamp() * 1000)
+        now = self._clock()
+        sent_ms = int(now.timestamp() * 1000)
 
         async def work(statements: Statements) -> None:
             found = await statements.one(self.LOCK_ROOM, room=room)  # others who add a file to this room wait here
@@ -54,6 +57,9 @@ class Files:
                 sent_ms=sent_ms,
                 expires_ms=sent_ms + 1000 * max(kept_s, FILE_S),
             )
+            about = {"name": file.name, "type": file.type, "size": file.size}
+            change = Change("file.shared", key["company_id"], file.id, key["room_id"], None, about, *_sharer(author))
+            await audit.record(statements, now, author, change)
 
         await self._database.transaction(work)
 
@@ -73,3 +79,8 @@ class Files:
         """Those of the sorted `ids` that are recorded."""
         rows = await self._database.read(self.KNOWN, first=ids[0], last=ids[-1])
         return {str(row["id"]) for row in rows}.intersection(ids)
+
+
+def _sharer(author: Author) -> tuple[str, str | None]:
+    """The person that a shared file is about."""
+    return (author.name, author.id) if author.kind == "person" else ("", None)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby, islice
 from typing import Any
@@ -16,14 +17,22 @@ from typing import Any
 import trio
 
 from sfu.refusals import DatabaseUnavailable
+from sfu.store import events
 from sfu.store.database import Database
+from sfu.store.events import Event
 from sfu.store.statements import Statements, bound
 
 BATCH = 200
 
 log = logging.getLogger(__name__)
 
-_Item = tuple[str, dict[str, Any]]
+Step = Callable[[Statements], Awaitable[Sequence[Event]]]
+"""Several statements that belong together. Returns the events of what it changed, which are recorded at the end of the
+transaction, when all other rows are locked. It may run twice."""
+
+LOCK = "SELECT id FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
+
+_Item = tuple[str | Step, dict[str, Any]]
 
 
 class Later:
@@ -49,6 +58,18 @@ class Later:
         if len(self._items) >= self._limit:
             return False
         self._items.append((sql, bound(values)))
+        self._more.set()
+        return True
+
+    def add_step(self, step: Step, place: Mapping[str, str] | None = None) -> bool:
+        """Queues statements that are committed together, or not at all; false if the queue is full.
+
+        `place`, company and room id, is the room that they need locked. The rooms of all steps that are written
+        together are locked first, in order, so that no two transactions wait for each other.
+        """
+        if len(self._items) >= self._limit:
+            return False
+        self._items.append((step, dict(place or {})))
         self._more.set()
         return True
 
@@ -81,14 +102,27 @@ class Later:
             except DatabaseUnavailable:
                 raise
             except Exception:
-                log.exception("write=dropped sql=%r", " ".join(item[0].split())[:60])
+                log.exception("write=dropped what=%r", _shown(item[0]))
 
     async def _run(self, items: list[_Item], statements: Statements) -> None:
         if self._lock_room:
-            for room in sorted({values["room"] for _, values in items}):
+            for room in sorted({values["room"] for what, values in items if isinstance(what, str)}):
                 await statements.lock(self._lock_room, room=room)
-        for sql, group in groupby(items, key=lambda item: item[0]):
-            await statements.run_many(sql, sorted((values for _, values in group), key=_row))
+        steps = [place for what, place in items if not isinstance(what, str) and place]
+        for company_id, room_id in sorted({(place["company_id"], place["room_id"]) for place in steps}):
+            await statements.lock(LOCK, company_id=company_id, room_id=room_id)
+        happened: list[Event] = []
+        for what, group in groupby(items, key=lambda item: item[0]):
+            if isinstance(what, str):
+                await statements.run_many(what, sorted((values for _, values in group), key=_row))
+            else:
+                happened += await what(statements)
+        if happened:
+            await events.record(statements, datetime.now(UTC), *happened)
+
+
+def _shown(what: str | Step) -> str:
+    return " ".join(what.split())[:60] if isinstance(what, str) else getattr(what, "__qualname__", repr(what))
 
 
 def _row(values: Mapping[str, Any]) -> tuple[str, str]:

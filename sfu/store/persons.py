@@ -45,13 +45,20 @@ _STAY = """
 """
 _LINES = f"SELECT l.{{}} FROM chat_lines AS l WHERE l.company_id = :company_id AND EXISTS ({_STAY})"
 _STAYS = "SELECT id FROM sessions WHERE id = :id OR token_id = :id"
+_WAITED = "(substr({}, 1, 6) = 'lobby.' AND (room_id, user_name) = (:room_id, :name))"
+"""Nobody has a session in the lobby, so this one's time there is known by the name alone."""
+_OWN = f"SELECT CAST(id AS TEXT) FROM ({_STAYS} UNION ALL SELECT id FROM tokens WHERE id = :id) AS own"
 BY_ID = {
     "chat_lines": f"id IN ({_LINES.format('id')})",
     "files": f"id IN ({_LINES.format('file_id')})",
     "bans": "(token_id = :id OR token_id IS NULL AND (room_id, user_name, address) = (:room_id, :name, :address))",
     "sessions": "(id = :id OR token_id = :id)",
     "tokens": "id = :id",
-    **dict.fromkeys(("deliveries", "events", "audit_entries"), f"session_id IN ({_STAYS})"),
+    "deliveries": f"(session_id IN ({_STAYS}) OR {_WAITED.format('type')})",
+    "events": f"(session_id IN ({_STAYS}) OR {_WAITED.format('type')})",
+    "audit_entries": f"""
+        (session_id IN ({_STAYS}) OR target IN ({_OWN}) OR by_id IN ({_OWN}) OR {_WAITED.format("action")})
+    """,
 }
 """The rows of a person known by a token or a session. Lines of chat are theirs if written under their name, in their
 room, during their stay; the two seconds allow for clocks."""

@@ -11,12 +11,16 @@ from itertools import accumulate
 from typing import Any
 
 from sfu.refusals import RoomDeleted, RoomExists, RoomNotFound
+from sfu.store import audit, events
+from sfu.store.audit import SERVER, Author, Change, difference
 from sfu.store.database import Database
+from sfu.store.events import Event
 from sfu.store.later import Later
 from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import FILE_S, Room, RoomSettings, json_text
 from sfu.store.returns import EXPEL, returnable_since
 from sfu.store.statements import Statements
+from sfu.store.trail import Told, step_of
 
 PAGE_METADATA = 1 << 18
 """Most characters of metadata in a page of rooms, unless one room has more."""
@@ -85,19 +89,21 @@ class Rooms:
         ON CONFLICT DO NOTHING RETURNING *, 0 AS participants
     """
 
-    async def create(self, company_id: str, room_id: str, settings: RoomSettings) -> Room:
+    async def create(self, company_id: str, room_id: str, settings: RoomSettings, author: Author = SERVER) -> Room:
         """Creates a room. Raises RoomExists, or BadValue for metadata that cannot be stored."""
-        row = await self._database.write_one(
-            self.CREATE,
-            id=str(uuid.uuid4()),
-            company_id=company_id,
-            room_id=room_id,
-            **_plain(settings),
-            now=self._clock(),
-        )
-        if row is None:
-            raise RoomExists(f"A room {room_id!r} already exists.")
-        return Room.of(row)
+        now, key, plain = self._clock(), {"company_id": company_id, "room_id": room_id}, _plain(settings)
+
+        async def work(statements: Statements) -> Room:
+            row = await statements.one(self.CREATE, id=str(uuid.uuid4()), **key, **plain, now=now)
+            if row is None:
+                raise RoomExists(f"A room {room_id!r} already exists.")
+            room = Room.of(row)
+            change = Change("room.created", company_id, room.id, room_id, None, _settings(room))
+            await audit.record(statements, now, author, change)
+            await events.record(statements, now, _event("room.created", room, author, settings=_settings(room)))
+            return room
+
+        return await self._database.transaction(work)
 
     LOCK = "SELECT id FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
 
@@ -128,7 +134,13 @@ class Rooms:
     """
 
     async def update(
-        self, company_id: str, room_id: str, changes: Mapping[str, Any], *, judge: Judge = lambda room: None
+        self,
+        company_id: str,
+        room_id: str,
+        changes: Mapping[str, Any],
+        author: Author = SERVER,
+        *,
+        judge: Judge = lambda room: None,
     ) -> Room:
         """Changes these settings and keeps the others, also if several callers change a room at once.
 
@@ -139,8 +151,7 @@ class Rooms:
 
         async def work(statements: Statements) -> Room:
             room = await self._current(statements, key, judge)
-            kept = {spec.name: getattr(room, spec.name) for spec in fields(RoomSettings)}
-            settings = RoomSettings(**{**kept, **changes})
+            settings = RoomSettings(**{**_settings(room), **changes})
             kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
             row = await statements.one(self.UPDATE, **key, **_plain(settings), now=now)
             assert row is not None
@@ -149,7 +160,12 @@ class Rooms:
             else:
                 await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.KEEP_FILES, **key, kept_ms=1000 * max(kept_s, FILE_S))
-            return Room.of({**row, "participants": room.participants})
+            changed = Room.of({**row, "participants": room.participants})
+            change, happened = _changed(room, _settings(changed), author)
+            if change is not None:
+                await audit.record(statements, now, author, change)
+            await events.record(statements, now, *happened)
+            return changed
 
         return await self._database.transaction(work)
 
@@ -159,12 +175,21 @@ class Rooms:
         WHERE company_id = :company_id AND room_id = :room_id
     """
 
-    def set(self, company_id: str, room_id: str, *, locked: bool | None, lobby: bool | None) -> None:
+    def set(
+        self, company_id: str, room_id: str, author: Author = SERVER, *, locked: bool | None, lobby: bool | None
+    ) -> None:
         """Queues a change of the values that are not None; never blocks. All joins from now on respect it."""
-        queued = self._rulings.add(
-            self.SET, company_id=company_id, room_id=room_id, locked=locked, lobby=lobby, now=self._clock()
-        )
-        if not queued:
+        now, key = self._clock(), {"company_id": company_id, "room_id": room_id}
+        values = {name: value for name, value in (("locked", locked), ("lobby", lobby)) if value is not None}
+
+        async def write(statements: Statements) -> Told:
+            row = await statements.one(self.GET, **key)
+            if row is None:
+                return None, ()  # it was deleted meanwhile
+            await statements.run(self.SET, **key, locked=locked, lobby=lobby, now=now)
+            return _changed(Room.of(row), values, author)
+
+        if not self._rulings.add_step(step_of(now, author, write), key):
             log.error("room=%r change=dropped reason=queue_full", room_id)
 
     DELETE = "DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
@@ -185,7 +210,9 @@ class Rooms:
         WHERE company_id = :company_id AND room_id = :room_id AND revoked_at IS NULL AND expires_at > :now
     """
 
-    async def delete(self, company_id: str, room_id: str, *, judge: Judge = lambda room: None) -> None:
+    async def delete(
+        self, company_id: str, room_id: str, author: Author = SERVER, *, judge: Judge = lambda room: None
+    ) -> None:
         """Deletes a room with its chat, files and bans. Closes its sessions; their history is kept.
 
         Its tokens are revoked, or the next join would create the room again. Raises RoomNotFound or what `judge`
@@ -195,7 +222,7 @@ class Rooms:
         await self._rulings.flush()
 
         async def work(statements: Statements) -> None:
-            await self._current(statements, key, judge)
+            room = await self._current(statements, key, judge)
             await statements.run(self.DELETE, **key)
             await statements.lock(self.OPEN_SESSIONS, **key)
             await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=RoomDeleted.code)
@@ -204,8 +231,28 @@ class Rooms:
             await statements.run(self.DELETE_CHAT, **key)
             await statements.run(self.DELETE_FILES, **key)
             await statements.run(self.DELETE_BANS, **key)
+            change = Change("room.deleted", company_id, room.id, room_id, _settings(room))
+            await audit.record(statements, now, author, change)
+            await events.record(statements, now, _event("room.deleted", room, author))
 
         await self._database.transaction(work)
+
+
+def _settings(room: Room) -> dict[str, Any]:
+    return {spec.name: getattr(room, spec.name) for spec in fields(RoomSettings)}
+
+
+def _changed(room: Room, settings: Mapping[str, Any], author: Author) -> Told:
+    """What is recorded of new settings of a room; nothing if they are those that it has."""
+    before, after = difference(_settings(room), settings)
+    if not after:
+        return None, ()
+    change = Change("room.changed", room.company_id, room.id, room.room_id, before, after)
+    return change, (_event("room.changed", room, author, changed=after),)
+
+
+def _event(kind: str, room: Room, author: Author, **more: Any) -> Event:
+    return Event(kind, room.company_id, room.room_id, {"id": room.id, **more, "by": author.shown})
 
 
 def _plain(settings: RoomSettings) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sfu.refusals import TokenError, TokenRevoked, TokenUnknown, TokenUsed
+from sfu.store import audit, events
+from sfu.store.audit import SERVER, Author, Change, shown
 from sfu.store.database import Database
+from sfu.store.events import Event
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
 from sfu.store.records import Token, canonical_id
 from sfu.store.statements import Statements
@@ -33,26 +37,32 @@ class Tokens:
         RETURNING *
     """
 
-    async def add(self, grant: tokens.Grant, token: str, *, single_use: bool = False) -> Token:
+    async def add(self, grant: tokens.Grant, token: str, author: Author = SERVER, *, single_use: bool = False) -> Token:
         """Records an issued token by its hash.
 
         No two tokens of this server are created in the same microsecond, so their order is that of their issue.
         """
-        self._newest = max(self._clock(), self._newest + timedelta.resolution)
-        row = await self._database.write_one(
-            self.ADD,
-            id=grant.id,
-            company_id=grant.company_id,
-            token_hash=digest(token),
-            room_id=grant.room_id,
-            user_name=grant.user_name,
-            permissions=json.dumps(grant.permissions.to_json()),
-            single_use=single_use,
-            created_at=self._newest,
-            expires_at=grant.expires_at,
-        )
-        assert row is not None
-        return Token.of(row)
+        now = self._newest = max(self._clock(), self._newest + timedelta.resolution)
+        values = {
+            "id": grant.id,
+            "company_id": grant.company_id,
+            "token_hash": digest(token),
+            "room_id": grant.room_id,
+            "user_name": grant.user_name,
+            "permissions": json.dumps(grant.permissions.to_json()),
+            "single_use": single_use,
+            "created_at": now,
+            "expires_at": grant.expires_at,
+        }
+
+        async def work(statements: Statements) -> Token:
+            row = await statements.one(self.ADD, **values)
+            assert row is not None
+            issued = Token.of(row)
+            await audit.record(statements, now, author, _change("token.issued", issued, None, _shown(issued)))
+            return issued
+
+        return await self._database.transaction(work)
 
     GET = "SELECT * FROM tokens WHERE company_id = :company_id AND id = :id"
 
@@ -83,17 +93,43 @@ class Tokens:
         return page([Token.of(row) for row in rows], limit, lambda token: (token.created_at.isoformat(), token.id))
 
     REVOKE = """
-        UPDATE tokens SET revoked_at = COALESCE(revoked_at, :now)
-        WHERE company_id = :company_id AND id = :id RETURNING *
+        UPDATE tokens SET revoked_at = :now
+        WHERE company_id = :company_id AND id = :id AND revoked_at IS NULL RETURNING *
     """
 
-    async def revoke(self, company_id: str, token_id: str) -> Token | None:
+    async def revoke(self, company_id: str, token_id: str, author: Author = SERVER) -> Token | None:
         """Revokes a token for good; idempotent. None if the company has no such token. Accepts any text."""
-        known = canonical_id(token_id)
+        known, now = canonical_id(token_id), self._clock()
         if known is None:
             return None
-        row = await self._database.write_one(self.REVOKE, company_id=company_id, id=known, now=self._clock())
-        return Token.of(row) if row else None
+        key = {"company_id": company_id, "id": known}
+
+        async def work(statements: Statements) -> Token | None:
+            row = await statements.one(self.REVOKE, **key, now=now)
+            if row is None:
+                row = await statements.one(self.GET, **key)
+                return Token.of(row) if row else None
+            token = Token.of(row)
+            await audit.record(statements, now, author, _change("token.revoked", token, _shown(token), None))
+            about = {"id": token.id, "by": author.shown}
+            await events.record(statements, now, Event("token.revoked", company_id, token.room_id, about))
+            return token
+
+        return await self._database.transaction(work)
+
+
+def _change(action: str, token: Token, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Change:
+    return Change(action, token.company_id, token.id, token.room_id, before, after, token.user_name)
+
+
+def _shown(token: Token) -> dict[str, Any]:
+    """What the audit log says of a token."""
+    return {
+        "user_name": token.user_name,
+        "permissions": token.permissions.to_json(),
+        "single_use": token.single_use,
+        "expires_at": shown(token.expires_at),
+    }
 
 
 def held_against(token: Token | None) -> TokenError | None:

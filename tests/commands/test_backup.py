@@ -51,7 +51,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trio.run(make, made)
     done = sfu("backup", str(file), env=env(made))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{file}: 2 companies, 1 audit entry, 1 tier, 2 rooms, 1 token, ")
+    assert done.stdout.startswith(f"{file}: 2 companies, 7 audit entries, 1 tier, 2 rooms, 1 token, ")
     assert "1 shared files (0.0 MB)" in done.stdout
     return folder
 
@@ -162,7 +162,7 @@ def test_a_restore_says_what_it_replaces_and_keeps_it(backup: Path, tmp_path: Pa
     assert refused.returncode == 2
     assert "There is no terminal to ask whether to do this. If it is right, add --yes." in refused.stderr
     assert (
-        f"  the database {there.data_dir / 'sfu.db'}: 2 companies, 1 audit entry, 1 tier, 2 rooms, 1 token, "
+        f"  the database {there.data_dir / 'sfu.db'}: 2 companies, 7 audit entries, 1 tier, 2 rooms, 1 token, "
         in refused.stderr
     )
     assert f"  2 shared files in {there.data_dir / 'files'}\n" in refused.stderr

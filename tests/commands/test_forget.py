@@ -22,7 +22,7 @@ pytest_plugins = ["support.storing"]
 
 KEY = bytes(range(32)).hex()
 
-ALL = "2 chat lines, 1 file, 1 session, 1 token, 1 delivery, 1 event, 1 audit entry"
+ALL = "2 chat lines, 1 file, 1 session, 1 token, 1 delivery, 1 event, 2 audit entries"
 
 
 async def make(config: Config) -> None:
