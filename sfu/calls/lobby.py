@@ -17,6 +17,7 @@ from sfu.protocol import server_messages
 from sfu.protocol.client_messages import Leave, decode
 from sfu.refusals import TokenExpired
 from sfu.settings.config import Config
+from sfu.store.audit import SERVER, Author
 
 FRAMES = 20
 """Most frames from a waiting client, which may only send `leave`. One that sends more is removed."""
@@ -27,6 +28,7 @@ SHARE = 5
 @dataclass(slots=True, eq=False)
 class Waiter:
     """A person in the lobby. `invited`: a moderator admitted them. `left`: they left. `error`: why they are refused.
+    `by`: who let them in or refused them, if it was somebody.
 
     `decided` is set once with the outcome, `changed` whenever `attended` may have changed.
     """
@@ -36,19 +38,20 @@ class Waiter:
     invited: bool = False
     left: bool = False
     error: SfuError | None = None
+    by: Author = SERVER
     decided: trio.Event = field(default_factory=trio.Event)
     changed: trio.Event = field(default_factory=trio.Event)
 
-    def invite(self) -> None:
+    def invite(self, author: Author = SERVER) -> None:
         """Admits them, unless it is already decided."""
         if not self.decided.is_set():
-            self.invited = True
+            self.invited, self.by = True, author
             self.decided.set()
 
-    def refuse(self, error: SfuError | None) -> None:
+    def refuse(self, error: SfuError | None, author: Author = SERVER) -> None:
         """Refuses them, unless it is already decided. None: they left by themselves."""
         if not self.decided.is_set():
-            self.error, self.left = error, error is None
+            self.error, self.left, self.by = error, error is None, author
             self.decided.set()
 
 
@@ -56,11 +59,20 @@ class Lobby:
     """The lobbies of all rooms.
 
     `changed` is called with a room's key when its list of waiters changed. `attended` says whether a moderator is in
-    the room with a key; call `look_again` when its result may have changed.
+    the room with a key; call `look_again` when its result may have changed. `came` and `went` are called with whoever
+    begins to wait, and with their outcome.
     """
 
-    def __init__(self, config: Config, changed: Callable[[str], None], attended: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        changed: Callable[[str], None],
+        attended: Callable[[str], bool],
+        came: Callable[[Waiter], None],
+        went: Callable[[Waiter], None],
+    ) -> None:
         self._config = config
+        self._came, self._went = came, went
         self._changed, self._attended = changed, attended
         self._rooms: dict[str, dict[str, Waiter]] = {}
 
@@ -134,6 +146,7 @@ class Lobby:
             raise RoomFull("Too many people are waiting to be admitted. Try again later.")
         waiter = Waiter(entry)
         self._rooms.setdefault(entry.key, waiters)[waiter.id] = waiter
+        self._came(waiter)
         self._changed(entry.key)
         return waiter
 
@@ -142,6 +155,7 @@ class Lobby:
         del waiters[waiter.id]
         if not waiters:
             del self._rooms[waiter.entry.key]
+        self._went(waiter)
         self._changed(waiter.entry.key)
 
     async def _tell(self, ws: WebSocketConnection, waiter: Waiter) -> None:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from sfu import errors
+from sfu.calls import facts
 from sfu.calls.admission import Entry
 from sfu.calls.chat import now_ms
-from sfu.calls.registry import Calls, Seat
+from sfu.calls.lobby import Waiter
+from sfu.calls.registry import Calls, Seat, author_of
 from sfu.errors import SfuError
 from sfu.logs import AUDIT, line, quoted
 from sfu.protocol.client_messages import ChangeRoom, EndCall, Moderate
@@ -18,6 +20,7 @@ from sfu.protocol.server_messages import Asked, Muted, Participant, RoomState
 from sfu.protocol.shared import MICROPHONE, SCREEN, SCREEN_AUDIO
 from sfu.refusals import RoomDeleted, TokenRevoked
 from sfu.store import records
+from sfu.store.audit import SERVER, Author
 
 audit = logging.getLogger(AUDIT)
 
@@ -54,11 +57,12 @@ class Moderation:
                 changes = {"locked": locked, "lobby": lobby}
                 state = replace(now, **{name: value for name, value in changes.items() if value is not None})
                 if state != now:
-                    self._hub.admission.store.rooms.set(entry.company_id, entry.room_id, locked=locked, lobby=lobby)
+                    where = (entry.company_id, entry.room_id)
+                    self._hub.admission.store.rooms.set(*where, author_of(by), locked=locked, lobby=lobby)
                     self._set(entry.key, state)
                     self._record("change_room", by, locked=state.locked, lobby=state.lobby)
             case EndCall():
-                self.end_call(entry.company_id, entry.room_id, by.record.id)
+                self.end_call(entry.company_id, entry.room_id, author_of(by))
                 self._record("end_call", by)
 
     def _record(self, what: str, by: Seat, **more: object) -> None:
@@ -70,24 +74,20 @@ class Moderation:
         key, source = by.peer.room.key, message.source or MICROPHONE
         if message.action in ("admit", "refuse"):
             if message.action == "refuse":
-                return {"name": quoted(self.refuse_waiting(key, message.peer))}
-            waiter = self._hub.lobby.find(key, message.peer)
-            if waiter is None:
-                raise errors.UnknownPeer("This person no longer waits.")
-            waiter.invite()
-            return {"name": quoted(waiter.entry.user_name)}
+                return {"name": quoted(self.refuse_waiting(key, message.peer, author_of(by)))}
+            return {"name": quoted(self.admit_waiting(key, message.peer, author_of(by)))}
         session = self._hub.find(key, message.peer)
         if session is None:
             raise errors.UnknownPeer
         match message.action:
             case "mute":
-                self._mute(session, source, by.peer.name)
+                self._mute(session, source, author_of(by))
             case "ask_unmute":
                 session.insist(Asked(by.peer.name, source))
             case "remove" if session is by:
                 raise errors.NotAllowed("You cannot remove yourself. Leave instead.")
             case "remove":
-                self.remove_person(session, by)
+                self.remove_person(session, author_of(by))
         return {"name": session.who["name"], "session": session.record.id}
 
     # --- by the REST API ----------------------------------------------------------------------------------------------
@@ -100,15 +100,17 @@ class Moderation:
         """Ends the call in a room that was deleted."""
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), RoomDeleted())
 
-    def end_call(self, company_id: str, room_id: str, by: str = errors.API) -> bool:
+    def end_call(self, company_id: str, room_id: str, author: Author = SERVER) -> bool:
         """Ends the call for everybody, including the lobby. The next person to join begins a new call.
 
-        `by`: see SfuError. False if nobody is there.
+        False if nobody is there.
         """
-        lobby = self._hub.lobby.waiting(f"{company_id}/{room_id}").waiting
-        found = bool(lobby or self._in(company_id, room_id))
+        lobby, here = self._hub.lobby.waiting(f"{company_id}/{room_id}").waiting, self._in(company_id, room_id)
+        found = bool(lobby or here)
+        if found:
+            facts.ended(self._hub.admission.store, company_id, room_id, author, people=len(here), waiting=len(lobby))
         error = errors.CallEnded()
-        error.by = by
+        error.by = facts.ender(author)
         self._end(lambda entry: (entry.company_id, entry.room_id) == (company_id, room_id), error)
         self._hub.admission.store.returns.expel(company_id, room_id, errors.CallEnded.code)
         return found
@@ -135,18 +137,18 @@ class Moderation:
         here = self._in(company_id, room_id)
         return [(replace(one.record, drops=one.drops.now), one.peer.described()) for one in here]
 
-    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str, author: Author = SERVER) -> bool:
         """Mutes a source of a participant. False if the session is not in the call. Raises BadSource."""
         found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
         for session in found:
-            self._mute(session, source, "")
+            self._mute(session, source, author)
         return bool(found)
 
-    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+    def remove(self, company_id: str, room_id: str, session_id: str, author: Author = SERVER) -> bool:
         """Removes and bans a participant. False if the session is not in the call."""
         found = [session for session in self._in(company_id, room_id) if session.record.id == session_id]
         for session in found:
-            self.remove_person(session)
+            self.remove_person(session, author)
         return bool(found)
 
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:
@@ -169,38 +171,45 @@ class Moderation:
 
     # --- how it is done ---------------------------------------------------------------------------------------------
 
-    def _mute(self, session: Seat, source: str, by: str) -> None:
+    def _mute(self, session: Seat, source: str, author: Author) -> None:
         """Mutes a source; a screen is muted with its sound. Raises BadSource.
 
         The media worker enforces it: it forwards nothing of what the client still sends.
         """
         if source not in session.peer.muted:
             session.mute(source, True)
-            session.insist(Muted(session.peer.id, source, muted=True, by=by))
+            session.insist(Muted(session.peer.id, source, muted=True, by=facts.moderator(author)))
+            facts.muted(self._hub.admission.store, session.record, source, author)
         if source == SCREEN and SCREEN_AUDIO in session.peer.tracks:
-            self._mute(session, SCREEN_AUDIO, by)
+            self._mute(session, SCREEN_AUDIO, author)
 
-    def remove_person(
-        self, session: Seat, by: Seat | None = None, *, ban: bool = True, means: str = errors.API
-    ) -> datetime | None:
-        """Ends all sessions of this person in the room, and bans them until the time that it returns. `by` is a
-        moderator, or None for who acts by other `means`."""
+    def remove_person(self, session: Seat, author: Author = SERVER, *, ban: bool = True) -> datetime | None:
+        """Ends all sessions of this person in the room, and bans them until the time that it returns."""
         entry, admission = session.entry, self._hub.admission
         until = admission.banned_until(entry) if ban else None
-        if until is not None:
-            admission.store.bans.add(session.record, until=until, by=by.peer.name if by else "")
+        admission.store.bans.add(session.record, until=until, by=facts.moderator(author), author=author)
         error = errors.Removed()
-        error.by = by.record.id if by else means
+        error.by = facts.ender(author)
         self._end(lambda other: other.key == entry.key and other.person == entry.person, error)
         return until
 
-    def refuse_waiting(self, key: str, waiter_id: str) -> str:
+    def admit_waiting(self, key: str, waiter_id: str, author: Author = SERVER) -> str:
+        """Lets in somebody from the lobby of the room `key`; returns their name. Raises UnknownPeer."""
+        waiter = self._waiting(key, waiter_id)
+        waiter.invite(author)
+        return waiter.entry.user_name
+
+    def refuse_waiting(self, key: str, waiter_id: str, author: Author = SERVER) -> str:
         """Refuses somebody in the lobby of the room `key`; returns their name. Raises UnknownPeer."""
+        waiter = self._waiting(key, waiter_id)
+        waiter.refuse(errors.LobbyRefused(), author)
+        return waiter.entry.user_name
+
+    def _waiting(self, key: str, waiter_id: str) -> Waiter:
         waiter = self._hub.lobby.find(key, waiter_id)
         if waiter is None:
             raise errors.UnknownPeer("This person no longer waits.")
-        waiter.refuse(errors.LobbyRefused())
-        return waiter.entry.user_name
+        return waiter
 
     def _set(self, key: str, state: RoomState) -> None:
         """Applies a room state, also to people who are joining right now."""

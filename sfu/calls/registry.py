@@ -9,11 +9,13 @@ import hmac
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Protocol
 
 import trio
 
 from sfu import bridge, errors
+from sfu.calls import facts
 from sfu.calls.admission import Admission, Ask, Entry
 from sfu.calls.chat import Chat
 from sfu.calls.drops import Drops
@@ -32,6 +34,7 @@ from sfu.protocol.server_messages import Asked, Draining, Muted, ServerMessage, 
 from sfu.refusals import TokenSignature, TooManyJoins
 from sfu.settings.config import Config
 from sfu.store import records
+from sfu.store.audit import Author
 from sfu.web.streams import PacedStream
 from sfu.workers.workers import Workers
 
@@ -102,6 +105,11 @@ class Seat(Protocol):
         """Continues with a page that was loaded anew, and new media."""
 
 
+def author_of(seat: Seat) -> Author:
+    """A person in a call who changes something."""
+    return Author("person", seat.record.id, seat.peer.name, seat.entry.address, seat.who["request_id"])
+
+
 @dataclass(slots=True, eq=False)
 class Joining:
     """A pending join. `error` is set if it must fail, for example because the token is revoked during the join.
@@ -127,7 +135,13 @@ class Calls:
         self.config, self.rooms, self.workers, self.counters = config, rooms, workers, counters
         self.admission, self.life = admission, life
         self.chat = Chat(rooms, admission.store, limits=config.limits)
-        self.lobby = Lobby(config, self._lobby_changed, lambda key: bool(rooms.moderators(key)))
+        self.lobby = Lobby(
+            config,
+            self._lobby_changed,
+            lambda key: bool(rooms.moderators(key)),
+            partial(facts.waiting, admission.store),
+            partial(facts.waited, admission.store),
+        )
         self.reach = Reach(trio.current_time, config.public_tcp_port, lambda: workers.addresses.contradiction)
         self.probes = Probes(config, workers)
         self.joining: set[Joining] = set()

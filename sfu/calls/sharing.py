@@ -20,7 +20,7 @@ from quart import Blueprint, Response, request
 
 from sfu.calls.chat import file_info
 from sfu.calls.files import OCTETS, Folder, clean_file_name, clean_type
-from sfu.calls.registry import Calls, Seat
+from sfu.calls.registry import Calls, Seat, author_of
 from sfu.calls.rooms import is_secret
 from sfu.calls.transfers import Place, Transfers, longest_s
 from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
@@ -143,7 +143,8 @@ class Sharing:
         file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
         try:
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
-            await self._store.files.add(session.peer.room.id, file, limit_bytes=self._config.room_files_bytes)
+            author, limit_bytes = author_of(session), self._config.room_files_bytes
+            await self._store.files.add(session.peer.room.id, file, author, limit_bytes=limit_bytes)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._folder.remove(file_id)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sfu import logs
 from sfu.commands import output
 from sfu.errors import BadName, ConfigError
-from sfu.operator.audit import record_command
+from sfu.operator.audit import commander, record_command
 from sfu.refusals import BadValue
 from sfu.settings import settings_file
 
@@ -63,7 +63,7 @@ async def _create(store: Store, options: argparse.Namespace) -> Company:
     except BadName as error:
         raise BadValue(str(error)) from None
     await store.companies.check_key()
-    company, key = await store.companies.create(name, options.tier)
+    company, key = await store.companies.create(name, options.tier, commander())
     _show_key(company, key.reveal())
     return company
 
@@ -84,14 +84,14 @@ async def _list(store: Store, _options: argparse.Namespace) -> None:
 
 
 async def _rotate_key(store: Store, options: argparse.Namespace) -> Company:
-    company, key = await store.companies.rotate_key((await _named(store, options)).id)
+    company, key = await store.companies.rotate_key((await _named(store, options)).id, commander())
     _show_key(company, key.reveal())
     return company
 
 
 async def _rotate_secret(store: Store, options: argparse.Namespace) -> Company:
     before = await _named(store, options)
-    company = await store.companies.rotate_secret(before.id)
+    company = await store.companies.rotate_secret(before.id, commander())
     if not store.companies.opens(before):
         print("Another server key sealed the last secret. Servers need the key of this command now.", file=sys.stderr)
     print(f"Tokens of {company.name} issued until now are no longer accepted.")
@@ -99,13 +99,13 @@ async def _rotate_secret(store: Store, options: argparse.Namespace) -> Company:
 
 
 async def _disable(store: Store, options: argparse.Namespace) -> Company:
-    company = await store.companies.set_active((await _named(store, options)).id, active=False)
+    company = await store.companies.set_active((await _named(store, options)).id, False, commander())
     print(f"{company.name} is disabled: its keys and tokens are refused, and its calls end.")
     return company
 
 
 async def _enable(store: Store, options: argparse.Namespace) -> Company:
-    company = await store.companies.set_active((await _named(store, options)).id, active=True)
+    company = await store.companies.set_active((await _named(store, options)).id, True, commander())
     print(f"{company.name} is active.")
     return company
 

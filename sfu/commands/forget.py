@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ import trio
 from sfu import logs
 from sfu.commands import terminal
 from sfu.errors import ConfigError
-from sfu.process import users
+from sfu.operator.audit import commander, record_command
 from sfu.refusals import BadValue, CompanyNotFound
 from sfu.settings.config import Config
 
@@ -126,12 +125,5 @@ async def _erase(persons: Persons, found: Found, company: Company, folder: Path)
         if not found:
             break
     print(f"Erased from company {company.name!r}: {terminal.counted(total)}.")
-    _record(company, total)
-
-
-def _record(company: Company, erased: dict[str, int]) -> None:
-    """Tells the log how much was erased and by whom, without the person's name."""
-    about: dict[str, object] = {"company": logs.quoted(company.name), "id": company.id, **erased}
-    logs.to_syslog(logs.AUDIT)
-    who = {"by": logs.quoted(users.caller()), "client": users.caller_address()}
-    logging.getLogger(logs.AUDIT).info("%s", logs.line("forget", **about, **who))
+    await persons.forgotten(company.id, total, commander())
+    record_command("forget", company=logs.quoted(company.name), id=company.id, **total)

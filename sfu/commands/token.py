@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from sfu import logs
 from sfu.commands import output
 from sfu.errors import ConfigError
-from sfu.operator.audit import record_command
+from sfu.operator.audit import commander, record_command
 from sfu.operator.control import ask
 from sfu.refusals import Refusal
 from sfu.settings.config import Config
@@ -82,7 +82,7 @@ async def run(config: Config, options: argparse.Namespace) -> None:
             permissions=tokens.Permissions(**ROLES[options.role]),
         )
         token = tokens.encode(grant, store.companies.secret(company).reveal())
-        await store.tokens.add(grant, token, single_use=options.once)
+        await store.tokens.add(grant, token, commander(), single_use=options.once)
     about = {"room": logs.quoted(f"{company.id}/{room_id}"), "name": logs.quoted(grant.user_name), "issued": grant.id}
     record_command("issue_token", company=logs.quoted(company.name), **about)
     _print(options, grant, token, company, await _urls(config, options.url))

@@ -19,7 +19,6 @@ from sfu import __version__
 from sfu.calls.moderation import Moderation
 from sfu.calls.registry import Calls, Seat
 from sfu.calls.rooms import Room
-from sfu.errors import OPERATOR
 from sfu.logs import quoted
 from sfu.network.relays import relay_addresses, shown_path
 from sfu.operator import audit
@@ -27,6 +26,7 @@ from sfu.operator.control import Call, Control
 from sfu.protocol.server_messages import Waiter
 from sfu.refusals import DatabaseUnavailable, NoCall, Refusal
 from sfu.settings.config import Config
+from sfu.store.audit import Author
 from sfu.store.data import described, server_name
 from sfu.tenancy.links import Named, named, page_urls
 from sfu.web.tls import Tls, names_of
@@ -193,7 +193,7 @@ class Operations:
             )
         if len({seat.entry.person for seat in seats}) > 1:
             raise PersonAmbiguous(_which(asked.who, [f"{seat.peer.id} ({seat.entry.address})" for seat in seats]))
-        until = self._moderation.remove_person(seats[0], ban=asked.ban, means=OPERATOR)
+        until = self._moderation.remove_person(seats[0], _author(call), ban=asked.ban)
         for seat in seats:
             about = {"peer": seat.peer.id, "name": quoted(seat.peer.name), "session": seat.record.id}
             self._record(
@@ -202,7 +202,7 @@ class Operations:
         return {"room": here.name, "name": seats[0].peer.name, "sessions": len(seats), "banned_until": until}
 
     def _refuse(self, here: _Here, waiter: Waiter, call: Call) -> dict[str, Any]:
-        self._moderation.refuse_waiting(here.key, waiter.peer)
+        self._moderation.refuse_waiting(here.key, waiter.peer, _author(call))
         self._record("refuse_participant", here, call, peer=waiter.peer, name=quoted(waiter.name))
         return {"room": here.name, "name": waiter.name, "sessions": 0, "banned_until": None}
 
@@ -210,7 +210,7 @@ class Operations:
         here = await self._find(named(asked.room))
         company_id, _, room_id = here.key.partition("/")
         ended = {"room": here.name, "participants": len(self._seats(here)), "waiting": len(here.waiting)}
-        self._moderation.end_call(company_id, room_id, OPERATOR)
+        self._moderation.end_call(company_id, room_id, _author(call))
         self._record("end_call", here, call)
         return ended
 
@@ -261,6 +261,10 @@ class Operations:
         by_id = [seat for seat in seats if who in (seat.peer.id, seat.record.id)]
         exact = [seat for seat in seats if seat.peer.name == who]
         return by_id or exact or [seat for seat in seats if _same(seat.peer.name, who)]
+
+
+def _author(call: Call) -> Author:
+    return audit.author_of(call.by, call.client)
 
 
 def _same(name: str, text: str) -> bool:

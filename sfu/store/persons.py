@@ -6,13 +6,16 @@ a session without a token for that one stay. tests/store/test_store_persons.py c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import trio
 
 from sfu.limits.rates import place
+from sfu.store import audit
+from sfu.store.audit import Author, Change
 from sfu.store.database import Database
 from sfu.store.records import canonical_id
 from sfu.store.statements import Row, Statements
@@ -160,6 +163,11 @@ class Persons:
             await self._database.run("UPDATE bans SET banned_by = '' WHERE id = :id", id=ban_id)
         for room_id in sorted(found.chat_rooms):
             await self._database.run(TOUCH_ROOM, company_id=found.person.company_id, room_id=room_id)
+
+    async def forgotten(self, company_id: str, erased: Mapping[str, int], author: Author) -> None:
+        """Records how many rows were erased of which tables, without the person's name."""
+        change = Change("person.forgotten", company_id, company_id, before=dict(erased))
+        await self._database.transaction(lambda statements: audit.record(statements, datetime.now(UTC), author, change))
 
     async def _delete(self, table: str, ids: Sequence[str]) -> None:
         async def work(statements: Statements) -> None:

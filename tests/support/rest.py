@@ -21,6 +21,7 @@ from sfu.protocol.server_messages import Participant
 from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
 from sfu.store import Store
+from sfu.store.audit import Author
 from sfu.store.records import Company, Room, Session
 from sfu.web import edge
 from sfu.web.app import create_app
@@ -43,7 +44,7 @@ class Calls:
     def end_room(self, company_id: str, room_id: str) -> None:
         self.ended.append(("room", company_id, room_id))
 
-    def end_call(self, company_id: str, room_id: str) -> bool:
+    def end_call(self, company_id: str, room_id: str, author: Author) -> bool:
         self.ended.append(("call", company_id, room_id))
         return room_id == "team"
 
@@ -53,10 +54,10 @@ class Calls:
     def participants(self, company_id: str, room_id: str) -> list[tuple[Session, Participant]]:
         return []
 
-    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str, author: Author) -> bool:
         return room_id == "team"
 
-    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+    def remove(self, company_id: str, room_id: str, session_id: str, author: Author) -> bool:
         return room_id == "team"
 
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:

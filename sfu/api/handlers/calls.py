@@ -30,14 +30,14 @@ class CallHandlers:
 
     async def remove_participant(self, call: ApiRequest) -> ApiResponse:
         about = self._person(call)
-        if not self._calls.remove(call.company.id, call.path["room_id"], call.path["session_id"]):
+        if not self._calls.remove(call.company.id, call.path["room_id"], call.path["session_id"], call.author):
             await check_here(self._store, call)
             raise ParticipantNotFound
         return ApiResponse(about=about)
 
     async def mute_participant(self, call: ApiRequest) -> ApiResponse:
         room_id, session_id = call.path["room_id"], call.path["session_id"]
-        if not self._calls.mute(call.company.id, room_id, session_id, call.body["source"]):
+        if not self._calls.mute(call.company.id, room_id, session_id, call.body["source"], call.author):
             await check_here(self._store, call)
             raise ParticipantNotFound
         return ApiResponse(about=self._person(call) | {"source": call.body["source"]})
@@ -50,7 +50,7 @@ class CallHandlers:
 
     async def end_call(self, call: ApiRequest) -> ApiResponse:
         await found_room(self._store, call)
-        if not self._calls.end_call(call.company.id, call.path["room_id"]):
+        if not self._calls.end_call(call.company.id, call.path["room_id"], call.author):
             await check_here(self._store, call)
             raise NoCall
         return ApiResponse()
@@ -65,7 +65,7 @@ class CallHandlers:
 
     async def delete_line(self, call: ApiRequest) -> ApiResponse:
         place = (call.company.id, call.path["room_id"], call.path["line_id"])
-        if not await self._store.chat.delete(*place):
+        if not await self._store.chat.delete(*place, call.author):
             raise LineNotFound
         self._calls.chat_deleted(*place)
         return ApiResponse()
@@ -80,7 +80,8 @@ class CallHandlers:
         return ApiResponse({"items": [plain(ban, names) for ban in page.items], "next": page.next})
 
     async def lift_ban(self, call: ApiRequest) -> ApiResponse:
-        if await self._store.bans.lift(call.company.id, call.path["room_id"], call.path["ban_id"]) is None:
+        place = (call.company.id, call.path["room_id"], call.path["ban_id"])
+        if await self._store.bans.lift(*place, call.author) is None:
             raise BanNotFound
         return ApiResponse()
 

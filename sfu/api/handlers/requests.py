@@ -15,7 +15,8 @@ from sfu.store.records import Company, Room, Session
 
 
 class Calls(Protocol):
-    """The calls of this server, as the API changes and ends them. No method waits."""
+    """The calls of this server, as the API changes and ends them. No method waits. Those that take an author record
+    what they do in the audit log; what the others do, the store has recorded already."""
 
     def end_token(self, token_id: str) -> None:
         """Ends the sessions of a token that was revoked."""
@@ -23,7 +24,7 @@ class Calls(Protocol):
     def end_room(self, company_id: str, room_id: str) -> None:
         """Ends the call in a room that was deleted."""
 
-    def end_call(self, company_id: str, room_id: str) -> bool:
+    def end_call(self, company_id: str, room_id: str, author: Author) -> bool:
         """Ends the call for everybody. False if nobody is in it or in its lobby."""
 
     def change_room(self, room: Room) -> None:
@@ -32,10 +33,10 @@ class Calls(Protocol):
     def participants(self, company_id: str, room_id: str) -> list[tuple[Session, Participant]]:
         """The participants of the call."""
 
-    def mute(self, company_id: str, room_id: str, session_id: str, source: str) -> bool:
+    def mute(self, company_id: str, room_id: str, session_id: str, source: str, author: Author) -> bool:
         """Mutes a source of a participant. False if the session is not in the call. Raises BadSource."""
 
-    def remove(self, company_id: str, room_id: str, session_id: str) -> bool:
+    def remove(self, company_id: str, room_id: str, session_id: str, author: Author) -> bool:
         """Removes and bans a participant. False if the session is not in the call."""
 
     def chat_deleted(self, company_id: str, room_id: str, line_id: str) -> None:

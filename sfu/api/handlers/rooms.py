@@ -30,7 +30,7 @@ class RoomHandlers:
     async def create_room(self, call: ApiRequest) -> ApiResponse:
         changes = {name: value for name, value in call.body.items() if name != "room_id"}
         settings = RoomSettings(**{"max_participants": self._max_participants, **changes})
-        room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings)
+        room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings, call.author)
         answer = await self._described(room)
         return ApiResponse(answer.body, answer.headers | {"Location": f"rooms/{_segment(room.room_id)}"})
 
@@ -39,14 +39,15 @@ class RoomHandlers:
 
     async def change_room(self, call: ApiRequest) -> ApiResponse:
         judge = partial(_require, call.if_match)
-        changed = await self._store.rooms.update(call.company.id, call.path["room_id"], call.body, judge=judge)
+        place = (call.company.id, call.path["room_id"])
+        changed = await self._store.rooms.update(*place, call.body, call.author, judge=judge)
         self._calls.change_room(changed)
         answer = await self._described(changed)
         return ApiResponse(answer.body, answer.headers, {"changed": ",".join(sorted(call.body))})
 
     async def delete_room(self, call: ApiRequest) -> ApiResponse:
         judge = partial(_require, call.if_match)
-        await self._store.rooms.delete(call.company.id, call.path["room_id"], judge=judge)
+        await self._store.rooms.delete(call.company.id, call.path["room_id"], call.author, judge=judge)
         self._calls.end_room(call.company.id, call.path["room_id"])
         return ApiResponse()
 

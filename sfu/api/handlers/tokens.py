@@ -35,7 +35,7 @@ class TokenHandlers:
             permissions=tokens.Permissions.of(call.body.get("permissions", {})),
         )
         token = tokens.encode(grant, self._store.companies.secret(call.company).reveal())
-        await self._store.tokens.add(grant, token, single_use=call.body["single_use"])
+        await self._store.tokens.add(grant, token, call.author, single_use=call.body["single_use"])
         body = {
             "token": token,
             "expires_at": moment(grant.expires_at),
@@ -53,7 +53,7 @@ class TokenHandlers:
 
     async def revoke_token(self, call: ApiRequest) -> ApiResponse:
         before = await self._store.tokens.get(call.company.id, call.path["token_id"])
-        token = await self._store.tokens.revoke(call.company.id, call.path["token_id"])
+        token = await self._store.tokens.revoke(call.company.id, call.path["token_id"], call.author)
         if token is None:
             raise TokenNotFound
         self._calls.end_token(token.id)
