@@ -34,6 +34,7 @@ TAGS = {
     "rooms": "Rooms",
     "calls": "The current call in a room, and its chat",
     "history": "Sessions and usage",
+    "audit": "Who changed what",
     "about": "This description",
 }
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {

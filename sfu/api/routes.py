@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sfu.api.schemas.common import DATE, FORMAT, PAGED, Schema
+from sfu.api.schemas.audit import ACTION
+from sfu.api.schemas.common import DATE, FORMAT, NAME, PAGED, Schema, described
+from sfu.api.times import INSTANT
 
 PREFIX = "/api/v1"
 
@@ -96,6 +98,11 @@ ROUTES = (
           query={"from": {**DATE, "description": "Inclusive. Default: 29 days before `to`. After `to`: 422."},
                  "to": {**DATE, "description": "Inclusive. Default: today."}, **PAGED},
           answer="RoomDays", rows="RoomDay"),
+    Route("list_audit", "GET", "/audit", "audit", "Who changed what, newest first",
+          query={"from": described(INSTANT, "Not before this time."), "to": described(INSTANT, "Before this time."),
+                 "room": NAME, "user": described(NAME, "The person it is about."), "action": ACTION,
+                 "by": described(NAME, "The author: an id or a name."), **PAGED},
+          answer="AuditEntries", rows="AuditEntry"),
     Route("openapi", "GET", "/openapi.json", "about", "This description", access="public"),
     Route("docs", "GET", "/docs", "about", "This description for people", access="public",
           content_type="text/html; charset=utf-8"),

@@ -49,6 +49,7 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "list_sessions": (f"/rooms/{ROOM}/sessions", None),
     "user_rooms": ("/users/alice/rooms", None),
     "room_days": ("/analytics/rooms", None),
+    "list_audit": ("/audit", None),
     "openapi": ("/openapi.json", None),
     "docs": ("/docs", None),
 }

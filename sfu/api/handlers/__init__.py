@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+from sfu.api.handlers.audit import AuditHandlers
 from sfu.api.handlers.calls import CallHandlers
 from sfu.api.handlers.history import HistoryHandlers
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls
@@ -29,5 +30,6 @@ def handlers_of(
         RoomHandlers(store, calls, max_participants),
         CallHandlers(store, calls),
         HistoryHandlers(store, clock),
+        AuditHandlers(store),
     )
     return {name: getattr(part, name) for part in parts for name in dir(part) if not name.startswith("_")}
