@@ -209,6 +209,7 @@ class Config:
     keep_open_chat: bool = _switch(
         False, "on: chat and files outlive the call also in rooms that anyone can enter by name."
     )
+    audit_days: int = _setting(365, values.whole(0, 36_500), "How long the audit log is kept. 0: forever.", unit="days")
     history_days: int = _setting(
         365, values.whole(0, 36_500), "How long ended sessions and expired tokens are kept. 0: forever.", unit="days"
     )

@@ -116,6 +116,7 @@ async def open_store(
     max_participants: int = 100,
     max_leaves: int = 10_000,
     chat_kept_s: int = 86_400,
+    audit_days: int = 0,
     history_days: int = 0,
     guest_days: int = 0,
     keep_open_chat: bool = False,
@@ -127,8 +128,8 @@ async def open_store(
     `server` identifies this server among those that share the database and stays the same from run to run. All of
     them have the same `heartbeat_s`.
     `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
-    `history_days`, `guest_days` and `keep_open_chat` are those of Retention. Queued writes are written at the end, if
-    the database accepts them. Without `create`, a database whose schema is not up to date is refused.
+    `audit_days`, `history_days`, `guest_days` and `keep_open_chat` are those of Retention. Queued writes are written at
+    the end, if the database accepts them. Without `create`, a database whose schema is not up to date is refused.
     Raises ConfigError or DatabaseUnavailable.
     """
     async with open_database(url, SCRIPTS, create=create) as database:
@@ -152,7 +153,14 @@ async def open_store(
             leaves,
             rulings,
             lines,
-            Retention(database, clock, history_days=history_days, guest_days=guest_days, keep_open_chat=keep_open_chat),
+            Retention(
+                database,
+                clock,
+                audit_days=audit_days,
+                history_days=history_days,
+                guest_days=guest_days,
+                keep_open_chat=keep_open_chat,
+            ),
         )
         try:
             yield store

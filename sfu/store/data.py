@@ -37,6 +37,7 @@ async def open_data(config: Config, *, create: bool = True) -> AsyncIterator[Sto
         heartbeat_s=config.heartbeat_s,
         max_participants=config.max_peers if config.limits else UNLIMITED,
         chat_kept_s=config.chat_kept_s,
+        audit_days=config.audit_days,
         history_days=config.history_days,
         guest_days=config.guest_history_days,
         keep_open_chat=config.keep_open_chat,

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 class Retention:
     """Deletes expired rows. `history_days`: how long closed sessions and expired tokens are kept; 0: forever.
+    `audit_days`: how long the audit log is kept; 0: forever.
     `guest_days`: how long closed sessions without a token are kept, if that is shorter; 0: like others.
     `keep_open_chat`: chat outlives the call also in rooms that anyone can enter by name."""
 
@@ -34,12 +35,14 @@ class Retention:
         database: Database,
         clock: Callable[[], datetime],
         *,
+        audit_days: int,
         history_days: int,
         guest_days: int,
         keep_open_chat: bool,
     ) -> None:
         self._database = database
         self._clock = clock
+        self._audit_days = audit_days
         self._history_days = history_days
         self._guest_days = guest_days
         self._keep_open_chat = keep_open_chat
@@ -78,6 +81,10 @@ class Retention:
     """
     """Rooms that somebody made by entering, that were never edited, and that nothing belongs to any more. PostgreSQL
     looks at the first two conditions again if somebody joined or edited the room meanwhile."""
+    AUDIT = """
+        DELETE FROM audit_entries WHERE id IN (SELECT id FROM audit_entries WHERE at < :before LIMIT :count)
+        RETURNING id
+    """
     GUESTS = """
         DELETE FROM sessions WHERE id IN (
             SELECT id FROM sessions WHERE token_id IS NULL AND disconnected_at < :before LIMIT :count
@@ -121,6 +128,8 @@ class Retention:
             yield "lines", self.OPEN_LINES, {"empty_since": empty_since}
             yield "files", self.OPEN_FILES, {"empty_since": empty_since}
         yield "rooms", self.ROOMS, {"empty_since": empty_since}
+        if self._audit_days:
+            yield "audit", self.AUDIT, {"before": now - timedelta(days=self._audit_days)}
         if self._guest_days:
             yield "sessions", self.GUESTS, {"before": now - timedelta(days=self._guest_days)}
         if self._history_days:

@@ -17,6 +17,7 @@ from sfu.store import Store, open_store
 from sfu.store.bans import Bans
 from sfu.store.records import Company, File, Line, RoomSettings, Session
 from sfu.store.retention import BATCH, EMPTY_S
+from sfu.store.trail import Wanted
 from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["support.storing"]
@@ -165,6 +166,23 @@ async def test_who_came_without_a_token_is_forgotten_sooner(
     assert await history(history_days=365, guest_days=30) == {member.id}
     clock.advance(365 * 86_400)
     assert await history(history_days=365, guest_days=30) == set()
+
+
+async def test_the_audit_log_has_a_time_of_its_own(
+    database_url: str, server_key: ServerKey, clock: Any, store: Store
+) -> None:
+    await store.companies.create("Acme")
+
+    async def kept(**days: int) -> list[str]:
+        async with open_store(database_url, server_key, clock=clock, **days) as keeping:
+            await keeping.retention.sweep()
+            return [entry.change.action for entry in (await keeping.trail.list(Wanted())).items]
+
+    clock.advance(364 * 86_400)
+    await store.companies.create("Other")
+    clock.advance(2 * 86_400)
+    assert await kept(audit_days=0, history_days=1) == ["company.created"] * 2
+    assert await kept(audit_days=365) == ["company.created"]
 
 
 async def test_an_older_databases_rooms_are_told_apart(tmp_path: Path, server_key: ServerKey, clock: Any) -> None:
