@@ -19,6 +19,7 @@ import trio
 
 from sfu import __version__, logs
 from sfu.commands import (
+    audit,
     backup,
     company,
     completion,
@@ -47,7 +48,7 @@ _log = logging.getLogger("sfu")
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
 COMMANDS = (
-    serve, doctor, status, rooms, participants, kick, end, log, token, company, backup, restore, move_db, forget,
+    serve, doctor, status, rooms, participants, kick, end, log, audit, token, company, backup, restore, move_db, forget,
     coturn_config, completion,
 )  # fmt: skip
 """The modules of the commands, in the order of `sfu --help`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -74,7 +75,7 @@ def test_a_company_is_disabled_and_enabled(company: Callable[..., Any]) -> None:
         assert re.search(rf"^Acme .* {state} ", company("list").stdout, re.M)
 
 
-def test_every_change_is_one_line_of_the_audit(company: Callable[..., Any]) -> None:
+def test_every_change_is_one_line_of_the_audit(company: Callable[..., Any], tmp_path: Path) -> None:
     for command in ("create", "rotate-key", "rotate-secret", "disable", "enable", "list"):
         done = company(command, *(["Acme & Söhne"] * (command != "list")))
         said = [line.partition("logger=sfu.audit ")[2] for line in done.stderr.splitlines() if "sfu.audit" in line]
@@ -83,6 +84,12 @@ def test_every_change_is_one_line_of_the_audit(company: Callable[..., Any]) -> N
         assert len(said) == (command != "list"), done.stderr
         assert all(re.match(rf"company_{command.replace('-', '_')} {about}", line) for line in said), said
         assert not KEY.search(done.stderr)
+    env = environment(data_dir=str(tmp_path / "data"))
+    found = json.loads(sfu("audit", "--json", "--company", "Acme & Söhne", env=env).stdout)
+    assert [(entry["action"], entry["by_kind"], bool(entry["by_name"])) for entry in found] == [
+        (f"company.{action}", "command", True)
+        for action in ("created", "key_rotated", "secret_rotated", "changed", "changed")
+    ]
 
 
 @pytest.mark.parametrize(

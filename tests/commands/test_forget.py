@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support.variants import variants
 from sfu.errors import Removed
 from sfu.settings.config import Config
 from sfu.store.data import open_data
+from sfu.store.trail import Entry, Wanted
 from sfu.tenancy.keys import ServerKey
 
 pytest_plugins = ["support.storing"]
@@ -32,6 +34,11 @@ async def make(config: Config) -> None:
         session = await store.sessions.admit_anonymous(other.id, "x", "alice")
         store.sessions.close(session, "left")
     share(config.data_dir / "files")
+
+
+async def forgotten(config: Config) -> Sequence[Entry]:
+    async with open_data(config) as store:
+        return (await store.trail.list(Wanted(action="person.forgotten"))).items
 
 
 def test_it_shows_what_it_found_asks_and_tells_the_audit(tmp_path: Path) -> None:
@@ -58,6 +65,10 @@ def test_it_shows_what_it_found_asks_and_tells_the_audit(tmp_path: Path) -> None
     (audit,) = [line for line in done.stderr.splitlines() if "sfu.audit" in line]
     assert "forget company='Acme & Söhne' id=" in audit
     assert "sessions=1" in audit
+    (entry,) = trio.run(forgotten, Config(data_dir=tmp_path))
+    assert (entry.author.kind, entry.author.name != "") == ("command", True)
+    assert (entry.change.before or {})["sessions"] == 1
+    assert "alice" not in repr(entry)
     assert "alice" not in audit
     again = sfu("forget", "--user", "alice", "--company", "Acme & Söhne", "--yes", env=env)
     assert (again.returncode, again.stdout) == (0, "Nothing about 'alice' was found.\n")

@@ -15,6 +15,7 @@ from support.process import environment, sfu
 
 from sfu.refusals import BadValue, CompanyNotFound
 from sfu.settings.config import Config
+from sfu.store.trail import Wanted
 from sfu.tenancy.links import named, page_urls, room_link
 from sfu.tenancy.tokens import Permissions
 
@@ -89,6 +90,9 @@ async def test_it_is_in_the_audit_and_the_token_is_not(
     (line,) = [one for one in caplog.messages if one.startswith("issue_token ")]
     assert f"company='default' room='{offline.server.key('team')}' name='Eve' issued=" in line
     assert "by='" in line
+    (entry,) = (await offline.server.store.trail.list(Wanted(user_name="Eve"))).items
+    assert (entry.change.action, entry.author.kind, bool(entry.author.name)) == ("token.issued", "command", True)
+    assert f" issued={entry.change.target} " in line
     assert capsys.readouterr().out.strip() not in caplog.text
 
 

@@ -20,6 +20,8 @@ from sfu.logs import fields
 from sfu.operator.control import Control, Declined, ask
 from sfu.operator.operations import Operations
 from sfu.process import users
+from sfu.store.audit import Author
+from sfu.store.trail import Wanted
 
 if TYPE_CHECKING:
     from support.away import Away
@@ -176,7 +178,10 @@ async def test_a_kick_removes_bans_and_is_in_the_audit(
         (line,) = [one for one in caplog.messages if one.startswith("remove_participant ")]
         assert f"room='{place.server.key('team')}' peer={eve.peer} name='Eve' session=" in line
         assert line.endswith("by='ops' client=198.51.100.4")
-        await place.server.store.rulings.flush()
+        wanted = Wanted(place.server.default.id, action="participant")
+        (entry,) = (await place.server.store.trail.list(wanted)).items
+        assert entry.author == Author("command", name="ops", address="198.51.100.4")
+        assert (entry.change.action, entry.change.user_name) == ("participant.removed", "Eve")
         refused = await place.server.refused("/ws?room=team&username=Eve")
         assert refused["code"] == "removed"
         with pytest.raises(Declined, match=r"Nobody in team is called 'Eve'\. There are alice\."):

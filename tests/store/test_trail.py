@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,7 +224,10 @@ async def test_filters_and_pages(store: Store, company: Company, other: Company,
     assert {"backup.restored", "call.ended", "participant.muted"} <= everything
 
 
-def test_names_are_of_one_form() -> None:
+def test_names_are_of_one_form_and_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     for name, text in {**ACTIONS, **TYPES}.items():
         assert name.replace(".", "", 1).replace("_", "").isalpha(), name
         assert text.endswith(".")
+    for name, text in ACTIONS.items():
+        assert f"| `{name}` | {text} |\n" in manual
