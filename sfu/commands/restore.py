@@ -17,6 +17,7 @@ import trio
 
 from sfu.commands import terminal
 from sfu.errors import ConfigError
+from sfu.operator.audit import commander
 from sfu.settings.config import Config
 
 if TYPE_CHECKING:
@@ -217,13 +218,18 @@ class _Restoring:
 
     async def _replace(self, statements: Statements, database: Database, before: Contents, undo: ExitStack) -> None:
         """In the transaction: the tables, and as its last step the files. Then it is committed, or all is undone."""
-        from sfu.store import copies
+        from sfu.store import audit, copies
+        from sfu.store.audit import Change
 
         aside = self._places.schema if before.steps and not self._places.database else ""
         if await copies.clear(statements, database.bulk, aside):
             self._kept.append(f"psql {self._places.described} -c 'DROP SCHEMA \"{aside}\" CASCADE'")
         progress = terminal.Progress("Tables", sum(self._counts.rows.values()))
         await copies.fill(statements, database.bulk, self._steps, self._pages(), progress)
+        if any(step.title == audit.STEP for step in self._steps):  # not in a backup of an older release
+            about = {"made_at": self._archive.manifest.made_at, "sfu": self._archive.manifest.sfu}
+            change = Change("backup.restored", None, "backup", after=about)
+            await audit.record(statements, datetime.now(UTC), commander(), change)
         progress.end()
         try:
             self._swap(self._places.files, undo)

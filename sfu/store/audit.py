@@ -74,6 +74,8 @@ class Change:
     session_id: str | None = None
 
 
+STEP = "audit"
+"""The title of the step of the schema that made the table."""
 ADD = """
     INSERT INTO audit_entries (
         id, company_id, at, by_kind, by_id, by_name, address, request_id, action, room_id, target, user_name,
