@@ -30,6 +30,7 @@ Step = Callable[[Statements], Awaitable[Sequence[Event]]]
 """Several statements that belong together. Returns the events of what it changed, which are recorded at the end of the
 transaction, when all other rows are locked. It may run twice."""
 
+LOCK_SESSION = "SELECT id FROM sessions WHERE id = :session_id"
 LOCK = "SELECT id FROM rooms WHERE company_id = :company_id AND room_id = :room_id"
 
 _Item = tuple[str | Step, dict[str, Any]]
@@ -61,15 +62,16 @@ class Later:
         self._more.set()
         return True
 
-    def add_step(self, step: Step, place: Mapping[str, str] | None = None) -> bool:
+    def add_step(self, step: Step, **locks: str) -> bool:
         """Queues statements that are committed together, or not at all; false if the queue is full.
 
-        `place`, company and room id, is the room that they need locked. The rooms of all steps that are written
-        together are locked first, in order, so that no two transactions wait for each other.
+        `locks` is what they need locked: a room, as `company_id` and `room_id`, and perhaps a `session_id`. The rooms,
+        then the sessions, of all that is written together are locked first and in order, as elsewhere, so that no two
+        transactions wait for each other.
         """
         if len(self._items) >= self._limit:
             return False
-        self._items.append((step, dict(place or {})))
+        self._items.append((step, locks))
         self._more.set()
         return True
 
@@ -108,9 +110,7 @@ class Later:
         if self._lock_room:
             for room in sorted({values["room"] for what, values in items if isinstance(what, str)}):
                 await statements.lock(self._lock_room, room=room)
-        steps = [place for what, place in items if not isinstance(what, str) and place]
-        for company_id, room_id in sorted({(place["company_id"], place["room_id"]) for place in steps}):
-            await statements.lock(LOCK, company_id=company_id, room_id=room_id)
+        await self._lock(statements, [locks for what, locks in items if not isinstance(what, str) and locks])
         happened: list[Event] = []
         for what, group in groupby(items, key=lambda item: item[0]):
             if isinstance(what, str):
@@ -119,6 +119,13 @@ class Later:
                 happened += await what(statements)
         if happened:
             await events.record(statements, datetime.now(UTC), *happened)
+
+    @staticmethod
+    async def _lock(statements: Statements, locks: Sequence[Mapping[str, str]]) -> None:
+        for company_id, room_id in sorted({(one["company_id"], one["room_id"]) for one in locks}):
+            await statements.lock(LOCK, company_id=company_id, room_id=room_id)
+        for session_id in sorted({one["session_id"] for one in locks if "session_id" in one}):
+            await statements.lock(LOCK_SESSION, session_id=session_id)
 
 
 def _shown(what: str | Step) -> str:

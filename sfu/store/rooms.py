@@ -189,7 +189,7 @@ class Rooms:
             await statements.run(self.SET, **key, locked=locked, lobby=lobby, now=now)
             return _changed(Room.of(row), values, author)
 
-        if not self._rulings.add_step(step_of(now, author, write), key):
+        if not self._rulings.add_step(step_of(now, author, write), **key):
             log.error("room=%r change=dropped reason=queue_full", room_id)
 
     DELETE = "DELETE FROM rooms WHERE company_id = :company_id AND room_id = :room_id"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -231,3 +232,12 @@ def test_names_are_of_one_form_and_in_the_manual() -> None:
         assert text.endswith(".")
     for name, text in ACTIONS.items():
         assert f"| `{name}` | {text} |\n" in manual
+
+
+@pytest.mark.parametrize(("kind", "known"), [("Change", ACTIONS), ("_change", ACTIONS), ("Event", TYPES)])
+def test_the_lists_have_every_name_that_the_code_uses(kind: str, known: dict[str, str]) -> None:
+    """Who adds an action or an event describes it there; then the manual has to say it, too."""
+    sources = (Path(__file__).parents[2] / "sfu").rglob("*.py")
+    used = {name for path in sources for name in re.findall(rf'\b{kind}\(\s*"([^"]+)"', path.read_text())}
+    assert used
+    assert used <= known.keys()
