@@ -241,3 +241,9 @@ def test_the_lists_have_every_name_that_the_code_uses(kind: str, known: dict[str
     used = {name for path in sources for name in re.findall(rf'\b{kind}\(\s*"([^"]+)"', path.read_text())}
     assert used
     assert used <= known.keys()
+
+
+def test_the_manual_has_every_event_of_a_change() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    stays = {"room.started", "room.ended", "participant.joined", "participant.left"}
+    assert {name for name in TYPES if f"| `{name}` | " in manual} >= TYPES.keys() - stays
