@@ -19,7 +19,8 @@ from test_api_auth import REQUESTS, ROOM
 
 from sfu.api.routes import ROUTES, Route
 from sfu.calls.admission import utc_now
-from sfu.store.audit import ACTIONS
+from sfu.store import Store
+from sfu.store.audit import ACTIONS, Author
 from sfu.store.bans import Bans
 from sfu.store.records import Line
 from sfu.store.trail import Entry, Wanted
@@ -136,6 +137,14 @@ async def test_a_company_reads_what_was_done(rest: Rest, acme: Tenant, rival: Te
     theirs = (await rest("GET", "/audit", key=rival.key)).json["items"]
     assert {item["room_id"] for item in theirs} == {None}
     assert {item["target"] for item in theirs} == {rival.company.id}
+
+
+async def test_a_company_does_not_learn_where_its_operator_lives(rest: Rest, store: Store, acme: Tenant) -> None:
+    await store.companies.rotate_secret(acme.company.id, Author("command", name="root", address="203.0.113.9"))
+    reply = await rest("GET", "/audit?action=company.secret_rotated")
+    (entry,) = reply.json["items"]
+    assert (entry["by_kind"], entry["by_name"], entry["address"]) == ("command", "", "")
+    assert b"203.0.113.9" not in reply.body
 
 
 async def test_filters_and_pages(rest: Rest, acme: Tenant, clock: Any) -> None:

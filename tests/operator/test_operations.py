@@ -235,6 +235,8 @@ async def test_whoever_waits_in_the_lobby_is_shown_and_refused(
             assert capsys.readouterr().out == "Eve waited for Acme/team and was refused.\n"
             await eve.expect_bye("lobby_refused", 4403, rejoin=False)
     assert any(one.startswith("refuse_participant ") and "name='Eve'" in one for one in caplog.messages)
+    (entry,) = (await place.server.store.trail.list(Wanted(action="lobby.refused"))).items
+    assert (entry.author.kind, entry.change.user_name) == ("command", "Eve")
 
 
 async def test_a_call_ends_for_acme_made(
