@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,12 @@ from sfu.store.database import Database
 from sfu.store.events import Event
 from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
 from sfu.store.records import Token, canonical_id
-from sfu.store.statements import Statements
+from sfu.store.statements import Statements, bound
+from sfu.store.together import Together
 from sfu.tenancy import tokens
 from sfu.tenancy.keys import digest
+
+Values = Mapping[str, Any]
 
 
 class Tokens:
@@ -26,6 +29,7 @@ class Tokens:
         self._database = database
         self._clock = clock
         self._newest = datetime.min.replace(tzinfo=UTC)
+        self._issued = Together(database, self._write_issued)
 
     ADD = """
         INSERT INTO tokens (
@@ -34,7 +38,6 @@ class Tokens:
         VALUES (
             :id, :company_id, :token_hash, :room_id, :user_name, :permissions, :single_use, :created_at, :expires_at
         )
-        RETURNING *
     """
 
     async def add(self, grant: tokens.Grant, token: str, author: Author = SERVER, *, single_use: bool = False) -> Token:
@@ -43,26 +46,25 @@ class Tokens:
         No two tokens of this server are created in the same microsecond, so their order is that of their issue.
         """
         now = self._newest = max(self._clock(), self._newest + timedelta.resolution)
-        values = {
-            "id": grant.id,
-            "company_id": grant.company_id,
-            "token_hash": digest(token),
-            "room_id": grant.room_id,
-            "user_name": grant.user_name,
-            "permissions": json.dumps(grant.permissions.to_json()),
-            "single_use": single_use,
-            "created_at": now,
-            "expires_at": grant.expires_at,
-        }
+        issued = Token(
+            grant.id,
+            grant.company_id,
+            grant.room_id,
+            grant.user_name,
+            grant.permissions,
+            single_use=single_use,
+            created_at=now,
+            expires_at=grant.expires_at,
+            used_at=None,
+            revoked_at=None,
+        )
+        change = _change("token.issued", issued, None, _shown(issued))
+        await self._issued.add((_row(issued, digest(token)), audit.row(now, author, change)))
+        return issued
 
-        async def work(statements: Statements) -> Token:
-            row = await statements.one(self.ADD, **values)
-            assert row is not None
-            issued = Token.of(row)
-            await audit.record(statements, now, author, _change("token.issued", issued, None, _shown(issued)))
-            return issued
-
-        return await self._database.transaction(work)
+    async def _write_issued(self, statements: Statements, issued: Sequence[tuple[Values, Values]]) -> None:
+        await statements.run_many(self.ADD, [token for token, _ in issued])
+        await statements.run_many(audit.ADD, [entry for _, entry in issued])
 
     GET = "SELECT * FROM tokens WHERE company_id = :company_id AND id = :id"
 
@@ -120,6 +122,23 @@ class Tokens:
 
 def _change(action: str, token: Token, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Change:
     return Change(action, token.company_id, token.id, token.room_id, before, after, token.user_name)
+
+
+def _row(token: Token, token_hash: str) -> Values:
+    """The values of ADD. Raises BadValue for text that cannot be stored."""
+    return bound(
+        {
+            "id": token.id,
+            "company_id": token.company_id,
+            "token_hash": token_hash,
+            "room_id": token.room_id,
+            "user_name": token.user_name,
+            "permissions": json.dumps(token.permissions.to_json()),
+            "single_use": token.single_use,
+            "created_at": token.created_at,
+            "expires_at": token.expires_at,
+        }
+    )
 
 
 def _shown(token: Token) -> dict[str, Any]:
