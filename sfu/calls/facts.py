@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sfu import errors
 from sfu.calls.lobby import Waiter
 from sfu.store import Store
 from sfu.store.audit import SERVER, Author, Change
+from sfu.store.bans import removal
 from sfu.store.events import Event
 from sfu.store.records import Session
 
@@ -27,6 +30,12 @@ def muted(store: Store, session: Session, source: str, author: Author) -> None:
     change = Change("participant.muted", where[0], session.id, where[1], None, about, *whom)
     data = {"session_id": session.id, **about, "by": author.shown}
     store.trail.later(author, change, Event("participant.muted", *where, data, *whom))
+
+
+def removed_too(store: Store, session: Session, until: datetime | None, author: Author) -> None:
+    """Another session of somebody who was removed ended with theirs, such as that of a second tab."""
+    change, events = removal(session, until, author)
+    store.trail.later(author, change, *events)
 
 
 def ended(store: Store, company_id: str, room_id: str, author: Author, *, people: int, waiting: int) -> None:

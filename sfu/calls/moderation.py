@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from sfu import errors
 from sfu.calls import facts
@@ -188,9 +189,12 @@ class Moderation:
         entry, admission = session.entry, self._hub.admission
         until = admission.banned_until(entry) if ban else None
         admission.store.bans.add(session.record, until=until, by=facts.moderator(author), author=author)
+        for other in self._hub.sessions():
+            if other is not session and _same_person(entry, other.entry):
+                facts.removed_too(admission.store, other.record, until, author)
         error = errors.Removed()
         error.by = facts.ender(author)
-        self._end(lambda other: other.key == entry.key and other.person == entry.person, error)
+        self._end(partial(_same_person, entry), error)
         return until
 
     def admit_waiting(self, key: str, waiter_id: str, author: Author = SERVER) -> str:
@@ -227,3 +231,8 @@ class Moderation:
                 session.end(error)
         self._hub.stop_joining(who, error)
         self._hub.lobby.refuse(who, error)
+
+
+def _same_person(entry: Entry, other: Entry) -> bool:
+    """Whether both are the same person in the same call, as bans see it."""
+    return other.key == entry.key and other.person == entry.person

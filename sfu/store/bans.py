@@ -65,7 +65,7 @@ class Bans:
         async def write(statements: Statements) -> Told:
             if until is not None:
                 await statements.run(self.ADD, **ban)
-            return _removal(session, until, author)
+            return removal(session, until, author)
 
         if not self._rulings.add_step(step_of(now, author, write)):
             log.error("session=%s ban=dropped reason=queue_full", session.id)
@@ -120,8 +120,8 @@ class Bans:
         return await self._database.transaction(work)
 
 
-def _removal(session: Session, until: datetime | None, author: Author) -> Told:
-    """What is recorded of somebody's removal."""
+def removal(session: Session, until: datetime | None, author: Author) -> Told:
+    """What is recorded of the end of a session of somebody who was removed, and banned until then."""
     about = {"user_name": session.user_name, "banned_until": until and shown(until)}
     place_, whom = (session.company_id, session.room_id), (session.user_name, session.id)
     change = Change("participant.removed", place_[0], session.id, place_[1], None, about, *whom)

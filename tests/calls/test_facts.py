@@ -68,6 +68,18 @@ async def test_what_a_moderator_does_to_people(server: Server) -> None:
         assert (removal[1]["session_id"], removal[1]["user_name"], removal[1]["by"]) == (eves, "eve", who)
 
 
+async def test_whoever_is_removed_is_removed_from_all_tabs(server: Server) -> None:
+    async with moderator(server) as mod, server.joined(name="eve") as one, server.joined(name="Eve") as two:
+        ids = {server.signaling.calls.seats[eve.peer].record.id for eve in (one, two)}
+        await moderate(mod, "remove", one.peer)
+        for eve in (one, two):
+            assert (await eve.until("bye"))["code"] == "removed"
+        found = await told(server, "participant.removed")
+        assert {entry.change.session_id for entry in found} == ids
+        assert len(await events(server, "participant.removed")) == 2
+        assert len((await server.store.bans.list(server.default.id, "team")).items) == 1
+
+
 async def test_a_lock_and_a_lobby(server: Server) -> None:
     async with moderator(server) as mod:
         for state in ({"locked": True}, {"locked": True, "lobby": True}, {"lobby": True}):
