@@ -9,20 +9,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import pytest
 from support.control import Client, Server, running
 from support.rest_client import request
-from test_api_auth import REQUESTS, ROOM
+from test_api_auth import REQUESTS, ROOM, furnish
+from test_api_auth import World as Credentials
 
 from sfu.api.routes import ROUTES, Route
 from sfu.calls.admission import utc_now
 from sfu.store import Store
 from sfu.store.audit import ACTIONS, Author
-from sfu.store.bans import Bans
-from sfu.store.records import Line
 from sfu.store.trail import Entry, Wanted
 from sfu.tenancy import tokens
 from sfu.tenancy.tokens import Permissions
@@ -73,10 +73,8 @@ async def world(folder: Path) -> AsyncIterator[World]:
         token = tokens.encode(grant, server.store.companies.secret(server.default).reveal())
         await server.store.tokens.add(grant, token)
         key = (await server.store.companies.rotate_key(server.default.id))[1].reveal()
-        server.store.chat.add(seat.peer.room.id, Line(grant.id, "p", "alice", "hello", 2**41))
-        ban = {"company_id": server.default.id, "room_id": ROOM, "user_name": "eve", "token_id": grant.id}
-        ban |= {"id": grant.id, "name_key": "", "address": "", "banned_by": ""}
-        server.store.rulings.add(Bans.ADD, **ban, now=utc_now(), expires_at=grant.expires_at)
+        tenant = cast("Tenant", SimpleNamespace(company=server.default, key=key))
+        await furnish(server.store, tenant, Credentials({}, grant.id))
         yield World(server, bob, key, token, grant.id, seat.record.id)
 
 
