@@ -51,11 +51,23 @@ ACTIONS: Mapping[str, str] = {
     "ban.lifted": "A ban was lifted.",
     "chat.deleted": "A line of chat was deleted, with its file.",
     "file.shared": "A file was shared in a call.",
+    "webhook.created": "A webhook was created.",
+    "webhook.changed": "A webhook was changed.",
+    "webhook.secret_rotated": "A webhook got a new secret.",
+    "webhook.tested": "A webhook was sent a test.",
+    "webhook.resumed": "The pause of a webhook was ended.",
+    "webhook.replayed": "A webhook was sent again what happened.",
+    "webhook.deleted": "A webhook was deleted.",
+    "key.created": "An API key was made.",
+    "key.changed": "The name, the scopes or the expiry of an API key were changed.",
+    "key.rotated": "An API key got a successor, and ends soon.",
+    "key.revoked": "An API key was revoked.",
+    "tier.changed": "The limits of a tier were changed.",
     "person.forgotten": "Everything about a person was erased. The entry does not name them.",
     "backup.restored": "The data were replaced by those of a backup.",
 }
-"""Everything that is recorded, with what it means. `target` is the id of the company, token, room, session, ban, line
-or file; of a person in the lobby, the id that they wait under."""
+"""Everything that is recorded, with what it means. `target` is the id of what was changed: a company, token, room,
+session, ban, line, file, webhook or key, or a tier's name. Who waits in a lobby has the id that they wait under."""
 
 
 @dataclass(frozen=True, slots=True)
