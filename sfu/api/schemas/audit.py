@@ -34,7 +34,8 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         room_id=nullable(STRING),
         target=described(
             STRING,
-            "The id of what was changed: a company, token, room, session, ban, line or file, or somebody who waits.",
+            "The id of what was changed: a company, key, token, room, session, ban, line, file or webhook, or somebody "
+            "who waits in a lobby.",
         ),
         user_name=described(STRING, "The person it is about; empty if it is not about one."),
         session_id=described(nullable(ID), "Their session."),
