@@ -28,14 +28,19 @@ QUOTED_CHARACTERS = 160
 
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
+_SANE = re.compile(r"[\w.:/+@-]{1,128}", re.ASCII)
+"""A client's request id."""
 _FIELD = re.compile(r"""(?:^|(?<=\s))(\w+)=('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\S*)""", re.ASCII)
 """A field of a message. What people wrote stands between quotes, so it cannot pass for a field."""
 _EVENT = re.compile(r"[a-z_]+(?=\s|\Z)", re.ASCII)
 
 
-def begin_request() -> str:
-    """Gives this task, and those that it starts, a new request id for their lines; returns the id."""
-    _request_id.set(found := secrets.token_hex(8))
+def begin_request(wanted: str = "") -> str:
+    """Gives this task, and those that it starts, a request id for their lines; returns the id.
+
+    `wanted` is that of the client, which is taken if it cannot be mistaken for another part of a line.
+    """
+    _request_id.set(found := wanted if _SANE.fullmatch(wanted) else secrets.token_hex(8))
     return found
 
 

@@ -9,15 +9,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes, urlencode
+from urllib.parse import unquote_to_bytes
 
 import trio
 from quart import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
-from sfu.api import openapi, tables
+from sfu.api import openapi
+from sfu.api.answering import respond, respond_fixed
 from sfu.api.auth import Auth, Caller
-from sfu.api.handlers import ApiRequest, ApiResponse, Calls, Handler, handlers_of
+from sfu.api.handlers import ApiRequest, Calls, Handler, handlers_of
+from sfu.api.manners import add_manners, key_is
+from sfu.api.once import Once
 from sfu.api.refusals import BadBody, BadField, BodyNotJson
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schemas import DEFINITIONS
@@ -63,14 +66,19 @@ def create_api(
     api = Blueprint("api", __name__, url_prefix=PREFIX)
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
     handlers = handlers_of(store, calls, clock, config.max_peers)
+    once = Once(store)
     fixed = _fixed()
     api.record_once(lambda state: state.app.url_map.converters.update(name=_Name))
     for route in ROUTES:
         view = (
-            _fixed_view(route, fixed[route.name]) if route.name in fixed else _view(route, auth, handlers[route.name])
+            _fixed_view(route, fixed[route.name])
+            if route.name in fixed
+            else _view(route, auth, handlers[route.name], once)
         )
         rule = re.sub(r"{(\w+)}", lambda found: f"<{CONVERTERS.get(found[1], '')}{found[1]}>", route.path)
-        api.add_url_rule(rule, route.name, view, methods=[route.method], provide_automatic_options=False)
+        methods = [route.method, "OPTIONS"]  # HEAD goes with GET; Quart answers OPTIONS with all methods of the path
+        api.add_url_rule(rule, route.name, view, methods=methods, provide_automatic_options=True, strict_slashes=False)
+    add_manners(api, config)
 
     @api.app_errorhandler(Refusal)
     async def refused(refusal: Refusal) -> Response:
@@ -86,22 +94,24 @@ def _fixed() -> Mapping[str, str]:
     return {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
 
 
-def _view(route: Route, auth: Auth, handle: Handler) -> Callable[..., Awaitable[Response]]:
+def _view(route: Route, auth: Auth, handle: Handler, once: Once) -> Callable[..., Awaitable[Response]]:
     async def view(**parts: object) -> Response:
         _check_utf8(request.scope.get("raw_path", b""))
         path = {name: str(part) for name, part in parts.items()}
         headers = request.headers
         address = request.remote_addr or ""
         caller = await auth.caller(route, headers.get("Authorization"), address, path.get("room_id"))
+        key_is(caller.by.get("key") or caller.author.id)
         query = _query(route)
         body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
-        answer = await handle(ApiRequest(caller.company, caller.author, path, query, body, if_match))
+        asked = ApiRequest(caller.company, caller.author, path, query, body, if_match)
+        answer = await once.handle(route, asked, handle, headers.getlist("Idempotency-Key"))
         if route.changes and answer.changed:
             audit.info(
                 "%s", line(route.name, **_object(caller, path, body), **answer.about, **caller.by, client=address)
             )
-        return _respond(route, query, answer)
+        return await respond(route, query, answer)
 
     return view
 
@@ -124,7 +134,7 @@ def _object(caller: Caller, path: Mapping[str, str], body: Mapping[str, Any]) ->
 def _fixed_view(route: Route, text: str) -> Callable[..., Awaitable[Response]]:
     async def view() -> Response:
         _query(route)
-        return Response(text, content_type=route.content_type)
+        return await respond_fixed(route, text)
 
     return view
 
@@ -154,35 +164,6 @@ async def _body() -> Any:
         return json.loads(raw.decode("utf-8"), parse_constant=refuse)  # Python accepts NaN, JSON does not
     except (ValueError, RecursionError):
         raise BadBody from None
-
-
-def _respond(route: Route, query: Mapping[str, Any], answer: ApiResponse) -> Response:
-    response: Response
-    if answer.body is None:
-        response = Response("", route.status)
-        response.headers.pop("Content-Type", None)
-    elif route.rows and _wants_csv(query):
-        text = tables.to_csv(list(DEFINITIONS[route.rows]["properties"]), answer.body["items"])
-        response = Response(text, route.status, content_type="text/csv; charset=utf-8")
-        response.headers["Content-Disposition"] = f'attachment; filename="{route.name.removeprefix("list_")}.csv"'
-    else:
-        text = json.dumps(answer.body, ensure_ascii=False) + "\n"
-        response = Response(text, route.status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    if route.rows:
-        response.headers["Vary"] = "Accept"
-    if answer.body is not None and (cursor := answer.body.get("next")):
-        more = {name: value for name, value in request.args.items() if name != "cursor"}
-        response.headers["Link"] = f'<?{urlencode(more | {"cursor": cursor})}>; rel="next"'
-    response.headers.update(answer.headers)
-    return response
-
-
-def _wants_csv(query: Mapping[str, Any]) -> bool:
-    asked = query.get("format")
-    if asked is not None:
-        return bool(asked == "csv")
-    return request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
 
 
 def _refuse(refusal: Refusal) -> Response:

@@ -13,14 +13,15 @@ ABOUT = """\
 Rooms, join tokens and history of one company. Times are UTC, durations are in seconds. Errors are problems (RFC 9457)
 with a stable `code`. Lists are paginated: repeat the request with `cursor` set to `next` until `next` is null. With
 `Accept: text/csv` or `?format=csv`, lists are CSV. After 10 requests with a wrong key within a minute, further wrong
-ones from that address get 429; a valid key always works.
+ones from that address get 429; a valid key always works. A POST with an `Idempotency-Key` that is repeated within a day
+has its effect once. `If-None-Match` with an `ETag` gets 304 while the answer is the same. `X-Request-Id` is kept.
 """
 WHY = {
     400: "The request is malformed.",
     401: "The key or token is missing, wrong, expired or revoked.",
     403: "The company is disabled, or the token may not do this.",
     404: "It does not exist in this company, or the cursor does not belong to this list.",
-    409: "It already exists, or the call is on another server, or there is none.",
+    409: "It already exists, or the call is on another server, or there is none, or the same request still runs.",
     412: "Somebody else changed it: If-Match does not match.",
     413: "The body is too large.",
     415: "The body is not JSON.",
@@ -113,7 +114,7 @@ def _refused(route: Route) -> list[int]:
         401: route.access != "public",
         403: route.access != "public",
         404: route.not_found or "cursor" in route.query,
-        409: route.conflict,
+        409: route.conflict or (route.method == "POST" and route.changes),  # Idempotency-Key
         412: route.if_match,
         413: True,
         415: bool(route.body),
@@ -137,7 +138,9 @@ def _success(route: Route) -> dict[str, Any]:
         answer["content"] = {route.content_type.partition(";")[0]: {"schema": text}}
     headers = {}
     if route.answer == "Room":
-        headers["ETag"] = _header("The room's version, for If-Match.")
+        headers["ETag"] = _header("The room's version, for If-Match; of a GET, the answer, too, for If-None-Match.")
+    elif route.method == "GET":
+        headers["ETag"] = _header("Names this answer, for If-None-Match.")
     if route.status == 201:
         headers["Location"] = _header("The new resource, relative to the path of the request.")
     if "cursor" in route.query:

@@ -63,3 +63,19 @@ class BanNotFound(Refusal):
 class TokenNotFound(Refusal):
     code, status = "token_not_found", 404
     default = "There is no such token."
+
+
+class IdempotencyMismatch(Refusal):
+    code, status = "idempotency_mismatch", 422
+    default = "The Idempotency-Key was sent before with another request. Use a new key for each new request."
+
+
+class IdempotencyRunning(Refusal):
+    """The first request with this key has not been answered, or its server died. Later, it is carried out again."""
+
+    code, status = "idempotency_running", 409
+    default = "The first request with this Idempotency-Key is still being carried out."
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s

@@ -108,7 +108,7 @@ class Config:
     allowed_origins: tuple[str, ...] = _setting(
         (),
         values.origins,
-        "Other sites' origins whose pages may connect or embed a call, comma-separated.",
+        "Other sites' origins whose pages may connect, embed a call or ask the REST API, comma-separated.",
         shown="none",
         live=True,
     )
@@ -273,6 +273,7 @@ class Config:
     log_format: str = _setting(
         "text", values.choice({"text": "text", "json": "json"}), "Lines of the log: text, or json: an object per line."
     )
+    access_log: bool = _switch(False, "on: the log has a line for each request to the REST API.", live=True)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str], omit: Set[str] = frozenset()) -> Config:

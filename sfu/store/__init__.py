@@ -18,6 +18,7 @@ import trio
 from sfu.process.background import repeat
 from sfu.process.metrics import Counters
 from sfu.refusals import DatabaseUnavailable
+from sfu.store.answers import Answers
 from sfu.store.bans import Bans
 from sfu.store.chat import Chat
 from sfu.store.companies import Companies
@@ -79,6 +80,7 @@ class Store:
     rulings: Later
     lines: Later
     retention: Retention
+    answers: Answers
 
     async def run(
         self, heartbeat_s: float, counters: Counters, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -161,6 +163,7 @@ async def open_store(
                 guest_days=guest_days,
                 keep_open_chat=keep_open_chat,
             ),
+            Answers(database, server_key, clock),
         )
         try:
             yield store

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import trio
 
+from sfu.store.answers import KEPT_S
 from sfu.store.database import Database
 
 SWEEP_S = 60.0
@@ -97,6 +98,9 @@ class Retention:
     TOKENS = """
         DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires_at < :before LIMIT :count) RETURNING id
     """
+    ANSWERS = """
+        DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE created_at <= :before LIMIT :count) RETURNING id
+    """
 
     async def sweep(self) -> None:
         """Deletes everything that has expired, one batch of each kind in turn. Raises DatabaseUnavailable."""
@@ -123,6 +127,7 @@ class Retention:
         yield "lines", self.LINES, {"now_ms": now_ms}
         yield "files", self.FILES, {"now_ms": now_ms}
         yield "bans", self.BANS, {"now": now}
+        yield "answers", self.ANSWERS, {"before": now - timedelta(seconds=KEPT_S)}
         empty_since = now - timedelta(seconds=EMPTY_S)
         if not self._keep_open_chat:
             yield "lines", self.OPEN_LINES, {"empty_since": empty_since}

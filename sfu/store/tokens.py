@@ -38,7 +38,11 @@ class Tokens:
         VALUES (
             :id, :company_id, :token_hash, :room_id, :user_name, :permissions, :single_use, :created_at, :expires_at
         )
+        ON CONFLICT (id) DO UPDATE SET token_hash = excluded.token_hash, created_at = excluded.created_at,
+            expires_at = excluded.expires_at
+            WHERE tokens.company_id = excluded.company_id
     """
+    """A repeated request (sfu.api.once) replaces a token that nobody got."""
 
     async def add(self, grant: tokens.Grant, token: str, author: Author = SERVER, *, single_use: bool = False) -> Token:
         """Records an issued token by its hash.

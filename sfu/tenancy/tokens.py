@@ -103,8 +103,9 @@ def grant(
     duration_s: int,
     now: datetime,
     permissions: Permissions | None = None,
+    token_id: str | None = None,
 ) -> Grant:
-    """A new grant, valid from now on. Raises BadValue for an invalid duration or name."""
+    """A new grant, valid from now on; its id is new unless given. Raises BadValue for an invalid duration or name."""
     if not 1 <= duration_s <= MAX_LIFE_S:
         raise BadValue(f"duration: must be 1 to {MAX_LIFE_S} seconds.")
     try:
@@ -113,7 +114,7 @@ def grant(
         raise BadValue(str(error)) from None
     start = now.astimezone(UTC).replace(microsecond=0)
     return Grant(
-        id=str(uuid.uuid4()),
+        id=token_id or str(uuid.uuid4()),
         company_id=company_id,
         room_id=room_id,
         user_name=user_name,

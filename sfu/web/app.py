@@ -128,7 +128,7 @@ def create_app(config: Config, counters: Counters, *, page: bool = True) -> Quar
 
     @app.before_request
     async def identify() -> None:
-        begin_request()
+        begin_request(request.headers.get("X-Request-Id", ""))
 
     defaults = page_headers(config.allowed_origins) | {"Cache-Control": "no-cache"}
 

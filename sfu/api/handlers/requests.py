@@ -45,7 +45,11 @@ class Calls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """An authenticated and validated request, and who sent it. `if_match` is the text of the header, or None."""
+    """An authenticated and validated request, and who sent it. `if_match` is the text of the header, or None.
+
+    `once` is a UUID that a repeated request with the same Idempotency-Key has, too, if the server died before it could
+    keep the answer; None without such a key. What a handler makes under ids that follow from it is made once.
+    """
 
     company: Company
     author: Author
@@ -53,16 +57,19 @@ class ApiRequest:
     query: Mapping[str, Any]
     body: Mapping[str, Any]
     if_match: str | None
+    once: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """`about` says in the log what was changed, besides what the path names; nothing is logged unless `changed`."""
+    """`about` says in the log what was changed, besides what the path names; nothing is logged unless `changed`.
+    `status` replaces that of the route."""
 
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     about: dict[str, str] = field(default_factory=dict)
     changed: bool = True
+    status: int | None = None
 
 
 async def found_room(store: Store, call: ApiRequest) -> Room:

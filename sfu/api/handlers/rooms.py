@@ -13,7 +13,7 @@ from sfu.refusals import RoomChanged
 from sfu.store import Store
 from sfu.store.records import Room, RoomSettings
 
-_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+_VERSION = re.compile(r'"([^".]*\.[^".]*)(?:\.[^"]*)?"')
 
 
 class RoomHandlers:
@@ -75,10 +75,14 @@ def _etag(room: Room) -> str:
 def _require(if_match: str | None, room: Room) -> None:
     """Raises RoomChanged unless If-Match fits.
 
+    The tags of GET have a third part, for the rest of the answer (sfu.api.answering).
+
     A weak tag counts too, against RFC 9110 section 13.1.1: proxies that compress responses make all tags weak, and a
     tag of ours names a version of the room, however it is encoded.
     """
-    if if_match is not None and if_match.strip() != "*" and _etag(room) not in _ETAG.findall(if_match):
+    if if_match is None or if_match.strip() == "*":
+        return
+    if _etag(room) not in (f'"{tag}"' for tag in _VERSION.findall(if_match)):
         raise RoomChanged
 
 

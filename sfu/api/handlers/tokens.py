@@ -33,6 +33,7 @@ class TokenHandlers:
             duration_s=call.body["duration"],
             now=self._clock(),
             permissions=tokens.Permissions.of(call.body.get("permissions", {})),
+            token_id=call.once,
         )
         token = tokens.encode(grant, self._store.companies.secret(call.company).reveal())
         await self._store.tokens.add(grant, token, call.author, single_use=call.body["single_use"])
