@@ -157,6 +157,11 @@ class CallEnded(SfuError):
     default = "The call was ended for everybody."
 
 
+class TimeOver(SfuError):
+    code, close_code = "time_over", 1000
+    default = "Your time in this call is over."
+
+
 class ServerFull(SfuError):
     code, status, close_code = "server_full", 503, 1013
     default = "The server is full. Try again in a few seconds."

@@ -80,6 +80,7 @@ const ENDS = {
   token_not_yet_valid: ['again', 'another_link'],
   room_deleted: ['another'],
   call_ended: ['another'],
+  time_over: ['another'],
   company_disabled: ['again', 'another'],
   removed: ['another'],
   room_locked: ['again', 'another'],

@@ -207,6 +207,8 @@ export default {
   'end.call_ended.title': 'انتهى الاجتماع',
   'end.call_ended.text': 'تم إنهاؤه للجميع.',
   'end.call_ended.own': 'لقد أنهيته للجميع.',
+  'end.time_over.title': 'انتهى وقتك',
+  'end.time_over.text': 'كانت دعوتك لمدة محدودة في هذا الاجتماع.',
   'end.company_disabled.title': 'هذه الغرفة مغلقة',
   'end.company_disabled.text': 'يمكن لمنظم الاجتماع معرفة السبب.',
   'end.removed.title': 'تمت إزالتك من {room}',

@@ -207,6 +207,8 @@ export default {
   'end.call_ended.title': 'Das Meeting ist zu Ende',
   'end.call_ended.text': 'Es wurde für alle beendet.',
   'end.call_ended.own': 'Du hast es für alle beendet.',
+  'end.time_over.title': 'Deine Zeit ist um',
+  'end.time_over.text': 'Deine Einladung galt für eine begrenzte Zeit in diesem Meeting.',
   'end.company_disabled.title': 'Dieser Raum ist geschlossen',
   'end.company_disabled.text': 'Wer das Meeting organisiert, kann den Grund erfragen.',
   'end.removed.title': 'Du wurdest aus {room} entfernt',

@@ -207,6 +207,8 @@ export default {
   'end.call_ended.title': 'The meeting is over',
   'end.call_ended.text': 'It was ended for everyone.',
   'end.call_ended.own': 'You ended it for everyone.',
+  'end.time_over.title': 'Your time is over',
+  'end.time_over.text': 'Your invitation was for a limited time in this meeting.',
   'end.company_disabled.title': 'This room is closed',
   'end.company_disabled.text': 'The meeting organizer can find out why.',
   'end.removed.title': 'You were removed from {room}',

@@ -207,6 +207,8 @@ export default {
   'end.call_ended.title': 'La reunión ha terminado',
   'end.call_ended.text': 'Se ha finalizado para todos.',
   'end.call_ended.own': 'La has finalizado para todos.',
+  'end.time_over.title': 'Tu tiempo ha terminado',
+  'end.time_over.text': 'Tu invitación era por un tiempo limitado en esta reunión.',
   'end.company_disabled.title': 'Esta sala está cerrada',
   'end.company_disabled.text': 'Quien organiza la reunión puede averiguar el motivo.',
   'end.removed.title': 'Te han expulsado de {room}',

@@ -207,6 +207,8 @@ export default {
   'end.call_ended.title': 'La réunion est terminée',
   'end.call_ended.text': 'Il y a été mis fin pour tout le monde.',
   'end.call_ended.own': 'Vous y avez mis fin pour tout le monde.',
+  'end.time_over.title': 'Votre temps est écoulé',
+  'end.time_over.text': 'Votre invitation était valable pour une durée limitée dans cette réunion.',
   'end.company_disabled.title': 'Cette salle est fermée',
   'end.company_disabled.text': 'La personne qui organise la réunion peut en connaître la raison.',
   'end.removed.title': 'Vous n’avez plus accès à {room}',

@@ -82,7 +82,7 @@ class Auth:
         if not is_jwt(token):
             raise TokenMalformed(_mistaken(token))
         company, found = await verified(self._store, token, self._clock())
-        refused = held_against(await self._store.tokens.get(company.id, found.id))
+        refused = held_against(await self._store.tokens.get(company.id, found.id), own=found.own)
         if refused is not None:
             raise refused
         if found.room_id != room_id:

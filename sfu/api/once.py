@@ -25,7 +25,7 @@ from sfu.store import Store
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 DEADLINE_S = 20.0
-"""How long a request with a key may run. Then a statement that has begun still ends; sfu.store.answers allows for it."""
+"""How long a request with a key may run. Then, a statement that has begun still ends; see RUNNING_S."""
 SOON_S = 50
 """With more than this left of its time, a request has just begun and will soon be over."""
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from sfu.api.schemas.audit import ACTION
 from sfu.api.schemas.common import DATE, FORMAT, NAME, PAGED, Schema, described
+from sfu.api.schemas.tokens import STATE
 from sfu.api.times import INSTANT
 
 PREFIX = "/api/v1"
@@ -26,7 +27,7 @@ class Route:
     """
 
     name: str
-    method: Literal["GET", "POST", "PUT", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     tag: str
     summary: str
@@ -55,11 +56,21 @@ ROUTES = (
     Route("issue_token", "POST", "/tokens", "tokens", "Create a token to enter a room with", 201,
           body="TokenRequest", answer="IssuedToken"),
     Route("list_tokens", "GET", "/tokens", "tokens", "Issued tokens, newest first",
-          query=PAGED, answer="Tokens", rows="Token"),
+          query={"room": NAME, "user": described(NAME, "A name, or an id of yours."), "state": STATE, **PAGED},
+          answer="Tokens", rows="Token"),
+    Route("issue_tokens", "POST", "/tokens/bulk", "tokens", "Create up to 100 tokens: all of them, or none",
+          body="TokenRequests", answer="IssuedTokens"),
     Route("inspect_token", "POST", "/tokens/inspect", "tokens", "Whether a token is accepted now, and if not, why",
           body="InspectRequest", answer="Inspection"),
+    Route("get_token", "GET", "/tokens/{token_id}", "tokens", "A token's record, without the token", answer="Token",
+          not_found=True),
     Route("revoke_token", "DELETE", "/tokens/{token_id}", "tokens",
           "Revoke a token for good, and end the call of whoever entered with it", 204, not_found=True),
+    Route("set_own_secret", "PUT", "/company/secret", "tokens",
+          "Set the secret with which your backend signs tokens by itself; an earlier one is no longer accepted", 204,
+          body="OwnSecret"),
+    Route("remove_own_secret", "DELETE", "/company/secret", "tokens",
+          "Accept only tokens that the server made", 204),
     Route("list_rooms", "GET", "/rooms", "rooms", "Rooms by id", query=PAGED, answer="Rooms", rows="RoomSummary"),
     Route("create_room", "POST", "/rooms", "rooms", "Create a room. (Joining creates one, too.)", 201,
           body="RoomRequest", answer="Room", conflict=True),

@@ -12,7 +12,7 @@ INSTANT: Schema = described({"type": "string", "format": "date-time"}, "A time w
 
 
 def instant(text: str, field: str) -> datetime:
-    """A time of a query (RFC 3339), in UTC. Raises BadField.
+    """A time of a request (RFC 3339), in UTC. Raises BadField.
 
     The `+` of a zone may have become a blank: in a query it stands for one, unless it is written as %2B.
     """

@@ -5,6 +5,7 @@ The OpenAPI description shows the same data that requests are validated with, so
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
     if kind == "object":
         return _check_object(schema, value, field, depth)
     if kind == "array":
+        low, high = schema.get("minItems", 0), schema.get("maxItems", math.inf)
+        if not low <= len(value) <= high:
+            raise BadField(field, f"must have {low} to {high} items")
         return [check(schema["items"], item, f"{field}[{i}]", depth + 1) for i, item in enumerate(value)]
     if "enum" in schema and value not in schema["enum"]:
         raise BadField(field, f"must be one of {', '.join(schema['enum'])}")
@@ -98,7 +102,13 @@ def _check_object(schema: Schema, value: dict[str, Any], field: str, depth: int)
     for name, property_schema in known.items():
         if name not in found and "default" in property_schema:
             found[name] = property_schema["default"]
+    if "x-max-bytes" in schema and _size(value) > schema["x-max-bytes"]:
+        raise BadField(field, f"must have at most {schema['x-max-bytes']} bytes as JSON")
     return found
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
 
 
 def _check_name(value: str, field: str) -> str:

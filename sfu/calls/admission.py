@@ -14,7 +14,7 @@ from sfu.calls.rooms import EVERYTHING, is_secret
 from sfu.errors import BadRequest, RoomLocked
 from sfu.limits.rates import place
 from sfu.protocol.server_messages import RoomState
-from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom
+from sfu.refusals import CompanyDisabled, TokenError, TokenRequired, TokenRoom, TokenSignature
 from sfu.settings.config import Config
 from sfu.store import Store
 from sfu.store.records import Company, Room, RoomRules, Session
@@ -154,8 +154,8 @@ class Admission:
         who = (session.company_id, session.room_id, session.user_name)
         if token is None:
             return Entry(*who, EVERYTHING, address, continues=session) if self._config.allow_anonymous else None
-        times = (token.created_at, token.created_at, token.expires_at)
-        grant = tokens.Grant(token.id, *who, token.permissions, *times)
+        times = (token.created_at, token.not_before or token.created_at, token.expires_at)
+        grant = tokens.Grant(token.id, *who, token.permissions, *times, token.user_id, token.max_duration_s)
         return Entry(*who, token.permissions, address, grant, continues=session)
 
     async def fits(self, ask: Ask, session: Session) -> bool:
@@ -226,7 +226,13 @@ async def verified(store: Store, token: str, now: datetime) -> tuple[Company, to
     Does not check whether it was revoked or used. Raises TokenError or CompanyDisabled.
     """
     company = await store.companies.by_id(tokens.peek(token))
-    found = tokens.decode(token, None if company is None else store.companies.secret(company).reveal(), now)
+    try:
+        found = tokens.decode(token, None if company is None else store.companies.secret(company).reveal(), now)
+    except TokenSignature:
+        own = None if company is None else store.companies.own_secret(company)
+        if own is None:
+            raise
+        found = tokens.decode(token, own.reveal(), now, own=True)
     if company is None:
         raise TokenError  # unreachable: without a company, `decode` verifies with a random secret and raises
     if not company.is_active:

@@ -15,6 +15,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, wrap_server_strea
 from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
+from sfu.calls import time_limits
 from sfu.calls.admission import Ask, Entry, LobbyFirst, asked
 from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
@@ -301,7 +302,7 @@ class Signaling:
         self.calls.workers.place(peer.room.worker, peer.id)
         session = self.calls.seats[peer.id] = Session(self.calls, self.moderation, peer, entry, record)
         assert self._nursery is not None
-        self._nursery.start_soon(session.run)
+        self._nursery.start_soon(time_limits.run, session, self.calls.admission.clock)
         log.info("%s", line("joined", **session.who, client=connection.client, full=door.full))
         link = session.connect(connection.stream)
         self.calls.deliver(deliveries)

@@ -64,7 +64,7 @@ class RoomInfo:
         if company is None or not company.is_active:
             raise CompanyDisabled
         if entry.grant is not None:
-            refused = held_against(await self._store.tokens.get(entry.company_id, entry.grant.id))
+            refused = held_against(await self._store.tokens.get(entry.company_id, entry.grant.id), own=entry.grant.own)
             if refused is not None:
                 raise refused
         else:

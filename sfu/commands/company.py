@@ -98,6 +98,22 @@ async def _rotate_secret(store: Store, options: argparse.Namespace) -> Company:
     return company
 
 
+async def _set_secret(store: Store, options: argparse.Namespace) -> Company:
+    from sfu.tenancy.keys import KEY_BYTES, Secret
+
+    company = await _named(store, options)
+    text = sys.stdin.readline().rstrip("\r\n")
+    if text and len(text.encode()) < KEY_BYTES:
+        raise ConfigError(
+            f"The secret must have at least {KEY_BYTES} bytes, for example from `openssl rand -base64 32`."
+        )
+    secret = Secret(text.encode()) if text else None
+    company = await store.companies.set_own_secret(company.id, secret, commander())
+    said = "are accepted now" if text else "are no longer accepted"
+    print(f"Tokens that {company.name} signs with a secret of its own {said}.")
+    return company
+
+
 async def _disable(store: Store, options: argparse.Namespace) -> Company:
     company = await store.companies.set_active((await _named(store, options)).id, False, commander())
     print(f"{company.name} is disabled: its keys and tokens are refused, and its calls end.")
@@ -127,6 +143,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "list": (_list, "list the companies"),
     "rotate-key": (_rotate_key, "print a new API key; the old one stops working at once"),
     "rotate-secret": (_rotate_secret, "invalidate every token of a company at once"),
+    "set-secret": (
+        _set_secret,
+        "read a secret from standard input with which a company signs tokens itself; empty: none",
+    ),
     "disable": (_disable, "refuse a company's keys and tokens, and end its calls"),
     "enable": (_enable, "enable a disabled company"),
 }

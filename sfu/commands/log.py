@@ -28,6 +28,7 @@ MEANINGS = {
     "server_lost": "the server was killed, or could not reach the database",
     "removed": "removed from the room",
     "call_ended": "the call was ended for everybody",
+    "time_over": "their token's time in the call was over",
     "room_full": "not admitted: the room was full",
     "room_locked": "not admitted: the room was locked",
     "lobby_refused": "not let in from the lobby",

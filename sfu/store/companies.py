@@ -91,6 +91,29 @@ class Companies:
         """The secret that signs its tokens. Raises ConfigError if it was sealed with another server key."""
         return self._server_key.unseal(company.sealed_secret, company.id)
 
+    def own_secret(self, company: Company) -> Secret[bytes] | None:
+        """The secret of its own choosing that signs tokens it makes itself; None without one, and if another server key
+        sealed it: after `rotate-secret`, that company must set it again."""
+        if company.sealed_own_secret is None:
+            return None
+        try:
+            return self._server_key.unseal(company.sealed_own_secret, f"{company.id}/own")
+        except ConfigError:
+            return None
+
+    SET_OWN_SECRET = """
+        UPDATE companies SET sealed_own_secret = :sealed, updated_at = :now WHERE id = :company_id RETURNING *
+    """
+
+    async def set_own_secret(self, company_id: str, secret: Secret[bytes] | None, author: Author = SERVER) -> Company:
+        """Sets, replaces or removes that secret. Tokens that an earlier one signed are no longer accepted.
+
+        Raises CompanyNotFound.
+        """
+        sealed = None if secret is None else self._server_key.seal(secret, f"{company_id}/own")
+        change = Change("company.own_secret_set", company_id, company_id, after={"own_secret": secret is not None})
+        return await self._change(self.SET_OWN_SECRET, {"sealed": sealed}, author, change)
+
     ROTATE_KEY = """
         UPDATE companies SET key_prefix = :key_prefix, key_hash = :key_hash, updated_at = :now
         WHERE id = :company_id RETURNING *

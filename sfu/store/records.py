@@ -31,6 +31,7 @@ class Company:
     is_default: bool
     created_at: datetime
     updated_at: datetime
+    sealed_own_secret: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, row: Row) -> Company:
@@ -44,6 +45,7 @@ class Company:
             is_default=bool(row["is_default"]),
             created_at=utc(row["created_at"]),
             updated_at=utc(row["updated_at"]),
+            sealed_own_secret=row["sealed_own_secret"],
         )
 
 
@@ -156,6 +158,10 @@ class Token:
     expires_at: datetime
     used_at: datetime | None
     revoked_at: datetime | None
+    not_before: datetime | None = None
+    max_duration_s: int | None = None
+    user_id: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: Row) -> Token:
@@ -170,6 +176,10 @@ class Token:
             expires_at=utc(row["expires_at"]),
             used_at=maybe_utc(row["used_at"]),
             revoked_at=maybe_utc(row["revoked_at"]),
+            not_before=maybe_utc(row["not_before"]),
+            max_duration_s=row["max_duration_s"],
+            user_id=row["user_id"],
+            metadata=json.loads(row["metadata"]),
         )
 
 
@@ -229,6 +239,7 @@ class Session:
     metadata: dict[str, Any]
     quality: SessionQuality
     drops: SessionDrops = SessionDrops()
+    user_id: str = ""
 
     @classmethod
     def of(cls, row: Row) -> Session:
@@ -249,6 +260,7 @@ class Session:
             metadata=json.loads(row["metadata"]),
             quality=SessionQuality.of(row),
             drops=SessionDrops.of(row),
+            user_id=row["user_id"],
         )
 
 

@@ -91,10 +91,12 @@ class Sessions:
         now = self._clock()
 
         async def use_token(statements: Statements, _rules: RoomRules) -> None:
+            if grant.own:
+                await tokens.adopt(statements, grant, token, now)
             await tokens.use(statements, grant.company_id, grant.id, digest(token), now)
 
         who = {"company_id": grant.company_id, "room_id": grant.room_id, "user_name": grant.user_name}
-        return await self._admit(who, grant.id, (use_token, judge), peer_address, metadata, now)
+        return await self._admit(who, grant.id, (use_token, judge), peer_address, metadata, now, grant.user_id)
 
     async def admit_anonymous(
         self,
@@ -133,10 +135,10 @@ class Sessions:
     ADMIT = """
         INSERT INTO sessions (
             id, company_id, room_id, user_name, token_id, server, peer_address, connected_at, last_seen_at, day,
-            concurrency, metadata
+            concurrency, metadata, user_id
         )
         SELECT :id, :company_id, :room_id, :user_name, :token_id, :server, :peer_address, :now, :now, :day,
-            present.n + 1, :metadata
+            present.n + 1, :metadata, :user_id
         FROM (
             SELECT count(*) AS n FROM sessions
             WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
@@ -153,6 +155,7 @@ class Sessions:
         peer_address: str,
         metadata: Mapping[str, Any] | None,
         now: datetime,
+        user_id: str = "",
     ) -> Session:
         """Opens a session. First writes the room's row, creating it if necessary.
 
@@ -183,6 +186,7 @@ class Sessions:
                 day=now.astimezone(UTC).date(),
                 max_participants=room["max_participants"],
                 metadata=details,
+                user_id=user_id,
             )
             if row is None:
                 raise RoomFull

@@ -12,7 +12,7 @@ import re
 import secrets
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,8 +31,13 @@ from sfu.refusals import (
     TokenNotYetValid,
     TokenSignature,
 )
+from sfu.tenancy.grants import MAX_LIFE_S as MAX_LIFE_S
+from sfu.tenancy.grants import MAX_STAY_S, USER_ID_CHARACTERS
+from sfu.tenancy.grants import Grant as Grant
+from sfu.tenancy.grants import Permissions as Permissions
+from sfu.tenancy.grants import grant as grant
 from sfu.tenancy.keys import is_api_key
-from sfu.tenancy.names import NAME_CHARACTERS, canonical
+from sfu.tenancy.names import CONTROLS, NAME_CHARACTERS, canonical
 
 ALGORITHM = "HS256"
 ISSUER = "sfu"
@@ -40,12 +45,12 @@ AUDIENCE = "webrtc"
 LEEWAY_S = 60
 """Accepted difference between two clocks."""
 
-MAX_LIFE_S = 24 * 3600
 TOKEN_BYTES = 8192
 _LAST_SECOND = 253402300799
 """The last second of the year 9999, the maximum of datetime."""
 
 _LIFT = "A moderator removed the holder. Lift the ban with DELETE /api/v1/rooms/{room_id}/bans/{ban_id}."
+_LINE = re.compile(f"[^{CONTROLS}]*")
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]*", re.ASCII)
 _FOREIGN = (
     "The token was not made by this company: its key id (`kid`) is another's.",
@@ -53,76 +58,6 @@ _FOREIGN = (
 )
 _NOBODY = secrets.token_bytes(32)
 """The secret to verify tokens of unknown companies with, so that they take as long to fail as others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """What a peer may do in its room. `moderate` also permits its token to manage the room over REST."""
-
-    publish: bool = True
-    subscribe: bool = True
-    chat: bool = True
-    moderate: bool = False
-
-    @classmethod
-    def of(cls, value: object) -> Permissions:
-        """Parses a JSON object; missing names keep their default. Raises BadValue."""
-        names = [field.name for field in fields(cls)]
-        if not isinstance(value, Mapping):
-            raise BadValue("permissions: must be an object.")
-        for name, allowed in value.items():
-            if name not in names:
-                raise BadValue(f"permissions: {str(name)[:40]!r} is not one of {', '.join(names)}.")
-            if type(allowed) is not bool:
-                raise BadValue(f"permissions.{name}: must be true or false.")
-        return cls(**value)
-
-    def to_json(self) -> dict[str, bool]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The content of a valid token: a person, a room of a company, a period, and permissions. Times are UTC."""
-
-    id: str
-    company_id: str
-    room_id: str
-    user_name: str
-    permissions: Permissions
-    issued_at: datetime
-    not_before: datetime
-    expires_at: datetime
-
-
-def grant(
-    *,
-    company_id: str,
-    room_id: str,
-    user_name: str,
-    duration_s: int,
-    now: datetime,
-    permissions: Permissions | None = None,
-    token_id: str | None = None,
-) -> Grant:
-    """A new grant, valid from now on; its id is new unless given. Raises BadValue for an invalid duration or name."""
-    if not 1 <= duration_s <= MAX_LIFE_S:
-        raise BadValue(f"duration: must be 1 to {MAX_LIFE_S} seconds.")
-    try:
-        room_id, user_name = canonical(room_id, "room_id"), canonical(user_name, "user_name")
-    except BadName as error:
-        raise BadValue(str(error)) from None
-    start = now.astimezone(UTC).replace(microsecond=0)
-    return Grant(
-        id=token_id or str(uuid.uuid4()),
-        company_id=company_id,
-        room_id=room_id,
-        user_name=user_name,
-        permissions=permissions or Permissions(),
-        issued_at=start,
-        not_before=start,
-        expires_at=start + timedelta(seconds=duration_s),
-    )
 
 
 def encode(grant: Grant, secret: bytes) -> str:
@@ -140,6 +75,10 @@ def encode(grant: Grant, secret: bytes) -> str:
         "nbf": int(grant.not_before.timestamp()),
         "exp": int(grant.expires_at.timestamp()),
     }
+    if grant.user_id:
+        claims["user_id"] = grant.user_id
+    if grant.max_duration_s is not None:
+        claims["max_duration"] = grant.max_duration_s
     return jwt.encode(claims, secret, ALGORITHM, headers={"kid": grant.company_id}, json_encoder=_Utf8)
 
 
@@ -165,9 +104,11 @@ def claimed(token: str) -> dict[str, str]:
     return {key: value for key, value in said.items() if value}
 
 
-def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
+def decode(token: str, secret: bytes | None, now: datetime, *, own: bool = False) -> Grant:
     """Verifies a token and returns its grant. `secret` is that of the company from `peek`, None if it does not exist.
 
+    `own`: the secret is the one that the company chose, to sign tokens by itself. Those may leave out what follows from
+    other claims, and say what the record of other tokens says: `metadata` and `single_use`.
     Raises a TokenError, and nothing else, for any text.
     """
     company_id = peek(token)
@@ -194,7 +135,7 @@ def decode(token: str, secret: bytes | None, now: datetime) -> Grant:
         raise TokenAudience(f"The token was not issued for this service: {error}.") from None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise TokenMalformed from None
-    found = _grant(claims)
+    found = _grant(_completed(claims, company_id) if own else claims, own=own)
     if found.company_id != company_id:
         raise TokenCompany
     _check_times(found, now)
@@ -213,14 +154,16 @@ class Inspection:
     claims: dict[str, Any] | None
 
 
-def inspect(token: str, secret: bytes | None, now: datetime, recorded: SfuError | None = None) -> Inspection:
+def inspect(
+    token: str, secret: bytes | None, now: datetime, recorded: SfuError | None = None, *, own: bool = False
+) -> Inspection:
     """Explains why a token is or is not accepted now, to the company with `secret`; None: the token's is another.
 
-    `recorded`: the error of a join for what the database has about it, if any.
+    `recorded`: the error of a join for what the database has about it, if any. `own`: see `decode`.
     """
     header, claims = _unverified(token)
     try:
-        found = decode(token, secret, now)
+        found = decode(token, secret, now, own=own)
         if recorded is not None:
             raise recorded
     except SfuError as error:
@@ -277,7 +220,14 @@ def _unverified(token: str) -> tuple[dict[str, Any] | None, dict[str, Any] | Non
     return whole["header"], whole["payload"]
 
 
-def _grant(claims: Mapping[str, Any]) -> Grant:
+def _completed(claims: Mapping[str, Any], company_id: str) -> dict[str, Any]:
+    """The claims of a token that a company signed by itself, with those that follow from others."""
+    usual: dict[str, Any] = {"company_id": company_id, "sub": claims.get("user_name"), "permissions": {}}
+    usual |= {"iat": claims.get("nbf"), "nbf": claims.get("iat")}
+    return {**usual, **claims}
+
+
+def _grant(claims: Mapping[str, Any], *, own: bool) -> Grant:
     """Checks the presence and type of every claim. Raises TokenClaim, which names the claim."""
     for name in ("jti", "company_id"):
         if not _is_uuid(claims.get(name)):
@@ -304,12 +254,49 @@ def _grant(claims: Mapping[str, Any]) -> Grant:
         issued_at=datetime.fromtimestamp(claims["iat"], UTC),
         not_before=datetime.fromtimestamp(claims["nbf"], UTC),
         expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+        user_id=_user_id(claims),
+        max_duration_s=_max_duration(claims),
+        **(_said(claims) if own else {}),
     )
+
+
+def _user_id(claims: Mapping[str, Any]) -> str:
+    found = claims.get("user_id", "")
+    if not isinstance(found, str) or len(found) > USER_ID_CHARACTERS or not _LINE.fullmatch(found):
+        raise TokenClaim(f"The claim `user_id` is not text of up to {USER_ID_CHARACTERS} characters.")
+    return found
+
+
+def _max_duration(claims: Mapping[str, Any]) -> int | None:
+    found = claims.get("max_duration")
+    if found is not None and (type(found) is not int or not 1 <= found <= MAX_STAY_S):
+        raise TokenClaim(f"The claim `max_duration` is not a number of seconds from 1 to {MAX_STAY_S}.")
+    return found
+
+
+def _said(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """What a company says in a token of its own that it would otherwise say when it asks for one."""
+    metadata, single_use = claims.get("metadata", {}), claims.get("single_use", False)
+    if not isinstance(metadata, dict) or not _is_storable(metadata):
+        raise TokenClaim("The claim `metadata` is not an object of storable text.")
+    if type(single_use) is not bool:
+        raise TokenClaim("The claim `single_use` is not true or false.")
+    return {"metadata": metadata, "single_use": single_use, "own": True}
+
+
+def _is_storable(metadata: Mapping[str, Any]) -> bool:
+    """Whether PostgreSQL can store it. TOKEN_BYTES bounds its size."""
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError):
+        return False
+    return "\\u0000" not in text.replace("\\\\", "")
 
 
 def _check_times(found: Grant, now: datetime) -> None:
     leeway, longest = timedelta(seconds=LEEWAY_S), timedelta(seconds=MAX_LIFE_S)
-    if found.expires_at - min(found.issued_at, found.not_before) > longest:
+    if found.expires_at - found.not_before > longest:
         raise TokenLifetime
     start = max(found.issued_at, found.not_before)
     if start - now > leeway:

@@ -69,7 +69,7 @@ def segment(name: str) -> str:
 async def test_a_token_is_answered_as_the_specification_says(rest: Rest, acme: Tenant) -> None:
     reply = await rest("POST", "/tokens", WANTED)
     assert reply.status == 201
-    assert list(reply.json) == ["token", "expires_at", "room_id", "user_name"]
+    assert list(reply.json) == ["token", "expires_at", "room_id", "user_name", "id", "not_before"]
     assert (reply.json["room_id"], reply.json["user_name"]) == ("team-meeting", "alice")
     assert reply.json["expires_at"] == "2025-10-21T18:21:27Z"
     claims = jwt.decode(reply.json["token"], options={"verify_signature": False})

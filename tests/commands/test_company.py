@@ -8,6 +8,7 @@ import re
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ def test_a_company_is_disabled_and_enabled(company: Callable[..., Any]) -> None:
         for command in commands:
             assert company(command, "Acme").returncode == 0
         assert re.search(rf"^Acme .* {state} ", company("list").stdout, re.M)
+
+
+def test_a_secret_of_the_companys_own_is_read_from_standard_input(company: Callable[..., Any], tmp_path: Path) -> None:
+    company("create", "Acme")
+    env = environment(data_dir=str(tmp_path / "data"))
+    secret = "a secret of forty bytes, which Acme chose"
+
+    def set_secret(text: str) -> Any:
+        command = [sys.executable, "-m", "sfu", "company", "set-secret", "Acme"]
+        return subprocess.run(command, input=text, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = set_secret(f"{secret}\n")
+    assert (done.returncode, "are accepted now" in done.stdout) == (0, True), done.stderr
+    assert all(secret.encode() not in path.read_bytes() for path in (tmp_path / "data").iterdir())
+    short = set_secret("short\n")
+    assert (short.returncode, "at least 32 bytes" in short.stderr) == (2, True)
+    assert "no longer accepted" in set_secret("\n").stdout
 
 
 def test_every_change_is_one_line_of_the_audit(company: Callable[..., Any], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sfu.tenancy.grants import USER_ID_CHARACTERS
 from sfu.tenancy.names import CONTROLS, INVISIBLE, NAME_CHARACTERS
 
 Schema = Mapping[str, Any]
@@ -52,6 +53,7 @@ NAME: Schema = {
     "description": f"1 to {NAME_CHARACTERS} characters, at least one of them visible. The server stores them in NFC, "
     "with single blanks, and without control characters.",
 }
+USER_ID: Schema = {"type": "string", "maxLength": USER_ID_CHARACTERS, "pattern": LINE}
 
 DROPS: Mapping[str, Schema] = {
     "drops": described(COUNT, "How often the connection was lost, for example by a bad network or a reloaded page."),

@@ -21,6 +21,8 @@ from sfu.api.schemas.common import (
     record,
 )
 
+METADATA_BYTES = 16_384
+"""Most bytes of metadata, as compact JSON, so that lists stay small."""
 _SETTINGS: Mapping[str, Schema] = {
     "name": {"type": "string", "maxLength": 255, "pattern": LINE},
     "description": {"type": "string", "maxLength": 4096, "pattern": TEXT},
@@ -64,7 +66,8 @@ _METADATA_VALUE: list[Schema] = [
 DEFINITIONS: Mapping[str, dict[str, Any]] = {
     "Metadata": {
         "type": "object",
-        "description": "Any JSON of yours.",
+        "description": f"Any JSON of yours, up to {METADATA_BYTES // 1024} KB.",
+        "x-max-bytes": METADATA_BYTES,
         "propertyNames": {"pattern": TEXT},
         "additionalProperties": {"$ref": "#/components/schemas/MetadataValue"},
     },
