@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
+from support.process import Server
+from support.variants import variants
 
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store
 from sfu.store.answers import KEPT_S, RUNNING_S
+from sfu.store.database import connect
 
 if TYPE_CHECKING:
-    import pytest
     from support.rest import Rest, Tenant
 
 pytest_plugins = ["support.rest"]
@@ -103,3 +113,54 @@ async def test_an_answer_is_kept_for_a_day(rest: Rest, store: Store, clock: Any)
     clock.now += timedelta(seconds=KEPT_S)
     await store.retention.sweep()
     assert await store.database.read("SELECT id FROM answers") == []
+
+
+def ask(server: Server, key: str, number: int) -> tuple[int, Any]:
+    """A token with the key of this number: status and answer; status 0 if the server did not answer."""
+    body = json.dumps({"room_id": "team", "user_name": f"p{number}"}).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Idempotency-Key": f"k{number}"}
+    asked = urllib.request.Request(f"{server.url}/api/v1/tokens", body, headers)
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, json.load(refused)
+    except (OSError, HTTPException):
+        return 0, None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite", *variants("postgresql")], indirect=True)
+async def test_a_killed_server_makes_each_token_once(
+    start_server: Callable[..., Server], database_url: str, tmp_path: Path
+) -> None:
+    """It is killed amid many requests. Whatever a client knows of each, repeating it gives one token."""
+    server = start_server(database_url=database_url, data_dir=str(tmp_path / "data"))
+    key = server.company("Acme")
+    numbers, first = range(60), dict[int, tuple[int, Any]]()
+
+    def one(number: int) -> None:
+        first[number] = ask(server, key, number)
+
+    def storm() -> None:
+        with ThreadPoolExecutor(6) as clients:
+            list(clients.map(one, numbers))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, storm)
+        while sum(status == 201 for status, _ in first.values()) < 20:  # noqa: ASYNC110 -- threads tell of no event
+            await trio.sleep(0.001)
+        await trio.to_thread.run_sync(server.kill)
+    assert any(status == 0 for status, _ in first.values())
+    await trio.to_thread.run_sync(server.start)
+    again = {number: await trio.to_thread.run_sync(ask, server, key, number) for number in numbers}
+    for number, (status, answer) in first.items():
+        if status == 201:
+            assert again[number] == (201, answer)
+    assert {status for status, _ in again.values()} <= {201, 409}
+    async with connect(database_url) as database:  # a minute passes
+        await database.run("UPDATE answers SET created_at = :ago", ago=datetime.now(UTC) - timedelta(minutes=2))
+        done = {number: await trio.to_thread.run_sync(ask, server, key, number) for number in numbers}
+        assert {status for status, _ in done.values()} == {201}
+        rows = await database.read("SELECT id, user_name FROM tokens")
+    assert sorted(str(row["id"]) for row in rows) == sorted(answer["id"] for _, answer in done.values())
