@@ -356,17 +356,8 @@ class RoomDay:
 
     @classmethod
     def of(cls, row: Row) -> RoomDay:
-        return cls(
-            row["room_id"],
-            day_of(row["day"]),
-            row["unique_users"],
-            row["sessions"],
-            row["avg_duration_s"],
-            row["total_duration_s"],
-            row["peak_concurrency"],
-            row["avg_score"],
-            row["min_score"],
-        )
+        figures = ("unique_users", "sessions", "avg_duration_s", "total_duration_s", "peak_concurrency")
+        return cls(row["room_id"], day_of(row["day"]), *(row[name] for name in (*figures, "avg_score", "min_score")))
 
 
 def utc(value: datetime | str) -> datetime:
