@@ -49,6 +49,7 @@ TYPES: Mapping[str, str] = {
     "lobby.waiting": "Somebody waits in the lobby of a room.",
     "lobby.admitted": "Somebody was let in from the lobby.",
     "lobby.refused": "Somebody no longer waits and was not let in: refused, too late, or gone. `reason` is the code.",
+    "webhook.paused": "Nothing is sent to a webhook any more: it failed for days, or answered 410.",
 }
 """Every type of event, with what it means."""
 

@@ -32,7 +32,7 @@ TEXTS = {
     "events": {"type", "room_id", "user_name", "data"},
     "deliveries": {"type", "room_id", "user_name", "body", "state", "error"},
     "webhooks": {
-        "url", "description", "events", "rooms", "sealed_secret", "sealed_previous", "paused_why",
+        "url", "description", "events", "rooms", "sealed_secret", "sealed_previous", "paused_why", "leased_by",
     },
     "answers": {"key", "request", "sealed"},
     "tiers": {"tier"},
