@@ -74,17 +74,22 @@ class Dispatcher:
         for webhook in await self._store.sending.work():
             if webhook.paused_at is None:
                 behind = bool(await self._store.deliveries.spread(webhook.id)) or behind
-            busy = Counter(self._flying.values())
-            free = min(AT_ONCE - busy[webhook.id], ALL_AT_ONCE - len(self._flying))
-            if free <= 0:
-                continue
-            due = await self._store.sending.due(webhook, free + busy[webhook.id])
-            for one in [one for one in due if one.id not in self._flying][:free]:
-                self._flying[one.id] = webhook.id
-                nursery.start_soon(self._send, sender, webhook, one)
+            await self._start(sender, nursery, webhook)
         if not behind:
             with trio.move_on_after(POLL_S):
                 await self._wake.wait()
+
+    async def _start(self, sender: Sender, nursery: trio.Nursery, webhook: Webhook) -> None:
+        """Starts sending what is due, as far as there is place."""
+        flying = dict(self._flying)  # what ends while the database is asked may be in its answer still
+        busy = Counter(flying.values())[webhook.id]
+        free = min(AT_ONCE - busy, ALL_AT_ONCE - len(flying))
+        if free <= 0:
+            return
+        due = await self._store.sending.due(webhook, free + busy)
+        for one in [one for one in due if one.id not in flying][:free]:
+            self._flying[one.id] = webhook.id
+            nursery.start_soon(self._send, sender, webhook, one)
 
     async def _send(self, sender: Sender, webhook: Webhook, due: Due) -> None:
         try:
