@@ -37,6 +37,8 @@ def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
     if kind == "object":
         return _check_object(schema, value, field, depth)
     if kind == "array":
+        if len(value) > schema.get("maxItems", len(value)):
+            raise BadField(field, f"must be at most {schema['maxItems']} items")
         return [check(schema["items"], item, f"{field}[{i}]", depth + 1) for i, item in enumerate(value)]
     if "enum" in schema and value not in schema["enum"]:
         raise BadField(field, f"must be one of {', '.join(schema['enum'])}")
@@ -129,6 +131,6 @@ def _check_text(schema: Schema, value: str, field: str) -> None:
 
 def from_text(schema: Schema, text: str, field: str) -> Any:
     """Parses and validates the value of a query parameter."""
-    if schema["type"] == "integer" and re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
+    if schema["type"] == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
         return check(schema, int(text), field)
     return check(schema, text, field)

@@ -29,6 +29,7 @@ SPREAD = 200
 """Most events of one transaction that become deliveries."""
 TEST = "webhook.test"
 """The type of a delivery that was asked for. It is tried once, also while the webhook is paused."""
+PAUSED = "webhook.paused"
 
 LOCK = "SELECT id FROM webhooks WHERE id = :webhook_id"
 PROMOTE = """
@@ -169,7 +170,7 @@ class Deliveries:
             if done == webhook.last_seq:
                 return 0
             waiting = await self._waiting(statements, webhook, events)
-            taken = [one for one in events if webhook.takes(one["type"], one["room_id"]) and one["id"] not in waiting]
+            taken = [one for one in events if _is_for(webhook, one) and one["id"] not in waiting]
             await statements.run_many(self.ADD, [_row(webhook, one, now) for one in taken])
             for room_id in sorted({one["room_id"] or "" for one in taken}):
                 await promote(statements, webhook_id, room_id, now)
@@ -183,6 +184,12 @@ class Deliveries:
             return set()
         key = {"webhook_id": webhook.id, "first": events[0]["seq"], "last": events[-1]["seq"]}
         return {row["event_id"] for row in await statements.all(self.WAITING, **key)}
+
+
+def _is_for(webhook: Webhook, event: Row) -> bool:
+    """Whether it takes the event, unless that says that the webhook itself is paused."""
+    own = event["type"] == PAUSED and json.loads(event["data"]).get("webhook_id") == webhook.id
+    return not own and webhook.takes(event["type"], event["room_id"])
 
 
 def _row(webhook: Webhook, event: Row, now: datetime) -> dict[str, Any]:

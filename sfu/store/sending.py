@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sfu.store import events
 from sfu.store.database import Database
-from sfu.store.deliveries import LOCK, TEST, promote
+from sfu.store.deliveries import LOCK, PAUSED, TEST, promote
 from sfu.store.events import Event
 from sfu.store.records import utc
 from sfu.store.statements import Statements
@@ -181,7 +181,7 @@ class Sending:
         await statements.run(self.PAUSE, id=webhook.id, why=why, now=now)
         if webhook.paused_at is None:
             data = {"webhook_id": webhook.id, "reason": why}
-            await events.record(statements, now, Event("webhook.paused", webhook.company_id, None, data))
+            await events.record(statements, now, Event(PAUSED, webhook.company_id, None, data))
             log.warning("webhook=%s company=%s state=paused reason=%s", webhook.id, webhook.company_id, why)
 
     HEADLESS = """

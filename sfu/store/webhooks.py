@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from sfu.errors import ConfigError
 from sfu.refusals import WebhookNotFound, WebhooksFull
 from sfu.store import audit
 from sfu.store.audit import SERVER, Author, Change
@@ -205,7 +207,8 @@ class Webhooks:
         """Those that sign now, the newest first. Raises ConfigError if they were sealed with another server key."""
         found = [self._server_key.unseal(webhook.sealed_secret, webhook.id)]
         if webhook.sealed_previous and webhook.previous_until and self._clock() < webhook.previous_until:
-            found.append(self._server_key.unseal(webhook.sealed_previous, webhook.id))
+            with suppress(ConfigError):  # it may have been rotated since that one cannot be read
+                found.append(self._server_key.unseal(webhook.sealed_previous, webhook.id))
         return found
 
     RESUME = """
