@@ -30,7 +30,8 @@ WAITS_S = (5, 30, 120, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400)
 JITTER = 0.2
 """Waits are up to this fraction longer, so that receivers that come back do not get everything in one moment."""
 GONE = 410
-AGAIN_S = 1.0
+AGAIN_S, AGAIN_MOST_S = 1.0, 60.0
+"""How long to wait before a result is written again, if that failed; doubled each time."""
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,11 @@ class Dispatcher:
             return Attempt(False, None, str(error), 0, self._wait_s(due.attempts), pause="secret")
         body = due.body.encode()
         headers = hooks.headers(due.event_id, self._store.sending.now(), body, secrets)
-        response = await sender.post(webhook.url, headers, body)
+        try:
+            response = await sender.post(webhook.url, headers, body)
+        except Exception as error:  # of a library; it must end neither the others nor the server
+            log.exception("webhook=%s delivery=%s attempt=failed", webhook.id, due.id)
+            response = Response(None, type(error).__name__, 0)
         return self._judged(response, due)
 
     def _judged(self, response: Response, due: Due) -> Attempt:
@@ -119,9 +124,14 @@ class Dispatcher:
         return WAITS_S[min(attempts, len(WAITS_S) - 1)] * (1 + JITTER * self._chance())
 
     async def _written(self, webhook: Webhook, due: Due, attempt: Attempt) -> str:
-        """Writes the result, however long the database is away: else the same would be sent again and again."""
+        """Writes the result, however long that fails: else the same would be sent again and again."""
+        pause_s, said = AGAIN_S, False
         while True:
             try:
                 return await self._store.sending.tried(webhook.id, due, attempt)
-            except DatabaseUnavailable:
-                await trio.sleep(AGAIN_S)
+            except Exception as error:  # a bug must end neither the others nor the server
+                if not said and not isinstance(error, DatabaseUnavailable):
+                    log.exception("webhook=%s delivery=%s result=not_written", webhook.id, due.id)
+                    said = True
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, AGAIN_MOST_S)

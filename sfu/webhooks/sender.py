@@ -69,7 +69,7 @@ class Sender:
             except httpcore.TimeoutException:
                 pass
             except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as failed:
-                error = f"{type(failed).__name__}: {failed}".rstrip(": ")
+                error = _reason(failed)
         took_ms = round(1000 * (trio.current_time() - began))
         return Response(status, None if error is None else _printable(error), took_ms, retry_after_s)
 
@@ -89,6 +89,18 @@ async def _read(response: httpcore.Response) -> None:
             read += len(part)
             if read > BODY_BYTES:
                 scope.cancel()  # to leave the loop would leave the library's generators to the garbage collector
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost exception that says something: httpcore wraps those of trio, and trio those of the system."""
+    found: BaseException | None = error
+    said = type(error).__name__
+    while found is not None:
+        if str(found):
+            said = f"{type(found).__name__}: {found}"
+        inside = found.exceptions[0] if isinstance(found, BaseExceptionGroup) else None
+        found = inside or found.__cause__ or found.__context__
+    return said
 
 
 def _told(status: int) -> str:

@@ -6,6 +6,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.rest_client import request
 
 from sfu.store import Store
 from sfu.store.webhooks import MOST
@@ -160,6 +161,17 @@ async def test_events_are_read_in_order_and_from_where_one_was(rest: Rest, store
 async def test_events_of_others_are_not_seen(rest: Rest, store: Store, acme: Tenant, rival: Tenant) -> None:
     await call(store, acme)
     assert (await rest("GET", "/events", key=rival.key)).json["items"] == []
+
+
+async def test_what_waits_is_in_the_metrics(rest: Rest, store: Store, acme: Tenant, clock: Any) -> None:
+    made = (await rest("POST", "/webhooks", {"url": URL})).json
+    await call(store, acme)
+    await store.deliveries.spread(made["id"])
+    clock.advance(90)
+    await store.sending.measure()
+    metrics = (await request(rest.port, "GET", "/metrics", {"Host": "localhost", "Connection": "close"})).body.decode()
+    assert "\nsfu_webhook_waiting 4\n" in metrics
+    assert "\nsfu_webhook_oldest_seconds 90\n" in metrics
 
 
 async def test_every_change_is_in_the_audit_log(rest: Rest, store: Store, acme: Tenant) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -63,15 +64,16 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(answer: Answer = lambda message: 204, port: int = 0) -> AsyncIterator[Receiver]:
+async def receiving(answer: Answer = lambda message: 204, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     """A receiver on a port of this machine."""
-    (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     receiver = Receiver(listener.socket.getsockname()[1], answer=answer)
     busy = 0
 
-    async def serve(stream: trio.SocketStream) -> None:
+    async def serve(plain: trio.SocketStream) -> None:
         nonlocal busy
         receiver.connections += 1
+        stream: trio.abc.Stream = plain if tls is None else trio.SSLStream(plain, tls, server_side=True)
         connection = h11.Connection(h11.SERVER)
         try:
             while (message := await _read(stream, connection)) is not None:
@@ -95,7 +97,7 @@ async def receiving(answer: Answer = lambda message: 204, port: int = 0) -> Asyn
         nursery.cancel_scope.cancel()
 
 
-async def _read(stream: trio.SocketStream, connection: h11.Connection) -> Message | None:
+async def _read(stream: trio.abc.Stream, connection: h11.Connection) -> Message | None:
     head, body = None, b""
     while True:
         event = connection.next_event()
@@ -113,7 +115,7 @@ async def _read(stream: trio.SocketStream, connection: h11.Connection) -> Messag
             return None
 
 
-async def _write(stream: trio.SocketStream, connection: h11.Connection, reply: Reply) -> None:
+async def _write(stream: trio.abc.Stream, connection: h11.Connection, reply: Reply) -> None:
     if reply.status == 0:
         await trio.sleep_forever()
     length = [] if reply.body is None else [("Content-Length", str(len(reply.body)))]

@@ -208,7 +208,7 @@ async def test_a_receiver_that_misbehaves(
         assert (line.state, line.error) == ("delivered", None)
     elif reply == "closed":
         assert line.error is not None
-        assert line.error.startswith("ConnectError")
+        assert line.error.startswith("ConnectionRefusedError")
     else:
         assert (line.state, line.error) == ("waiting", said[reply])
     assert {message.path for message in receiver.got} <= {"/hook"}
@@ -382,6 +382,38 @@ async def test_a_room_goes_on_after_its_first_was_erased(
     async with dispatching():
         await until(lambda: len(receiver.got) == 2)
     assert [name for _, name in receiver.facts()] == ["bob", "bob"]
+
+
+REFUSED = {
+    "sqlite": (
+        "CREATE TRIGGER refused BEFORE UPDATE ON deliveries BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        "DROP TRIGGER refused",
+    ),
+    "postgresql": (
+        "ALTER TABLE deliveries ADD CONSTRAINT refused CHECK (tried_at IS NULL) NOT VALID",
+        "ALTER TABLE deliveries DROP CONSTRAINT refused",
+    ),
+}
+"""Has a database refuse to write what became of a delivery; and lets it be."""
+
+
+async def test_a_receiver_gets_nothing_again_while_results_cannot_be_written(
+    store: Store, company: Company, receiver: Receiver, dispatching: Any, database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sfu.webhooks.dispatcher.AGAIN_S", 0.05)
+    before, after = REFUSED[database_url.partition(":")[0]]
+    webhook, _ = await store.webhooks.create(company.id, receiver.url)
+    await visit(store, company)
+    await store.deliveries.spread(webhook.id)
+    await store.database.run(before)
+    async with dispatching() as counters:
+        await until(lambda: receiver.got)
+        await trio.sleep(0.3)  # some tries to write it
+        assert len(receiver.got) == 1
+        await store.database.run(after)
+        await until(lambda: _attempts(counters) == 4)
+    assert receiver.facts() == CALL
 
 
 async def test_what_waits_is_measured(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Any
-
 import pytest
 import trio
+from support.names import Names
 from support.receivers import Receiver, receiving
 
 from sfu.webhooks.addresses import fault, is_public
@@ -59,21 +57,6 @@ def test_private_ones_can_be_allowed() -> None:
     for url in ("http://127.0.0.1:8080/", "http://backend/", "https://[fd00::1]/"):
         assert fault(url, allow_private=True) == ""
     assert fault("ftp://127.0.0.1/", allow_private=True) == "must begin with https://"
-
-
-class Names(trio.abc.HostnameResolver):
-    """A resolver whose answers change: each question takes the next list of addresses, and the last one stays."""
-
-    def __init__(self, *answers: list[str]) -> None:
-        self.answers, self.asked = list(answers), 0
-
-    async def getaddrinfo(self, host: Any, port: Any, family: int = 0, type: int = 0, *_: int) -> Any:  # noqa: A002
-        self.asked += 1
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return [(socket.AF_INET6 if ":" in one else socket.AF_INET, type, 6, "", (one, port)) for one in found]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        raise AssertionError("nobody asks")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "fc00::1", "::ffff:127.0.0.1"])
