@@ -215,7 +215,7 @@ class Sessions:
 
         Raises BadValue for values that cannot be stored.
         """
-        now = self._clock()
+        now, place = self._clock(), {"company_id": session.company_id, "room_id": session.room_id}
         values = bound({
             "company_id": session.company_id,
             "id": session.id,
@@ -232,11 +232,12 @@ class Sessions:
             row = await statements.one(self.CLOSE, **values)
             if row is not None:
                 return await stays.left(statements, row)
+            if await statements.one(self.ROW, id=session.id, server=self._server) is None:
+                return await stays.erased(statements, place, now, reason)
             await statements.run(self.COMPLETE, **values)
             return []
 
-        locks = {"company_id": session.company_id, "room_id": session.room_id, "session_id": session.id}
-        queued = self._leaves.add_step(leave, **locks)
+        queued = self._leaves.add_step(leave, **place, session_id=session.id)
         if not queued:
             log.error("session=%s leave=dropped reason=queue_full", session.id)
         if session.token_id and not began:

@@ -6,6 +6,7 @@ begins and ends once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,12 @@ from sfu.store.statements import Row, Statements
 PRESENT = """
     SELECT count(*) AS n FROM sessions
     WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+"""
+
+LAST = """
+    SELECT type FROM events
+    WHERE company_id = :company_id AND room_id = :room_id AND type IN ('room.started', 'room.ended')
+    ORDER BY seq DESC LIMIT 1
 """
 
 
@@ -40,6 +47,15 @@ async def left(statements: Statements, *rows: Row) -> list[Event]:
         if present is None or not present["n"]:
             found.append(_event("room.ended", last, utc(last["disconnected_at"]), {"reason": last["leave_reason"]}))
     return found
+
+
+async def erased(statements: Statements, place: Mapping[str, str], at: datetime, reason: str) -> list[Event]:
+    """What is told when a stay ends that `sfu forget` erased: nothing of the person, but that the call ended, if it did
+    and nobody else told it."""
+    present, last = await statements.one(PRESENT, **place), await statements.one(LAST, **place)
+    if (present and present["n"]) or last is None or last["type"] != "room.started":
+        return []
+    return [Event("room.ended", place["company_id"], place["room_id"], {"reason": reason}, at=at)]
 
 
 def _personal(kind: str, row: Row, at: datetime, about: dict[str, Any]) -> Event:

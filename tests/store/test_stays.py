@@ -13,6 +13,7 @@ import trio
 from sfu.errors import RoomFull
 from sfu.refusals import DatabaseUnavailable
 from sfu.store import Store, open_store
+from sfu.store.persons import Person, Persons
 from sfu.store.records import Company, RoomSettings
 from sfu.store.servers import LOOKS
 from sfu.tenancy.keys import ServerKey
@@ -156,6 +157,22 @@ async def test_a_server_taken_for_dead_opens_its_sessions_again(
     assert await store.sessions.ended({alice.id}) == {}
     assert [kind for kind, _ in await told(store, company)] == [
         "room.started", "participant.joined", "participant.left", "room.ended", "room.started", "participant.joined"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_the_end_of_a_call_is_told_of_somebody_erased(store: Store, company: Company, others: int) -> None:
+    """`sfu forget` erases also a stay that lasts, and its server then ends it."""
+    alice = await store.sessions.admit_anonymous(company.id, "team", "alice")
+    rest = [await store.sessions.admit_anonymous(company.id, "team", "bob") for _ in range(others)]
+    persons = Persons(store.database)
+    await persons.erase(await persons.find(Person(company.id, "alice")))
+    for session in (*rest, alice, alice):
+        store.sessions.close(session, "removed")
+        await store.sessions.flush()
+    found = await store.database.read("SELECT type, user_name FROM events ORDER BY seq")
+    assert [row["type"] for row in found] == [
+        "room.started", *others * ["participant.joined", "participant.left"], "room.ended"
     ]  # fmt: skip
 
 
