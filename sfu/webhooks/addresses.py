@@ -6,7 +6,9 @@ resolves to something else a moment later (DNS rebinding) gains nothing.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +16,8 @@ from urllib.parse import urlsplit
 import httpcore
 import trio
 
+LOOKUPS = 16
+"""Most names that are looked up at once. Each takes a thread, and slow ones must not take those of others."""
 ADDRESSES = 4
 """Most addresses of a name that are tried."""
 EMBEDDED = {IPv6Network("64:ff9b::/96"): 0, IPv6Network("2002::/16"): 80, IPv6Network("::/96"): 0}
@@ -73,6 +77,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     def __init__(self, *, allow_private: bool) -> None:
         self._plain, self._allow_private = httpcore.TrioBackend(), allow_private
+        self._threads = trio.CapacityLimiter(LOOKUPS)
 
     async def connect_tcp(
         self,
@@ -82,7 +87,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        allowed = [address for address in await _resolved(host, port) if self._allow_private or is_public(address)]
+        found = await self._resolved(host, port)
+        allowed = [address for address in found if self._allow_private or is_public(address)]
         if not allowed:
             raise AddressRefused(f"{host} has no public address")
         for address in allowed[:-1][: ADDRESSES - 1]:
@@ -100,11 +106,11 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
 
-
-async def _resolved(host: str, port: int) -> list[str]:
-    """The addresses of a name, in the order in which the system would try them. Raises httpcore.ConnectError."""
-    try:
-        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
-    return list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))
+    async def _resolved(self, host: str, port: int) -> list[str]:
+        """The addresses of a name, in the order in which the system would try them. Raises httpcore.ConnectError."""
+        look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await trio.to_thread.run_sync(look, abandon_on_cancel=True, limiter=self._threads)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
+        return list(dict.fromkeys(str(address[0]) for _, _, _, _, address in found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable
 
 import trio
@@ -23,8 +22,9 @@ POLL_S = 0.5
 """How often to look for something to do."""
 MEND_S, MEASURE_S = 60.0, 10.0
 AT_ONCE = 8
-"""Most attempts at once to one webhook, each for another room."""
-ALL_AT_ONCE = 48
+"""Most attempts at once to one webhook, each for another room; to one that fails, a single one."""
+COMPANY_AT_ONCE, ALL_AT_ONCE = 40, 200
+"""Most attempts at once for one company, whose receivers may all hang, and for all."""
 WAITS_S = (5, 30, 120, 600, 1800, 3600, 10_800, 21_600, 43_200, 86_400)
 """How long after each failed attempt the next one comes. After the last, a day lies between two."""
 JITTER = 0.2
@@ -45,7 +45,7 @@ class Dispatcher:
         self._store, self._counters, self._chance = store, counters, chance
         self._allow_private = allow_private
         self._wake = trio.Event()
-        self._flying: dict[str, str] = {}  # the webhook of each delivery that is being sent
+        self._flying: dict[str, Webhook] = {}  # by delivery that is being sent
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sends until cancelled. What is being sent then is sent again by whoever comes next."""
@@ -72,7 +72,9 @@ class Dispatcher:
     async def _look(self, sender: Sender, nursery: trio.Nursery) -> None:
         """One look at what is to be done; returns when there may be something again."""
         self._wake, behind = trio.Event(), False
-        for webhook in await self._store.sending.work():
+        work = await self._store.sending.work()
+        random.shuffle(work)  # else the same would always come first where there is not place for all
+        for webhook in work:
             if webhook.paused_at is None:
                 behind = bool(await self._store.deliveries.spread(webhook.id)) or behind
             await self._start(sender, nursery, webhook)
@@ -83,13 +85,15 @@ class Dispatcher:
     async def _start(self, sender: Sender, nursery: trio.Nursery, webhook: Webhook) -> None:
         """Starts sending what is due, as far as there is place."""
         flying = dict(self._flying)  # what ends while the database is asked may be in its answer still
-        busy = Counter(flying.values())[webhook.id]
-        free = min(AT_ONCE - busy, ALL_AT_ONCE - len(flying))
+        busy = sum(one.id == webhook.id for one in flying.values())
+        company = sum(one.company_id == webhook.company_id for one in flying.values())
+        most = AT_ONCE if webhook.failing_since is None else 1
+        free = min(most - busy, COMPANY_AT_ONCE - company, ALL_AT_ONCE - len(flying))
         if free <= 0:
             return
         due = await self._store.sending.due(webhook, free + busy)
         for one in [one for one in due if one.id not in flying][:free]:
-            self._flying[one.id] = webhook.id
+            self._flying[one.id] = webhook
             nursery.start_soon(self._send, sender, webhook, one)
 
     async def _send(self, sender: Sender, webhook: Webhook, due: Due) -> None:

@@ -18,7 +18,7 @@ BODY_BYTES = 16_384
 """How much of a response is read, so that its connection can be used again. Beyond, the connection is closed."""
 READ_S = 2.0
 """How long that may take once the status is there."""
-CONNECTIONS, IDLE, IDLE_S = 64, 16, 20.0
+CONNECTIONS, IDLE, IDLE_S = 200, 32, 20.0
 WORDS = 200
 """Most characters of an error in the log of deliveries."""
 

@@ -1,23 +1,24 @@
-"""A resolver of names for tests, for `trio.socket.set_custom_hostname_resolver`: it ends with the test's run."""
+"""Names whose addresses a test chooses, and changes."""
 
 from __future__ import annotations
 
 import socket
 from typing import Any
 
-import trio
+import pytest
 
 
-class Names(trio.abc.HostnameResolver):
-    """A resolver whose answers change: each question takes the next list of addresses, and the last one stays."""
+class Names:
+    """Answers for all names below `.example`; others are looked up as ever. Each question takes the next list of
+    addresses, and the last one stays."""
 
-    def __init__(self, *answers: list[str]) -> None:
-        self.answers, self.asked = list(answers), 0
+    def __init__(self, patch: pytest.MonkeyPatch, *answers: list[str]) -> None:
+        self._answers, self.asked, self._system = list(answers), 0, socket.getaddrinfo
+        patch.setattr(socket, "getaddrinfo", self._look)
 
-    async def getaddrinfo(self, host: Any, port: Any, family: int = 0, type: int = 0, *_: int) -> Any:  # noqa: A002
+    def _look(self, host: Any, port: Any, family: int = 0, type: int = 0, *more: int, **named: int) -> Any:  # noqa: A002
+        if not str(host).endswith(".example"):
+            return self._system(host, port, family, type, *more, **named)
         self.asked += 1
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return [(socket.AF_INET6 if ":" in one else socket.AF_INET, type, 6, "", (one, port)) for one in found]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        raise AssertionError("nobody asks")

@@ -310,6 +310,40 @@ async def test_no_more_than_a_few_at_once(store: Store, company: Company, receiv
     assert (receiver.most_at_once, len(receiver.got)) == (AT_ONCE, AT_ONCE)
 
 
+async def test_receivers_that_hang_leave_place_for_others(
+    store: Store, company: Company, other: Company, receiver: Receiver, dispatching: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sfu.webhooks.dispatcher.COMPANY_AT_ONCE", 10)
+    receiver.answer = lambda message: Reply(0) if message.said["company_id"] == company.id else Reply(204)
+    for _ in range(3):
+        await store.webhooks.create(company.id, receiver.url, events=["room.started"])
+    for number in range(AT_ONCE):
+        await visit(store, company, f"room-{number}")
+    async with dispatching():
+        await until(lambda: receiver.most_at_once == 10)
+        await store.webhooks.create(other.id, receiver.url)
+        await visit(store, other)
+        await until(lambda: sum(message.said["company_id"] == other.id for message in receiver.got) == 4)
+    assert receiver.most_at_once == 11
+
+
+async def test_one_that_fails_is_tried_once_at_a_time(
+    store: Store, company: Company, receiver: Receiver, dispatching: Any, clock: Any
+) -> None:
+    receiver.answer = lambda message: 500
+    await store.webhooks.create(company.id, receiver.url, events=["room.started"])
+    await visit(store, company, "first")
+    async with dispatching() as counters:
+        await until(lambda: _attempts(counters) == 1)
+        receiver.answer, receiver.most_at_once = lambda message: Reply(0), 0
+        for number in range(AT_ONCE):
+            await visit(store, company, f"room-{number}")
+        await until(lambda: len(receiver.got) == 2)
+        await trio.sleep(0.1)  # as long as one more could take
+    assert receiver.most_at_once == 1
+
+
 async def test_two_servers_do_not_send_the_same(
     store: Store, company: Company, receiver: Receiver, dispatching: Any, database_url: str, server_key: ServerKey,
     clock: Any,

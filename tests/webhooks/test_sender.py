@@ -6,7 +6,6 @@ import ssl
 from pathlib import Path
 
 import pytest
-import trio
 from support import certificates
 from support.names import Names
 from support.receivers import receiving
@@ -27,7 +26,7 @@ def context(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
 
 
 async def test_https_is_verified_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trio.socket.set_custom_hostname_resolver(Names(["127.0.0.1"]))
+    Names(monkeypatch, ["127.0.0.1"])
     async with receiving(tls=context(tmp_path, monkeypatch)) as receiver, Sender(allow_private=True) as sender:
         for _ in range(2):
             found = await sender.post(f"https://hook.example:{receiver.port}/hook", {"webhook-id": "1"}, b"{}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import trio
 from support.names import Names
 from support.receivers import Receiver, receiving
 
@@ -60,8 +59,10 @@ def test_private_ones_can_be_allowed() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.0.1", "169.254.169.254", "fc00::1", "::ffff:127.0.0.1"])
-async def test_a_name_of_a_private_address_is_refused(receiver: Receiver, address: str) -> None:
-    trio.socket.set_custom_hostname_resolver(Names([address]))
+async def test_a_name_of_a_private_address_is_refused(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    Names(monkeypatch, [address])
     async with Sender(allow_private=False) as sender:
         found = await sender.post(f"http://public.example:{receiver.port}/", {}, b"{}")
     assert (found.status, found.error) == (None, "address_refused: public.example has no public address")
@@ -80,8 +81,7 @@ async def test_a_name_is_asked_once_and_the_connection_goes_to_what_was_looked_a
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name that is public when it is looked at and private a moment later leads nowhere."""
-    names = Names(["127.0.0.1"], ["127.0.0.2"])
-    trio.socket.set_custom_hostname_resolver(names)
+    names = Names(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
     monkeypatch.setattr("sfu.webhooks.addresses.is_public", lambda address: address == "127.0.0.1")
     async with Sender(allow_private=False) as sender:
         found = await sender.post(f"http://public.example:{receiver.port}/hook", {"webhook-id": "1"}, b"{}")
@@ -95,7 +95,7 @@ async def test_of_many_addresses_only_public_ones_are_tried(
 ) -> None:
     """127.0.0.1 stands for a public address here, 127.0.0.2 for a private one at which somebody listens as well."""
     async with receiving() as private:
-        trio.socket.set_custom_hostname_resolver(Names(["127.0.0.2", "127.0.0.3", "127.0.0.1"]))
+        Names(monkeypatch, ["127.0.0.2", "127.0.0.3", "127.0.0.1"])
         monkeypatch.setattr("sfu.webhooks.addresses.is_public", lambda address: address != "127.0.0.2")
         async with Sender(allow_private=False) as sender:
             found = await sender.post(f"http://public.example:{receiver.port}/hook", {}, b"{}")
