@@ -43,7 +43,7 @@ TYPES: Mapping[str, str] = {
     "room.ended": "The last person left a room: the call is over.",
     "token.revoked": "A token was revoked.",
     "participant.joined": "Somebody entered a room.",
-    "participant.left": "Somebody left a room for good.",
+    "participant.left": "Somebody left a room, or was lost. They may come back, and join again.",
     "participant.removed": "Somebody was removed from a call by a moderator, the API or the operator.",
     "participant.muted": "Somebody was muted by a moderator or the API.",
     "lobby.waiting": "Somebody waits in the lobby of a room.",
