@@ -214,6 +214,8 @@ CREATE TABLE webhooks (
     failing_since   TIMESTAMPTZ,                    -- the first failure since the last success
     paused_at       TIMESTAMPTZ,
     paused_why      TEXT,
+    leased_by       TEXT,                           -- the server that sends its deliveries …
+    leased_until    TIMESTAMPTZ,                    -- … until then, unless it takes more time
     created_at      TIMESTAMPTZ NOT NULL,
     updated_at      TIMESTAMPTZ NOT NULL
 );
@@ -225,12 +227,12 @@ CREATE TABLE deliveries (
     seq        BIGINT NOT NULL,                     -- of the event; no foreign key: the log outlives it
     event_id   UUID NOT NULL,
     type       TEXT NOT NULL,
-    room_id    TEXT,
+    room_id    TEXT NOT NULL DEFAULT '',            -- empty: of no room
     user_name  TEXT NOT NULL DEFAULT '',            -- as in the event
     session_id UUID,
     body       TEXT NOT NULL,                       -- what is sent, byte for byte
     attempts   INTEGER NOT NULL DEFAULT 0,
-    next_at    TIMESTAMPTZ,                         -- null: nothing is left to do
+    next_at    TIMESTAMPTZ,                         -- null: nothing is left to do, or another one of its room goes first
     state      TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'delivered', 'failed')),
     status     INTEGER,                             -- of the last response
     error      TEXT,                                -- of the last attempt
@@ -238,7 +240,8 @@ CREATE TABLE deliveries (
     created_at TIMESTAMPTZ NOT NULL,
     tried_at   TIMESTAMPTZ
 );
-CREATE INDEX deliveries_due ON deliveries (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX deliveries_due ON deliveries (webhook_id, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX deliveries_waiting ON deliveries (webhook_id, room_id, seq) WHERE state = 'waiting';
 CREATE INDEX deliveries_by_webhook ON deliveries (webhook_id, created_at DESC, id DESC);
 CREATE INDEX deliveries_over ON deliveries (created_at);
 

@@ -31,7 +31,7 @@ CONTROL: Layers = [
     ("sfu.tenancy",),
     ("sfu.protocol",),
     ("sfu.store",),
-    ("sfu.web",),
+    ("sfu.web", "sfu.webhooks"),
     ("sfu.workers",),
     ("sfu.calls",),
     ("sfu.api",),

@@ -94,6 +94,16 @@ class RoomElsewhere(Refusal):
         )
 
 
+class WebhookNotFound(Refusal):
+    code, status = "webhook_not_found", 404
+    default = "There is no such webhook."
+
+
+class WebhooksFull(Refusal):
+    code, status = "webhooks_full", 409
+    default = "The company has as many webhooks as it may have. Delete one first."
+
+
 class NoCall(Refusal):
     code, status = "no_call", 409
     default = "Nobody is in the room, so there is no call to end."

@@ -38,6 +38,7 @@ from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.web.https import Https, check_https, open_https
 from sfu.web.proxies import Seen
+from sfu.webhooks.dispatcher import Dispatcher
 from sfu.workers.workers import Workers
 
 log = logging.getLogger("sfu")
@@ -85,6 +86,7 @@ class _Server:
         self._control = Control(config.data_dir)
         Operations(config, calls, moderation, lambda: self._https.tls if self._https else None).register(self._control)
         self._signaling = Signaling(calls, moderation)
+        self._dispatcher = Dispatcher(store, self._counters, allow_private=config.webhook_allow_private)
         self._sharing = Sharing(calls, config.data_dir / FILES)
         certificate = lambda: self._https.certificate if self._https else None  # noqa: E731
         status = Status(rooms, self._workers, self._counters, self._life, store, certificate)
@@ -115,6 +117,7 @@ class _Server:
                     await nursery.start(workers.addresses.run)
                     # only after the UDP ports are bound: an accidental second start must not close the first's sessions
                     await nursery.start(self._store.run, config.heartbeat_s, self._counters)
+                    await nursery.start(self._dispatcher.run)
                     await nursery.start(self._signaling.run)
                     await nursery.start(self._sharing.run)
                     hosts = ["localhost", *workers.advertised] if self_signed else ()

@@ -39,7 +39,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help")])
 def test_help_lists_every_setting(arguments: tuple[str, ...]) -> None:
-    done = sfu(*arguments, env=environment() | {"COLUMNS": "200"})
+    done = sfu(*arguments, env=environment() | {"COLUMNS": "220"})
     assert done.returncode == 0
     for setting in settings():
         default = f"{setting.default} {setting.unit}".strip()

@@ -49,7 +49,7 @@ class _Name(BaseConverter):
         return sought(value.replace(ENCODED_SLASH, "/"))
 
 
-CONVERTERS = {"room_id": "name:", "token_id": "uuid:", "user_name": "name:"}
+CONVERTERS = {"room_id": "name:", "token_id": "uuid:", "user_name": "name:", "webhook_id": "uuid:"}
 
 
 def _now() -> datetime:
@@ -65,7 +65,7 @@ def create_api(
     """
     api = Blueprint("api", __name__, url_prefix=PREFIX)
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
-    handlers = handlers_of(store, calls, clock, config.max_peers)
+    handlers = handlers_of(store, calls, clock, config.max_peers, allow_private=config.webhook_allow_private)
     once = Once(store)
     fixed = _fixed()
     api.record_once(lambda state: state.app.url_map.converters.update(name=_Name))

@@ -36,6 +36,7 @@ TAGS = {
     "calls": "The current call in a room, and its chat",
     "history": "Sessions and usage",
     "audit": "Who changed what",
+    "webhooks": "Events, and where they are sent",
     "about": "This description",
 }
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {
@@ -47,8 +48,29 @@ _SECURITY: dict[str, list[dict[str, list[str]]]] = {
 
 _PATH: dict[str, Any] = {
     "room_id": {"type": "string", "minLength": 1},
-    **{name: {"type": "string", "format": "uuid"} for name in ("token_id", "session_id", "line_id", "ban_id")},
+    **{
+        name: {"type": "string", "format": "uuid"}
+        for name in ("token_id", "session_id", "line_id", "ban_id", "webhook_id")
+    },
     "user_name": {"type": "string", "minLength": 1},
+}
+
+
+_EVENT: dict[str, Any] = {
+    "summary": "What a webhook is sent, signed as Standard Webhooks says",
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": text}
+        for name, text in {
+            "webhook-id": "`id` of the event; the same if it is sent again.",
+            "webhook-timestamp": "Seconds since 1970.",
+            "webhook-signature": "`v1,` and base64 of HMAC-SHA256; one for each secret, separated by blanks.",
+        }.items()
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Event"}}},
+    },
+    "responses": {"2XX": {"description": "It arrived."}, "410": {"description": "The webhook is paused at once."}},
 }
 
 
@@ -62,6 +84,7 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "../.."}],  # relative to this document (OpenAPI 3.1, 4.8.5)
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
+        "webhooks": {"event": {"post": _EVENT}},
         "components": {
             "schemas": DEFINITIONS,
             "securitySchemes": {

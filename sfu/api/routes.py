@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sfu.api.schemas.audit import ACTION
-from sfu.api.schemas.common import DATE, FORMAT, NAME, PAGED, Schema, described
+from sfu.api.schemas.common import DATE, FORMAT, LIMIT, NAME, PAGED, Schema, described
 from sfu.api.schemas.tokens import STATE
+from sfu.api.schemas.webhooks import AFTER, OVERLAP, SINCE, STATES
 from sfu.api.times import INSTANT
+from sfu.store.events import TYPES
 
 PREFIX = "/api/v1"
 
@@ -114,6 +116,33 @@ ROUTES = (
                  "room": NAME, "user": described(NAME, "The person it is about."), "action": ACTION,
                  "by": described(NAME, "The author: an id or a name."), **PAGED},
           answer="AuditEntries", rows="AuditEntry"),
+    Route("list_events", "GET", "/events", "webhooks", "What happened, in order: the same that webhooks are sent",
+          query={"after": AFTER, "limit": LIMIT, "type": {"type": "string", "enum": list(TYPES)}, "room": NAME},
+          answer="Events"),
+    Route("list_webhooks", "GET", "/webhooks", "webhooks", "All webhooks, newest first", answer="Webhooks"),
+    Route("create_webhook", "POST", "/webhooks", "webhooks", "Have what happens from now on sent to a URL", 201,
+          body="WebhookRequest", answer="CreatedWebhook", conflict=True),
+    Route("get_webhook", "GET", "/webhooks/{webhook_id}", "webhooks", "A webhook, without its secret",
+          answer="Webhook", not_found=True),
+    Route("change_webhook", "PUT", "/webhooks/{webhook_id}", "webhooks",
+          "Change a webhook; omitted fields keep their value", body="WebhookChange", answer="Webhook", not_found=True),
+    Route("rotate_webhook", "POST", "/webhooks/{webhook_id}/rotate", "webhooks",
+          "Make a new secret; the one until now signs as well for a while", query={"overlap": OVERLAP},
+          answer="CreatedWebhook", not_found=True),
+    Route("test_webhook", "POST", "/webhooks/{webhook_id}/test", "webhooks",
+          "Send a message of the type `webhook.test`, once, also while the webhook is paused", 202, answer="Delivery",
+          not_found=True),
+    Route("resume_webhook", "POST", "/webhooks/{webhook_id}/resume", "webhooks",
+          "End a pause, and try at once what waits", answer="Webhook", not_found=True),
+    Route("replay_webhook", "POST", "/webhooks/{webhook_id}/replay", "webhooks",
+          "Send again what happened since then, as far as it is kept", 202, query={"from": SINCE}, answer="Replay",
+          not_found=True),
+    Route("list_deliveries", "GET", "/webhooks/{webhook_id}/deliveries", "webhooks",
+          "What was sent and what waits, newest first",
+          query={**PAGED, "state": {"type": "string", "enum": list(STATES)}}, answer="Deliveries", rows="Delivery",
+          not_found=True),
+    Route("delete_webhook", "DELETE", "/webhooks/{webhook_id}", "webhooks",
+          "Delete a webhook, and what still waits for it", 204, not_found=True),
     Route("openapi", "GET", "/openapi.json", "about", "This description", access="public"),
     Route("docs", "GET", "/docs", "about", "This description for people", access="public",
           content_type="text/html; charset=utf-8"),

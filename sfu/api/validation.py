@@ -139,6 +139,6 @@ def _check_text(schema: Schema, value: str, field: str) -> None:
 
 def from_text(schema: Schema, text: str, field: str) -> Any:
     """Parses and validates the value of a query parameter."""
-    if schema["type"] == "integer" and re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
+    if schema["type"] == "integer" and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII):
         return check(schema, int(text), field)
     return check(schema, text, field)

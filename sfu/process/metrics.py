@@ -19,6 +19,7 @@ HELP = {
     "sfu_connection_failures_total": "TCP connections that failed or were closed early, by kind.",
     "sfu_task_failures_total": "Failed runs of background tasks, which are retried, by task.",
     "sfu_worker_restarts_total": "Media workers restarted after they died.",
+    "sfu_webhook_deliveries_total": "Attempts to send to a webhook, by result: delivered, retry, failed, paused.",
     "sfu_quality_causes_total": "Reports to peers (every two seconds) that named a cause of bad quality, by kind.",
     "sfu_quality_score": "Call quality, 1 to 4.4: each peer's score in each report (every two seconds).",
     "sfu_quality_loss_ratio": "Fraction of packets lost between a peer and the server, retransmitted or not.",

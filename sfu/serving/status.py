@@ -187,6 +187,10 @@ def _state_text(status: Status) -> str:
         rows.append(("sfu_database_up", "gauge", "1 when the database is reachable and refuses no statement.", up))
         lines = len(store.lines)
         rows.append(("sfu_lines_unwritten", "gauge", "Chat lines not yet written to the database.", lines))
+        backlog = store.sending.backlog
+        rows.append(("sfu_webhook_waiting", "gauge", "Events that wait to be sent to webhooks.", backlog.waiting))
+        oldest = "How long the oldest of them has waited."
+        rows.append(("sfu_webhook_oldest_seconds", "gauge", oldest, backlog.oldest_s))
         rows.append(("sfu_leaves_unwritten", "gauge", "Leaves not yet written to the database.", unwritten))
     return "".join(family(name, kind, text, [({}, value)]) for name, kind, text, value in rows)
 

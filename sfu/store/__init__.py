@@ -23,6 +23,8 @@ from sfu.store.bans import Bans
 from sfu.store.chat import Chat
 from sfu.store.companies import Companies
 from sfu.store.database import Database, open_database
+from sfu.store.deliveries import Deliveries
+from sfu.store.feed import Events
 from sfu.store.files import Files
 from sfu.store.history import History
 from sfu.store.later import Later
@@ -30,10 +32,12 @@ from sfu.store.renaming import SCRIPTS
 from sfu.store.retention import SWEEP_S, Retention
 from sfu.store.returns import Returns
 from sfu.store.rooms import Rooms
+from sfu.store.sending import Sending
 from sfu.store.servers import LOOK_S, Servers
 from sfu.store.sessions import Sessions
 from sfu.store.tokens import Tokens
 from sfu.store.trail import Trail
+from sfu.store.webhooks import Webhooks
 from sfu.tenancy.keys import ServerKey
 
 __all__ = ["Store", "has_companies", "open_store"]
@@ -76,6 +80,10 @@ class Store:
     chat: Chat
     files: Files
     trail: Trail
+    events: Events
+    webhooks: Webhooks
+    deliveries: Deliveries
+    sending: Sending
     leaves: Later
     rulings: Later
     lines: Later
@@ -121,6 +129,7 @@ async def open_store(
     audit_days: int = 0,
     history_days: int = 0,
     guest_days: int = 0,
+    event_days: int = 0,
     keep_open_chat: bool = False,
     clock: Callable[[], datetime] = _now,
     create: bool = True,
@@ -130,8 +139,9 @@ async def open_store(
     `server` identifies this server among those that share the database and stays the same from run to run. All of
     them have the same `heartbeat_s`.
     `max_participants` applies to rooms that a join creates, `chat_kept_s` to rooms without their own setting.
-    `audit_days`, `history_days`, `guest_days` and `keep_open_chat` are those of Retention. Queued writes are written at
-    the end, if the database accepts them. Without `create`, a database whose schema is not up to date is refused.
+    `audit_days`, `history_days`, `guest_days`, `event_days` and `keep_open_chat` are those of Retention. Queued writes
+    are written at the end, if the database accepts them. Without `create`, a database whose schema is not up to date is
+    refused.
     Raises ConfigError or DatabaseUnavailable.
     """
     async with open_database(url, SCRIPTS, create=create) as database:
@@ -152,6 +162,10 @@ async def open_store(
             Chat(database, clock, lines, chat_kept_s=chat_kept_s),
             Files(database, clock, chat_kept_s=chat_kept_s),
             Trail(database, clock, rulings),
+            Events(database),
+            Webhooks(database, server_key, clock),
+            Deliveries(database, clock),
+            Sending(database, server, clock),
             leaves,
             rulings,
             lines,
@@ -161,6 +175,7 @@ async def open_store(
                 audit_days=audit_days,
                 history_days=history_days,
                 guest_days=guest_days,
+                event_days=event_days,
                 keep_open_chat=keep_open_chat,
             ),
             Answers(database, server_key, clock),

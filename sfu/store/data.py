@@ -40,6 +40,7 @@ async def open_data(config: Config, *, create: bool = True) -> AsyncIterator[Sto
         audit_days=config.audit_days,
         history_days=config.history_days,
         guest_days=config.guest_history_days,
+        event_days=config.event_days,
         keep_open_chat=config.keep_open_chat,
         create=create,
     ) as store:

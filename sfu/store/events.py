@@ -43,12 +43,13 @@ TYPES: Mapping[str, str] = {
     "room.ended": "The last person left a room: the call is over.",
     "token.revoked": "A token was revoked.",
     "participant.joined": "Somebody entered a room.",
-    "participant.left": "Somebody left a room for good.",
+    "participant.left": "Somebody left a room, or was lost. They may come back, and join again.",
     "participant.removed": "Somebody was removed from a call by a moderator, the API or the operator.",
     "participant.muted": "Somebody was muted by a moderator or the API.",
     "lobby.waiting": "Somebody waits in the lobby of a room.",
     "lobby.admitted": "Somebody was let in from the lobby.",
     "lobby.refused": "Somebody no longer waits and was not let in: refused, too late, or gone. `reason` is the code.",
+    "webhook.paused": "Nothing is sent to a webhook any more: it failed for days, or answered 410.",
 }
 """Every type of event, with what it means."""
 

@@ -29,6 +29,7 @@ class Retention:
     """Deletes expired rows. `history_days`: how long closed sessions and expired tokens are kept; 0: forever.
     `audit_days`: how long the audit log is kept; 0: forever.
     `guest_days`: how long closed sessions without a token are kept, if that is shorter; 0: like others.
+    `event_days`: how long events are kept, and what was sent to webhooks or still waits for them; 0: forever.
     `keep_open_chat`: chat outlives the call also in rooms that anyone can enter by name."""
 
     def __init__(
@@ -39,6 +40,7 @@ class Retention:
         audit_days: int,
         history_days: int,
         guest_days: int,
+        event_days: int,
         keep_open_chat: bool,
     ) -> None:
         self._database = database
@@ -46,6 +48,7 @@ class Retention:
         self._audit_days = audit_days
         self._history_days = history_days
         self._guest_days = guest_days
+        self._event_days = event_days
         self._keep_open_chat = keep_open_chat
 
     LINES = """
@@ -102,6 +105,12 @@ class Retention:
         DELETE FROM answers WHERE id IN (SELECT id FROM answers WHERE created_at <= :before LIMIT :count) RETURNING id
     """
 
+    EVENTS = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < :before LIMIT :count) RETURNING id"
+    DELIVERIES = """
+        DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE created_at < :before LIMIT :count)
+        RETURNING id
+    """
+
     async def sweep(self) -> None:
         """Deletes everything that has expired, one batch of each kind in turn. Raises DatabaseUnavailable."""
         deleted: Counter[str] = Counter()
@@ -135,6 +144,10 @@ class Retention:
         yield "rooms", self.ROOMS, {"empty_since": empty_since}
         if self._audit_days:
             yield "audit", self.AUDIT, {"before": now - timedelta(days=self._audit_days)}
+        if self._event_days:
+            before = now - timedelta(days=self._event_days)
+            yield "events", self.EVENTS, {"before": before}
+            yield "deliveries", self.DELIVERIES, {"before": before}
         if self._guest_days:
             yield "sessions", self.GUESTS, {"before": now - timedelta(days=self._guest_days)}
         if self._history_days:

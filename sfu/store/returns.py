@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sfu.errors import REJOIN_CLOSE_CODES, PageGone, RoomFull, all_codes
-from sfu.store import bans
+from sfu.store import bans, events, stays
 from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.records import RoomRules, Session, Token
-from sfu.store.sessions import SERVER_LOST
 from sfu.store.statements import Statements
 from sfu.store.tokens import Tokens
+from sfu.store.unseen import SERVER_LOST
 from sfu.tenancy.keys import ServerKey
 
 RETURN_S = 300
@@ -119,8 +119,8 @@ class Returns:
         WHERE t.id = :token_id AND (t.revoked_at IS NOT NULL OR c.updated_at > :connected_at)
     """  # rotating a company's secret revokes all of its tokens, and is among the changes that set updated_at
     PRESENT = """
-        SELECT count(*) AS n FROM sessions
-        WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL AND id <> :id
+        SELECT count(*) FILTER (WHERE id <> :id) AS n, count(*) FILTER (WHERE id = :id) AS open FROM sessions
+        WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
     """
     REOPEN = f"""
         UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now,
@@ -154,12 +154,15 @@ class Returns:
             who = {**key, "user_name": session.user_name}
             await bans.check(statements, **who, token_id=session.token_id, address=peer_address, now=now)
             present = await statements.one(self.PRESENT, **key, id=session.id)
-            if present is not None and present["n"] >= room["max_participants"]:
+            assert present is not None
+            if present["n"] >= room["max_participants"]:
                 raise RoomFull
             values = {"id": session.id, "peer_address": peer_address, "now": now}
             row = await statements.one(self.REOPEN, **values, **self._limits(now))
             if row is None:
                 raise ReturnOver
+            if not present["open"]:  # else nobody was told that the person had left
+                await events.record(statements, now, *stays.joined(row, now, first=not present["n"], returned=True))
             return Session.of(row), rules
 
         await self._rulings.flush()

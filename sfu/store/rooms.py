@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 from sfu.refusals import RoomDeleted, RoomExists, RoomNotFound
-from sfu.store import audit, events
+from sfu.store import audit, events, stays
 from sfu.store.audit import SERVER, Author, Change, difference
 from sfu.store.database import Database
 from sfu.store.events import Event
@@ -201,6 +201,7 @@ class Rooms:
         UPDATE sessions SET disconnected_at = :now, last_seen_at = :now, leave_reason = :reason,
             duration_s = greatest(0, CAST(:now_s AS DOUBLE PRECISION) - date_part('epoch', connected_at))
         WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
+        RETURNING *
     """
     DELETE_CHAT = "DELETE FROM chat_lines WHERE company_id = :company_id AND room_id = :room_id"
     DELETE_BANS = "DELETE FROM bans WHERE company_id = :company_id AND room_id = :room_id"
@@ -225,7 +226,8 @@ class Rooms:
             room = await self._current(statements, key, judge)
             await statements.run(self.DELETE, **key)
             await statements.lock(self.OPEN_SESSIONS, **key)
-            await statements.run(self.CLOSE_SESSIONS, **key, now=now, now_s=now.timestamp(), reason=RoomDeleted.code)
+            closing = {"now": now, "now_s": now.timestamp(), "reason": RoomDeleted.code}
+            left = await statements.all(self.CLOSE_SESSIONS, **key, **closing)
             await statements.run(EXPEL, **key, reason=RoomDeleted.code, since=returnable_since(now))
             await statements.run(self.REVOKE_TOKENS, **key, now=now)
             await statements.run(self.DELETE_CHAT, **key)
@@ -233,7 +235,8 @@ class Rooms:
             await statements.run(self.DELETE_BANS, **key)
             change = Change("room.deleted", company_id, room.id, room_id, _settings(room))
             await audit.record(statements, now, author, change)
-            await events.record(statements, now, _event("room.deleted", room, author))
+            told = await stays.left(statements, *left)
+            await events.record(statements, now, *told, _event("room.deleted", room, author))
 
         await self._database.transaction(work)
 

@@ -7,8 +7,7 @@ from datetime import datetime
 
 from sfu.store.database import Database
 from sfu.store.records import utc
-from sfu.store.sessions import CLOSE_UNSEEN, SERVER_LOST
-from sfu.store.statements import Statements
+from sfu.store.unseen import close_unseen
 
 LOOK_S = 12.0
 """Time between two looks at the others, for a heartbeat of 10 s."""
@@ -31,11 +30,7 @@ class Servers:
         SELECT server, max(last_seen_at) AS seen_at FROM sessions
         WHERE disconnected_at IS NULL AND server <> :server GROUP BY server
     """
-    OPEN = """
-        SELECT id FROM sessions WHERE disconnected_at IS NULL AND server = :lost AND last_seen_at <= :seen_at
-        ORDER BY id
-    """
-    CLOSE = f"{CLOSE_UNSEEN} AND server = :lost AND last_seen_at <= :seen_at"
+    LOST = "(server = :lost AND last_seen_at <= :seen_at)"
 
     async def look(self) -> None:
         """One look at the others. Raises DatabaseUnavailable; then the looks are counted anew."""
@@ -50,9 +45,5 @@ class Servers:
         self._unchanged = now
 
     async def _close(self, lost: str, seen_at: datetime) -> None:
-        async def work(statements: Statements) -> None:
-            await statements.lock(self.OPEN, lost=lost, seen_at=seen_at)
-            await statements.run(self.CLOSE, lost=lost, seen_at=seen_at, reason=SERVER_LOST)
-
-        await self._database.transaction(work)
+        await close_unseen(self._database, self.LOST, lost=lost, seen_at=seen_at)
         log.warning("server=%r state=lost last_seen=%s: its sessions are closed", lost, seen_at.isoformat())

@@ -11,29 +11,21 @@ from typing import Any
 
 from sfu.errors import Removed, Replaced, RoomFull
 from sfu.refusals import CompanyDisabled, RoomDeleted, RoomElsewhere, TokenRequired, TokenRevoked
-from sfu.store import bans, tokens
+from sfu.store import bans, events, stays, tokens
 from sfu.store.database import Database
-from sfu.store.later import Later
+from sfu.store.events import Event
+from sfu.store.later import LOCK, Later
 from sfu.store.records import RoomRules, Session, SessionDrops, SessionQuality, json_text, utc
-from sfu.store.statements import Statements
+from sfu.store.statements import Statements, bound
+from sfu.store.unseen import SERVER_LOST, close_unseen
 from sfu.tenancy.keys import digest
 from sfu.tenancy.tokens import Grant
-
-SERVER_LOST = "server_lost"
-"""The leave reason of sessions whose server died before it could write one."""
 
 ABANDONED_S = 300
 """A starting server counts others without a heartbeat for this long as dead. Later, store/servers.py watches them."""
 
 STRANGER_LOOKS = 5
 """For how many looks, a second apart, this server may not know an open session of its own."""
-
-CLOSE_UNSEEN = """
-    UPDATE sessions SET disconnected_at = last_seen_at, leave_reason = :reason, drops = drops + 1, last_drop = :reason,
-        duration_s = greatest(0, date_part('epoch', last_seen_at) - date_part('epoch', connected_at))
-    WHERE disconnected_at IS NULL
-"""
-"""Closes sessions as of when they were last seen."""
 
 NOTHING_KNOWN = SessionQuality()
 Judge = Callable[[RoomRules], None]
@@ -190,6 +182,7 @@ class Sessions:
             )
             if row is None:
                 raise RoomFull
+            await events.record(statements, now, *stays.joined(row, now, first=row["concurrency"] == 1))
             return Session.of(row)
 
         await self._rulings.flush()
@@ -226,31 +219,41 @@ class Sessions:
 
         Raises BadValue for values that cannot be stored.
         """
-        now = self._clock()
-        queued = self._leaves.add(
-            self.CLOSE,
-            company_id=session.company_id,
-            id=session.id,
-            server=self._server,
-            at=now,
-            at_s=now.timestamp(),
-            reason=reason,
-            metadata=None if metadata is None else json_text("metadata", metadata),
+        now, place = self._clock(), {"company_id": session.company_id, "room_id": session.room_id}
+        values = bound({
+            "company_id": session.company_id,
+            "id": session.id,
+            "server": self._server,
+            "at": now,
+            "at_s": now.timestamp(),
+            "reason": reason,
+            "metadata": None if metadata is None else json_text("metadata", metadata),
             **asdict(quality),
             **asdict(drops or session.drops),
-        )
+        })  # fmt: skip
+
+        async def leave(statements: Statements) -> list[Event]:
+            row = await statements.one(self.CLOSE, **values)
+            if row is not None:
+                return await stays.left(statements, row)
+            if await statements.one(self.ROW, id=session.id, server=self._server) is None:
+                return await stays.erased(statements, place, now, reason)
+            await statements.run(self.COMPLETE, **values)
+            return []
+
+        queued = self._leaves.add_step(leave, **place, session_id=session.id)
         if not queued:
             log.error("session=%s leave=dropped reason=queue_full", session.id)
         if session.token_id and not began:
-            values = {"company_id": session.company_id, "token_id": session.token_id, "id": session.id}
-            self._leaves.add(self.GIVE_BACK, **values)
+            used = {"company_id": session.company_id, "token_id": session.token_id, "id": session.id}
+            self._leaves.add(self.GIVE_BACK, **used)
 
     @property
     def unwritten(self) -> int:
         """The number of leaves not yet written to the database."""
         return len(self._leaves)
 
-    CLOSE = f"""
+    _CLOSED = f"""
         UPDATE sessions SET disconnected_at = :at, last_seen_at = :at,
             leave_reason = CASE WHEN leave_reason = '{RoomDeleted.code}' THEN leave_reason ELSE :reason END,
             duration_s = greatest(0, CAST(:at_s AS DOUBLE PRECISION) - date_part('epoch', connected_at)),
@@ -259,8 +262,10 @@ class Sessions:
             jitter_down_ms = :jitter_down_ms, round_trip_ms = :round_trip_ms, bytes_up = :bytes_up,
             bytes_down = :bytes_down, drops = :drops, returns = :returns, last_drop = :last_drop
         WHERE company_id = :company_id AND id = :id AND server = :server
-            AND (disconnected_at IS NULL OR leave_reason IN ('{RoomDeleted.code}', '{SERVER_LOST}'))
-    """  # only the server that has the session knows how it went, so it also completes what others closed
+    """
+    CLOSE = f"{_CLOSED} AND disconnected_at IS NULL RETURNING *"
+    COMPLETE = f"{_CLOSED} AND leave_reason IN ('{RoomDeleted.code}', '{SERVER_LOST}')"
+    """Only the server that has the session knows how it went, so it also completes what others closed."""
 
     GIVE_BACK = """
         UPDATE tokens SET used_at = NULL
@@ -285,7 +290,7 @@ class Sessions:
 
         await self._database.transaction(work)
 
-    CLOSE_STALE = f"{CLOSE_UNSEEN} AND (server = :server OR last_seen_at < :abandoned) RETURNING id"
+    STALE = "(server = :server OR last_seen_at < :abandoned)"
 
     async def close_stale(self) -> int:
         """Closes sessions that a dead server, or this server's last run, left open, as of when they were last seen.
@@ -296,12 +301,10 @@ class Sessions:
             abandoned = datetime.max.replace(tzinfo=UTC)  # whatever name the last server had
         else:
             abandoned = self._clock() - timedelta(seconds=ABANDONED_S)
-        rows = await self._database.write(
-            self.CLOSE_STALE, server=self._server, abandoned=abandoned, reason=SERVER_LOST
-        )
-        if rows:
-            log.warning("sessions_closed=%d reason=%s", len(rows), SERVER_LOST)
-        return len(rows)
+        closed = await close_unseen(self._database, self.STALE, server=self._server, abandoned=abandoned)
+        if closed:
+            log.warning("sessions_closed=%d reason=%s", closed, SERVER_LOST)
+        return closed
 
     HERE = """
         SELECT s.id, t.revoked_at IS NOT NULL AS revoked, c.is_active
@@ -311,13 +314,14 @@ class Sessions:
         WHERE s.server = :server AND s.disconnected_at IS NULL
     """
     ENDED = """
-        SELECT server, leave_reason FROM sessions
+        SELECT server, leave_reason, company_id, room_id FROM sessions
         WHERE id = :id AND NOT (server = :server AND disconnected_at IS NULL)
     """
     ROW = "SELECT id FROM sessions WHERE id = :id AND server = :server"
     REOPEN = """
         UPDATE sessions SET disconnected_at = NULL, leave_reason = NULL, duration_s = NULL, last_seen_at = :now
         WHERE id = :id AND server = :server AND leave_reason = :reason
+        RETURNING *
     """
 
     async def ended(self, ids: Collection[str]) -> dict[str, str]:
@@ -367,9 +371,22 @@ class Sessions:
         if row is not None and row["server"] != self._server:
             return Replaced.code  # its client returned to another server, which took this one for dead
         if row is not None and row["leave_reason"] == SERVER_LOST:
-            await self._database.run(self.REOPEN, id=id_, server=self._server, reason=SERVER_LOST, now=self._clock())
-            log.warning("session=%s state=reopened reason=%s", id_, SERVER_LOST)
+            await self._reopen(id_, {"company_id": str(row["company_id"]), "room_id": row["room_id"]})
             return ""
         if row is None and await self._database.read_one(self.ROW, server=self._server, id=id_) is None:
             return Removed.code  # `sfu forget` erased it
         return "" if row is None else str(row["leave_reason"])
+
+    async def _reopen(self, id_: str, place: Mapping[str, str]) -> None:
+        now = self._clock()
+
+        async def work(statements: Statements) -> None:
+            await statements.lock(LOCK, **place)
+            present = await statements.one(stays.PRESENT, **place)
+            row = await statements.one(self.REOPEN, id=id_, server=self._server, reason=SERVER_LOST, now=now)
+            if row is not None:
+                first = present is None or not present["n"]
+                await events.record(statements, now, *stays.joined(row, now, first=first, returned=True))
+
+        await self._database.transaction(work)
+        log.warning("session=%s state=reopened reason=%s", id_, SERVER_LOST)

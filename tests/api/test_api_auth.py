@@ -19,7 +19,9 @@ from sfu.limits.rates import FAILURES, FAILURES_S
 from sfu.store import Store
 from sfu.store.bans import Bans
 from sfu.store.records import Line
-from sfu.tenancy import tokens
+from sfu.store.webhooks import Webhooks
+from sfu.tenancy import hooks, tokens
+from sfu.tenancy.keys import ServerKey
 from sfu.tenancy.tokens import Permissions
 
 if TYPE_CHECKING:
@@ -54,6 +56,17 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "user_rooms": ("/users/alice/rooms", None),
     "room_days": ("/analytics/rooms", None),
     "list_audit": ("/audit", None),
+    "list_events": ("/events", None),
+    "list_webhooks": ("/webhooks", None),
+    "create_webhook": ("/webhooks", {"url": "https://example.org/hook"}),
+    "get_webhook": ("/webhooks/{token}", None),
+    "change_webhook": ("/webhooks/{token}", {"events": ["room.*"]}),
+    "rotate_webhook": ("/webhooks/{token}/rotate", None),
+    "test_webhook": ("/webhooks/{token}/test", None),
+    "resume_webhook": ("/webhooks/{token}/resume", None),
+    "replay_webhook": ("/webhooks/{token}/replay?from=1", None),
+    "list_deliveries": ("/webhooks/{token}/deliveries", None),
+    "delete_webhook": ("/webhooks/{token}", None),
     "openapi": ("/openapi.json", None),
     "docs": ("/docs", None),
 }
@@ -183,6 +196,10 @@ async def furnish(store: Store, acme: Tenant, world: World) -> None:
     later = session.connected_at + timedelta(hours=1)
     ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
     ban |= {"id": world.token, "name_key": "", "address": "", "banned_by": ""}
+    webhook = {"company_id": acme.company.id, "id": world.token, "url": "https://example.org/", "description": ""}
+    webhook |= {"events": "", "rooms": "[]"}
+    sealed = ServerKey(bytes(range(32))).seal(hooks.new_secret(), world.token)
+    await store.database.write(Webhooks.CREATE, **webhook, sealed_secret=sealed, most=9, now=session.connected_at)
     store.rulings.add(Bans.ADD, **ban, now=session.connected_at, expires_at=later)
 
 
@@ -210,7 +227,8 @@ async def test_every_change_is_one_line_of_the_audit(
         said = [record.getMessage() for record in caplog.records if record.name == "sfu.audit"]
         assert [line.split()[0] for line in said] == [route.name] * (route.name in changing)
         assert all(line.endswith(by) for line in said), said
-        assert route.name in ROOMLESS or all(f" room='{acme.company.id}/" in line for line in said), said
+        about = " webhook=" if "webhook" in route.name else f" room='{acme.company.id}/"
+        assert route.name in ROOMLESS or all(about in line for line in said), said
         assert not any(acme.key in line or "=''" in line for line in said)
         if route.name == "revoke_token":
             assert f" token={world.token} " in said[0]
@@ -239,10 +257,12 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
     await store.rooms.create(acme.company.id, "secret-room", _settings())
     await store.sessions.admit_anonymous(acme.company.id, "secret-room", "alice")
     grant, _ = await issue(acme.company, room_id="secret-room")
+    webhook, _ = await store.webhooks.create(acme.company.id, "https://example.org/")
     pairs = {
         "room_id": ("secret-room", "absent-room"),
         "token_id": (grant.id, "00000000-0000-4000-8000-000000000000"),
         "user_name": ("alice", "nobody"),
+        "webhook_id": (webhook.id, "00000000-0000-4000-8000-000000000000"),
     }
     for route in ROUTES:
         if not route.parameters:

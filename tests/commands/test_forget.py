@@ -24,7 +24,7 @@ pytest_plugins = ["support.storing"]
 
 KEY = bytes(range(32)).hex()
 
-ALL = "2 chat lines, 1 file, 1 session, 1 token, 1 delivery, 1 event, 2 audit entries"
+ALL = "2 chat lines, 1 file, 1 session, 1 token, 1 delivery, 3 events, 2 audit entries"
 
 
 async def make(config: Config) -> None:
@@ -51,7 +51,7 @@ def test_it_shows_what_it_found_asks_and_tells_the_audit(tmp_path: Path) -> None
         asked.stderr,
         re.M,
     )
-    assert re.search(r"^Company 'Other' named 'alice': 1 session$", asked.stderr, re.M)
+    assert re.search(r"^Company 'Other' named 'alice': 1 session, 2 events$", asked.stderr, re.M)
     assert "There is no terminal to ask whether to do this. If it is right, add --yes." in asked.stderr
     several = sfu("forget", "--user", "alice", "--yes", env=env)
     assert several.returncode == 2

@@ -200,3 +200,24 @@ async def test_an_older_databases_rooms_are_told_apart(tmp_path: Path, server_ke
         clock.advance(EMPTY_S + 1)
         await store.retention.sweep()
         assert set(await rooms(store, default)) == {"made", "edited"}
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+async def test_events_and_deliveries_go_after_their_time(database_url: str, server_key: ServerKey, clock: Any) -> None:
+    async with open_store(database_url, server_key, clock=clock, event_days=30) as store:
+        company = await store.companies.ensure_default()
+        webhook, _ = await store.webhooks.create(company.id, "https://example.org/")
+        await left(store, await entered(store, company, "old"))
+        await store.deliveries.spread(webhook.id)
+        clock.advance(30 * 86_400 + 1)
+        await left(store, await entered(store, company, "new"))
+        await store.deliveries.spread(webhook.id)
+        await store.retention.sweep()
+        assert {one["room_id"] for one in (await store.events.after(company.id, 0, 100)).items} == {"new"}
+        assert {one.room_id for one in (await store.deliveries.list(webhook)).items} == {"new"}
+    async with open_store(database_url, server_key, clock=clock) as store:
+        clock.advance(1000 * 86_400)
+        await store.retention.sweep()
+        assert {one["room_id"] for one in (await store.events.after(company.id, 0, 100)).items} == {"new"}, "for ever"

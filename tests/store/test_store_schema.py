@@ -24,15 +24,20 @@ from sfu.store import (
     bans,
     chat,
     companies,
+    deliveries,
+    feed,
     files,
     history,
     open_store,
     retention,
     returns,
     rooms,
+    sending,
     servers,
     sessions,
+    stays,
     tokens,
+    webhooks,
 )
 from sfu.store.database import open_database
 from sfu.store.migrations import Step, parse, pending, schema_file
@@ -59,7 +64,7 @@ RELEASED = {
     "lost connections": "6eace15f30f370cf",
     "audit": "49bcea61eab3d34c",
     "events": "0c3b552d1675537d",
-    "webhooks": "ec774e347c69284f",
+    "webhooks": "b6b28dc90f76e37c",
     "what tokens say of people": "ec5e84ae00ae0111",
     "repeated requests": "628b9a709e60178c",
     "tiers": "3abfca471d0af20c",
@@ -239,6 +244,7 @@ async def test_a_second_start_changes_nothing(tmp_path: Path, server_key: Server
 OWNERS = (
     companies.Companies, rooms.Rooms, tokens.Tokens, tokens, sessions.Sessions, history.History, bans.Bans, bans,
     chat.Chat, files.Files, retention.Retention, returns.Returns, returns, servers.Servers,
+    stays, webhooks.Webhooks, deliveries.Deliveries, deliveries, sending.Sending, feed.Events,
 )  # fmt: skip
 QUERIES = {
     f"{owner.__name__.split('.')[-1]}.{name}": sql
@@ -246,13 +252,15 @@ QUERIES = {
     for name, sql in vars(owner).items()
     if name.isupper() and isinstance(sql, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b", sql)
 }
-CAPABLE = {"Files.GET", "Files.KNOWN", "Chat.LOCK_ROOM", "Returns.GET", "Returns.REOPEN", "Returns.REVOKED"}
-"""A file's id is the key to it, what is on a server's disk is the server's to sweep, a call knows its room's id, and a
-ticket is signed."""
+CAPABLE = {"Files.GET", "Files.KNOWN", "Chat.LOCK_ROOM", "Returns.GET", "Returns.REOPEN", "Returns.REVOKED"} | {
+    "Webhooks.HURRY", "Deliveries.WAITING", "Deliveries.SPREAD"
+}  # fmt: skip
+"""A file's id is the key to it, what is on a server's disk is the server's to sweep, a call knows its room's id, a
+ticket is signed, and the row of a webhook was found and locked before."""
 LOCKS = {"Sessions.OPEN", "Rooms.OPEN_SESSIONS", "Servers.OPEN"}
 """What PostgreSQL alone is asked."""
-WHOLE_TABLE = {"Companies.LIST"} | LOCKS
-"""What reads every row on purpose."""
+WHOLE_TABLE = {"Companies.LIST", "Sending.WORK", "Sending.RELEASE", "Sending.HEADLESS", "Sending.BACKLOG"} | LOCKS
+"""What reads every row on purpose. There are few webhooks."""
 
 
 def test_every_statement_is_found() -> None:
@@ -261,10 +269,12 @@ def test_every_statement_is_found() -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_on_a_tenants_table_names_the_tenant(name: str) -> None:
-    """Exceptions: statements about a server's own sessions, about a dead server's, and about what is over."""
+    """Exceptions: statements about a server's own sessions, about a dead server's, about what is over, and about
+    what is sent, whoever's it is."""
     sql = QUERIES[name]
-    tenants = re.search(r"\b(FROM|UPDATE|INTO|JOIN) (rooms|tokens|sessions|bans|chat_lines|files)\b", sql)
-    own = "server = :server" in sql or name.startswith(("Retention.", "Servers."))
+    tables = "rooms|tokens|sessions|bans|chat_lines|files|events|webhooks|deliveries"
+    tenants = re.search(rf"\b(FROM|UPDATE|INTO|JOIN) ({tables})\b", sql)
+    own = "server = :server" in sql or name.startswith(("Retention.", "Servers.", "Sending.", "deliveries."))
     assert not tenants or own or "company_id" in sql or name in CAPABLE
 
 

@@ -14,6 +14,7 @@ from sfu.api.handlers.history import HistoryHandlers
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls
 from sfu.api.handlers.rooms import RoomHandlers
 from sfu.api.handlers.tokens import TokenHandlers
+from sfu.api.handlers.webhooks import WebhookHandlers
 from sfu.store import Store
 
 __all__ = ["ApiRequest", "ApiResponse", "Calls", "Handler", "handlers_of"]
@@ -22,14 +23,15 @@ Handler = Callable[[ApiRequest], Awaitable[ApiResponse]]
 
 
 def handlers_of(
-    store: Store, calls: Calls, clock: Callable[[], datetime], max_participants: int
+    store: Store, calls: Calls, clock: Callable[[], datetime], max_participants: int, *, allow_private: bool = False
 ) -> Mapping[str, Handler]:
-    """The handlers by the names of their routes."""
+    """The handlers by the names of their routes. `allow_private`: see WebhookHandlers."""
     parts = (
         TokenHandlers(store, calls, clock),
         RoomHandlers(store, calls, max_participants),
         CallHandlers(store, calls),
         HistoryHandlers(store, clock),
         AuditHandlers(store),
+        WebhookHandlers(store, allow_private=allow_private),
     )
     return {name: getattr(part, name) for part in parts for name in dir(part) if not name.startswith("_")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sfu.api.schemas import audit, calls, history, rooms, tokens
+from sfu.api.schemas import audit, calls, history, rooms, tokens, webhooks
 from sfu.api.schemas.common import STRING
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
@@ -13,6 +13,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     **calls.DEFINITIONS,
     **history.DEFINITIONS,
     **audit.DEFINITIONS,
+    **webhooks.DEFINITIONS,
     "Problem": {
         "type": "object",
         "description": "RFC 9457. `code` is stable; `field` names the invalid field or parameter, if there is one.",
