@@ -280,3 +280,24 @@ CREATE TABLE tiers (                                -- no row, or null: no limit
     history_days    INTEGER,                        -- how long sessions are kept
     recording       BOOLEAN NOT NULL DEFAULT TRUE
 );
+
+-- step 19: several keys
+CREATE TABLE keys (
+    id           UUID PRIMARY KEY,
+    company_id   UUID REFERENCES companies (id) ON DELETE CASCADE,  -- null: an admin key, which is the server's
+    name         TEXT NOT NULL,
+    prefix       TEXT NOT NULL,                     -- the visible start of the key
+    hash         TEXT NOT NULL,                     -- SHA-256 of the key, hex
+    scopes       TEXT NOT NULL,                     -- what it may do, separated by blanks
+    created_at   TIMESTAMPTZ NOT NULL,
+    expires_at   TIMESTAMPTZ,
+    last_used_at TIMESTAMPTZ,                       -- to the minute
+    revoked_at   TIMESTAMPTZ
+);
+CREATE INDEX keys_by_prefix ON keys (prefix);
+CREATE INDEX keys_by_company ON keys (company_id, created_at DESC, id DESC);
+INSERT INTO keys (id, company_id, name, prefix, hash, scopes, created_at)
+SELECT id, id, 'first', key_prefix, key_hash, 'admin', created_at FROM companies;
+DROP INDEX companies_by_key;
+ALTER TABLE companies DROP COLUMN key_prefix;
+ALTER TABLE companies DROP COLUMN key_hash;

@@ -19,6 +19,7 @@ import trio
 
 from sfu import __version__, logs
 from sfu.commands import (
+    admin_key,
     audit,
     backup,
     company,
@@ -27,6 +28,7 @@ from sfu.commands import (
     doctor,
     end,
     forget,
+    key,
     kick,
     log,
     move_db,
@@ -35,6 +37,7 @@ from sfu.commands import (
     rooms,
     serve,
     status,
+    tier,
     token,
 )
 from sfu.errors import ConfigError
@@ -48,8 +51,8 @@ _log = logging.getLogger("sfu")
 OPEN_FILES = 65536
 """Limit on open files that the server asks for. Each connection needs one, and systems start with 256 to 1024."""
 COMMANDS = (
-    serve, doctor, status, rooms, participants, kick, end, log, audit, token, company, backup, restore, move_db, forget,
-    coturn_config, completion,
+    serve, doctor, status, rooms, participants, kick, end, log, audit, token, company, key, admin_key, tier, backup,
+    restore, move_db, forget, coturn_config, completion,
 )  # fmt: skip
 """The modules of the commands, in the order of `sfu --help`."""
 REFUSED = 2

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from sfu.errors import SfuError
 
+QUOTAS = {
+    "room_people": "people in one room",
+    "rooms": "rooms",
+    "people": "people in calls at once",
+    "minutes_month": "minutes of all people in a month",
+    "tokens_minute": "tokens in a minute",
+    "file_bytes": "bytes of a shared file",
+}
+"""What the limits of a tier count that can refuse a request."""
+
 
 class Refusal(SfuError):
     """Base of the refusals below. Those that set a close code can end a WebSocket; the others occur in HTTP only."""
 
     code, status, close_code = "refused", 400, 4400
     default = "The request was refused."
+
+    @property
+    def members(self) -> dict[str, str]:
+        """Further members of the problem that a REST request gets."""
+        return {}
 
 
 class DatabaseUnavailable(Refusal):
@@ -65,6 +80,30 @@ class CompanyNotFound(Refusal):
 class CompanyDisabled(Refusal):
     code, status, close_code = "company_disabled", 403, 4403
     default = "This company is disabled."
+
+
+class KeyNotFound(Refusal):
+    code, status = "key_not_found", 404
+    default = "There is no such key."
+
+
+class TooManyKeys(Refusal):
+    code, status = "too_many_keys", 409
+    default = "The company has too many keys."
+
+
+class QuotaExceeded(Refusal):
+    """The company's tier does not allow more. `limit` is a field of sfu.store.tiers.Limits."""
+
+    code, status, close_code = "quota_exceeded", 403, 4403
+
+    def __init__(self, limit: str, most: int) -> None:
+        self.limit = limit
+        super().__init__(f"The company's limit is reached: {most} {QUOTAS[limit]}.")
+
+    @property
+    def members(self) -> dict[str, str]:
+        return {"limit": self.limit}
 
 
 class RoomExists(Refusal):

@@ -12,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import trio
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, g, request
 from werkzeug.routing import BaseConverter
 
 from sfu.api import openapi
@@ -27,6 +27,7 @@ from sfu.api.schemas import DEFINITIONS
 from sfu.api.validation import check, from_text
 from sfu.errors import BadRequest
 from sfu.limits.rates import failures
+from sfu.limits.windows import Windows
 from sfu.logs import AUDIT, line, quoted
 from sfu.process.metrics import Counters
 from sfu.refusals import Refusal
@@ -61,19 +62,33 @@ def create_api(
 ) -> Blueprint:
     """The blueprint of the REST API. Requests that affect a call act on `calls`.
 
-    It has no state except for the addresses with recent authentication failures.
+    It has no state except for the addresses with recent authentication failures, and how many requests keys have sent.
     """
     api = Blueprint("api", __name__, url_prefix=PREFIX)
     auth = Auth(store, clock, failures(trio.current_time) if config.limits else None)
+    windows = Windows(trio.current_time) if config.limits else None
     handlers = handlers_of(store, calls, clock, config.max_peers, allow_private=config.webhook_allow_private)
     once = Once(store)
     fixed = _fixed()
     api.record_once(lambda state: state.app.url_map.converters.update(name=_Name))
+
+    def limit(caller: Caller) -> None:
+        """Counts a request. Raises TooManyRequests. The response says what is left, also if it is a refusal."""
+        if windows is not None:
+            left = windows.take(caller.author.id, config.key_requests)
+            g.rate = left.headers
+            left.check()
+
+    @api.after_request
+    async def tell_rate(response: Response) -> Response:
+        response.headers.update(g.get("rate", {}))
+        return response
+
     for route in ROUTES:
         view = (
             _fixed_view(route, fixed[route.name])
             if route.name in fixed
-            else _view(route, auth, handlers[route.name], once)
+            else _view(route, auth, handlers[route.name], once, limit)
         )
         rule = re.sub(r"{(\w+)}", lambda found: f"<{CONVERTERS.get(found[1], '')}{found[1]}>", route.path)
         methods = [route.method, "OPTIONS"]  # HEAD goes with GET; Quart answers OPTIONS with all methods of the path
@@ -94,7 +109,9 @@ def _fixed() -> Mapping[str, str]:
     return {"openapi": json.dumps(openapi.document()) + "\n", "docs": (public_dir() / "docs.html").read_text("utf-8")}
 
 
-def _view(route: Route, auth: Auth, handle: Handler, once: Once) -> Callable[..., Awaitable[Response]]:
+def _view(
+    route: Route, auth: Auth, handle: Handler, once: Once, limit: Callable[[Caller], None]
+) -> Callable[..., Awaitable[Response]]:
     async def view(**parts: object) -> Response:
         _check_utf8(request.scope.get("raw_path", b""))
         path = {name: str(part) for name, part in parts.items()}
@@ -102,6 +119,7 @@ def _view(route: Route, auth: Auth, handle: Handler, once: Once) -> Callable[...
         address = request.remote_addr or ""
         caller = await auth.caller(route, headers.get("Authorization"), address, path.get("room_id"))
         key_is(caller.by.get("key") or caller.author.id)
+        limit(caller)
         query = _query(route)
         body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
@@ -125,8 +143,8 @@ def _check_utf8(raw_path: bytes) -> None:
 
 
 def _object(caller: Caller, path: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, str]:
-    """What a request changed, for the log: the room, and the ids in the path."""
-    ids = {name.removesuffix("_id"): part for name, part in path.items() if name != "room_id"}
+    """What a request changed, for the log: the room, and the ids in the path. `key` is the one that asks."""
+    ids = {name if name == "key_id" else name.removesuffix("_id"): path[name] for name in path if name != "room_id"}
     room_id = path.get("room_id") or body.get("room_id")
     return ({"room": quoted(f"{caller.company.id}/{room_id}")} if room_id else {}) | ids
 
@@ -168,8 +186,7 @@ async def _body() -> Any:
 
 def _refuse(refusal: Refusal) -> Response:
     body = json.loads(problem(refusal.status, str(refusal), refusal.code))
-    if isinstance(refusal, BadField):
-        body["field"] = refusal.field
+    body.update(refusal.members)
     response = Response(json.dumps(body) + "\n", refusal.status, content_type=PROBLEM_TYPE)
     response.headers["Cache-Control"] = "no-store"
     if refusal.status == 401:

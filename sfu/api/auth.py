@@ -1,7 +1,7 @@
-"""REST authentication: an API key identifies its company, a moderator's token its room.
+"""REST authentication: an API key identifies its company, a moderator's token its room. An admin key has neither.
 
 Callers cannot tell whether something of another company exists. Keys are compared in constant time, and an unknown key
-takes as long as a wrong one (sfu.store.companies). A credential is verified before its address is judged, so a valid
+takes as long as a wrong one (sfu.store.keys). A credential is verified before its address is judged, so a valid
 one works whatever else comes from there, for example from other people behind the same proxy.
 """
 
@@ -10,12 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import trio
 
-from sfu.api.refusals import ADVICE, ApiKeyInvalid, ApiKeyMissing, ModeratorRequired
-from sfu.api.routes import Access, Route
+from sfu.api.refusals import (
+    ADVICE,
+    AdminKeyRequired,
+    ApiKeyInvalid,
+    ApiKeyMissing,
+    CompanyKeyRequired,
+    ModeratorRequired,
+    ScopeMissing,
+)
+from sfu.api.routes import Route
 from sfu.calls.admission import verified
 from sfu.limits.rates import Rate
 from sfu.limits.refused import Refused
@@ -26,14 +34,20 @@ from sfu.store.audit import Author
 from sfu.store.records import Company
 from sfu.store.tokens import held_against
 from sfu.tenancy.keys import is_api_key, seen, visible_prefix
+from sfu.tenancy.scopes import allows
 from sfu.tenancy.tokens import claimed, is_jwt
 
 log = logging.getLogger("sfu.api")
 
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
+NO_COMPANY = Company("", "", "", "free", is_active=True, is_default=False, created_at=_NEVER, updated_at=_NEVER)
+"""The company of whoever comes with an admin key. There is no row of it, so nothing belongs to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request: `by` in the log, `author` in the audit log."""
+    """Who sent a request: `by` in the log, `author` in the audit log. With an admin key, the company is NO_COMPANY."""
 
     company: Company
     by: dict[str, str]
@@ -52,14 +66,15 @@ class Auth:
     async def caller(self, route: Route, header: str | None, address: str, room_id: str | None) -> Caller:
         """The sender of a request with this Authorization header from this address.
 
-        Raises ApiKeyMissing, ApiKeyInvalid, CompanyDisabled, a TokenError, ModeratorRequired or TooManyFailures.
+        Raises ApiKeyMissing, ApiKeyInvalid, ScopeMissing, AdminKeyRequired, CompanyKeyRequired, CompanyDisabled, a
+        TokenError, ModeratorRequired or TooManyFailures.
         """
         scheme, _, credential = (header or "").partition(" ")
         credential = credential.strip() if scheme.lower() == "bearer" else ""
         try:
             if not credential:
                 raise ApiKeyMissing(f"The Authorization header is not `Bearer pk_…`. {ADVICE}" if header else "")
-            return await self._caller(route.access, credential, room_id, address)
+            return await self._caller(route, credential, room_id, address)
         except Refusal as refusal:
             who = {"room": room_id or ""} | claimed(credential)
             self._refused.tell(log, refusal, address, **who, key=_shown(credential), request=route.name)
@@ -67,16 +82,23 @@ class Auth:
                 self._failures.take(address)
             raise
 
-    async def _caller(self, access: Access, credential: str, room_id: str | None, address: str) -> Caller:
-        if access == "moderator" and not credential.startswith("pk_"):
+    async def _caller(self, route: Route, credential: str, room_id: str | None, address: str) -> Caller:
+        if route.access == "moderator" and not credential.startswith(("pk_", "ak_")):
             return await self._moderated(credential, room_id, address)
-        company = await self._store.companies.by_api_key(credential)
-        if company is None:
+        found = await self._store.keys.find(credential)
+        if found is None:
             raise ApiKeyInvalid("" if is_api_key(credential) else _mistaken(credential))
-        if not company.is_active:
+        key, company = found
+        if (route.access == "admin") != (company is None):
+            raise CompanyKeyRequired if company is None else AdminKeyRequired
+        if company is not None and not company.is_active:
             raise CompanyDisabled
-        author = Author("key", company.id, company.key_prefix, address, request_id())
-        return Caller(company, {"company": quoted(company.name), "key": company.key_prefix}, author)
+        if company is not None and not allows(key.scopes, route.scope or "admin"):
+            raise ScopeMissing(route.scope or "admin")
+        self._store.keys.used(key)
+        author = Author("admin" if company is None else "key", key.id, key.prefix, address, request_id())
+        named = {} if company is None else {"company": quoted(company.name)}
+        return Caller(company or NO_COMPANY, named | {"key": key.prefix}, author)
 
     async def _moderated(self, token: str, room_id: str | None, address: str) -> Caller:
         if not is_jwt(token):

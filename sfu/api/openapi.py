@@ -15,11 +15,12 @@ with a stable `code`. Lists are paginated: repeat the request with `cursor` set 
 `Accept: text/csv` or `?format=csv`, lists are CSV. After 10 requests with a wrong key within a minute, further wrong
 ones from that address get 429; a valid key always works. A POST with an `Idempotency-Key` that is repeated within a day
 has its effect once. `If-None-Match` with an `ETag` gets 304 while the answer is the same. `X-Request-Id` is kept.
+`RateLimit` says how many requests a key has left.
 """
 WHY = {
     400: "The request is malformed.",
     401: "The key or token is missing, wrong, expired or revoked.",
-    403: "The company is disabled, or the token may not do this.",
+    403: "The company is disabled, the key or token may not do this, or a limit of the tier is reached.",
     404: "It does not exist in this company, or the cursor does not belong to this list.",
     409: "It already exists, or the call is on another server, or there is none, or the same request still runs.",
     412: "Somebody else changed it: If-Match does not match.",
@@ -27,7 +28,7 @@ WHY = {
     415: "The body is not JSON.",
     422: "A field is missing, unknown or invalid; `field` names it.",
     431: "The head of the request is too large.",
-    429: "Too many wrong keys from this address; Retry-After says when to try again.",
+    429: "Too many requests with this key, or wrong keys from this address; Retry-After says when to try again.",
     503: "The database is unavailable; Retry-After says when to try again.",
 }
 TAGS = {
@@ -35,6 +36,8 @@ TAGS = {
     "rooms": "Rooms",
     "calls": "The current call in a room, and its chat",
     "history": "Sessions and usage",
+    "keys": "API keys of the company",
+    "companies": "All companies of the server, for its operator",
     "audit": "Who changed what",
     "webhooks": "Events, and where they are sent",
     "about": "This description",
@@ -43,6 +46,7 @@ _SECURITY: dict[str, list[dict[str, list[str]]]] = {
     "public": [],
     "key": [{"apiKey": []}],
     "moderator": [{"apiKey": []}, {"moderatorToken": []}],
+    "admin": [{"adminKey": []}],
 }
 
 
@@ -50,7 +54,7 @@ _PATH: dict[str, Any] = {
     "room_id": {"type": "string", "minLength": 1},
     **{
         name: {"type": "string", "format": "uuid"}
-        for name in ("token_id", "session_id", "line_id", "ban_id", "webhook_id")
+        for name in ("token_id", "session_id", "line_id", "ban_id", "webhook_id", "key_id", "company_id")
     },
     "user_name": {"type": "string", "minLength": 1},
 }
@@ -89,6 +93,7 @@ def document() -> dict[str, Any]:
             "schemas": DEFINITIONS,
             "securitySchemes": {
                 "apiKey": {"type": "http", "scheme": "bearer", "description": "A company's API key, `pk_…`."},
+                "adminKey": {"type": "http", "scheme": "bearer", "description": "The server's admin key, `ak_…`."},
                 "moderatorToken": {
                     "type": "http",
                     "scheme": "bearer",
@@ -105,7 +110,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
-        "security": _SECURITY[route.access],
+        "security": _security(route),
         "parameters": _parameters(route),
         "responses": {str(route.status): _success(route)}
         | {str(status): _problem(status) for status in _refused(route)},
@@ -114,6 +119,13 @@ def _operation(route: Route) -> dict[str, Any]:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{route.body}"}}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    """Which credentials are accepted; of an API key, with which scope (OpenAPI 3.1, 4.8.30)."""
+    needed = [route.scope] if route.scope else []
+    return [{name: list(needed) if name == "apiKey" else roles for name, roles in one.items()}
+            for one in _SECURITY[route.access]]  # fmt: skip
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
@@ -159,13 +171,15 @@ def _success(route: Route) -> dict[str, Any]:
     elif route.status != 204:
         text = {"type": "string"} if route.content_type.startswith("text/") else {"type": "object"}
         answer["content"] = {route.content_type.partition(";")[0]: {"schema": text}}
-    headers = {}
+    headers: dict[str, Any] = {}
     if route.answer == "Room":
         headers["ETag"] = _header("The room's version, for If-Match; of a GET, the answer, too, for If-None-Match.")
     elif route.method == "GET":
         headers["ETag"] = _header("Names this answer, for If-None-Match.")
     if route.status == 201:
         headers["Location"] = _header("The new resource, relative to the path of the request.")
+    if route.access != "public":
+        headers |= _RATE
     if "cursor" in route.query:
         headers["Link"] = _header('The next page, with rel="next".')
     return answer | ({"headers": headers} if headers else {})
@@ -173,6 +187,12 @@ def _success(route: Route) -> dict[str, Any]:
 
 def _header(text: str) -> dict[str, Any]:
     return {"description": text, "schema": {"type": "string"}}
+
+
+_RATE = {
+    "RateLimit-Policy": _header('How many requests the key may send in how many seconds: `"key";q=6000;w=60`.'),
+    "RateLimit": _header('How many are left, and in how many seconds they are full again: `"key";r=5999;t=60`.'),
+}
 
 
 def _problem(status: int) -> dict[str, Any]:

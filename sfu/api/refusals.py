@@ -15,9 +15,33 @@ class ApiKeyMissing(Refusal):
 class ApiKeyInvalid(Refusal):
     code, status = "api_key_invalid", 401
     default = (
-        "No company of this server has this API key. `sfu company rotate-key` may have replaced it: `sfu company list` "
-        "shows the beginning of the current keys."
+        "No company of this server has this API key. It may have expired, or been revoked or replaced: `sfu company "
+        "list` shows the beginning of keys that work."
     )
+
+
+class ScopeMissing(Refusal):
+    """The API key may not do this."""
+
+    code, status = "scope_missing", 403
+
+    def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__(f"The API key does not have the scope `{scope}`. `admin` includes it.")
+
+    @property
+    def members(self) -> dict[str, str]:
+        return {"scope": self.scope}
+
+
+class AdminKeyRequired(Refusal):
+    code, status = "admin_key_required", 403
+    default = "Companies are managed with an admin key, `ak_…`, which `sfu admin-key` makes."
+
+
+class CompanyKeyRequired(Refusal):
+    code, status = "company_key_required", 403
+    default = "An admin key manages companies only. Use an API key of the company, `pk_…`."
 
 
 class ModeratorRequired(Refusal):
@@ -43,6 +67,10 @@ class BadField(Refusal):
     def __init__(self, field: str, fault: str) -> None:
         self.field = field[:100].encode("utf-8", "replace").decode() or "body"
         super().__init__(f"{self.field}: {fault}.")
+
+    @property
+    def members(self) -> dict[str, str]:
+        return {"field": self.field}
 
 
 class ParticipantNotFound(Refusal):

@@ -12,7 +12,8 @@ from sfu.calls.admission import TOKEN_SUBPROTOCOL, Entry, asked
 from sfu.calls.registry import Calls
 from sfu.errors import Removed, RoomFull, RoomLocked, ServerDraining, SfuError
 from sfu.limits.rates import Rate
-from sfu.refusals import CompanyDisabled, RoomElsewhere, TokenRequired, TooManyJoins
+from sfu.refusals import CompanyDisabled, QuotaExceeded, RoomElsewhere, TokenRequired, TooManyJoins
+from sfu.store.records import Room
 from sfu.store.tokens import held_against
 
 ASKS, ASKS_S = 120, 60.0
@@ -79,9 +80,16 @@ class RoomInfo:
         if await self._store.bans.holds(*who, token_id=token_id, address=entry.address):
             return Removed.code
         room = await self._store.rooms.get(entry.company_id, entry.room_id)
-        if room is None:
-            return None
-        elsewhere = room.participants and await self._store.sessions.elsewhere(*who[:2], fresh=True)
+        if room is not None and (code := await self._kept_out(entry, room)) is not None:
+            return code
+        limited = await self._store.tiers.refuse(entry.company_id, entry.room_id, new_room=room is None)
+        return QuotaExceeded.code if limited else None
+
+    async def _kept_out(self, entry: Entry, room: Room) -> str | None:
+        """Like `_refused`, by the state of the room."""
+        elsewhere = room.participants and await self._store.sessions.elsewhere(
+            entry.company_id, entry.room_id, fresh=True
+        )
         reasons = {
             RoomElsewhere.code: bool(elsewhere),
             TokenRequired.code: entry.grant is None and room.access != "open",

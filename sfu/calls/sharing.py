@@ -27,7 +27,7 @@ from sfu.errors import BadRequest, ConfigError, NotAllowed, SfuError
 from sfu.limits.rates import Rate, place
 from sfu.logs import line, quoted
 from sfu.process.background import repeat
-from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, SessionUnknown
+from sfu.refusals import FileLate, FileNotFound, FilesFull, FilesOff, FileTooLarge, QuotaExceeded, SessionUnknown
 from sfu.store.records import File
 from sfu.web.bodies import PacedBody
 
@@ -140,7 +140,14 @@ class Sharing:
     async def _store_file(self, session: Seat, body: PacedBody) -> File:
         """Stores the file on disk and in the database. If it raises, the file is in neither."""
         name = clean_file_name(_decoded(request.headers.get("X-File-Name", "")))
-        file_id, size = await self._folder.receive(body.read, self._config.file_bytes, self._config.send_s)
+        most = await self._store.tiers.file_bytes(session.entry.company_id)
+        allowed = self._config.file_bytes if most is None else min(most, self._config.file_bytes)
+        try:
+            file_id, size = await self._folder.receive(body.read, allowed, self._config.send_s)
+        except FileTooLarge:
+            if allowed == most:
+                raise QuotaExceeded("file_bytes", allowed) from None
+            raise
         try:
             file = File(file_id, name, clean_type(request.headers.get("Content-Type", "")), size)
             author, limit_bytes = author_of(session), self._config.room_files_bytes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sfu import logs
 from sfu.commands import output
+from sfu.commands.tier import TIERS
 from sfu.errors import BadName, ConfigError
 from sfu.operator.audit import commander, record_command
 from sfu.refusals import BadValue
@@ -37,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name != "list":
             one.add_argument("name", type=output.text, help="the company's name")
         if name == "create":
-            one.add_argument("--tier", choices=("free", "pro", "enterprise"), default="free")
+            one.add_argument("--tier", choices=TIERS, default="free")
+        if name == "set-tier":
+            one.add_argument("tier", choices=TIERS)
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:
@@ -51,7 +54,7 @@ async def run(config: Config, options: argparse.Namespace) -> None:
         command: Command = options.company_command
         changed = await command(store, options)
         if changed is not None:
-            about = {"company": logs.quoted(changed.name), "id": changed.id, "key": changed.key_prefix}
+            about = {"company": logs.quoted(changed.name), "id": changed.id}
             record_command(options.company_event, **about)
 
 
@@ -74,12 +77,16 @@ async def _list(store: Store, _options: argparse.Namespace) -> None:
     except ConfigError as error:
         logs.say(f"sfu: {error}", logging.WARNING)
     rows = [("NAME", "KEY", "TIER", "STATE", "SINCE", "ID")]
+    keys = await store.keys.working()
     for company in await store.companies.list():
+        shown = [f"{key.prefix}…" for key in keys if key.company_id == company.id]
+        if shown[1:]:
+            shown = [f"{shown[0]} and {len(shown) - 1} more"]
         state = "active" if company.is_active else "disabled"
         if not store.companies.opens(company):
             state += ", needs rotate-secret"
         since = company.created_at.date().isoformat()
-        rows.append((company.name, company.key_prefix + "…", company.tier, state, since, company.id))
+        rows.append((company.name, "".join(shown) or "none", company.tier, state, since, company.id))
     output.print_table(rows)
 
 
@@ -114,6 +121,12 @@ async def _set_secret(store: Store, options: argparse.Namespace) -> Company:
     return company
 
 
+async def _set_tier(store: Store, options: argparse.Namespace) -> Company:
+    company = await store.companies.change((await _named(store, options)).id, {"tier": options.tier}, commander())
+    print(f"{company.name} has the tier {company.tier}.")
+    return company
+
+
 async def _disable(store: Store, options: argparse.Namespace) -> Company:
     company = await store.companies.set_active((await _named(store, options)).id, False, commander())
     print(f"{company.name} is disabled: its keys and tokens are refused, and its calls end.")
@@ -141,12 +154,16 @@ def _show_key(company: Company, key: str) -> None:
 COMMANDS: dict[str, tuple[Command, str]] = {
     "create": (_create, "create a company and print its API key, which cannot be shown again"),
     "list": (_list, "list the companies"),
-    "rotate-key": (_rotate_key, "print a new API key; the old one stops working at once"),
+    "rotate-key": (
+        _rotate_key,
+        "print a new API key; the company's other keys with the scope admin stop working at once",
+    ),
     "rotate-secret": (_rotate_secret, "invalidate every token of a company at once"),
     "set-secret": (
         _set_secret,
         "read a secret from standard input with which a company signs tokens itself; empty: none",
     ),
+    "set-tier": (_set_tier, "change a company's tier, which decides its limits"),
     "disable": (_disable, "refuse a company's keys and tokens, and end its calls"),
     "enable": (_enable, "enable a disabled company"),
 }

@@ -30,6 +30,7 @@ MEANINGS = {
     "call_ended": "the call was ended for everybody",
     "time_over": "their token's time in the call was over",
     "room_full": "not admitted: the room was full",
+    "quota_exceeded": "not admitted: a limit of the company's tier was reached",
     "room_locked": "not admitted: the room was locked",
     "lobby_refused": "not let in from the lobby",
     "lobby_timeout": "nobody let them in from the lobby",

@@ -187,6 +187,7 @@ class Config:
     limits: bool = _switch(
         True, "off: no rate limits, no maxima of peers and tracks. For load tests; needs a loopback SFU_HOST."
     )
+    key_requests: int = _setting(6000, values.whole(1, 10_000_000), "Most REST requests of a key a minute.", live=True)
     max_load: float = _setting(
         0.85, values.decimal(0.1, 1), "Load of a media worker above which it accepts no more peers.", unit="cores",
         live=True,

@@ -27,6 +27,7 @@ from sfu.store.deliveries import Deliveries
 from sfu.store.feed import Events
 from sfu.store.files import Files
 from sfu.store.history import History
+from sfu.store.keys import Keys
 from sfu.store.later import Later
 from sfu.store.renaming import SCRIPTS
 from sfu.store.retention import SWEEP_S, Retention
@@ -35,8 +36,10 @@ from sfu.store.rooms import Rooms
 from sfu.store.sending import Sending
 from sfu.store.servers import LOOK_S, Servers
 from sfu.store.sessions import Sessions
+from sfu.store.tiers import Tiers
 from sfu.store.tokens import Tokens
 from sfu.store.trail import Trail
+from sfu.store.usage import Usage
 from sfu.store.webhooks import Webhooks
 from sfu.tenancy.keys import ServerKey
 
@@ -48,6 +51,8 @@ RULINGS = 2000
 """Most bans, room changes and entries about calls queued for the database."""
 LINES = 10_000
 """Most chat lines queued for the database."""
+USES = 1000
+"""Most last uses of keys queued for the database."""
 FRESH_BEATS = 3
 """For how many heartbeats a server that recorded a session counts as having its call."""
 PROBE_S = 2.0
@@ -70,12 +75,15 @@ class Store:
 
     database: Database
     companies: Companies
+    keys: Keys
     rooms: Rooms
     tokens: Tokens
     sessions: Sessions
     servers: Servers
     returns: Returns
     history: History
+    tiers: Tiers
+    usage: Usage
     bans: Bans
     chat: Chat
     files: Files
@@ -87,6 +95,7 @@ class Store:
     leaves: Later
     rulings: Later
     lines: Later
+    uses: Later
     retention: Retention
     answers: Answers
 
@@ -103,6 +112,7 @@ class Store:
                 ("leaves", self.leaves.write, 0.0),
                 ("rulings", self.rulings.write, 0.0),
                 ("lines", self.lines.write, 0.0),
+                ("uses", self.uses.write, 0.0),
                 ("database", self.database.probe, PROBE_S),
                 ("heartbeat", self.sessions.touch, heartbeat_s),
                 ("servers", self.servers.look, max(LOOK_S, LOOK_S / 10 * heartbeat_s)),
@@ -146,18 +156,24 @@ async def open_store(
     """
     async with open_database(url, SCRIPTS, create=create) as database:
         leaves, rulings = Later(database, max_leaves), Later(database, RULINGS)
-        lines = Later(database, LINES, Chat.LOCK_ROOM)
+        lines, uses = Later(database, LINES, Chat.LOCK_ROOM), Later(database, USES)
         queues, fresh_s = (leaves, rulings), FRESH_BEATS * heartbeat_s
-        sessions = Sessions(database, server, clock, *queues, max_participants=max_participants, fresh_s=fresh_s)
+        tiers = Tiers(database, clock)
+        sessions = Sessions(
+            database, server, clock, *queues, max_participants=max_participants, fresh_s=fresh_s, ahead=tiers.ahead
+        )
         store = Store(
             database,
             Companies(database, server_key, clock),
+            Keys(database, clock, uses),
             Rooms(database, clock, rulings, chat_kept_s=chat_kept_s),
             Tokens(database, clock),
             sessions,
             Servers(database, server),
-            Returns(database, server_key, server, clock, *queues, sessions.check_here, fresh_s),
+            Returns(database, server_key, server, clock, *queues, sessions.check_here, fresh_s, tiers.exist),
             History(database),
+            tiers,
+            Usage(database, clock),
             Bans(database, clock, rulings),
             Chat(database, clock, lines, chat_kept_s=chat_kept_s),
             Files(database, clock, chat_kept_s=chat_kept_s),
@@ -169,6 +185,7 @@ async def open_store(
             leaves,
             rulings,
             lines,
+            uses,
             Retention(
                 database,
                 clock,
@@ -183,7 +200,7 @@ async def open_store(
         try:
             yield store
         finally:
-            await _write_what_is_left({"leaves": leaves, "rulings": rulings, "lines": lines})
+            await _write_what_is_left({"leaves": leaves, "rulings": rulings, "lines": lines, "uses": uses})
 
 
 async def has_companies(url: str) -> bool:

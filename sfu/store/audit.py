@@ -35,8 +35,7 @@ SERVER = Author("server")
 
 ACTIONS: Mapping[str, str] = {
     "company.created": "A company was created.",
-    "company.changed": "A company was enabled or disabled.",
-    "company.key_rotated": "A company got a new API key; the one before it stopped working.",
+    "company.changed": "A company was enabled, disabled or renamed, or got another tier.",
     "company.own_secret_set": "A company set, or removed, the secret with which it signs tokens by itself.",
     "company.secret_rotated": "A company got a new signing secret, which ended all of its tokens.",
     "token.issued": "A token was made.",

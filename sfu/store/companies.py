@@ -1,4 +1,4 @@
-"""Companies: owners of rooms and tokens, with an API key and a secret that signs their tokens."""
+"""Companies: owners of rooms, tokens and API keys, with a secret that signs their tokens."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 from sfu.errors import ConfigError
 from sfu.refusals import CompanyExists, CompanyNotFound
-from sfu.store import audit
+from sfu.store import audit, keys
 from sfu.store.audit import SERVER, Author, Change
 from sfu.store.database import Database
+from sfu.store.pages import Page, decode_cursor, page
 from sfu.store.records import Company, Tier, canonical_id
 from sfu.store.statements import Row, Statements
-from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
+from sfu.tenancy.keys import Secret, ServerKey, new_signing_secret
 
 DEFAULT_NAME = "default"
 NAMED = 5
@@ -23,7 +24,7 @@ NAMED = 5
 
 
 class Companies:
-    """Companies. API keys and secrets are in clear here, but are stored only hashed or encrypted."""
+    """Companies. Secrets are in clear here, but are stored only encrypted."""
 
     def __init__(self, database: Database, server_key: ServerKey, clock: Callable[[], datetime]) -> None:
         self._database = database
@@ -32,10 +33,10 @@ class Companies:
 
     async def create(self, name: str, tier: Tier = "free", author: Author = SERVER) -> tuple[Company, Secret[str]]:
         """Creates a company; returns it with its API key, which cannot be read again. Raises CompanyExists."""
-        company, api_key = await self._add(name, tier, author, is_default=False)
-        if company is None:
+        made = await self._add(name, tier, author, is_default=False)
+        if made is None:
             raise CompanyExists(f"A company {name!r} already exists.")
-        return company, api_key
+        return made
 
     DEFAULT = "SELECT * FROM companies WHERE is_default"
 
@@ -65,13 +66,13 @@ class Companies:
     async def list(self) -> tuple[Company, ...]:
         return tuple(Company.of(row) for row in await self._database.read(self.LIST))
 
-    BY_KEY = "SELECT * FROM companies WHERE key_prefix = :key_prefix"
+    PAGE = "SELECT * FROM companies WHERE name > :after ORDER BY name LIMIT :count"
 
-    async def by_api_key(self, api_key: str) -> Company | None:
-        """The company with this key, even a disabled one. Takes constant time, also for unknown keys."""
-        rows = await self._database.read(self.BY_KEY, key_prefix=visible_prefix(api_key))
-        found = matching(api_key, [row["key_hash"] for row in rows])
-        return next((Company.of(row) for row in rows if row["key_hash"] == found), None)
+    async def page(self, *, cursor: str | None = None, limit: int = 100) -> Page[Company]:
+        """Companies, sorted by name. Raises BadCursor."""
+        (after,) = decode_cursor(cursor, 1) if cursor else ("",)
+        rows = await self._database.read(self.PAGE, after=after, count=limit + 1)
+        return page([Company.of(row) for row in rows], limit, lambda company: (company.name,))
 
     BY_ID = "SELECT * FROM companies WHERE id = :company_id"
 
@@ -114,19 +115,21 @@ class Companies:
         change = Change("company.own_secret_set", company_id, company_id, after={"own_secret": secret is not None})
         return await self._change(self.SET_OWN_SECRET, {"sealed": sealed}, author, change)
 
-    ROTATE_KEY = """
-        UPDATE companies SET key_prefix = :key_prefix, key_hash = :key_hash, updated_at = :now
-        WHERE id = :company_id RETURNING *
-    """
+    TOUCH = "UPDATE companies SET updated_at = :now WHERE id = :company_id RETURNING *"
 
     async def rotate_key(self, company_id: str, author: Author = SERVER) -> tuple[Company, Secret[str]]:
-        """Creates a new API key; the old one stops working at once. Raises CompanyNotFound."""
-        api_key = new_api_key()
-        prefix = visible_prefix(api_key.reveal())
-        values = {"key_prefix": prefix, "key_hash": digest(api_key.reveal())}
-        change = Change("company.key_rotated", company_id, company_id, after={"key_prefix": prefix})
-        company = await self._change(self.ROTATE_KEY, values, author, change)
-        return company, api_key
+        """Creates a new API key with the scope `admin`; the others with that scope stop working at once.
+
+        Raises CompanyNotFound.
+        """
+
+        async def work(statements: Statements) -> tuple[Company, Secret[str]]:
+            now = self._clock()
+            company = _found(await statements.one(self.TOUCH, company_id=company_id, now=now))
+            _, api_key = await keys.replace(statements, company_id, author, now)
+            return company, api_key
+
+        return await self._database.transaction(work)
 
     ROTATE_SECRET = """
         UPDATE companies SET sealed_secret = :sealed_secret, updated_at = :now WHERE id = :company_id RETURNING *
@@ -167,37 +170,56 @@ class Companies:
 
         return await self._database.transaction(work)
 
+    CHANGE = """
+        UPDATE companies SET name = :name, tier = :tier
+        WHERE id = :company_id AND NOT EXISTS (SELECT 1 FROM companies WHERE name = :name AND id <> :company_id)
+        RETURNING *
+    """  # not updated_at: what sets that ends the tickets of people in calls (sfu.store.returns)
+
+    async def change(self, company_id: str, changes: Mapping[str, Any], author: Author = SERVER) -> Company:
+        """Changes `name` or `tier`, and keeps what is not in `changes`. Raises CompanyNotFound or CompanyExists."""
+
+        async def work(statements: Statements) -> Company:
+            await statements.lock(self.BY_ID, company_id=company_id)
+            before = _found(await statements.one(self.BY_ID, company_id=company_id))
+            wanted = {"name": before.name, "tier": before.tier, **changes}
+            row = await statements.one(self.CHANGE, company_id=company_id, **wanted)
+            if row is None:
+                raise CompanyExists(f"A company {wanted['name']!r} already exists.")
+            old = {"name": before.name, "tier": before.tier}
+            if changed := [name for name in old if old[name] != wanted[name]]:
+                pair = ({name: old[name] for name in changed}, {name: wanted[name] for name in changed})
+                change = Change("company.changed", company_id, company_id, None, *pair)
+                await audit.record(statements, self._clock(), author, change)
+            return Company.of(row)
+
+        return await self._database.transaction(work)
+
     ADD = """
-        INSERT INTO companies (id, name, key_prefix, key_hash, sealed_secret, tier, is_default, created_at, updated_at)
-        VALUES (:id, :name, :key_prefix, :key_hash, :sealed_secret, :tier, :is_default, :now, :now)
+        INSERT INTO companies (id, name, sealed_secret, tier, is_default, created_at, updated_at)
+        VALUES (:id, :name, :sealed_secret, :tier, :is_default, :now, :now)
         ON CONFLICT DO NOTHING RETURNING *
     """
 
     async def _add(
         self, name: str, tier: Tier, author: Author, *, is_default: bool
-    ) -> tuple[Company | None, Secret[str]]:
-        """Inserts a company. None if the name, or for the default company another default, already exists."""
-        company_id, api_key, now = str(uuid.uuid4()), new_api_key(), self._clock()
-        values = {
-            "id": company_id,
-            "name": name,
-            "key_prefix": visible_prefix(api_key.reveal()),
-            "key_hash": digest(api_key.reveal()),
-            "sealed_secret": self._server_key.seal(new_signing_secret(), company_id),
-            "tier": tier,
-            "is_default": is_default,
-            "now": now,
-        }
+    ) -> tuple[Company, Secret[str]] | None:
+        """Inserts a company and its first key. None if the name, or for the default company another default, already
+        exists."""
+        company_id, now = str(uuid.uuid4()), self._clock()
+        values = {"id": company_id, "name": name, "tier": tier, "is_default": is_default, "now": now}
+        values["sealed_secret"] = self._server_key.seal(new_signing_secret(), company_id)
 
-        async def work(statements: Statements) -> Company | None:
+        async def work(statements: Statements) -> tuple[Company, Secret[str]] | None:
             row = await statements.one(self.ADD, **values)
             if row is None:
                 return None
+            _, api_key = await keys.add(statements, company_id, keys.FIRST, ["admin"], now)
             change = Change("company.created", company_id, company_id, after={"name": name, "tier": tier})
             await audit.record(statements, now, author, change)
-            return Company.of(row)
+            return Company.of(row), api_key
 
-        return await self._database.transaction(work), api_key
+        return await self._database.transaction(work)
 
 
 def _misfit(names: list[str]) -> str:

@@ -20,11 +20,10 @@ Access = Literal["open", "token"]
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """A tenant. Only the prefix of its API key is known; `Companies.secret` decrypts `sealed_secret`."""
+    """A tenant. `Companies.secret` decrypts `sealed_secret`."""
 
     id: str
     name: str
-    key_prefix: str
     sealed_secret: str = field(repr=False)
     tier: Tier
     is_active: bool
@@ -38,7 +37,6 @@ class Company:
         return cls(
             id=str(row["id"]),
             name=row["name"],
-            key_prefix=row["key_prefix"],
             sealed_secret=row["sealed_secret"],
             tier=row["tier"],
             is_active=bool(row["is_active"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 import trio
@@ -98,6 +98,14 @@ class Retention:
         DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE disconnected_at < :before LIMIT :count)
         RETURNING id
     """
+    TIERS = "SELECT tier, history_days FROM tiers WHERE history_days IS NOT NULL"
+    TIER_SESSIONS = """
+        DELETE FROM sessions WHERE id IN (
+            SELECT id FROM sessions
+            WHERE disconnected_at < :before AND company_id IN (SELECT id FROM companies WHERE tier = :tier)
+            LIMIT :count
+        ) RETURNING id
+    """
     TOKENS = """
         DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires_at < :before LIMIT :count) RETURNING id
     """
@@ -114,10 +122,11 @@ class Retention:
     async def sweep(self) -> None:
         """Deletes everything that has expired, one batch of each kind in turn. Raises DatabaseUnavailable."""
         deleted: Counter[str] = Counter()
+        tiers = {row["tier"]: int(row["history_days"]) for row in await self._database.read(self.TIERS)}
         more = True
         while more:
             more = False
-            for kind, sql, value in self._kinds():
+            for kind, sql, value in self._kinds(tiers):
                 if kind == "tokens" and more:
                     break  # deleting a token also writes to its sessions, so expired sessions go first
                 began = trio.current_time()
@@ -129,8 +138,9 @@ class Retention:
         if deleted.total():
             log.info("deleted %s", " ".join(f"{kind}={count}" for kind, count in deleted.items()))
 
-    def _kinds(self) -> Iterator[tuple[str, str, dict[str, object]]]:
-        """Each kind of row with its statement and the time before which its rows have expired."""
+    def _kinds(self, tiers: Mapping[str, int]) -> Iterator[tuple[str, str, dict[str, object]]]:
+        """Each kind of row with its statement and the time before which its rows have expired. `tiers` has the days for
+        which those keep their history."""
         now = self._clock()
         now_ms = int(now.timestamp() * 1000)
         yield "lines", self.LINES, {"now_ms": now_ms}
@@ -150,6 +160,8 @@ class Retention:
             yield "deliveries", self.DELIVERIES, {"before": before}
         if self._guest_days:
             yield "sessions", self.GUESTS, {"before": now - timedelta(days=self._guest_days)}
+        for tier, days in tiers.items():
+            yield "sessions", self.TIER_SESSIONS, {"tier": tier, "before": now - timedelta(days=days)}
         if self._history_days:
             before = now - timedelta(days=self._history_days)
             yield "sessions", self.SESSIONS, {"before": before}

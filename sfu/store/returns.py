@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sfu.errors import REJOIN_CLOSE_CODES, PageGone, RoomFull, all_codes
-from sfu.store import bans, events, stays
+from sfu.store import bans, events, stays, tiers
 from sfu.store.database import Database
 from sfu.store.later import Later
 from sfu.store.records import RoomRules, Session, Token
@@ -59,7 +59,7 @@ def returnable_since(now: datetime) -> datetime:
 class Returns:
     """Tickets, and sessions that are opened again.
 
-    `leaves`, `rulings`, `check_here` and `fresh_s` are those of Sessions.
+    `leaves`, `rulings`, `check_here` and `fresh_s` are those of Sessions. `limited` tells whether tiers have limits.
     """
 
     def __init__(
@@ -72,8 +72,9 @@ class Returns:
         rulings: Later,
         check_here: Callable[[Statements, Mapping[str, str], datetime], Awaitable[None]],
         fresh_s: float,
+        limited: Callable[[], Awaitable[bool]],
     ) -> None:
-        self._check_here, self._fresh_s = check_here, fresh_s
+        self._check_here, self._fresh_s, self._limited = check_here, fresh_s, limited
         self._database, self._server_key, self._server, self._clock = database, server_key, server, clock
         self._leaves, self._rulings = leaves, rulings
 
@@ -132,10 +133,10 @@ class Returns:
     """
 
     async def reopen(self, session: Session, *, peer_address: str) -> tuple[Session, RoomRules]:
-        """Opens the session again. Raises ReturnOver if that is no longer possible, RoomElsewhere, RoomFull or
-        Removed.
+        """Opens the session again. Raises ReturnOver if that is no longer possible, RoomElsewhere, RoomFull,
+        QuotaExceeded or Removed.
         """
-        now = self._clock()
+        now, limited = self._clock(), await self._limited()
         key = {"company_id": session.company_id, "room_id": session.room_id}
 
         async def work(statements: Statements) -> tuple[Session, RoomRules]:
@@ -157,6 +158,10 @@ class Returns:
             assert present is not None
             if present["n"] >= room["max_participants"]:
                 raise RoomFull
+            if limited:
+                await tiers.check_join(
+                    statements, key["company_id"], key["room_id"], now, new_room=False, apart=session.id
+                )
             values = {"id": session.id, "peer_address": peer_address, "now": now}
             row = await statements.one(self.REOPEN, **values, **self._limits(now))
             if row is None:

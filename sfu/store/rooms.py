@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 from sfu.refusals import RoomDeleted, RoomExists, RoomNotFound
-from sfu.store import audit, events, stays
+from sfu.store import audit, events, stays, tiers
 from sfu.store.audit import SERVER, Author, Change, difference
 from sfu.store.database import Database
 from sfu.store.events import Event
@@ -90,13 +90,14 @@ class Rooms:
     """
 
     async def create(self, company_id: str, room_id: str, settings: RoomSettings, author: Author = SERVER) -> Room:
-        """Creates a room. Raises RoomExists, or BadValue for metadata that cannot be stored."""
+        """Creates a room. Raises RoomExists, QuotaExceeded, or BadValue for metadata that cannot be stored."""
         now, key, plain = self._clock(), {"company_id": company_id, "room_id": room_id}, _plain(settings)
 
         async def work(statements: Statements) -> Room:
             row = await statements.one(self.CREATE, id=str(uuid.uuid4()), **key, **plain, now=now)
             if row is None:
                 raise RoomExists(f"A room {room_id!r} already exists.")
+            await tiers.check_room(statements, company_id)
             room = Room.of(row)
             change = Change("room.created", company_id, room.id, room_id, None, _settings(room))
             await audit.record(statements, now, author, change)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sfu.errors import Removed, Replaced, RoomFull
 from sfu.refusals import CompanyDisabled, RoomDeleted, RoomElsewhere, TokenRequired, TokenRevoked
-from sfu.store import bans, events, stays, tokens
+from sfu.store import bans, events, stays, tiers, tokens
 from sfu.store.database import Database
 from sfu.store.events import Event
 from sfu.store.later import LOCK, Later
@@ -51,16 +51,19 @@ class Sessions:
         *,
         max_participants: int,
         fresh_s: float,
+        ahead: Callable[[str], Awaitable[bool]],
     ) -> None:
         """`rulings` is the queue of bans and room changes. A join first waits until it is written.
 
-        A session of another server counts as lasting for `fresh_s` after that server recorded it.
+        A session of another server counts as lasting for `fresh_s` after that server recorded it. `ahead` is
+        that of Tiers.
         """
         self._database = database
         self._server = server
         self._clock = clock
         self._max_participants = max_participants
         self._fresh_s = fresh_s
+        self._ahead = ahead
         self._strangers: dict[str, int] = {}  # its open sessions that it does not know, with looks
         self._warned = False
         self._leaves = leaves
@@ -77,8 +80,8 @@ class Sessions:
     ) -> Session:
         """Opens a session with a valid token. A single-use token is then used up.
 
-        Raises RoomElsewhere, RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed or what `judge`
-        raises; then the token is not used up.
+        Raises RoomElsewhere, RoomFull, CompanyDisabled, TokenRevoked, TokenUsed, TokenUnknown, Removed,
+        QuotaExceeded or what `judge` raises; then the token is not used up.
         """
         now = self._clock()
 
@@ -102,7 +105,7 @@ class Sessions:
     ) -> Session:
         """Opens a session without a token.
 
-        Raises RoomElsewhere, RoomFull, CompanyDisabled, TokenRequired, Removed or what `judge` raises.
+        Raises RoomElsewhere, RoomFull, CompanyDisabled, TokenRequired, Removed, QuotaExceeded or what `judge` raises.
         """
 
         async def look_at_access(_statements: Statements, rules: RoomRules) -> None:
@@ -155,11 +158,13 @@ class Sessions:
         """
         details = json_text("metadata", metadata or {})
         check, judge = checks
+        limited = await self._ahead(who["company_id"])
 
         async def work(statements: Statements) -> Session:
             place = {"company_id": who["company_id"], "room_id": who["room_id"]}
             usual = {"max_participants": self._max_participants, "kept": token_id is not None}
-            room = await statements.one(self.LOCK_ROOM, id=str(uuid.uuid4()), **place, **usual, now=now)
+            new_id = str(uuid.uuid4())
+            room = await statements.one(self.LOCK_ROOM, id=new_id, **place, **usual, now=now)
             if room is None:
                 raise CompanyDisabled
             await self.check_here(statements, place, now)
@@ -167,19 +172,15 @@ class Sessions:
             await check(statements, rules)
             await bans.check(statements, **who, token_id=token_id, address=peer_address, now=now)
             judge(rules)
+            if limited:
+                await tiers.check_join(
+                    statements, place["company_id"], place["room_id"], now, new_room=rules.id == new_id
+                )
             row = await statements.one(
-                self.ADMIT,
-                **who,
-                id=str(uuid.uuid4()),
-                token_id=token_id,
-                server=self._server,
-                peer_address=peer_address,
-                now=now,
-                day=now.astimezone(UTC).date(),
-                max_participants=room["max_participants"],
-                metadata=details,
-                user_id=user_id,
-            )
+                self.ADMIT, **who, id=str(uuid.uuid4()), token_id=token_id, server=self._server, now=now,
+                day=now.astimezone(UTC).date(), peer_address=peer_address,
+                max_participants=room["max_participants"], metadata=details, user_id=user_id,
+            )  # fmt: skip
             if row is None:
                 raise RoomFull
             await events.record(statements, now, *stays.joined(row, now, first=row["concurrency"] == 1))

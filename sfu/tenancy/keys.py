@@ -23,12 +23,12 @@ KEY_BYTES = 32
 """Length of API keys, companies' secrets and the server key, as HS256 (RFC 7518 section 3.2) and AES-256 require."""
 
 KEY_CHARACTERS = 46
-"""Length of an API key as text: `pk_` and KEY_BYTES in base64url."""
+"""Length of a key as text: `pk_` (a company's API key) or `ak_` (an admin key), and KEY_BYTES in base64url."""
 
 PREFIX_CHARACTERS = 11
 """`pk_` and 48 bits: enough to recognise a key, far too little to guess it."""
 
-_API_KEY = re.compile(rf"pk_[A-Za-z0-9_-]{{{KEY_CHARACTERS - 3}}}", re.ASCII)
+_API_KEY = re.compile(rf"[pa]k_[A-Za-z0-9_-]{{{KEY_CHARACTERS - 3}}}", re.ASCII)
 _NO_PREFIX = "pk_" + 8 * "."
 _NO_HASH = 64 * "0"
 _NONCE_BYTES = 12
@@ -54,12 +54,16 @@ def new_api_key() -> Secret[str]:
     return Secret("pk_" + secrets.token_urlsafe(KEY_BYTES))
 
 
+def new_admin_key() -> Secret[str]:
+    return Secret("ak_" + secrets.token_urlsafe(KEY_BYTES))
+
+
 def new_signing_secret() -> Secret[bytes]:
     return Secret(secrets.token_bytes(KEY_BYTES))
 
 
 def is_api_key(text: str) -> bool:
-    """Whether the text has the form of an API key."""
+    """Whether the text has the form of an API key, or of an admin key."""
     return _API_KEY.fullmatch(text) is not None
 
 
@@ -69,7 +73,7 @@ def seen(text: str) -> str:
         return "in quotes; send it without them"
     if " " in text:
         return "more than one word"
-    if not text.startswith("pk_"):
+    if not text.startswith(("pk_", "ak_")):
         return "an API key without its `pk_`" if is_api_key(f"pk_{text}") else "no API key: these begin with `pk_`"
     if len(text) == KEY_CHARACTERS:
         return "no API key: it has a character that none has"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,8 +17,9 @@ from support.rows import room
 from sfu.api.routes import ROUTES
 from sfu.calls.rooms import new_id
 from sfu.limits.rates import FAILURES, FAILURES_S
-from sfu.store import Store
+from sfu.store import Store, keys
 from sfu.store.bans import Bans
+from sfu.store.companies import Companies
 from sfu.store.records import Line
 from sfu.store.webhooks import Webhooks
 from sfu.tenancy import hooks, tokens
@@ -55,6 +57,18 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "list_sessions": (f"/rooms/{ROOM}/sessions", None),
     "user_rooms": ("/users/alice/rooms", None),
     "room_days": ("/analytics/rooms", None),
+    "usage": ("/usage", None),
+    "list_keys": ("/keys", None),
+    "create_key": ("/keys", {"name": "ci", "scopes": ["rooms:read"]}),
+    "get_key": ("/keys/{token}", None),
+    "change_key": ("/keys/{token}", {"name": "other"}),
+    "rotate_key": ("/keys/{token}/rotate", {}),
+    "revoke_key": ("/keys/{token}", None),
+    "list_companies": ("/companies", None),
+    "create_company": ("/companies", {"name": "New Ltd."}),
+    "get_company": ("/companies/{token}", None),
+    "change_company": ("/companies/{token}", {"tier": "pro"}),
+    "company_usage": ("/companies/{token}/usage", None),
     "list_audit": ("/audit", None),
     "list_events": ("/events", None),
     "list_webhooks": ("/webhooks", None),
@@ -108,10 +122,19 @@ EXPECTED: dict[str, dict[str, tuple[int, str]]] = {
     "company's secret": {"key": KEY, "moderator": (401, "token_malformed")},
     "key in quotes": {"key": KEY, "moderator": (401, "token_malformed")},
     "key without prefix": {"key": KEY, "moderator": (401, "token_malformed")},
+    "revoked key": {"key": KEY, "moderator": KEY},
+    "expired key": {"key": KEY, "moderator": KEY},
+    "revoked admin key": {"key": KEY, "moderator": KEY},
+    "admin key": dict.fromkeys(("key", "moderator"), (403, "company_key_required")) | {"admin": (0, "")},
 }
+EXPECTED["disabled company"]["admin"] = (403, "admin_key_required")
+for _answers in EXPECTED.values():
+    _answers.setdefault("admin", _answers["key"])
+GONE = ("revoked key", "expired key", "revoked admin key")
 GUESSES: dict[str, list[str]] = {
-    "key": ["wrong key"],
-    "moderator": ["wrong key", "tampered", "other tenant's kid", "nobody's kid"],
+    "key": ["wrong key", *GONE],
+    "admin": ["wrong key", *GONE],
+    "moderator": ["wrong key", *GONE, "tampered", "other tenant's kid", "nobody's kid"],
 }
 """What could have been valid, by the access of a route. Everything else in EXPECTED is a mistake."""
 ONCE_VALID = ("expired", "not yet valid", "revoked", "disabled company", "disabled company's")
@@ -123,6 +146,11 @@ class World:
 
     credentials: dict[str, str | None]
     token: str
+
+    def right(self, name: str, acme: Tenant) -> str:
+        """What the route of this name takes."""
+        admin = next(route for route in ROUTES if route.name == name).access == "admin"
+        return str(self.credentials["admin key"]) if admin else f"bearer {acme.key}"
 
 
 Issue = Callable[..., Awaitable[tuple[tokens.Grant, str]]]
@@ -141,6 +169,12 @@ async def world(store: Store, acme: Tenant, rival: Tenant, issue: Issue, clock: 
     disabled, disabled_key = await store.companies.create("Closed")
     _, disabled_token = await issue(disabled, permissions=may)
     await store.companies.set_active(disabled.id, False)
+
+    revoked_key, revoked_text = await store.keys.create(acme.company.id, "revoked", ["admin"])
+    await store.keys.revoke(acme.company.id, revoked_key.id)
+    _, expired_text = await store.keys.create(acme.company.id, "expired", ["admin"], expires_at=clock.now)
+    gone, gone_text = await store.keys.create_admin("gone")
+    await store.keys.revoke(None, gone.id)
 
     def signed(changes: dict[str, Any], *, key: bytes = secret, alg: str = "HS256", head: dict[str, str] = kid) -> str:
         kept = {name: value for name, value in (claims | changes).items() if value is not None}
@@ -175,6 +209,10 @@ async def world(store: Store, acme: Tenant, rival: Tenant, issue: Issue, clock: 
         "company's secret": base64.b64encode(secret).decode(),
         "key in quotes": f'"{acme.key}"',
         "key without prefix": acme.key.removeprefix("pk_"),
+        "revoked key": revoked_text.reveal(),
+        "expired key": expired_text.reveal(),
+        "revoked admin key": gone_text.reveal(),
+        "admin key": (await store.keys.create_admin("operator"))[1].reveal(),
     }
     credentials: dict[str, str | None] = {name: f"Bearer {value}" for name, value in found.items()}
     credentials |= {"no key": None, "wrong scheme": f"Basic {acme.key}"}
@@ -201,6 +239,11 @@ async def furnish(store: Store, acme: Tenant, world: World) -> None:
     sealed = ServerKey(bytes(range(32))).seal(hooks.new_secret(), world.token)
     await store.database.write(Webhooks.CREATE, **webhook, sealed_secret=sealed, most=9, now=session.connected_at)
     store.rulings.add(Bans.ADD, **ban, now=session.connected_at, expires_at=later)
+    now = session.connected_at
+    own = {"id": world.token, "name": "Furnished", "now": now}
+    await store.database.run(Companies.ADD, **own, sealed_secret="x", tier="free", is_default=False)
+    key = {"company_id": acme.company.id, "prefix": "pk_furnished", "hash": "x", "scopes": "admin", "expires_at": None}
+    await store.database.run(keys.ADD, **own, **key)
 
 
 def test_every_route_is_listed() -> None:
@@ -210,7 +253,7 @@ def test_every_route_is_listed() -> None:
 async def test_every_route_with_the_right_key(rest: Rest, store: Store, acme: Tenant, world: World) -> None:
     await furnish(store, acme, world)
     for route in ROUTES:
-        reply = await ask(rest, route.name, world.token, f"bearer {acme.key}")
+        reply = await ask(rest, route.name, world.token, world.right(route.name, acme))
         assert reply.status == route.status, (route.name, reply.body)
 
 
@@ -219,16 +262,18 @@ async def test_every_change_is_one_line_of_the_audit(
 ) -> None:
     caplog.set_level(logging.INFO, "sfu.audit")
     await furnish(store, acme, world)
-    by = f"company='Acme Ltd.' key={acme.key[:11]} client=127.0.0.1"
+    admin = str(world.credentials["admin key"]).removeprefix("Bearer ")[:11]
     changing = [route.name for route in ROUTES if route.method != "GET" and route.name != "inspect_token"]
     for route in ROUTES:
         caplog.clear()
-        await ask(rest, route.name, world.token, f"bearer {acme.key}")
+        by = f"key={admin}" if route.access == "admin" else f"company='Acme Ltd.' key={acme.key[:11]}"
+        await ask(rest, route.name, world.token, world.right(route.name, acme))
         said = [record.getMessage() for record in caplog.records if record.name == "sfu.audit"]
         assert [line.split()[0] for line in said] == [route.name] * (route.name in changing)
-        assert all(line.endswith(by) for line in said), said
+        assert all(line.endswith(f" {by} client=127.0.0.1") for line in said), said
         about = " webhook=" if "webhook" in route.name else f" room='{acme.company.id}/"
-        assert route.name in ROOMLESS or all(about in line for line in said), said
+        roomy = route.tag not in ("keys", "companies") and route.name not in ROOMLESS
+        assert all((about in line) == roomy for line in said), said
         assert not any(acme.key in line or "=''" in line for line in said)
         if route.name == "revoke_token":
             assert f" token={world.token} " in said[0]
@@ -263,9 +308,10 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
         "token_id": (grant.id, "00000000-0000-4000-8000-000000000000"),
         "user_name": ("alice", "nobody"),
         "webhook_id": (webhook.id, "00000000-0000-4000-8000-000000000000"),
+        "key_id": ((await store.keys.create(acme.company.id, "ci", ["admin"]))[0].id, str(uuid.uuid4())),
     }
     for route in ROUTES:
-        if not route.parameters:
+        if not route.parameters or route.access == "admin":
             continue
         answers = []
         for name in pairs[route.parameters[0]]:
@@ -273,7 +319,10 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
             path = route.path.format(**(dict.fromkeys(route.parameters, grant.id) | {route.parameters[0]: name}))
             reply = await rest(route.method, path, body, key=rival.key)
             answers.append(
-                replace(reply, headers={k: v for k, v in reply.headers.items() if k not in ("date", "x-request-id")})
+                replace(
+                    reply,
+                    headers={k: v for k, v in reply.headers.items() if k not in ("date", "x-request-id", "ratelimit")},
+                )
             )
         assert answers[0] == answers[1], route.name
         assert answers[0].status in (200, 404)
@@ -431,12 +480,13 @@ async def test_every_route_with_every_credential_and_no_secret_in_answers_logs_o
                     assert ("www-authenticate" in reply.headers) == (status == 401)
     dumped = [
         str(dict(row))
-        for table in ("companies", "rooms", "tokens", "sessions")
+        for table in ("companies", "keys", "rooms", "tokens", "sessions", "audit_entries")
         for row in await store.database.read(f"SELECT * FROM {table}")
     ]
     everything = "\n".join([*said, *dumped, caplog.text])
     assert "alice" in everything
     secret = store.companies.secret(acme.company).reveal()
+    admin = str(world.credentials["admin key"]).removeprefix("Bearer ")
     presented = [value.partition(" ")[2] for value in world.credentials.values() if value and value.count(".") == 2]
-    for hidden in (acme.key, secret.hex(), base64.b64encode(secret).decode(), issued, *presented):
+    for hidden in (acme.key, admin, secret.hex(), base64.b64encode(secret).decode(), issued, *presented):
         assert hidden == "x.y.z" or hidden not in everything

@@ -533,3 +533,15 @@ async def test_joins_are_counted_by_the_address_behind_a_proxy(tmp_path: Path, m
         for _ in range(30):
             assert await answer("198.51.100.7") == "101"
         assert await answer("2001:db8:0:2::1") == "101"
+
+
+async def test_a_tier_that_allows_no_more_people_is_said_to_whoever_comes(server: Server, issue: Issue) -> None:
+    await server.store.tiers.set("free", {"people": 1})
+    bobs = await issue(user_name="bob", single_use=True)
+    async with server.connect(url(await issue())) as alice:
+        await alice.expect("welcome")
+        problem = await server.refused(url(bobs))
+        assert (problem["status"], problem["code"]) == (403, "quota_exceeded")
+        assert "1 people in calls at once" in problem["detail"]
+        async with server.connect("/ws", token=bobs) as bob:
+            await bob.expect_bye("quota_exceeded", 4403, rejoin=False)

@@ -119,3 +119,13 @@ async def test_asking_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(room_info, "ASKS", 2)
     async with running(tmp_path) as server:
         assert [(await ask(server)).status for _ in range(3)] == [200, 200, 429]
+
+
+async def test_a_limit_of_the_tier_that_a_join_would_reach(server: Server) -> None:
+    await server.store.tiers.set("free", {"rooms": 1, "people": 1})
+    assert (await ask(server)).json == info("team")
+    async with server.joined(name="alice"):
+        assert (await ask(server)).json == info("team", refused="quota_exceeded")
+        await server.store.tiers.set("free", {"people": 2})
+        assert (await ask(server)).json == info("team", "alice")
+        assert (await ask(server, "room=other")).json == info("other", refused="quota_exceeded")

@@ -272,3 +272,12 @@ async def test_guessing_secrets_is_stopped(server: Server) -> None:
     async with server.connect(await ticket(server)) as bob:
         assert (await bob.expect("welcome"))["name"], "a valid token always works"
     assert json.loads(reply.body)["code"] == "too_many_failures"
+
+
+async def test_a_file_larger_than_the_tier_allows(server: Server, tmp_path: Path) -> None:
+    await server.store.tiers.set("free", {"file_bytes": 10})
+    async with server.joined() as alice:
+        reply = await send(server, alice.welcome["session"], b"x" * 11)
+        assert (reply.status, reply.code) == (403, "quota_exceeded")
+        assert stored(tmp_path) == []
+        assert (await send(server, alice.welcome["session"], b"x" * 10)).status == 201

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.filled import FILE, FILE_ID, contents, fill, share
+from support.older import take_back
 from support.process import ROOT, Server, environment, sfu
 from support.rest_client import request
 from support.variants import variants
@@ -52,7 +53,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trio.run(make, made)
     done = sfu("backup", str(file), env=env(made))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{file}: 2 companies, 7 audit entries, 1 tier, 2 rooms, 1 token, ")
+    assert done.stdout.startswith(f"{file}: 2 companies, 8 audit entries, 1 tier, 2 rooms, 1 token, ")
     assert "1 shared files (0.0 MB)" in done.stdout
     return folder
 
@@ -169,7 +170,7 @@ def test_a_restore_says_what_it_replaces_and_keeps_it(backup: Path, tmp_path: Pa
     assert refused.returncode == 2
     assert "There is no terminal to ask whether to do this. If it is right, add --yes." in refused.stderr
     assert (
-        f"  the database {there.data_dir / 'sfu.db'}: 2 companies, 7 audit entries, 1 tier, 2 rooms, 1 token, "
+        f"  the database {there.data_dir / 'sfu.db'}: 2 companies, 8 audit entries, 1 tier, 2 rooms, 1 token, "
         in refused.stderr
     )
     assert f"  2 shared files in {there.data_dir / 'files'}\n" in refused.stderr
@@ -234,9 +235,7 @@ def test_an_older_backup_is_upgraded_and_a_newer_one_refused(
 ) -> None:
     async def older() -> None:
         async with open_data(config) as store:
-            for column in ("drops", "returns", "last_drop"):
-                await store.database.run(f"ALTER TABLE sessions DROP COLUMN {column}")
-            await store.database.run("DELETE FROM schema_steps WHERE step >= 12")
+            await take_back(store.database, 11)
 
     trio.run(older)
     old, there = tmp_path / "old.tar", replace(config, data_dir=tmp_path / "new")

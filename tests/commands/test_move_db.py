@@ -45,7 +45,7 @@ def test_a_server_goes_to_postgresql_and_back(
     url, before = postgres.emptied(), trio.run(contents, database_url(config))
     done = sfu("move-db", url, env=env(config))
     assert done.returncode == 0, done.stderr
-    assert "counted there: 2 companies, 7 audit entries, 1 tier, 2 rooms, 1 token, " in done.stdout
+    assert "counted there: 2 companies, 8 audit entries, 1 tier, 2 rooms, 1 token, " in done.stdout
     assert f"  SFU_DATABASE_URL={url}\n" in done.stdout
     assert trio.run(contents, url) == before == trio.run(contents, database_url(config)), "the former one is as it was"
     again = sfu("move-db", url, env=env(config))

@@ -16,7 +16,8 @@ from sfu.store.shape import Table, shape
 pytest_plugins = ["support.storing"]
 
 TEXTS = {
-    "companies": {"name", "key_prefix", "key_hash", "sealed_secret", "sealed_own_secret", "tier"},
+    "companies": {"name", "sealed_secret", "sealed_own_secret", "tier"},
+    "keys": {"name", "prefix", "hash", "scopes"},
     "rooms": {"room_id", "name", "description", "access", "metadata"},
     "tokens": {"token_hash", "room_id", "user_name", "permissions", "user_id", "metadata"},
     "sessions": {
@@ -41,7 +42,7 @@ TEXTS = {
 of other people they name only who made a ban (MODERATOR)."""
 
 
-OF_COMPANIES = ("companies", "rooms", "webhooks", "answers", "tiers")
+OF_COMPANIES = ("companies", "keys", "rooms", "webhooks", "answers", "tiers")
 """Tables without people. Answers may name some, but are kept for a day only."""
 
 

@@ -125,11 +125,13 @@ async def test_a_company_and_its_keys(store: Store, company: Company) -> None:
     for active in (True, False, False):
         await store.companies.set_active(made.id, active, MAX)
     found = (await store.trail.list(Wanted(made.id))).items
-    assert [(one.change.action, one.change.before, one.change.after) for one in reversed(found)] == [
-        ("company.created", None, {"name": "New", "tier": "pro"}),
-        ("company.key_rotated", None, {"key_prefix": second.reveal()[:11]}),
-        ("company.secret_rotated", None, None),
+    whole = {"name": "first", "scopes": ["admin"], "expires_at": None}
+    assert sorted((one.change.action, one.change.before, one.change.after) for one in found) == [
         ("company.changed", {"is_active": True}, {"is_active": False}),
+        ("company.created", None, {"name": "New", "tier": "pro"}),
+        ("company.secret_rotated", None, None),
+        ("key.created", None, whole | {"prefix": second.reveal()[:11]}),
+        ("key.revoked", whole | {"prefix": first.reveal()[:11]}, None),
     ]
     assert {one.author for one in found} == {MAX}
     for key in (first, second):

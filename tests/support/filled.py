@@ -26,6 +26,7 @@ async def fill(store: Store, folder: Path | None = None) -> None:
     """Alice, who has a token, shares a file in a room of Acme; Zoë, who has none, is banned from an open room."""
     default = await store.companies.ensure_default()
     company, _ = await store.companies.create("Acme & Söhne", "pro")
+    await store.keys.create_admin(STRANGE.strip())
     settings = RoomSettings(name=STRANGE, metadata={"n": 1.5, "deep": [None, True, STRANGE]}, chat_kept_s=90_000)
     room = await store.rooms.create(company.id, "team", settings)
     grant = tokens.grant(company_id=company.id, room_id="team", user_name="alice", duration_s=600, now=store_now(store))

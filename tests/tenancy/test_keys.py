@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfu.errors import ConfigError
-from sfu.tenancy.keys import Secret, ServerKey, digest, matching, new_api_key, new_signing_secret, visible_prefix
+from sfu.tenancy.keys import (
+    Secret,
+    ServerKey,
+    digest,
+    is_api_key,
+    matching,
+    new_admin_key,
+    new_api_key,
+    new_signing_secret,
+    seen,
+    visible_prefix,
+)
 
 RAW = bytes(range(200, 232))
 
@@ -22,6 +33,14 @@ def test_api_keys_are_long_and_their_own() -> None:
     assert len(keys) == 100
     assert all(key.startswith("pk_") and len(key) == 46 for key in keys)
     assert len(new_signing_secret().reveal()) == 32
+
+
+def test_an_admin_key_is_told_from_an_api_key_by_its_beginning() -> None:
+    key = new_admin_key().reveal()
+    assert key.startswith("ak_")
+    assert is_api_key(key)
+    assert visible_prefix(key) == key[:11]
+    assert seen(key[:20]) == "only the beginning of an API key: it has 20 characters, and an API key has 46"
 
 
 def test_a_prefix_shows_a_quarter_of_the_key_at_most() -> None:

@@ -10,7 +10,9 @@ from datetime import datetime
 
 from sfu.api.handlers.audit import AuditHandlers
 from sfu.api.handlers.calls import CallHandlers
+from sfu.api.handlers.companies import CompanyHandlers
 from sfu.api.handlers.history import HistoryHandlers
+from sfu.api.handlers.keys import KeyHandlers
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls
 from sfu.api.handlers.rooms import RoomHandlers
 from sfu.api.handlers.tokens import TokenHandlers
@@ -31,6 +33,8 @@ def handlers_of(
         RoomHandlers(store, calls, max_participants),
         CallHandlers(store, calls),
         HistoryHandlers(store, clock),
+        KeyHandlers(store, clock),
+        CompanyHandlers(store, clock),
         AuditHandlers(store),
         WebhookHandlers(store, allow_private=allow_private),
     )

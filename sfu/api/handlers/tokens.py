@@ -32,7 +32,8 @@ class TokenHandlers:
     async def issue_token(self, call: ApiRequest) -> ApiResponse:
         grant = self._grant(call, call.body, call.once)
         token = tokens.encode(grant, self._store.companies.secret(call.company).reveal())
-        await self._store.tokens.add(grant, token, call.author, single_use=call.body["single_use"])
+        async with self._store.tiers.issuing(call.company):
+            await self._store.tokens.add(grant, token, call.author, single_use=call.body["single_use"])
         about = {"issued": grant.id, "name": quoted(grant.user_name)}
         return ApiResponse(_issued(grant, token), {"Location": f"tokens/{grant.id}"}, about)
 
@@ -43,7 +44,8 @@ class TokenHandlers:
             token_id = None if call.once is None else str(uuid.uuid5(uuid.UUID(call.once), str(number)))
             grant = self._grant(call, wanted, token_id, f"tokens[{number}].")
             issued.append((grant, tokens.encode(grant, secret), wanted["single_use"]))
-        await self._store.tokens.add_many(issued, call.author)
+        async with self._store.tiers.issuing(call.company, len(issued)):
+            await self._store.tokens.add_many(issued, call.author)
         body = {"items": [_issued(grant, token) for grant, token, _ in issued]}
         return ApiResponse(body, about={"issued": str(len(issued))})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sfu.api.schemas import audit, calls, history, rooms, tokens, webhooks
+from sfu.api.schemas import audit, calls, companies, history, keys, rooms, tokens, webhooks
 from sfu.api.schemas.common import STRING
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
@@ -12,11 +12,14 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     **rooms.DEFINITIONS,
     **calls.DEFINITIONS,
     **history.DEFINITIONS,
+    **keys.DEFINITIONS,
+    **companies.DEFINITIONS,
     **audit.DEFINITIONS,
     **webhooks.DEFINITIONS,
     "Problem": {
         "type": "object",
-        "description": "RFC 9457. `code` is stable; `field` names the invalid field or parameter, if there is one.",
+        "description": "RFC 9457. `code` is stable; `field` names the invalid field or parameter, if there is one, "
+        "`scope` the one that the key lacks, and `limit` the one that is reached.",
         "properties": {
             "type": STRING,
             "title": STRING,
@@ -24,6 +27,8 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
             "detail": STRING,
             "code": STRING,
             "field": STRING,
+            "scope": STRING,
+            "limit": STRING,
         },
         "required": ["type", "title", "status", "detail", "code"],
     },

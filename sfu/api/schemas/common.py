@@ -62,6 +62,11 @@ DROPS: Mapping[str, Schema] = {
 }
 
 DATE: Schema = {"type": "string", "format": "date"}
+MONTH: Schema = {
+    "type": "string",
+    "pattern": "^2[0-9]{3}-(0[1-9]|1[0-2])$",
+    "description": "A month of UTC such as 2026-11. Default: this month.",
+}
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items per page."}
 CURSOR: Schema = {"type": "string", "description": "`next` of the previous page."}
 FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Overrides the Accept header."}
