@@ -29,9 +29,10 @@ function showOperation(path, method, operation) {
   const article = make('article', { id: operation.operationId });
   const title = make('h3', {}, make('span', { className: 'method', textContent: method.toUpperCase() }), make('code', { textContent: path }));
   article.append(title, make('p', { textContent: operation.summary }));
-  const schemes = operation.security.flatMap((one) => Object.keys(one));
-  const keys = { apiKey: 'API key', moderatorToken: 'a token with `moderate` for this room' };
-  article.append(make('p', { textContent: schemes.length ? `Requires the header Authorization: Bearer, with ${schemes.map((name) => keys[name]).join(' or ')}.` : 'No authorization required.' }));
+  const schemes = operation.security.flatMap((one) => Object.entries(one));
+  const keys = { apiKey: 'an API key', adminKey: 'an admin key', moderatorToken: 'a token with moderate for this room' };
+  const named = schemes.map(([name, scopes]) => [keys[name], ...scopes.map((scope) => `with the scope ${scope}`)].join(' '));
+  article.append(make('p', { textContent: named.length ? `Requires the header Authorization: Bearer, and ${named.join(' or ')}.` : 'No authorization required.' }));
   if (operation.parameters.length) {
     const rows = operation.parameters.map(({ name, in: where, schema, description }) => row(name, typeOf(schema), [`in the ${where}`, description ?? schema.description].filter(Boolean).join(': ')));
     article.append(table('Parameters', rows));

@@ -82,6 +82,7 @@ const ENDS = {
   call_ended: ['another'],
   time_over: ['another'],
   company_disabled: ['again', 'another'],
+  quota_exceeded: ['again', 'another'],
   removed: ['another'],
   room_locked: ['again', 'another'],
   lobby_refused: ['ask', 'another'],

@@ -211,6 +211,8 @@ export default {
   'end.time_over.text': 'كانت دعوتك لمدة محدودة في هذا الاجتماع.',
   'end.company_disabled.title': 'هذه الغرفة مغلقة',
   'end.company_disabled.text': 'يمكن لمنظم الاجتماع معرفة السبب.',
+  'end.quota_exceeded.title': 'لا يمكن الانضمام الآن',
+  'end.quota_exceeded.text': 'لا تسمح خطة منظم الاجتماع بمزيد من الأشخاص أو المكالمات حاليًا. يمكن للمنظم معرفة المزيد.',
   'end.removed.title': 'تمت إزالتك من {room}',
   'end.removed.text': 'لم يعد رابطك صالحًا لهذه الغرفة.',
   'end.room_locked.title': '{room} مقفلة',

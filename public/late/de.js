@@ -211,6 +211,8 @@ export default {
   'end.time_over.text': 'Deine Einladung galt für eine begrenzte Zeit in diesem Meeting.',
   'end.company_disabled.title': 'Dieser Raum ist geschlossen',
   'end.company_disabled.text': 'Wer das Meeting organisiert, kann den Grund erfragen.',
+  'end.quota_exceeded.title': 'Zurzeit sind keine weiteren Anrufe möglich',
+  'end.quota_exceeded.text': 'Der Tarif der Organisation lässt gerade keine weiteren Personen oder Anrufe zu. Wer das Meeting organisiert, kann mehr erfahren.',
   'end.removed.title': 'Du wurdest aus {room} entfernt',
   'end.removed.text': 'Dein Link funktioniert für diesen Raum nicht mehr.',
   'end.room_locked.title': '{room} ist gesperrt',

@@ -211,6 +211,8 @@ export default {
   'end.time_over.text': 'Your invitation was for a limited time in this meeting.',
   'end.company_disabled.title': 'This room is closed',
   'end.company_disabled.text': 'The meeting organizer can find out why.',
+  'end.quota_exceeded.title': 'No more calls right now',
+  'end.quota_exceeded.text': 'The meeting organizer’s plan does not allow more people or calls at the moment. The organizer can find out more.',
   'end.removed.title': 'You were removed from {room}',
   'end.removed.text': 'Your link no longer works for this room.',
   'end.room_locked.title': '{room} is locked',

@@ -211,6 +211,8 @@ export default {
   'end.time_over.text': 'Tu invitación era por un tiempo limitado en esta reunión.',
   'end.company_disabled.title': 'Esta sala está cerrada',
   'end.company_disabled.text': 'Quien organiza la reunión puede averiguar el motivo.',
+  'end.quota_exceeded.title': 'Ahora no es posible entrar',
+  'end.quota_exceeded.text': 'El plan de quien organiza la reunión no permite más personas ni llamadas en este momento. Esa persona puede averiguar más.',
   'end.removed.title': 'Te han expulsado de {room}',
   'end.removed.text': 'Tu enlace ya no funciona para esta sala.',
   'end.room_locked.title': '{room} está bloqueada',

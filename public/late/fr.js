@@ -211,6 +211,8 @@ export default {
   'end.time_over.text': 'Votre invitation était valable pour une durée limitée dans cette réunion.',
   'end.company_disabled.title': 'Cette salle est fermée',
   'end.company_disabled.text': 'La personne qui organise la réunion peut en connaître la raison.',
+  'end.quota_exceeded.title': 'Impossible d’entrer pour le moment',
+  'end.quota_exceeded.text': 'La formule de l’organisation n’autorise pas davantage de personnes ou d’appels pour le moment. La personne qui organise la réunion peut en savoir plus.',
   'end.removed.title': 'Vous n’avez plus accès à {room}',
   'end.removed.text': 'Votre participation a pris fin, et votre lien ne fonctionne plus pour cette salle.',
   'end.room_locked.title': 'La salle {room} est verrouillée',
