@@ -121,7 +121,7 @@ def _view(
         key_is(caller.by.get("key") or caller.author.id)
         limit(caller)
         query = _query(route)
-        body = check(DEFINITIONS[route.body], await _body()) if route.body else {}
+        body = check(DEFINITIONS[route.body], await _body(route)) if route.body else {}
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
         asked = ApiRequest(caller.company, caller.author, path, query, body, if_match)
         answer = await once.handle(route, asked, handle, headers.getlist("Idempotency-Key"))
@@ -169,10 +169,10 @@ def _query(route: Route) -> dict[str, Any]:
     return found
 
 
-async def _body() -> Any:
+async def _body(route: Route) -> Any:
     """The parsed JSON body. Raises BadBody or BodyNotJson, or answers 413 beyond `config.body_bytes`."""
     raw = cast(bytes, await request.get_data(cache=False))
-    if request.mimetype != "application/json":
+    if request.mimetype not in route.body_types:
         raise BodyNotJson
 
     def refuse(constant: str) -> Any:

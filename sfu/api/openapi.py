@@ -113,10 +113,13 @@ def _operation(route: Route) -> dict[str, Any]:
         "security": _security(route),
         "parameters": _parameters(route),
         "responses": {str(route.status): _success(route)}
+        | ({"200": _success(route)} if "if_exists" in route.query else {})
+        | ({"304": {"description": "It is what If-None-Match names."}} if route.method == "GET" else {})
         | {str(status): _problem(status) for status in _refused(route)},
     }
     if route.body:
-        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{route.body}"}}}
+        schema = {"schema": {"$ref": f"#/components/schemas/{route.body}"}}
+        content = dict.fromkeys(route.body_types, schema)
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 

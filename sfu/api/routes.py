@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sfu.api.schemas.audit import ACTION
-from sfu.api.schemas.common import DATE, FORMAT, LIMIT, MONTH, NAME, PAGED, Schema, described
+from sfu.api.schemas.common import DATE, FORMAT, IF_EXISTS, LIMIT, MONTH, NAME, PAGED, Schema, described
 from sfu.api.schemas.tokens import STATE
 from sfu.api.schemas.webhooks import AFTER, OVERLAP, SINCE, STATES
 from sfu.api.times import INSTANT
@@ -54,6 +54,11 @@ class Route:
         return self.method != "GET" and self.name != "inspect_token"
 
     @property
+    def body_types(self) -> tuple[str, ...]:
+        """The media types of the body."""
+        return ("application/json", *(["application/merge-patch+json"] if self.method == "PATCH" else []))
+
+    @property
     def parameters(self) -> list[str]:
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
 
@@ -81,11 +86,14 @@ ROUTES = (
     Route("list_rooms", "GET", "/rooms", "rooms", "Rooms by id", query=PAGED, answer="Rooms", rows="RoomSummary",
           scope="rooms:read"),
     Route("create_room", "POST", "/rooms", "rooms", "Create a room. (Joining creates one, too.)", 201,
-          body="RoomRequest", answer="Room", conflict=True, scope="rooms:write"),
+          query={"if_exists": IF_EXISTS}, body="RoomRequest", answer="Room", conflict=True, scope="rooms:write"),
     Route("get_room", "GET", "/rooms/{room_id}", "rooms", "A room and who is in it now", access="moderator",
           answer="Room", not_found=True, scope="rooms:read"),
     Route("change_room", "PUT", "/rooms/{room_id}", "rooms", "Change a room; omitted fields keep their value",
           access="moderator", body="RoomChange", answer="Room", if_match=True, not_found=True, scope="rooms:write"),
+    Route("patch_room", "PATCH", "/rooms/{room_id}", "rooms",
+          "Change a room, and parts of its metadata: a merge patch (RFC 7396)", access="moderator", body="RoomChange",
+          answer="Room", if_match=True, not_found=True, scope="rooms:write"),
     Route("list_participants", "GET", "/rooms/{room_id}/participants", "calls",
           "Who is in the call on this server, and what they publish", access="moderator", answer="CallParticipants",
           not_found=True, conflict=True, scope="rooms:read"),

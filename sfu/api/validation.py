@@ -36,7 +36,7 @@ def check(schema: Schema, value: Any, field: str = "", depth: int = 0) -> Any:
     if type(value) not in _TYPES[kind]:
         raise BadField(field, f"must be {_ARTICLES[kind]}")
     if kind == "object":
-        return _check_object(schema, value, field, depth)
+        return bounded(schema, _check_object(schema, value, field, depth), field)
     if kind == "array":
         low, high = schema.get("minItems", 0), schema.get("maxItems", math.inf)
         if not low <= len(value) <= high:
@@ -102,13 +102,18 @@ def _check_object(schema: Schema, value: dict[str, Any], field: str, depth: int)
     for name, property_schema in known.items():
         if name not in found and "default" in property_schema:
             found[name] = property_schema["default"]
-    if "x-max-bytes" in schema and _size(value) > schema["x-max-bytes"]:
-        raise BadField(field, f"must have at most {schema['x-max-bytes']} bytes as JSON")
     return found
 
 
-def _size(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+def bounded(schema: Schema, value: dict[str, Any], field: str) -> dict[str, Any]:
+    """The value. Raises BadField if it takes more bytes of JSON than the schema allows."""
+    most = schema.get("x-max-bytes")
+    if (
+        most is not None
+        and len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")) > most
+    ):
+        raise BadField(field, f"must have at most {most} bytes as JSON")
+    return value
 
 
 def _check_name(value: str, field: str) -> str:

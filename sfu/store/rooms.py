@@ -28,6 +28,9 @@ PAGE_METADATA = 1 << 18
 Judge = Callable[[Room], None]
 """Checks the room as it is now and raises if it must stay so. Runs on the asyncio side."""
 
+Changes = Mapping[str, Any] | Callable[[Room], Mapping[str, Any]]
+"""Settings to change, or what tells them from the room as it is now. It may raise, like a Judge."""
+
 log = logging.getLogger(__name__)
 
 
@@ -138,7 +141,7 @@ class Rooms:
         self,
         company_id: str,
         room_id: str,
-        changes: Mapping[str, Any],
+        changes: Changes,
         author: Author = SERVER,
         *,
         judge: Judge = lambda room: None,
@@ -152,7 +155,7 @@ class Rooms:
 
         async def work(statements: Statements) -> Room:
             room = await self._current(statements, key, judge)
-            settings = RoomSettings(**{**_settings(room), **changes})
+            settings = RoomSettings(**{**_settings(room), **(changes(room) if callable(changes) else changes)})
             kept_s = self._chat_kept_s if settings.chat_kept_s is None else settings.chat_kept_s
             row = await statements.one(self.UPDATE, **key, **_plain(settings), now=now)
             assert row is not None

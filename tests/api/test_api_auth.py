@@ -45,6 +45,7 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "create_room": ("/rooms", {"room_id": "new"}),
     "get_room": (f"/rooms/{ROOM}", None),
     "change_room": (f"/rooms/{ROOM}", {"name": "New"}),
+    "patch_room": (f"/rooms/{ROOM}", {"metadata": {"a": 1}}),
     "list_participants": (f"/rooms/{ROOM}/participants", None),
     "remove_participant": (f"/rooms/{ROOM}/participants/{{token}}", None),
     "mute_participant": (f"/rooms/{ROOM}/participants/{{token}}/mute", {}),

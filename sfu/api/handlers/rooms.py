@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, found_room, moment, plain
-from sfu.refusals import RoomChanged
+from sfu.api.schemas import DEFINITIONS
+from sfu.api.validation import bounded
+from sfu.refusals import RoomChanged, RoomExists
 from sfu.store import Store
 from sfu.store.records import Room, RoomSettings
+from sfu.store.rooms import Changes
 
 _VERSION = re.compile(r'"([^".]*\.[^".]*)(?:\.[^"]*)?"')
 
@@ -30,17 +34,35 @@ class RoomHandlers:
     async def create_room(self, call: ApiRequest) -> ApiResponse:
         changes = {name: value for name, value in call.body.items() if name != "room_id"}
         settings = RoomSettings(**{"max_participants": self._max_participants, **changes})
-        room = await self._store.rooms.create(call.company.id, call.body["room_id"], settings, call.author)
+        room, made = await self._made(call, settings)
         answer = await self._described(room)
-        return ApiResponse(answer.body, answer.headers | {"Location": f"rooms/{_segment(room.room_id)}"})
+        headers = answer.headers | {"Location": f"rooms/{_segment(room.room_id)}"}
+        return ApiResponse(answer.body, headers, changed=made, status=201 if made else 200)
+
+    async def _made(self, call: ApiRequest, settings: RoomSettings) -> tuple[Room, bool]:
+        """The room, and whether it is new. Raises RoomExists unless the room that exists is wanted."""
+        place = (call.company.id, call.body["room_id"])
+        try:
+            return await self._store.rooms.create(*place, settings, call.author), True
+        except RoomExists:
+            room = await self._store.rooms.get(*place) if call.query["if_exists"] == "return" else None
+            if room is None:  # or it was deleted in between, and the client tries again
+                raise
+            return room, False
 
     async def get_room(self, call: ApiRequest) -> ApiResponse:
         return await self._described(await found_room(self._store, call))
 
     async def change_room(self, call: ApiRequest) -> ApiResponse:
+        return await self._change(call, call.body)
+
+    async def patch_room(self, call: ApiRequest) -> ApiResponse:
+        return await self._change(call, partial(_merged, call.body))
+
+    async def _change(self, call: ApiRequest, changes: Changes) -> ApiResponse:
         judge = partial(_require, call.if_match)
         place = (call.company.id, call.path["room_id"])
-        changed = await self._store.rooms.update(*place, call.body, call.author, judge=judge)
+        changed = await self._store.rooms.update(*place, changes, call.author, judge=judge)
         self._calls.change_room(changed)
         answer = await self._described(changed)
         return ApiResponse(answer.body, answer.headers, {"changed": ",".join(sorted(call.body))})
@@ -60,6 +82,25 @@ class RoomHandlers:
         return ApiResponse(
             _room(room) | {"participant_count": len(people), "participants": people}, {"ETag": _etag(room)}
         )
+
+
+def _merged(patch: Mapping[str, Any], room: Room) -> Mapping[str, Any]:
+    """The changes that a merge patch makes. Raises BadField if the room's metadata would become too large."""
+    if "metadata" not in patch:
+        return patch
+    metadata = _merge(room.metadata, patch["metadata"])
+    return {**patch, "metadata": bounded(DEFINITIONS["Metadata"], metadata, "metadata")}
+
+
+def _merge(target: Any, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """RFC 7396 section 2, for a patch that is an object."""
+    found = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            found.pop(name, None)
+        else:
+            found[name] = _merge(found.get(name), value) if isinstance(value, Mapping) else value
+    return found
 
 
 def _segment(name: str) -> str:

@@ -70,4 +70,10 @@ MONTH: Schema = {
 LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100, "description": "Items per page."}
 CURSOR: Schema = {"type": "string", "description": "`next` of the previous page."}
 FORMAT: Schema = {"type": "string", "enum": ["json", "csv"], "description": "Overrides the Accept header."}
+IF_EXISTS: Schema = {
+    "type": "string",
+    "enum": ["fail", "return"],
+    "default": "fail",
+    "description": "If there is such a room: 409, or 200 with the room as it is.",
+}
 PAGED = {"limit": LIMIT, "cursor": CURSOR, "format": FORMAT}
