@@ -219,12 +219,9 @@ class Config:
         "as others.", unit="days",
     )  # fmt: skip
     event_days: int = _setting(
-        30, values.whole(0, 36_500), "How long events, and the log of what webhooks were sent, are kept. 0: forever.",
-        unit="days",
-    )  # fmt: skip
-    webhook_allow_private: bool = _switch(
-        False, "on: webhooks may be http, and may reach this machine and private networks."
+        30, values.whole(0, 36_500), "How long events, and what webhooks were sent, are kept. 0: forever.", unit="days"
     )
+    webhook_allow_private: bool = _switch(False, "on: webhooks may be http, and reach this machine and its networks.")
     file_bytes: int = _bytes(
         10_485_760, 0, 1 << 30, "Largest file that may be shared in a call. 0: no files.", live=True
     )
