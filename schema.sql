@@ -253,6 +253,7 @@ ALTER TABLE tokens ADD COLUMN max_duration_s INTEGER CHECK (max_duration_s > 0);
 ALTER TABLE sessions ADD COLUMN user_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE companies ADD COLUMN sealed_own_secret TEXT;                -- signs tokens that the company makes itself
 CREATE INDEX sessions_by_user ON sessions (company_id, user_id, connected_at DESC, id DESC) WHERE user_id <> '';
+CREATE INDEX sessions_by_time ON sessions (company_id, connected_at DESC, id DESC);
 
 -- step 17: repeated requests
 CREATE TABLE answers (

@@ -107,3 +107,8 @@ class IdempotencyRunning(Refusal):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__()
         self.retry_after_s = retry_after_s
+
+
+class SessionNotFound(Refusal):
+    code, status = "session_not_found", 404
+    default = "There is no such session."

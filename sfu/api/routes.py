@@ -10,6 +10,8 @@ from typing import Literal
 
 from sfu.api.schemas.audit import ACTION
 from sfu.api.schemas.common import DATE, FORMAT, IF_EXISTS, LIMIT, MONTH, NAME, PAGED, Schema, described
+from sfu.api.schemas.history import SORT, ZONE
+from sfu.api.schemas.history import STATE as SESSION_STATE
 from sfu.api.schemas.tokens import STATE
 from sfu.api.schemas.webhooks import AFTER, OVERLAP, SINCE, STATES
 from sfu.api.times import INSTANT
@@ -62,6 +64,11 @@ class Route:
     def parameters(self) -> list[str]:
         return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
 
+
+_SESSIONS: dict[str, Schema] = {
+    "from": described(INSTANT, "Begun not before this time."), "to": described(INSTANT, "Begun before this time."),
+    "user": described(NAME, "The name of the person, or your own id of them."), "state": SESSION_STATE, "sort": SORT,
+}  # fmt: skip
 
 ROUTES = (
     Route("issue_token", "POST", "/tokens", "tokens", "Create a token to enter a room with", 201,
@@ -118,13 +125,18 @@ ROUTES = (
           "Delete a room and its chat, end its call and revoke its tokens. Its history remains", 204,
           access="moderator", if_match=True, not_found=True, scope="rooms:write"),
     Route("list_sessions", "GET", "/rooms/{room_id}/sessions", "history",
-          "Past and present sessions in a room, newest first", query=PAGED, answer="Sessions", rows="Session",
-          not_found=True, scope="history:read"),
+          "Past and present sessions in a room, newest first", query={**_SESSIONS, **PAGED},
+          answer="Sessions", rows="Session", not_found=True, scope="history:read"),
+    Route("all_sessions", "GET", "/sessions", "history", "Past and present sessions in all rooms, newest first",
+          query={"room": NAME, **_SESSIONS, **PAGED}, answer="Sessions", rows="Session", scope="history:read"),
+    Route("get_session", "GET", "/sessions/{session_id}", "history", "One session", answer="Session", not_found=True,
+          scope="history:read"),
     Route("user_rooms", "GET", "/users/{user_name}/rooms", "history", "The rooms somebody is in now",
           query={"format": FORMAT}, answer="UserRooms", rows="UserRoom", scope="history:read"),
-    Route("room_days", "GET", "/analytics/rooms", "history", "Usage of each room on each day (UTC), last day first",
+    Route("room_days", "GET", "/analytics/rooms", "history", "Usage of each room on each day, last day first",
           query={"from": {**DATE, "description": "Inclusive. Default: 29 days before `to`. After `to`: 422."},
-                 "to": {**DATE, "description": "Inclusive. Default: today."}, **PAGED},
+                 "to": {**DATE, "description": "Inclusive. Default: today."},
+                 "tz": ZONE, **PAGED},
           answer="RoomDays", rows="RoomDay", scope="history:read"),
     Route("usage", "GET", "/usage", "history", "Minutes, people and tokens of a month, by day, beside the limits",
           query={"month": MONTH}, answer="Usage", scope="history:read"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 from sfu.refusals import BadCursor
 from sfu.store.database import Database
-from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
-from sfu.store.records import RoomDay, Session, UserRoom, utc
+from sfu.store.filters import Wanted
+from sfu.store.pages import Page, decode_cursor, page
+from sfu.store.records import RoomDay, Session, UserRoom, canonical_id, utc
+from sfu.store.trail import FIRST, LAST
 
 ANALYTICS_S = 30.0
+DAY = timedelta(days=1)
 
 
 class History:
@@ -18,26 +22,24 @@ class History:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    ROOM_SESSIONS = """
-        SELECT * FROM sessions
-        WHERE company_id = :company_id AND room_id = :room_id AND (connected_at, id) < (:connected_at, :id)
-        ORDER BY connected_at DESC, id DESC LIMIT :count
-    """
+    async def sessions(self, wanted: Wanted, *, cursor: str | None = None, limit: int = 100) -> Page[Session]:
+        """Sessions in the wanted order of their begin, including open ones. Raises BadCursor."""
+        rows = await self._database.read(statement(wanted), **wanted.values(cursor), count=limit + 1)
+        return page([Session.of(row) for row in rows], limit, lambda s: (s.connected_at.isoformat(), s.id))
 
     async def room_sessions(
         self, company_id: str, room_id: str, *, cursor: str | None = None, limit: int = 100
     ) -> Page[Session]:
         """Sessions in a room, newest first, including open ones. Raises BadCursor."""
-        connected_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
-        rows = await self._database.read(
-            self.ROOM_SESSIONS,
-            company_id=company_id,
-            room_id=room_id,
-            connected_at=connected_at,
-            id=after,
-            count=limit + 1,
-        )
-        return page([Session.of(row) for row in rows], limit, lambda s: (s.connected_at.isoformat(), s.id))
+        return await self.sessions(Wanted(company_id, room_id=room_id), cursor=cursor, limit=limit)
+
+    SESSION = "SELECT * FROM sessions WHERE company_id = :company_id AND id = :id"
+
+    async def session(self, company_id: str, session_id: str) -> Session | None:
+        """A session, open or ended. Accepts any text as `session_id`."""
+        known = canonical_id(session_id)
+        row = await self._database.read_one(self.SESSION, company_id=company_id, id=known) if known else None
+        return Session.of(row) if row else None
 
     PARTICIPANTS = """
         SELECT * FROM sessions WHERE company_id = :company_id AND room_id = :room_id AND disconnected_at IS NULL
@@ -95,10 +97,13 @@ class History:
         rows = await self._database.read(self.USER_ROOMS, company_id=company_id, user_name=user_name)
         return tuple(UserRoom(row["room_id"], row["name"], row["participants"], utc(row["since"])) for row in rows)
 
-    ROOM_DAYS = """
-        SELECT day, room_id, count(DISTINCT user_name) AS unique_users, count(*) AS sessions,
+    FIGURES = """
+        room_id, count(DISTINCT user_name) AS unique_users, count(*) AS sessions,
             avg(duration_s) AS avg_duration_s, COALESCE(sum(duration_s), 0) AS total_duration_s,
             max(concurrency) AS peak_concurrency, avg(score_mean) AS avg_score, min(score_min) AS min_score
+    """
+    ROOM_DAYS = f"""
+        SELECT day, {FIGURES}
         FROM sessions
         WHERE company_id = :company_id AND day BETWEEN :first AND :last AND (day < :last OR room_id > :after)
         GROUP BY day, room_id ORDER BY day DESC, room_id LIMIT :count
@@ -108,13 +113,7 @@ class History:
         self, company_id: str, first: date, last: date, *, cursor: str | None = None, limit: int = 1000
     ) -> Page[RoomDay]:
         """Figures per room and day it was used, from `first` to `last` inclusive, last day first. Raises BadCursor."""
-        after = ""
-        if cursor:
-            text, after = decode_cursor(cursor, 2)
-            try:
-                last = min(last, date.fromisoformat(text))
-            except ValueError:
-                raise BadCursor from None
+        last, after = _behind(cursor, last)
         rows = await self._database.read(
             self.ROOM_DAYS,
             ANALYTICS_S,
@@ -125,3 +124,72 @@ class History:
             count=limit + 1,
         )
         return page([RoomDay.of(row) for row in rows], limit, lambda item: (item.day.isoformat(), item.room_id))
+
+    ZONE_DAY = f"""
+        SELECT {FIGURES} FROM sessions
+        WHERE company_id = :company_id AND connected_at >= :since AND connected_at < :until AND room_id > :after
+        GROUP BY room_id ORDER BY room_id LIMIT :count
+    """
+    LATEST = """
+        SELECT connected_at FROM sessions
+        WHERE company_id = :company_id AND connected_at >= :since AND connected_at < :until
+        ORDER BY connected_at DESC LIMIT 1
+    """
+
+    async def zone_days(
+        self, company_id: str, first: date, last: date, zone: tzinfo, *, cursor: str | None = None, limit: int = 1000
+    ) -> Page[RoomDay]:
+        """As `room_days`, with the days of a time zone. Databases do not know the same zones, so each day of use is
+        read by itself."""
+        found: list[RoomDay] = []
+        day, after = _behind(cursor, last)
+        while len(found) <= limit:
+            span = {"since": _midnight(first, zone), "until": _midnight(day + DAY if day < date.max else day, zone)}
+            latest = await self._database.read_one(self.LATEST, company_id=company_id, **span)
+            if latest is None:
+                break
+            used = utc(latest["connected_at"]).astimezone(zone).date()
+            after, day = after if used == day else "", used
+            span |= {"since": _midnight(day, zone)}
+            values = {"company_id": company_id, "after": after, "count": limit + 1 - len(found)}
+            rows = await self._database.read(self.ZONE_DAY, ANALYTICS_S, **values, **span)
+            found += [RoomDay.of({**row, "day": day}) for row in rows]
+            if day <= first:
+                break
+            day, after = day - DAY, ""
+        return page(found, limit, lambda item: (item.day.isoformat(), item.room_id))
+
+
+STATES: Mapping[str, str] = {"": "", "open": "disconnected_at IS NULL AND", "ended": "disconnected_at IS NOT NULL AND"}
+
+
+def statement(wanted: Wanted) -> str:
+    """The statement of a list of sessions. A room is named only where it is wanted, so that its index is used."""
+    room = "room_id = :room_id AND" if wanted.room_id else ""
+    parts = wanted.order("connected_at")
+    return f"""
+        SELECT * FROM sessions
+        WHERE company_id = :company_id AND {room} {STATES[wanted.state]}
+            connected_at >= :since AND connected_at < :until
+            AND (CAST(:user AS TEXT) = '' OR user_name = :user OR user_id = :user) AND {parts["after"]}
+        ORDER BY {parts["order"]} LIMIT :count
+    """
+
+
+def _behind(cursor: str | None, last: date) -> tuple[date, str]:
+    """The day and the room behind which a page begins. Raises BadCursor."""
+    if not cursor:
+        return last, ""
+    text, after = decode_cursor(cursor, 2)
+    try:
+        return min(last, date.fromisoformat(text)), after
+    except ValueError:
+        raise BadCursor from None
+
+
+def _midnight(day: date, zone: tzinfo) -> datetime:
+    """When a day begins in a zone, in UTC; a day at the end of the calendar, as near as UTC allows."""
+    try:
+        return datetime.combine(day, time.min, zone).astimezone(UTC)
+    except OverflowError:
+        return FIRST if day.year == 1 else LAST

@@ -56,6 +56,8 @@ REQUESTS: dict[str, tuple[str, Any]] = {
     "lift_ban": (f"/rooms/{ROOM}/bans/{{token}}", None),
     "delete_room": (f"/rooms/{ROOM}", None),
     "list_sessions": (f"/rooms/{ROOM}/sessions", None),
+    "all_sessions": ("/sessions", None),
+    "get_session": ("/sessions/{token}", None),
     "user_rooms": ("/users/alice/rooms", None),
     "room_days": ("/analytics/rooms", None),
     "usage": ("/usage", None),
@@ -231,6 +233,7 @@ async def ask(rest: Rest, name: str, token: str, authorization: str | None) -> R
 async def furnish(store: Store, acme: Tenant, world: World) -> None:
     """Something of Acme's for every request."""
     session = await store.sessions.admit_anonymous(acme.company.id, ROOM, "alice")
+    await store.database.run("UPDATE sessions SET id = :new WHERE id = :id", new=world.token, id=session.id)
     store.chat.add(await room(store, acme.company, ROOM), Line(world.token, "p", "alice", "hello", 2**41))
     later = session.connected_at + timedelta(hours=1)
     ban = {"company_id": acme.company.id, "room_id": ROOM, "user_name": "eve", "token_id": world.token}
@@ -301,13 +304,14 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
 ) -> None:
     """Byte for byte, headers included but for time and request id, for every route that names something."""
     await store.rooms.create(acme.company.id, "secret-room", _settings())
-    await store.sessions.admit_anonymous(acme.company.id, "secret-room", "alice")
+    session = await store.sessions.admit_anonymous(acme.company.id, "secret-room", "alice")
     grant, _ = await issue(acme.company, room_id="secret-room")
     webhook, _ = await store.webhooks.create(acme.company.id, "https://example.org/")
     pairs = {
         "room_id": ("secret-room", "absent-room"),
         "token_id": (grant.id, "00000000-0000-4000-8000-000000000000"),
         "user_name": ("alice", "nobody"),
+        "session_id": (session.id, "00000000-0000-4000-8000-000000000000"),
         "webhook_id": (webhook.id, "00000000-0000-4000-8000-000000000000"),
         "key_id": ((await store.keys.create(acme.company.id, "ci", ["admin"]))[0].id, str(uuid.uuid4())),
     }
@@ -327,7 +331,7 @@ async def test_another_tenants_things_answer_as_what_is_not_there(
             )
         assert answers[0] == answers[1], route.name
         assert answers[0].status in (200, 404)
-    for path in ("/rooms", "/tokens", "/analytics/rooms?from=2025-01-01&to=2025-12-31"):
+    for path in ("/rooms", "/tokens", "/sessions", "/analytics/rooms?from=2025-01-01&to=2025-12-31"):
         assert (await rest("GET", path, key=rival.key)).json["items"] == []
         assert (await rest("GET", path)).json["items"]
     made = await rest("POST", "/rooms", {"room_id": "secret-room"}, key=rival.key)

@@ -25,7 +25,9 @@ MAY: dict[str, set[str]] = {
         "delete_line", "lift_ban",
     },
     "tokens:create": {"issue_token", "issue_tokens", "list_tokens", "get_token", "inspect_token", "revoke_token"},
-    "history:read": {"list_sessions", "user_rooms", "room_days", "usage", "list_audit", "list_events"},
+    "history:read": {
+        "list_sessions", "all_sessions", "get_session", "user_rooms", "room_days", "usage", "list_audit", "list_events",
+    },
     "webhooks:write": {
         "list_webhooks", "create_webhook", "get_webhook", "change_webhook", "rotate_webhook", "test_webhook",
         "resume_webhook", "replay_webhook", "list_deliveries", "delete_webhook",

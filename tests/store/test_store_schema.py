@@ -43,6 +43,7 @@ from sfu.store import (
     webhooks,
 )
 from sfu.store.database import open_database
+from sfu.store.filters import Wanted
 from sfu.store.migrations import Step, parse, pending, schema_file
 from sfu.store.records import Company
 from sfu.store.shape import shape
@@ -68,7 +69,7 @@ RELEASED = {
     "audit": "49bcea61eab3d34c",
     "events": "0c3b552d1675537d",
     "webhooks": "b6b28dc90f76e37c",
-    "what tokens say of people": "ec5e84ae00ae0111",
+    "what tokens say of people": "b0d82b2011c7169e",
     "repeated requests": "628b9a709e60178c",
     "tiers": "3abfca471d0af20c",
     "several keys": "03b6064901818259",
@@ -263,6 +264,13 @@ QUERIES = {
     for name, sql in vars(owner).items()
     if name.isupper() and isinstance(sql, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE)\b", sql)
 }
+LISTS = {
+    "": Wanted("1"),
+    " from the oldest": Wanted("1", ascending=True),
+    " of a room": Wanted("1", room_id="team"),
+    " that are open": Wanted("1", state="open"),
+}
+QUERIES |= {f"sessions{name}": history.statement(wanted) for name, wanted in LISTS.items()}
 CAPABLE = {"Files.GET", "Files.KNOWN", "Chat.LOCK_ROOM", "Returns.GET", "Returns.REOPEN", "Returns.REVOKED"} | {
     "Webhooks.HURRY", "Deliveries.WAITING", "Deliveries.SPREAD",
     "Keys.FIND", "Keys.USED", "Keys.EVERY", "Keys.REVOKE", "Keys.GET_ADMIN",

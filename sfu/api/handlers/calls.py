@@ -92,6 +92,7 @@ def _participant(session: Session, person: Participant) -> dict[str, Any]:
         "session_id": session.id,
         "peer": person.peer,
         "user_name": person.name,
+        "user_id": session.user_id,
         "moderator": person.moderator,
         "hand": person.hand,
         **asdict(session.drops),

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from sfu.api.times import instant
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import RoomElsewhere, RoomNotFound
 from sfu.store import Store
 from sfu.store.audit import Author
+from sfu.store.filters import Wanted
 from sfu.store.records import Company, Room, Session
+from sfu.store.trail import FIRST, LAST
 
 
 class Calls(Protocol):
@@ -85,6 +88,20 @@ async def check_here(store: Store, call: ApiRequest) -> None:
     server = await store.sessions.elsewhere(call.company.id, call.path["room_id"])
     if server is not None:
         raise RoomElsewhere(server)
+
+
+def wanted(call: ApiRequest) -> Wanted:
+    """What the query narrows a list to, and how it sorts it. Raises BadField."""
+    query = call.query
+    return Wanted(
+        call.company.id,
+        instant(query["from"], "from") if "from" in query else FIRST,
+        instant(query["to"], "to") if "to" in query else LAST,
+        call.path.get("room_id") or query.get("room", ""),
+        query.get("user", ""),
+        query.get("state", ""),
+        ascending=not query["sort"].startswith("-"),
+    )
 
 
 def plain(record: object, names: Iterable[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         session_id=ID,
         peer=described(STRING, "The id in the signalling protocol."),
         user_name=STRING,
+        user_id=described(STRING, "Your own id of the person, from the token; empty without."),
         moderator=BOOLEAN,
         hand=described(COUNT, "When the hand was raised, in milliseconds since 1970; 0: it is down."),
         **DROPS,

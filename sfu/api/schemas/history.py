@@ -13,10 +13,21 @@ from sfu.api.schemas.common import (
     SECONDS,
     STRING,
     TIME,
+    Schema,
     described,
     nullable,
     page_of,
     record,
+)
+
+STATE = described({"type": "string", "enum": ["open", "ended"]}, "`open`: the person is in the call now.")
+SORT = described(
+    {"type": "string", "enum": ["-connected_at", "connected_at"], "default": "-connected_at"},
+    "With `-`, the newest first.",
+)
+ZONE: Schema = described(
+    {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_+/-]*$", "default": "UTC"},
+    "The time zone whose days these are, such as Europe/Berlin.",
 )
 
 DEFINITIONS: Mapping[str, dict[str, Any]] = {
@@ -24,6 +35,7 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         id=ID,
         room_id=STRING,
         user_name=STRING,
+        user_id=described(STRING, "Your own id of the person, from the token; empty without."),
         token_id=nullable(ID),
         peer_address=STRING,
         connected_at=TIME,
