@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sfu.api.schemas.audit import ACTION
-from sfu.api.schemas.common import DATE, FORMAT, IF_EXISTS, LIMIT, MONTH, NAME, PAGED, Schema, described
-from sfu.api.schemas.history import SORT, ZONE
+from sfu.api.schemas.common import DATE, FORMAT, IF_EXISTS, LIMIT, MONTH, NAME, PAGED, Schema, described, sorted_by
 from sfu.api.schemas.history import STATE as SESSION_STATE
+from sfu.api.schemas.history import ZONE
 from sfu.api.schemas.tokens import STATE
 from sfu.api.schemas.webhooks import AFTER, OVERLAP, SINCE, STATES
 from sfu.api.times import INSTANT
@@ -67,14 +67,17 @@ class Route:
 
 _SESSIONS: dict[str, Schema] = {
     "from": described(INSTANT, "Begun not before this time."), "to": described(INSTANT, "Begun before this time."),
-    "user": described(NAME, "The name of the person, or your own id of them."), "state": SESSION_STATE, "sort": SORT,
+    "user": described(NAME, "The name of the person, or your own id of them."), "state": SESSION_STATE,
+    "sort": sorted_by("connected_at"),
 }  # fmt: skip
 
 ROUTES = (
     Route("issue_token", "POST", "/tokens", "tokens", "Create a token to enter a room with", 201,
           body="TokenRequest", answer="IssuedToken", scope="tokens:create"),
     Route("list_tokens", "GET", "/tokens", "tokens", "Issued tokens, newest first",
-          query={"room": NAME, "user": described(NAME, "A name, or an id of yours."), "state": STATE, **PAGED},
+          query={"room": NAME, "user": described(NAME, "A name, or an id of yours."), "state": STATE,
+                 "from": described(INSTANT, "Issued not before this time."),
+                 "to": described(INSTANT, "Issued before this time."), "sort": sorted_by("created_at"), **PAGED},
           answer="Tokens", rows="Token", scope="tokens:create"),
     Route("issue_tokens", "POST", "/tokens/bulk", "tokens", "Create up to 100 tokens: all of them, or none",
           body="TokenRequests", answer="IssuedTokens", scope="tokens:create"),

@@ -1,4 +1,4 @@
-"""What lists of sessions can be narrowed to and sorted by, as parts and values of their statements. Pure."""
+"""What lists of tokens and sessions can be narrowed to and sorted by, as parts and values of their statements. Pure."""
 
 from __future__ import annotations
 

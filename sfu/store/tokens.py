@@ -12,7 +12,8 @@ from sfu.store import audit, events
 from sfu.store.audit import SERVER, Author, Change, shown
 from sfu.store.database import Database
 from sfu.store.events import Event
-from sfu.store.pages import NEWEST, Page, decode_cursor, moment, page
+from sfu.store.filters import Wanted
+from sfu.store.pages import Page, page
 from sfu.store.records import Token, canonical_id, json_text
 from sfu.store.statements import Statements, bound
 from sfu.store.together import Together
@@ -95,42 +96,20 @@ class Tokens:
         key = {"company_id": company_id, "id": token_id, "token_hash": digest(token)}
         return await self._database.read_one(self.SAME, **key) is not None
 
-    LIST = """
-        SELECT * FROM tokens WHERE company_id = :company_id AND (created_at, id) < (:created_at, :id)
-            AND (CAST(:room_id AS TEXT) = '' OR room_id = :room_id)
-            AND (CAST(:user AS TEXT) = '' OR user_name = :user OR user_id = :user)
-            AND (CAST(:state AS TEXT) = '' OR :state = CASE WHEN revoked_at IS NOT NULL THEN 'revoked'
-                WHEN expires_at <= :expired THEN 'expired' WHEN single_use AND used_at IS NOT NULL THEN 'used'
-                WHEN not_before > :early THEN 'early' ELSE 'valid' END)
-        ORDER BY created_at DESC, id DESC LIMIT :count
-    """
+    async def list(self, company_id: str, *, cursor: str | None = None, limit: int = 100) -> Page[Token]:
+        """All tokens, newest first. Raises BadCursor."""
+        return await self.find(Wanted(company_id), cursor=cursor, limit=limit)
 
-    async def list(
-        self,
-        company_id: str,
-        *,
-        room_id: str = "",
-        user: str = "",
-        state: State | Literal[""] = "",
-        cursor: str | None = None,
-        limit: int = 100,
-    ) -> Page[Token]:
-        """Tokens, newest first: all of them, or those for a room, for a `user` (a name or an id), or in a state.
-        Raises BadCursor."""
-        created_at, after = moment(decode_cursor(cursor, 2) if cursor else NEWEST)
+    async def find(self, wanted: Wanted, *, cursor: str | None = None, limit: int = 100) -> Page[Token]:
+        """Tokens in the wanted order of their issue. The states are those of State. Raises BadCursor."""
         leeway, now = timedelta(seconds=tokens.LEEWAY_S), self._clock()
-        rows = await self._database.read(
-            self.LIST,
-            company_id=company_id,
-            created_at=created_at,
-            id=after,
-            count=limit + 1,
-            room_id=room_id,
-            user=user,
-            state=state,
-            expired=now - leeway,
-            early=now + leeway,
-        )
+        values: dict[str, Any] = {
+            "state": wanted.state,
+            "expired": now - leeway,
+            "early": now + leeway,
+            "count": limit + 1,
+        }
+        rows = await self._database.read(statement(wanted), **wanted.values(cursor), **values)
         return page([Token.of(row) for row in rows], limit, lambda token: (token.created_at.isoformat(), token.id))
 
     REVOKE = """
@@ -186,6 +165,21 @@ class Tokens:
             return token
 
         return await self._database.transaction(work)
+
+
+def statement(wanted: Wanted) -> str:
+    """The statement of a list of tokens."""
+    parts = wanted.order("created_at")
+    return f"""
+        SELECT * FROM tokens
+        WHERE company_id = :company_id AND created_at >= :since AND created_at < :until AND {parts["after"]}
+            AND (CAST(:room_id AS TEXT) = '' OR room_id = :room_id)
+            AND (CAST(:user AS TEXT) = '' OR user_name = :user OR user_id = :user)
+            AND (CAST(:state AS TEXT) = '' OR :state = CASE WHEN revoked_at IS NOT NULL THEN 'revoked'
+                WHEN expires_at <= :expired THEN 'expired' WHEN single_use AND used_at IS NOT NULL THEN 'used'
+                WHEN not_before > :early THEN 'early' ELSE 'valid' END)
+        ORDER BY {parts["order"]} LIMIT :count
+    """
 
 
 def _change(action: str, token: Token, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Change:

@@ -192,3 +192,20 @@ async def test_what_a_company_may_not_sign(rest: Rest, rival: Tenant, sign: Call
         found = await rest("POST", "/tokens/inspect", {"token": sign(**changes)})
         assert found.json["code"] == code, changes
     assert (await rest("POST", "/tokens/inspect", {"token": sign("s" * 32)})).json["code"] == "token_signature"
+
+
+async def test_lists_of_tokens_have_a_period_and_an_order(rest: Rest, clock: Any) -> None:
+    for name in ("a", "b", "c"):
+        await rest("POST", "/tokens", {"room_id": "team", "name": name})
+        clock.advance(10)
+
+    async def found(query: str) -> list[str]:
+        return [item["user_name"] for item in (await rest("GET", f"/tokens?{query}")).json["items"]]
+
+    assert await found("from=2025-10-21T17:21:30Z") == ["c", "b"]
+    assert await found("to=2025-10-21T19:21:40%2B02:00&sort=created_at") == ["a", "b"]
+    first = (await rest("GET", "/tokens?sort=created_at&limit=2")).json
+    assert [item["user_name"] for item in first["items"]] == ["a", "b"]
+    assert await found(f"sort=created_at&limit=2&cursor={first['next']}") == ["c"]
+    for wrong in ("sort=name", "from=yesterday"):
+        assert (await rest("GET", f"/tokens?{wrong}")).json["field"] == wrong.partition("=")[0]

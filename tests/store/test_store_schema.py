@@ -271,6 +271,7 @@ LISTS = {
     " that are open": Wanted("1", state="open"),
 }
 QUERIES |= {f"sessions{name}": history.statement(wanted) for name, wanted in LISTS.items()}
+QUERIES |= {f"tokens{name}": tokens.statement(wanted) for name, wanted in LISTS.items()}
 CAPABLE = {"Files.GET", "Files.KNOWN", "Chat.LOCK_ROOM", "Returns.GET", "Returns.REOPEN", "Returns.REVOKED"} | {
     "Webhooks.HURRY", "Deliveries.WAITING", "Deliveries.SPREAD",
     "Keys.FIND", "Keys.USED", "Keys.EVERY", "Keys.REVOKE", "Keys.GET_ADMIN",

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sfu.api.handlers.requests import ApiRequest, ApiResponse, found_room, moment, plain, wanted
+from sfu.api.handlers.requests import ApiRequest, ApiResponse, found_room, moment, narrowed, plain
 from sfu.api.refusals import BadField, SessionNotFound
 from sfu.store import Store
 from sfu.store.records import RoomDay, Session
@@ -31,7 +31,7 @@ class HistoryHandlers:
 
     async def all_sessions(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.history.sessions(
-            wanted(call), cursor=call.query.get("cursor"), limit=call.query["limit"]
+            narrowed(call), cursor=call.query.get("cursor"), limit=call.query["limit"]
         )
         return ApiResponse({"items": [_session(session) for session in page.items], "next": page.next})
 

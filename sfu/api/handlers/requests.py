@@ -90,7 +90,7 @@ async def check_here(store: Store, call: ApiRequest) -> None:
         raise RoomElsewhere(server)
 
 
-def wanted(call: ApiRequest) -> Wanted:
+def narrowed(call: ApiRequest) -> Wanted:
     """What the query narrows a list to, and how it sorts it. Raises BadField."""
     query = call.query
     return Wanted(

@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, moment, plain
+from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, moment, narrowed, plain
 from sfu.api.refusals import BadField, TokenNotFound
 from sfu.api.times import instant
 from sfu.calls.admission import verified
@@ -85,15 +85,7 @@ class TokenHandlers:
         return start
 
     async def list_tokens(self, call: ApiRequest) -> ApiResponse:
-        query = call.query
-        page = await self._store.tokens.list(
-            call.company.id,
-            room_id=query.get("room", ""),
-            user=query.get("user", ""),
-            state=query.get("state", ""),
-            cursor=query.get("cursor"),
-            limit=query["limit"],
-        )
+        page = await self._store.tokens.find(narrowed(call), cursor=call.query.get("cursor"), limit=call.query["limit"])
         return ApiResponse({"items": [self._token(token) for token in page.items], "next": page.next})
 
     async def get_token(self, call: ApiRequest) -> ApiResponse:
@@ -155,7 +147,7 @@ class TokenHandlers:
 
 
 def _state(token: Token, now: datetime) -> State:
-    """As Tokens.LIST finds it."""
+    """As Tokens.find finds it."""
     leeway = timedelta(seconds=tokens.LEEWAY_S)
     if token.revoked_at is not None:
         return "revoked"

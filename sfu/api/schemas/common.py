@@ -77,3 +77,9 @@ IF_EXISTS: Schema = {
     "description": "If there is such a room: 409, or 200 with the room as it is.",
 }
 PAGED = {"limit": LIMIT, "cursor": CURSOR, "format": FORMAT}
+
+
+def sorted_by(time: str) -> Schema:
+    """A parameter that sorts a list by this time."""
+    order = {"type": "string", "enum": [f"-{time}", time], "default": f"-{time}"}
+    return described(order, "With `-`, the newest first.")

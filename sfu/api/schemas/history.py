@@ -21,10 +21,6 @@ from sfu.api.schemas.common import (
 )
 
 STATE = described({"type": "string", "enum": ["open", "ended"]}, "`open`: the person is in the call now.")
-SORT = described(
-    {"type": "string", "enum": ["-connected_at", "connected_at"], "default": "-connected_at"},
-    "With `-`, the newest first.",
-)
 ZONE: Schema = described(
     {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_+/-]*$", "default": "UTC"},
     "The time zone whose days these are, such as Europe/Berlin.",
