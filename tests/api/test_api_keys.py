@@ -87,8 +87,6 @@ async def test_a_key_expires_when_it_says(rest: Rest, clock: Any) -> None:
         ({"name": "x", "scopes": ["admin"], "expires_at": "2026-01-31"}, "expires_at"),
         ({"name": "x", "scopes": ["admin"], "expires_at": "2026-01-31T09:00:00"}, "expires_at"),
         ({"name": "x", "scopes": ["admin"], "expires_at": "2026-02-31T09:00:00Z"}, "expires_at"),
-        ({"name": "x", "scopes": ["admin"], "expires_at": "0001-01-01T00:00:00+23:00"}, "expires_at"),
-        ({"name": "x", "scopes": ["admin"], "expires_at": "2025-10-21T17:21:27Z"}, "expires_at"),
         ({"name": "x", "scopes": ["admin"], "hash": "x"}, "hash"),
     ],
 )

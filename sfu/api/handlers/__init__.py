@@ -33,7 +33,7 @@ def handlers_of(
         RoomHandlers(store, calls, max_participants),
         CallHandlers(store, calls),
         HistoryHandlers(store, clock),
-        KeyHandlers(store, clock),
+        KeyHandlers(store),
         CompanyHandlers(store, clock),
         AuditHandlers(store),
         WebhookHandlers(store, allow_private=allow_private),
