@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -62,6 +62,8 @@ class Seat(Protocol):
     had_media: bool
     path: dict[str, str]
     """How its media comes: `transport` and `address`; empty before it does."""
+    changes: dict[str, Any]
+    """What was changed during its stay, as in its record: `name` and `permissions`."""
     who: dict[str, str]
     """The session in lines of the log: `room`, `peer`, `name`, `session`, and the `request_id` of its join."""
 
@@ -87,6 +89,9 @@ class Seat(Protocol):
 
     def mute(self, source: str, muted: bool) -> None:
         """Mutes or unmutes a source. Raises BadSource."""
+
+    def permit(self) -> None:
+        """The permissions of its peer have changed."""
 
     def end(self, error: SfuError | None) -> None:
         """Ends the session; None if the peer left by itself. The first reason wins."""
@@ -204,7 +209,7 @@ class Calls:
         drops = session.drops.ended(session.error)
         began = session.had_media or code not in NO_VISIT
         by = session.error.by if session.error else ""
-        known = session.path | ({"ended_by": by} if by else {})
+        known = session.path | ({"ended_by": by} if by else {}) | session.changes
         self.admission.store.sessions.close(
             session.record, code, known or None, peer.summary.record(), drops, began=began
         )

@@ -17,7 +17,7 @@ import trio
 
 from sfu import bridge, errors
 from sfu.buckets import TokenBucket
-from sfu.calls.admission import Entry
+from sfu.calls.admission import Entry, changes_of
 from sfu.calls.chat import now_ms
 from sfu.calls.drops import Drops
 from sfu.calls.media import Media
@@ -42,6 +42,7 @@ from sfu.protocol.client_messages import (
     Reaction,
     RestartIce,
     Sizes,
+    Spotlight,
     Unpublish,
     View,
     decode,
@@ -96,6 +97,7 @@ class Session:
         self._returned_s = -math.inf if entry.continues is None else trio.current_time()
         self.had_media = False
         self.path: dict[str, str] = {}
+        self.changes = changes_of(record)
         self.who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name), "session": record.id}
         self.who["request_id"] = request_id()
         self._media = Media(hub.workers, hub.config, peer)
@@ -142,6 +144,10 @@ class Session:
                 self._await_offer()
         elif not (self._ended or self._media.leaving):
             self._guard(self._on_event, event)
+
+    def permit(self) -> None:
+        """The peer's permissions have changed: the media follows."""
+        self._media.permit()
 
     def mute(self, source: str, muted: bool) -> None:
         """Mutes or unmutes a source. The media worker forwards nothing of a muted one. Raises BadSource."""
@@ -341,7 +347,7 @@ class Session:
                 self._media.sizes(source, tuple(sizes))
             case Chat(text):
                 if not peer.permissions.chat:
-                    raise errors.NotAllowed("Your token does not let you write in the chat.")
+                    raise errors.NotAllowed("You may not write in the chat.")
                 hub.deliver(hub.chat.say(self.entry, peer, text))
             case RestartIce():
                 hub.workers.addresses.doubt()
@@ -350,7 +356,7 @@ class Session:
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
             case Reaction(reaction):
                 hub.deliver(hub.rooms.react(peer, reaction))
-            case Moderate() | ChangeRoom() | EndCall():
+            case Moderate() | ChangeRoom() | Spotlight() | EndCall():
                 self._moderation.carry_out(self, message)
             case Leave():
                 self.end(None)

@@ -9,6 +9,7 @@ import msgspec
 
 from sfu.bridge import Cause, Direction
 from sfu.errors import REJOIN_CLOSE_CODES, SfuError
+from sfu.protocol.orders import Changed, Data, Move, Permitted, Spotlit
 from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.tenancy.tokens import Permissions
@@ -333,7 +334,7 @@ class Bye:
 ServerMessage = (
     Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
     | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState | Lobby
-    | Unreached | Draining | Error | Bye
+    | Unreached | Draining | Error | Bye | Changed | Permitted | Spotlit | Data | Move
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -348,6 +349,11 @@ SERVER_EVENTS: dict[str, type] = {
     "mute": Muted,
     "paused": Paused,
     "layers": Layers,
+    "changed": Changed,
+    "permissions": Permitted,
+    "spotlight": Spotlit,
+    "message": Data,
+    "move": Move,
     "speakers": Speakers,
     "quality": Quality,
     "chat": ChatLine,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from sfu.calls.conduct import Conduct
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import RoomElsewhere, RoomNotFound
 from sfu.store import Store
@@ -17,6 +18,10 @@ from sfu.store.records import Company, Room, Session
 class Calls(Protocol):
     """The calls of this server, as the API changes and ends them. No method waits. Those that take an author record
     what they do in the audit log; what the others do, the store has recorded already."""
+
+    @property
+    def conduct(self) -> Conduct:
+        """What a company conducts in its calls."""
 
     def end_token(self, token_id: str) -> None:
         """Ends the sessions of a token that was revoked."""
@@ -78,6 +83,11 @@ async def found_room(store: Store, call: ApiRequest) -> Room:
     if room is None:
         raise RoomNotFound
     return room
+
+
+def place_of(call: ApiRequest) -> tuple[str, str]:
+    """The company and the room that the path names."""
+    return call.company.id, call.path["room_id"]
 
 
 async def check_here(store: Store, call: ApiRequest) -> None:
