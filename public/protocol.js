@@ -206,6 +206,11 @@ export class Room extends EventTarget {
     } else if (event === 'joined') {
       this.participants.set(data.peer, participant(data));
       this.#emit('joined', data);
+    } else if (event === 'arrivals') {
+      for (const { peer, name, moderator, publish, ...more } of data.people) {
+        this.participants.set(peer, participant({ peer, name, moderator, publish, ...more }));
+        this.#emit('joined', { peer, name, moderator, publish });
+      }
     } else if (event === 'left') {
       this.participants.delete(data.peer);
       const { dominant, speaking } = this.#live.speakers;

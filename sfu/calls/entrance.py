@@ -103,6 +103,7 @@ class Signaling:
         """Runs the sessions, which outlive their connections, and watches for revocations. Runs until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
+            self._nursery.start_soon(self.calls.arrivals.run)
             await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
 
     async def _watch(self) -> None:
@@ -298,6 +299,7 @@ class Signaling:
             state=state,
             earlier=earlier if state.chat_kept_s else (),
             now_ms=now_ms(),
+            batches=door.batches,
             ticket=self.calls.admission.store.returns.ticket(record.id) if door.full else "",
         )
         peer.room.version = max(peer.room.version, rules.version)
@@ -308,6 +310,7 @@ class Signaling:
         log.info("%s", line("joined", **session.who, client=connection.client, full=door.full))
         link = session.connect(connection.stream)
         self.calls.deliver(deliveries)
+        self.calls.arrivals.came(peer)
         self.calls.tell_drain(session)
         self.calls.tell_lobby(session)
         return link

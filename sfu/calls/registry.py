@@ -17,6 +17,7 @@ import trio
 from sfu import bridge, errors
 from sfu.calls import facts
 from sfu.calls.admission import Admission, Ask, Entry
+from sfu.calls.arrivals import Arrivals
 from sfu.calls.chat import Chat
 from sfu.calls.drops import Drops
 from sfu.calls.lobby import Lobby
@@ -149,6 +150,7 @@ class Calls:
         )
         self.reach = Reach(trio.current_time, config.public_tcp_port, lambda: workers.addresses.contradiction)
         self.probes = Probes(config, workers)
+        self.arrivals = Arrivals(self._send)
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
@@ -184,12 +186,17 @@ class Calls:
         """The session with this id in the store, if it is on this server."""
         return next((session for session in self.seats.values() if session.record.id == session_id), None)
 
+    def _send(self, peer: Peer, text: str) -> None:
+        if (session := self.seats.get(peer.id)) is not None:
+            session.send(text)
+
     def deliver(self, deliveries: Deliveries) -> None:
         """Queues messages for their peers. A message for many peers is encoded once."""
         last: ServerMessage | None = None
         text = ""
         for peer, message in deliveries:
             if message is not last:
+                self.arrivals.before(getattr(message, "peer", ""))
                 last, text = message, encode(message)
             if (session := self.seats.get(peer.id)) is not None:
                 session.send(text)

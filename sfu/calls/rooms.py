@@ -66,8 +66,9 @@ class Peer:
     `room_id` is the room's id as its client knows it. `secret` is known to its client only, which proves with it that
     it is this peer; `ticket` is what its client returns with after a reload. `tracks` are the published tracks by
     source. `muted` holds every muted source, published or not: a mute may arrive before the answer that starts the
-    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `lost`: nothing comes from it. `quality` is
-    the last quality report to its client, `summary` the quality of its whole session so far.
+    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `lost`: nothing comes from it. `batches`:
+    its client takes several arrivals in one message. `quality` is the last quality report to its client, `summary` the
+    quality of its whole session so far.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Peer:
     permissions: Permissions
     secret: str = field(repr=False)
     ticket: str = field(default="", repr=False)
+    batches: bool = False
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     hand: int = 0
@@ -174,13 +176,15 @@ class Rooms:
         earlier: Sequence[ChatLine] = (),
         now_ms: int = 0,
         ticket: str = "",
+        batches: bool = False,
     ) -> tuple[Peer, Deliveries]:
         """Adds a peer to the room `key`. Creates the room if necessary, with `state`, the chat lines `earlier`, and on
         the worker that `pick` returns.
 
         `room_id` is the room's id as the peer knows it; empty means `key`. `id` is `Room.id`: a call in a deleted room
         goes on apart from this one until its peers have left. The store has already checked that a seat
-        is left. Raises what `pick` raises; then nothing has changed.
+        is left. Peers that take several arrivals in one message are not told here (calls/arrivals.py).
+        Raises what `pick` raises; then nothing has changed.
         """
         room = self.rooms.get(key)
         if room is None or room.id != id:
@@ -188,11 +192,11 @@ class Rooms:
             room.lines.extend(earlier)
         peer_id = new_id()
         secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
-        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret, ticket)
+        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret, ticket, batches)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
         joined = Joined(peer.id, name, peer.moderator, permissions.publish)
-        return peer, self.welcome(peer, now_ms) + _others(peer, joined)
+        return peer, self.welcome(peer, now_ms) + [one for one in _others(peer, joined) if not one[0].batches]
 
     def welcome(self, peer: Peer, now_ms: int, *, resumed: bool = False) -> Deliveries:
         """The whole state that the peer's client needs to begin, or to continue after it missed messages."""

@@ -186,6 +186,7 @@ class Session:
             raise errors.SessionGone
         if not self._pays():
             raise errors.RateLimited
+        self._hub.arrivals.tell(self.peer.room)  # the whole state, which follows, has them
         link = self.connect(stream)
         self._scope.deadline = math.inf
         self.drops.came_back(errors.Unresponsive.code)
@@ -210,6 +211,7 @@ class Session:
         self._end_in(self._config.join_s, errors.MediaUnavailable())
         self.drops.came_back(errors.PageGone.code)
         self._returned_s = trio.current_time()
+        self._hub.arrivals.tell(self.peer.room)
         link = self.connect(stream)
         if not self.peer.permissions.publish:  # who may get no offer, and so no media path, for a long time
             self._hub.deliver(self._hub.rooms.lost(self.peer, False))

@@ -124,6 +124,13 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Several entered the room, in this order. For clients that take it instead of one `joined` for each."""
+
+    people: tuple[Participant, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Somebody is gone; `reason` is an error code or `left`."""
 
@@ -332,9 +339,9 @@ class Bye:
 
 
 ServerMessage = (
-    Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
-    | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState | Lobby
-    | Unreached | Draining | Error | Bye | Changed | Permitted | Spotlit | Data | Move
+    Waiting | Welcome | Offer | Candidate | Joined | Arrivals | Left | Track | TrackEnded | Muted | Paused | Layers
+    | Speakers | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState
+    | Lobby | Unreached | Draining | Error | Bye | Changed | Permitted | Spotlit | Data | Move
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -343,6 +350,7 @@ SERVER_EVENTS: dict[str, type] = {
     "offer": Offer,
     "candidate": Candidate,
     "joined": Joined,
+    "arrivals": Arrivals,
     "left": Left,
     "track": Track,
     "track_ended": TrackEnded,
