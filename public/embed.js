@@ -10,6 +10,7 @@
  * Events (detail); they do not bubble
  *   joined       { room, name, peer }      you joined the call, or rejoined it
  *   participant  { peer, name, present }   somebody joined or left; those already present are reported after `joined`
+ *   message      { topic, data }           data from your backend, sent with POST /rooms/{room}/messages
  *   left         {}                        you left
  *   ended        { code, message }         the call ended for another reason: a code of docs/protocol.md, or `embedding_refused`
  * leave() leaves the call.

@@ -24,7 +24,7 @@ const PATHLESS = { codes: ['ice_timeout', 'dtls_failed'], pause_ms: 10_000, trie
 const NOBODY = { dominant: null, speaking: [] };
 const RESTING = { speakers: NOBODY, quality: null };
 const participant = ({ tracks = [], ...one }) => ({ hand: 0, ...one, tracks: new Map(tracks.map((track) => [track.source, { ...track, paused: null }])) });
-const PASSED_ON = new Set(['chat', 'error', 'waiting', 'draining', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted']);
+const PASSED_ON = new Set(['chat', 'error', 'waiting', 'draining', 'reaction', 'asked', 'lobby', 'history', 'chat_deleted', 'message', 'move']);
 
 export class Room extends EventTarget {
   state = 'idle';
@@ -39,6 +39,7 @@ export class Room extends EventTarget {
   session = '';
   ticket = '';
   hand = 0;
+  spotlight = null;
   #live = RESTING; // as the server last told
   #told = this.#live; // as listeners know
   #url;
@@ -205,11 +206,17 @@ export class Room extends EventTarget {
     } else if (event === 'joined') {
       this.participants.set(data.peer, participant(data));
       this.#emit('joined', data);
+    } else if (event === 'arrivals') {
+      for (const { peer, name, moderator, publish, ...more } of data.people) {
+        this.participants.set(peer, participant({ peer, name, moderator, publish, ...more }));
+        this.#emit('joined', { peer, name, moderator, publish });
+      }
     } else if (event === 'left') {
       this.participants.delete(data.peer);
       const { dominant, speaking } = this.#live.speakers;
       const speakers = { dominant: dominant === data.peer ? null : dominant, speaking: speaking.filter((peer) => peer !== data.peer) };
       this.#live = { ...this.#live, speakers };
+      if (this.spotlight === data.peer) this.spotlight = null;
       if (person) this.#emit('left', { ...data, name: person.name });
     } else if (event === 'track') {
       person?.tracks.set(data.source, { kind: data.kind, muted: data.muted, paused: null });
@@ -225,6 +232,17 @@ export class Room extends EventTarget {
     } else if (event === 'track_ended') {
       person?.tracks.delete(data.source);
       this.#remap(new Map([...this.#media].filter(([, one]) => one.peer !== data.peer || one.source !== data.source)));
+    } else if (event === 'changed') {
+      if (data.peer === this.self) this.name = data.name;
+      else if (person) Object.assign(person, { name: data.name, moderator: data.moderator, publish: data.publish });
+      this.#emit('changed', data);
+    } else if (event === 'permissions') {
+      this.permissions = data;
+      this.#emit('permissions', data);
+      this.#change(this.state);
+    } else if (event === 'spotlight') {
+      this.spotlight = data.peer;
+      this.#emit('spotlight', data);
     } else if (event === 'speakers' || event === 'quality') {
       this.#live = { ...this.#live, [event]: data };
       this.#tellLive();
@@ -251,6 +269,7 @@ export class Room extends EventTarget {
     Object.assign(this, { self: peer, room, name, limits, permissions, settings: state });
     this.#live = RESTING;
     if (!resumed) this.hand = 0;
+    this.spotlight = null; // if there is one, the server says so next
     this.participants = new Map(participants.map((one) => [one.peer, participant(one)]));
     if (!resumed) this.#joinedAt = performance.now();
     this.#emit('welcome', { peer, room, name, resumed });

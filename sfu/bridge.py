@@ -88,6 +88,21 @@ class Join(Message, frozen=True):
     subscribe: bool
 
 
+class Permit(Message, frozen=True):
+    """What the peer may do from now on. What it may not send any more ends at once, and what it may not receive."""
+
+    peer: str
+    publish: bool
+    subscribe: bool
+
+
+class Spotlight(Message, frozen=True):
+    """The video of this peer comes first for everybody in its room from now on, or (`on` is false) that of nobody."""
+
+    peer: str
+    on: bool
+
+
 class Answer(Message, frozen=True):
     peer: str
     sdp: str
@@ -170,7 +185,7 @@ class Leave(Message, frozen=True):
     peer: str
 
 
-PeerCommand = Answer | Publish | Unpublish | Mute | View | Sizes | RestartIce | Hold | Leave
+PeerCommand = Answer | Permit | Spotlight | Publish | Unpublish | Mute | View | Sizes | RestartIce | Hold | Leave
 Command = Configure | LogLevel | Listen | AskMapping | Join | PeerCommand
 
 # --- events: worker to control plane ---------------------------------------------------------------------------------

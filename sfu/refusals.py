@@ -145,7 +145,12 @@ class WebhooksFull(Refusal):
 
 class NoCall(Refusal):
     code, status = "no_call", 409
-    default = "Nobody is in the room, so there is no call to end."
+    default = "Nobody is in the room, so there is no call."
+
+
+class CannotMove(Refusal):
+    code, status = "cannot_move", 409
+    default = "The participant's client is not connected at the moment, or does not know the event `move`."
 
 
 class RoomChanged(Refusal):

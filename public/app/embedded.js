@@ -23,6 +23,7 @@ export function accept({ data, ports }) {
 function report(room) {
   port.onmessage = ({ data }) => data?.type === 'leave' && room.leave();
   const participant = ({ peer, name }, present) => tell('participant', { peer, name, present });
+  room.addEventListener('message', ({ detail: { topic, data } }) => tell('message', { topic, data }));
   room.addEventListener('welcome', ({ detail: { peer, room: title, name } }) => {
     tell('joined', { peer, room: title, name });
     for (const one of room.participants.values()) participant(one, true);
@@ -30,7 +31,7 @@ function report(room) {
   room.addEventListener('joined', ({ detail }) => participant(detail, true));
   room.addEventListener('left', ({ detail }) => participant(detail, false));
   room.addEventListener('state', ({ detail: { state, error } }) => {
-    if (state !== 'ended') return;
+    if (state !== 'ended' || room !== page.room) return; // this page went on to another room
     if (error.code === 'left') tell('left', {});
     else tell('ended', { code: error.code, message: error.message });
   });

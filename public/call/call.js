@@ -16,8 +16,8 @@ const SOURCES = ['microphone', 'camera'];
 const PROMPT_MS = 2_000; // how long joining waits for devices: granted ones start fast, a permission prompt may stay open for ever
 const PICTURE_MS = 10_000; // how long deferred.js waits for the first remote video
 const TOLD = ['state', 'speakers', 'quality']; // current state; all other events are also queued for modules that load later
-const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'connection', 'hand', 'room'];
-const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting', 'draining'];
+const OF_PEOPLE = ['welcome', 'joined', 'left', 'track', 'trackended', 'mute', 'paused', 'connection', 'hand', 'room', 'changed', 'permissions', 'spotlight'];
+const NEWS = [...OF_PEOPLE, 'bye', 'error', 'chat', 'history', 'chat_deleted', 'reaction', 'asked', 'lobby', 'waiting', 'draining', 'message', 'move'];
 const OPENED = ['deviceMenu', 'invite', 'moreMenu', 'panel', 'reactions', 'settings', 'shortcuts', 'tileMenu'];
 const DONE = ['copyLink', 'explain', 'retry', 'soundHeld', 'tellDevices'];
 
@@ -67,6 +67,22 @@ function welcomed({ room, name }) {
   remember('sessionStorage', waitKey(room), '');
   if (page.listens) devices.forbid();
   page.show('call');
+}
+
+/** What the user may do has changed: devices are released, or may be turned on again by the user. */
+function permitted() {
+  keep({ room: page.room.room, token: page.token, name: page.room.name, linked: page.room.settings.public });
+  if (page.listens) devices.forbid();
+  else devices.permitted = true;
+  page.tell('devices');
+}
+
+/** The company sends the user to another room: this page goes there by itself, and leaves this one once it has asked to join there. */
+async function goTo({ room: roomName, token }) {
+  const before = page.room;
+  page.token = token;
+  await enter({ room: roomName, name: before.name });
+  before.leave();
 }
 
 function leave() {
@@ -128,6 +144,8 @@ page.stage = new Stage();
 page.on('state', stateChanged);
 page.on('welcome', welcomed);
 page.on('waiting', later);
+page.on('permissions', permitted);
+page.addEventListener('move', (/** @type {CustomEvent} */ { detail }) => goTo(detail));
 for (const type of OF_PEOPLE) page.on(type, () => page.changed());
 page.on('people', () => {
   if (page.room.state === 'joined' || !page.room.self) page.stage.sync(); // otherwise the last state stays, greyed out

@@ -90,6 +90,9 @@ function followDevices() {
   on('returned', () => closeToast('taken'));
 }
 
+let may = {}; // what the user was told last that they may do
+
+page.follow('welcome', () => (may = { ...page.room.permissions }));
 followDevices();
 page.on('view', ({ name }) => name !== 'call' && clearToasts());
 for (const type of ['devices', 'view']) page.on(type, tellAsking);
@@ -103,6 +106,12 @@ page.follow('draining', ({ in_s: inS }) => {
   toast('draining', text, { icon: 'warning', brief: false });
 });
 for (const type of ['welcome', 'bye']) page.follow(type, () => closeToast('draining')); // if the server still drains, it says so again
+page.follow('permissions', ({ publish, moderate }) => {
+  const { publish: sent = publish, moderate: led = moderate } = may;
+  may = { publish, moderate };
+  if (publish !== sent) toast('may', t(publish ? 'hint.may_publish' : 'hint.may_not_publish'), { icon: publish ? 'microphone' : 'microphone-off' });
+  else if (moderate !== led) toast('may', t(moderate ? 'hint.moderator' : 'hint.no_moderator'), { icon: 'shield' });
+});
 page.follow('asked', ({ name, source }) => {
   if (page.listens) return;
   const of = source === 'camera' ? 'camera' : 'microphone';

@@ -1,6 +1,6 @@
 /** One WebSocket of connection.js. A token bucket keeps the messages sent below the server's rate limit. */
 
-const SUBPROTOCOL = 'sfu.v1';
+const SUBPROTOCOLS = ['sfu.v1', 'batch']; // batch: this client takes the event `arrivals`
 export const GIVEN_UP = 4408;
 const RATE = { perSecond: 15, burst: 40, queue: 100 }; // under the server's 20 messages/s with bursts of 60
 
@@ -14,7 +14,7 @@ export class Socket {
   /** `values` are sub-protocols that carry secrets, since URLs are logged. `on.closed(opened)`: whether it had opened. */
   constructor(url, values, on) {
     let opened = false;
-    this.#socket = new WebSocket(url, [SUBPROTOCOL, ...values]);
+    this.#socket = new WebSocket(url, [...SUBPROTOCOLS, ...values]);
     this.#socket.onopen = () => (opened = true);
     this.#socket.onclose = () => on.closed(opened);
     this.#socket.onmessage = ({ data: text }) => {

@@ -33,7 +33,7 @@ const news = new Gathered(preview); // unread lines that are not told yet
 let watched = false;
 let atEnd = true; // the newest line is in view
 let unread = 0;
-let last = { peer: null, time: 0 };
+let last = { peer: null, name: '', time: 0 };
 let lastDay = null; // date of the newest line
 
 export function panel() {
@@ -108,7 +108,7 @@ function add(line) {
 }
 
 function addRule(text) {
-  last = { peer: null, time: 0 };
+  last = { peer: null, name: '', time: 0 };
   add(element('p', 'rule', text));
 }
 
@@ -120,13 +120,13 @@ function addLine(line, old = false) {
   const isSelf = mine.has(peer);
   const counts = !isSelf && !old && !reads();
   if (counts && !unread) {
-    last = { peer: null, time: 0 };
+    last = { peer: null, name: '', time: 0 };
     add(newRule);
   }
   addDay(time);
   const made = element('div', 'message');
-  if (last.peer !== peer || time - last.time >= GROUP_MS) made.append(face(name), who(name, isSelf, time));
-  last = { peer, time };
+  if (last.peer !== peer || last.name !== name || time - last.time >= GROUP_MS) made.append(face(name), who(name, isSelf, time, !peer));
+  last = { peer, name, time };
   if (id) made.dataset.id = id;
   made.append(file ? card(file, line) : words(text));
   add(made);
@@ -164,12 +164,14 @@ function addDay(time) {
   addRule(day(time));
 }
 
-function who(name, isSelf, time) {
+/** `official`: the company wrote it. That is said beside the name, which may be like somebody else's. */
+function who(name, isSelf, time, official) {
   const box = element('p', 'message__who');
   const at = element('time', '', clock(time));
   at.dateTime = new Date(time).toISOString();
   box.append(element('bdi', 'cut', isSelf ? t('you') : name), at);
   box.firstChild.title = name;
+  if (official) box.firstChild.after(element('span', 'muted', t('chat.official')));
   return box;
 }
 
@@ -213,7 +215,7 @@ function clear() {
   lastDay = null;
   seen.clear();
   mine.clear();
-  last = { peer: null, time: 0 };
+  last = { peer: null, name: '', time: 0 };
   news.clear();
   setUnread(0);
 }
@@ -279,7 +281,7 @@ page.follow('welcome', ({ peer }) => {
   mine.add(peer);
   write();
 });
-page.follow('room', write);
+for (const type of ['room', 'permissions']) page.follow(type, write);
 page.follow('chat', (line) => addLine(line));
 page.follow('history', ({ lines }) => lines.forEach((line) => addLine(line, mine.size === 1)));
 page.follow('chat_deleted', remove);

@@ -53,9 +53,17 @@ async function remove({ peer, name }) {
   if (await confirm({ title: t('moderate.remove.title', { name }), text: t('moderate.remove.text'), yes: t('moderate.remove.yes') })) act('remove', peer);
 }
 
+/** The menu item that has everybody show somebody large, or no longer. */
+function spotlightItem(peer) {
+  const lit = page.room.spotlight === peer;
+  const then = () => page.room.send('spotlight', { peer: lit ? null : peer }) || toast('moderate', t('moderate.not_sent'), { icon: 'warning' });
+  return { icon: 'spotlight', label: t(lit ? 'moderate.spotlight_off' : 'moderate.spotlight'), then };
+}
+
 /** Menu items to moderate a participant; empty without the permission. */
 export function itemsFor(/** @type {{ peer?: string, name?: string, isSelf?: boolean }} */ { peer, name, isSelf }) {
   const person = page.room.participants.get(peer);
+  if (moderates() && isSelf && !page.listens && page.room.participants.size) return [spotlightItem(page.room.self)];
   if (!moderates() || isSelf || !person) return [];
   const on = (source) => person.tracks.has(source) && !person.tracks.get(source).muted;
   const items = [];
@@ -63,6 +71,7 @@ export function itemsFor(/** @type {{ peer?: string, name?: string, isSelf?: boo
   else if (!isViewer(person)) items.push({ icon: 'microphone', label: t('moderate.ask_unmute'), then: () => act('ask_unmute', peer) });
   if (on('camera')) items.push({ icon: 'camera-off', label: t('moderate.stop_video'), then: () => act('mute', peer, 'camera') });
   if (on('screen')) items.push({ icon: 'screen', label: t('moderate.stop_share'), then: () => act('mute', peer, 'screen') });
+  if (!isViewer(person)) items.push(spotlightItem(peer));
   if (items.length) items.push(null);
   items.push({ icon: 'remove', label: t('moderate.remove'), bad: true, then: () => remove({ peer, name }) });
   return items;
@@ -160,6 +169,7 @@ function showCount() {
 }
 
 page.follow('lobby', ({ waiting: now }) => lobbyChanged(now));
+page.follow('permissions', () => moderates() || lobbyChanged([]));
 page.follow('welcome', () => waiting.length && lobbyChanged([])); // a `lobby` event follows if somebody waits
 page.follow('call', () => lobbyChanged([]));
 let told = {};

@@ -202,6 +202,8 @@ export class Stage {
   /** The key of the large tile, or null in a grid. */
   #main() {
     if (this.#pinned) return this.#pinned;
+    const lit = `${page.room?.spotlight} camera`; // whom a moderator has everybody show
+    if (this.#tiles.has(lit) && this.#order.length > 1 && !this.#tiles.get(lit).isSelf) return lit;
     if (this.#spotlight === false || this.#order.length < 2) return null;
     const screen = this.#order.filter((key) => this.#tiles.get(key).source !== 'camera' && !this.#tiles.get(key).isSelf).at(-1);
     if (screen) return screen;

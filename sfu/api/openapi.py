@@ -57,6 +57,7 @@ _PATH: dict[str, Any] = {
         for name in ("token_id", "session_id", "line_id", "ban_id", "webhook_id", "key_id", "company_id")
     },
     "user_name": {"type": "string", "minLength": 1},
+    "waiter_id": {"type": "string", "minLength": 1, "maxLength": 32},
 }
 
 

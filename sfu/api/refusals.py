@@ -78,6 +78,11 @@ class ParticipantNotFound(Refusal):
     default = "No participant of the call has this session."
 
 
+class WaiterNotFound(Refusal):
+    code, status = "waiter_not_found", 404
+    default = "Nobody with this id waits in the lobby (any more)."
+
+
 class LineNotFound(Refusal):
     code, status = "line_not_found", 404
     default = "There is no such chat line."

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from sfu.calls.rooms import EVERYTHING, is_secret
@@ -99,6 +100,12 @@ def _one(what: str, found: set[str]) -> str | None:
     return found.pop() if found else None
 
 
+def changes_of(session: Session) -> dict[str, Any]:
+    """What was changed of a participant during their stay, as in the record of their session: `name` is the one that
+    is shown, `permissions` are all that they have. Empty if nothing was."""
+    return {name: session.metadata[name] for name in ("name", "permissions") if name in session.metadata}
+
+
 class LobbyFirst(Exception):
     """The room has a lobby, and a moderator must admit this person first."""
 
@@ -164,7 +171,8 @@ class Admission:
         A link that is opened in the tab of an earlier call comes with that call's ticket, and may lead elsewhere.
         """
         room = ask.room is None or sought(ask.room) == session.room_id
-        if not room or (ask.name is not None and sought(ask.name) != session.user_name):
+        names = {session.user_name, changes_of(session).get("name", session.user_name)}
+        if not room or (ask.name is not None and sought(ask.name) not in names):
             return False
         if ask.token is None:
             return session.token_id is None or ask.room is None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 
 import trio
 
 from sfu.calls.admission import Entry
-from sfu.calls.rooms import HISTORY_LINES, Deliveries, Peer, Rooms
+from sfu.calls.rooms import COMPANY, HISTORY_LINES, Deliveries, Peer, Rooms
 from sfu.errors import ChatLimit
 from sfu.limits.rates import Buckets, place
 from sfu.protocol.server_messages import ChatLine, FileInfo
@@ -35,6 +36,23 @@ class Chat:
         if self._limits:
             self._pay(entry, peer, LINE_BYTES + len(text.encode()))
         return self._say(peer, text, None)
+
+    def announce(self, room_row_id: str, key: str, name: str, text: str, *, kept: bool) -> tuple[ChatLine, Deliveries]:
+        """A line that the company writes in the room `key`, with its deliveries if there is a call. `kept`: it is
+        queued for the database, for the room with this id of its row.
+
+        Raises ChatLimit.
+        """
+        if self._limits and not self._by_room[key].take(trio.current_time(), LINE_BYTES + len(text.encode())):
+            raise ChatLimit("There is too much chat in this room. Try again in a moment.")
+        room = self._rooms.rooms.get(key)
+        if room is not None and room.id == room_row_id:
+            line, deliveries = self._rooms.announce(room, name, text, now_ms())
+        else:
+            line, deliveries = ChatLine(COMPANY, name, text, now_ms(), str(uuid.uuid4())), []
+        if kept:
+            self._store.chat.add(room_row_id, records.Line(line.id, line.peer, line.name, line.text, line.time, None))
+        return line, deliveries
 
     def _pay(self, entry: Entry, peer: Peer, cost: int) -> None:
         buckets = [self._by_peer[peer.id], self._by_room[entry.key]]

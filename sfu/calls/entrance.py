@@ -16,7 +16,7 @@ from wsproto.utilities import LocalProtocolError
 
 from sfu import bridge, errors
 from sfu.calls import time_limits
-from sfu.calls.admission import Ask, Entry, LobbyFirst, asked
+from sfu.calls.admission import Ask, Entry, LobbyFirst, asked, changes_of
 from sfu.calls.chat import now_ms
 from sfu.calls.moderation import Moderation
 from sfu.calls.probes import probe_secret
@@ -30,6 +30,7 @@ from sfu.protocol.server_messages import Bye, ChatLine, Draining, encode
 from sfu.refusals import CompanyDisabled, RoomDeleted, TokenRevoked
 from sfu.store import records
 from sfu.store.returns import ReturnOver
+from sfu.tenancy.tokens import Permissions
 from sfu.web.app import PROBLEM_TYPE, SECURITY_HEADERS, problem
 from sfu.web.edge import PacedStream, Upgraded
 from sfu.web.origins import check_origin, origin_of
@@ -102,6 +103,7 @@ class Signaling:
         """Runs the sessions, which outlive their connections, and watches for revocations. Runs until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
+            self._nursery.start_soon(self.calls.arrivals.run)
             await repeat("revocations", self._watch, WATCH_S, self.calls.counters)
 
     async def _watch(self) -> None:
@@ -285,17 +287,19 @@ class Signaling:
     ) -> Link:
         self._check_worker(entry)
         state = self.calls.admission.state(entry.company_id, entry.room_id, rules)
+        changes = changes_of(record)
         peer, deliveries = self.calls.rooms.join(
             entry.key,
-            entry.user_name,
+            changes.get("name", entry.user_name),
             full=door.full,
             pick=self.calls.workers.pick,
             room_id=entry.room_id,
             id=rules.id,
-            permissions=entry.permissions,
+            permissions=Permissions.of(changes["permissions"]) if "permissions" in changes else entry.permissions,
             state=state,
             earlier=earlier if state.chat_kept_s else (),
             now_ms=now_ms(),
+            batches=door.batches,
             ticket=self.calls.admission.store.returns.ticket(record.id) if door.full else "",
         )
         peer.room.version = max(peer.room.version, rules.version)
@@ -306,6 +310,7 @@ class Signaling:
         log.info("%s", line("joined", **session.who, client=connection.client, full=door.full))
         link = session.connect(connection.stream)
         self.calls.deliver(deliveries)
+        self.calls.arrivals.came(peer)
         self.calls.tell_drain(session)
         self.calls.tell_lobby(session)
         return link

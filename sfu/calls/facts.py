@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from sfu import errors
 from sfu.calls.lobby import Waiter
+from sfu.protocol.server_messages import ChatLine
 from sfu.store import Store
 from sfu.store.audit import SERVER, Author, Change
 from sfu.store.bans import removal
@@ -63,3 +66,39 @@ def waited(store: Store, waiter: Waiter) -> None:
     change = Change(kind, where[0], waiter.id, where[1], None, data, entry.user_name) if author != SERVER else None
     event = Event(kind, *where, {**data, "by": author.shown}, entry.user_name)
     store.trail.later(author, change, event)
+
+
+def changed(
+    store: Store, session: Session, before: Mapping[str, Any], after: Mapping[str, Any], author: Author
+) -> None:
+    """Somebody got another name or other permissions; `before` and `after` have what differs."""
+    where, whom = (session.company_id, session.room_id), (session.user_name, session.id)
+    change = Change("participant.changed", where[0], session.id, where[1], before, after, *whom)
+    data = {"session_id": session.id, "user_name": session.user_name, **after, "by": author.shown}
+    store.trail.later(author, change, Event("participant.changed", *where, data, *whom))
+
+
+def moved(store: Store, session: Session, room_id: str, token_id: str, author: Author) -> None:
+    """Somebody was sent to another room, with this token. If they go, they leave and join, which are events."""
+    after = {"room_id": room_id, "token_id": token_id}
+    whom = (session.user_name, session.id)
+    change = Change("participant.moved", session.company_id, session.id, session.room_id, None, after, *whom)
+    store.trail.later(author, change)
+
+
+def spotlit(store: Store, company_id: str, room_id: str, session: Session | None, author: Author) -> None:
+    """The spotlight of a room was turned to somebody, or off."""
+    whom = ("", None) if session is None else (session.user_name, session.id)
+    after = {"session_id": whom[1]}
+    store.trail.later(author, Change("spotlight.turned", company_id, room_id, room_id, None, after, *whom))
+
+
+def sent(store: Store, company_id: str, room_id: str, topic: str, people: int, author: Author) -> None:
+    """Data were sent to so many people in a call."""
+    after = {"topic": topic, "delivered": people}
+    store.trail.later(author, Change("message.sent", company_id, room_id, room_id, None, after))
+
+
+def written(store: Store, company_id: str, room_id: str, line: ChatLine, author: Author) -> None:
+    """A line of chat was written as the company."""
+    store.trail.later(author, Change("chat.written", company_id, line.id, room_id, None, {"shown_as": line.name}))

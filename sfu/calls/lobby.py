@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from sfu.calls.admission import Entry
+from sfu.calls.admission import Entry, utc_now
 from sfu.calls.rooms import new_id
 from sfu.calls.websocket import Door, keep_alive
 from sfu.errors import LobbyTimeout, RoomFull, SfuError
@@ -35,6 +36,7 @@ class Waiter:
 
     entry: Entry
     id: str = field(default_factory=new_id)
+    since: datetime = field(default_factory=utc_now)
     invited: bool = False
     left: bool = False
     error: SfuError | None = None
@@ -80,6 +82,10 @@ class Lobby:
         """The people who wait for the room `key`, in order of arrival."""
         waiters = self._rooms.get(key, {}).values()
         return server_messages.Lobby(tuple(server_messages.Waiter(one.id, one.entry.user_name) for one in waiters))
+
+    def waiters(self, key: str) -> list[Waiter]:
+        """The people who wait for the room `key` and are not decided about yet, in order of arrival."""
+        return [one for one in self._rooms.get(key, {}).values() if not one.decided.is_set()]
 
     @property
     def keys(self) -> list[str]:

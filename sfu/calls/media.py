@@ -12,6 +12,9 @@ from sfu.protocol.shared import CAMERA, MICROPHONE, Kind
 from sfu.settings.config import Config
 from sfu.workers.workers import Workers
 
+BOTH: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
+"""What whoever may publish can always send."""
+
 
 class Media:
     """`joined`: the worker has the peer. `leaving`: it has yet to forget it. `offered`: the first offer has come."""
@@ -53,11 +56,19 @@ class Media:
         if self.joined or self.leaving or not self._wanted:
             return False
         peer, may = self._peer, self._peer.permissions
-        both: dict[str, Kind] = {MICROPHONE: "audio", CAMERA: "video"}
-        self.joined, self._sources, self._candidates = True, both if may.publish else {}, 0
+        self.joined, self._sources, self._candidates = True, dict(BOTH) if may.publish else {}, 0
         peer.muted.clear()
         self.command(bridge.Join(peer.id, peer.room.key, peer.full, may.publish, may.subscribe))
         return True
+
+    def permit(self) -> None:
+        """The peer's permissions have changed. What it may not send any more ends; microphone and camera stay muted."""
+        may = self._peer.permissions
+        if bool(self._sources) != may.publish:
+            self._sources = dict(BOTH) if may.publish else {}
+            self._peer.muted &= BOTH.keys()
+        if self.joined:
+            self.command(bridge.Permit(self._peer.id, may.publish, may.subscribe))
 
     # --- what the client asks for -------------------------------------------------------------------------------------
 
@@ -67,7 +78,7 @@ class Media:
         Raises NotAllowed, BadSource or TooManyTracks.
         """
         if not self._peer.permissions.publish:
-            raise errors.NotAllowed("Your token does not let you send audio or video.")
+            raise errors.NotAllowed("You may not send audio or video.")
         if self._sources.get(source, kind) != kind:
             raise errors.BadSource(f"The source {source!r} is {self._sources[source]}.")
         if self._config.limits and source not in self._sources and len(self._sources) >= self._config.max_tracks:

@@ -12,11 +12,12 @@ from sfu import errors
 from sfu.calls import facts
 from sfu.calls.admission import Entry
 from sfu.calls.chat import now_ms
+from sfu.calls.conduct import Conduct
 from sfu.calls.lobby import Waiter
 from sfu.calls.registry import Calls, Seat, author_of
 from sfu.errors import SfuError
 from sfu.logs import AUDIT, line, quoted
-from sfu.protocol.client_messages import ChangeRoom, EndCall, Moderate
+from sfu.protocol.client_messages import ChangeRoom, EndCall, Moderate, Spotlight
 from sfu.protocol.server_messages import Asked, Muted, Participant, RoomState
 from sfu.protocol.shared import MICROPHONE, SCREEN, SCREEN_AUDIO
 from sfu.refusals import RoomDeleted, TokenRevoked
@@ -39,13 +40,14 @@ class Moderation:
 
     def __init__(self, hub: Calls) -> None:
         self._hub = hub
+        self.conduct = Conduct(hub)
 
     # --- by a peer ----------------------------------------------------------------------------------------------------
 
-    def carry_out(self, by: Seat, message: Moderate | ChangeRoom | EndCall) -> None:
+    def carry_out(self, by: Seat, message: Moderate | ChangeRoom | Spotlight | EndCall) -> None:
         """Acts on a message of the peer `by`. Raises NotAllowed, UnknownPeer or BadSource."""
         if not by.peer.moderator:
-            raise errors.NotAllowed("Your token does not let you moderate this room.")
+            raise errors.NotAllowed("You may not moderate this room.")
         entry = by.entry
         match message:
             case Moderate():
@@ -62,6 +64,10 @@ class Moderation:
                     self._hub.admission.store.rooms.set(*where, author_of(by), locked=locked, lobby=lobby)
                     self._set(entry.key, state)
                     self._record("change_room", by, locked=state.locked, lobby=state.lobby)
+            case Spotlight(peer_id):
+                lit = self.conduct.spotlights.turn(by.peer.room, peer_id, author_of(by))
+                about = {} if lit is None else {"peer": lit.id, "name": quoted(lit.name)}
+                self._record("turn_spotlight", by, **about)
             case EndCall():
                 self.end_call(entry.company_id, entry.room_id, author_of(by))
                 self._record("end_call", by)

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
 from sfu import bridge, errors
 from sfu.calls import facts
 from sfu.calls.admission import Admission, Ask, Entry
+from sfu.calls.arrivals import Arrivals
 from sfu.calls.chat import Chat
 from sfu.calls.drops import Drops
 from sfu.calls.lobby import Lobby
@@ -62,6 +63,8 @@ class Seat(Protocol):
     had_media: bool
     path: dict[str, str]
     """How its media comes: `transport` and `address`; empty before it does."""
+    changes: dict[str, Any]
+    """What was changed during its stay, as in its record: `name` and `permissions`."""
     who: dict[str, str]
     """The session in lines of the log: `room`, `peer`, `name`, `session`, and the `request_id` of its join."""
 
@@ -87,6 +90,9 @@ class Seat(Protocol):
 
     def mute(self, source: str, muted: bool) -> None:
         """Mutes or unmutes a source. Raises BadSource."""
+
+    def permit(self) -> None:
+        """The permissions of its peer have changed."""
 
     def end(self, error: SfuError | None) -> None:
         """Ends the session; None if the peer left by itself. The first reason wins."""
@@ -144,6 +150,7 @@ class Calls:
         )
         self.reach = Reach(trio.current_time, config.public_tcp_port, lambda: workers.addresses.contradiction)
         self.probes = Probes(config, workers)
+        self.arrivals = Arrivals(self._send)
         self.joining: set[Joining] = set()
         self.seats: dict[str, Seat] = {}
         self.failures = failures(trio.current_time) if config.limits else None
@@ -179,12 +186,17 @@ class Calls:
         """The session with this id in the store, if it is on this server."""
         return next((session for session in self.seats.values() if session.record.id == session_id), None)
 
+    def _send(self, peer: Peer, text: str) -> None:
+        if (session := self.seats.get(peer.id)) is not None:
+            session.send(text)
+
     def deliver(self, deliveries: Deliveries) -> None:
         """Queues messages for their peers. A message for many peers is encoded once."""
         last: ServerMessage | None = None
         text = ""
         for peer, message in deliveries:
             if message is not last:
+                self.arrivals.before(getattr(message, "peer", ""))
                 last, text = message, encode(message)
             if (session := self.seats.get(peer.id)) is not None:
                 session.send(text)
@@ -204,7 +216,7 @@ class Calls:
         drops = session.drops.ended(session.error)
         began = session.had_media or code not in NO_VISIT
         by = session.error.by if session.error else ""
-        known = session.path | ({"ended_by": by} if by else {})
+        known = session.path | ({"ended_by": by} if by else {}) | session.changes
         self.admission.store.sessions.close(
             session.record, code, known or None, peer.summary.record(), drops, began=began
         )

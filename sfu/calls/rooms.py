@@ -17,6 +17,7 @@ from sfu import bridge
 from sfu.calls.summary import Summary
 from sfu.network import turn
 from sfu.protocol.client_messages import CHAT_BYTES
+from sfu.protocol.orders import Changed, Permitted, Spotlit
 from sfu.protocol.server_messages import (
     EVENT_OF,
     ChatDeleted,
@@ -52,6 +53,8 @@ EVERYTHING = Permissions(moderate=False)
 """What a peer without a token may do."""
 
 OPEN = RoomState()
+COMPANY = ""
+"""In place of a peer's id: the company wrote this line of chat, over REST."""
 HISTORY_LINES, HISTORY_BYTES = 200, 1 << 18
 """Most lines, and most bytes of UTF-8, of the chat history that a new peer gets."""
 
@@ -63,8 +66,9 @@ class Peer:
     `room_id` is the room's id as its client knows it. `secret` is known to its client only, which proves with it that
     it is this peer; `ticket` is what its client returns with after a reload. `tracks` are the published tracks by
     source. `muted` holds every muted source, published or not: a mute may arrive before the answer that starts the
-    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `lost`: nothing comes from it. `quality` is
-    the last quality report to its client, `summary` the quality of its whole session so far.
+    track. `hand` is when it was raised (ms since 1970), 0 while it is down. `lost`: nothing comes from it. `batches`:
+    its client takes several arrivals in one message. `quality` is the last quality report to its client, `summary` the
+    quality of its whole session so far.
     """
 
     id: str
@@ -75,6 +79,7 @@ class Peer:
     permissions: Permissions
     secret: str = field(repr=False)
     ticket: str = field(default="", repr=False)
+    batches: bool = False
     tracks: dict[str, Kind] = field(default_factory=dict)
     muted: set[str] = field(default_factory=set)
     hand: int = 0
@@ -103,7 +108,7 @@ class Room:
     `version` is that of its settings in the database from which `state` was made. `since_ms` is when the call began (ms
     since 1970).
     `scores` are the current quality scores of peers that send or receive media. `lines` are the last chat lines, if
-    chat is kept; `said_ms` is the time of the last line.
+    chat is kept; `said_ms` is the time of the last line. `spotlight` is the peer that everybody shows large.
     """
 
     key: str
@@ -117,6 +122,7 @@ class Room:
     scores: dict[str, float] = field(default_factory=dict)  # by peer id
     lines: deque[ChatLine] = field(default_factory=lambda: deque(maxlen=HISTORY_LINES))
     said_ms: int = 0
+    spotlight: str | None = None
 
     def history(self, now_ms: int) -> History:
         """The last lines that have not expired and fit into HISTORY_BYTES."""
@@ -170,13 +176,15 @@ class Rooms:
         earlier: Sequence[ChatLine] = (),
         now_ms: int = 0,
         ticket: str = "",
+        batches: bool = False,
     ) -> tuple[Peer, Deliveries]:
         """Adds a peer to the room `key`. Creates the room if necessary, with `state`, the chat lines `earlier`, and on
         the worker that `pick` returns.
 
         `room_id` is the room's id as the peer knows it; empty means `key`. `id` is `Room.id`: a call in a deleted room
         goes on apart from this one until its peers have left. The store has already checked that a seat
-        is left. Raises what `pick` raises; then nothing has changed.
+        is left. Peers that take several arrivals in one message are not told here (calls/arrivals.py).
+        Raises what `pick` raises; then nothing has changed.
         """
         room = self.rooms.get(key)
         if room is None or room.id != id:
@@ -184,11 +192,11 @@ class Rooms:
             room.lines.extend(earlier)
         peer_id = new_id()
         secret = f"{peer_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
-        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret, ticket)
+        peer = Peer(peer_id, name, room, full, room_id or key, permissions, secret, ticket, batches)
         room.peers[peer.id] = self.peers[peer.id] = peer
         self.created += 1
         joined = Joined(peer.id, name, peer.moderator, permissions.publish)
-        return peer, self.welcome(peer, now_ms) + _others(peer, joined)
+        return peer, self.welcome(peer, now_ms) + [one for one in _others(peer, joined) if not one[0].batches]
 
     def welcome(self, peer: Peer, now_ms: int, *, resumed: bool = False) -> Deliveries:
         """The whole state that the peer's client needs to begin, or to continue after it missed messages."""
@@ -210,6 +218,8 @@ class Rooms:
         deliveries = _to([peer], welcome)
         if (speakers := room.speakers_here()) != Speakers():
             deliveries += _to([peer], speakers)
+        if room.spotlight is not None:
+            deliveries += _to([peer], Spotlit(room.spotlight))
         if (history := room.history(now_ms)).lines:
             deliveries += _to([peer], history)
         if resumed and peer.hand:
@@ -234,7 +244,8 @@ class Rooms:
         peer.room.scores.pop(peer.id, None)
         if not peer.room.peers and self.rooms.get(peer.room.key) is peer.room:
             del self.rooms[peer.room.key]
-        return _others(peer, Left(peer.id, reason))
+        dark = self.spotlight(peer.room, None) if peer.room.spotlight == peer.id else []
+        return _others(peer, Left(peer.id, reason)) + dark
 
     def fall_silent(self, peer: Peer) -> Deliveries:
         """The media of a peer whose page went away has ended. Its seat and its raised hand are kept."""
@@ -297,6 +308,24 @@ class Rooms:
         peer.hand = raised_ms
         return _to(peer.room.peers.values(), HandRaised(peer.id, raised_ms))
 
+    def permit(self, peer: Peer, name: str, permissions: Permissions) -> Deliveries:
+        """The peer is called `name` and may do this from now on. Everybody is told who it is, and it what it may do."""
+        before, permitted = peer.described(), peer.permissions != permissions
+        peer.name, peer.permissions = name, permissions
+        now = peer.described()
+        told = _to([peer], Permitted(**permissions.to_json())) if permitted else []
+        if before != now:
+            told += _to(peer.room.peers.values(), Changed(peer.id, name, now.moderator, now.publish))
+        return told
+
+    def spotlight(self, room: Room, peer: Peer | None) -> Deliveries:
+        """Everybody in the room shows this peer large from now on; None: nobody in particular."""
+        lit = None if peer is None else peer.id
+        if room.spotlight == lit:
+            return []
+        room.spotlight = lit
+        return _to(room.peers.values(), Spotlit(lit))
+
     def react(self, peer: Peer, reaction: str) -> Deliveries:
         """A reaction, delivered to everyone in the room, including the sender."""
         return _to(peer.room.peers.values(), Reacted(peer.id, reaction))
@@ -321,9 +350,17 @@ class Rooms:
 
         Times of lines in one room increase strictly.
         """
-        room = peer.room
+        return self._say(peer.room, peer.id, peer.name, text, now_ms, file)
+
+    def announce(self, room: Room, name: str, text: str, now_ms: int) -> tuple[ChatLine, Deliveries]:
+        """Like `chat`, for a line that the company wrote under this name."""
+        return self._say(room, COMPANY, name, text, now_ms, None)
+
+    def _say(
+        self, room: Room, by: str, name: str, text: str, now_ms: int, file: FileInfo | None
+    ) -> tuple[ChatLine, Deliveries]:
         room.said_ms = max(now_ms, room.said_ms + 1)
-        line = ChatLine(peer.id, peer.name, text, room.said_ms, str(uuid.uuid4()), file)
+        line = ChatLine(by, name, text, room.said_ms, str(uuid.uuid4()), file)
         if room.state.chat_kept_s:
             room.lines.append(line)
         return line, _to(room.peers.values(), line)

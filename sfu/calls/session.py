@@ -17,7 +17,7 @@ import trio
 
 from sfu import bridge, errors
 from sfu.buckets import TokenBucket
-from sfu.calls.admission import Entry
+from sfu.calls.admission import Entry, changes_of
 from sfu.calls.chat import now_ms
 from sfu.calls.drops import Drops
 from sfu.calls.media import Media
@@ -42,6 +42,7 @@ from sfu.protocol.client_messages import (
     Reaction,
     RestartIce,
     Sizes,
+    Spotlight,
     Unpublish,
     View,
     decode,
@@ -96,6 +97,7 @@ class Session:
         self._returned_s = -math.inf if entry.continues is None else trio.current_time()
         self.had_media = False
         self.path: dict[str, str] = {}
+        self.changes = changes_of(record)
         self.who = {"room": quoted(peer.room.key), "peer": peer.id, "name": quoted(peer.name), "session": record.id}
         self.who["request_id"] = request_id()
         self._media = Media(hub.workers, hub.config, peer)
@@ -143,6 +145,10 @@ class Session:
         elif not (self._ended or self._media.leaving):
             self._guard(self._on_event, event)
 
+    def permit(self) -> None:
+        """The peer's permissions have changed: the media follows."""
+        self._media.permit()
+
     def mute(self, source: str, muted: bool) -> None:
         """Mutes or unmutes a source. The media worker forwards nothing of a muted one. Raises BadSource."""
         self._media.mute(source, muted)
@@ -180,6 +186,7 @@ class Session:
             raise errors.SessionGone
         if not self._pays():
             raise errors.RateLimited
+        self._hub.arrivals.tell(self.peer.room)  # the whole state, which follows, has them
         link = self.connect(stream)
         self._scope.deadline = math.inf
         self.drops.came_back(errors.Unresponsive.code)
@@ -204,6 +211,7 @@ class Session:
         self._end_in(self._config.join_s, errors.MediaUnavailable())
         self.drops.came_back(errors.PageGone.code)
         self._returned_s = trio.current_time()
+        self._hub.arrivals.tell(self.peer.room)
         link = self.connect(stream)
         if not self.peer.permissions.publish:  # who may get no offer, and so no media path, for a long time
             self._hub.deliver(self._hub.rooms.lost(self.peer, False))
@@ -341,7 +349,7 @@ class Session:
                 self._media.sizes(source, tuple(sizes))
             case Chat(text):
                 if not peer.permissions.chat:
-                    raise errors.NotAllowed("Your token does not let you write in the chat.")
+                    raise errors.NotAllowed("You may not write in the chat.")
                 hub.deliver(hub.chat.say(self.entry, peer, text))
             case RestartIce():
                 hub.workers.addresses.doubt()
@@ -350,7 +358,7 @@ class Session:
                 hub.deliver(hub.rooms.hand(peer, now_ms() if raised else 0))
             case Reaction(reaction):
                 hub.deliver(hub.rooms.react(peer, reaction))
-            case Moderate() | ChangeRoom() | EndCall():
+            case Moderate() | ChangeRoom() | Spotlight() | EndCall():
                 self._moderation.carry_out(self, message)
             case Leave():
                 self.end(None)

@@ -129,8 +129,8 @@ class Sharing:
             if self._hub.failures is not None and is_secret(_secret()):
                 self._hub.failures.take(address)
             raise SessionUnknown
-        if not session.entry.permissions.chat:
-            raise NotAllowed("Your token does not let you write in the chat.")
+        if not session.peer.permissions.chat:
+            raise NotAllowed("You may not write in the chat.")
         if not (session.peer.room.state.files and self._config.file_bytes):
             raise FilesOff
         if self._config.limits:

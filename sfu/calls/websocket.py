@@ -12,7 +12,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 
 from sfu import errors
 from sfu.errors import SfuError
-from sfu.protocol.shared import SUBPROTOCOL
+from sfu.protocol.shared import BATCH, SUBPROTOCOL
 from sfu.settings.config import Config
 from sfu.web.streams import PacedStream
 
@@ -33,11 +33,15 @@ ABNORMAL = 1006
 
 
 class Door:
-    """The handshake of one WebSocket. It is answered once, by the lobby or by the link. `full`: it asked for sfu.v1."""
+    """The handshake of one WebSocket. It is answered once, by the lobby or by the link.
+
+    `full`: it asked for sfu.v1. `batches`: it takes several arrivals in one message.
+    """
 
     def __init__(self, request: WebSocketRequest) -> None:
         self.request = request
         self.full = SUBPROTOCOL in request.proposed_subprotocols
+        self.batches = self.full and BATCH in request.proposed_subprotocols
         self.ws: WebSocketConnection | None = None
 
     async def accept(self) -> WebSocketConnection:

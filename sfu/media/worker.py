@@ -157,6 +157,10 @@ class Worker:
             case bridge.View():
                 tiles = {Video(publisher, source): Tile(*size) for publisher, source, *size in command.videos}
                 peer.subscriber.view(tiles, time.monotonic())
+            case bridge.Permit():
+                peer.permit(command.publish, command.subscribe)
+            case bridge.Spotlight():
+                peer.room.put_first(peer.id if command.on else None)
             case bridge.Sizes():
                 peer.publisher.tell_sizes(command.source, command.layers)
             case bridge.Leave():

@@ -129,6 +129,13 @@ class ChangeRoom:
 
 
 @dataclass(frozen=True, slots=True)
+class Spotlight:
+    """Has everybody show this peer large, or (null) nobody in particular."""
+
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EndCall:
     """Ends the call for everybody."""
 
@@ -140,7 +147,7 @@ class Leave:
 
 ClientMessage = (
     Answer | Candidate | Publish | Unpublish | Mute | View | Sizes | Chat | RestartIce | Hand | Reaction | Moderate
-    | ChangeRoom | EndCall | Leave
+    | ChangeRoom | Spotlight | EndCall | Leave
 )  # fmt: skip
 
 CLIENT_EVENTS: dict[str, type] = {
@@ -157,6 +164,7 @@ CLIENT_EVENTS: dict[str, type] = {
     "reaction": Reaction,
     "moderate": Moderate,
     "room": ChangeRoom,
+    "spotlight": Spotlight,
     "end_call": EndCall,
     "leave": Leave,
 }

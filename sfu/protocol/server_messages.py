@@ -9,6 +9,7 @@ import msgspec
 
 from sfu.bridge import Cause, Direction
 from sfu.errors import REJOIN_CLOSE_CODES, SfuError
+from sfu.protocol.orders import Changed, Data, Move, Permitted, Spotlit
 from sfu.protocol.shared import BARE_EVENTS, Candidate, Kind
 from sfu.tenancy.names import NAME_CHARACTERS
 from sfu.tenancy.tokens import Permissions
@@ -120,6 +121,13 @@ class Joined:
     name: str
     moderator: bool
     publish: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Several entered the room, in this order. For clients that take it instead of one `joined` for each."""
+
+    people: tuple[Participant, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,9 +339,9 @@ class Bye:
 
 
 ServerMessage = (
-    Waiting | Welcome | Offer | Candidate | Joined | Left | Track | TrackEnded | Muted | Paused | Layers | Speakers
-    | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState | Lobby
-    | Unreached | Draining | Error | Bye
+    Waiting | Welcome | Offer | Candidate | Joined | Arrivals | Left | Track | TrackEnded | Muted | Paused | Layers
+    | Speakers | Quality | ChatLine | History | ChatDeleted | Connection | HandRaised | Reacted | Asked | RoomState
+    | Lobby | Unreached | Draining | Error | Bye | Changed | Permitted | Spotlit | Data | Move
 )  # fmt: skip
 
 SERVER_EVENTS: dict[str, type] = {
@@ -342,12 +350,18 @@ SERVER_EVENTS: dict[str, type] = {
     "offer": Offer,
     "candidate": Candidate,
     "joined": Joined,
+    "arrivals": Arrivals,
     "left": Left,
     "track": Track,
     "track_ended": TrackEnded,
     "mute": Muted,
     "paused": Paused,
     "layers": Layers,
+    "changed": Changed,
+    "permissions": Permitted,
+    "spotlight": Spotlit,
+    "message": Data,
+    "move": Move,
     "speakers": Speakers,
     "quality": Quality,
     "chat": ChatLine,

@@ -12,6 +12,8 @@ from typing import Literal
 
 SUBPROTOCOL = "sfu.v1"
 """A client that opens the WebSocket with this subprotocol gets every event; others only those in BARE_EVENTS."""
+BATCH = "batch"
+"""A further value: the client takes the event `arrivals`, several people in one message."""
 
 BARE_EVENTS = frozenset({"offer", "answer", "candidate"})
 """What pion's sfu-ws clients know. Their `data` is a JSON string."""

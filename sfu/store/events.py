@@ -46,6 +46,7 @@ TYPES: Mapping[str, str] = {
     "participant.left": "Somebody left a room, or was lost. They may come back, and join again.",
     "participant.removed": "Somebody was removed from a call by a moderator, the API or the operator.",
     "participant.muted": "Somebody was muted by a moderator or the API.",
+    "participant.changed": "Somebody in a call got another name or other permissions for this stay.",
     "lobby.waiting": "Somebody waits in the lobby of a room.",
     "lobby.admitted": "Somebody was let in from the lobby.",
     "lobby.refused": "Somebody no longer waits and was not let in: refused, too late, or gone. `reason` is the code.",

@@ -249,6 +249,28 @@ class Sessions:
             used = {"company_id": session.company_id, "token_id": session.token_id, "id": session.id}
             self._leaves.add(self.GIVE_BACK, **used)
 
+    NOTE = """
+        UPDATE sessions SET metadata = :metadata
+        WHERE company_id = :company_id AND id = :id AND server = :server AND disconnected_at IS NULL
+    """
+
+    def note(self, session: Session, metadata: Mapping[str, Any]) -> None:
+        """Queues new metadata of an open session; never blocks. Its end replaces them."""
+        values = bound({
+            "company_id": session.company_id,
+            "id": session.id,
+            "server": self._server,
+            "metadata": json_text("metadata", metadata),
+        })  # fmt: skip
+
+        async def write(statements: Statements) -> list[Event]:
+            await statements.run(self.NOTE, **values)
+            return []
+
+        place = {"company_id": session.company_id, "room_id": session.room_id}
+        if not self._leaves.add_step(write, **place, session_id=session.id):
+            log.error("session=%s note=dropped reason=queue_full", session.id)
+
     @property
     def unwritten(self) -> int:
         """The number of leaves not yet written to the database."""

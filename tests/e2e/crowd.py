@@ -135,7 +135,7 @@ class Crowd:
 
     def __init__(self, browser: Browser, server: Server) -> None:
         self._server = server
-        self._key = server.company(f"Crowd {next(_numbers)}")
+        self.key = server.company(f"Crowd {next(_numbers)}")
         self.context = browser.new_context()
         self.page: Page = self.context.new_page()
         self.page.goto(f"{server.url}/docs.html")
@@ -144,7 +144,7 @@ class Crowd:
     def token(self, room: str, name: str, **more: Any) -> str:
         """A token for one person; `more` as in the REST API."""
         body = {"room_id": room, "user_name": name, "duration": 600} | more
-        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         asked = urllib.request.Request(f"{self._server.url}/api/v1/tokens", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(asked, timeout=5) as answer:
             token: str = json.load(answer)["token"]

@@ -10,10 +10,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfu.protocol.orders import Data
 from sfu.protocol.server_messages import SERVER_EVENTS, Offer, Remote, ServerMessage, encode
 from sfu.protocol.shared import BARE_EVENTS
 
-server_messages = st.one_of([st.builds(cls) for cls in SERVER_EVENTS.values()])
+data = st.dictionaries(st.text(), st.none() | st.integers(-(2**53), 2**53) | st.lists(st.text()))
+server_messages = st.one_of([st.builds(cls) for cls in SERVER_EVENTS.values() if cls is not Data])
+server_messages |= st.builds(Data, topic=st.text(), data=data)
 
 
 def tuples_as_lists(value: Any) -> Any:

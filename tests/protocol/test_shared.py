@@ -66,7 +66,7 @@ def type_text(hint: Any) -> str:
         return f"array of {type_text(arguments[0])}"
     if get_origin(hint) is dict:
         return f"map of {type_text(arguments[0])} to {type_text(arguments[1])}"
-    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", Any: "any JSON"}
     return names.get(hint) or str(hint.__name__)
 
 

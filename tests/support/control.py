@@ -95,9 +95,11 @@ class Server:
         token: str = "",
         resume: str | None = None,
         ticket: str = "",
+        batch: bool = False,
     ) -> AsyncIterator[Client]:
-        """`token`, `resume` with a session's secret, and `ticket` go as subprotocols."""
+        """`token`, `resume` with a session's secret, and `ticket` go as subprotocols. `batch`: it takes `arrivals`."""
         values = [f"token.{token}"] if token else []
+        values += ["batch"] if batch else []
         values += [f"resume.{resume}"] if resume is not None else []
         values += [f"return.{ticket}"] if ticket else []
         try:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,15 +15,18 @@ import trio
 from quart_trio import QuartTrio
 
 from sfu.api import create_api
+from sfu.calls.drops import Drops
+from sfu.calls.rooms import Room as RoomOfCall
 from sfu.calls.rooms import Rooms
 from sfu.process.lifecycle import Lifecycle
 from sfu.process.metrics import Counters
-from sfu.protocol.server_messages import Participant
+from sfu.protocol.server_messages import ChatLine, Participant
 from sfu.serving.status import Status, create_metrics, create_status
 from sfu.settings.config import Config
 from sfu.store import Store
 from sfu.store.audit import Author
-from sfu.store.records import Company, Room, Session
+from sfu.store.records import Company, Room, Session, SessionDrops
+from sfu.store.sessions import NOTHING_KNOWN
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.workers.workers import Workers
@@ -31,12 +35,63 @@ from support.rest_client import Reply, request
 pytest_plugins = ["support.storing"]
 
 
+class Person:
+    """In the place of a session (registry.Seat), and of one in a lobby."""
+
+    def __init__(self) -> None:
+        peer, _ = Rooms(Config()).join("team", "alice", full=True, pick=lambda: 0)
+        now, nothing = datetime.now(UTC), (None, None, None)
+        who = ("00000000-0000-4000-8000-000000000000", "", "team", "alice", None, "sfu", "", now, now)
+        self.record = Session(*who, *nothing, 1, {}, NOTHING_KNOWN)
+        self.peer, self.entry, self.drops, self.id, self.since = peer, self.record, Drops(SessionDrops()), "x", now
+        self.decided = trio.Event()
+
+    def invite(self, author: Author) -> None: ...
+
+
+class Conduct:
+    """Does nothing. Everybody is in the room `team`, and waits for it."""
+
+    def __init__(self) -> None:
+        self.permits = self.spotlights = self.messages = self.moves = self
+
+    def seats(self, company_id: str, room_id: str) -> list[Person]:
+        return [Person()] if room_id == "team" else []
+
+    waiting = seats
+
+    def seat(self, company_id: str, room_id: str, one: str) -> Person | None:
+        return next(iter(self.seats(company_id, room_id)), None)
+
+    waiter = seat
+
+    def room(self, company_id: str, room_id: str) -> RoomOfCall | None:
+        return next((one.peer.room for one in self.seats(company_id, room_id)), None)
+
+    def turn(self, room: RoomOfCall, *_: Any) -> None: ...
+
+    def refuse(self, one: Person, author: Author) -> None: ...
+
+    def change(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    def send(self, *_: Any) -> int:
+        return 1
+
+    def say(self, room: Room, name: str, text: str, author: Author) -> ChatLine:
+        return ChatLine("", name, text, 1, "00000000-0000-4000-8000-000000000000")
+
+    async def move(self, *_: Any) -> Person:
+        return Person()
+
+
 @dataclass
 class Calls:
     """Remembers what the API ended. Everybody is in the room `team`, and nobody in another."""
 
     ended: list[tuple[str, ...]] = field(default_factory=list)
     changed: list[Room] = field(default_factory=list)
+    conduct: Any = field(default_factory=Conduct)
 
     def end_token(self, token_id: str) -> None:
         self.ended.append(("token", token_id))

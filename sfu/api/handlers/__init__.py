@@ -11,6 +11,7 @@ from datetime import datetime
 from sfu.api.handlers.audit import AuditHandlers
 from sfu.api.handlers.calls import CallHandlers
 from sfu.api.handlers.companies import CompanyHandlers
+from sfu.api.handlers.conduct import ConductHandlers
 from sfu.api.handlers.history import HistoryHandlers
 from sfu.api.handlers.keys import KeyHandlers
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls
@@ -32,6 +33,7 @@ def handlers_of(
         TokenHandlers(store, calls, clock),
         RoomHandlers(store, calls, max_participants),
         CallHandlers(store, calls),
+        ConductHandlers(store, calls),
         HistoryHandlers(store, clock),
         KeyHandlers(store),
         CompanyHandlers(store, clock),

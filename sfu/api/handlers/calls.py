@@ -6,14 +6,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, check_here, found_room, moment, plain
+from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, check_here, found_room, moment, place_of, plain
 from sfu.api.refusals import BanNotFound, LineNotFound, ParticipantNotFound
 from sfu.calls.chat import file_info
+from sfu.calls.rooms import COMPANY
 from sfu.logs import quoted
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import NoCall
 from sfu.store import Store
 from sfu.store.records import Line, Session
+from sfu.tenancy.tokens import Permissions
 
 
 class CallHandlers:
@@ -26,7 +28,9 @@ class CallHandlers:
         present = self._calls.participants(call.company.id, call.path["room_id"])
         if not present:
             await check_here(self._store, call)
-        return ApiResponse({"items": [_participant(session, person) for session, person in present]})
+        may = {one.record.id: one.peer.permissions for one in self._calls.conduct.seats(*place_of(call))}
+        items = [participant(session, person, may[session.id]) for session, person in present]
+        return ApiResponse({"items": items})
 
     async def remove_participant(self, call: ApiRequest) -> ApiResponse:
         about = self._person(call)
@@ -61,7 +65,7 @@ class CallHandlers:
         )
         if not page.items:
             await found_room(self._store, call)
-        return ApiResponse({"items": [_line(line) for line in page.items], "next": page.next})
+        return ApiResponse({"items": [line_of(line) for line in page.items], "next": page.next})
 
     async def delete_line(self, call: ApiRequest) -> ApiResponse:
         place = (call.company.id, call.path["room_id"], call.path["line_id"])
@@ -86,7 +90,7 @@ class CallHandlers:
         return ApiResponse()
 
 
-def _participant(session: Session, person: Participant) -> dict[str, Any]:
+def participant(session: Session, person: Participant, may: Permissions) -> dict[str, Any]:
     tracks = [{"source": track.source, "kind": track.kind, "muted": track.muted} for track in person.tracks]
     return {
         "session_id": session.id,
@@ -94,17 +98,19 @@ def _participant(session: Session, person: Participant) -> dict[str, Any]:
         "user_name": person.name,
         "user_id": session.user_id,
         "moderator": person.moderator,
+        "permissions": may.to_json(),
         "hand": person.hand,
         **asdict(session.drops),
         "tracks": tracks,
     }
 
 
-def _line(line: Line) -> dict[str, Any]:
+def line_of(line: Line) -> dict[str, Any]:
     file = None if line.file is None else file_info(line.file)
     return {
         "id": line.id,
         "user_name": line.user_name,
+        "company": line.peer == COMPANY,
         "text": line.text,
         "sent_at": moment(datetime.fromtimestamp(line.sent_ms / 1000, UTC)),
         "file_name": file and file.name,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from sfu.api.times import instant
+from sfu.calls.conduct import Conduct
 from sfu.protocol.server_messages import Participant
 from sfu.refusals import RoomElsewhere, RoomNotFound
 from sfu.store import Store
@@ -20,6 +21,10 @@ from sfu.store.trail import FIRST, LAST
 class Calls(Protocol):
     """The calls of this server, as the API changes and ends them. No method waits. Those that take an author record
     what they do in the audit log; what the others do, the store has recorded already."""
+
+    @property
+    def conduct(self) -> Conduct:
+        """What a company conducts in its calls."""
 
     def end_token(self, token_id: str) -> None:
         """Ends the sessions of a token that was revoked."""
@@ -81,6 +86,11 @@ async def found_room(store: Store, call: ApiRequest) -> Room:
     if room is None:
         raise RoomNotFound
     return room
+
+
+def place_of(call: ApiRequest) -> tuple[str, str]:
+    """The company and the room that the path names."""
+    return call.company.id, call.path["room_id"]
 
 
 async def check_here(store: Store, call: ApiRequest) -> None:

@@ -10,7 +10,10 @@ from sfu.api.schemas.common import (
     COUNT,
     DROPS,
     ID,
+    LINE,
+    NAME,
     STRING,
+    TEXT,
     TIME,
     described,
     nullable,
@@ -25,6 +28,7 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         user_name=STRING,
         user_id=described(STRING, "Your own id of the person, from the token; empty without."),
         moderator=BOOLEAN,
+        permissions=record(publish=BOOLEAN, subscribe=BOOLEAN, chat=BOOLEAN, moderate=BOOLEAN),
         hand=described(COUNT, "When the hand was raised, in milliseconds since 1970; 0: it is down."),
         **DROPS,
         tracks={
@@ -32,10 +36,44 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
             "items": record(source=STRING, kind={"type": "string", "enum": ["audio", "video"]}, muted=BOOLEAN),
         },
     ),
+    "ParticipantChange": described(
+        record([], user_name=NAME, permissions={"$ref": "#/components/schemas/PermissionsChange"}),
+        "Omitted fields keep their value. The change holds for this stay: whoever leaves and joins again has the name "
+        "and permissions of their token.",
+    ),
+    "PermissionsChange": record([], publish=BOOLEAN, subscribe=BOOLEAN, chat=BOOLEAN, moderate=BOOLEAN),
+    "MoveRequest": record(
+        ["room_id"],
+        room_id=NAME,
+        permissions=described(
+            {"$ref": "#/components/schemas/PermissionsChange"},
+            "What they may do there. What is omitted is as in this call, except for `moderate`: false.",
+        ),
+    ),
+    "SpotlightRequest": record(session_id={"anyOf": [ID, {"type": "null"}]}),
+    "MessageRequest": record(
+        ["data"],
+        topic={"type": "string", "maxLength": 64, "pattern": LINE, "default": ""},
+        data=described({"$ref": "#/components/schemas/MetadataValue"}, "Any JSON of at most 16 KiB in UTF-8."),
+        to=described(
+            {"type": "array", "items": ID, "maxItems": 1000}, "The sessions to send it to. Omitted: everybody's."
+        ),
+    ),
+    "Delivered": record(delivered=described(COUNT, "To how many connected participants it was sent.")),
+    "Waiter": record(id=STRING, user_name=STRING, waiting_since=TIME),
+    "Lobby": record(items={"type": "array", "items": {"$ref": "#/components/schemas/Waiter"}}),
+    "Admitted": record(admitted=COUNT),
+    "LineRequest": record(
+        user_name=described(NAME, "The name to show. The page marks the line as the organizer's."),
+        text=described(
+            {"type": "string", "minLength": 1, "maxLength": 4096, "pattern": TEXT}, "At most 4,096 bytes of UTF-8."
+        ),
+    ),
     "MuteRequest": record([], source={"type": "string", "pattern": "^[a-z][a-z0-9-]{0,31}$", "default": "microphone"}),
     "ChatLine": record(
         id=ID,
         user_name=STRING,
+        company=described(BOOLEAN, "The company wrote it, over REST."),
         text=STRING,
         sent_at=TIME,
         file_name=nullable(STRING),

@@ -33,6 +33,9 @@ milliseconds, and a room may change much faster. A new source takes one or two o
 RESTART_S = 2.0
 """The interval between two ICE restarts of a peer. Each costs an offer, and a path takes some round trips to find."""
 
+SOURCES: tuple[tuple[str, codecs.Kind], ...] = (("microphone", "audio"), ("camera", "video"))
+"""What whoever may publish is offered to send, with sections that last."""
+
 
 class Owner(Protocol):
     """The peer that owns this negotiation (peer.py)."""
@@ -67,8 +70,7 @@ class Negotiation:
     def __init__(self, peer: Owner, transport: Transport, room: Room[Any]) -> None:
         self._peer, self._transport, self._room = peer, transport, room
         self.shows = codecs.VIDEO_TYPES
-        sources: list[tuple[str, codecs.Kind]] = [("microphone", "audio"), ("camera", "video")]
-        self.sections = Sections[Publication](sources if peer.may_publish else [], self._new_rtx_ssrc)
+        self.sections = Sections[Publication](SOURCES if peer.may_publish else (), self._new_rtx_ssrc)
         self._types = room.video_types  # the video payload types that the peer was last offered to send
         self._fingerprints: tuple[tuple[str, str], ...] = ()
         self._session, self._version = secrets.randbits(53), 0
@@ -90,8 +92,9 @@ class Negotiation:
 
     @property
     def accepted(self) -> list[Transceiver[Publication]]:
-        """The sections whose tracks the answers accepted."""
-        return [transceiver for transceiver in self.sections.transceivers if transceiver.accepted]
+        """The sections whose tracks the answers accepted, of what the peer may receive."""
+        may = self._peer.may_subscribe
+        return [transceiver for transceiver in self.sections.transceivers if transceiver.accepted and may]
 
     # --- what it publishes -------------------------------------------------------------------------------------------
 
@@ -107,6 +110,18 @@ class Negotiation:
         self.sections.release(source)
         self._peer.publisher.end(source)
         self._peer.publisher.muted.discard(source)
+        self.changed()
+
+    def permit_publishing(self, may: bool) -> None:
+        """Offers to send what whoever may publish can always send; or ends all that it sends, now. How microphone and
+        camera are muted is kept for the time when it may publish again."""
+        if may:
+            self.sections.open(SOURCES)
+        else:
+            self.sections.shut()
+            for source in list(self._peer.publisher.published):
+                self._peer.publisher.end(source)
+            self._peer.publisher.muted &= {source for source, _ in SOURCES}
         self.changed()
 
     # --- offers ------------------------------------------------------------------------------------------------------

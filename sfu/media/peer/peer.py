@@ -83,6 +83,19 @@ class Peer(Transport):
             self.subscriber.tell_again()
             self.publisher.tell_again()
 
+    def permit(self, publish: bool, subscribe: bool) -> None:
+        """What it may do from now on. What it sends or gets without permission ends now, not with its next answer."""
+        if self.may_publish != publish:
+            self.may_publish = publish
+            self.negotiation.permit_publishing(publish)
+        if self.may_subscribe != subscribe:
+            self.may_subscribe = subscribe
+            if not subscribe:
+                for publication in self.negotiation.subscribed:
+                    publication.remove_down_track(self)
+                self.subscriber.take([], flows=self.outgoing is not None)
+            self.negotiation.changed()
+
     def tell_others(self) -> None:
         """Its publications have changed: the other peers get offers."""
         self.room.arrange()

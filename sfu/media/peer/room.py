@@ -47,6 +47,7 @@ class Room(Generic[M]):
     peers: dict[str, M] = field(default_factory=dict)  # by id
     speakers: Speakers = field(default_factory=Speakers)
     rank: dict[Video, int] = field(default_factory=dict)  # places of the videos in the order of lastn.py
+    first: str | None = None  # the peer whose camera comes first for everybody, whoever speaks
 
     @property
     def video_types(self) -> frozenset[int]:
@@ -77,6 +78,11 @@ class Room(Generic[M]):
             self.arrange()
         return change
 
+    def put_first(self, peer_id: str | None) -> None:
+        """This peer's camera comes first for everybody from now on; None: that of whoever speaks."""
+        self.first = peer_id
+        self.arrange()
+
     def arrange(self) -> None:
         """Tells each peer which videos it does not get now. A muted video, or one of which nothing has come, takes
         nobody's place."""
@@ -86,7 +92,8 @@ class Room(Generic[M]):
             for source, publication in peer.published.items()
             if publication.kind == "video" and publication.flows and not publication.muted
         ]
-        ranked = rank(videos, self.speakers.ranking)
+        first = [] if self.first is None else [self.first]
+        ranked = rank(videos, [*first, *(peer for peer in self.speakers.ranking if peer != self.first)])
         self.rank = {video: place for place, video in enumerate(ranked)}
         if not self.last_n:
             return

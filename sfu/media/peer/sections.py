@@ -115,12 +115,12 @@ Effect = Began | Ended | Accepted[T] | Refused[T]
 
 
 class Sections(Generic[T]):
-    """The sections of one peer. `sources` begin with one each; they keep their sections for good. `new_rtx_ssrc` gives
-    the SSRC of a track's retransmissions."""
+    """The sections of one peer. `sources` begin with one each; they keep their sections until `shut`. `new_rtx_ssrc`
+    gives the SSRC of a track's retransmissions."""
 
     def __init__(self, sources: Sequence[tuple[str, Kind]], new_rtx_ssrc: Callable[[T], int]) -> None:
         self.transceivers: list[Transceiver[T]] = [Transceiver(kind, True, source=source) for source, kind in sources]
-        self._permanent = len(sources)
+        self._permanent = {source for source, _ in sources}
         self._new_rtx_ssrc = new_rtx_ssrc
         self._in_flight: list[Planned[T]] | None = None
         self._claimed: dict[str, Kind] = {}  # sources that are to get a section
@@ -144,13 +144,26 @@ class Sections(Generic[T]):
 
     def release(self, source: str) -> None:
         """Gives the section of a source back, unless it is permanent. Raises BadSource if the source has none."""
-        if self._claimed.pop(source, None) is not None:
+        if source in self._permanent or self._claimed.pop(source, None) is not None:
             return
         index = next((i for i, one in enumerate(self.transceivers) if one.source == source), None)
         if index is None:
             raise BadSource
-        if index >= self._permanent:
-            self.transceivers[index].source, self.transceivers[index].settled = None, False
+        self.transceivers[index].source, self.transceivers[index].settled = None, False
+
+    def open(self, sources: Sequence[tuple[str, Kind]]) -> None:
+        """The peer may send from now on: these sources get sections that they keep, with the next offer."""
+        self._permanent = {source for source, _ in sources}
+        self._claimed.update(sources)
+
+    def shut(self) -> None:
+        """The peer may send nothing any more: no section is for a source. What it answers to an offer that is in
+        flight does not count."""
+        self._permanent = set()
+        self._claimed.clear()
+        for one in self.transceivers:
+            if one.receives and one.source is not None:
+                one.source, one.settled = None, False
 
     def plan(self, wanted: Iterable[T]) -> tuple[list[Planned[T]], list[Dropped[T]]]:
         """The sections of the next offer, which is in flight from now on, and the tracks that none of them brings any

@@ -776,3 +776,86 @@ def test_all_videos_are_forwarded_where_there_is_no_limit() -> None:
             assert not [e for e in control.seen if isinstance(e, bridge.Paused)]
 
     run(test)
+
+
+# --- permissions that change during the call --------------------------------------------------------------------------
+
+
+def test_who_may_not_publish_any_more_is_not_forwarded_and_may_publish_again() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (a, b):
+            await control.send(bridge.Permit("a", publish=False, subscribe=True))
+            assert control.worker.peers["a"].published == {}, "at once, whatever its client sends or answers"
+            ended = {(e.peer, e.source) for e in control.seen if isinstance(e, bridge.TrackEnded)}
+            ended |= {("a", (await control.event(bridge.TrackEnded, "a")).source) for _ in BOTH - {s for _, s in ended}}
+            assert ended == {("a", source) for source in BOTH}
+            before = control.worker.counters["packets_in"]
+            await a.send_rtp("microphone", 7, b"still sending")
+            await until(lambda: control.worker.counters["packets_in"] > before, "the packet came")
+            assert control.worker.peers["a"].published == {}
+            with_nothing = lambda: a.offer is not None and not a.offer.send  # noqa: E731
+            await until(with_nothing, "it is offered nothing to send in")
+            await control.send(bridge.Publish("a", "screen", "video"))
+            assert (await control.event(bridge.Refused, "a")).code == "not_allowed"
+
+            await control.send(bridge.Permit("a", publish=True, subscribe=True))
+            await until(lambda: set(control.worker.peers["a"].published) == BOTH, "it answers that it sends again")
+            await a.send_rtp("microphone", 8, b"heard again")
+            await b.takes_from("a")
+
+    run(test)
+
+
+def test_what_was_muted_stays_muted_for_who_may_publish_again() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b"):
+            for source in ("camera", "screen"):
+                await control.send(bridge.Mute("a", source, True))
+            await control.send(bridge.Permit("a", publish=False, subscribe=True))
+            await control.send(bridge.Permit("a", publish=True, subscribe=True))
+            await until(lambda: set(control.worker.peers["a"].published) == BOTH, "it sends again")
+            assert control.worker.peers["a"].published["camera"].muted
+            assert control.worker.peers["a"].publisher.muted == {"camera"}
+
+    run(test)
+
+
+def test_who_may_not_subscribe_any_more_gets_nothing_until_it_may_again() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a", "b") as (_, b):
+            tracks = control.worker.peers["a"].published.values()
+            assert all("b" in track.down_tracks for track in tracks)
+            await control.send(bridge.Permit("b", publish=True, subscribe=False))
+            assert not any("b" in track.down_tracks for track in tracks), "at once"
+            await until(lambda: b.offer is not None and not b.offer.receive, "nothing is offered to it")
+            assert not any("b" in track.down_tracks for track in tracks)
+            await control.send(bridge.Permit("b", publish=True, subscribe=True))
+            await b.takes_from("a")
+            assert all("b" in track.down_tracks for track in tracks)
+
+    run(test)
+
+
+def test_who_came_to_listen_may_publish_later() -> None:
+    async def test() -> None:
+        async with local_worker() as control, clients(control, "a"):
+            guest = await Client(control, "guest").start(publish=False)
+            await control.send(bridge.Permit("guest", publish=True, subscribe=True))
+            await until(lambda: set(control.worker.peers["guest"].published) == BOTH, "the guest sends")
+            await guest.aclose()
+
+    run(test)
+
+
+def test_the_one_in_the_spotlight_is_seen_by_all_whoever_speaks() -> None:
+    async def test() -> None:
+        async with local_worker(last_n=1) as control, clients(control, "a", "b", "c") as (_, b, _):
+            await control.send(bridge.Spotlight("c", True))
+            assert [forwarded(control, name) for name in "abc"] == [{"c"}, {"c"}, {"a"}]
+            async with beside(b.talk()):
+                await control.event(bridge.Speakers)
+                assert [forwarded(control, name) for name in "abc"] == [{"c"}, {"c"}, {"b"}]
+                await control.send(bridge.Spotlight("c", False))
+                assert forwarded(control, "a") == {"b"}
+
+    run(test)

@@ -49,6 +49,7 @@ class Jsep(RuleBasedStateMachine):
         self.offer: list[Planned[Track]] | None = None
         self.permanent = {source for source, _ in PERMANENT}
         self.released: set[str] = set()  # since the offer; their sections are no longer theirs
+        self.gone: set[str] = set()  # since the offer, as the peer may not send any more
         self.taken: set[Track] = set()
 
     # --- what is asked for --------------------------------------------------------------------------------------------
@@ -79,6 +80,20 @@ class Jsep(RuleBasedStateMachine):
             self.released.add(source)
             self.sources -= {source} - self.permanent
 
+    @precondition(lambda self: self.permanent)
+    @rule()
+    def shut(self) -> None:
+        self.sections.shut()
+        self.gone |= self.sources
+        self.sources, self.permanent = set(), set()
+
+    @precondition(lambda self: not self.permanent and len(self.sources) <= 2)
+    @rule()
+    def open(self) -> None:
+        self.sections.open(PERMANENT)
+        self.permanent = {source for source, _ in PERMANENT}
+        self.sources |= self.permanent
+
     @rule(tracks=st.sets(st.sampled_from(TRACKS)))
     def want(self, tracks: set[Track]) -> None:
         self.wanted = tracks
@@ -106,7 +121,7 @@ class Jsep(RuleBasedStateMachine):
                 idle[line] -= use is not None and self.uses[mid] is None
             else:
                 assert idle[line] == 0, "m-lines are reused before there are more"
-        self.offer, self.released = planned, set()
+        self.offer, self.released, self.gone = planned, set(), set()
 
     @precondition(lambda self: self.offer is not None)
     @rule(data=st.data())
@@ -119,6 +134,8 @@ class Jsep(RuleBasedStateMachine):
         for one, answer in zip(offer, answers, strict=True):
             if one.track is not None:
                 expected.append(Accepted(one.track, answer) if answer.receives else Refused(one.track))
+            elif one.source in self.gone:
+                continue
             elif one.source is not None and (one.source not in self.released or one.source in self.permanent):
                 expected.append(Began(one.source, one.kind, answer) if answer.sends else Ended(one.source))
         assert effects == expected
