@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 pytest_plugins = ["support.rest"]
 
 MAY: dict[str, set[str]] = {
-    "rooms:read": {"list_rooms", "get_room", "list_participants", "list_chat", "list_bans"},
+    "rooms:read": {
+        "list_rooms", "get_room", "list_participants", "get_participant", "list_lobby", "list_chat", "list_bans",
+    },
     "rooms:write": {
         "create_room", "change_room", "patch_room", "delete_room", "remove_participant", "mute_participant", "end_call",
-        "delete_line", "lift_ban",
+        "delete_line", "lift_ban", "change_participant", "turn_spotlight", "send_message", "add_line", "admit_all",
+        "admit_participant", "refuse_participant",
     },
-    "tokens:create": {"issue_token", "issue_tokens", "list_tokens", "get_token", "inspect_token", "revoke_token"},
+    "tokens:create": {
+        "issue_token", "issue_tokens", "list_tokens", "get_token", "inspect_token", "revoke_token", "move_participant",
+    },
     "history:read": {
         "list_sessions", "all_sessions", "get_session", "user_rooms", "room_days", "usage", "list_audit", "list_events",
     },
