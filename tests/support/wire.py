@@ -17,10 +17,13 @@ DEADLINE_S = 20.0
 
 @asynccontextmanager
 async def joined(
-    url: str, name: str = "alice", context: ssl.SSLContext | None = None, *, room: str = "team"
+    url: str, name: str = "alice", context: ssl.SSLContext | None = None, *, room: str = "team", token: str = ""
 ) -> AsyncIterator[Wire]:
-    """In a room of the server at `url` (http or https), with its welcome and its first offer read."""
-    async with connected(url, name, context, room=room) as wire:
+    """In a room of the server at `url` (http or https), with its welcome and its first offer read.
+
+    A `token` says by itself which room, and who.
+    """
+    async with connected(url, name, context, room=room, token=token) as wire:
         await wire.expect("welcome")
         await wire.expect("offer")
         yield wire
@@ -33,12 +36,14 @@ async def refused(url: str, name: str = "alice", *, room: str = "team") -> Any:
 
 
 @asynccontextmanager
-async def connected(url: str, name: str, context: ssl.SSLContext | None, *, room: str) -> AsyncIterator[Wire]:
+async def connected(
+    url: str, name: str, context: ssl.SSLContext | None, *, room: str, token: str = ""
+) -> AsyncIterator[Wire]:
     """With an open WebSocket from which nothing is read yet."""
     parts = urlsplit(url)
     host, port = str(parts.hostname), int(parts.port or 0)
     stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
-    resource = f"/ws?room={room}&username={name}"
+    resource = f"/ws?token={token}" if token else f"/ws?room={room}&username={name}"
     try:
         if parts.scheme == "https":
             stream = trio.SSLStream(stream, context or ssl.create_default_context(), server_hostname=host)
