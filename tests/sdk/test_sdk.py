@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.packages import Run, cases, example
+from support.receivers import Reply as Answer
 from support.receivers import receiving
 from support.waiting import until
 from support.wire import joined
@@ -200,3 +201,67 @@ async def test_everything_that_it_can_do(backend: Backend, language: str, sdk: R
         "gone": "room_not_found",
         "verified": ["room.ended"] * 3,
     }
+
+
+AGAIN = {
+    "python": """
+import os
+from sfu_rooms_client import ApiError, Client
+
+client = Client(os.environ["SFU_URL"], "x", timeout_s=1)
+print(client.tokens.issue("team", "alice")["token"])
+client.rooms.delete("team")
+for call in (client.rooms.delete, client.rooms.get, client.rooms.end_call, client.participants.list):
+    try:
+        call("other")
+    except ApiError as error:
+        print(error.status, error.code, error.retry_after)
+""",
+    "js": """
+import { Client } from 'sfu-rooms-client';
+
+const client = new Client(process.env.SFU_URL, 'x', { timeoutMs: 1000 });
+console.log((await client.tokens.issue('team', 'alice')).token);
+await client.rooms.delete('team');
+for (const call of [() => client.rooms.delete('other'), () => client.rooms.get('other'),
+  () => client.rooms.endCall('other'), () => client.participants.list('other')]) {
+  try {
+    await call();
+  } catch (error) {
+    console.log(error.status, error.code, error.retryAfter);
+  }
+}
+""",
+}
+
+
+@pytest.mark.soak
+async def test_what_it_sends_again(language: str, sdk: Run) -> None:
+    """To a server that fails in every way: what had no answer is repeated, what was refused is not."""
+    soon, late = (("Retry-After", "0"),), (("Retry-After", "3600"),)
+    running = Answer(409, soon, b'{"code": "idempotency_running"}')
+    answers = [
+        *(Answer(503, soon), Answer(0), running, Answer(201, (), b'{"token": "made"}')),
+        *(Answer(502, soon, b"<html>"), Answer(404)),
+        Answer(404, (), b'{"code": "room_not_found"}'),
+        Answer(302, (("Location", "http://127.0.0.1:9/"),)),
+        Answer(503, late, b"[]"),
+        *(Answer(429, soon, b'{"code": "too_many"}'),) * 4,
+    ]
+    left = iter(answers)
+    async with receiving(lambda message: next(left)) as receiver:
+        said = await sdk(AGAIN[language], SFU_URL=f"http://127.0.0.1:{receiver.port}")
+    none = {"python": "None", "js": "null"}[language]
+    late_s, soon_s = {"python": ("3600.0", "0.0"), "js": ("3600", "0")}[language]
+    assert said.splitlines() == [
+        "made",
+        f"404 room_not_found {none}",
+        f"302 http_error {none}",
+        f"503 http_error {late_s}",
+        f"429 too_many {soon_s}",
+    ]
+    assert len(receiver.got) == len(answers)
+    keys = [message.headers.get("idempotency-key") for message in receiver.got]
+    assert len(set(keys[:4])) == 1
+    assert keys[0]
+    assert keys[0] != keys[8]
