@@ -8,6 +8,8 @@ from typing import Any
 from sfu import __version__
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schemas import DEFINITIONS
+from sfu.api.validation import MAX_DEPTH
+from sfu.store.events import TYPES
 
 ABOUT = """\
 Rooms, join tokens and history of one company. Times are UTC, durations are in seconds. Errors are problems (RFC 9457)
@@ -62,7 +64,7 @@ _PATH: dict[str, Any] = {
 
 
 _EVENT: dict[str, Any] = {
-    "summary": "What a webhook is sent, signed as Standard Webhooks says",
+    "tags": ["webhooks"],
     "parameters": [
         {"name": name, "in": "header", "required": True, "schema": {"type": "string"}, "description": text}
         for name, text in {
@@ -77,6 +79,14 @@ _EVENT: dict[str, Any] = {
     },
     "responses": {"2XX": {"description": "It arrived."}, "410": {"description": "The webhook is paused at once."}},
 }
+_EXAMPLES: dict[str, Any] = {
+    "TokenRequest": {"room_id": "team-meeting", "user_name": "alice", "duration": 3600},
+    "TokenRequests": {"tokens": [{"room_id": "team-meeting", "user_name": name} for name in ("alice", "bob")]},
+    "RoomRequest": {"room_id": "team-meeting", "name": "Team meeting", "access": "token"},
+    "RoomChange": {"locked": True, "metadata": {"course": "B2"}},
+    "MuteRequest": {"source": "microphone"},
+}
+"""By the schema of the body; each is a valid request."""
 
 
 def document() -> dict[str, Any]:
@@ -89,9 +99,9 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "../.."}],  # relative to this document (OpenAPI 3.1, 4.8.5)
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
-        "webhooks": {"event": {"post": _EVENT}},
+        "webhooks": {kind: {"post": {"summary": text, **_EVENT}} for kind, text in TYPES.items()},
         "components": {
-            "schemas": DEFINITIONS,
+            "schemas": _schemas(),
             "securitySchemes": {
                 "apiKey": {"type": "http", "scheme": "bearer", "description": "A company's API key, `pk_…`."},
                 "adminKey": {"type": "http", "scheme": "bearer", "description": "The server's admin key, `ak_…`."},
@@ -104,6 +114,18 @@ def document() -> dict[str, Any]:
             },
         },
     }
+
+
+def _schemas() -> dict[str, Any]:
+    """The schemas that requests are validated with, and metadata as a free object.
+
+    Its values are defined by themselves, which generators of clients cannot follow; its limits are said in words.
+    """
+    schemas = {name: schema for name, schema in DEFINITIONS.items() if name != "MetadataValue"}
+    strict = schemas["Metadata"]
+    text = f"{strict['description']} Texts hold no U+0000; objects and arrays are nested at most {MAX_DEPTH} deep."
+    schemas["Metadata"] = {"type": "object", "description": text, "additionalProperties": True}
+    return schemas
 
 
 def _operation(route: Route) -> dict[str, Any]:
@@ -119,7 +141,9 @@ def _operation(route: Route) -> dict[str, Any]:
         | {str(status): _problem(status) for status in _refused(route)},
     }
     if route.body:
-        schema = {"schema": {"$ref": f"#/components/schemas/{route.body}"}}
+        schema: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{route.body}"}}
+        if route.body in _EXAMPLES:
+            schema["example"] = _EXAMPLES[route.body]
         content = dict.fromkeys(route.body_types, schema)
         operation["requestBody"] = {"required": True, "content": content}
     return operation
@@ -139,11 +163,24 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     for name, schema in route.query.items():
         found.append({"name": name, "in": "query", "required": False, "schema": schema})
     if route.if_match:
-        text = "The ETag of the room to change. If somebody else changed it since, the response is 412."
         found.append(
-            {"name": "If-Match", "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
+            _header_parameter(
+                "If-Match", "The ETag of the room to change. If somebody else changed it since, the response is 412."
+            )
         )
+    if route.method == "GET":
+        found.append(
+            _header_parameter("If-None-Match", "An ETag. If the answer is the same, it is 304, without a body.")
+        )
+    if route.method == "POST" and route.changes:
+        schema = {"type": "string", "maxLength": 255, "pattern": "^[!-~]+$"}
+        text = "A text of your own, such as a UUID: repeated with it, the request has its effect once."
+        found.append(_header_parameter("Idempotency-Key", text) | {"schema": schema})
     return found
+
+
+def _header_parameter(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
 
 
 def _refused(route: Route) -> list[int]:

@@ -1,6 +1,7 @@
 """Validation of requests against the schemas.
 
-The OpenAPI description shows the same data that requests are validated with, so the two cannot differ.
+The OpenAPI description shows the same data that requests are validated with, so the two cannot differ. Only metadata
+is described more simply than it is validated (openapi.py).
 """
 
 from __future__ import annotations

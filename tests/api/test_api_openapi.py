@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ from test_api_auth import REQUESTS
 
 from sfu.api import openapi
 from sfu.api.routes import PREFIX, ROUTES
+from sfu.api.schemas import DEFINITIONS
+from sfu.api.validation import check
 from sfu.store import Store
+from sfu.store.events import TYPES
 from sfu.web.app import SECURITY_HEADERS, public_dir
 
 if TYPE_CHECKING:
@@ -52,6 +56,27 @@ def test_every_reference_leads_somewhere() -> None:
     text = json.dumps(openapi.document())
     for name in re.findall(r'"#/components/schemas/(\w+)"', text):
         assert name in openapi.document()["components"]["schemas"]
+
+
+def test_generators_of_clients_can_read_it() -> None:
+    """No schema contains itself, every event is described, and the examples are valid requests."""
+    document = openapi.document()
+    schemas = document["components"]["schemas"]
+    sorter = TopologicalSorter(
+        {name: re.findall(r'"#/components/schemas/(\w+)"', json.dumps(one)) for name, one in schemas.items()}
+    )
+    sorter.prepare()  # raises CycleError
+    assert set(document["webhooks"]) == set(TYPES)
+    bodies = [
+        (content["schema"]["$ref"].rpartition("/")[2], content["example"])
+        for item in document["paths"].values()
+        for operation in item.values()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        if "example" in content
+    ]
+    assert {name for name, _ in bodies} == set(openapi._EXAMPLES)
+    for name, example in bodies:
+        check(DEFINITIONS[name], example)
 
 
 async def test_every_answer_is_as_documented(rest: Rest, store: Store, acme: Tenant, issue: Any) -> None:
