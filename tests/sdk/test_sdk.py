@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import urllib.parse
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from support import node
 from support.packages import Run, cases, example
 from support.receivers import Reply as Answer
 from support.receivers import receiving
@@ -57,7 +60,8 @@ async def test_what_its_readme_shows(backend: Backend, language: str, sdk: Run) 
 SURFACE = {
     "python": """
 import json, os, sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from pathlib import Path, timedelta
 from sfu_rooms_client import ApiError, Client, Unreachable, verify_webhook
 
 client = Client(os.environ["SFU_URL"] + "/", os.environ["KEY"])
@@ -265,3 +269,35 @@ async def test_what_it_sends_again(language: str, sdk: Run) -> None:
     assert len(set(keys[:4])) == 1
     assert keys[0]
     assert keys[0] != keys[8]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("language", ["js"])
+async def test_its_types_fit_what_it_does(sdk: Run, tmp_path: Path) -> None:
+    """The program above, as TypeScript sees it; that of Python is checked by mypy with all others."""
+    node.package("typescript/package.json")
+    (tmp_path / "node.d.ts").write_text("declare module 'node:fs'; declare const process: any;")
+    programs = {"right.js": SURFACE["js"], "readme.js": example("js", 0), "receive.js": example("js", 1)}
+    programs |= {"wrong.ts": "import { Client } from 'sfu-rooms-client';\nnew Client('', '').rooms.create(7);"}
+    for name, program in programs.items():
+        (tmp_path / name).write_text(program)
+    options = (
+        "--ignoreConfig",
+        "--noEmit",
+        "--checkJs",
+        "--strict",
+        "false",
+        "--target",
+        "es2024",
+        "--module",
+        "nodenext",
+    )
+    done = await trio.run_process(
+        [str(node.MODULES / ".bin/tsc"), *options, "node.d.ts", *programs],
+        cwd=tmp_path,
+        capture_stdout=True,
+        check=False,
+    )
+    (line,) = done.stdout.decode().splitlines()
+    assert line.startswith("wrong.ts(2,")
+    assert "'number' is not assignable" in line
