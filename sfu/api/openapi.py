@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -121,11 +122,21 @@ def _schemas() -> dict[str, Any]:
 
     Its values are defined by themselves, which generators of clients cannot follow; its limits are said in words.
     """
-    schemas = {name: schema for name, schema in DEFINITIONS.items() if name != "MetadataValue"}
+    schemas = {name: _opened(schema) for name, schema in DEFINITIONS.items() if name != "MetadataValue"}
     strict = schemas["Metadata"]
     text = f"{strict['description']} Texts hold no U+0000; objects and arrays are nested at most {MAX_DEPTH} deep."
     schemas["Metadata"] = {"type": "object", "description": text, "additionalProperties": True}
     return schemas
+
+
+def _opened(schema: Any) -> Any:
+    """The schema without references to MetadataValue: what is not described may be any JSON."""
+    if isinstance(schema, list):
+        return [_opened(one) for one in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    any_json = schema.get("$ref") == "#/components/schemas/MetadataValue"
+    return {name: _opened(one) for name, one in schema.items() if not (any_json and name == "$ref")}
 
 
 def _operation(route: Route) -> dict[str, Any]:
@@ -172,7 +183,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         found.append(
             _header_parameter("If-None-Match", "An ETag. If the answer is the same, it is 304, without a body.")
         )
-    if route.method == "POST" and route.changes:
+    if route.method == "POST" and route.changes and route.access != "admin":
         schema = {"type": "string", "maxLength": 255, "pattern": "^[!-~]+$"}
         text = "A text of your own, such as a UUID: repeated with it, the request has its effect once."
         found.append(_header_parameter("Idempotency-Key", text) | {"schema": schema})

@@ -115,8 +115,12 @@ class Participants extends Resource {
 }
 
 class Sessions extends Resource {
-  list(roomId) {
-    return this.transport.pages(`/rooms/${segment(roomId)}/sessions`);
+  list(filters = {}) {
+    return this.transport.pages('/sessions', filters);
+  }
+
+  get(sessionId) {
+    return this.ask('GET', `/sessions/${segment(sessionId)}`);
   }
 
   async roomsOf(userName) {

@@ -221,8 +221,9 @@ export class Client {
   };
 
   readonly sessions: {
-    /** Past and present stays in a room, newest first. */
-    list(roomId: string): AsyncIterableIterator<Session>;
+    /** Past and present stays, newest first. `user` is a name, or your id of the person. */
+    list(filters?: { room?: string; user?: string; state?: string }): AsyncIterableIterator<Session>;
+    get(sessionId: string): Promise<Session>;
     /** The rooms somebody is in now. */
     roomsOf(userName: string): Promise<UserRoom[]>;
   };

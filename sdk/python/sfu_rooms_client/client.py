@@ -150,9 +150,12 @@ class Participants(_Resource):
 
 
 class Sessions(_Resource):
-    def list(self, room_id: str) -> Iterator[Session]:
-        """Past and present stays in a room, newest first."""
-        return self._transport.pages(f"/rooms/{segment(room_id)}/sessions")
+    def list(self, room: str | None = None, *, user: str | None = None, state: str | None = None) -> Iterator[Session]:
+        """Past and present stays in a room, or in all, newest first. `user` is a name, or your id of the person."""
+        return self._transport.pages("/sessions", {"room": room, "user": user, "state": state})
+
+    def get(self, session_id: str) -> Session:
+        return cast(Session, self._transport.send("GET", f"/sessions/{segment(session_id)}").body)
 
     def rooms_of(self, user_name: str) -> Sequence[UserRoom]:
         """The rooms somebody is in now."""
