@@ -60,8 +60,7 @@ async def test_what_its_readme_shows(backend: Backend, language: str, sdk: Run) 
 SURFACE = {
     "python": """
 import json, os, sys
-from datetime import UTC, datetime
-from pathlib import Path, timedelta
+from datetime import UTC, datetime, timedelta
 from sfu_rooms_client import ApiError, Client, Unreachable, verify_webhook
 
 client = Client(os.environ["SFU_URL"] + "/", os.environ["KEY"])
