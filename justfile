@@ -12,7 +12,7 @@ _list:
 run *options: setup
     @exec {{ bin }}/sfu serve "$@"
 
-# Run the tests, but for those that take long; options go to pytest. Installs missing browsers if this is root on Debian
+# Run the tests, but for those that take long; options go to pytest. Installs missing browsers and nftables if this is root on Debian
 [no-exit-message]
 test *options: _dev _browsers
     @exec {{ bin }}/pytest -n auto --dist loadgroup -m 'not soak' "$@"
@@ -105,12 +105,14 @@ _browsers:
         missing=""
         need chromium-headless-shell chromium chromium-browser google-chrome-stable
         need firefox-esr firefox
+        need iproute2 ip
+        need nftables nft
     }
     look
     if [ "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-        echo "Installing$missing for the browser tests ..." >&2
+        echo "Installing$missing for the tests ..." >&2
         apt-get -qq update > /dev/null
         for package in $missing; do DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$package" > /dev/null; done
         look
     fi
-    if [ "$missing" ]; then echo "sfu: the browser tests need more: sudo apt install$missing" >&2; fi
+    if [ "$missing" ]; then echo "sfu: some tests need more: sudo apt install$missing" >&2; fi

@@ -28,6 +28,8 @@ COMMANDS: list[bridge.Command] = [
     bridge.Sizes("p1", "camera", (bridge.LayerSize("q", 320, 180, 150_000),)),
     bridge.RestartIce("p1"),
     bridge.LogLevel("debug"),
+    bridge.Permit("p1", True, False),
+    bridge.Spotlight("p1", True),
     bridge.Hold("p1", True),
     bridge.Leave("p1"),
 ]

@@ -110,15 +110,14 @@ class Postgres:
         async with self._connected() as connection:
             await connection.execute(statement)
 
-    async def _look(self) -> str | None:
+    async def _look(self) -> str:
         async with self._connected() as connection:
-            shape: str | None = await connection.fetchval(SHAPE)
-            return shape
+            return await _shape(connection)
 
     async def _clear(self) -> bool:
         """Deletes all rows, or else all tables if they are not those of the schema; returns whether they are."""
         async with self._connected() as connection:
-            as_made = self._shape is not None and await connection.fetchval(SHAPE) == self._shape
+            as_made = self._shape is not None and await _shape(connection) == self._shape
             if as_made:
                 tables = [row["tablename"] for row in await connection.fetch(TABLES)]
                 deletes = [f"DELETE FROM {table}" for table in tables]  # quicker than TRUNCATE, which makes new files
@@ -134,6 +133,14 @@ class Postgres:
             yield connection
         finally:
             await connection.close()
+
+
+async def _shape(connection: asyncpg.Connection) -> str:
+    """The tables as they are, and the steps that they are said to have had."""
+    tables = await connection.fetchval(SHAPE)
+    known = await connection.fetchval("SELECT to_regclass('schema_steps')")
+    steps = await connection.fetchval("SELECT string_agg(title, ',' ORDER BY step) FROM schema_steps") if known else ""
+    return f"{tables} {steps}"
 
 
 @contextmanager
