@@ -121,9 +121,9 @@ def _view(
         key_is(caller.by.get("key") or caller.author.id)
         limit(caller)
         query = _query(route)
-        body = check(DEFINITIONS[route.body], await _body(route)) if route.body else {}
+        body = check(DEFINITIONS[route.body], await _body(route)) if route.body else await _no_body()
         if_match = ",".join(headers.getlist("If-Match")) or None if route.if_match else None
-        asked = ApiRequest(caller.company, caller.author, path, query, body, if_match)
+        asked = ApiRequest(caller.company, caller.author, path, query, body, if_match, scopes=caller.scopes)
         answer = await once.handle(route, asked, handle, headers.getlist("Idempotency-Key"))
         if route.changes and answer.changed:
             audit.info(
@@ -172,6 +172,8 @@ def _query(route: Route) -> dict[str, Any]:
 async def _body(route: Route) -> Any:
     """The parsed JSON body. Raises BadBody or BodyNotJson, or answers 413 beyond `config.body_bytes`."""
     raw = cast(bytes, await request.get_data(cache=False))
+    if not raw and not request.mimetype and not DEFINITIONS[route.body].get("required"):
+        return {}  # every field has a default
     if request.mimetype not in route.body_types:
         raise BodyNotJson
 
@@ -182,6 +184,14 @@ async def _body(route: Route) -> Any:
         return json.loads(raw.decode("utf-8"), parse_constant=refuse)  # Python accepts NaN, JSON does not
     except (ValueError, RecursionError):
         raise BadBody from None
+
+
+async def _no_body() -> dict[str, Any]:
+    """Raises BadField if there is one: whoever sends fields to a request that takes none means something."""
+    raw = cast(bytes, await request.get_data(cache=False))
+    if raw.strip() not in (b"", b"{}", b"null"):
+        raise BadField("body", "must be empty: this request takes its parameters in the query")
+    return {}
 
 
 def _refuse(refusal: Refusal) -> Response:

@@ -8,7 +8,7 @@ one works whatever else comes from there, for example from other people behind t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -52,6 +52,7 @@ class Caller:
     company: Company
     by: dict[str, str]
     author: Author
+    scopes: Collection[str] = ()
 
 
 class Auth:
@@ -98,7 +99,7 @@ class Auth:
         self._store.keys.used(key)
         author = Author("admin" if company is None else "key", key.id, key.prefix, address, request_id())
         named = {} if company is None else {"company": quoted(company.name)}
-        return Caller(company or NO_COMPANY, named | {"key": key.prefix}, author)
+        return Caller(company or NO_COMPANY, named | {"key": key.prefix}, author, key.scopes)
 
     async def _moderated(self, token: str, room_id: str | None, address: str) -> Caller:
         if not is_jwt(token):

@@ -25,9 +25,9 @@ class ScopeMissing(Refusal):
 
     code, status = "scope_missing", 403
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, scope: str, why: str = "") -> None:
         self.scope = scope
-        super().__init__(f"The API key does not have the scope `{scope}`. `admin` includes it.")
+        super().__init__(f"{why} The API key does not have the scope `{scope}`. `admin` includes it.".lstrip())
 
     @property
     def members(self) -> dict[str, str]:

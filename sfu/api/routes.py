@@ -12,6 +12,7 @@ from sfu.api.schemas.audit import ACTION
 from sfu.api.schemas.common import DATE, FORMAT, IF_EXISTS, LIMIT, MONTH, NAME, PAGED, Schema, described, sorted_by
 from sfu.api.schemas.history import STATE as SESSION_STATE
 from sfu.api.schemas.history import ZONE
+from sfu.api.schemas.keys import TOKENS
 from sfu.api.schemas.tokens import STATE
 from sfu.api.schemas.webhooks import AFTER, OVERLAP, SINCE, STATES
 from sfu.api.times import INSTANT
@@ -142,7 +143,7 @@ ROUTES = (
     Route("list_chat", "GET", "/rooms/{room_id}/chat", "calls", "The chat that is kept, newest first",
           access="moderator", query=PAGED, answer="ChatLines", rows="ChatLine", scope="rooms:read"),
     Route("add_line", "POST", "/rooms/{room_id}/chat", "calls",
-          "Write a line in the chat, as the company", 201, access="moderator", body="LineRequest", answer="ChatLine",
+          "Write a line in the chat, as the company", 201, body="LineRequest", answer="ChatLine",
           not_found=True, conflict=True, scope="rooms:write"),
     Route("delete_line", "DELETE", "/rooms/{room_id}/chat/{line_id}", "calls",
           "Delete a chat line, and its file", 204, access="moderator", not_found=True, scope="rooms:write"),
@@ -180,8 +181,9 @@ ROUTES = (
     Route("rotate_key", "POST", "/keys/{key_id}/rotate", "keys",
           "Create a key in place of this one, which works for a while beside it", 201, body="RotateRequest",
           answer="NewKey", not_found=True, conflict=True, scope="admin"),
-    Route("revoke_key", "DELETE", "/keys/{key_id}", "keys", "Revoke a key for good", 204, not_found=True,
-          scope="admin"),
+    Route("revoke_key", "DELETE", "/keys/{key_id}", "keys",
+          "Revoke a key for good, and with `tokens=revoke` all tokens that it issued", 204, query={"tokens": TOKENS},
+          not_found=True, scope="admin"),
     Route("list_companies", "GET", "/companies", "companies", "Companies by name", access="admin", query=PAGED,
           answer="Companies", rows="Company"),
     Route("create_company", "POST", "/companies", "companies",

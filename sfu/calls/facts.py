@@ -50,8 +50,14 @@ def ended(store: Store, company_id: str, room_id: str, author: Author, *, people
 def waiting(store: Store, waiter: Waiter) -> None:
     """Somebody came to the lobby of a room."""
     entry = waiter.entry
-    data = {"id": waiter.id, "user_name": entry.user_name}
+    data = _waiter(waiter)
     store.trail.later(SERVER, None, Event("lobby.waiting", entry.company_id, entry.room_id, data, entry.user_name))
+
+
+def _waiter(waiter: Waiter) -> dict[str, Any]:
+    grant = waiter.entry.grant
+    known = {"user_id": grant.user_id or None, "token_id": grant.id} if grant else {"user_id": None, "token_id": None}
+    return {"id": waiter.id, "user_name": waiter.entry.user_name, **known}
 
 
 def waited(store: Store, waiter: Waiter) -> None:
@@ -59,7 +65,7 @@ def waited(store: Store, waiter: Waiter) -> None:
     entry, author = waiter.entry, waiter.by
     admitted = waiter.decided.is_set() and waiter.error is None and not waiter.left
     kind = "lobby.admitted" if admitted else "lobby.refused"
-    data = {"id": waiter.id, "user_name": entry.user_name}
+    data = _waiter(waiter)
     if not admitted:
         data["reason"] = waiter.error.code if waiter.error else "left"
     where = (entry.company_id, entry.room_id)

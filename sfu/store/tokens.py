@@ -159,12 +159,39 @@ class Tokens:
                 row = await statements.one(self.GET, **key)
                 return Token.of(row) if row else None
             token = Token.of(row)
-            await audit.record(statements, now, author, _change("token.revoked", token, _shown(token), None))
-            about = {"id": token.id, "by": author.shown}
-            await events.record(statements, now, Event("token.revoked", company_id, token.room_id, about))
+            await _tell_revoked(statements, now, author, token)
             return token
 
         return await self._database.transaction(work)
+
+    REVOKE_OF_KEY = """
+        UPDATE tokens SET revoked_at = :now
+        WHERE company_id = :company_id AND revoked_at IS NULL AND expires_at > :now AND CAST(id AS TEXT) IN (
+            SELECT target FROM audit_entries
+            WHERE company_id = :company_id AND by_kind = 'key' AND by_id = :key_id AND action = 'token.issued'
+        ) RETURNING *
+    """
+
+    async def revoke_of_key(self, company_id: str, key_id: str, author: Author = SERVER) -> tuple[str, ...]:
+        """Revokes all tokens that an API key issued, as far as the audit log goes back. Returns their ids."""
+        now, known = self._clock(), canonical_id(key_id)
+
+        async def work(statements: Statements) -> tuple[str, ...]:
+            rows = await statements.all(self.REVOKE_OF_KEY, company_id=company_id, key_id=known, now=now)
+            revoked = [Token.of(row) for row in rows]
+            await _tell_revoked(statements, now, author, *revoked)
+            return tuple(token.id for token in revoked)
+
+        return await self._database.transaction(work)
+
+
+async def _tell_revoked(statements: Statements, now: datetime, author: Author, *revoked: Token) -> None:
+    if not revoked:
+        return
+    changes = [_change("token.revoked", token, _shown(token), None) for token in revoked]
+    await audit.record(statements, now, author, *changes)
+    about = [(token.room_id, {"id": token.id, "by": author.shown}) for token in revoked]
+    await events.record(statements, now, *(Event("token.revoked", revoked[0].company_id, *one) for one in about))
 
 
 def statement(wanted: Wanted) -> str:

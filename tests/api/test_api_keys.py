@@ -43,6 +43,39 @@ async def test_a_key_is_shown_once(rest: Rest, acme: Tenant, clock: Any) -> None
     assert acme.key not in table
 
 
+async def test_tokens_of_a_leaked_key_are_revoked_with_it(rest: Rest, store: Store, acme: Tenant) -> None:
+    """Those that it issued, bookings ahead as well, and no others; a key with the right to issue only does no more."""
+    leaked = (await rest("POST", "/keys", {"name": "site", "scopes": ["tokens:create", "rooms:write"]})).json
+    wanted = {"room_id": "team", "user_name": "eve"}
+    ahead = {**wanted, "not_before": "2026-06-01T00:00:00Z", "permissions": {"moderate": True}}
+    one = (await rest("POST", "/tokens", wanted, key=leaked["key"])).json["id"]
+    two = (await rest("POST", "/tokens/bulk", {"tokens": [ahead]}, key=leaked["key"])).json["items"][0]["id"]
+    other = (await rest("POST", "/tokens", wanted)).json["id"]
+    assert (await rest("DELETE", f"/keys/{leaked['id']}?tokens=revoke")).status == 204
+    states = [(await rest("GET", f"/tokens/{token_id}")).json["state"] for token_id in (one, two, other)]
+    assert states == ["revoked", "revoked", "valid"]
+    told = (await rest("GET", "/audit?action=token.revoked")).json["items"]
+    assert {entry["target"] for entry in told} == {one, two}
+    events = (await rest("GET", "/events?after=0&type=token.revoked")).json["items"]
+    assert len(events) == 2
+
+
+async def test_who_may_only_issue_tokens_issues_none_that_moderate(rest: Rest) -> None:
+    key = (await rest("POST", "/keys", {"name": "site", "scopes": ["tokens:create"]})).json["key"]
+    wanted = {"room_id": "team", "user_name": "eve", "permissions": {"moderate": True}}
+    for path, body in (("/tokens", wanted), ("/tokens/bulk", {"tokens": [wanted]})):
+        refused = await rest("POST", path, body, key=key)
+        assert (refused.status, refused.code, refused.json["scope"]) == (403, "scope_missing", "rooms:write")
+
+
+async def test_a_body_may_be_left_out_if_it_needs_nothing_and_is_refused_where_there_is_none(rest: Rest) -> None:
+    made = (await rest("POST", "/keys", {"name": "ci", "scopes": ["rooms:read"]})).json
+    assert (await rest("POST", f"/keys/{made['id']}/rotate")).status == 201
+    refused = await rest("DELETE", f"/keys/{made['id']}", {"tokens": "revoke"})
+    assert (refused.status, refused.code, refused.json["field"]) == (422, "bad_field", "body")
+    assert (await rest("GET", f"/keys/{made['id']}")).json["revoked_at"] is None
+
+
 async def test_a_key_is_changed_rotated_and_revoked(rest: Rest, clock: Any) -> None:
     made = (await rest("POST", "/keys", {"name": "ci", "scopes": ["rooms:read"]})).json
     path = f"/keys/{made['id']}"

@@ -135,6 +135,7 @@ async def test_a_backend_sees_who_waits_and_decides(server: Server, api: Api) ->
             waiting = (await api("GET", "/lobby")).json["items"]
             ids = {one["user_name"]: one["id"] for one in waiting}
             assert ids.keys() == {"ann", "ben", "cas"}
+            assert {(one["user_id"], one["token_id"]) for one in waiting} == {("", None)}
             assert (await api("POST", f"/lobby/{ids['ann']}/refuse")).status == 204
             await ann.expect_bye("lobby_refused", 4403, rejoin=False)
             assert (await api("POST", f"/lobby/{ids['ben']}/admit")).status == 204

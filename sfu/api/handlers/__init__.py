@@ -35,7 +35,7 @@ def handlers_of(
         CallHandlers(store, calls),
         ConductHandlers(store, calls),
         HistoryHandlers(store, clock),
-        KeyHandlers(store),
+        KeyHandlers(store, calls),
         CompanyHandlers(store, clock),
         AuditHandlers(store),
         WebhookHandlers(store, allow_private=allow_private),

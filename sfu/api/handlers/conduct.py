@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from sfu.api.handlers.calls import line_of, participant
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, check_here, found_room, moment, place_of
-from sfu.api.refusals import BadField, ParticipantNotFound, WaiterNotFound
+from sfu.api.refusals import BadField, ParticipantNotFound, ScopeMissing, WaiterNotFound
 from sfu.calls.lobby import Waiter
 from sfu.calls.registry import Seat
 from sfu.logs import quoted
@@ -16,8 +17,20 @@ from sfu.protocol.client_messages import CHAT_BYTES
 from sfu.refusals import NoCall, RoomElsewhere
 from sfu.store import Store
 from sfu.store.records import Line
+from sfu.tenancy.scopes import allows
 
 DATA_BYTES = 1 << 14
+
+
+def _waiting(waiter: Waiter) -> dict[str, Any]:
+    grant = waiter.entry.grant
+    return {
+        "id": waiter.id,
+        "user_name": waiter.entry.user_name,
+        "user_id": grant.user_id if grant else "",
+        "token_id": grant.id if grant else None,
+        "waiting_since": moment(_whole_ms(waiter.since)),
+    }
 
 
 class ConductHandlers:
@@ -47,6 +60,8 @@ class ConductHandlers:
         if (server := await self._store.sessions.elsewhere(call.company.id, to)) is not None:
             raise RoomElsewhere(server)
         may = replace(seat.peer.permissions, **({"moderate": False} | call.body.get("permissions", {})))
+        if may.moderate and not allows(call.scopes, "rooms:write"):
+            raise ScopeMissing("rooms:write", "A token with `moderate` changes its room.")
         grant = await self._conduct.moves.move(call.company, seat, to, may, call.author)
         about = {"name": quoted(seat.peer.name), "to": quoted(to), "token": grant.id}
         return ApiResponse(about=about)
@@ -111,11 +126,7 @@ class ConductHandlers:
         waiting = self._conduct.waiting(*place_of(call))
         if not waiting:
             await check_here(self._store, call)
-        items = [
-            {"id": one.id, "user_name": one.entry.user_name, "waiting_since": moment(_whole_ms(one.since))}
-            for one in waiting
-        ]
-        return ApiResponse({"items": items})
+        return ApiResponse({"items": [_waiting(one) for one in waiting]})
 
     async def admit_all(self, call: ApiRequest) -> ApiResponse:
         await found_room(self._store, call)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sfu.api.handlers.requests import ApiRequest, ApiResponse, plain
+from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, plain
 from sfu.api.times import instant
 from sfu.store import Store
 from sfu.store.keys import Key
 
 
 class KeyHandlers:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, calls: Calls) -> None:
         self._store = store
+        self._calls = calls
 
     async def list_keys(self, call: ApiRequest) -> ApiResponse:
         page = await self._store.keys.list(call.company.id, cursor=call.query.get("cursor"), limit=call.query["limit"])
@@ -42,7 +43,12 @@ class KeyHandlers:
 
     async def revoke_key(self, call: ApiRequest) -> ApiResponse:
         changed = await self._store.keys.revoke(call.company.id, call.path["key_id"], author=call.author)
-        return ApiResponse(changed=changed)
+        if call.query["tokens"] == "keep":
+            return ApiResponse(changed=changed)
+        revoked = await self._store.tokens.revoke_of_key(call.company.id, call.path["key_id"], call.author)
+        for token_id in revoked:
+            self._calls.end_token(token_id)
+        return ApiResponse(changed=changed or bool(revoked), about={"tokens": str(len(revoked))})
 
 
 def _changes(body: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -66,6 +66,8 @@ class ApiRequest:
     body: Mapping[str, Any]
     if_match: str | None
     once: str | None = None
+    scopes: Collection[str] = ()
+    """Of the API key that asks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sfu.api.handlers.requests import ApiRequest, ApiResponse, Calls, moment, narrowed, plain
-from sfu.api.refusals import BadField, TokenNotFound
+from sfu.api.refusals import BadField, ScopeMissing, TokenNotFound
 from sfu.api.times import instant
 from sfu.calls.admission import verified
 from sfu.errors import Removed, SfuError
@@ -21,6 +21,7 @@ from sfu.store.tokens import State, held_against
 from sfu.tenancy import tokens
 from sfu.tenancy.grants import AHEAD_DAYS
 from sfu.tenancy.keys import KEY_BYTES, Secret
+from sfu.tenancy.scopes import allows
 
 
 class TokenHandlers:
@@ -58,6 +59,9 @@ class TokenHandlers:
             raise BadField(f"{place}user_name", "is missing")
         if None not in (name, other) and name != other:
             raise BadField(f"{place}name", "is another word for user_name: give one of them")
+        permissions = tokens.Permissions.of(wanted.get("permissions", {}))
+        if permissions.moderate and not allows(call.scopes, "rooms:write"):
+            raise ScopeMissing("rooms:write", "A token with `moderate` changes its room.")
         start = self._start(wanted, place)
         grant = tokens.grant(
             company_id=call.company.id,
@@ -65,7 +69,7 @@ class TokenHandlers:
             user_name=name or other or "",
             duration_s=wanted["duration"],
             now=self._clock(),
-            permissions=tokens.Permissions.of(wanted.get("permissions", {})),
+            permissions=permissions,
             token_id=token_id,
             not_before=start,
             user_id=wanted["user_id"],

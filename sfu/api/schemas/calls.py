@@ -60,7 +60,13 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         ),
     ),
     "Delivered": record(delivered=described(COUNT, "To how many connected participants it was sent.")),
-    "Waiter": record(id=STRING, user_name=STRING, waiting_since=TIME),
+    "Waiter": record(
+        id=STRING,
+        user_name=STRING,
+        user_id=described(STRING, "Of their token; empty if it has none."),
+        token_id=described(nullable(ID), "Null: they came without a token."),
+        waiting_since=TIME,
+    ),
     "Lobby": record(items={"type": "array", "items": {"$ref": "#/components/schemas/Waiter"}}),
     "Admitted": record(admitted=COUNT),
     "LineRequest": record(

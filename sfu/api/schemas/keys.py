@@ -52,3 +52,9 @@ DEFINITIONS: Mapping[str, dict[str, Any]] = {
         },
     ),
 }
+TOKENS: Schema = {
+    "type": "string",
+    "enum": ["keep", "revoke"],
+    "default": "keep",
+    "description": "What becomes of tokens that the key issued: `revoke` also ends calls of who entered with them.",
+}
