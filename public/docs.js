@@ -1,85 +1,129 @@
 /** Renders /api/v1/openapi.json as a readable page. All content is set as text, never as HTML. */
 
-const make = (tag, attributes = {}, ...children) => {
-  const element = Object.assign(document.createElement(tag), attributes);
-  element.append(...children);
-  return element;
-};
-const nameOf = (ref) => ref.split('/').at(-1);
-const linkTo = (name) => make('a', { href: `#${name}`, textContent: name });
+import { code, folded, linkTo, make, prose, row, table } from './docs/make.js';
+import { curlOf } from './docs/request.js';
+import { Schemas, typeOf } from './docs/schema.js';
+import { searchable } from './docs/search.js';
+import { tryForm } from './docs/try.js';
+import { copyText } from './ui/here.js';
 
-/** A short description of the values that a schema accepts: a string or a node. */
-function typeOf(schema) {
-  if (schema.$ref) return linkTo(nameOf(schema.$ref));
-  if (schema.anyOf) return 'any JSON';
-  if (schema.enum) return schema.enum.join(' or ');
-  const types = [schema.type ?? 'anything'].flat();
-  if (types.includes('array') && schema.items) return make('span', {}, 'list of ', typeOf(schema.items));
-  const words = types.map((type) => (type === 'string' && schema.format ? schema.format : type)).join(' or ');
-  const { minimum, maximum } = schema;
-  const range = maximum === undefined ? '' : `, ${minimum ?? 0} to ${maximum}`;
-  const length = schema.maxLength ? `, up to ${schema.maxLength} characters` : '';
-  return words + range + length + (schema.default === undefined ? '' : `, ${JSON.stringify(schema.default)} by default`);
-}
+const KEYS = { apiKey: 'an API key', adminKey: 'an admin key', moderatorToken: 'a token with `moderate` for this room' };
 
-const row = (name, type, text) => make('tr', {}, make('th', { scope: 'row' }, make('code', { textContent: name })), make('td', {}, type), make('td', { textContent: text ?? '' }));
-const table = (caption, rows) => make('table', {}, make('caption', { textContent: caption }), make('tbody', {}, ...rows));
-
-function showOperation(path, method, operation) {
-  const article = make('article', { id: operation.operationId });
-  const title = make('h3', {}, make('span', { className: 'method', textContent: method.toUpperCase() }), make('code', { textContent: path }));
-  article.append(title, make('p', { textContent: operation.summary }));
+function authorization(operation) {
   const schemes = operation.security.flatMap((one) => Object.entries(one));
-  const keys = { apiKey: 'an API key', adminKey: 'an admin key', moderatorToken: 'a token with moderate for this room' };
-  const named = schemes.map(([name, scopes]) => [keys[name], ...scopes.map((scope) => `with the scope ${scope}`)].join(' '));
-  article.append(make('p', { textContent: named.length ? `Requires the header Authorization: Bearer, and ${named.join(' or ')}.` : 'No authorization required.' }));
-  if (operation.parameters.length) {
-    const rows = operation.parameters.map(({ name, in: where, schema, description }) => row(name, typeOf(schema), [`in the ${where}`, description ?? schema.description].filter(Boolean).join(': ')));
-    article.append(table('Parameters', rows));
-  }
-  const body = operation.requestBody?.content['application/json'].schema;
-  if (body) article.append(make('p', {}, 'Body: ', typeOf(body)));
-  const answers = Object.entries(operation.responses).map(([status, { description, content = {} }]) => {
+  const named = schemes.map(([name, scopes]) => [KEYS[name], ...scopes.map((scope) => `with the scope \`${scope}\``)].join(' '));
+  return named.length ? `Requires the header \`Authorization: Bearer\`, and ${named.join(' or ')}.` : 'No authorization required.';
+}
+
+/** The request to begin with: the document's example, or one made from the schema. */
+function firstRequest(path, method, operation, schemas) {
+  const [type, content] = Object.entries(operation.requestBody?.content ?? {})[0] ?? [''];
+  const body = content && JSON.stringify(content.example ?? schemas.example(content.schema), null, 2);
+  const needed = operation.parameters.filter(({ required }) => required);
+  const values = needed.map(({ name, in: where, schema }) => ({ name, in: where, value: String(schemas.example(schema, name)) }));
+  return { method: method.toUpperCase(), path, values, type, body, key: operation.security.length > 0 };
+}
+
+function parameters(operation, schemas) {
+  if (!operation.parameters.length) return [];
+  const text = ({ in: where, description, schema }) => [`in the ${where}`, description ?? schemas.resolve(schema).description].filter(Boolean).join(': ');
+  return [table('Parameters', operation.parameters.map((one) => row(code(one.name), typeOf(one.schema), prose(text(one)))))];
+}
+
+function bodies(operation, schemas) {
+  const shown = [];
+  const body = Object.values(operation.requestBody?.content ?? {})[0]?.schema;
+  if (body) shown.push(make('p', {}, 'Body: ', typeOf(body)), table('Fields of the body', schemas.rows(body)));
+  const refused = [];
+  for (const [status, { description, content = {} }] of Object.entries(operation.responses)) {
     const schema = Object.values(content)[0]?.schema;
-    return row(status, schema ? typeOf(schema) : '', description);
+    if (Number(status) >= 300) {
+      refused.push(row(code(status), schema ? typeOf(schema) : '', prose(description)));
+      continue;
+    }
+    shown.push(make('p', {}, `Response: ${status} ${description}`, ...(schema ? [', ', typeOf(schema)] : [])));
+    const rows = schema ? schemas.rows(schema) : [];
+    if (rows.length) shown.push(folded(`Fields of the response (${rows.length})`, table('Fields of the response', rows)));
+  }
+  return [...shown, folded('Other responses', table('Other responses', refused))];
+}
+
+function example(first, operation, codes) {
+  const curl = make('pre', { className: 'curl', textContent: curlOf(first), tabIndex: 0 });
+  const copy = make('button', { type: 'button', className: 'copy', textContent: 'Copy' });
+  copy.addEventListener('click', async () => {
+    const copied = await copyText(curl.textContent);
+    if (!copied) getSelection().selectAllChildren(curl);
+    copy.textContent = copied ? 'Copied' : 'Selected: copy it with the keyboard';
+    setTimeout(() => (copy.textContent = 'Copy'), 2000);
   });
-  article.append(table('Responses', answers));
+  const attempt = folded('Try it');
+  const open = () => attempt.append(tryForm(first, operation, codes, (request) => (curl.textContent = curlOf(request))));
+  attempt.addEventListener('toggle', open, { once: true });
+  return [make('div', { className: 'example' }, make('p', { textContent: 'Example' }), copy), curl, attempt];
+}
+
+function showOperation(path, method, operation, schemas, codes) {
+  const title = make('h3', {}, make('span', { className: 'method', textContent: method.toUpperCase() }), code(path));
+  const first = firstRequest(path, method, operation, schemas);
+  return make(
+    'article', { id: operation.operationId },
+    title, make('p', {}, prose(operation.summary)), make('p', {}, prose(authorization(operation))),
+    ...parameters(operation, schemas), ...bodies(operation, schemas), ...example(first, operation, codes),
+  );
+}
+
+function showSchema(name, schema, schemas) {
+  const article = make('article', { id: name }, make('h3', { textContent: name }));
+  if (schema.description) article.append(make('p', {}, prose(schema.description)));
+  const rows = schemas.rows(schema, '', Infinity);
+  if (rows.length) article.append(table('Fields', rows));
   return article;
 }
 
-function showSchema(name, schema) {
-  const article = make('article', { id: name }, make('h3', { textContent: name }));
-  if (schema.description) article.append(make('p', { textContent: schema.description }));
-  const properties = Object.entries(schema.properties ?? {});
-  if (properties.length) {
-    const needed = new Set(schema.required ?? []);
-    const rows = properties.map(([key, one]) => row(key, typeOf(one), [needed.has(key) ? '' : 'optional', one.description].filter(Boolean).join(': ')));
-    article.append(table('Fields', rows));
+function showCodes(codes) {
+  const rows = Object.entries(codes).map(([name, { status, description }]) => Object.assign(row(code(name), String(status), prose(description)), { id: `code-${name}` }));
+  const note = make('p', {}, 'A refusal is a ', linkTo('Problem'), ' with one of these in ', code('code'), '. They never change; the text beside them may.');
+  document.getElementById('codes').append(make('h2', { textContent: 'Error codes' }), note, table('Codes, with their status', rows));
+}
+
+/** Shows all routes; returns what to search them by. */
+function showOperations(description, schemas) {
+  const routes = [];
+  const contents = make('ul');
+  for (const tag of description.tags) {
+    const heading = make('h2', { textContent: tag.description });
+    document.getElementById('operations').append(heading);
+    for (const [path, methods] of Object.entries(description.paths)) {
+      for (const [method, operation] of Object.entries(methods)) {
+        if (!operation.tags.includes(tag.name)) continue;
+        const article = showOperation(path, method, operation, schemas, description['x-codes']);
+        const entry = make('li', {}, linkTo(operation.operationId, `${method.toUpperCase()} ${path}`));
+        document.getElementById('operations').append(article);
+        contents.append(entry);
+        const scopes = operation.security.flatMap((one) => Object.values(one).flat());
+        const words = [method, path, operation.operationId, operation.summary, tag.name, tag.description, ...scopes].join(' ').toLowerCase();
+        routes.push({ words, article, entry, heading });
+      }
+    }
   }
-  return article;
+  document.getElementById('contents').append(contents);
+  return routes;
 }
 
 async function show() {
   const response = await fetch(new URL('api/v1/openapi.json', import.meta.url));
   const description = await response.json();
+  const schemas = new Schemas(description.components.schemas);
   document.title = `${description.info.title} REST API`;
-  document.getElementById('about').textContent = description.info.description;
-  const main = document.getElementById('operations');
-  const contents = make('ul');
-  for (const tag of description.tags) {
-    main.append(make('h2', { textContent: tag.description }));
-    for (const [path, methods] of Object.entries(description.paths)) {
-      for (const [method, operation] of Object.entries(methods)) {
-        if (!operation.tags.includes(tag.name)) continue;
-        main.append(showOperation(path, method, operation));
-        contents.append(make('li', {}, make('a', { href: `#${operation.operationId}`, textContent: `${method.toUpperCase()} ${path}` })));
-      }
-    }
-  }
-  document.getElementById('contents').append(contents);
-  const schemas = document.getElementById('schemas');
-  schemas.append(make('h2', { textContent: 'Schemas' }));
-  for (const [name, schema] of Object.entries(description.components.schemas)) schemas.append(showSchema(name, schema));
+  document.getElementById('about').replaceChildren(prose(description.info.description));
+  const routes = showOperations(description, schemas);
+  showCodes(description['x-codes']);
+  const section = document.getElementById('schemas');
+  section.append(make('h2', { textContent: 'Schemas' }));
+  for (const [name, schema] of Object.entries(description.components.schemas)) section.append(showSchema(name, schema, schemas));
+  searchable(routes);
+  document.getElementById('tools').hidden = false;
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

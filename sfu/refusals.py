@@ -96,6 +96,7 @@ class QuotaExceeded(Refusal):
     """The company's tier does not allow more. `limit` is a field of sfu.store.tiers.Limits."""
 
     code, status, close_code = "quota_exceeded", 403, 4403
+    default = "A limit of the company's tier is reached; `limit` names it."
 
     def __init__(self, limit: str, most: int) -> None:
         self.limit = limit
@@ -125,6 +126,7 @@ class RoomElsewhere(Refusal):
     """Another server on the same database has the call of this room."""
 
     code, status, close_code = "room_elsewhere", 409, 1013
+    default = "The call in this room is on another server. Use that one. If it has stopped, try again in a minute."
 
     def __init__(self, server: str) -> None:
         super().__init__(

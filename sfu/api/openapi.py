@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from sfu import __version__
+from sfu.api.codes import codes
 from sfu.api.routes import PREFIX, ROUTES, Route
 from sfu.api.schemas import DEFINITIONS
 from sfu.api.validation import MAX_DEPTH
@@ -86,6 +87,15 @@ _EXAMPLES: dict[str, Any] = {
     "RoomRequest": {"room_id": "team-meeting", "name": "Team meeting", "access": "token"},
     "RoomChange": {"locked": True, "metadata": {"course": "B2"}},
     "MuteRequest": {"source": "microphone"},
+    "ParticipantChange": {"user_name": "Alice", "permissions": {"chat": False}},
+    "MessageRequest": {"topic": "quiz", "data": {"question": 3}},
+    "LineRequest": {"user_name": "Acme", "text": "The meeting ends in five minutes."},
+    "KeyRequest": {"name": "Backend", "scopes": ["rooms:read", "tokens:create"]},
+    "KeyChange": {"name": "Old backend"},
+    "CompanyRequest": {"name": "Acme", "tier": "pro"},
+    "CompanyChange": {"tier": "enterprise"},
+    "WebhookRequest": {"url": "https://example.org/events", "events": ["participant.*"]},
+    "WebhookChange": {"events": ["participant.*", "room.*"]},
 }
 """By the schema of the body; each is a valid request."""
 
@@ -101,6 +111,7 @@ def document() -> dict[str, Any]:
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": paths,
         "webhooks": {kind: {"post": {"summary": text, **_EVENT}} for kind, text in TYPES.items()},
+        "x-codes": codes(),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {
@@ -144,6 +155,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
+        "x-changes": route.changes,
         "security": _security(route),
         "parameters": _parameters(route),
         "responses": {str(route.status): _success(route)}

@@ -24,6 +24,7 @@ class ScopeMissing(Refusal):
     """The API key may not do this."""
 
     code, status = "scope_missing", 403
+    default = "The API key does not have the scope that `scope` names. `admin` includes it."
 
     def __init__(self, scope: str, why: str = "") -> None:
         self.scope = scope
@@ -63,6 +64,7 @@ class BadField(Refusal):
     """An invalid field or parameter. `field` is its path, such as `permissions.chat`."""
 
     code, status = "bad_field", 422
+    default = "A field or parameter is missing, unknown or invalid; `field` names it."
 
     def __init__(self, field: str, fault: str) -> None:
         self.field = field[:100].encode("utf-8", "replace").decode() or "body"

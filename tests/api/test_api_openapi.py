@@ -15,10 +15,11 @@ import pytest
 import trio
 from test_api_auth import REQUESTS
 
-from sfu.api import openapi
+from sfu.api import openapi, refusals
 from sfu.api.routes import PREFIX, ROUTES
 from sfu.api.schemas import DEFINITIONS
 from sfu.api.validation import check
+from sfu.refusals import Refusal
 from sfu.store import Store
 from sfu.store.events import TYPES
 from sfu.web.app import SECURITY_HEADERS, public_dir
@@ -79,6 +80,17 @@ def test_generators_of_clients_can_read_it() -> None:
         check(DEFINITIONS[name], example)
 
 
+def test_every_code_of_the_api_has_a_meaning_of_its_own() -> None:
+    found = openapi.document()["x-codes"]
+    assert {cls.code for cls in vars(refusals).values() if isinstance(cls, type) and issubclass(cls, Refusal)} - {
+        Refusal.code
+    } <= found.keys()
+    assert {"database_unavailable", "token_expired", "bad_request", "internal", "body_too_large"} <= found.keys()
+    assert not {"files_off", "token_required", "too_many_joins"} & found.keys()  # those of calls
+    assert Refusal.default not in {one["description"] for one in found.values()}
+    assert found["bad_field"]["status"] == 422
+
+
 async def test_every_answer_is_as_documented(rest: Rest, store: Store, acme: Tenant, issue: Any) -> None:
     """Status, type and every field of what comes back, where there is something to come back."""
     await store.sessions.admit_anonymous(acme.company.id, "team", "alice")
@@ -98,6 +110,8 @@ async def test_every_answer_is_as_documented(rest: Rest, store: Store, acme: Ten
             assert {name.lower() for name in answer.get("headers", {})} - {"link"} <= reply.headers.keys()
             kind = reply.headers.get("content-type", "").partition(";")[0]
             assert kind in answer.get("content", {"": None})
+            if kind == "application/problem+json":
+                assert document["x-codes"][reply.json["code"]]["status"] == reply.status
             if kind.endswith("json"):
                 schema = {**answer["content"][kind]["schema"], "components": document["components"]}
                 jsonschema_rs.Draft202012Validator(schema).validate(reply.json)
@@ -144,5 +158,5 @@ async def test_the_page_has_no_asset_from_another_host(rest: Rest) -> None:
     assets.feed(reply.body.decode())
     assert assets.found
     assert all(re.fullmatch(r"(\.\./\.\./)?\w[\w./]+", asset) for asset in assets.found)
-    for name in ("docs.js", "docs.css"):
-        assert "//" not in re.sub(r"/\*.*?\*/|^ *//.*$", "", (public_dir() / name).read_text(), flags=re.S | re.M)
+    for path in (public_dir() / "docs.js", public_dir() / "docs.css", *(public_dir() / "docs").glob("*.js")):
+        assert "//" not in re.sub(r"/\*.*?\*/|^ *//.*$", "", path.read_text(), flags=re.S | re.M)
