@@ -15,6 +15,7 @@ import trio
 from quart_trio import QuartTrio
 
 from sfu.api import create_api
+from sfu.calls.admission import Entry
 from sfu.calls.drops import Drops
 from sfu.calls.rooms import Room as RoomOfCall
 from sfu.calls.rooms import Rooms
@@ -27,6 +28,7 @@ from sfu.store import Store
 from sfu.store.audit import Author
 from sfu.store.records import Company, Room, Session, SessionDrops
 from sfu.store.sessions import NOTHING_KNOWN
+from sfu.tenancy.tokens import Permissions
 from sfu.web import edge
 from sfu.web.app import create_app
 from sfu.workers.workers import Workers
@@ -43,7 +45,8 @@ class Person:
         now, nothing = datetime.now(UTC), (None, None, None)
         who = ("00000000-0000-4000-8000-000000000000", "", "team", "alice", None, "sfu", "", now, now)
         self.record = Session(*who, *nothing, 1, {}, NOTHING_KNOWN)
-        self.peer, self.entry, self.drops, self.id, self.since = peer, self.record, Drops(SessionDrops()), "x", now
+        self.entry = Entry("", "team", "alice", Permissions())
+        self.peer, self.drops, self.id, self.since = peer, Drops(SessionDrops()), "x", now
         self.decided = trio.Event()
 
     def invite(self, author: Author) -> None: ...
