@@ -100,6 +100,7 @@ class QuotaExceeded(Refusal):
 
     def __init__(self, limit: str, most: int) -> None:
         self.limit = limit
+        self.retry_after_s = 60 if limit == "tokens_minute" else None
         super().__init__(f"The company's limit is reached: {most} {QUOTAS[limit]}.")
 
     @property

@@ -113,7 +113,8 @@ def _view(
     route: Route, auth: Auth, handle: Handler, once: Once, limit: Callable[[Caller], None]
 ) -> Callable[..., Awaitable[Response]]:
     async def view(**parts: object) -> Response:
-        _check_utf8(request.scope.get("raw_path", b""))
+        _check_utf8(request.scope.get("raw_path", b""), "path")
+        _check_utf8(request.query_string, "query")
         path = {name: str(part) for name, part in parts.items()}
         headers = request.headers
         address = request.remote_addr or ""
@@ -134,12 +135,12 @@ def _view(
     return view
 
 
-def _check_utf8(raw_path: bytes) -> None:
-    """Raises BadRequest for a path whose names are no text: they would be taken for other names."""
+def _check_utf8(raw: bytes, part: str) -> None:
+    """Raises BadRequest for a path or a query whose names are no text: they would be taken for other names."""
     try:
-        unquote_to_bytes(raw_path).decode()
+        unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
-        raise BadRequest("The path is not UTF-8.") from None
+        raise BadRequest(f"The {part} is not UTF-8.") from None
 
 
 def _object(caller: Caller, path: Mapping[str, str], body: Mapping[str, Any]) -> dict[str, str]:
@@ -180,9 +181,17 @@ async def _body(route: Route) -> Any:
     def refuse(constant: str) -> Any:
         raise ValueError(constant)
 
+    def once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object. Of a name that is there twice, whoever looks at the request before may read the other one."""
+        found = dict(members)
+        if len(found) < len(members):
+            names = [name for name, _ in members]
+            raise BadField(next(name for name in names if names.count(name) > 1), "may be given once")
+        return found
+
     try:
-        return json.loads(raw.decode("utf-8"), parse_constant=refuse)  # Python accepts NaN, JSON does not
-    except (ValueError, RecursionError):
+        return json.loads(raw.decode("utf-8"), parse_constant=refuse, object_pairs_hook=once)
+    except (ValueError, RecursionError):  # Python accepts NaN, JSON does not
         raise BadBody from None
 
 

@@ -117,6 +117,11 @@ def bounded(schema: Schema, value: dict[str, Any], field: str) -> dict[str, Any]
     return value
 
 
+def _wanted(schema: Schema) -> str:
+    text = str(schema.get("description", "")).rstrip(".")
+    return f"is not accepted. {text}" if text else "contains characters that are not accepted"
+
+
 def _check_name(value: str, field: str) -> str:
     """The name's canonical spelling, to which its length applies."""
     try:
@@ -133,7 +138,7 @@ def _check_text(schema: Schema, value: str, field: str) -> None:
         raise BadField(field, "must not contain half of a surrogate pair")
     pattern = schema.get("pattern")
     if pattern is not None and not re.search(pattern.removesuffix("$") + r"\Z", value):
-        raise BadField(field, schema.get("description") or "contains characters that are not accepted")
+        raise BadField(field, _wanted(schema))
     if schema.get("format") == "date":
         try:
             fits = date.fromisoformat(value).isoformat() == value

@@ -33,6 +33,28 @@ async def test_a_wrong_method_is_told_the_right_ones(rest: Rest) -> None:
         assert set(reply.headers["allow"].split(", ")) == allowed
 
 
+@pytest.mark.parametrize("path", ["/tokens?room=%FF", "/sessions?user=%C0%AF", "/audit?room=%FF", "/events?%FF=1"])
+async def test_a_query_that_is_no_text_is_refused(rest: Rest, path: str) -> None:
+    reply = await rest("GET", path)
+    assert (reply.status, reply.code) == (400, "bad_request")
+
+
+async def test_a_member_that_is_there_twice_is_refused(rest: Rest) -> None:
+    """A filter in front may have read the other one."""
+    twice = b'{"room_id": "mine", "user_name": "eve", "permissions": {"chat": true, "chat": false}}'
+    for raw in (b'{"room_id": "mine", "room_id": "yours", "user_name": "eve"}', twice):
+        reply = await rest("POST", "/tokens", raw=raw, headers={"Content-Type": "application/json"})
+        assert (reply.status, reply.code) == (422, "bad_field")
+        assert reply.json["field"] in ("room_id", "chat")
+
+
+async def test_a_text_of_another_form_is_told_what_is_wanted(rest: Rest) -> None:
+    reply = await rest("GET", "/usage?month=2026-13")
+    assert reply.status == 422
+    assert reply.json["detail"].startswith("month: is not accepted. A month")
+    assert not reply.json["detail"].endswith("..")
+
+
 async def test_head_and_options(rest: Rest) -> None:
     whole, head = await rest("GET", "/rooms"), await rest("HEAD", "/rooms")
     assert (head.status, head.body) == (200, b"")
