@@ -15,8 +15,8 @@ class ApiKeyMissing(Refusal):
 class ApiKeyInvalid(Refusal):
     code, status = "api_key_invalid", 401
     default = (
-        "No company of this server has this API key. It may have expired, or been revoked or replaced: `sfu company "
-        "list` shows the beginning of keys that work."
+        "No company of this server has this API key. It may have expired, or been revoked or replaced: `sfu key "
+        "list COMPANY` and `sfu admin-key --list` show the beginning of keys that work."
     )
 
 

@@ -32,12 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--room", type=output.text, help="only this room: its name, COMPANY/ROOM, or a link")
     parser.add_argument("--user", type=output.text, metavar="NAME", help="only what is about this person")
     parser.add_argument("--by", type=output.text, metavar="WHO", help="only what this name or id did")
-    parser.add_argument("--action", type=output.text, help="only this action, such as room.changed, or all of room")
+    parser.add_argument("--action", type=_action, help="only this action, such as room.changed, or all of room")
     parser.add_argument(
         "--since", type=since, default=f"{DAYS}d", metavar="TIME", help=f"90m, 8h, 30d or 2026-11-30 (default: {DAYS}d)"
     )
     parser.add_argument("--limit", type=_limit, default=100, help="the last so many entries (default: 100)")
     output.add_json(parser)
+
+
+def _action(text: str) -> str:
+    from sfu.store.audit import ACTIONS  # takes a quarter of a second; `sfu --help` need not wait for it
+
+    known = {*ACTIONS, *(name.partition(".")[0] for name in ACTIONS)}
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"there is no such action; there are {', '.join(sorted(known))}")
+    return text
 
 
 def _limit(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sfu import logs
 from sfu.commands import output
-from sfu.errors import BadName
+from sfu.errors import BadName, ConfigError
 from sfu.operator.audit import commander, record_command
 from sfu.refusals import BadValue, KeyNotFound
 from sfu.settings import settings_file
@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.add_argument("company", type=output.text, help="the company's name")
         if name == "create":
             one.add_argument("name", type=output.text, help="what the key is for")
-            one.add_argument("--scope", action="append", choices=SCOPES, help="what it may do; may be given repeatedly")
+            scopes = "what it may do; may be given repeatedly"
+            one.add_argument("--scope", action="append", choices=SCOPES, required=True, help=scopes)
             one.add_argument("--expires", type=output.duration, metavar="TIME", help="12h, 90d (default: never)")
         if name == "revoke":
             one.add_argument("key", help="its id, or how it begins, such as pk_AbCdEfGh")
@@ -68,8 +69,10 @@ async def _list(store: Store, company: Company, _options: argparse.Namespace) ->
 
 
 async def _create(store: Store, company: Company, options: argparse.Namespace) -> None:
+    if options.expires == 0:
+        raise ConfigError("--expires 0 makes a key that works no more. Leave it out for a key that never expires.")
     expires_at = None if options.expires is None else datetime.now(UTC) + timedelta(seconds=options.expires)
-    scopes = list(dict.fromkeys(options.scope or ["admin"]))
+    scopes = list(dict.fromkeys(options.scope))
     name = named(options.name)
     key, text = await store.keys.create(company.id, name, scopes, expires_at=expires_at, author=commander())
     record_command("create_key", company=logs.quoted(company.name), key_id=key.id, name=logs.quoted(key.name))

@@ -48,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _limit(text: str) -> int | str:
-    """A number, or `none`."""
-    if text == "none" or (text.isascii() and text.isdecimal() and len(text) < 10):
+    """A number, or `none`. Not 0: it would close all rooms, or delete the whole history."""
+    if text == "none" or (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
         return text if text == "none" else int(text)
-    raise argparse.ArgumentTypeError("it must be a whole number of at most nine digits, or none")
+    raise argparse.ArgumentTypeError("it must be a whole number from 1 to 999999999, or none for no limit")
 
 
 async def run(config: Config, options: argparse.Namespace) -> None:

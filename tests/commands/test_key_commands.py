@@ -62,8 +62,11 @@ def test_a_key_is_made_listed_and_revoked(run: Callable[..., Any], config: Confi
         refused = run("key", "revoke", "Acme", wrong)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "sfu: No key that works has this id" in refused.stderr
-    assert run("key", "create", "Nobody", "x").returncode == 2
-    assert "key's name is empty" in run("key", "create", "Acme", " ").stderr
+    assert run("key", "create", "Nobody", "x", "--scope", "admin").returncode == 2
+    assert "key's name is empty" in run("key", "create", "Acme", " ", "--scope", "admin").stderr
+    assert "required: --scope" in run("key", "create", "Acme", "x").stderr
+    assert "works no more" in run("key", "create", "Acme", "x", "--scope", "admin", "--expires", "0d").stderr
+    assert "or none for no limit" in run("tier", "set", "free", "--history-days", "0").stderr
 
 
 def test_an_admin_key_is_made_listed_and_revoked(run: Callable[..., Any], config: Config) -> None:

@@ -10,8 +10,7 @@ from sfu.store.audit import ACTIONS, Kind
 
 ACTION: Schema = {
     "type": "string",
-    "pattern": r"^[a-z_]+(\.[a-z_]+)?$",
-    "maxLength": 100,
+    "enum": sorted({*ACTIONS, *(name.partition(".")[0] for name in ACTIONS)}),
     "description": "An action such as `room.changed`, or the part before its dot for all of these, such as `room`.",
 }
 STATE: Schema = {"type": ["object", "null"], "additionalProperties": True}
