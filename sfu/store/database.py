@@ -1,7 +1,7 @@
 """Statements, transactions and the schema, and error handling while the database is unavailable.
 
 Everything public is called from trio and runs on the portal's asyncio loop. Only its own deadline can interrupt a
-statement there. Most reads of SQLite take less than beginning a task there, and run in between (quick.py).
+statement there. Only reads of SQLite that take less than the way there run here, in the caller's thread (quick.py).
 """
 
 from __future__ import annotations
@@ -239,8 +239,12 @@ class Database:
 
         for left in reversed(range(TRIES)):
             try:
-                found = None if quick is None else await self._portal.quick(quick, timeout_s)
-                result = await self._portal.finish(once, timeout_s=timeout_s) if found is None else found
+                found = None if quick is None else quick()
+                if found is not None:
+                    await trio.lowlevel.checkpoint()
+                    self._worked((), write=write)
+                    return found
+                result = await self._portal.finish(once, timeout_s=timeout_s)
             except Exception as error:
                 fault = "away" if isinstance(error, PortalStopped) else self._engine.fault(error)
                 if fault == "ours":

@@ -87,7 +87,7 @@ class Engine(Protocol):
 
     def read_quickly(self, sql: str, values: Mapping[str, Any]) -> list[Row] | None:
         """The rows of a SELECT, if it takes next to no time. None if not, if it fails, or if the engine cannot tell: it
-        must run on a `connection` then. Called on the loop, which it blocks."""
+        must run on a `connection` then. Called in trio's thread, which it blocks."""
 
     def claim(self) -> bool:
         """Registers this process as a server of the database until `close`. Whether it is certainly the only one.

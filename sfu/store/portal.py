@@ -13,11 +13,10 @@ import logging
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import anyio
-import outcome
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -46,9 +45,8 @@ class PortalStopped(Exception):
 class Portal:
     """Runs coroutine functions on the asyncio loop. Their exceptions are raised in the caller."""
 
-    def __init__(self, portal: BlockingPortal, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
-        self._loop = loop
         self._open = True
         self._deadline = math.inf  # for all calls together
         self._waits: set[trio.CancelScope] = set()
@@ -100,32 +98,6 @@ class Portal:
             self._waits.discard(scope)
         raise TimeoutError
 
-    async def quick(self, function: Callable[[], T], timeout_s: float) -> T:
-        """Calls `function` on the loop itself, which waits meanwhile: it must take next to no time. Costs half of
-        `finish`, which begins a task there. A cancelled caller does not wait for it.
-
-        Raises TimeoutError after `timeout_s`.
-        """
-        if not self._open:
-            raise PortalStopped
-        done, found = trio.Event(), list[outcome.Outcome[T]]()
-        home = trio.lowlevel.current_trio_token()
-
-        def work() -> None:
-            found.append(outcome.capture(function))
-            with suppress(trio.RunFinishedError):
-                home.run_sync_soon(done.set)
-
-        try:
-            self._loop.call_soon_threadsafe(work)
-        except RuntimeError:  # the loop is closed
-            raise PortalStopped from None
-        with trio.move_on_at(self._until(timeout_s)):
-            await done.wait()
-        if not found:
-            raise TimeoutError
-        return found[0].unwrap()
-
     async def _end(self, join: Callable[[], object]) -> None:
         self._open = False
         with trio.CancelScope(deadline=self._until(END_S), shield=True) as scope:
@@ -144,8 +116,7 @@ def left_behind() -> bool:
 async def open_portal() -> AsyncIterator[Portal]:
     """Starts the loop. Must be entered and left in trio."""
     manager = start_blocking_portal("asyncio", name=NAME)
-    blocking = await trio.to_thread.run_sync(manager.__enter__)
-    portal = Portal(blocking, await blocking.call_async(asyncio.get_running_loop))
+    portal = Portal(await trio.to_thread.run_sync(manager.__enter__))
     try:
         yield portal
     finally:
