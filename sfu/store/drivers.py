@@ -2,7 +2,7 @@
 
 `databases` makes and keeps the connections. Statements go past it, since it compiles each one anew with SQLAlchemy,
 which takes longer than most of them run. All have `:name` parameters: SQLite knows these, PostgreSQL knows `$1`.
-Everything here runs on the portal's asyncio loop.
+Everything here runs on the portal's asyncio loop, DirectDriver on the thread of its connection.
 """
 
 from __future__ import annotations

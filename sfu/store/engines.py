@@ -1,6 +1,7 @@
 """SQLite and PostgreSQL: connections, and the few differences between the engines.
 
-Except for URLs (sfu.store.urls), only this module uses `databases`. Everything here runs on the portal's asyncio loop.
+Except for URLs (sfu.store.urls), only this module uses `databases`. Everything here runs on the portal's asyncio loop,
+except for `read_quickly`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # it logs every failure
 
 
 class Engine(Protocol):
-    """The differences between the two databases. Lives on the asyncio side."""
+    """The differences between the two databases. Lives on the asyncio side, except for `read_quickly`."""
 
     begin: str
     """The statement that begins a transaction."""
